@@ -1,0 +1,129 @@
+"""Architectures as values: a matching pair of encoder and decoder for any event shape.
+
+Calling one gives the Linen modules, so a `VAE` value can build its networks wherever it is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aevae_jax.types import InputError
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+def _positive(sizes: tuple[int, ...], what: str) -> None:
+    if any(size < 1 for size in sizes):
+        raise InputError(what, got=sizes, expected="positive sizes")
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Dense layers, the decoder's in reverse order. No hidden layers at all gives linear networks.
+
+    Args:
+      hidden: sizes of the encoder's hidden layers.
+      gated: multiply every hidden layer by a learned sigmoid gate.
+      dtype: type of the arithmetic; parameters, distributions and losses are float32 in any case.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    gated: bool = False
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        _positive(self.hidden, "MLP hidden")
+
+    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Linen module `[B, *event] -> [B, outputs]`."""
+        from aevae_jax import networks
+
+        return networks.MLP(self.hidden, (outputs,), self.gated, self.dtype)
+
+    def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Linen module `[B, latent] -> [B, *event, outputs]`."""
+        from aevae_jax import networks
+
+        return networks.MLP(self.hidden[::-1], (*event_shape, outputs), self.gated, self.dtype)
+
+
+def _image(event_shape: tuple[int, ...], what: str) -> None:
+    if len(event_shape) != 3:
+        raise InputError(f"{what} event shape", got=event_shape, expected="images [H, W, C]", hint="use MLP()")
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Convolutions of stride 2, one per entry of `channels`; the decoder mirrors them."""
+
+    channels: tuple[int, ...] = (32, 64)
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        _positive(self.channels, "Conv channels")
+
+    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Linen module `[B, H, W, C] -> [B, outputs]`."""
+        from aevae_jax import networks
+
+        _image(event_shape, "Conv")
+        return networks.ConvEncoder(self.channels, outputs, 0, self.dtype)
+
+    def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
+        from aevae_jax import networks
+
+        _image(event_shape, "Conv")
+        return networks.ConvDecoder(self.channels, event_shape, outputs, 0, self.dtype)
+
+
+@dataclass(frozen=True)
+class ResidualConv:
+    """`Conv` with `blocks` residual GroupNorm blocks after each change of scale."""
+
+    channels: tuple[int, ...] = (32, 64)
+    blocks: int = 1
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        _positive((*self.channels, self.blocks), "ResidualConv channels and blocks")
+
+    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Linen module `[B, H, W, C] -> [B, outputs]`."""
+        from aevae_jax import networks
+
+        _image(event_shape, "ResidualConv")
+        return networks.ConvEncoder(self.channels, outputs, self.blocks, self.dtype)
+
+    def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
+        from aevae_jax import networks
+
+        _image(event_shape, "ResidualConv")
+        return networks.ConvDecoder(self.channels, event_shape, outputs, self.blocks, self.dtype)
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Your own pair of modules: anything with Linen's `init(key, x)` and `apply(variables, x)`.
+
+    Args:
+      encoder_module: `[B, *event] -> [B, 2 * latent]` for a VAE (means, then raw log scales), `[B, latent]` for an
+        autoencoder.
+      decoder_module: `[B, latent] -> [B, ...]` with as many numbers per example as the likelihood needs:
+        the event's size times `likelihood.outputs`, the outputs of one element next to each other.
+    """
+
+    encoder_module: Any
+    decoder_module: Any
+
+    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        return self.encoder_module
+
+    def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        return self.decoder_module
+
+
+Architecture = MLP | Conv | ResidualConv | Modules
+"""The architectures a run may name. `Modules` cannot be rebuilt from a file: pass the model to `load_run`."""

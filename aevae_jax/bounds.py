@@ -1,0 +1,126 @@
+"""Per-example estimators: `[B]`, or `[K, B]` for K importance samples. Nats; nothing here reduces over the batch.
+
+    -ELBO(x) = distortion + rate
+    distortion = -log p(x|z),  rate = KL(q(z|x) || p(z)),  z ~ q(z|x)
+
+The rate is that of the *encoder's* distribution from the prior.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from aevae_jax import keys
+from aevae_jax.types import Distribution, Latent, LatentModel, Params
+
+
+class Bound(NamedTuple):
+    """One sample's terms of the ELBO, and what they were computed from."""
+
+    distortion: Array
+    """-log p(x|z), `[B]`."""
+    rate: Array
+    """KL(q(z|x) || p(z)) or its one-sample estimate, `[B]`."""
+    posterior: Distribution
+    """q(z|x)."""
+    prior: Distribution
+    """p(z)."""
+    reconstruction: Distribution
+    """p(x|z)."""
+
+    @property
+    def negative_elbo(self) -> Array:
+        """distortion + rate at beta = 1, `[B]`: an upper bound of -log p(x) on average over z."""
+        return self.distortion + self.rate
+
+
+def sampled_rate(q: Distribution, p: Distribution, z: Latent) -> Array:
+    """log q(z) - log p(z), `[B]`: for z ~ q an unbiased estimate of KL(q || p), with a variance."""
+    return q.log_prob(z) - p.log_prob(z)
+
+
+def rate(q: Distribution, p: Distribution, z: Latent) -> Array:
+    """KL(q || p), `[B]`: in closed form where there is one, else the estimate from `z` ~ q."""
+    exact = q.kl(p)
+    return sampled_rate(q, p, z) if exact is NotImplemented else exact
+
+
+def distortion(likelihood: Distribution, x: Array) -> Array:
+    """-log p(x|z), `[B]`."""
+    return -likelihood.log_prob(x)
+
+
+def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_the_landing: bool = False) -> Bound:
+    """The terms of the ELBO at one z ~ q(z|x) per example.
+
+    Args:
+      model: any latent model.
+      params: its parameters.
+      x: data `[B, *event]`.
+      key: the only source of noise.
+      sticking_the_landing: estimate the rate from z with q's own parameters held fixed in log q, which removes a term
+        of the gradient whose mean is zero. Roeder, Wu & Duvenaud 2017.
+    """
+    q, p = model.encode(params, x), model.prior(params, x.shape[0])
+    z = q.sample(key)
+    likelihood = model.decode(params, z)
+    kl = sampled_rate(jax.lax.stop_gradient(q), p, z) if sticking_the_landing else rate(q, p, z)
+    return Bound(distortion(likelihood, x), kl, q, p, likelihood)
+
+
+def log_weight(model: LatentModel, params: Params, x: Array, q: Distribution, z: Latent) -> Array:
+    """log p(x|z) + log p(z) - log q(z|x), `[B]`. Always at the sample: an analytic KL has no place in a weight."""
+    log_joint = model.decode(params, z).log_prob(x) + model.prior(params, x.shape[0]).log_prob(z)
+    return log_joint - q.log_prob(z)
+
+
+def log_weights(model: LatentModel, params: Params, x: Array, key: Array, num_samples: int) -> Array:
+    """Log importance weights `[K, B]` of K = `num_samples` draws z_k ~ q(z|x).
+
+    Sample k uses key k of `key`, so the first rows do not depend on how many are asked for.
+    """
+    q = model.encode(params, x)
+    return jax.vmap(lambda k: log_weight(model, params, x, q, q.sample(k)))(keys.many(key, num_samples))
+
+
+def importance_weighted_bound(log_w: Array) -> Array:
+    """log (1/K sum_k w_k), `[K, B] -> [B]`: a lower bound of log p(x), on average, that rises with K.
+
+    Burda, Grosse & Salakhutdinov 2016, equation 8.
+    """
+    bound: Array = jax.nn.logsumexp(log_w, axis=0) - jnp.log(log_w.shape[0])
+    return bound
+
+
+def scale_gradient(tree: Any, factor: Array) -> Any:
+    """`tree` unchanged, its leaves' gradients times `factor` `[B]`."""
+
+    def scale(leaf: Array) -> Array:
+        weight = factor.reshape(factor.shape[0], *([1] * (leaf.ndim - 1)))
+        return jax.lax.stop_gradient(leaf) + weight * (leaf - jax.lax.stop_gradient(leaf))
+
+    return jax.tree.map(scale, tree)
+
+
+def doubly_reparameterised_bound(model: LatentModel, params: Params, x: Array, key: Array, num_samples: int) -> Array:
+    """`importance_weighted_bound` of `log_weights`, with a gradient of lower variance: `[B]`.
+
+    With normalised weights v_k, the gradient is sum_k v_k d log w_k for parameters met in p, and
+    sum_k v_k^2 (d log w_k / d z_k)(d z_k / d phi) for those met through z, q's own held fixed in log q.
+    Tucker, Lawson, Gu & Maddison 2019, equation 8.
+    """
+    q = model.encode(params, x)
+    fixed = jax.lax.stop_gradient(q)
+    draws = jax.vmap(q.sample)(keys.many(key, num_samples))
+
+    def weigh(z: Latent) -> Array:
+        return log_weight(model, params, x, fixed, z)
+
+    log_w = jax.lax.stop_gradient(jax.vmap(weigh)(jax.lax.stop_gradient(draws)))
+    v = jax.nn.softmax(log_w, axis=0)
+    surrogate = (v * jax.vmap(lambda z, v_k: weigh(scale_gradient(z, v_k)))(draws, v)).sum(axis=0)
+    return importance_weighted_bound(log_w) + surrogate - jax.lax.stop_gradient(surrogate)

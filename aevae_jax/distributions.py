@@ -1,0 +1,342 @@
+"""Distributions: frozen pytrees, `B` of them over one event each. Densities in nats, summed over event axes.
+
+Every leaf has the leading axis `B`, so that a batch can be indexed, vmapped and concatenated like an array. Values of
+image distributions lie in [0, 1]; those with `levels` live on the grid `k / (levels - 1)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import log_sigmoid, sigmoid, softplus
+
+from aevae_jax.types import Distribution
+
+_LOG_2PI = 1.8378770664093453
+
+
+def sum_event(x: Array) -> Array:
+    """`[B, *event] -> [B]`."""
+    return x.reshape(x.shape[0], -1).sum(axis=-1)
+
+
+def bounded(raw: Array, low: float, high: float) -> Array:
+    """A smooth, strictly increasing map of the real line into (low, high), with slope 1 in the middle.
+
+    Unlike clipping it has a gradient everywhere, and unlike tanh one that does not underflow in float32: it falls like
+    the cube of the distance, not exponentially.
+    """
+    middle, half = (low + high) / 2, (high - low) / 2
+    u = (raw - middle) / half
+    # dividing by the larger of the two keeps u * u from overflowing
+    large = jnp.maximum(jnp.abs(u), 1.0)
+    v = u / large
+    return middle + half * v / jnp.sqrt(1 / (large * large) + v * v)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """All mass at `loc` `[B, *event]`: the posterior of an autoencoder. `log_prob` is 0 there and -inf elsewhere."""
+
+    loc: Array
+
+    def sample(self, key: Array) -> Array:
+        del key
+        return self.loc
+
+    def log_prob(self, value: Array) -> Array:
+        return jnp.where((value == self.loc).reshape(value.shape[0], -1).all(axis=-1), 0.0, -jnp.inf)
+
+    def mean(self) -> Array:
+        return self.loc
+
+    def kl(self, other: Distribution) -> Any:
+        return NotImplemented
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """Independent normals with mean `loc` and standard deviation `exp(log_scale)`, both `[B, *event]`."""
+
+    loc: Array
+    log_scale: Array
+
+    @property
+    def scale(self) -> Array:
+        """Standard deviation, `[B, *event]`."""
+        return jnp.exp(self.log_scale)
+
+    def sample(self, key: Array) -> Array:
+        return self.loc + self.scale * jax.random.normal(key, self.loc.shape, self.loc.dtype)
+
+    def log_prob(self, value: Array) -> Array:
+        residual = (value - self.loc) * jnp.exp(-self.log_scale)
+        return sum_event(-0.5 * (residual**2 + _LOG_2PI) - self.log_scale)
+
+    def mean(self) -> Array:
+        return self.loc
+
+    def kl_terms(self, other: Distribution) -> Any:
+        """KL(self || other) per element, `[B, *event]`; `NotImplemented` unless `other` is a `Normal`.
+
+        `expm1` keeps the digits that `exp(v) - v - 1` would lose near zero. Kingma & Welling 2013, appendix B.
+        """
+        if not isinstance(other, Normal):
+            return NotImplemented
+        log_ratio = 2 * (self.log_scale - other.log_scale)
+        shift = (self.loc - other.loc) * jnp.exp(-other.log_scale)
+        return 0.5 * (shift**2 + jnp.expm1(log_ratio) - log_ratio)
+
+    def kl(self, other: Distribution) -> Any:
+        terms = self.kl_terms(other)
+        return terms if terms is NotImplemented else sum_event(terms)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class NormalOptimalScale:
+    """A normal around `loc` `[B, *event]` whose one scale per example is the best for the value that is scored.
+
+    With s*^2 = mean((value - loc)^2) the log likelihood is -D/2 (ln 2 pi s*^2 + 1): Rybkin, Daniilidis & Levine 2021,
+    "Simple and effective VAE training with calibrated decoders". The scale sees the value, so this is a *profile*
+    likelihood: good for training, an upper bound of the density of any fixed scale, and no density of its own.
+    `min_scale` keeps it finite for a perfect reconstruction. `sample` has no value to fit and uses `min_scale`.
+    """
+
+    loc: Array
+    min_scale: float = field(default=1e-3, metadata={"static": True})
+
+    def log_prob(self, value: Array) -> Array:
+        size = value[0].size
+        squares = sum_event((value - self.loc) ** 2)
+        variance = squares / size + self.min_scale**2
+        return -0.5 * (size * (jnp.log(variance) + _LOG_2PI) + squares / variance)
+
+    def sample(self, key: Array) -> Array:
+        return self.loc + self.min_scale * jax.random.normal(key, self.loc.shape, self.loc.dtype)
+
+    def mean(self) -> Array:
+        return self.loc
+
+    def kl(self, other: Distribution) -> Any:
+        return NotImplemented
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Bernoulli:
+    """Independent bits with log-odds `logits` `[B, *event]`. Values are 0 or 1, as floats."""
+
+    logits: Array
+
+    def sample(self, key: Array) -> Array:
+        return jax.random.bernoulli(key, sigmoid(self.logits)).astype(self.logits.dtype)
+
+    def log_prob(self, value: Array) -> Array:
+        # log sigma(l) = -softplus(-l): no probability is ever formed, so no logit can make it infinite
+        return sum_event(value * self.logits - softplus(self.logits))
+
+    def mean(self) -> Array:
+        return sigmoid(self.logits)
+
+    def kl(self, other: Distribution) -> Any:
+        if not isinstance(other, Bernoulli):
+            return NotImplemented
+        p = sigmoid(self.logits)
+        return sum_event(p * (self.logits - other.logits) - softplus(self.logits) + softplus(other.logits))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class ContinuousBernoulli:
+    """Density exp(l x) l / (e^l - 1) on [0, 1], with `logits` l `[B, *event]`. Loaiza-Ganem & Cunningham 2019.
+
+    Everything is written in h = l/2, around which the density is symmetric: log p = (2x - 1) h - log(sinh(h)/h).
+    """
+
+    logits: Array
+
+    def sample(self, key: Array) -> Array:
+        u = jax.random.uniform(key, self.logits.shape, self.logits.dtype)
+        size = jnp.abs(self.logits)
+        safe = jnp.maximum(size, 1e-3)
+        x = jnp.where(size < 1e-3, u, 1 + jnp.log(u + (1 - u) * jnp.exp(-safe)) / safe)
+        return jnp.clip(jnp.where(self.logits < 0, 1 - x, x), 0.0, 1.0)
+
+    def log_prob(self, value: Array) -> Array:
+        h = self.logits / 2
+        size = jnp.abs(h)
+        safe = jnp.maximum(size, 0.1)
+        series = h**2 / 6 - h**4 / 180
+        log_sinhc = jnp.where(size < 0.1, series, safe + jnp.log1p(-jnp.exp(-2 * safe)) - jnp.log(2 * safe))
+        return sum_event((2 * value - 1) * h - log_sinhc)
+
+    def mean(self) -> Array:
+        h = self.logits / 2
+        size = jnp.abs(h)
+        safe = jnp.maximum(size, 0.1)
+        series = h / 3 - h**3 / 45
+        return 0.5 + 0.5 * jnp.where(size < 0.1, series, jnp.sign(h) * (1 / jnp.tanh(safe) - 1 / safe))
+
+    def kl(self, other: Distribution) -> Any:
+        return NotImplemented
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Categorical:
+    """One of L levels per element, `logits` `[B, *event, L]`. Values are `k / (L - 1)`, k = 0 .. L-1."""
+
+    logits: Array
+
+    @property
+    def levels(self) -> int:
+        """L, the number of values an element can take."""
+        return self.logits.shape[-1]
+
+    def sample(self, key: Array) -> Array:
+        return jax.random.categorical(key, self.logits) / (self.levels - 1)
+
+    def log_prob(self, value: Array) -> Array:
+        index = jnp.round(value * (self.levels - 1)).astype(jnp.int32)
+        log_p = jax.nn.log_softmax(self.logits)
+        return sum_event(jnp.take_along_axis(log_p, index[..., None], axis=-1))
+
+    def mean(self) -> Array:
+        return jax.nn.softmax(self.logits) @ jnp.linspace(0.0, 1.0, self.levels)
+
+    def kl(self, other: Distribution) -> Any:
+        if not isinstance(other, Categorical):
+            return NotImplemented
+        log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
+        return sum_event(jnp.exp(log_p) * (log_p - log_q))
+
+
+def _logistic_log_mass(value: Array, loc: Array, log_scale: Array, levels: int) -> Array:
+    """Log mass of the grid point `value` under a logistic rounded to `levels` points of [0, 1]; the outer bins are open.
+
+    sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - e^(b-a)): three factors whose logs are exact, and no difference of
+    nearly equal numbers. At an open end the factors of that end are 1.
+    """
+    step = 1 / (levels - 1)
+    inverse = jnp.exp(-log_scale)
+    lowest, highest = value < step / 2, value > 1 - step / 2
+    log_below_top = log_sigmoid((value + step / 2 - loc) * inverse)
+    log_above_bottom = log_sigmoid(-(value - step / 2 - loc) * inverse)
+    log_width = jnp.log(-jnp.expm1(-step * inverse))
+    return (
+        jnp.where(highest, 0.0, log_below_top)
+        + jnp.where(lowest, 0.0, log_above_bottom)
+        + jnp.where(lowest | highest, 0.0, log_width)
+    )
+
+
+def _logistic_mean(loc: Array, log_scale: Array, levels: int) -> Array:
+    """Mean of the rounded logistic: the sum over thresholds t of P(value > t), times the step."""
+    step = 1 / (levels - 1)
+    thresholds = (jnp.arange(levels - 1) + 0.5) * step
+    above = jax.vmap(lambda t: sigmoid((loc - t) * jnp.exp(-log_scale)))(thresholds)
+    return above.sum(axis=0) * step
+
+
+def _logistic_sample(key: Array, loc: Array, log_scale: Array, levels: int) -> Array:
+    draw = loc + jnp.exp(log_scale) * jax.random.logistic(key, loc.shape, loc.dtype)
+    return jnp.round(jnp.clip(draw, 0.0, 1.0) * (levels - 1)) / (levels - 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class DiscretizedLogistic:
+    """A logistic with `loc`, `log_scale` `[B, *event]` in units of the data, rounded to `levels` points of [0, 1].
+
+    Salimans, Karpathy, Chen & Kingma 2017 (PixelCNN++), section 2.1, without its small constants.
+    """
+
+    loc: Array
+    log_scale: Array
+    levels: int = field(default=256, metadata={"static": True})
+
+    def sample(self, key: Array) -> Array:
+        return _logistic_sample(key, self.loc, self.log_scale, self.levels)
+
+    def log_prob(self, value: Array) -> Array:
+        return sum_event(_logistic_log_mass(value, self.loc, self.log_scale, self.levels))
+
+    def mean(self) -> Array:
+        return _logistic_mean(self.loc, self.log_scale, self.levels)
+
+    def kl(self, other: Distribution) -> Any:
+        return NotImplemented
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class DiscretizedLogisticMixture:
+    """For every element a mixture of K rounded logistics; `logits`, `loc`, `log_scale` are `[B, *event, K]`."""
+
+    logits: Array
+    loc: Array
+    log_scale: Array
+    levels: int = field(default=256, metadata={"static": True})
+
+    def sample(self, key: Array) -> Array:
+        key_component, key_value = jax.random.split(key)
+        chosen = jax.random.categorical(key_component, self.logits)[..., None]
+        loc, log_scale = (jnp.take_along_axis(a, chosen, axis=-1)[..., 0] for a in (self.loc, self.log_scale))
+        return _logistic_sample(key_value, loc, log_scale, self.levels)
+
+    def log_prob(self, value: Array) -> Array:
+        value = jnp.broadcast_to(value[..., None], self.loc.shape)
+        log_mass = _logistic_log_mass(value, self.loc, self.log_scale, self.levels)
+        return sum_event(jax.nn.logsumexp(jax.nn.log_softmax(self.logits) + log_mass, axis=-1))
+
+    def mean(self) -> Array:
+        means = _logistic_mean(self.loc, self.log_scale, self.levels)
+        return (jax.nn.softmax(self.logits) * means).sum(axis=-1)
+
+    def kl(self, other: Distribution) -> Any:
+        return NotImplemented
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """`size` copies of one mixture of C distributions, for a batch of `size`.
+
+    Args:
+      logits: unnormalised log weights, `[C]`.
+      components: a batch of C distributions over one event.
+      size: the batch size B; the mixture itself does not depend on it.
+    """
+
+    logits: Array
+    components: Any
+    size: int = field(metadata={"static": True})
+
+    def sample(self, key: Array) -> Array:
+        key_component, key_value = jax.random.split(key)
+        chosen = jax.random.categorical(key_component, self.logits, shape=(self.size,))
+        return jax.tree.map(lambda leaf: leaf[chosen], self.components).sample(key_value)
+
+    def log_prob(self, value: Array) -> Array:
+        count = self.logits.shape[0]
+        log_weight = jax.nn.log_softmax(self.logits)
+
+        def one(event: Array) -> Array:  # [*event] -> []
+            repeated = jnp.broadcast_to(event, (count, *event.shape))
+            return jax.nn.logsumexp(log_weight + self.components.log_prob(repeated))
+
+        return jax.vmap(one)(value)
+
+    def mean(self) -> Array:
+        mean = jnp.tensordot(jax.nn.softmax(self.logits), self.components.mean(), axes=1)
+        return jnp.broadcast_to(mean, (self.size, *mean.shape))
+
+    def kl(self, other: Distribution) -> Any:
+        return NotImplemented

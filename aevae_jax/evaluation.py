@@ -1,0 +1,95 @@
+"""Exact means over a data set, and statistics of codes and samples.
+
+A metric is a function `(model, params, x, key) -> {name: [B]}`. It is always called with one example and that example's
+own key, under `vmap`, so no number depends on the batch size or on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from aevae_jax import bounds, keys, loops
+from aevae_jax.distributions import Delta
+from aevae_jax.types import InputError, LatentModel, Params
+
+Metric = Callable[[LatentModel, Params, Array, Array], dict[str, Array]]
+
+
+def bound_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+    """Per example `[B]`: `distortion`, `rate`, `negative_elbo` in nats at one sampled z, and `mse_at_mean` per element.
+
+    A posterior of type `Delta` has no density, so an autoencoder has a distortion but neither rate nor bound.
+    """
+    bound = bounds.elbo(model, params, x, key)
+    reconstruction = model.decode(params, bound.posterior.mean()).mean()
+    mse = ((reconstruction - x) ** 2).reshape(x.shape[0], -1).mean(axis=-1)
+    if isinstance(bound.posterior, Delta):
+        return {"distortion": bound.distortion, "mse_at_mean": mse}
+    terms = {"distortion": bound.distortion, "rate": bound.rate, "negative_elbo": bound.negative_elbo}
+    return {**terms, "mse_at_mean": mse}
+
+
+def per_example(
+    metric: Metric, model: LatentModel, params: Params, x: Array, key: Array, *, batch_size: int = 256
+) -> dict[str, np.ndarray]:
+    """`metric` of every example, once, in the order of `x`: `{name: [N, ...]}`.
+
+    Args:
+      metric: a function with a stable identity; it is compiled once.
+      model: any latent model.
+      params: its parameters.
+      x: data as the model sees it, `[N, *event]`.
+      key: the noise of example i is `fold_in(key, i)`: two calls see the same, and so do two models.
+      batch_size: how many examples to compute at once; the result does not depend on it.
+
+    Raises:
+      InputError: `x` is empty or the batch size is not positive.
+    """
+    count = x.shape[0]
+    if count == 0:
+        raise InputError("evaluation data", got="0 examples", expected="at least 1")
+    if batch_size < 1:
+        raise InputError("batch size", got=batch_size, expected="at least 1")
+    batch_size = min(batch_size, count)
+    steps = -(-count // batch_size)
+    index = jnp.arange(steps * batch_size) % count  # the last batch is filled up from the start, and cut off below
+    context = (params, x, key)
+    _, values = loops.scan(_metric_body(metric, model), (), context, index.reshape(steps, batch_size))
+    return {name: np.asarray(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}
+
+
+def means(values: dict[str, np.ndarray]) -> dict[str, float]:
+    """Mean over examples of each entry, summed in float64."""
+    return {name: float(np.mean(v, dtype=np.float64)) for name, v in values.items()}
+
+
+def evaluate(model: LatentModel, params: Params, x: Array, key: Array, *, batch_size: int = 256) -> dict[str, float]:
+    """Data set means of `bound_terms`."""
+    return means(per_example(bound_terms, model, params, x, key, batch_size=batch_size))
+
+
+def selection(metrics: dict[str, float]) -> float:
+    """What model selection minimises: the negative ELBO at beta = 1, or an autoencoder's distortion."""
+    return metrics.get("negative_elbo", metrics["distortion"])
+
+
+@lru_cache(maxsize=64)
+def _metric_body(metric: Metric, model: LatentModel) -> loops.Body:
+    def body(
+        carry: tuple[()], context: tuple[Params, Array, Array], index: Array
+    ) -> tuple[tuple[()], dict[str, Array]]:
+        params, data, key = context
+
+        def one(x: Array, k: Array) -> dict[str, Array]:
+            return jax.tree.map(lambda v: v[0], metric(model, params, x[None], k))
+
+        x = data.at[index].get(mode="promise_in_bounds")
+        return carry, jax.vmap(one)(x, keys.each(key, index))
+
+    return body

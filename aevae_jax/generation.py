@@ -1,0 +1,42 @@
+"""What a latent model can make: samples, reconstructions, paths. Pure functions of (model, params, ...), to be jitted.
+
+Functions without a key are deterministic: they use the means of q(z|x) and p(x|z).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from aevae_jax.types import Distribution, LatentModel, Params
+
+
+def sample(model: LatentModel, params: Params, key: Array, num: int) -> Distribution:
+    """p(x|z) for `num` codes z drawn from the prior; take its `mean()`, or `sample(key)` for data with its noise."""
+    return model.decode(params, model.prior(params, num).sample(key))
+
+
+def reconstruct(model: LatentModel, params: Params, x: Array) -> Array:
+    """Mean of p(x|z) at the mean of q(z|x), `[B, *event]`."""
+    return model.decode(params, model.encode(params, x).mean()).mean()
+
+
+def path(model: LatentModel, params: Params, start: Array, end: Array, num: int) -> Array:
+    """Codes `[num, B, latent]` on straight lines between the posterior means of two batches `[B, *event]`."""
+    a, b = model.encode(params, start).mean(), model.encode(params, end).mean()
+    return jax.vmap(lambda t: (1 - t) * a + t * b)(jnp.linspace(0.0, 1.0, num))
+
+
+def interpolate(model: LatentModel, params: Params, start: Array, end: Array, num: int) -> Array:
+    """Decoded means along `path`, `[num, B, *event]`."""
+    codes = path(model, params, start, end, num)
+    flat = codes.reshape(-1, *codes.shape[2:])  # one large batch: a loop over steps would be slow on a CPU
+    images = model.decode(params, flat).mean()
+    return images.reshape(*codes.shape[:2], *images.shape[1:])
+
+
+def traverse(model: LatentModel, params: Params, z: Array, dimension: int, values: Array) -> Array:
+    """Decoded means of one code `[latent]` with one coordinate set to each of `values` `[num]`: `[num, *event]`."""
+    codes = jnp.broadcast_to(z, (values.shape[0], *z.shape)).at[:, dimension].set(values)
+    return model.decode(params, codes).mean()

@@ -1,0 +1,263 @@
+"""Likelihoods p(x|z) as values: how many numbers a decoder gives per element, and which distribution they make.
+
+Calling a likelihood on `raw` `[B, *event, outputs]` gives a `Distribution` over `[B, *event]`. Each declares the support
+that it can score, and data outside it is refused before training starts: a density of impossible data is no likelihood.
+
+JAX is imported inside the functions so that the command line can list these values without loading it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from aevae_jax.types import Distribution, InputError, Params
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jax import Array
+
+SCALE_RANGE = (-7.0, 2.0)
+"""Bounds of a learned log scale, in log units of the data: e^-7 is a quarter of one of 256 grey levels."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """The values a likelihood can score: an interval, or `levels` equally spaced points of it."""
+
+    low: float
+    high: float
+    levels: int | None = None
+
+    def __str__(self) -> str:
+        if self.levels == 2:
+            return "0 or 1"
+        if self.levels is not None:
+            return f"the {self.levels} levels k/{self.levels - 1} of [{self.low:g}, {self.high:g}]"
+        return "finite numbers" if self.high == float("inf") else f"numbers in [{self.low:g}, {self.high:g}]"
+
+    def check(self, x: np.ndarray, name: str) -> None:
+        """Raise `InputError` unless every value of `x` lies in the support.
+
+        Args:
+          x: data as the model will see it, any shape.
+          name: what to call it in the message.
+        """
+        import numpy as np
+
+        if not np.isfinite(x).all():
+            raise InputError(name, got=f"{int((~np.isfinite(x)).sum())} values that are NaN or infinite",
+                             expected=str(self))  # fmt: skip
+        outside = (x < self.low) | (x > self.high)
+        if self.levels is not None:
+            position = x * (self.levels - 1)
+            outside |= np.abs(position - np.round(position)) > 1e-3
+        if outside.any():
+            raise InputError(
+                name,
+                got=f"{x[outside].flat[0]:.6g} ({100 * outside.mean():.2g} % of the values are outside)",
+                expected=f"{self}, the support of the likelihood",
+                hint="choose another likelihood, or a preparation such as DynamicBinarization()",
+            )
+
+
+REAL = Support(-float("inf"), float("inf"))
+UNIT_INTERVAL = Support(0.0, 1.0)
+BINARY = Support(0.0, 1.0, levels=2)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Gaussian of one fixed standard deviation. With scale 1 the negative log likelihood is half the squared error."""
+
+    scale: float = 1.0
+
+    outputs: ClassVar[int] = 1
+    support: ClassVar[Support] = REAL
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < float("inf"):
+            raise InputError("Normal scale", got=self.scale, expected="a positive number")
+
+    def init(self) -> Params:
+        return {}
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        import jax.numpy as jnp
+
+        from aevae_jax import distributions
+
+        loc = raw[..., 0]
+        return distributions.Normal(loc, jnp.full_like(loc, jnp.log(self.scale)))
+
+
+@dataclass(frozen=True)
+class NormalElementScale:
+    """Gaussian whose standard deviation is predicted for every element of every example."""
+
+    outputs: ClassVar[int] = 2
+    support: ClassVar[Support] = REAL
+
+    def init(self) -> Params:
+        return {}
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        from aevae_jax import distributions
+
+        return distributions.Normal(raw[..., 0], distributions.bounded(raw[..., 1], *SCALE_RANGE))
+
+
+@dataclass(frozen=True)
+class NormalSharedScale:
+    """Gaussian with one standard deviation for all elements and examples, learned with the other parameters."""
+
+    outputs: ClassVar[int] = 1
+    support: ClassVar[Support] = REAL
+
+    def init(self) -> Params:
+        import jax.numpy as jnp
+
+        return {"log_scale": jnp.zeros(())}
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        import jax.numpy as jnp
+
+        from aevae_jax import distributions
+
+        loc = raw[..., 0]
+        log_scale = distributions.bounded(params["log_scale"], *SCALE_RANGE)
+        return distributions.Normal(loc, jnp.broadcast_to(log_scale, loc.shape))
+
+
+@dataclass(frozen=True)
+class NormalOptimalScale:
+    """Gaussian whose standard deviation is the best one for each example (sigma-VAE). See `distributions`."""
+
+    outputs: ClassVar[int] = 1
+    support: ClassVar[Support] = REAL
+
+    def init(self) -> Params:
+        return {}
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        from aevae_jax import distributions
+
+        return distributions.NormalOptimalScale(raw[..., 0])
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Independent bits. Data must be binary: the cross-entropy of grey levels is no likelihood."""
+
+    outputs: ClassVar[int] = 1
+    support: ClassVar[Support] = BINARY
+
+    def init(self) -> Params:
+        return {}
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        from aevae_jax import distributions
+
+        return distributions.Bernoulli(raw[..., 0])
+
+
+@dataclass(frozen=True)
+class ContinuousBernoulli:
+    """The normalised density on [0, 1] behind the cross-entropy of grey levels."""
+
+    outputs: ClassVar[int] = 1
+    support: ClassVar[Support] = UNIT_INTERVAL
+
+    def init(self) -> Params:
+        return {}
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        from aevae_jax import distributions
+
+        return distributions.ContinuousBernoulli(raw[..., 0])
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """What the likelihoods of discrete grey levels share: the number of levels, 256 for 8-bit images."""
+
+    levels: int = 256
+
+    def __post_init__(self) -> None:
+        if self.levels < 2:
+            raise InputError("levels", got=self.levels, expected="at least 2")
+
+    @property
+    def support(self) -> Support:
+        return Support(0.0, 1.0, self.levels)
+
+    def init(self) -> Params:
+        return {}
+
+
+@dataclass(frozen=True)
+class Categorical(_Grid):
+    """A free probability for every grey level of every element."""
+
+    @property
+    def outputs(self) -> int:
+        return self.levels
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        from aevae_jax import distributions
+
+        return distributions.Categorical(raw)
+
+
+@dataclass(frozen=True)
+class DiscretizedLogistic(_Grid):
+    """One rounded logistic per element."""
+
+    outputs: ClassVar[int] = 2
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        from aevae_jax import distributions
+
+        log_scale = distributions.bounded(raw[..., 1] - 2.0, *SCALE_RANGE)  # starts at a seventh of the range
+        return distributions.DiscretizedLogistic(raw[..., 0] + 0.5, log_scale, self.levels)
+
+
+@dataclass(frozen=True)
+class DiscretizedLogisticMixture(_Grid):
+    """A mixture of rounded logistics per element, their centres spread over [0, 1] at the start."""
+
+    components: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.components < 1:
+            raise InputError("components", got=self.components, expected="at least 1")
+
+    @property
+    def outputs(self) -> int:
+        return 3 * self.components
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        import jax.numpy as jnp
+
+        from aevae_jax import distributions
+
+        logits, shift, raw_scale = jnp.split(raw, 3, axis=-1)
+        centres = (jnp.arange(self.components) + 0.5) / self.components
+        log_scale = distributions.bounded(raw_scale - 2.0, *SCALE_RANGE)
+        loc = shift + jnp.broadcast_to(centres, shift.shape)
+        return distributions.DiscretizedLogisticMixture(logits, loc, log_scale, self.levels)
+
+
+Likelihood = (
+    Normal
+    | NormalElementScale
+    | NormalSharedScale
+    | NormalOptimalScale
+    | Bernoulli
+    | ContinuousBernoulli
+    | Categorical
+    | DiscretizedLogistic
+    | DiscretizedLogisticMixture
+)
+"""The likelihoods a saved run may name. One of your own needs `outputs`, `support`, `init` and `__call__`."""

@@ -1,0 +1,168 @@
+"""`Autoencoder` and `VAE`: values that satisfy the `LatentModel` contract.
+
+Both are an architecture, a likelihood and a prior; they differ in the distribution that `encode` returns, and in nothing
+else. Parameters are a plain dict with the entries `encoder`, `decoder`, `likelihood` and `prior`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aevae_jax import likelihoods, priors
+from aevae_jax.architectures import MLP, Architecture
+from aevae_jax.likelihoods import Likelihood
+from aevae_jax.priors import Prior
+from aevae_jax.types import Distribution, InputError, Params
+
+if TYPE_CHECKING:
+    from jax import Array
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Codes are points: q(z|x) is a `Delta`. Trained on reconstruction alone, so p(z) is nominal until one is fitted.
+
+    Args:
+      latent: number of latent dimensions.
+      network: the architecture of encoder and decoder.
+      likelihood: p(x|z).
+      latent_prior: p(z). `dataclasses.replace` it, and `params["prior"]`, to put a fitted prior in its place.
+      event_shape: shape of one example, `(H, W, C)` or `(D,)`; `fit` takes it from the data where it is left empty.
+    """
+
+    latent: int = 16
+    network: Architecture = MLP()
+    likelihood: Likelihood = likelihoods.Normal()
+    latent_prior: Prior = priors.StandardNormal()
+    event_shape: tuple[int, ...] = ()
+
+    log_scale_range = (-7.0, 3.0)  # of the components of a mixture prior
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def init(self, key: Array) -> Params:
+        """Fresh parameters."""
+        return _init(self, key, codes=self.latent)
+
+    def encode(self, params: Params, x: Array) -> Distribution:
+        """x `[B, *event]` -> the code of each example, a `Delta` over `[B, latent]`."""
+        from aevae_jax import distributions
+
+        return distributions.Delta(_encoder_outputs(self, params, x, codes=self.latent))
+
+    def decode(self, params: Params, z: Array) -> Distribution:
+        """z `[B, latent]` -> p(x|z)."""
+        return _decode(self, params, z)
+
+    def prior(self, params: Params, n: int) -> Distribution:
+        """p(z), for a batch of `n`."""
+        return self.latent_prior(self, params, n)
+
+
+@dataclass(frozen=True)
+class VAE:
+    """Codes are diagonal Gaussians whose mean and scale the encoder predicts. Kingma & Welling 2013.
+
+    Args:
+      latent: number of latent dimensions.
+      network: the architecture of encoder and decoder.
+      likelihood: p(x|z).
+      latent_prior: p(z).
+      log_scale_range: the posterior's log standard deviation is held smoothly inside these bounds.
+      event_shape: shape of one example, `(H, W, C)` or `(D,)`; `fit` takes it from the data where it is left empty.
+    """
+
+    latent: int = 16
+    network: Architecture = MLP()
+    likelihood: Likelihood = likelihoods.NormalSharedScale()
+    latent_prior: Prior = priors.StandardNormal()
+    log_scale_range: tuple[float, float] = (-7.0, 3.0)
+    event_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def init(self, key: Array) -> Params:
+        """Fresh parameters."""
+        return _init(self, key, codes=2 * self.latent)
+
+    def encode(self, params: Params, x: Array) -> Distribution:
+        """x `[B, *event]` -> q(z|x), a `Normal` over `[B, latent]`."""
+        import jax.numpy as jnp
+
+        from aevae_jax import distributions
+
+        loc, raw = jnp.split(_encoder_outputs(self, params, x, codes=2 * self.latent), 2, axis=-1)
+        return distributions.Normal(loc, distributions.bounded(raw, *self.log_scale_range))
+
+    def decode(self, params: Params, z: Array) -> Distribution:
+        """z `[B, latent]` -> p(x|z)."""
+        return _decode(self, params, z)
+
+    def prior(self, params: Params, n: int) -> Distribution:
+        """p(z), for a batch of `n`."""
+        return self.latent_prior(self, params, n)
+
+
+Model = Autoencoder | VAE
+"""The models a saved run may name."""
+
+
+def _check(model: Model) -> None:
+    if model.latent < 1:
+        raise InputError("latent size", got=model.latent, expected="at least 1", where=type(model).__name__)
+    low, high = model.log_scale_range
+    if not low < high:
+        raise InputError("log_scale_range", got=model.log_scale_range, expected="(low, high) with low < high")
+
+
+def _init(model: Model, key: Array, codes: int) -> Params:
+    import jax
+    import jax.numpy as jnp
+
+    if not model.event_shape:
+        raise InputError(
+            "event_shape",
+            got="()",
+            expected="the shape of one example, such as (28, 28, 1)",
+            hint="write dataclasses.replace(model, event_shape=x.shape[1:])",
+        )
+    key_encoder, key_decoder, key_prior = jax.random.split(key, 3)
+    encoder = model.network.encoder(model.event_shape, codes)
+    decoder = model.network.decoder(model.event_shape, model.likelihood.outputs)
+    return {
+        "encoder": encoder.init(key_encoder, jnp.zeros((1, *model.event_shape)))["params"],
+        "decoder": decoder.init(key_decoder, jnp.zeros((1, model.latent)))["params"],
+        "likelihood": model.likelihood.init(),
+        "prior": model.latent_prior.init(key_prior, model),
+    }
+
+
+def _encoder_outputs(model: Model, params: Params, x: Array, codes: int) -> Array:
+    """`[B, *event] -> [B, codes]`."""
+    if x.shape[1:] != model.event_shape:
+        raise InputError("shape of one example", got=x.shape[1:], expected=f"{model.event_shape}, as the model was built",
+                         where=f"encode, batch of shape {x.shape}")  # fmt: skip
+    network = model.network.encoder(model.event_shape, codes)
+    return _as(network.apply({"params": params["encoder"]}, x), (codes,), "the encoder's output")
+
+
+def _decode(model: Model, params: Params, z: Array) -> Distribution:
+    if z.shape[1:] != (model.latent,):
+        raise InputError("shape of one code", got=z.shape[1:], expected=f"({model.latent},), the model's latent size",
+                         where=f"decode, batch of shape {z.shape}")  # fmt: skip
+    network = model.network.decoder(model.event_shape, model.likelihood.outputs)
+    shape = (*model.event_shape, model.likelihood.outputs)
+    raw = _as(network.apply({"params": params["decoder"]}, z), shape, "the decoder's output")
+    return model.likelihood(params["likelihood"], raw)
+
+
+def _as(out: Any, shape: tuple[int, ...], what: str) -> Array:
+    """A network's output as `[B, *shape]`; modules that leave out axes of size 1 or flatten them are welcome."""
+    if math.prod(out.shape[1:]) != math.prod(shape):
+        raise InputError(what, got=f"{out.shape[1:]} numbers per example", expected=f"{math.prod(shape)}, as {shape}")
+    array: Array = out.reshape(out.shape[0], *shape)
+    return array

@@ -1,0 +1,142 @@
+"""Linen modules: deterministic functions from array to array, images channels-last.
+
+Encoders map `[B, *event] -> [B, outputs]`, decoders `[B, latent] -> [B, *event, outputs]`. They know nothing of
+distributions or losses. `dtype` is the type of the arithmetic; parameters and results stay float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from aevae_jax.types import Params
+
+
+class GatedDense(nn.Module):
+    """A dense layer times a sigmoid gate of the same input. Dauphin, Fan, Auli & Grangier 2017."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        gate = nn.Dense(self.features, dtype=self.dtype, name="gate")(x)
+        return nn.Dense(self.features, dtype=self.dtype, name="value")(x) * nn.sigmoid(gate)
+
+
+class MLP(nn.Module):
+    """Dense layers between an input of any shape `[B, ...]` and an output `[B, *shape]`. No hidden layers: linear."""
+
+    hidden: tuple[int, ...]
+    shape: tuple[int, ...]
+    gated: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = x.reshape(x.shape[0], -1)
+        for features in self.hidden:
+            if self.gated:
+                x = GatedDense(features, dtype=self.dtype)(x)
+            else:
+                x = nn.relu(nn.Dense(features, dtype=self.dtype)(x))
+        x = nn.Dense(math.prod(self.shape), dtype=self.dtype, name="out")(x)
+        return x.astype(jnp.float32).reshape(x.shape[0], *self.shape)
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x), f two 3x3 convolutions, each after GroupNorm and swish. He et al. 2016 (pre-activation), Wu & He 2018."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        channels = x.shape[-1]
+        y = x
+        for _ in range(2):
+            y = nn.swish(nn.GroupNorm(num_groups=math.gcd(8, channels), dtype=self.dtype)(y))
+            y = nn.Conv(channels, (3, 3), dtype=self.dtype)(y)
+        return x + y
+
+
+def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    """Height and width after `times` convolutions of stride 2, rounding up."""
+    for _ in range(times):
+        size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+    return size
+
+
+class ConvEncoder(nn.Module):
+    """One convolution of stride 2 per entry of `channels`, each followed by `blocks` residual blocks, then dense."""
+
+    channels: tuple[int, ...]
+    outputs: int
+    blocks: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for channels in self.channels:
+            x = nn.Conv(channels, (3, 3), strides=(2, 2), dtype=self.dtype)(x)
+            x = x if self.blocks else nn.relu(x)
+            for _ in range(self.blocks):
+                x = ResidualBlock(dtype=self.dtype)(x)
+        x = x.reshape(x.shape[0], -1)
+        return nn.Dense(self.outputs, dtype=self.dtype, name="out")(x).astype(jnp.float32)
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of `ConvEncoder`: dense, then blocks, doubling by repetition, cropping and convolution per scale.
+
+    Repetition and cropping reach any size exactly, odd ones included, and leave no chequerboard (Odena et al. 2016).
+    """
+
+    channels: tuple[int, ...]
+    event_shape: tuple[int, ...]
+    outputs: int
+    blocks: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        *image, image_channels = self.event_shape
+        height, width = halved((image[0], image[1]), len(self.channels))
+        x = nn.Dense(height * width * self.channels[-1], dtype=self.dtype)(z.reshape(z.shape[0], -1))
+        x = x.reshape(x.shape[0], height, width, self.channels[-1])
+        for scale in reversed(range(len(self.channels))):
+            for _ in range(self.blocks):
+                x = ResidualBlock(dtype=self.dtype)(x)
+            x = x if self.blocks else nn.relu(x)
+            height, width = halved((image[0], image[1]), scale)
+            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, :height, :width]
+            x = nn.Conv(self.channels[max(scale - 1, 0)], (3, 3), dtype=self.dtype)(x)
+        x = nn.Conv(image_channels * self.outputs, (3, 3), dtype=self.dtype, name="out")(nn.relu(x))
+        return x.astype(jnp.float32).reshape(x.shape[0], *self.event_shape, self.outputs)
+
+
+class FromNNX:
+    """An NNX module seen through Linen's `init` and `apply`, so that it passes through the same seam.
+
+    Args:
+      make: builds the module from an `nnx.Rngs`; its parameters must be of type `nnx.Param`.
+    """
+
+    def __init__(self, make: Callable[[nnx.Rngs], Any]):
+        self.make = make
+
+    def init(self, key: Array, x: Array) -> Params:
+        del x
+        return {"params": nnx.to_pure_dict(nnx.state(self.make(nnx.Rngs(key)), nnx.Param))}
+
+    def apply(self, variables: Params, x: Array) -> Array:
+        # the structure comes from shapes alone; no parameter is computed here
+        graph, state = nnx.split(nnx.eval_shape(lambda: self.make(nnx.Rngs(0))))
+        nnx.replace_by_pure_dict(state, variables["params"])
+        return jax.numpy.asarray(nnx.merge(graph, state)(x))

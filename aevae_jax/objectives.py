@@ -1,0 +1,147 @@
+"""Scalar losses, in nats per example, made of the bounds. To be minimised; each signs its metrics by name.
+
+An objective is any function `(model, params, x, key, step) -> (loss, metrics)`. Metrics here are `loss` as trained, and
+`distortion`, `rate` and `negative_elbo` (the sum of the two, whatever the weights in the loss), all in nats per example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aevae_jax.types import InputError, LatentModel, Metrics, Params
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from aevae_jax.bounds import Bound
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A weight that goes from `start` to `end` in `steps` training steps and stays there: KL warm-up."""
+
+    steps: int
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError("Linear steps", got=self.steps, expected="at least 1")
+
+    def __call__(self, step: Any) -> Any:
+        import jax.numpy as jnp
+
+        return self.start + (self.end - self.start) * jnp.minimum(step / self.steps, 1.0)
+
+
+Weight = float | Linear | Callable[[Any], Any]
+"""A number, or a function of the step; every optax schedule is one."""
+
+
+def weight_at(weight: Any, step: Array) -> Any:
+    """The value of a `Weight` at `step`."""
+    return weight(step) if callable(weight) else weight
+
+
+@dataclass(frozen=True)
+class ReconstructionError:
+    """The autoencoder's loss: the distortion at z ~ q(z|x), which for a `Delta` is the code itself.
+
+    Under `likelihoods.Normal(1.0)` this is half the squared error plus a constant, D/2 ln 2 pi; `mse` is the mean
+    squared error itself.
+    """
+
+    def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
+        from aevae_jax import bounds
+
+        likelihood = model.decode(params, model.encode(params, x).sample(key))
+        loss = bounds.distortion(likelihood, x).mean()
+        return loss, {"loss": loss, "distortion": loss, "mse": ((likelihood.mean() - x) ** 2).mean()}
+
+
+@dataclass(frozen=True)
+class ELBO:
+    """distortion + beta * rate. At beta = 1 the negative evidence lower bound. Kingma & Welling 2013; Higgins et al. 2017.
+
+    Args:
+      beta: weight of the rate; a number or a schedule of the step.
+      free_bits: nats per group of latent dimensions below which the rate costs nothing. The limit is on the batch mean
+        of each group's rate, as in Kingma et al. 2016, appendix C.8; the rate that is logged is the raw one.
+      groups: into how many consecutive groups the latent dimensions fall; 0 means one per dimension.
+      sticking_the_landing: see `bounds.elbo`.
+    """
+
+    beta: Weight = 1.0
+    free_bits: float = 0.0
+    groups: int = 0
+    sticking_the_landing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.free_bits < 0:
+            raise InputError("free_bits", got=self.free_bits, expected="at least 0 nats")
+        if self.groups < 0:
+            raise InputError("groups", got=self.groups, expected="at least 0")
+        if self.free_bits and self.sticking_the_landing:
+            raise InputError(
+                "free_bits with sticking_the_landing", got="both", expected="one: free bits need the rate per dimension"
+            )
+
+    def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
+        from aevae_jax import bounds
+
+        bound = bounds.elbo(model, params, x, key, sticking_the_landing=self.sticking_the_landing)
+        rate = self._limited(bound) if self.free_bits else bound.rate.mean()
+        loss = bound.distortion.mean() + weight_at(self.beta, step) * rate
+        return loss, {
+            "loss": loss,
+            "distortion": bound.distortion.mean(),
+            "rate": bound.rate.mean(),
+            "negative_elbo": bound.negative_elbo.mean(),
+        }
+
+    def _limited(self, bound: Bound) -> Array:
+        """sum over groups of max(free_bits, batch mean of the group's rate)."""
+        import jax.numpy as jnp
+
+        kl_terms = getattr(bound.posterior, "kl_terms", lambda prior: NotImplemented)(bound.prior)  # [B, *latent]
+        if kl_terms is NotImplemented:
+            raise InputError("free_bits", got=f"a prior of type {type(bound.prior).__name__}",
+                             expected="a rate in closed form per dimension")  # fmt: skip
+        per_dimension = kl_terms.mean(axis=0).reshape(-1)
+        groups = self.groups or per_dimension.size
+        if per_dimension.size % groups:
+            raise InputError("groups", got=groups, expected=f"a divisor of the latent size {per_dimension.size}")
+        return jnp.maximum(self.free_bits, per_dimension.reshape(groups, -1).sum(axis=1)).sum()
+
+
+@dataclass(frozen=True)
+class IWAE:
+    """The negative importance-weighted bound with K = `num_samples`. Burda, Grosse & Salakhutdinov 2016.
+
+    Args:
+      num_samples: K; 1 gives the ELBO with a sampled rate.
+      doubly_reparameterised: use the encoder gradient of Tucker et al. 2019, which does not fade as K grows.
+    """
+
+    num_samples: int = 50
+    doubly_reparameterised: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise InputError("num_samples", got=self.num_samples, expected="at least 1")
+
+    def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
+        from aevae_jax import bounds
+
+        if self.doubly_reparameterised:
+            bound = bounds.doubly_reparameterised_bound(model, params, x, key, self.num_samples)
+        else:
+            bound = bounds.importance_weighted_bound(bounds.log_weights(model, params, x, key, self.num_samples))
+        loss = -bound.mean()
+        return loss, {"loss": loss, "negative_importance_weighted_bound": loss}
+
+
+Objective = ReconstructionError | ELBO | IWAE
+"""The objectives a saved run may name. Any function of the same signature can be trained."""

@@ -1,0 +1,46 @@
+"""Optimizers as values that build optax transformations. In Python, any optax transformation will do instead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aevae_jax.types import InputError
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam, with the usual company. Kingma & Ba 2015; decoupled weight decay of Loshchilov & Hutter 2019.
+
+    Args:
+      learning_rate: the peak.
+      warmup: steps over which the rate rises linearly from 0.
+      cosine: let the rate fall to 0 along a half cosine by the end of training.
+      weight_decay: decoupled, 0 for none.
+      clip_norm: largest global norm of a gradient, 0 for no limit.
+    """
+
+    learning_rate: float = 1e-3
+    warmup: int = 0
+    cosine: bool = False
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < float("inf"):
+            raise InputError("Adam learning_rate", got=self.learning_rate, expected="a positive number")
+        for name in ("warmup", "weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise InputError(f"Adam {name}", got=getattr(self, name), expected="at least 0")
+
+    def build(self, steps: int) -> Any:
+        """The `optax.GradientTransformation` for a training of `steps` steps."""
+        import optax
+
+        rate: Any = self.learning_rate
+        if self.cosine:
+            rate = optax.warmup_cosine_decay_schedule(0.0, rate, self.warmup, max(steps, self.warmup + 1))
+        elif self.warmup:
+            rate = optax.linear_schedule(0.0, rate, self.warmup)
+        clip = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
+        return optax.chain(*clip, optax.adamw(rate, weight_decay=self.weight_decay))

@@ -1,0 +1,374 @@
+"""A run is a value; training is a pure function of it; a run directory is what it leaves behind.
+
+`run.json` holds the value and what its bits rest on, `metrics.jsonl` a line per epoch, `weights.safetensors` the selected
+parameters, `results.json` the final figures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aevae_jax import values
+from aevae_jax.data import Data, Dataset, preparation_of
+from aevae_jax.models import VAE, Autoencoder, Model
+from aevae_jax.objectives import ELBO, IWAE, Objective
+from aevae_jax.optimizers import Adam
+from aevae_jax.types import InputError, LatentModel, Params
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a training depends on.
+
+    Args:
+      data: the data set and its preparation.
+      model: what is trained; its `event_shape` is taken from the data where it is left empty.
+      objective: the loss.
+      optimizer: how it is minimised.
+      batch_size: examples per step.
+      epochs: passes over the training data, at most.
+      seed: of everything random.
+      ema: decay of the moving average of the parameters that evaluation uses, 0 for none.
+      patience: stop after so many epochs without a better validation bound, 0 for never.
+    """
+
+    data: Data = Data()
+    model: Model = VAE()
+    objective: Objective = ELBO()
+    optimizer: Adam = Adam()
+    batch_size: int = 128
+    epochs: int = 100
+    seed: int = 0
+    ema: float = 0.0
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise InputError(name, got=getattr(self, name), expected="at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise InputError("seed", got=self.seed, expected="0 to 4294967295")
+        if not 0 <= self.ema < 1:
+            raise InputError("ema", got=self.ema, expected="at least 0 and less than 1")
+        if self.patience < 0:
+            raise InputError("patience", got=self.patience, expected="at least 0")
+        if isinstance(self.model, Autoencoder) and isinstance(self.objective, ELBO | IWAE):
+            raise InputError("objective of an Autoencoder", got=type(self.objective).__name__,
+                             expected="ReconstructionError(): its codes are points, which have no KL")  # fmt: skip
+
+
+class Epoch(NamedTuple):
+    """What is known after an epoch; with several seeds, means over them."""
+
+    epoch: int
+    epochs: int
+    step: int
+    train: dict[str, float]
+    validation: dict[str, float]
+    images_per_second: float
+
+
+class Fitted(NamedTuple):
+    """A trained model, ready to call."""
+
+    run: Run
+    model: LatentModel
+    params: Params
+    """The parameters of the epoch with the best validation bound; with several seeds, each leaf has a leading axis."""
+    history: list[dict[str, Any]]
+    """One entry per epoch: epoch, step, train and validation metrics."""
+    results: dict[str, Any]
+    """Validation and test metrics of `params`; with several seeds, one list entry per seed."""
+
+
+OnEpoch = Callable[[Epoch], None]
+
+
+def fit(
+    run: Run, dataset: Dataset | None = None, *, directory: str | Path | None = None, on_epoch: OnEpoch | None = None
+) -> Fitted:
+    """Train one model.
+
+    Args:
+      run: the value.
+      dataset: data of your own, in place of what `run.data` names.
+      directory: a new directory to leave the run in; `None` writes nothing.
+      on_epoch: called after every epoch.
+
+    Raises:
+      InputError: before anything is written, if the run, the data and the directory do not fit; or when the loss
+        stops being a number.
+    """
+    plan = _plan(run, dataset)
+    if directory is None:
+        return _train(plan, None, on_epoch)
+    folder = create_directory(Path(directory))
+    record = {
+        "run": values.to_tree(plan.run),
+        "digest": values.digest(plan.run),
+        "provenance": provenance(plan.dataset),
+    }
+    write_json(folder / "run.json", record)
+    with (folder / "metrics.jsonl").open("w") as file:
+
+        def log(epoch: Epoch) -> None:
+            line = {"epoch": epoch.epoch, "step": epoch.step, "train": epoch.train, "validation": epoch.validation}
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            if on_epoch is not None:
+                on_epoch(epoch)
+
+        fitted = _train(plan, None, log)
+    from aevae_jax.checkpoints import save_weights
+
+    save_weights(folder / "weights.safetensors", fitted.params)
+    write_json(folder / "results.json", fitted.results)
+    _save_pictures(folder, plan, fitted)
+    return fitted
+
+
+def fit_seeds(
+    run: Run, seeds: Sequence[int], dataset: Dataset | None = None, *, on_epoch: OnEpoch | None = None
+) -> Fitted:
+    """Train one model per seed, all at once, by `vmap` of the same step. `run.seed` is not used.
+
+    Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding.
+    """
+    if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
+        raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
+    return _train(_plan(run, dataset), tuple(seeds), on_epoch)
+
+
+def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
+    """A run directory as a model and parameters ready to call.
+
+    Args:
+      directory: written by `fit`.
+      model: needed only if the run was trained with modules, losses or likelihoods of your own.
+
+    Raises:
+      InputError: no run there, a damaged file, a field or type that no run can have, weights of another model.
+    """
+    import jax
+
+    from aevae_jax.checkpoints import load_weights
+
+    folder = Path(directory)
+    record = read_json(folder / "run.json")
+    tree = record.get("run") if isinstance(record, dict) else None
+    if not isinstance(tree, dict):
+        raise InputError("run", got="a file without one", expected='an object "run"', where=str(folder / "run.json"))
+    if model is not None:  # objects given from Python cannot be rebuilt, and need not be
+        tree = {**tree, "model": values.to_tree(VAE()), "objective": values.to_tree(ELBO())}
+    run = values.from_tree(Run, tree, str(folder / "run.json"))
+    shapes = jax.eval_shape((model or run.model).init, jax.random.key(0))
+    params = load_weights(folder / "weights.safetensors", shapes)
+    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return Fitted(run, model or run.model, params, history, read_json(folder / "results.json"))
+
+
+class _Plan(NamedTuple):
+    """A run whose parts have been seen to fit together."""
+
+    run: Run
+    dataset: Dataset
+    prepared: Dataset
+
+
+def _plan(run: Run, dataset: Dataset | None) -> _Plan:
+    import jax
+    import numpy as np
+
+    from aevae_jax import keys
+    from aevae_jax.training import steps_per_epoch
+
+    dataset = run.data.load() if dataset is None else dataset
+    for part in ("train", "validation", "test"):
+        if len(getattr(dataset, part)) == 0:
+            raise InputError(f"{dataset.name} {part}", got="0 examples", expected="at least 1")
+    shape = getattr(run.model, "event_shape", None)
+    if shape == ():
+        run = replace(run, model=replace(run.model, event_shape=dataset.event_shape))
+    elif shape is not None and shape != dataset.event_shape:
+        raise InputError("event_shape of the model", got=shape, expected=f"{dataset.event_shape}, as in {dataset.name}")
+    prepared = run.data.preparation.evaluation(dataset)
+    support = getattr(getattr(run.model, "likelihood", None), "support", None)
+    if support is not None:
+        support.check(prepared.validation.x, f"{dataset.name} validation")
+        support.check(prepared.test.x, f"{dataset.name} test")
+        first = run.data.preparation.train(dataset.train.x[:1024], jax.random.key(0), dataset.levels)
+        support.check(np.asarray(first), f"{dataset.name} train")
+    steps_per_epoch(dataset.train.x, run.batch_size)
+    jax.eval_shape(run.model.init, keys.root(0))  # the networks fit the shapes
+    return _Plan(run, dataset, prepared)
+
+
+def _train(plan: _Plan, seeds: tuple[int, ...] | None, on_epoch: OnEpoch | None) -> Fitted:
+    """The one training loop: host code between epochs, array programs inside them."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from aevae_jax import evaluation, keys, training
+
+    run, dataset, prepared = plan
+    per_epoch = training.steps_per_epoch(dataset.train.x, run.batch_size)
+    tx = run.optimizer.build(run.epochs * per_epoch)
+    prepare = preparation_of(run.data, dataset)
+    step = training.make_train_step(run.model, run.objective, tx, prepare=prepare, ema_decay=run.ema)
+    data, validation, test = jax.device_put((dataset.train.x, prepared.validation.x, prepared.test.x))
+
+    def start(key: jax.Array) -> training.TrainState:
+        return training.init_state(run.model, tx, key, ema=run.ema > 0)
+
+    if seeds is None:
+        lone_key = keys.root(run.seed)
+        key, state, lane_keys = lone_key, jax.jit(start)(lone_key), [lone_key]
+    else:
+        key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
+        state, lane_keys = jax.jit(jax.vmap(start))(key), list(key)
+
+    def lanes(params: Params) -> list[Params]:
+        """The parameters of each seed."""
+        if seeds is None:
+            return [params]
+        return [jax.tree.map(lambda a, lane=lane: a[lane], params) for lane in range(len(seeds))]
+
+    def measure(params: Params, x: jax.Array) -> list[dict[str, float]]:
+        return [
+            evaluation.evaluate(run.model, p, x, keys.stream(k, keys.Stream.EVALUATE))
+            for p, k in zip(lanes(params), lane_keys, strict=True)
+        ]
+
+    best_value = np.full(len(lane_keys), math.inf)
+    best_epoch = np.zeros(len(lane_keys), int)
+    best = jax.tree.map(jnp.copy, state.averaged)
+    history: list[dict[str, Any]] = []
+    started = time.perf_counter()
+    for epoch in range(1, run.epochs + 1):
+        began = time.perf_counter()
+        state, metrics = training.train_epoch(step, state, data, key, batch_size=run.batch_size)
+        train = {name: np.asarray(m, np.float64).mean(axis=0) for name, m in metrics.items()}
+        took = time.perf_counter() - began
+        measured = measure(state.averaged, validation)
+        value = np.array([evaluation.selection(m) for m in measured])
+        if not (np.isfinite(value).all() and np.isfinite(train["loss"]).all()):
+            raise InputError("loss", got=f"a value that is not finite in epoch {epoch}", expected="a number",
+                             hint="lower the learning rate or set clip_norm")  # fmt: skip
+        waiting = (epoch - best_epoch <= run.patience) | (run.patience == 0)  # seeds that have not stopped yet
+        better = waiting & (value < best_value)
+        best_value, best_epoch = np.where(better, value, best_value), np.where(better, epoch, best_epoch)
+        if better.any():
+            best = _choose(better[0] if seeds is None else better, state.averaged, best)
+        mean = {name: float(np.mean([m[name] for m in measured])) for name in measured[0]}
+        report = Epoch(
+            epoch, run.epochs, epoch * per_epoch, {name: float(m.mean()) for name, m in train.items()}, mean,
+            len(lane_keys) * per_epoch * run.batch_size / took,
+        )  # fmt: skip
+        history.append({"epoch": epoch, "step": report.step, "train": report.train, "validation": mean})
+        if on_epoch is not None:
+            on_epoch(report)
+        if run.patience and (epoch - best_epoch >= run.patience).all():
+            break
+    results = {
+        "protocol": "data set means; one sample of z per example; parameters of the best validation bound (beta = 1)",
+        "best_epoch": best_epoch.tolist() if seeds is not None else int(best_epoch[0]),
+        "seconds": round(time.perf_counter() - started, 3),
+        "validation": _results(measure(best, validation), seeds),
+        "test": _results(measure(best, test), seeds),
+    }
+    return Fitted(run, run.model, best, history, results)
+
+
+def _choose(better: np.ndarray, new: Params, old: Params) -> Params:
+    """`new` where better, else `old`, per seed; always a copy, since the state's buffers are donated."""
+    import jax
+    import jax.numpy as jnp
+
+    def pick(n: jax.Array, o: jax.Array) -> jax.Array:
+        return jnp.where(jnp.asarray(better).reshape(better.shape + (1,) * (n.ndim - better.ndim)), n, o)
+
+    return jax.tree.map(pick, new, old)
+
+
+def _results(measured: list[dict[str, float]], seeds: tuple[int, ...] | None) -> Any:
+    return measured[0] if seeds is None else measured
+
+
+def create_directory(folder: Path) -> Path:
+    """Make a new directory; refuse one that already holds something."""
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError("run directory", got=f"{folder}, which is not empty", expected="a new or empty directory",
+                             hint="choose another name or remove it first")  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".probe").touch()
+        (folder / ".probe").unlink()
+    except OSError as error:
+        raise InputError(
+            "run directory", got=f"{folder} ({error.strerror})", expected="a directory to write in"
+        ) from None
+    return folder
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that is easy to read and to compare; the file appears whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    part.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, with one line of explanation where that cannot be done."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError("run", got=f"no {path.name}", expected="a run directory written by training",
+                         where=str(path.parent)) from None  # fmt: skip
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            path.name, got=f"an unreadable file ({error})", expected="JSON", where=str(path.parent)
+        ) from None
+
+
+def provenance(dataset: Dataset) -> dict[str, Any]:
+    """What the numbers of a run rest on."""
+    from importlib.metadata import version
+
+    import jax
+
+    packages = ("aevae-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "command": sys.argv,
+        "data": {"name": dataset.name, "sha256": dataset.digest()},
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
+        "device": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "backend": jax.default_backend()},
+    }
+
+
+def _save_pictures(folder: Path, plan: _Plan, fitted: Fitted) -> None:
+    """Samples from the prior, and inputs above their reconstructions; nothing where events are not images."""
+    if len(plan.dataset.event_shape) != 3:
+        return
+    import jax
+    import numpy as np
+
+    from aevae_jax import figures, generation, keys
+
+    key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
+    scale = max(1, 56 // plan.dataset.event_shape[0])
+    samples = generation.sample(fitted.model, fitted.params, key, 64).mean()
+    figures.save_png(folder / "samples.png", figures.grid(np.asarray(samples), 8, scale=scale))
+    x = plan.prepared.test.x[:16]
+    pairs = np.concatenate([x, np.asarray(generation.reconstruct(fitted.model, fitted.params, jax.numpy.asarray(x)))])
+    figures.save_png(folder / "reconstructions.png", figures.grid(pairs, len(x), scale=scale))

@@ -1,0 +1,166 @@
+"""Training as pure functions of a state of arrays. Knows no VAE: it sees a model, a loss and an optax transformation.
+
+Everything random or ordered is a function of the root key and `state.step`: the order of an epoch, the noise of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from aevae_jax import keys, loops
+from aevae_jax.types import InputError, LatentModel, Metrics, Objective, Params
+
+
+class TrainState(NamedTuple):
+    """All that changes while training."""
+
+    step: Array
+    """Steps taken, int32."""
+    params: Params
+    opt_state: Any
+    ema: Params
+    """Exponential moving average of the parameters; `None` where none is kept."""
+
+    @property
+    def averaged(self) -> Params:
+        """The parameters to evaluate with: the moving average where there is one."""
+        return self.params if self.ema is None else self.ema
+
+
+TrainStep = Callable[[TrainState, Any, Array], tuple[TrainState, Metrics]]
+"""(state, batch, root key) -> (state, metrics)."""
+
+Prepare = Callable[[Any, Array], Any]
+"""(raw batch, key) -> the batch that the model sees."""
+
+
+def init_state(model: LatentModel, tx: optax.GradientTransformation, key: Array, *, ema: bool = False) -> TrainState:
+    """The state before the first step, from the root key of the run."""
+    params = model.init(keys.stream(key, keys.Stream.INIT))
+    average = jax.tree.map(jnp.copy, params) if ema else None  # a copy: both are donated
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
+
+
+def as_it_is(batch: Any, key: Array) -> Any:
+    """The preparation that does nothing."""
+    del key
+    return batch
+
+
+def make_train_step(
+    model: LatentModel,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    *,
+    prepare: Prepare = as_it_is,
+    ema_decay: float = 0.0,
+) -> TrainStep:
+    """One jitted step of gradient descent on `objective`.
+
+    Args:
+      model: any `LatentModel`.
+      objective: any `Objective`.
+      tx: any optax transformation.
+      prepare: turns a batch of raw data into what the model sees, inside the step, for example a fresh binarisation.
+      ema_decay: decay of the moving average of the parameters, 0 for none; it starts low, as (1 + t) / (10 + t).
+
+    Returns:
+      `(state, batch, root key) -> (state, metrics)`. Noise comes from the root key and `state.step`. Metrics are the
+      objective's, and `gradient_norm`.
+    """
+
+    def loss(params: Params, batch: Any, key: Array, step: Array) -> tuple[Array, Metrics]:
+        x = prepare(batch, keys.stream(key, keys.Stream.PREPARE, step))
+        return objective(model, params, x, keys.stream(key, keys.Stream.NOISE, step), step)
+
+    @jax.jit
+    def train_step(state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
+        gradient, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key, state.step)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = optax.incremental_update(params, ema, 1 - decay)
+        metrics = {**metrics, "gradient_norm": optax.global_norm(gradient)}
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+    return train_step
+
+
+def steps_per_epoch(data: Any, batch_size: int) -> int:
+    """Whole batches in `data`, a pytree of arrays `[N, ...]`. The rest of an epoch's order is left out of that epoch."""
+    count = jax.tree.leaves(data)[0].shape[0]
+    if not 1 <= batch_size <= count:
+        raise InputError("batch size", got=batch_size, expected=f"1 to {count}, the number of training examples")
+    return int(count // batch_size)
+
+
+def train_epoch(
+    train_step: TrainStep,
+    state: TrainState,
+    data: Any,
+    key: Array,
+    *,
+    batch_size: int,
+    steps: int | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Train to the end of an epoch over data that is resident on the device.
+
+    For many seeds at once, give `state` and `key` a leading axis of seeds: each is trained as it would be alone.
+
+    Args:
+      train_step: from `make_train_step`; compiled once, whatever the number of epochs.
+      state: at the start of an epoch, or inside one where `steps` says how far to go. Donated: do not use it again.
+      data: a pytree of arrays `[N, ...]`, uint8 as it was loaded if `prepare` scales it.
+      key: the root key, or one per seed `[S]`.
+      batch_size: examples per step.
+      steps: how many steps to take; those left must not be fewer. Default: a whole epoch.
+
+    Returns:
+      The new state, and metrics with one entry per step, `[T]` (`[T, S]` for seeds).
+    """
+    per_epoch = steps_per_epoch(data, batch_size)
+    many = key.ndim == 1
+    order = _order_of_seeds if many else _order
+    count = jax.tree.leaves(data)[0].shape[0]
+    rows = order(key, state.step, count, batch_size, per_epoch if steps is None else steps)
+    return loops.scan(_body(train_step, many), state, (data, key), rows)
+
+
+def epoch_order(key: Array, epoch: int | Array, count: int) -> Array:
+    """The order in which an epoch visits `count` examples: a function of the root key and the epoch alone."""
+    return jax.random.permutation(keys.stream(key, keys.Stream.ORDER, epoch), count)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _order(key: Array, step: Array, count: int, batch_size: int, steps: int) -> Array:
+    """Indices `[steps, batch_size]` of the batches from `step` on, within its epoch."""
+    per_epoch = count // batch_size
+    rows = epoch_order(key, step // per_epoch, count)[: per_epoch * batch_size].reshape(per_epoch, batch_size)
+    return jax.lax.dynamic_slice_in_dim(rows, step % per_epoch, steps)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _order_of_seeds(key: Array, step: Array, count: int, batch_size: int, steps: int) -> Array:
+    """As `_order`, one per seed: `[steps, S, batch_size]`."""
+    return jax.vmap(lambda k, s: _order(k, s, count, batch_size, steps), out_axes=1)(key, step)
+
+
+@lru_cache(maxsize=64)
+def _body(train_step: TrainStep, many: bool) -> loops.Body:
+    """The loop's body; cached, so that its identity, and with it the compiled loop, outlives an epoch."""
+
+    def body(state: TrainState, context: tuple[Any, Array], index: Array) -> tuple[TrainState, Metrics]:
+        data, key = context
+        batch = jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), data)
+        return train_step(state, batch, key)
+
+    return jax.vmap(body, in_axes=(0, (None, 0), 0)) if many else body

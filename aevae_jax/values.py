@@ -1,0 +1,163 @@
+"""Values: frozen dataclasses that print, compare, hash, and go to text and back.
+
+Only types that an annotation lists can be built, from JSON or from what was typed; no name is ever imported and nothing
+is executed. `ELBO(beta=4.0)` is `{"type": "ELBO", "beta": 4.0}` in JSON and `ELBO(beta=4)` on a command line.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any
+
+from aevae_jax.types import InputError
+
+
+def to_tree(value: Any) -> Any:
+    """A JSON tree of a value. Objects that are not values (a function, a module) become `{"custom": description}`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and _is_value(type(value)):
+        fields = {field.name: to_tree(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, tuple):
+        return [to_tree(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return {"custom": getattr(value, "__name__", type(value).__name__)}
+
+
+def from_tree(annotation: Any, tree: Any, where: str) -> Any:
+    """The value that `tree` describes, if `annotation` allows it.
+
+    Args:
+      annotation: a value type, a union of them, a tuple, a `Literal`, or a plain type.
+      tree: as `to_tree` made it.
+      where: the file or option it came from, for messages.
+
+    Raises:
+      InputError: an unknown type or field, a value of the wrong type, or an object that only Python can supply.
+    """
+    options = _options(annotation)
+    if isinstance(tree, dict):
+        return _from_dict(options, tree, where)
+    for option in options:
+        origin, args = typing.get_origin(option), typing.get_args(option)
+        if origin is typing.Literal and tree in args:
+            return tree
+        if origin is tuple and isinstance(tree, list):
+            items = [args[0]] * len(tree) if args[-1:] == (Ellipsis,) else list(args)
+            if len(items) == len(tree):
+                return tuple(from_tree(a, t, f"{where}[{i}]") for i, (a, t) in enumerate(zip(items, tree, strict=True)))
+        if option in (bool, str, int) and type(tree) is option:
+            return tree
+        if option is float and type(tree) in (int, float):
+            return float(tree)
+    raise InputError(where, got=repr(tree), expected=describe(annotation))
+
+
+def to_json(value: Any) -> str:
+    """Canonical JSON of a value: the same text for equal values."""
+    return json.dumps(to_tree(value), sort_keys=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value's canonical JSON."""
+    return hashlib.sha256(to_json(value).encode()).hexdigest()
+
+
+def parse(annotation: Any, text: str, where: str) -> Any:
+    """The value that `text` spells: `VAE(latent=8, network=Conv())`, `conv`, `4.0`, `(32, 64)`.
+
+    The text is read as Python's syntax and never evaluated: names of listed types, keyword arguments and constants.
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise InputError(where, got=repr(text), expected=describe(annotation)) from None
+    return from_tree(annotation, _node_to_tree(node, where), where)
+
+
+def describe(annotation: Any) -> str:
+    """What an annotation accepts, in words to be typed."""
+    names = []
+    for option in _options(annotation):
+        if typing.get_origin(option) is typing.Literal:
+            names += [repr(choice) for choice in typing.get_args(option)]
+        elif _is_value(option):
+            names.append(signature(option))
+        elif typing.get_origin(option) is tuple:
+            names.append(
+                "(" + ", ".join("..." if a is Ellipsis else describe(a) for a in typing.get_args(option)) + ")"
+            )
+        elif option in (bool, int, float, str):
+            names.append({bool: "True or False", int: "an integer", float: "a number", str: "text"}[option])
+    return " or ".join(names) or "an object given from Python"
+
+
+def signature(cls: Any) -> str:
+    """`ELBO(beta=1.0, free_bits=0.0)`: a type with its defaults, as it is typed."""
+    parts = []
+    for field in dataclasses.fields(cls):
+        required = field.default is dataclasses.MISSING
+        parts.append(field.name if required else f"{field.name}={field.default!r}")
+    return f"{cls.__name__}({', '.join(parts)})"
+
+
+def _is_value(cls: Any) -> bool:
+    """Frozen dataclasses of this project are values; other people's dataclasses (Linen modules too) are not."""
+    return isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.startswith("aevae_jax.")
+
+
+def _options(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [inner for option in typing.get_args(annotation) for inner in _options(option)]
+    return [annotation]
+
+
+def _from_dict(options: list[Any], tree: dict[str, Any], where: str) -> Any:
+    known = {cls.__name__: cls for cls in options if _is_value(cls)}
+    if "custom" in tree:
+        raise InputError(where, got=f"{tree['custom']!r}, which was given from Python",
+                         expected="a type that can be rebuilt from a file", hint="pass your own object")  # fmt: skip
+    name = tree.get("type")
+    matches = [cls for key, cls in known.items() if isinstance(name, str) and key.lower() == name.lower()]
+    if not matches:
+        raise InputError(where, got=name, expected=" or ".join(signature(cls) for cls in known.values()) or "no object")
+    cls = matches[0]
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    given = dict(tree)
+    given.pop("type")
+    for position, item in enumerate(given.pop("positional", [])):
+        if position >= len(fields) or list(fields)[position] in given:
+            raise InputError(f"{where}: {cls.__name__}", got="too many arguments", expected=signature(cls))
+        given[list(fields)[position]] = item
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        raise InputError(f"{where}: {cls.__name__}", got=f"the unknown field {unknown[0]!r}", expected=signature(cls))
+    missing = [n for n, field in fields.items() if n not in given and field.default is dataclasses.MISSING]
+    if missing:
+        raise InputError(f"{where}: {cls.__name__}", got=f"no {missing[0]!r}", expected=signature(cls))
+    hints = typing.get_type_hints(cls)
+    return cls(**{n: from_tree(hints[n], item, f"{where}.{n}") for n, item in given.items()})
+
+
+def _node_to_tree(node: ast.expr, where: str) -> Any:
+    if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool | int | float | str)):
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        number = _node_to_tree(node.operand, where)
+        if isinstance(number, int | float):
+            return -number
+    if isinstance(node, ast.Tuple | ast.List):
+        return [_node_to_tree(item, where) for item in node.elts]
+    if isinstance(node, ast.Name):
+        return {"type": node.id}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and all(k.arg for k in node.keywords):
+        given = {str(k.arg): _node_to_tree(k.value, where) for k in node.keywords}
+        return {"type": node.func.id, "positional": [_node_to_tree(a, where) for a in node.args], **given}
+    raise InputError(
+        where, got=repr(ast.unparse(node)), expected="a name, a number, text, a tuple or Name(field=value)"
+    )
