@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -74,16 +75,13 @@ def params_digest(params: Params) -> str:
 
 def _unflatten(arrays: dict[str, np.ndarray], like: Params) -> Params:
     """A nested dict with the structure of `like`, whose empty dicts have no arrays to be named by."""
-    empty = {
-        name: {} for name, a in flatten_dict(like, sep="/", keep_empty_nodes=True).items() if not hasattr(a, "shape")
-    }
+    nodes = flatten_dict(like, sep="/", keep_empty_nodes=True)
+    empty: Params = {name: {} for name, node in nodes.items() if not hasattr(node, "shape")}
     return unflatten_dict({**{name: jax.numpy.asarray(a) for name, a in arrays.items()}, **empty}, sep="/")
 
 
-def _compare(found: dict[str, object], expected: dict[str, object], path: Path) -> None:
+def _compare(found: Mapping[str, object], expected: Mapping[str, object], path: Path) -> None:
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
-            raise InputError(
-                f"weights {name!r}", got=found.get(name, "none"), expected=f"{expected.get(name, 'none')}, as in run.json",
-                where=str(path),
-            )  # fmt: skip
+            wanted = f"{expected.get(name, 'none')}, as in run.json"
+            raise InputError(f"weights {name!r}", got=found.get(name, "none"), expected=wanted, where=str(path))

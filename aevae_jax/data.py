@@ -59,7 +59,7 @@ class Dataset:
         total = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             total.update(f"{split.x.shape}{split.x.dtype}".encode())
-            total.update(np.ascontiguousarray(split.x))
+            total.update(np.ascontiguousarray(split.x).data)
         return total.hexdigest()
 
 
@@ -67,7 +67,7 @@ class Dataset:
 class Scale:
     """Integer levels 0 .. L-1 to [0, 1] by division by L - 1. Floats pass as they are."""
 
-    def train(self, raw: Array, key: Array, levels: int) -> Array:
+    def train(self, raw: Any, key: Array, levels: int) -> Array:
         """A raw batch `[B, *event]` to what the model sees, inside the training step."""
         import jax.numpy as jnp
 
@@ -92,7 +92,7 @@ class DynamicBinarization:
     protocol (Larochelle & Murray 2011 for the idea; the seed is that of the Exemplar-VAE and VampPrior repositories).
     """
 
-    def train(self, raw: Array, key: Array, levels: int) -> Array:
+    def train(self, raw: Any, key: Array, levels: int) -> Array:
         """A fresh binarisation of a raw batch `[B, *event]`."""
         import jax
         import jax.numpy as jnp

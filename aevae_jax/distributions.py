@@ -219,7 +219,7 @@ class Categorical:
 
 
 def _logistic_log_mass(value: Array, loc: Array, log_scale: Array, levels: int) -> Array:
-    """Log mass of the grid point `value` under a logistic rounded to `levels` points of [0, 1]; the outer bins are open.
+    """Log mass of the grid point `value` under a logistic rounded to `levels` points of [0, 1]; outer bins are open.
 
     sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - e^(b-a)): three factors whose logs are exact, and no difference of
     nearly equal numbers. At an open end the factors of that end are 1.

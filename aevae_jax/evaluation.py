@@ -6,8 +6,9 @@ own key, under `vmap`, so no number depends on the batch size or on what else is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def per_example(
     steps = -(-count // batch_size)
     index = jnp.arange(steps * batch_size) % count  # the last batch is filled up from the start, and cut off below
     context = (params, x, key)
-    _, values = loops.scan(_metric_body(metric, model), (), context, index.reshape(steps, batch_size))
+    _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, index.reshape(steps, batch_size))
     return {name: np.asarray(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}
 
 
@@ -80,7 +81,7 @@ def selection(metrics: dict[str, float]) -> float:
 
 
 @lru_cache(maxsize=64)
-def _metric_body(metric: Metric, model: LatentModel) -> loops.Body:
+def _metric_body(metric: Metric, model: Any) -> loops.Body:
     def body(
         carry: tuple[()], context: tuple[Params, Array, Array], index: Array
     ) -> tuple[tuple[()], dict[str, Array]]:

@@ -1,7 +1,7 @@
 """Likelihoods p(x|z) as values: how many numbers a decoder gives per element, and which distribution they make.
 
-Calling a likelihood on `raw` `[B, *event, outputs]` gives a `Distribution` over `[B, *event]`. Each declares the support
-that it can score, and data outside it is refused before training starts: a density of impossible data is no likelihood.
+Calling a likelihood on `raw` `[B, *event, outputs]` gives a `Distribution` over `[B, *event]`. Each declares the
+support that it can score, and data outside it is refused before training starts.
 
 JAX is imported inside the functions so that the command line can list these values without loading it.
 """

@@ -61,14 +61,13 @@ def _first(x: Any) -> Any:
 
 def _unstack(xs: Any) -> Iterator[Any]:
     leaves, structure = jax.tree.flatten(xs)
-    return (structure.unflatten(row) for row in zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True))
+    return (jax.tree.unflatten(structure, row) for row in zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True))
 
 
 @lru_cache(maxsize=256)
 def _has_convolution(body: Body, structure: Any, shapes: tuple[Any, ...]) -> bool:
-    return any(
-        name == "conv_general_dilated" for name in _primitives(jax.make_jaxpr(body)(*structure.unflatten(shapes)))
-    )
+    arguments = jax.tree.unflatten(structure, shapes)
+    return "conv_general_dilated" in _primitives(jax.make_jaxpr(body)(*arguments))
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:

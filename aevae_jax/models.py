@@ -1,7 +1,7 @@
 """`Autoencoder` and `VAE`: values that satisfy the `LatentModel` contract.
 
-Both are an architecture, a likelihood and a prior; they differ in the distribution that `encode` returns, and in nothing
-else. Parameters are a plain dict with the entries `encoder`, `decoder`, `likelihood` and `prior`.
+Both are an architecture, a likelihood and a prior; they differ in the distribution that `encode` returns, and in
+nothing else. Parameters are a plain dict with the entries `encoder`, `decoder`, `likelihood` and `prior`.
 """
 
 from __future__ import annotations
@@ -144,16 +144,16 @@ def _init(model: Model, key: Array, codes: int) -> Params:
 def _encoder_outputs(model: Model, params: Params, x: Array, codes: int) -> Array:
     """`[B, *event] -> [B, codes]`."""
     if x.shape[1:] != model.event_shape:
-        raise InputError("shape of one example", got=x.shape[1:], expected=f"{model.event_shape}, as the model was built",
-                         where=f"encode, batch of shape {x.shape}")  # fmt: skip
+        where = f"encode, batch of shape {x.shape}"
+        raise InputError("shape of one example", got=x.shape[1:], expected=f"{model.event_shape}", where=where)
     network = model.network.encoder(model.event_shape, codes)
     return _as(network.apply({"params": params["encoder"]}, x), (codes,), "the encoder's output")
 
 
 def _decode(model: Model, params: Params, z: Array) -> Distribution:
     if z.shape[1:] != (model.latent,):
-        raise InputError("shape of one code", got=z.shape[1:], expected=f"({model.latent},), the model's latent size",
-                         where=f"decode, batch of shape {z.shape}")  # fmt: skip
+        where = f"decode, batch of shape {z.shape}"
+        raise InputError("shape of one code", got=z.shape[1:], expected=f"({model.latent},)", where=where)
     network = model.network.decoder(model.event_shape, model.likelihood.outputs)
     shape = (*model.event_shape, model.likelihood.outputs)
     raw = _as(network.apply({"params": params["decoder"]}, z), shape, "the decoder's output")

@@ -52,7 +52,7 @@ class MLP(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f two 3x3 convolutions, each after GroupNorm and swish. He et al. 2016 (pre-activation), Wu & He 2018."""
+    """x + f(x), f two 3x3 convolutions, each after GroupNorm and swish. He et al. 2016; Wu & He 2018."""
 
     dtype: Any = jnp.float32
 

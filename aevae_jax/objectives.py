@@ -1,7 +1,7 @@
 """Scalar losses, in nats per example, made of the bounds. To be minimised; each signs its metrics by name.
 
-An objective is any function `(model, params, x, key, step) -> (loss, metrics)`. Metrics here are `loss` as trained, and
-`distortion`, `rate` and `negative_elbo` (the sum of the two, whatever the weights in the loss), all in nats per example.
+An objective is any function `(model, params, x, key, step) -> (loss, metrics)`. Metrics are `loss` as trained, and
+`distortion`, `rate` and `negative_elbo` (their sum, whatever the weights in the loss), all in nats per example.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ReconstructionError:
 
 @dataclass(frozen=True)
 class ELBO:
-    """distortion + beta * rate. At beta = 1 the negative evidence lower bound. Kingma & Welling 2013; Higgins et al. 2017.
+    """distortion + beta * rate; at beta = 1 the negative ELBO. Kingma & Welling 2013; Higgins et al. 2017.
 
     Args:
       beta: weight of the rate; a number or a schedule of the step.

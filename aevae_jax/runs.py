@@ -1,7 +1,7 @@
 """A run is a value; training is a pure function of it; a run directory is what it leaves behind.
 
-`run.json` holds the value and what its bits rest on, `metrics.jsonl` a line per epoch, `weights.safetensors` the selected
-parameters, `results.json` the final figures.
+`run.json` holds the value and what its bits rest on, `metrics.jsonl` a line per epoch, `weights.safetensors` the
+selected parameters, `results.json` the final figures.
 """
 
 from __future__ import annotations

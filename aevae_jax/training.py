@@ -96,7 +96,7 @@ def make_train_step(
 
 
 def steps_per_epoch(data: Any, batch_size: int) -> int:
-    """Whole batches in `data`, a pytree of arrays `[N, ...]`. The rest of an epoch's order is left out of that epoch."""
+    """Whole batches in `data`, a pytree of arrays `[N, ...]`. What is left over sits out that epoch."""
     count = jax.tree.leaves(data)[0].shape[0]
     if not 1 <= batch_size <= count:
         raise InputError("batch size", got=batch_size, expected=f"1 to {count}, the number of training examples")
