@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aevae_jax import values
 from aevae_jax.data import Data, Dataset, preparation_of
 from aevae_jax.models import VAE, Autoencoder, Model
-from aevae_jax.objectives import ELBO, IWAE, Objective
+from aevae_jax.objectives import ELBO, IWAE, Objective, ReconstructionError
 from aevae_jax.optimizers import Adam
 from aevae_jax.types import InputError, LatentModel, Params
 
@@ -33,7 +33,7 @@ class Run:
     Args:
       data: the data set and its preparation.
       model: what is trained; its `event_shape` is taken from the data where it is left empty.
-      objective: the loss.
+      objective: the loss; left out, it follows the model: ReconstructionError() for an Autoencoder, else ELBO().
       optimizer: how it is minimised.
       batch_size: examples per step.
       epochs: passes over the training data, at most.
@@ -44,7 +44,7 @@ class Run:
 
     data: Data = Data()
     model: Model = VAE()
-    objective: Objective = ELBO()
+    objective: Objective = None  # type: ignore[assignment]  # never None after __post_init__
     optimizer: Adam = Adam()
     batch_size: int = 128
     epochs: int = 100
@@ -53,6 +53,9 @@ class Run:
     patience: int = 0
 
     def __post_init__(self) -> None:
+        if self.objective is None:
+            default = ReconstructionError() if isinstance(self.model, Autoencoder) else ELBO()
+            object.__setattr__(self, "objective", default)
         for name in ("batch_size", "epochs"):
             if getattr(self, name) < 1:
                 raise InputError(name, got=getattr(self, name), expected="at least 1")
@@ -350,7 +353,7 @@ def provenance(dataset: Dataset) -> dict[str, Any]:
     packages = ("aevae-jax", "jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "command": sys.argv,
-        "data": {"name": dataset.name, "sha256": dataset.digest()},
+        "data": {"name": dataset.name, "levels": dataset.levels, "sha256": dataset.digest()},
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
         "device": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "backend": jax.default_backend()},
     }

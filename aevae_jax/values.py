@@ -10,11 +10,17 @@ import ast
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 from typing import Any
 
 from aevae_jax.types import InputError
+
+FROM_PYTHON = "an object given from Python"
+"""How `describe` puts an annotation that no text can satisfy."""
+
+_PLAIN_NAME = re.compile(r"[A-Za-z_][\w:./+-]*")  # what TFDS calls a data set, its configuration and version
 
 
 def to_tree(value: Any) -> Any:
@@ -42,7 +48,7 @@ def from_tree(annotation: Any, tree: Any, where: str) -> Any:
     """
     options = _options(annotation)
     if isinstance(tree, dict):
-        return _from_dict(options, tree, where)
+        return _from_dict(annotation, tree, where)
     for option in options:
         origin, args = typing.get_origin(option), typing.get_args(option)
         if origin is typing.Literal and tree in args:
@@ -72,7 +78,12 @@ def parse(annotation: Any, text: str, where: str) -> Any:
     """The value that `text` spells: `VAE(latent=8, network=Conv())`, `conv`, `4.0`, `(32, 64)`.
 
     The text is read as Python's syntax and never evaluated: names of listed types, keyword arguments and constants.
+    Where only one type is possible and its first field is text, a plain name that is not the type's own stands for that
+    field: `fashion_mnist` is `Data(name='fashion_mnist')`.
     """
+    short = _first_field(annotation, text.strip())
+    if short is not None:
+        return from_tree(annotation, short, where)
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -94,7 +105,7 @@ def describe(annotation: Any) -> str:
             )
         elif option in (bool, int, float, str):
             names.append({bool: "True or False", int: "an integer", float: "a number", str: "text"}[option])
-    return " or ".join(names) or "an object given from Python"
+    return " or ".join(names) or FROM_PYTHON
 
 
 def signature(cls: Any) -> str:
@@ -102,13 +113,57 @@ def signature(cls: Any) -> str:
     parts = []
     for field in dataclasses.fields(cls):
         required = field.default is dataclasses.MISSING
-        parts.append(field.name if required else f"{field.name}={field.default!r}")
+        parts.append(field.name if required else f"{field.name}={spell(field.default)}")
     return f"{cls.__name__}({', '.join(parts)})"
+
+
+def spell(value: Any) -> str:
+    """The shortest text that `parse` reads back as `value`: fields at their defaults are left out."""
+    if not _is_value(type(value)):
+        return repr(value)
+    fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    given = [f"{field.name}={spell(item)}" for field, item in fields if item != field.default]
+    return f"{type(value).__name__}({', '.join(given)})"
+
+
+def vocabulary(annotation: Any) -> dict[str, list[str]]:
+    """Everything that can be typed inside `annotation`: signatures by the name of the field that takes them.
+
+    The types of `annotation` itself come first, under the empty name. Types that only Python can supply are left out.
+    """
+    found: dict[str, list[str]] = {}
+
+    def visit(name: str, annotation: Any) -> None:
+        types_ = [cls for cls in _options(annotation) if _is_value(cls) and _can_be_typed(cls)]
+        if not types_ or name in found:
+            return
+        found[name] = [signature(cls) for cls in types_]
+        for cls in types_:
+            for field, hint in typing.get_type_hints(cls).items():
+                visit(field, hint)
+
+    visit("", annotation)
+    return found
 
 
 def _is_value(cls: Any) -> bool:
     """Frozen dataclasses of this project are values; other people's dataclasses (Linen modules too) are not."""
     return isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.startswith("aevae_jax.")
+
+
+def _can_be_typed(cls: Any) -> bool:
+    hints = typing.get_type_hints(cls)
+    required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+    return all(describe(hints[name]) != FROM_PYTHON for name in required)
+
+
+def _first_field(annotation: Any, text: str) -> Any:
+    """The tree of a plain name that stands for the first field of the only possible type, else `None`."""
+    cls, *others = _options(annotation)
+    if others or not _is_value(cls) or not _PLAIN_NAME.fullmatch(text) or text.lower() == cls.__name__.lower():
+        return None
+    first = dataclasses.fields(cls)[0].name
+    return {"type": cls.__name__, first: text} if typing.get_type_hints(cls)[first] is str else None
 
 
 def _options(annotation: Any) -> list[Any]:
@@ -117,15 +172,15 @@ def _options(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _from_dict(options: list[Any], tree: dict[str, Any], where: str) -> Any:
-    known = {cls.__name__: cls for cls in options if _is_value(cls)}
+def _from_dict(annotation: Any, tree: dict[str, Any], where: str) -> Any:
+    known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
     if "custom" in tree:
         raise InputError(where, got=f"{tree['custom']!r}, which was given from Python",
                          expected="a type that can be rebuilt from a file", hint="pass your own object")  # fmt: skip
     name = tree.get("type")
     matches = [cls for key, cls in known.items() if isinstance(name, str) and key.lower() == name.lower()]
     if not matches:
-        raise InputError(where, got=name, expected=" or ".join(signature(cls) for cls in known.values()) or "no object")
+        raise InputError(where, got=name, expected=describe(annotation))
     cls = matches[0]
     fields = {field.name: field for field in dataclasses.fields(cls)}
     given = dict(tree)
