@@ -38,6 +38,12 @@ def bounded(raw: Array, low: float, high: float) -> Array:
     return middle + half * v / jnp.sqrt(1 / (large * large) + v * v)
 
 
+def unbounded(value: Array, low: float, high: float) -> Array:
+    """The inverse of `bounded`: the raw number that it takes to `value`, strictly between `low` and `high`."""
+    t = (2 * value - low - high) / (high - low)
+    return (low + high) / 2 + (high - low) / 2 * t / jnp.sqrt(1 - t * t)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Delta:
@@ -163,11 +169,14 @@ class ContinuousBernoulli:
     logits: Array
 
     def sample(self, key: Array) -> Array:
-        u = jax.random.uniform(key, self.logits.shape, self.logits.dtype)
+        # the inverse of the distribution function; u > 0 keeps the logarithm and its gradient finite
+        u = jax.random.uniform(key, self.logits.shape, self.logits.dtype, jnp.finfo(self.logits.dtype).tiny)
         size = jnp.abs(self.logits)
-        safe = jnp.maximum(size, 1e-3)
-        x = jnp.where(size < 1e-3, u, 1 + jnp.log(u + (1 - u) * jnp.exp(-safe)) / safe)
-        return jnp.clip(jnp.where(self.logits < 0, 1 - x, x), 0.0, 1.0)
+        safe = jnp.maximum(size, 0.03)
+        v = jnp.where(self.logits < 0, 1 - u, u)  # a negative logit is the mirror image of a positive one
+        x = 1 + jnp.log(v + (1 - v) * jnp.exp(-safe)) / safe
+        series = u + u * (1 - u) * (self.logits / 2 + (1 - 2 * u) * self.logits**2 / 6)
+        return jnp.clip(jnp.where(size < 0.03, series, jnp.where(self.logits < 0, 1 - x, x)), 0.0, 1.0)
 
     def log_prob(self, value: Array) -> Array:
         h = self.logits / 2

@@ -8,6 +8,7 @@ JAX is imported inside the functions so that the command line can list these val
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -109,15 +110,29 @@ class NormalElementScale:
 
 @dataclass(frozen=True)
 class NormalSharedScale:
-    """Gaussian with one standard deviation for all elements and examples, learned with the other parameters."""
+    """Gaussian with one standard deviation for all elements and examples, learned with the other parameters.
+
+    Args:
+      initial_scale: where it starts. Too large a start makes the KL outweigh the reconstruction at first, and latent
+        dimensions that switch off then seldom come back.
+    """
+
+    initial_scale: float = 0.25
 
     outputs: ClassVar[int] = 1
     support: ClassVar[Support] = REAL
 
+    def __post_init__(self) -> None:
+        low, high = (math.exp(bound) for bound in SCALE_RANGE)
+        if not low < self.initial_scale < high:
+            raise InputError("initial_scale", got=self.initial_scale, expected=f"between {low:.2g} and {high:.2g}")
+
     def init(self) -> Params:
         import jax.numpy as jnp
 
-        return {"log_scale": jnp.zeros(())}
+        from aevae_jax import distributions
+
+        return {"log_scale": distributions.unbounded(jnp.log(self.initial_scale), *SCALE_RANGE)}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
         import jax.numpy as jnp
