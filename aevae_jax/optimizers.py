@@ -30,8 +30,8 @@ class Adam:
         if not 0 < self.learning_rate < float("inf"):
             raise InputError("Adam learning_rate", got=self.learning_rate, expected="a positive number")
         for name in ("warmup", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise InputError(f"Adam {name}", got=getattr(self, name), expected="at least 0")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"Adam {name}", got=getattr(self, name), expected="a number, at least 0")
 
     def build(self, steps: int) -> Any:
         """The `optax.GradientTransformation` for a training of `steps` steps."""

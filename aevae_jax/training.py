@@ -43,7 +43,7 @@ Prepare = Callable[[Any, Array], Any]
 
 def init_state(model: LatentModel, tx: optax.GradientTransformation, key: Array, *, ema: bool = False) -> TrainState:
     """The state before the first step, from the root key of the run."""
-    params = model.init(keys.stream(key, keys.Stream.INIT))
+    params = _strong(model.init(keys.stream(key, keys.Stream.INIT)))
     average = jax.tree.map(jnp.copy, params) if ema else None  # a copy: both are donated
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
 
@@ -73,7 +73,7 @@ def make_train_step(
 
     Returns:
       `(state, batch, root key) -> (state, metrics)`. Noise comes from the root key and `state.step`. Metrics are the
-      objective's, and `gradient_norm`.
+      objective's, `loss` where it names none, and `gradient_norm`.
     """
 
     def loss(params: Params, batch: Any, key: Array, step: Array) -> tuple[Array, Metrics]:
@@ -82,17 +82,26 @@ def make_train_step(
 
     @jax.jit
     def train_step(state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
-        gradient, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key, state.step)
+        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key, state.step)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = optax.incremental_update(params, ema, 1 - decay)
-        metrics = {**metrics, "gradient_norm": optax.global_norm(gradient)}
-        return TrainState(state.step + 1, params, opt_state, ema), metrics
+        metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(gradient)}
+        return _strong(TrainState(state.step + 1, params, opt_state, ema)), metrics
 
     return train_step
+
+
+def _strong(tree: Any) -> Any:
+    """The same arrays without weak types, which would make the second epoch another program than the first."""
+
+    def strong(a: Any) -> Any:
+        return jax.lax.convert_element_type(a, a.dtype) if getattr(a, "weak_type", False) else a
+
+    return jax.tree.map(strong, tree)
 
 
 def steps_per_epoch(data: Any, batch_size: int) -> int:

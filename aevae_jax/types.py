@@ -89,6 +89,13 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, *, got: object, expected: str, where: str = "", hint: str = ""):
-        place = f" ({where})" if where else ""
+        place = f" ({_short(where)})" if where else ""
         advice = f"; {hint}" if hint else ""
-        super().__init__(f"{what}{place}: got {got}, expected {expected}{advice}")
+        message = f"{_short(what)}{place}: got {_short(got)}, expected {expected}{advice}"
+        super().__init__("".join(c if c.isprintable() else " " for c in message))
+
+
+def _short(text: object) -> str:
+    """At most 300 characters: what was given may be a whole file."""
+    shown = str(text)
+    return shown if len(shown) <= 300 else f"{shown[:300]}..."

@@ -1,0 +1,113 @@
+"""Who may import whom, and who may print: read from the source, nothing is run but one fresh interpreter."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aevae_jax
+
+PACKAGE = Path(aevae_jax.__file__).parent
+ORDER = (
+    "types", "keys", "values", "distributions", "likelihoods", "networks", "architectures", "priors", "models",
+    "bounds", "objectives", "optimizers", "loops", "training", "data", "evaluation", "statistics", "generation",
+    "figures", "checkpoints", "runs", "features", "console", "cli",
+)  # fmt: skip
+"""Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
+
+VALUE_FILES = (
+    "types", "values", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers", "data", "runs",
+)  # fmt: skip
+"""Files that the command line reads before it knows whether any array will be computed."""
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py")
+
+
+def module_name(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imported(tree):
+    """Full names of all modules that a file imports, at any depth."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are not read by this test: write aevae_jax.name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inside(tree):
+    """Names of this package's files that a file imports."""
+    parts = [name.split(".") for name in imported(tree) if name.split(".")[0] == "aevae_jax"]
+    assert all(len(part) > 1 for part in parts), "import aevae_jax.name, not the package: it hides what is needed"
+    return {part[1] for part in parts} - {"__version__"}
+
+
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_point_downwards(path):
+    name = module_name(path)
+    assert name in ORDER, f"{path.name} has no place in the order of imports: add it to ORDER in {Path(__file__).name}"
+    upwards = inside(parsed(path)) - set(ORDER[: ORDER.index(name)])
+    assert not upwards, f"{path.name} imports {sorted(upwards)}, which stand above it or are no files"
+
+
+def test_the_package_itself_imports_nothing_before_it_is_asked():
+    assert not inside(parsed(PACKAGE / "__init__.py"))
+    assert set(aevae_jax._HOME) <= set(ORDER)
+
+
+def test_every_exported_name_exists():
+    assert all(getattr(aevae_jax, name) is not None for name in aevae_jax.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = aevae_jax.no_such_name
+
+
+def test_the_walk_sees_local_and_aliased_imports():
+    source = (
+        "def f():\n    from aevae_jax import runs as r\n    import aevae_jax.cli as c\n    from aevae_jax.data import D"
+    )
+    assert inside(ast.parse(source)) == {"runs", "cli", "data"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if module_name(p) != "data"], ids=module_name)
+def test_only_data_reads_foreign_data_sets(path):
+    readers = ("tensorflow_datasets", "grain", "sklearn.datasets")
+    assert not [name for name in imported(parsed(path)) if name.startswith(readers)]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if module_name(p) not in ("cli", "console")], ids=module_name)
+def test_only_the_command_line_and_experiments_print(path):
+    tree = parsed(path)
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not {"print", "pprint", "sys.stdout.write", "sys.stderr.write"} & set(calls)
+    assert not [name for name in imported(tree) if name.split(".")[0] in ("rich", "logging")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_nothing_executes_text_or_reads_pickles(path):
+    tree = parsed(path)
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not {"eval", "exec", "__import__", "compile", "os.system"} & calls
+    assert not [name for name in imported(tree) if name.split(".")[0] in ("pickle", "dill", "cloudpickle", "marshal")]
+
+
+def test_value_files_load_without_arrays():
+    """Otherwise `--help` would wait seconds for libraries that it does not use."""
+    code = (
+        "import sys\n"
+        f"import {', '.join(f'aevae_jax.{name}' for name in VALUE_FILES)}\n"
+        "print([name for name in ('jax', 'jaxlib', 'numpy', 'flax', 'optax', 'scipy', 'sklearn', 'matplotlib')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
+    assert done.stderr == ""
+    assert done.stdout == "[]\n"

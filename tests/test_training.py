@@ -1,0 +1,505 @@
+"""Training: what a step computes, in which order, how often it is traced, and how its loop is dispatched."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from aevae_jax import data as datasets
+from aevae_jax import keys, loops, training
+from aevae_jax.architectures import MLP, Conv, ResidualConv
+from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.objectives import ELBO, ReconstructionError
+from aevae_jax.optimizers import Adam
+from aevae_jax.types import InputError
+
+DENSE = VAE(latent=2, network=MLP(hidden=(5,)), event_shape=(6, 6, 1))
+CONVOLUTIONAL = VAE(latent=2, network=Conv(channels=(2,)), event_shape=(6, 6, 1))
+RESIDUAL = Autoencoder(latent=2, network=ResidualConv(channels=(2,)), event_shape=(6, 6, 1))
+
+
+class Point:
+    """The smallest thing that can be trained: one number. Only `init` of the contract is needed for that."""
+
+    def init(self, key):
+        del key
+        return {"w": jnp.zeros(())}
+
+
+def squares(model, params, batch, key, step):
+    """Half the squared distance of `w` from the mean of the batch; also what the step was given."""
+    x, labels = batch
+    loss = 0.5 * (params["w"] - x.mean()) ** 2
+    return loss, {"x": x, "labels": labels, "noise": jax.random.uniform(key), "step": step}
+
+
+def point_data(count=20):
+    """Examples that carry their own index, and labels that can be told from it."""
+    return jnp.arange(count, dtype=jnp.float32), jnp.arange(count) + 100
+
+
+@pytest.fixture(scope="module")
+def point_step():
+    return training.make_train_step(Point(), squares, optax.sgd(0.5), ema_decay=0.6)
+
+
+@pytest.fixture
+def point_state():
+    return training.init_state(Point(), optax.sgd(0.5), keys.root(0), ema=True)
+
+
+def images(count=40):
+    return np.random.RandomState(0).randint(0, 256, (count, 6, 6, 1)).astype(np.uint8)
+
+
+def scaled(batch, key):
+    del key
+    return batch.astype(jnp.float32) / 255
+
+
+class Trained(NamedTuple):
+    """A VAE after three epochs of four steps, and what that took."""
+
+    step: training.TrainStep
+    start: training.TrainState
+    state: training.TrainState
+    losses: np.ndarray
+    objective_calls: int
+    programs: int
+
+
+def train_epoch(trained, state, steps=None):
+    """From a copy of the state, since it is donated."""
+    copy = jax.tree.map(jnp.copy, state)
+    return training.train_epoch(trained.step, copy, jnp.asarray(images()), keys.root(0), batch_size=10, steps=steps)
+
+
+@pytest.fixture(scope="module", params=[DENSE, CONVOLUTIONAL], ids=["dense", "convolutional"])
+def trained(request):
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return ELBO()(*arguments)
+
+    tx = optax.adam(1e-2)
+    step = training.make_train_step(request.param, counted, tx, prepare=scaled, ema_decay=0.9)
+    start = jax.jit(lambda k: training.init_state(request.param, tx, k, ema=True))(keys.root(0))
+    programs = loops._scan._cache_size() + loops._step._cache_size()
+    result = Trained(step, start, start, np.zeros(0), 0, 0)
+    for _ in range(3):
+        state, metrics = train_epoch(result, result.state)
+        result = result._replace(state=state, losses=np.append(result.losses, metrics["loss"]))
+    programs = loops._scan._cache_size() + loops._step._cache_size() - programs
+    return result._replace(objective_calls=len(calls), programs=programs)
+
+
+# what a step computes
+
+
+def test_a_plain_function_trains_on_a_pytree_as_computed_by_hand(point_step, point_state):
+    _, metrics = training.train_epoch(point_step, point_state, point_data(), keys.root(0), batch_size=5)
+    assert metrics["x"].shape == (4, 5)
+    assert np.array_equal(metrics["labels"], metrics["x"] + 100)
+    w = 0.0
+    for x, loss, norm in zip(metrics["x"], metrics["loss"], metrics["gradient_norm"], strict=True):
+        gradient = w - float(x.mean())
+        assert float(loss) == pytest.approx(0.5 * gradient**2, rel=1e-6)
+        assert float(norm) == pytest.approx(abs(gradient), rel=1e-6)
+        w -= 0.5 * gradient
+
+
+def test_moving_average_follows_its_formula(point_step, point_state):
+    data, key = point_data(), keys.root(0)
+    average, state = 0.0, point_state
+    for t in range(4):
+        state, _ = training.train_epoch(point_step, state, data, key, batch_size=5, steps=1)
+        decay = min(0.6, (1 + t) / (10 + t))
+        average = decay * average + (1 - decay) * float(state.params["w"])
+        assert float(state.ema["w"]) == pytest.approx(average, rel=1e-6)
+        assert float(state.averaged["w"]) == float(state.ema["w"]) != float(state.params["w"])
+    assert int(state.step) == 4
+
+
+def test_late_moving_average_uses_the_given_decay(point_step, point_state):
+    late = point_state._replace(step=jnp.int32(1000), params={"w": jnp.float32(1.0)}, ema={"w": jnp.float32(10.0)})
+    before = float(late.ema["w"])
+    after, _ = point_step(late, (jnp.full(5, 1.0), jnp.zeros(5)), keys.root(0))  # at its optimum, w stays
+    assert float(after.params["w"]) == 1.0
+    assert float(after.ema["w"]) == pytest.approx(0.6 * before + 0.4 * 1.0, rel=1e-6)
+
+
+def test_without_a_moving_average_the_parameters_are_evaluated():
+    state = training.init_state(Point(), optax.sgd(0.5), keys.root(0))
+    assert state.ema is None
+    assert state.averaged is state.params
+
+
+def test_noise_of_a_step_is_a_function_of_root_key_and_step(point_step, point_state):  # mistake 31
+    key = keys.root(5)
+    _, metrics = training.train_epoch(point_step, point_state, point_data(), key, batch_size=5)
+    expected = [jax.random.uniform(keys.stream(key, keys.Stream.NOISE, t)) for t in range(4)]
+    assert np.array_equal(metrics["noise"], np.asarray(expected))
+    assert len(np.unique(metrics["noise"])) == 4
+    assert np.array_equal(metrics["step"], np.arange(4))
+
+
+def test_preparation_has_a_fresh_key_of_its_own_at_every_step():
+    def prepare(batch, key):
+        return batch, jax.random.uniform(key)
+
+    def objective(model, params, batch, key, step):
+        return params["w"] ** 2, {"prepared": batch[1], "noise": jax.random.uniform(key)}
+
+    step = training.make_train_step(Point(), objective, optax.sgd(0.1), prepare=prepare)
+    state = training.init_state(Point(), optax.sgd(0.1), keys.root(0))
+    _, metrics = training.train_epoch(step, state, jnp.zeros(20), keys.root(0), batch_size=5)
+    expected = [jax.random.uniform(keys.stream(keys.root(0), keys.Stream.PREPARE, t)) for t in range(4)]
+    assert np.array_equal(metrics["prepared"], np.asarray(expected))
+    assert not set(np.asarray(metrics["prepared"])) & set(np.asarray(metrics["noise"]))
+    assert np.array_equal(metrics["loss"], np.zeros(4))  # logged although the objective does not name it
+
+
+def test_initial_parameters_come_from_their_own_stream():
+    class Random:
+        def init(self, key):
+            return {"w": jax.random.normal(key, (2,))}
+
+    state = training.init_state(Random(), optax.sgd(0.1), keys.root(4))
+    assert np.array_equal(state.params["w"], jax.random.normal(keys.stream(keys.root(4), keys.Stream.INIT), (2,)))
+    assert int(state.step) == 0
+
+
+# order
+
+
+def test_order_is_a_function_of_key_and_epoch():
+    order = jax.jit(partial(training.epoch_order, count=50))
+    first, again, later = order(keys.root(1), 0), order(keys.root(1), 0), order(keys.root(1), 1)
+    other = order(keys.root(2), 0)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, later)
+    assert not np.array_equal(first, other)
+    assert all(np.array_equal(np.sort(rows), np.arange(50)) for rows in (first, later, other))
+
+
+def test_an_epoch_visits_every_example_at_most_once(point_step, point_state):
+    key, state = keys.root(0), point_state
+    for epoch in range(3):
+        expected = np.asarray(training.epoch_order(key, epoch, 22))[:20].reshape(4, 5)
+        state, metrics = training.train_epoch(point_step, state, point_data(22), key, batch_size=5)
+        assert np.array_equal(metrics["x"], expected)
+        assert len(np.unique(metrics["x"])) == 20
+
+
+def test_no_example_is_left_out_for_ever(point_step, point_state):
+    """22 examples in batches of 5: two sit out each epoch. That one sits out all of 8 has probability 22 (2/22)^8."""
+    key, state, seen = keys.root(0), point_state, set()
+    for _ in range(8):
+        state, metrics = training.train_epoch(point_step, state, point_data(22), key, batch_size=5)
+        seen |= set(np.asarray(metrics["x"]).ravel().tolist())
+    assert seen == set(range(22))
+
+
+@pytest.mark.parametrize("parts", [(1, 3), (3, 1), (2, 1, 1)])
+def test_chunks_of_an_epoch_equal_the_whole_bitwise(point_step, point_state, parts):
+    key = keys.root(0)
+    start = jax.tree.map(jnp.copy, point_state)
+    whole, expected = training.train_epoch(point_step, point_state, point_data(), key, batch_size=5)
+    state, metrics = start, []
+    for steps in parts:
+        state, some = training.train_epoch(point_step, state, point_data(), key, batch_size=5, steps=steps)
+        metrics.append(some)
+    jax.tree.map(np.testing.assert_array_equal, state, whole)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda *m: jnp.concatenate(m), *metrics), expected)
+
+
+def test_chunks_of_a_vae_equal_the_whole_bitwise(trained):
+    whole, expected = train_epoch(trained, trained.state)
+    half, first = train_epoch(trained, trained.state, steps=2)
+    both, second = train_epoch(trained, half, steps=2)
+    jax.tree.map(np.testing.assert_array_equal, both, whole)
+    assert np.array_equal(np.concatenate([first["loss"], second["loss"]]), expected["loss"])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 21])
+def test_batch_size_must_fit_the_data(point_step, point_state, batch_size):
+    with pytest.raises(InputError, match=r"batch size: got -?\d+, expected 1 to 20"):
+        training.train_epoch(point_step, point_state, point_data(), keys.root(0), batch_size=batch_size)
+
+
+# traces, transfers, buffers
+
+
+def test_objective_is_traced_once_and_compiled_once_over_epochs(trained):  # mistake 33
+    assert trained.objective_calls == 1
+    assert trained.programs == 1
+
+
+def test_training_lowers_the_loss(trained):
+    assert trained.losses.shape == (12,)
+    assert trained.losses[-4:].mean() < trained.losses[:4].mean()
+
+
+def test_state_keeps_its_types_from_step_to_step():
+    """A weakly typed leaf would make the second epoch another program than the first."""
+    tx = optax.adam(1e-3)
+    step = training.make_train_step(DENSE, ELBO(), tx, ema_decay=0.9)
+    state = jax.eval_shape(lambda k: training.init_state(DENSE, tx, k, ema=True), keys.root(0))
+    after, _ = jax.eval_shape(step, state, jax.ShapeDtypeStruct((3, 6, 6, 1), jnp.float32), keys.root(0))
+    assert jax.tree.leaves(after) == jax.tree.leaves(state)  # shapes, types and weak types
+
+
+def test_nothing_is_copied_from_the_host_inside_an_epoch(point_step, point_state):  # mistake 33
+    key, data = keys.root(0), point_data()
+    state, _ = training.train_epoch(point_step, point_state, data, key, batch_size=5)
+    with jax.transfer_guard("disallow"):
+        state, metrics = training.train_epoch(point_step, state, data, key, batch_size=5)
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):  # the guard is awake
+            training.train_epoch(point_step, state, jax.tree.map(np.asarray, data), key, batch_size=5)
+    assert metrics["loss"].shape == (4,)
+    assert all(isinstance(m, jax.Array) for m in metrics.values())
+
+
+def test_nothing_is_fetched_by_the_host_inside_an_epoch(trained, monkeypatch):  # mistake 33
+    """On a CPU no guard sees a fetch, since nothing has to be copied: count who asks for a value."""
+    key, data, state = keys.root(0), jnp.asarray(images()), jax.tree.map(jnp.copy, trained.state)
+    fetched = []
+    original = type(data)._value
+    monkeypatch.setattr(type(data), "_value", property(lambda a: fetched.append(a) or original.fget(a)))
+    with jax.transfer_guard_host_to_device("disallow"):
+        _, metrics = training.train_epoch(trained.step, state, data, key, batch_size=10)
+    assert not fetched
+    assert math.isfinite(float(metrics["loss"][0]))
+    assert len(fetched) == 1  # the count is of what it says
+
+
+def test_the_step_calls_nothing_on_the_host():
+    step = training.make_train_step(DENSE, ELBO(), optax.adam(1e-3), prepare=scaled)
+    state = jax.eval_shape(lambda k: training.init_state(DENSE, optax.adam(1e-3), k), keys.root(0))
+    jaxpr = jax.make_jaxpr(step)(state, jax.ShapeDtypeStruct((3, 6, 6, 1), jnp.uint8), keys.root(0))
+    names = set(loops._primitives(jaxpr))
+    assert "dot_general" in names
+    assert not [name for name in names if "callback" in name]
+
+
+def test_state_is_donated(point_step, point_state):
+    leaves = jax.tree.leaves((point_state.params, point_state.ema))
+    after, _ = training.train_epoch(point_step, point_state, point_data(), keys.root(0), batch_size=5)
+    assert all(leaf.is_deleted() for leaf in leaves)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+
+
+# dispatch
+
+
+def test_loop_of_jitted_steps_gives_the_losses_of_the_scan(trained):
+    """Tolerance: float32 rounding of other loop bodies, through four steps of Adam."""
+    rows = training.epoch_order(keys.root(0), 0, 40).reshape(4, 10)
+    body, context = training._body(trained.step, False), (jnp.asarray(images()), keys.root(0))
+    by_scan, metrics = loops._scan(body, jax.tree.map(jnp.copy, trained.start), context, rows)
+    state, losses = jax.tree.map(jnp.copy, trained.start), []
+    for row in rows:
+        state, step_metrics = loops._step(body, state, context, row)
+        losses.append(step_metrics["loss"])
+    np.testing.assert_allclose(losses, metrics["loss"], rtol=1e-5)
+    np.testing.assert_allclose(losses, trained.losses[:4], rtol=1e-5)  # whichever of the two was chosen
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), by_scan.params, state.params)
+
+
+@pytest.mark.parametrize(("model", "expected"), [(DENSE, False), (CONVOLUTIONAL, True), (RESIDUAL, True)])
+def test_convolutions_are_found(model, expected):
+    tx = optax.adam(1e-2)
+    step = training.make_train_step(model, ELBO() if isinstance(model, VAE) else ReconstructionError(), tx)
+    state = jax.eval_shape(lambda k: training.init_state(model, tx, k), keys.root(0))
+    context = (jax.ShapeDtypeStruct((40, 6, 6, 1), jnp.float32), keys.root(0))
+    assert loops.has_convolution(training._body(step, False), state, context, jnp.zeros((4, 10), int)) is expected
+
+
+def test_convolutions_are_found_inside_control_flow():
+    kernel = jnp.ones((3, 1, 1))
+
+    def conv(x):
+        return jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+
+    def body(carry, context, x):
+        return carry, jax.lax.cond(x.sum() > 0, lambda: jax.lax.map(conv, x[None])[0], lambda: x)
+
+    assert loops.has_convolution(body, (), (), jnp.ones((2, 1, 5, 1)))
+
+
+@pytest.mark.parametrize(("backend", "with_convolution", "scans"),
+                         [("cpu", False, 1), ("cpu", True, 0), ("gpu", True, 1), ("tpu", True, 1)])  # fmt: skip
+def test_only_convolutions_on_a_cpu_are_stepped(monkeypatch, backend, with_convolution, scans):
+    calls = {"scan": 0, "step": 0}
+
+    def scan(body, carry, context, xs):
+        calls["scan"] += 1
+        return carry, xs
+
+    def step(body, carry, context, x):
+        calls["step"] += 1
+        return carry, x
+
+    monkeypatch.setattr(loops, "_scan", scan)
+    monkeypatch.setattr(loops, "_step", step)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(loops, "has_convolution", lambda *arguments: with_convolution)
+    _, ys = loops.scan(lambda c, k, x: (c, x), (), (), {"a": jnp.arange(3)})
+    assert np.array_equal(ys["a"], np.arange(3))
+    assert calls == {"scan": scans, "step": 3 * (1 - scans)}
+
+
+def bare_step_seconds(step, state, batches, key):
+    began = time.perf_counter()
+    for batch in batches:
+        state, metrics = step(state, batch, key)
+    jax.block_until_ready((state, metrics))
+    return time.perf_counter() - began, state
+
+
+def epoch_seconds(step, state, data, key, batch_size):
+    began = time.perf_counter()
+    state, metrics = training.train_epoch(step, state, data, key, batch_size=batch_size)
+    jax.block_until_ready((state, metrics))
+    return time.perf_counter() - began, state
+
+
+@pytest.mark.slow
+def test_convolutional_vae_keeps_the_speed_of_its_bare_step():
+    """Interleaved, so that both meet the same noise of a shared machine; the median of the ratios decides."""
+    model = VAE(latent=8, network=Conv(channels=(16, 32)), event_shape=(28, 28, 1))
+    tx, key, batch_size, steps = optax.adam(1e-3), keys.root(0), 64, 8
+    step = training.make_train_step(model, ELBO(), tx, prepare=scaled)
+    bare = jax.jit(step, donate_argnums=0)
+    rows = np.random.RandomState(0).randint(0, 256, (steps * batch_size, 28, 28, 1)).astype(np.uint8)
+    data = jnp.asarray(rows)
+    batches = list(data.reshape(steps, batch_size, 28, 28, 1))
+    start = jax.jit(lambda k: training.init_state(model, tx, k))
+    one, other = start(key), start(key)
+    _, one = bare_step_seconds(bare, one, batches, key)  # compilation
+    _, other = epoch_seconds(step, other, data, key, batch_size)
+    ratios = []
+    for _ in range(7):
+        seconds, one = bare_step_seconds(bare, one, batches, key)
+        took, other = epoch_seconds(step, other, data, key, batch_size)
+        ratios.append(seconds / took)
+    assert statistics.median(ratios) >= 0.8, ratios
+
+
+# many seeds at once
+
+
+def test_seeds_together_agree_with_seeds_alone():
+    """One epoch on digits; the relative distance of parameters and losses is at most 1e-4."""
+    dataset = datasets.digits()
+    model = VAE(latent=2, network=MLP(hidden=(16,)), event_shape=(8, 8, 1))
+    tx, data = optax.adam(1e-3), jnp.asarray(dataset.train.x)
+    step = training.make_train_step(model, ELBO(), tx, prepare=datasets.preparation_of(datasets.Data(), dataset))
+    together = jax.vmap(keys.root)(jnp.arange(3, dtype=jnp.uint32))
+    states = jax.jit(jax.vmap(lambda key: training.init_state(model, tx, key)))(together)
+    starts = [jax.tree.map(lambda a, lane=lane: a[lane], states) for lane in range(3)]
+    states, metrics = training.train_epoch(step, states, data, together, batch_size=64)
+    assert metrics["loss"].shape == (19, 3)
+    for lane, start in enumerate(starts):
+        state, alone = training.train_epoch(step, start, data, keys.root(lane), batch_size=64)
+        np.testing.assert_allclose(metrics["loss"][:, lane], alone["loss"], rtol=1e-4)
+        jax.tree.map(lambda a, b, lane=lane: _close(a[lane], b), states.params, state.params)
+    assert not np.allclose(metrics["loss"][:, 0], metrics["loss"][:, 1], rtol=1e-3)
+
+
+def _close(a, b):
+    distance = float(jnp.linalg.norm(a - b))
+    assert distance <= 1e-4 * float(jnp.linalg.norm(b)), (distance, float(jnp.linalg.norm(b)))
+
+
+# optimizers
+
+
+def adam_by_hand(optimizer, gradients, start, steps):
+    """Kingma & Ba 2015, algorithm 1, with clipping, decoupled decay and a schedule, in float64."""
+    w, m, v, path = start.astype(float), np.zeros(3), np.zeros(3), []
+    for t, raw in enumerate(gradients):
+        norm = np.linalg.norm(raw)
+        g = raw * optimizer.clip_norm / norm if 0 < optimizer.clip_norm < norm else raw
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        rate = optimizer.learning_rate
+        if t < optimizer.warmup:
+            rate *= t / optimizer.warmup
+        elif optimizer.cosine:
+            rate *= 0.5 * (1 + math.cos(math.pi * (t - optimizer.warmup) / (steps - optimizer.warmup)))
+        m_hat, v_hat = m / (1 - 0.9 ** (t + 1)), v / (1 - 0.999 ** (t + 1))
+        w = w - rate * (m_hat / (np.sqrt(v_hat) + 1e-8) + optimizer.weight_decay * w)
+        path.append(w)
+    return np.array(path)
+
+
+@pytest.mark.parametrize("optimizer", [
+    Adam(learning_rate=0.1),
+    Adam(learning_rate=0.1, warmup=4),
+    Adam(learning_rate=0.1, cosine=True),
+    Adam(learning_rate=0.1, warmup=3, cosine=True, weight_decay=0.5, clip_norm=0.7),
+], ids=["plain", "warmup", "cosine", "all"])  # fmt: skip
+def test_adam_is_the_algorithm_of_the_paper(optimizer):
+    """In float32 1 - 0.999^t is wrong by up to 6e-5 of itself, a step of 0.1 thus by 3e-6; there are 12 of them."""
+    steps = 12
+    gradients = np.random.RandomState(0).randn(steps, 3) * np.linspace(0.1, 3, steps)[:, None]
+    tx, start = optimizer.build(steps), np.array([1.0, -2.0, 0.5])
+
+    def body(carry, gradient):
+        w, opt_state = carry
+        updates, opt_state = tx.update(gradient, opt_state, w)
+        w = optax.apply_updates(w, updates)
+        return (w, opt_state), w
+
+    first = jnp.asarray(start, jnp.float32)
+    _, path = jax.jit(lambda c, g: jax.lax.scan(body, c, g))((first, tx.init(first)), jnp.float32(gradients))
+    np.testing.assert_allclose(path, adam_by_hand(optimizer, gradients, start, steps), atol=12 * 3e-6)
+
+
+def test_a_warmup_longer_than_the_training_is_possible():
+    tx = Adam(warmup=50, cosine=True).build(10)
+    updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
+    assert np.array_equal(updates, np.zeros(2))  # the rate starts at 0
+
+
+@pytest.mark.parametrize("fields", [{"learning_rate": 0.0}, {"learning_rate": -1.0}, {"learning_rate": math.nan},
+                                    {"learning_rate": math.inf}, {"warmup": -1}, {"clip_norm": -0.1},
+                                    {"weight_decay": -1.0}, {"clip_norm": math.nan}])  # fmt: skip
+def test_impossible_optimizers_are_refused(fields):
+    with pytest.raises(InputError, match=next(iter(fields))):
+        Adam(**fields)
+
+
+# shapes
+
+
+@pytest.mark.parametrize("network", [MLP(hidden=(5,)), Conv(channels=(2, 3)), ResidualConv(channels=(2, 4))],
+                         ids=lambda network: type(network).__name__)  # fmt: skip
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (33, 33, 1), (48, 64, 5)], ids=str)
+def test_a_step_builds_for_every_shape(network, shape):  # mistake 38
+    model, tx = VAE(latent=3, network=network, event_shape=shape), optax.adam(1e-3)
+    state = jax.eval_shape(lambda k: training.init_state(model, tx, k), keys.root(0))
+    step = training.make_train_step(model, ELBO(), tx, prepare=scaled)
+    after, metrics = jax.eval_shape(step, state, jax.ShapeDtypeStruct((4, *shape), jnp.uint8), keys.root(0))
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert all(value.shape == () for value in metrics.values())
+    z = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+    assert jax.eval_shape(lambda p, z: model.decode(p, z).mean(), state.params, z).shape == (4, *shape)
+
+
+def test_a_step_builds_for_vectors():  # mistake 38
+    model, tx = VAE(latent=3, network=MLP(hidden=(5,)), event_shape=(7,)), optax.adam(1e-3)
+    state = jax.eval_shape(lambda k: training.init_state(model, tx, k), keys.root(0))
+    step = training.make_train_step(model, ELBO(), tx)
+    _, metrics = jax.eval_shape(step, state, jax.ShapeDtypeStruct((4, 7), jnp.float32), keys.root(0))
+    assert metrics["loss"].shape == ()

@@ -1,0 +1,82 @@
+"""The contracts, messages and the derivation of keys."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aevae_jax import distributions, keys
+from aevae_jax.architectures import MLP
+from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.types import Distribution, InputError, LatentModel
+
+
+@pytest.mark.parametrize("model", [VAE(), Autoencoder(network=MLP(hidden=()))], ids=lambda model: type(model).__name__)
+def test_models_satisfy_the_contract(model):
+    assert isinstance(model, LatentModel)
+    assert not isinstance(object(), LatentModel)
+
+
+def test_distributions_satisfy_the_contract():
+    assert isinstance(distributions.Delta(jnp.zeros((1, 2))), Distribution)
+    assert not isinstance(VAE(), Distribution)
+
+
+def test_message_says_what_where_got_expected_and_what_to_type():
+    error = InputError("batch size", got=0, expected="at least 1", where="run.json", hint="type --batch-size 64")
+    assert str(error) == "batch size (run.json): got 0, expected at least 1; type --batch-size 64"
+    assert str(InputError("seed", got=-1, expected="at least 0")) == "seed: got -1, expected at least 0"
+    assert isinstance(error, ValueError)
+
+
+@pytest.mark.parametrize("got", ["two\nlines", "a\r\nb", "tab\tand \x1b[31m colour", "x" * 100_000, "\u2028 separator"])
+def test_message_is_one_short_line_whatever_was_given(got):
+    message = str(InputError("data set", got=got, expected="digits", where=got, hint="try again"))
+    assert len(message.splitlines()) == 1
+    assert message.isprintable()
+    assert len(message) < 1000
+    assert message.endswith("expected digits; try again")
+
+
+def test_stream_numbers_are_those_that_old_runs_were_made_with():
+    assert {use.name: use.value for use in keys.Stream} == {
+        "INIT": 0, "ORDER": 1, "NOISE": 2, "PREPARE": 3, "EVALUATE": 4, "SAMPLE": 5,
+    }  # fmt: skip
+
+
+def test_stream_is_fold_in_of_use_then_step():
+    key = keys.root(3)
+    by_hand = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 2), 7)
+    assert _same(keys.stream(key, keys.Stream.NOISE, 7), by_hand)
+    assert _same(keys.stream(key, keys.Stream.NOISE), jax.random.fold_in(jax.random.key(3), 2))
+
+
+def test_no_two_uses_meet():
+    derived = [keys.stream(keys.root(seed), use, step) for seed in range(3) for use in keys.Stream for step in range(5)]
+    assert len({tuple(np.asarray(jax.random.key_data(key))) for key in derived}) == 3 * len(keys.Stream) * 5
+
+
+def test_many_does_not_depend_on_how_many():
+    data = [np.asarray(jax.random.key_data(keys.many(keys.root(0), num))) for num in (2, 5)]
+    assert np.array_equal(data[0], data[1][:2])
+    assert len(np.unique(data[1], axis=0)) == 5
+
+
+def test_each_follows_the_index_and_not_the_position():
+    key = keys.root(0)
+    forwards = jax.random.key_data(keys.each(key, jnp.arange(4)))
+    backwards = jax.random.key_data(keys.each(key, jnp.arange(4)[::-1]))
+    assert np.array_equal(forwards, backwards[::-1])
+
+
+def test_a_key_used_twice_is_an_error_in_these_tests():  # mistake 31
+    key = keys.root(0)
+    jax.random.normal(key)
+    with pytest.raises(jax.errors.KeyReuseError):
+        jax.random.normal(key)
+
+
+def _same(a, b):
+    return np.array_equal(jax.random.key_data(a), jax.random.key_data(b))
