@@ -23,8 +23,10 @@ _HOME = {
     "training": ("TrainState", "init_state", "make_train_step", "train_epoch"),
     "data": ("Data", "Dataset", "from_arrays"),
     "evaluation": ("evaluate", "per_example"),
+    "statistics": (),
     "generation": ("interpolate", "reconstruct", "sample", "traverse"),
     "figures": (),
+    "features": (),
     "runs": ("Run", "fit", "fit_seeds", "load_run"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

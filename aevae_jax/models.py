@@ -119,17 +119,22 @@ def _check(model: Model) -> None:
         raise InputError("log_scale_range", got=model.log_scale_range, expected="(low, high) with low < high")
 
 
-def _init(model: Model, key: Array, codes: int) -> Params:
-    import jax
-    import jax.numpy as jnp
-
+def _check_built(model: Model) -> None:
     if not model.event_shape:
         raise InputError(
             "event_shape",
             got="()",
             expected="the shape of one example, such as (28, 28, 1)",
+            where=type(model).__name__,
             hint="write dataclasses.replace(model, event_shape=x.shape[1:])",
         )
+
+
+def _init(model: Model, key: Array, codes: int) -> Params:
+    import jax
+    import jax.numpy as jnp
+
+    _check_built(model)
     key_encoder, key_decoder, key_prior = jax.random.split(key, 3)
     encoder = model.network.encoder(model.event_shape, codes)
     decoder = model.network.decoder(model.event_shape, model.likelihood.outputs)
@@ -143,6 +148,7 @@ def _init(model: Model, key: Array, codes: int) -> Params:
 
 def _encoder_outputs(model: Model, params: Params, x: Array, codes: int) -> Array:
     """`[B, *event] -> [B, codes]`."""
+    _check_built(model)
     if x.shape[1:] != model.event_shape:
         where = f"encode, batch of shape {x.shape}"
         raise InputError("shape of one example", got=x.shape[1:], expected=f"{model.event_shape}", where=where)
@@ -151,6 +157,7 @@ def _encoder_outputs(model: Model, params: Params, x: Array, codes: int) -> Arra
 
 
 def _decode(model: Model, params: Params, z: Array) -> Distribution:
+    _check_built(model)
     if z.shape[1:] != (model.latent,):
         where = f"decode, batch of shape {z.shape}"
         raise InputError("shape of one code", got=z.shape[1:], expected=f"({model.latent},)", where=where)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax.types import Distribution, InputError, Params
@@ -60,6 +60,67 @@ class GaussianMixture:
 
 
 @dataclass(frozen=True)
+class FullGaussianMixture:
+    """A mixture of Gaussians with full covariances, to be fitted to codes after training: see `fit_mixture`."""
+
+    components: int = 10
+
+    def __post_init__(self) -> None:
+        if self.components < 1:
+            raise InputError("FullGaussianMixture components", got=self.components, expected="at least 1")
+
+    def init(self, key: Array, model: Any) -> Params:
+        import jax
+        import jax.numpy as jnp
+
+        identity = jnp.eye(model.latent)
+        return {
+            "logits": jnp.zeros(self.components),
+            "loc": jax.random.normal(key, (self.components, model.latent)),
+            "scale_tril": jnp.broadcast_to(identity, (self.components, *identity.shape)),
+        }
+
+    def __call__(self, model: Any, params: Params, n: int) -> Distribution:
+        from aevae_jax import distributions
+
+        own = params["prior"]
+        components = distributions.MultivariateNormal(own["loc"], own["scale_tril"])
+        return distributions.Mixture(own["logits"], components, n)
+
+
+def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *, seed: int = 0) -> tuple[Any, Params]:
+    """The same model with p(z) replaced by a Gaussian mixture fitted to codes, by scikit-learn's EM.
+
+    Ghosh, Sajjadi, Vergari, Black & Schoelkopf 2020, section 4: a density estimated after training makes a generative
+    model of an autoencoder.
+
+    Args:
+      model: an `Autoencoder` or `VAE`.
+      params: its parameters; all but the prior's are kept.
+      codes: codes of training data, `[N, latent]`.
+      components: of the mixture.
+      seed: of EM's start.
+
+    Returns:
+      The model and parameters with the new prior.
+    """
+    import jax.numpy as jnp
+    import numpy as np
+    from sklearn import mixture
+
+    codes = np.asarray(codes, np.float64)
+    floor = 1e-4 * codes.var()  # keeps a component that shrinks onto few codes from becoming singular
+    fitted = mixture.GaussianMixture(components, reg_covar=floor, random_state=seed).fit(codes)
+    own = {
+        "logits": np.log(fitted.weights_),
+        "loc": fitted.means_,
+        "scale_tril": np.linalg.cholesky(fitted.covariances_),
+    }
+    prior = {name: jnp.asarray(value, jnp.float32) for name, value in own.items()}
+    return replace(model, latent_prior=FullGaussianMixture(components)), {**params, "prior": prior}
+
+
+@dataclass(frozen=True)
 class VampPrior:
     """The mixture of the posteriors of learned pseudo-inputs, equally weighted. Tomczak & Welling 2018.
 
@@ -86,5 +147,5 @@ class VampPrior:
         return distributions.Mixture(jnp.zeros(self.components), components, n)
 
 
-Prior = StandardNormal | GaussianMixture | VampPrior
+Prior = StandardNormal | GaussianMixture | FullGaussianMixture | VampPrior
 """The priors a saved run may name. One of your own needs `init` and `__call__`."""

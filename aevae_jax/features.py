@@ -1,0 +1,127 @@
+"""A small ensemble of classifiers, trained on the same data as the models it judges.
+
+It supplies features for Frechet distances and probabilities for "does this look like any class". Features depend on the
+classifier, so such distances compare models within one study only, never with figures published elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from aevae_jax import keys, training
+from aevae_jax.architectures import MLP, Architecture, Conv
+from aevae_jax.data import Data, Dataset, preparation_of
+from aevae_jax.types import InputError, Metrics, Params
+
+
+class _Network(nn.Module):
+    """`[B, *event]` -> logits `[B, classes]` and features `[B, features]`, the last hidden layer."""
+
+    body: Any
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        features = nn.relu(self.body(x))
+        return nn.Dense(self.classes)(features), features
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The classifier as a value; `init` is what training needs of a model."""
+
+    event_shape: tuple[int, ...]
+    classes: int
+    network: Architecture
+    features: int = 64
+
+    def init(self, key: Array) -> Params:
+        """Fresh parameters."""
+        return self._module().init(key, jnp.zeros((1, *self.event_shape)))["params"]
+
+    def __call__(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """x `[B, *event]` -> logits `[B, classes]`, features `[B, features]`."""
+        outputs: Any = self._module().apply({"params": params}, x)
+        return outputs
+
+    def _module(self) -> _Network:
+        return _Network(self.network.encoder(self.event_shape, self.features), self.classes)
+
+
+def cross_entropy(model: Any, params: Params, batch: Any, key: Array, step: Array) -> tuple[Array, Metrics]:
+    """Mean cross-entropy in nats of a batch (x, labels): an objective like any other."""
+    x, labels = batch
+    logits, _ = model(params, x)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return loss, {"loss": loss}
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Trained classifiers, their parameters stacked along a leading axis M."""
+
+    classifier: Classifier
+    params: Params
+
+    def features(self, x: np.ndarray) -> np.ndarray:
+        """Features of each member, `[N, *event] -> [M, N, features]`."""
+        return np.concatenate([np.asarray(_outputs(self.classifier, self.params, b)[1]) for b in _batches(x)], axis=1)
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """Class probabilities averaged over the members, `[N, *event] -> [N, classes]`.
+
+        The average of several networks is unsure where they disagree, which a single network seldom is on inputs unlike
+        its training data. Lakshminarayanan, Pritzel & Blundell 2017.
+        """
+        return np.concatenate([np.asarray(_outputs(self.classifier, self.params, b)[0]) for b in _batches(x)])
+
+
+def train_ensemble(data: Data, dataset: Dataset, seeds: Sequence[int], *, steps: int = 600) -> Ensemble:
+    """Train one classifier per seed on the training split, all at once.
+
+    Raises:
+      InputError: the data set has no labels.
+    """
+    if dataset.train.labels is None:
+        raise InputError(
+            f"{dataset.name} labels", got="none", expected="integer labels, to train the judging classifier"
+        )
+    network = Conv((16, 32)) if len(dataset.event_shape) == 3 else MLP((256,))
+    classifier = Classifier(dataset.event_shape, int(dataset.train.labels.max()) + 1, network)
+    prepare = preparation_of(data, dataset)
+    batch_size = min(64, len(dataset.train))
+    per_epoch = len(dataset.train) // batch_size
+    tx = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
+    step = training.make_train_step(
+        classifier,  # type: ignore[arg-type]  # of a LatentModel, training calls `init` alone
+        cross_entropy,  # type: ignore[arg-type]  # and so this objective may ask for a classifier
+        tx,
+        prepare=lambda batch, key: (prepare(batch[0], key), batch[1]),
+    )
+    key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
+    state = jax.vmap(lambda k: training.init_state(classifier, tx, k))(key)  # type: ignore[arg-type]
+    examples = jax.device_put((dataset.train.x, dataset.train.labels))
+    for start in range(0, steps, per_epoch):
+        chunk = min(per_epoch, steps - start)
+        state, _ = training.train_epoch(step, state, examples, key, batch_size=batch_size, steps=chunk)
+    return Ensemble(classifier, state.params)
+
+
+@jax.jit(static_argnums=0)
+def _outputs(classifier: Classifier, params: Params, x: Array) -> tuple[Array, Array]:
+    """Mean probabilities `[B, classes]` and features `[M, B, features]`."""
+    logits, features = jax.vmap(lambda p: classifier(p, x))(params)
+    return jax.nn.softmax(logits).mean(axis=0), features
+
+
+def _batches(x: np.ndarray, size: int = 1000) -> list[np.ndarray]:
+    return [x[i : i + size] for i in range(0, len(x), size)]

@@ -1,0 +1,95 @@
+"""Statistics of codes and samples, on arrays in float64. Nothing here knows a model.
+
+Distances between sets of points are estimates that depend on how many points there are: compare equal counts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from aevae_jax.types import InputError
+
+
+class Interval(NamedTuple):
+    """A mean over repetitions with the ends of its 95 % confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean of independent repetitions `[S]`; infinite for a single one."""
+    from scipy import stats
+
+    values = np.asarray(values, np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, -np.inf, np.inf)
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Squared 2-Wasserstein distance of the Gaussian fits of two sets of features `[N, F]`, `[M, F]`.
+
+    |m_a - m_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2). Frechet 1957; Heusel et al. 2017 for its use on features.
+    """
+    _same_width(a, b)
+    mean_a, mean_b = a.mean(axis=0, dtype=np.float64), b.mean(axis=0, dtype=np.float64)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    w, v = np.linalg.eigh(cov_a)
+    root = (v * np.sqrt(w.clip(0))) @ v.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
+    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+def kl_of_gaussian_fit(z: np.ndarray) -> float:
+    """KL(N(m, C) || N(0, I)) in nats, m and C the mean and covariance of points `[N, D]`; infinite if C is singular."""
+    mean, cov = z.mean(axis=0, dtype=np.float64), np.atleast_2d(np.cov(z, rowvar=False))
+    sign, log_det = np.linalg.slogdet(cov)
+    return float(0.5 * (np.trace(cov) + mean @ mean - len(cov) - log_det)) if sign > 0 else float("inf")
+
+
+def mmd(a: np.ndarray, b: np.ndarray) -> float:
+    """Unbiased squared maximum mean discrepancy of points `[N, D]`, `[M, D]`; it can be slightly negative.
+
+    Gretton et al. 2012, with the inverse multiquadratic kernel c / (c + |x - y|^2), c = 2 D, which suits N(0, I):
+    Tolstikhin et al. 2018, section 4.
+    """
+    _same_width(a, b)
+    scale = 2.0 * a.shape[1]
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        x, y = x.astype(np.float64), y.astype(np.float64)
+        squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)[None, :] - 2 * x @ y.T
+        return scale / (scale + squares.clip(0))
+
+    n, m = len(a), len(b)
+    within_a = (kernel(a, a).sum() - n) / (n * (n - 1))  # the diagonal is 1
+    within_b = (kernel(b, b).sum() - m) / (m * (m - 1))
+    return float(within_a + within_b - 2 * kernel(a, b).mean())
+
+
+def active_units(posterior_means: np.ndarray, threshold: float = 0.01) -> np.ndarray:
+    """Which latent dimensions react to the data: variance over `[N, D]` posterior means above `threshold`, `[D]`.
+
+    Burda, Grosse & Salakhutdinov 2016, section 5.1.
+    """
+    return posterior_means.var(axis=0, dtype=np.float64) > threshold
+
+
+def pca_error(train: np.ndarray, test: np.ndarray, components: int) -> float:
+    """Mean squared error per element of `test` `[N, ...]` under the PCA of `train` with so many components."""
+    from sklearn.decomposition import PCA
+
+    train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)
+    pca = PCA(min(components, *train.shape), svd_solver="full").fit(train)
+    return float(((pca.inverse_transform(pca.transform(test)) - test) ** 2).mean(dtype=np.float64))
+
+
+def _same_width(a: np.ndarray, b: np.ndarray) -> None:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise InputError("two sets of points", got=f"{a.shape} and {b.shape}", expected="[N, D] and [M, D], N, M >= 2")

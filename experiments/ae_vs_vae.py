@@ -1,0 +1,445 @@
+"""What is the difference between an autoencoder and a variational autoencoder? The main experiment.
+
+Command:   python experiments/ae_vs_vae.py                       (about a minute on two CPU cores)
+           python experiments/ae_vs_vae.py --data fashion_mnist  (about a quarter of an hour; needs it prepared)
+Writes:    runs/ae_vs_vae/results.json and runs/ae_vs_vae/report.png
+Expected:  random codes decoded by the autoencoder are garbage, by the VAE digits; every claim of the table "holds".
+
+Both models have the same networks, latent size, data, optimizer and number of steps, and both are selected by their
+validation bound. The autoencoder minimises the squared error; the VAE the negative ELBO under a Gaussian likelihood
+whose one scale it learns, so neither has a weight to tune. The third column is the same autoencoder with a Gaussian
+mixture fitted to its training codes in place of its prior.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aevae_jax import console
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from aevae_jax.data import Dataset
+    from aevae_jax.features import Ensemble
+    from aevae_jax.runs import Fitted
+    from aevae_jax.types import LatentModel, Params
+
+STEPS = 2_850
+"""Training steps where the number of epochs is not given: 150 epochs of the digits; never fewer than 15 epochs."""
+
+SAMPLES = 2_000
+"""Random codes per model and seed; the kernel distance uses as many points at most."""
+
+PATHS, POINTS = 200, 21
+"""Straight paths between two encoded inputs, and points on each."""
+
+CONFIDENT = 0.9
+"""A picture is recognised if the classifiers' mean probability of some class is above this."""
+
+
+def ae_vs_vae(
+    *,
+    data: str = "digits",
+    seeds: int = 5,
+    epochs: int = 0,
+    latent: int = 16,
+    hidden: tuple[int, ...] = (256, 256),
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+    out: Path = Path("runs/ae_vs_vae"),
+    force: bool = False,
+    record: str = "",
+) -> None:
+    """Train an autoencoder and a VAE on the same data and measure each claim about their difference.
+
+    Args:
+      data: digits (bundled), or a TensorFlow Datasets image data set that is prepared here.
+      seeds: how many of each model to train, all at once; intervals are over seeds.
+      epochs: passes over the training data; 0 means enough for 2,850 steps, and at least 15.
+      latent: numbers in a code.
+      hidden: sizes of the hidden layers of the encoder; the decoder has them in reverse.
+      learning_rate: of Adam, decayed to 0 along a cosine.
+      batch_size: examples per step.
+      out: directory for results.json and report.png.
+      force: overwrite the results that are in that directory.
+      record: also write the results, without the values of single seeds, to this JSON file.
+    """
+    import jax
+    import numpy as np
+
+    from aevae_jax import features, models, runs, training, types
+    from aevae_jax.architectures import MLP
+    from aevae_jax.data import Data
+    from aevae_jax.optimizers import Adam
+
+    if seeds < 2:
+        raise types.InputError("seeds", got=seeds, expected="at least 2: an interval needs repetitions")
+    source = Data(data)
+    dataset = source.load()
+    per_epoch = training.steps_per_epoch(dataset.train.x, batch_size)
+    epochs = epochs or max(15, -(-STEPS // per_epoch))
+    optimizer = Adam(learning_rate, cosine=True)
+    folder = _output(out, force)
+    fitted = {}
+    for name, model in {"AE": models.Autoencoder, "VAE": models.VAE}.items():
+        run = runs.Run(source, model(latent, MLP(hidden)), optimizer=optimizer, batch_size=batch_size, epochs=epochs)
+        with console.progress(name) as on_epoch:
+            fitted[name] = runs.fit_seeds(run, range(seeds), dataset, on_epoch=on_epoch)
+    judge = features.train_ensemble(source, dataset, range(100, 105), steps=max(600, per_epoch))
+    prepared = source.preparation.evaluation(dataset)
+    train = np.asarray(source.preparation.train(dataset.train.x, jax.random.key(0), dataset.levels))
+
+    measured = [measure(fitted, seed, train, prepared, judge) for seed in range(seeds)]
+    baseline = _baselines(train, prepared, judge, latent)
+    table = {name: np.array([m[name] for m in measured]) for name in measured[0]}
+    claims = [claim._asdict() for claim in decide(table, baseline, latent, int(np.prod(dataset.event_shape)))]
+    results = {
+        "command": " ".join(["python", "experiments/ae_vs_vae.py", *sys.argv[1:]]),
+        "claims": claims,
+        "measures": _summary(table),
+        "baselines": baseline,
+        "seeds": {name: v.tolist() for name, v in table.items()},
+        "epochs": epochs,
+        "training_seconds": {name: f.results["seconds"] for name, f in fitted.items()},
+        "provenance": runs.provenance(dataset),
+    }
+    runs.write_json(folder / "results.json", results)
+    if record:
+        runs.write_json(Path(record), {k: v for k, v in results.items() if k != "seeds"})
+    _draw(folder / "report.png", fitted, train, prepared, results["measures"])
+    show(results, folder)
+
+
+def _output(out: Path, force: bool) -> Path:
+    from aevae_jax import runs, types
+
+    if force:
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    try:
+        return runs.create_directory(out)
+    except types.InputError as error:
+        raise types.InputError("output directory", got=str(error), expected="a new one", hint="use --force or --out") \
+            from None  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- measuring
+
+
+def measure(
+    fitted: dict[str, Fitted], seed: int, train: np.ndarray, prepared: Dataset, judge: Ensemble
+) -> dict[str, Any]:
+    """Every measure of one seed's models: `{"measure | column": number}`."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from aevae_jax import priors
+
+    values: dict[str, Any] = {}
+    for name, fit in fitted.items():
+        params = jax.tree.map(lambda a: a[seed], fit.params)
+        own = {
+            "reconstruction MSE": fit.results["test"][seed]["mse_at_mean"],
+            **_codes(fit.model, params, prepared, seed),
+            **_samples(fit.model, params, prepared, judge, seed),
+            **_paths(fit.model, params, prepared, judge, seed),
+        }
+        values |= {f"{key} | {name}": value for key, value in own.items()}
+        if name == "AE":
+            codes = fit.model.encode(params, jnp.asarray(train[:20_000])).mean()
+            model, with_mixture = priors.fit_mixture(fit.model, params, codes, seed=seed)
+            after = _samples(model, with_mixture, prepared, judge, seed)
+            values |= {f"{key} | AE + mixture": value for key, value in after.items()}
+    return {key: np.float64(value) for key, value in values.items()}
+
+
+def _codes(model: LatentModel, params: Params, prepared: Dataset, seed: int) -> dict[str, Any]:
+    """Determinism of the encoder, and how the codes of held-out data are distributed."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from aevae_jax import distributions, statistics
+
+    x = jnp.asarray(_held_out(prepared))
+    key = jax.random.key(seed)
+    first, second, third = (jax.random.fold_in(key, i) for i in range(3))
+    q = model.encode(params, x)
+    z, again = np.asarray(q.sample(first)), np.asarray(model.encode(params, x).sample(second))
+    normal = np.asarray(jax.random.normal(third, z.shape))
+    measures = {
+        "equal when encoded twice": (z == again).all(axis=1).mean(),
+        "difference of two encodings": np.abs(z - again).mean(),
+        "KL of aggregate posterior": statistics.kl_of_gaussian_fit(z),
+        "MMD of aggregate posterior": statistics.mmd(z[:SAMPLES], normal[:SAMPLES]),
+        "active units": statistics.active_units(np.asarray(q.mean())).sum(),
+    }
+    if isinstance(q, distributions.Normal):
+        terms = np.asarray(q.kl_terms(model.prior(params, len(x)))).mean(axis=0)
+        measures["posterior standard deviation"] = np.asarray(q.scale).mean()
+        measures["rate"] = terms.sum()
+        measures["rate of the largest dimension"] = terms.max()
+        measures["rate of the smallest dimension"] = terms.min()
+    return measures
+
+
+def _samples(model: LatentModel, params: Params, prepared: Dataset, judge: Ensemble, seed: int) -> dict[str, Any]:
+    """How pictures decoded from random codes compare with held-out data, clipped to the data's range as when shown."""
+    import jax
+    import numpy as np
+
+    from aevae_jax import generation, statistics
+
+    images = np.asarray(generation.sample(model, params, jax.random.key(1_000 + seed), SAMPLES).mean()).clip(0, 1)
+    distances = [
+        statistics.frechet_distance(a, b)
+        for a, b in zip(judge.features(images), judge.features(_held_out(prepared)), strict=True)
+    ]
+    return {"Frechet distance": np.mean(distances), "recognised samples": _recognised(judge, images)}
+
+
+def _paths(model: LatentModel, params: Params, prepared: Dataset, judge: Ensemble, seed: int) -> dict[str, Any]:
+    """How evenly the picture changes along straight paths between two codes, and whether it stays recognisable."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    from aevae_jax import generation
+
+    x = _held_out(prepared)
+    a, b = np.random.RandomState(seed).permutation(len(x))[: 2 * PATHS].reshape(2, -1)
+    images = np.asarray(generation.interpolate(model, params, jnp.asarray(x[a]), jnp.asarray(x[b]), POINTS))
+    steps = np.sqrt(((images[1:] - images[:-1]) ** 2).reshape(POINTS - 1, len(a), -1).sum(axis=-1))
+    fade = np.sqrt(((images[-1] - images[0]) ** 2).reshape(len(a), -1).sum(axis=-1))
+    inner = images[1:-1].reshape(-1, *images.shape[2:]).clip(0, 1)
+    return {
+        "steepest step of a path": (steps.max(axis=0) / steps.mean(axis=0)).mean(),
+        "length of a path": (steps.sum(axis=0) / fade).mean(),
+        "recognised on paths": _recognised(judge, inner),
+    }
+
+
+def _held_out(prepared: Dataset) -> np.ndarray:
+    """Validation and test data, at most 5,000 examples from the end: data that no model was fitted to."""
+    import numpy as np
+
+    return np.concatenate([prepared.validation.x, prepared.test.x])[-5_000:]
+
+
+def _recognised(judge: Ensemble, images: np.ndarray) -> float:
+    """Share of pictures of which the classifiers are confident."""
+    return float((judge.probabilities(images).max(axis=1) > CONFIDENT).mean())
+
+
+def _baselines(train: np.ndarray, prepared: Dataset, judge: Ensemble, latent: int) -> dict[str, float]:
+    """What real data score, and what PCA reconstructs with as many numbers."""
+    import numpy as np
+
+    from aevae_jax import statistics
+
+    held = _held_out(prepared)
+    real = train[:SAMPLES]
+    distances = [
+        statistics.frechet_distance(a, b) for a, b in zip(judge.features(real), judge.features(held), strict=True)
+    ]
+    right = judge.probabilities(prepared.test.x).argmax(axis=1) == prepared.test.labels
+    return {
+        "reconstruction MSE of PCA": statistics.pca_error(train, prepared.test.x, latent),
+        "Frechet distance of training data": float(np.mean(distances)),
+        "recognised held-out data": _recognised(judge, held),
+        "accuracy of the classifiers": float(right.mean()),
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- deciding
+
+
+class Claim(NamedTuple):
+    """A statement, the number that decides it with its 95 % interval over seeds, and the verdict."""
+
+    about: str
+    claim: str
+    number: str
+    mean: float
+    low: float
+    high: float
+    limit: float
+    verdict: str
+    remark: str
+
+
+def above(
+    limit: float, values: np.ndarray, number: str, about: str, claim: str, *, ratio: bool = False, remark: str = ""
+) -> Claim:
+    """The claim that `number`, seen as `values` `[S]`, is above `limit` on average, decided by its interval.
+
+    Ratios are averaged as logarithms.
+    """
+    import numpy as np
+
+    from aevae_jax import statistics
+
+    found = statistics.interval(np.log(values) if ratio else values)
+    mean, low, high = np.exp(found).tolist() if ratio else found
+    verdict = "holds" if low > limit else "does not hold" if high < limit else "undecided"
+    return Claim(about, claim, number, mean, low, high, limit, verdict, remark)
+
+
+def decide(table: dict[str, np.ndarray], baseline: dict[str, float], latent: int, size: int) -> list[Claim]:
+    """Every claim about the two models, as one number per seed against a limit."""
+    import numpy as np
+
+    ae, vae, mixture = (
+        {key.split(" | ")[0]: v for key, v in table.items() if key.endswith(f"| {column}")}
+        for column in ("AE", "VAE", "AE + mixture")
+    )
+    pca, mse = baseline["reconstruction MSE of PCA"], "reconstruction MSE"
+    kl, mmd, fd = "KL of aggregate posterior", "MMD of aggregate posterior", "Frechet distance"
+    seen, path = "recognised samples", "steepest step of a path"
+    on_path, most, least = "recognised on paths", "rate of the largest dimension", "rate of the smallest dimension"
+    mixed = f"its distance is {np.mean(vae[fd] / mixture[fd]):.1f} times below the VAE's, too"
+    lengths = np.mean(ae["length of a path"]), np.mean(vae["length of a path"])
+    fade = "a fade of pixels is perfectly even; the AE's path is {:.2f} fades long, the VAE's {:.2f}".format(*lengths)
+    return [
+        above(1, np.full_like(ae[mse], size / latent), "input / code", "compression",
+              f"a code ({latent} numbers) is smaller than its input ({size})", ratio=True),
+        above(1, pca / ae[mse], "error of PCA / AE", "compression",
+              "the AE reconstructs better than PCA with as many numbers", ratio=True),
+        above(1, pca / vae[mse], "error of PCA / VAE", "compression",
+              "so does the VAE", ratio=True),
+        above(1, vae[mse] / ae[mse], "error of VAE / AE", "compression",
+              "its regular latent space costs the VAE some of that", ratio=True),
+        above(1, ae[kl] / vae[kl], "KL of AE / VAE", "regularity",
+              "the VAE's codes are nearer to N(0, I): KL of their Gaussian fit", ratio=True),
+        above(0, ae[mmd] - vae[mmd], "MMD of AE - VAE", "regularity",
+              "the VAE's codes are nearer to N(0, I): kernel distance"),
+        above(1, ae[fd] / vae[fd], "distance of AE / VAE", "generation",
+              "the AE's random codes decode farther from data than the VAE's", ratio=True,
+              remark="3.1 published for MNIST (58.7 / 19.2), and at least 2.5 was expected"),
+        above(0, vae[seen] - ae[seen], "share of VAE - AE", "generation",
+              "more of the VAE's random codes decode to something recognised"),
+        above(2, ae[fd] / mixture[fd], "distance of AE / AE + mixture", "generation",
+              "a mixture fitted to its codes makes a generator of the AE", ratio=True, remark=mixed),
+        above(0.999, ae["equal when encoded twice"], "equal codes", "determinism",
+              "the AE encodes an input twice to the same code"),
+        above(0, vae["difference of two encodings"], "mean difference", "determinism",
+              "the VAE encodes to a distribution: two draws differ"),
+        above(0, vae["posterior standard deviation"], "standard deviation", "determinism",
+              "... with a mean and a variance"),
+        above(0, ae[path] - vae[path], "steepest step of AE - VAE", "smoothness",
+              "between two codes the VAE's picture changes more evenly", remark=fade),
+        above(0, vae[on_path] - ae[on_path], "share of VAE - AE", "smoothness",
+              "... and is more often recognised on the way"),
+        above(2, vae[most] / vae[least], "largest / smallest rate", "latent use",
+              "the VAE spends its nats unevenly over its dimensions", ratio=True),
+    ]  # fmt: skip
+
+
+def _summary(table: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Mean and ends of the interval of every measure."""
+    from aevae_jax import statistics
+
+    return {name: statistics.interval(values)._asdict() for name, values in table.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ showing
+
+UNITS = {
+    "reconstruction MSE": "per pixel, test",
+    "KL of aggregate posterior": "nats",
+    "MMD of aggregate posterior": "",
+    "Frechet distance": "features",
+    "recognised samples": "share",
+    "equal when encoded twice": "share",
+    "difference of two encodings": "per dimension",
+    "posterior standard deviation": "",
+    "steepest step of a path": "of the mean step",
+    "length of a path": "of a fade of pixels",
+    "recognised on paths": "share",
+    "rate": "nats per image",
+    "active units": "",
+}
+
+
+def show(results: dict[str, Any], folder: Path) -> None:
+    """Print the measures and the claims as tables, and where the picture is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    output = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    columns = ("AE", "VAE", "AE + mixture")
+    measures = Table("measure", *columns, "unit", title="Means over seeds ± half the 95 % interval")
+    for name, unit in UNITS.items():
+        measures.add_row(name, *(_cell(results["measures"].get(f"{name} | {column}")) for column in columns), unit)
+    output.print(measures)
+    base = results["baselines"]
+    output.print(
+        f"For comparison: PCA's error {base['reconstruction MSE of PCA']:.5f}; training data's Frechet distance "
+        f"{base['Frechet distance of training data']:.2f}; held-out data recognised "
+        f"{base['recognised held-out data']:.3f}.\nFrechet distances are comparable within this project only.\n"
+    )
+    claims = Table("about", "claim", "decided by [95 % interval]", "verdict", title="Claims", show_lines=False)
+    colours = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
+    for c in results["claims"]:
+        number = f"{c['number']} = {c['mean']:.3g} \\[{c['low']:.3g}, {c['high']:.3g}] > {c['limit']:g}"
+        claims.add_row(c["about"], c["claim"], number, f"[{colours[c['verdict']]}]{c['verdict']}[/]")
+        if c["remark"]:
+            claims.add_row("", f"[dim]  ({c['remark']})[/]", "", "")
+    output.print(claims)
+    held = sum(c["verdict"] == "holds" for c in results["claims"])
+    output.print(f"{held} of {len(results['claims'])} claims hold. Picture: {folder / 'report.png'}")
+
+
+def _cell(interval: dict[str, float] | None) -> str:
+    if interval is None:
+        return ""
+    return f"{interval['mean']:.4g} ± {(interval['high'] - interval['low']) / 2:.2g}"
+
+
+def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Dataset, measures: Any) -> None:
+    """The picture: everything of the first seed."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from aevae_jax import figures, generation, priors
+
+    x, labels = prepared.test.x, np.asarray(prepared.test.labels)
+    first = jnp.asarray(x[:10])
+    other = int(np.flatnonzero(labels != labels[0])[0])
+    ends = jnp.asarray(x[:1]), jnp.asarray(x[other : other + 1])
+    panels = {}
+    for name, fit in fitted.items():
+        params = jax.tree.map(lambda a: a[0], fit.params)
+        key = jax.random.key(0)
+        panels[name] = figures.Panel(
+            reconstructions=np.asarray(generation.reconstruct(fit.model, params, first)),
+            samples=np.asarray(generation.sample(fit.model, params, key, 30).mean()),
+            walk=np.asarray(generation.interpolate(fit.model, params, *ends, 10))[:, 0],
+            codes=np.asarray(fit.model.encode(params, jnp.asarray(x[:2_000])).mean()),
+        )
+        if name == "AE":
+            codes = fit.model.encode(params, jnp.asarray(train[:20_000])).mean()
+            model, params = priors.fit_mixture(fit.model, params, codes)
+            mixture = np.asarray(generation.sample(model, params, key, 30).mean())
+    captions = {
+        name: f"Frechet distance {measures[f'Frechet distance | {name}']['mean']:.1f}"
+        for name in ("AE", "VAE", "AE + mixture")
+    }
+    figures.comparison(
+        path,
+        title=prepared.name,
+        inputs=np.asarray(first),
+        labels=labels[:2_000],
+        panels=panels,
+        mixture=mixture,
+        captions=captions,
+    )
+
+
+if __name__ == "__main__":
+    with console.one_line_errors():
+        console.parse_arguments(ae_vs_vae, sys.argv[1:], prog="ae_vs_vae.py")()
