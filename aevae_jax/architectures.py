@@ -13,9 +13,9 @@ from aevae_jax.types import InputError
 Dtype = Literal["float32", "bfloat16"]
 
 
-def _positive(sizes: tuple[int, ...], what: str) -> None:
-    if any(size < 1 for size in sizes):
-        raise InputError(what, got=sizes, expected="positive sizes")
+def _positive(sizes: tuple[int, ...], what: str, fewest: int = 0) -> None:
+    if len(sizes) < fewest or any(size < 1 for size in sizes):
+        raise InputError(what, got=sizes, expected="positive sizes" + (f", at least {fewest}" if fewest else ""))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Conv:
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        _positive(self.channels, "Conv channels")
+        _positive(self.channels, "Conv channels", fewest=1)
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, H, W, C] -> [B, outputs]`."""
@@ -87,7 +87,8 @@ class ResidualConv:
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        _positive((*self.channels, self.blocks), "ResidualConv channels and blocks")
+        _positive(self.channels, "ResidualConv channels", fewest=1)
+        _positive((self.blocks,), "ResidualConv blocks")
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, H, W, C] -> [B, outputs]`."""

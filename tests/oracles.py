@@ -73,6 +73,20 @@ def normal_kl(loc: Any, scale: Any, other_loc: Any = 0.0, other_scale: Any = 1.0
     return 0.5 * (ratio + ((np.asarray(loc, np.float64) - other_loc) / other_scale) ** 2 - 1 - np.log(ratio))
 
 
+def random_params(model: Any, seed: int = 0) -> Any:
+    """Parameters of a model from NumPy, at the scale of an initialisation: compiling one takes longer than using it."""
+    generator = np.random.default_rng(seed)
+
+    def fill(path: Any, leaf: Any) -> jax.Array:
+        if path[-1] == jax.tree_util.DictKey("scale"):  # of GroupNorm
+            return jnp.ones(leaf.shape, leaf.dtype)
+        inputs = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 10
+        return jnp.asarray(generator.normal(scale=inputs**-0.5, size=leaf.shape), leaf.dtype)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
 class LinearGaussian(NamedTuple):
     """z ~ N(0, I), x | z ~ N(weight z + bias, scale^2 I). Columns of `weight` are orthogonal, so p(z|x) is diagonal."""
 
