@@ -15,7 +15,7 @@ PACKAGE = Path(aevae_jax.__file__).parent
 ORDER = (
     "types", "keys", "values", "distributions", "likelihoods", "networks", "architectures", "priors", "models",
     "bounds", "objectives", "optimizers", "loops", "training", "data", "evaluation", "statistics", "generation",
-    "figures", "checkpoints", "runs", "features", "console", "cli",
+    "figures", "files", "checkpoints", "runs", "features", "console", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 

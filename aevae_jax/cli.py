@@ -1,0 +1,364 @@
+"""The command line: argv -> values -> the package's functions -> files. JAX is imported when a command runs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from tyro.conf import Positional, arg
+
+from aevae_jax import __version__, console, files, runs, values
+from aevae_jax.types import InputError, LatentModel, Params
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jax import Array
+
+    from aevae_jax.data import Dataset
+
+    RunOptions: TypeAlias = dict[str, str]
+else:
+    RunOptions = console.options_of(runs.Run)
+
+Out = Annotated[Path, arg(metavar="FILE")]
+Input = Annotated[Path, arg(name="input", metavar="FILE")]
+MaybeInput = Annotated[Path | None, arg(name="input", metavar="FILE", help_behavior_hint="(default: test images)")]
+MaybeJson = Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]
+MaybeSeed = Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")]
+
+
+@console.one_line_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Args:
+      argv: what is typed after `aevae`; by default what was.
+
+    Raises:
+      SystemExit: 0 after showing help, 2 after a mistake of the user's, 130 after Ctrl-C.
+    """
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_overview())
+    elif name == "--version":
+        print(f"aevae {__version__}")
+    elif name not in COMMANDS:
+        raise InputError("command", got=repr(name), expected=", ".join(COMMANDS), hint="type: aevae --help")
+    else:
+        command = COMMANDS[name]
+        purpose = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:")[0]
+        if command is train:
+            purpose += f"\n\n{_VALUES}\n\n{console.grammar(runs.Run)}"
+        console.parse_arguments(command, rest, prog=f"aevae {name}", description=purpose)()
+
+
+_VALUES = """\
+Values are typed as below, fields left out keep the default shown, and "conv" is
+short for "Conv()". Quote what has parentheses. --data fashion_mnist is short for
+--data "Data(name='fashion_mnist')"."""
+
+
+def _overview() -> str:
+    rows = [f"  {name:<12} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return _OVERVIEW.format(commands="\n".join(rows))
+
+
+_OVERVIEW = """\
+usage: aevae COMMAND ...
+
+Autoencoders and variational autoencoders: train them, measure them, use them.
+
+commands (each explains itself: aevae COMMAND --help):
+{commands}
+
+example:
+  aevae train runs/first --data digits --model vae --epochs 50
+  aevae evaluate runs/first
+  aevae sample runs/first --out samples.png
+
+options:
+  -h, --help   show this
+  --version    show the version"""
+
+
+# ---------------------------------------------------------------------------------------------------------- commands
+
+
+def train(directory: Positional[Path], options: Annotated[RunOptions, arg(name="")]) -> None:
+    """Train a model and leave it in a new run directory.
+
+    Example: aevae train runs/first --model "VAE(latent=8, network=Conv())" --epochs 50
+
+    Args:
+      directory: a new or empty directory for the run.
+      options: what a run depends on.
+    """
+    run = runs.Run(**console.values_of(runs.Run, options))
+    with console.progress() as on_epoch:
+        fitted = runs.fit(run, directory=directory, on_epoch=on_epoch)
+    results, place = fitted.results, shlex.quote(str(directory))
+    test = results["test"]
+    terms = console.loss_terms({**test, "mse": test["mse_at_mean"]})
+    print(f"test   {terms}; best epoch {results['best_epoch']} of {len(fitted.history)}, {results['seconds']:.1f} s")
+    print(f"wrote  {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}")
+    print(f"next   aevae evaluate {place}")
+    print(f"       aevae sample {place} --out samples.png")
+
+
+def evaluate(
+    run: Positional[Path],
+    *,
+    split: Literal["test", "validation"] = "test",
+    batch_size: int = 256,
+    seed: MaybeSeed = None,
+    json_file: MaybeJson = None,
+    force: bool = False,
+) -> None:
+    """Measure a trained model: means over a data set, with standard errors.
+
+    Example: aevae evaluate runs/first --split validation --json validation.json
+
+    Args:
+      run: a run directory.
+      split: which part of the run's data set.
+      batch_size: examples to compute at once; the numbers do not depend on it.
+      seed: of the one z per example that is sampled.
+      json_file: a file to write the numbers to as well.
+      force: replace that file if it exists.
+    """
+    if json_file is not None:
+        files.check_output(json_file, (".json",), force=force, option="--json")
+    fitted = runs.load_run(run)
+    model, seed = fitted.model, fitted.run.seed if seed is None else seed
+    x = getattr(_prepared(run, fitted.run), split).x
+    from aevae_jax import evaluation, keys
+
+    key = _key(seed, keys.Stream.EVALUATE)
+    measured = evaluation.per_example(evaluation.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
+    unit = "nats/image" if x.ndim == 4 else "nats/example"
+    metrics = {
+        name: {
+            "mean": float(v.mean(dtype="float64")),
+            "standard_error": float(v.std(ddof=1, dtype="float64")) / len(v) ** 0.5 if len(v) > 1 else None,
+            "unit": "squared error per element" if name == "mse_at_mean" else unit,
+        }
+        for name, v in sorted(measured.items(), key=lambda item: _ROWS.index(item[0]))
+    }
+    data, likelihood = fitted.run.data, values.spell(getattr(model, "likelihood", None))
+    protocol = (
+        f"Means over {len(x)} examples, {data.name} {split}, {values.spell(data.preparation)}. "
+        f"Density of {likelihood} at one z ~ q(z|x) per example, seed {seed}; mse at mean is at the mean of q(z|x)."
+    )
+    _print_table(f"{run}, {data.name} {split}", metrics, protocol)
+    if json_file is not None:
+        record = {"run": str(run), "split": split, "seed": seed, "protocol": protocol, "metrics": metrics}
+        with files.atomic(json_file) as part:
+            part.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"wrote {json_file}")
+
+
+def sample(
+    run: Positional[Path], *, out: Out, num: int = 64, seed: int = 0, noise: bool = False, force: bool = False
+) -> None:
+    """Draw codes from the prior and decode them.
+
+    Example: aevae sample runs/first --out samples.png --num 100
+
+    Args:
+      run: a run directory.
+      out: .png for a sheet of images, .npy or .npz for numbers.
+      num: how many.
+      seed: of the draws.
+      noise: draw from p(x|z) as well, in place of its mean.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.IMAGES, force=force)
+    if num < 1:
+        raise InputError("--num", got=num, expected="at least 1")
+    fitted = runs.load_run(run)
+    from aevae_jax import generation, keys
+
+    drawn = generation.sample(fitted.model, fitted.params, _key(seed, keys.Stream.SAMPLE), num)
+    images = drawn.sample(_key(seed, keys.Stream.NOISE)) if noise else drawn.mean()
+    _save(out, {"images": images})
+
+
+def reconstruct(
+    run: Positional[Path], *, out: Out, input_file: MaybeInput = None, num: int = 16, force: bool = False
+) -> None:
+    """Encode images and decode them again, both at the mean.
+
+    Example: aevae reconstruct runs/first --out reconstructions.png
+
+    Args:
+      run: a run directory.
+      out: .png for a sheet with each row of inputs above its reconstructions, .npy or .npz for numbers.
+      input_file: images: .npy or .npz with raw uint8, or floats as the model sees them, [N, H, W, C]; or one .png.
+      num: how many of the first test images to take where there is no input.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.IMAGES, force=force)
+    if num < 1:
+        raise InputError("--num", got=num, expected="at least 1")
+    fitted = runs.load_run(run)
+    x = _prepared(run, fitted.run).test.x[:num] if input_file is None else _images(input_file, run, fitted)
+    y = _batched(_reconstruction, fitted, x)["reconstructions"]
+    columns = min(len(x), 16)
+    _save(out, {"reconstructions": y, "images": x}, sheet=files.pairs(x, y, columns), columns=columns)
+
+
+def interpolate(
+    run: Positional[Path], *, out: Out, start: int = 0, end: int = 1, steps: int = 10, force: bool = False
+) -> None:
+    """Decode the codes on a straight line between those of two test images.
+
+    Example: aevae interpolate runs/first --out path.png --start 3 --end 8
+
+    Args:
+      run: a run directory.
+      out: .png for a row of images, .npy or .npz for numbers.
+      start: index of the first image in the test set.
+      end: index of the last one.
+      steps: how many images, the two ends included.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.IMAGES, force=force)
+    if steps < 2:
+        raise InputError("--steps", got=steps, expected="at least 2")
+    fitted = runs.load_run(run)
+    x = _prepared(run, fitted.run).test.x
+    for option, index in (("--start", start), ("--end", end)):
+        if not 0 <= index < len(x):
+            raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
+    import jax.numpy as jnp
+
+    from aevae_jax import generation
+
+    first, last = jnp.asarray(x[start : start + 1]), jnp.asarray(x[end : end + 1])
+    images = generation.interpolate(fitted.model, fitted.params, first, last, steps)[:, 0]
+    codes = generation.path(fitted.model, fitted.params, first, last, steps)[:, 0]
+    _save(out, {"images": images, "codes": codes}, columns=min(steps, 20))
+
+
+def encode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = False) -> None:
+    """Turn images into codes: the means of q(z|x).
+
+    Example: aevae encode runs/first --input images.npy --out codes.npy
+
+    Args:
+      run: a run directory.
+      input_file: images: .npy or .npz with raw uint8, or floats as the model sees them, [N, H, W, C]; or one .png.
+      out: .npy for the codes [N, latent]; .npz for "codes" and, of a VAE, "scale", the standard deviations.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.ARRAYS, force=force)
+    fitted = runs.load_run(run)
+    _save(out, _batched(_code, fitted, _images(input_file, run, fitted)))
+
+
+def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = False) -> None:
+    """Turn codes into images: the means of p(x|z).
+
+    Example: aevae decode runs/first --input codes.npy --out images.png
+
+    Args:
+      run: a run directory.
+      input_file: codes, .npy or .npz with floats [N, latent].
+      out: .png for a sheet of images, .npy or .npz for numbers.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.IMAGES, force=force)
+    fitted = runs.load_run(run)
+    _save(out, _batched(_decoded, fitted, files.read_codes(input_file, fitted.run.model.latent)))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    command.__name__: command for command in (train, evaluate, sample, reconstruct, interpolate, encode, decode)
+}
+
+
+# ------------------------------------------------------------------------------- what is computed of every example
+
+
+def _code(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+    posterior = model.encode(params, x)
+    scale = getattr(posterior, "scale", None)
+    return {"codes": posterior.mean(), **({} if scale is None else {"scale": scale})}
+
+
+def _decoded(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str, Array]:
+    return {"images": model.decode(params, z).mean()}
+
+
+def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+    from aevae_jax import generation
+
+    return {"reconstructions": generation.reconstruct(model, params, x)}
+
+
+def _batched(metric: Any, fitted: runs.Fitted, x: Any) -> dict[str, np.ndarray]:
+    """`metric`, which uses no noise, of every example, in batches that fit into memory."""
+    from aevae_jax import evaluation, keys
+
+    return evaluation.per_example(metric, fitted.model, fitted.params, x, keys.root(0))
+
+
+def _save(out: Path, arrays: Mapping[str, Any], **sheet: Any) -> None:
+    print(f"wrote {out}: {files.write(out, arrays, **sheet)}")
+
+
+def _key(seed: int, use: Any) -> Array:
+    from aevae_jax import keys
+
+    if not 0 <= seed < 2**32:
+        raise InputError("--seed", got=seed, expected="0 to 4294967295")
+    return keys.stream(keys.root(seed), use)
+
+
+# -------------------------------------------------------------------------------------------- the data of a run
+
+
+def _trained_on(directory: Path) -> dict[str, Any]:
+    """What `run.json` says of the training data: name, levels and sha256."""
+    record = runs.read_json(directory / "run.json")
+    try:
+        data = record["provenance"]["data"]
+        return {"name": str(data["name"]), "levels": int(data["levels"]), "sha256": str(data["sha256"])}
+    except (KeyError, TypeError, ValueError):
+        raise InputError("run.json", where=str(directory), got="no record of the data it was trained on",
+                         expected='"provenance": {"data": ...}') from None  # fmt: skip
+
+
+def _prepared(directory: Path, run: runs.Run) -> Dataset:
+    """The run's data set with validation and test data as the model sees them; refused if it is not the same data."""
+    dataset, trained = run.data.load(), _trained_on(directory)
+    if dataset.digest() != trained["sha256"]:
+        raise InputError("data set", where=str(directory), got=f"other data under the name {run.data.name!r}",
+                         expected=f"that of the training, {trained['name']!r}, sha256 {trained['sha256'][:12]}",
+                         hint="evaluate on data of your own from Python")  # fmt: skip
+    return run.data.preparation.evaluation(dataset)
+
+
+def _images(path: Path, directory: Path, fitted: runs.Fitted) -> np.ndarray:
+    return files.read_images(path, fitted.model, fitted.run.data.preparation, _trained_on(directory)["levels"])
+
+
+_ROWS = ("distortion", "rate", "negative_elbo", "mse_at_mean")
+
+
+def _print_table(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for heading in ("metric", "mean", "standard error", "unit"):
+        table.add_column(heading, justify="left" if heading in ("metric", "unit") else "right")
+    for name, entry in metrics.items():
+        error = "" if entry["standard_error"] is None else f"{entry['standard_error']:.2g}"
+        table.add_row(name.replace("_", " "), f"{entry['mean']:.6g}", error, entry["unit"])
+    Console().print(table)

@@ -1,0 +1,269 @@
+"""What the command line and the experiments share: arguments, errors of one line, and a line of progress.
+
+Imports neither JAX nor, before they are needed, tyro and rich: help must come at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import io
+import re
+import sys
+import textwrap
+import time
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from aevae_jax import values
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from aevae_jax.runs import Epoch, OnEpoch
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A context, or called a decorator, that ends the program in one line where the user can do something about it.
+
+    `InputError` gives `error: <message>` and exit code 2, Ctrl-C `interrupted` and 130. Other exceptions are bugs and
+    keep their traceback.
+    """
+    try:
+        yield
+    except InputError as error:
+        _leave(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+
+
+def _leave(message: str, code: int) -> typing.NoReturn:
+    print(" ".join(message.split()), file=sys.stderr, flush=True)
+    raise SystemExit(code) from None
+
+
+# --------------------------------------------------------------------------------------------------------- arguments
+
+
+def parse_arguments(
+    command: Callable[..., Any], argv: Sequence[str], *, prog: str, description: str | None = None
+) -> Callable[[], Any]:
+    """`command` with its arguments taken from `argv` by tyro, ready to be called.
+
+    Args:
+      command: a function whose annotations and docstring are the interface.
+      argv: what was typed after `prog`.
+      prog: for help and messages.
+      description: the text above the options; the docstring where left out.
+
+    Raises:
+      SystemExit: 0 after showing help; 2 after one line on standard error that says what is wrong with `argv`.
+    """
+    import tyro
+
+    @functools.wraps(command)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        return functools.partial(command, *args, **kwargs)
+
+    config = (
+        tyro.conf.DisallowNone,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.HelptextFromCommentsOff,
+        tyro.conf.PositionalMetavarFromFieldName,
+    )
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_number)
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(bind, prog=prog, description=description, args=list(argv), config=config, registry=registry)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        _leave(f"error: {_unframed(box.getvalue())}; type: {prog} --help", 2)
+
+
+def _number(info: Any) -> Any:
+    """tyro's rule for numbers, with this project's words for what is none."""
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    kind = next((kind for kind in (int, float) if info.type in (kind, kind | None)), None)
+    if kind is None:
+        return None
+
+    def read(texts: list[str]) -> Any:
+        try:
+            return values.parse(kind, texts[0], "")
+        except InputError:
+            raise ValueError(f"got {texts[0]!r}, expected {values.describe(kind)}") from None
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=_METAVARS[kind],
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _unframed(box: str) -> str:
+    """What a framed message of tyro's says above its first rule, help texts aside, and what it thinks was meant."""
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│|\n") for row in box.splitlines()]
+    rows = [row for row in rows if row.strip() and row[0] not in "╭╰+"]
+    rule = next((i for i, row in enumerate(rows) if set(row.strip()) <= set("─-")), len(rows))
+    said = [row.strip() for row in rows[:rule] if not row.startswith(" " * 9)]  # help texts are indented twice
+    message = " ".join(said).rstrip(".").removeprefix("Error parsing ")
+    meant = re.search(r"Perhaps you meant:\s+(\S+)", "\n".join(rows[rule:]))
+    return message[:1].lower() + message[1:] + (f", perhaps for {meant[1]}" if meant else "")
+
+
+def options_of(cls: Any) -> Any:
+    """One optional command-line option per field of the value type `cls`, for `values_of`: an annotation for tyro.
+
+    Help is the field's entry in the docstring; a default is shown as it is typed.
+    """
+    from tyro.conf import arg
+
+    hints, docs = typing.get_type_hints(cls), _documented(cls)
+    options: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        default = "" if field.default is None else f"(default: {values.spell(field.default)})"
+        metavar = _METAVARS.get(hints[field.name], field.name.upper())
+        options[field.name] = Annotated[
+            str, arg(metavar=metavar, help=docs.get(field.name, ""), help_behavior_hint=default)
+        ]
+    make: Any = TypedDict  # the functional form, with names that only this call knows
+    return make(f"{cls.__name__}Options", options, total=False)
+
+
+_METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}
+
+
+def values_of(cls: Any, given: Mapping[str, str]) -> dict[str, Any]:
+    """The typed texts of `options_of(cls)` as values of its fields.
+
+    Raises:
+      InputError: a text that its field does not accept.
+    """
+    hints = typing.get_type_hints(cls)
+    return {name: values.parse(hints[name], text, f"--{name.replace('_', '-')}") for name, text in given.items()}
+
+
+def grammar(cls: Any) -> str:
+    """The values that `options_of(cls)` accept, by the option or field that takes them, in lines of 78 columns."""
+    rows = []
+    for option, hint in typing.get_type_hints(cls).items():
+        for field, signatures in values.vocabulary(hint).items():
+            label = f"  {field}" if field else f"--{option}"
+            for text in signatures:
+                first, *more = textwrap.wrap(text, 62, subsequent_indent="  ", break_long_words=False)
+                rows += [f"{label:<16}{first}", *(" " * 16 + row for row in more)]
+                label = ""
+    return "\n".join(rows)
+
+
+def _documented(cls: Any) -> dict[str, str]:
+    """The entries of a docstring's section `Args:`."""
+    section = (inspect.getdoc(cls) or "").partition("Args:\n")[2]
+    return {name: " ".join(text.split()) for name, text in re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.M)}
+
+
+# ---------------------------------------------------------------------------------------------------------- progress
+
+
+@contextlib.contextmanager
+def progress(title: str = "", *, every: float = 10.0) -> Iterator[OnEpoch]:
+    """Show a training on standard error: one live line in a terminal, else a plain line now and then.
+
+    Args:
+      title: what is being trained, where there are several.
+      every: seconds between plain lines; the first and the last epoch always get one.
+
+    Yields:
+      A callback for `on_epoch` of `runs.fit` and `runs.fit_seeds`.
+    """
+    clock = _Clock()
+    title = f"{title}: " if title else ""
+    if not sys.stderr.isatty():
+        with _plain(title, clock, every) as on_epoch:
+            yield on_epoch
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
+
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    with Progress(SpinnerColumn(), text, console=Console(stderr=True)) as live:
+        task = live.add_task(f"{title}compiling and training the first epoch", total=None)
+
+        def show(epoch: Epoch) -> None:
+            room = live.console.width - len(title) - 2  # the spinner and a space
+            live.update(task, total=epoch.epochs, completed=epoch.epoch, description=title + clock.line(epoch, room))
+
+        yield show
+
+
+@contextlib.contextmanager
+def _plain(title: str, clock: _Clock, every: float) -> Iterator[OnEpoch]:
+    waiting = ""
+    printed = -every
+
+    def show(epoch: Epoch) -> None:
+        nonlocal waiting, printed
+        waiting, now = title + clock.line(epoch), time.perf_counter()
+        if epoch.epoch in (1, epoch.epochs) or now - printed >= every:
+            print(waiting, file=sys.stderr, flush=True)
+            waiting, printed = "", now
+
+    yield show
+    if waiting:  # stopped early
+        print(waiting, file=sys.stderr, flush=True)
+
+
+class _Clock:
+    """Time left, from the epochs after the first, which also compiles."""
+
+    def __init__(self) -> None:
+        self._since, self._epochs = time.perf_counter(), 0
+
+    def line(self, epoch: Epoch, width: float = float("inf")) -> str:
+        """Epoch, loss, validation, speed, time left; speed and then validation give way where there is no room."""
+        now = time.perf_counter()
+        each = (now - self._since) / max(epoch.epoch - self._epochs, 1)
+        if epoch.epoch == 1:
+            self._since, self._epochs = now, 1
+        parts = {
+            "epoch": f"epoch {epoch.epoch}/{epoch.epochs}",
+            "loss": loss_terms(epoch.train),
+            "validation": _validation(epoch.validation),
+            "speed": f"{epoch.images_per_second:,.0f} images/s",
+            "left": f"{_duration(each * (epoch.epochs - epoch.epoch))} left",
+        }
+        for name in ("speed", "validation"):
+            if len("  ".join(parts.values())) > width:
+                del parts[name]
+        return "  ".join(parts.values())
+
+
+def loss_terms(metrics: Mapping[str, float]) -> str:
+    """A training's metrics with their unit: `distortion 12.3 + rate 4.5 = 16.8 nats/image`, or `mse 0.0123`."""
+    if "negative_elbo" in metrics:
+        terms = (metrics[name] for name in ("distortion", "rate", "negative_elbo"))
+        return "distortion {:.1f} + rate {:.1f} = {:.1f} nats/image".format(*terms)
+    return f"mse {metrics['mse']:.3g}" if "mse" in metrics else f"loss {metrics['loss']:.1f} nats/image"
+
+
+def _validation(metrics: Mapping[str, float]) -> str:
+    if "negative_elbo" in metrics:
+        return f"validation {metrics['negative_elbo']:.1f}"
+    return f"validation mse {metrics['mse_at_mean']:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    """`0:42`, `12:05`, `1:02:03`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

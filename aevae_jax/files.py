@@ -1,0 +1,225 @@
+"""Images and codes in files: .npy, .npz and .png. What is read is checked; what is written appears whole or not at all.
+
+Nothing is unpickled. NumPy is imported inside the functions, so that an output file can be refused at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from aevae_jax.data import Preparation
+
+ARRAYS = (".npy", ".npz")
+IMAGES = (".png", *ARRAYS)
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def read_images(path: Path, model: Any, preparation: Preparation, levels: int) -> np.ndarray:
+    """Images `[N, *event]` as a model sees them, float32.
+
+    Floats are taken as they are; raw uint8 is prepared as the training data was. A picture has 256 levels.
+
+    Args:
+      path: .npy, or .npz with one array or one called `images`, or one .png.
+      model: its `event_shape` and the support of its likelihood are required of the images.
+      preparation: of raw uint8.
+      levels: how many values raw uint8 may take; 0 where the model was trained on floats.
+
+    Raises:
+      InputError: another type or shape, levels or numbers outside the model's range, NaN, or an unreadable file.
+    """
+    import numpy as np
+
+    from aevae_jax.data import Dataset, Split
+
+    shape, where = model.event_shape, str(path)
+    if path.suffix == ".png":
+        x, levels = _read_picture(path, shape), 256
+    else:
+        x = _read_array(path, "images", IMAGES)
+    if (*x.shape[1:], 1) == shape:
+        x = x[..., None]
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise InputError("type of the images", where=where, got=x.dtype, expected="uint8 or floats")
+    _check_shape(x, shape, "images", where)
+    if x.dtype != np.uint8:
+        x = _finite(x, where)
+    elif x.max() >= levels:
+        raise InputError("levels of the images", where=where, got=f"uint8 up to {x.max()}",
+                         expected=f"0 to {levels - 1}, as in the training data" if levels else "floats, as in training",
+                         hint="write floats as the model sees them")  # fmt: skip
+    else:
+        split = Split(x)
+        x = preparation.evaluation(Dataset(where, split, split, split, levels)).validation.x
+    model.likelihood.support.check(x, where)
+    return x
+
+
+def read_codes(path: Path, latent: int) -> np.ndarray:
+    """Codes `[N, latent]`, float32, from .npy, or from .npz with one array or one called `codes`.
+
+    Raises:
+      InputError: another type or shape, NaN, or an unreadable file.
+    """
+    z, where = _read_array(path, "codes", ARRAYS), str(path)
+    if z.dtype.kind != "f":
+        raise InputError("type of the codes", where=where, got=z.dtype, expected="floats")
+    _check_shape(z, (latent,), "codes", where)
+    return _finite(z, where)
+
+
+def _check_shape(x: np.ndarray, event: tuple[int, ...], what: str, where: str) -> None:
+    if x.shape[1:] != event or len(x) == 0:
+        expected = f"(N, {', '.join(map(str, event))}), as the model was built for"
+        raise InputError(f"shape of the {what}", where=where, got=x.shape, expected=expected)
+
+
+def _finite(x: np.ndarray, where: str) -> np.ndarray:
+    """Floats as float32, if all are finite."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+    if bad.size:
+        raise InputError("numbers", where=where, got=f"NaN or infinity in example {bad[0]}", expected="finite ones")
+    return x
+
+
+def _read_array(path: Path, name: str, suffixes: tuple[str, ...]) -> np.ndarray:
+    import numpy as np
+
+    if path.suffix not in ARRAYS:
+        raise InputError("input", got=path.name, expected=f"a file ending in {' or '.join(suffixes)}")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return np.atleast_1d(loaded)
+        with loaded as archive:
+            names = archive.files
+            chosen = name if name in names else names[0] if len(names) == 1 else None
+            array = None if chosen is None else np.atleast_1d(archive[chosen])
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from None
+    if array is None:
+        got = ", ".join(names) or "no arrays"
+        raise InputError("input", where=str(path), got=got, expected=f"one array, or one called {name!r}")
+    return array
+
+
+def _read_picture(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """One 8-bit picture as uint8 `[1, H, W, C]`, if it has the height, width and channels of `shape`."""
+    import numpy as np
+    from PIL import Image
+
+    modes = {1: "L", 3: "RGB"}
+    if len(shape) != 3 or shape[2] not in modes:
+        raise InputError("input", where=str(path), got="a picture", expected=f".npy or .npz, for data of shape {shape}")
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            if picture.mode not in ("1", "L", "P", "RGB"):
+                raise InputError("picture", where=str(path), got=f"mode {picture.mode}",
+                                 expected="8-bit grey or RGB, without transparency")  # fmt: skip
+            if picture.size != (shape[1], shape[0]):
+                raise InputError("size of the picture", where=str(path), got="{}x{}".format(*picture.size),
+                                 expected=f"{shape[1]}x{shape[0]}, as the model was built for")  # fmt: skip
+            return np.asarray(picture.convert(modes[shape[2]]), np.uint8).reshape(1, *shape)
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError("input", got=path, expected="a file that exists")
+    got = f"a file that cannot be read ({error})"
+    return InputError("input", where=str(path), got=got, expected=f"an intact {path.suffix} file without objects")
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def check_output(path: Path, suffixes: tuple[str, ...], *, force: bool, option: str = "--out") -> None:
+    """Refuse an output file before any work is done.
+
+    Raises:
+      InputError: a suffix that is not listed, a directory that is missing or read-only, or, unless `force`, a file that
+        exists.
+    """
+    if path.suffix not in suffixes:
+        raise InputError("output", where=option, got=path.name, expected=f"a name ending in {' or '.join(suffixes)}")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise InputError("output", where=option, got=path, expected="a file in a directory that exists and is writable")
+    if path.exists() and not force:
+        hint = "choose another name, or add --force to replace it"
+        raise InputError("output", where=option, got=f"{path}, which exists", expected="a new file", hint=hint)
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A name to write to: what is there at the end becomes `path`; an error leaves nothing, and `path` as it was."""
+    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise InputError("output", got=f"{path} ({error.strerror})", expected="a file that can be written") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write(path: Path, arrays: Mapping[str, Any], *, sheet: Any = None, columns: int = 8) -> str:
+    """Write the first of `arrays` to .npy, all of them to .npz, or a sheet of images to .png; the suffix decides.
+
+    Args:
+      path: accepted by `check_output`.
+      arrays: by the names they get in .npz.
+      sheet: images `[N, H, W, C]` in [0, 1] for .png; the first array where left out.
+      columns: images per row of the sheet.
+
+    Returns:
+      What the file holds, in words.
+    """
+    import numpy as np
+
+    from aevae_jax import figures
+
+    given = {name: np.asarray(a) for name, a in arrays.items()}
+    name, first = next(iter(given.items()))
+    tiles = first if sheet is None else sheet
+    if path.suffix == ".png" and tiles.ndim != 4:
+        raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not images")
+    with atomic(path) as part:
+        if path.suffix == ".png":
+            figures.save_png(part, figures.grid(tiles, columns, scale=max(1, 56 // tiles.shape[1])))
+            return f"{len(first)} images"
+        if path.suffix == ".npy":
+            np.save(part, first, allow_pickle=False)
+            given = {name: first}
+        else:
+            contents: Any = given
+            np.savez(part, **contents)
+    return ", ".join(f"{name} {a.dtype} {a.shape}" for name, a in given.items())
+
+
+def pairs(x: np.ndarray, y: np.ndarray, columns: int) -> np.ndarray:
+    """Rows of `columns` inputs, each followed by the row of their reconstructions; white where the last is not full."""
+    import numpy as np
+
+    blank = np.ones((-len(x) % columns, *x.shape[1:]), np.float32)
+    rows = [np.concatenate([a, blank]).reshape(-1, columns, *x.shape[1:]) for a in (x, y)]
+    return np.stack(rows, axis=1).reshape(-1, *x.shape[1:])
