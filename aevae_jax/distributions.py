@@ -107,20 +107,20 @@ class Normal:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class MultivariateNormal:
-    """Normals over vectors, mean `loc` `[B, D]`, covariance L L^T with `scale_tril` L `[B, D, D]`, lower triangular."""
+    """Normals over vectors, mean `loc` `[B, D]`, covariance L L^T, L the lower triangle of `scale_tril` `[B, D, D]`."""
 
     loc: Array
     scale_tril: Array
 
     def sample(self, key: Array) -> Array:
         noise = jax.random.normal(key, self.loc.shape, self.loc.dtype)
-        return self.loc + jnp.einsum("bij,bj->bi", self.scale_tril, noise)
+        return self.loc + jnp.einsum("bij,bj->bi", jnp.tril(self.scale_tril), noise)
 
     def log_prob(self, value: Array) -> Array:
         white = jax.lax.linalg.triangular_solve(
             self.scale_tril, (value - self.loc)[..., None], left_side=True, lower=True
         )[..., 0]
-        log_diagonal = jnp.log(jnp.diagonal(self.scale_tril, axis1=1, axis2=2))
+        log_diagonal = jnp.log(jnp.abs(jnp.diagonal(self.scale_tril, axis1=1, axis2=2)))
         return sum_event(-0.5 * (white**2 + _LOG_2PI) - log_diagonal)
 
     def mean(self) -> Array:

@@ -50,6 +50,9 @@ EXAMPLES = {
     ),
     "Mixture": d.Mixture(array(2, 4), d.Normal(array(0, 4, *EVENT), array(1, 4, *EVENT, scale=0.5)), B),
 }
+EXAMPLES["MultivariateNormal"] = d.MultivariateNormal(
+    array(0, B, 3), array(1, B, 3, 3, scale=0.5) + np.eye(3, dtype=np.float32)
+)
 EXAMPLES = {name: jax.tree.map(jnp.asarray, q) for name, q in EXAMPLES.items()}
 NAMES = list(EXAMPLES)
 RANDOM = [name for name in NAMES if name != "Delta"]
@@ -69,7 +72,7 @@ def draws(name: str) -> np.ndarray:
 def test_shapes(name):
     q = EXAMPLES[name]
     assert isinstance(q, Distribution)
-    assert draws(name).shape[1:] == mean(q).shape == (B, *EVENT)
+    assert draws(name).shape[1:] == mean(q).shape == (B, *((3,) if name == "MultivariateNormal" else EVENT))
     assert log_prob(q, jnp.asarray(draws(name)[0], jnp.float32)).shape == (B,)
 
 
@@ -90,7 +93,7 @@ def test_draws_of_a_batch_share_no_noise(name):
     """Neither two rows nor two elements of a row are correlated."""
     centred = draws(name) - draws(name).mean(axis=0)
     centred = (centred / centred.std(axis=0)).reshape(DRAWS, B, -1)
-    if name == "Mixture":  # the elements of a draw share its component, so only rows are independent
+    if name in ("Mixture", "MultivariateNormal"):  # the elements of a draw depend on one another, the rows do not
         centred = centred[:, :, :1]
     centred = centred.reshape(DRAWS, -1)
     assert_mean(centred[:, :-1] * centred[:, 1:], 0.0)
@@ -107,7 +110,7 @@ def test_log_prob_sums_over_the_event_only(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_kl_to_another_kind_is_not_implemented(name):
-    assert EXAMPLES[name].kl(d.Delta(jnp.zeros((B, *EVENT)))) is NotImplemented
+    assert EXAMPLES[name].kl(d.Delta(mean(EXAMPLES[name]))) is NotImplemented
 
 
 # --- Normal ---
@@ -487,6 +490,20 @@ def test_delta_has_all_its_mass_at_its_point():
     elsewhere = np.array(q.loc)
     elsewhere[1, 0, 0] += 1e-3
     np.testing.assert_array_equal(log_prob(q, elsewhere), [0.0, -np.inf, 0.0])
+
+
+def test_multivariate_normal_is_scipys_with_its_constants():  # mistake 36
+    q, value = EXAMPLES["MultivariateNormal"], array(7, B, 3)
+    lower = np.tril(f64(q.scale_tril))
+    assert (lower != f64(q.scale_tril)).any()  # what lies above the diagonal is no part of it
+    expected = [stats.multivariate_normal(f64(q.loc[i]), lower[i] @ lower[i].T).logpdf(value[i]) for i in range(B)]
+    np.testing.assert_allclose(log_prob(q, value), expected, rtol=1e-5)
+
+
+def test_multivariate_normal_draws_have_its_covariance():  # mistake 5, mistake 6
+    q = EXAMPLES["MultivariateNormal"]
+    lower, centred = np.tril(f64(q.scale_tril)), draws("MultivariateNormal") - f64(q.loc)
+    assert_mean(centred[..., :, None] * centred[..., None, :], lower @ lower.transpose(0, 2, 1))
 
 
 def test_optimal_scale_is_the_best_of_all_fixed_scales():  # mistake 36
