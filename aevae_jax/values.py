@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import sys
 import types
 import typing
 from typing import Any
@@ -20,16 +21,29 @@ from aevae_jax.types import InputError
 FROM_PYTHON = "an object given from Python"
 """How `describe` puts an annotation that no text can satisfy."""
 
+_POSITIONAL = ("positional",)
+"""The key of arguments without a name in what `parse` reads; no JSON object can have it."""
+
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w:./+-]*")  # what TFDS calls a data set, its configuration and version
 
 
-def to_tree(value: Any) -> Any:
-    """A JSON tree of a value. Objects that are not values (a function, a module) become `{"custom": description}`."""
+def to_tree(value: Any, annotation: Any = Any) -> Any:
+    """A JSON tree of a value. Objects that are not values (a function, a module) become `{"custom": description}`.
+
+    Where `annotation` asks for a float, 1 becomes 1.0: equal values have equal trees.
+    """
+    options = _options(annotation)
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and _is_value(type(value)):
-        fields = {field.name: to_tree(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        hints = typing.get_type_hints(type(value))
+        fields = {
+            field.name: to_tree(getattr(value, field.name), hints[field.name]) for field in dataclasses.fields(value)
+        }
         return {"type": type(value).__name__, **fields}
     if isinstance(value, tuple):
-        return [to_tree(item) for item in value]
+        inner = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple), Any)
+        return [to_tree(item, inner) for item in value]
+    if type(value) is int and float in options and int not in options:
+        return float(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return {"custom": getattr(value, "__name__", type(value).__name__)}
@@ -57,16 +71,21 @@ def from_tree(annotation: Any, tree: Any, where: str) -> Any:
             items = [args[0]] * len(tree) if args[-1:] == (Ellipsis,) else list(args)
             if len(items) == len(tree):
                 return tuple(from_tree(a, t, f"{where}[{i}]") for i, (a, t) in enumerate(zip(items, tree, strict=True)))
-        if option in (bool, str, int) and type(tree) is option:
+        if option in (bool, str) and type(tree) is option:
             return tree
-        if option is float and type(tree) in (int, float):
+        if option is int and type(tree) is int and abs(tree) < 2**63:
+            return tree
+        if option is float and type(tree) in (int, float) and abs(tree) <= sys.float_info.max:
             return float(tree)
-    raise InputError(where, got=repr(tree), expected=describe(annotation))
+    raise InputError(where, got=_shown(tree), expected=describe(annotation))
 
 
 def to_json(value: Any) -> str:
-    """Canonical JSON of a value: the same text for equal values."""
-    return json.dumps(to_tree(value), sort_keys=True, allow_nan=False)
+    """Canonical JSON of a value: the same text for equal values. Raises `InputError` for NaN and infinity."""
+    try:
+        return json.dumps(to_tree(value), sort_keys=True, allow_nan=False)
+    except ValueError:
+        raise InputError(type(value).__name__, got="a number that is not finite", expected="finite numbers") from None
 
 
 def digest(value: Any) -> str:
@@ -85,10 +104,12 @@ def parse(annotation: Any, text: str, where: str) -> Any:
     if short is not None:
         return from_tree(annotation, short, where)
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        tree = _node_to_tree(ast.parse(text.strip(), mode="eval").body, where)
+    except InputError:
+        raise
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(where, got=repr(text), expected=describe(annotation)) from None
-    return from_tree(annotation, _node_to_tree(node, where), where)
+    return from_tree(annotation, tree, where)
 
 
 def describe(annotation: Any) -> str:
@@ -166,26 +187,35 @@ def _first_field(annotation: Any, text: str) -> Any:
     return {"type": cls.__name__, first: text} if typing.get_type_hints(cls)[first] is str else None
 
 
+def _shown(tree: Any) -> str:
+    """`repr` of what was given, which may be nested too deeply, or be a number too long, for that."""
+    try:
+        return repr(tree)
+    except (RecursionError, ValueError):
+        return "a value too large to show"
+
+
 def _options(annotation: Any) -> list[Any]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [inner for option in typing.get_args(annotation) for inner in _options(option)]
     return [annotation]
 
 
-def _from_dict(annotation: Any, tree: dict[str, Any], where: str) -> Any:
+def _from_dict(annotation: Any, tree: dict[Any, Any], where: str) -> Any:
     known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
     if "custom" in tree:
-        raise InputError(where, got=f"{tree['custom']!r}, which was given from Python",
+        raise InputError(where, got=f"{_shown(tree['custom'])}, which was given from Python",
                          expected="a type that can be rebuilt from a file", hint="pass your own object")  # fmt: skip
     name = tree.get("type")
     matches = [cls for key, cls in known.items() if isinstance(name, str) and key.lower() == name.lower()]
     if not matches:
-        raise InputError(where, got=name, expected=describe(annotation))
+        got = name if isinstance(name, str) else _shown(name)
+        raise InputError(where, got=got, expected=describe(annotation))
     cls = matches[0]
     fields = {field.name: field for field in dataclasses.fields(cls)}
     given = dict(tree)
     given.pop("type")
-    for position, item in enumerate(given.pop("positional", [])):
+    for position, item in enumerate(given.pop(_POSITIONAL, [])):
         if position >= len(fields) or list(fields)[position] in given:
             raise InputError(f"{where}: {cls.__name__}", got="too many arguments", expected=signature(cls))
         given[list(fields)[position]] = item
@@ -210,9 +240,10 @@ def _node_to_tree(node: ast.expr, where: str) -> Any:
         return [_node_to_tree(item, where) for item in node.elts]
     if isinstance(node, ast.Name):
         return {"type": node.id}
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and all(k.arg for k in node.keywords):
-        given = {str(k.arg): _node_to_tree(k.value, where) for k in node.keywords}
-        return {"type": node.func.id, "positional": [_node_to_tree(a, where) for a in node.args], **given}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        given = {k.arg: _node_to_tree(k.value, where) for k in node.keywords}
+        if len(given) == len(node.keywords) and not given.keys() & {None, "type", "custom"}:
+            return {"type": node.func.id, _POSITIONAL: [_node_to_tree(a, where) for a in node.args], **given}
     raise InputError(
         where, got=repr(ast.unparse(node)), expected="a name, a number, text, a tuple or Name(field=value)"
     )

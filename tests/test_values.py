@@ -1,0 +1,314 @@
+"""Values to text and back; nothing that is not listed can be built, and nothing is executed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from typing import Literal
+
+import flax.linen as nn
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aevae_jax import likelihoods, objectives, priors, values
+from aevae_jax.architectures import MLP, Architecture, Conv, Modules, ResidualConv
+from aevae_jax.data import Data, DynamicBinarization, Scale
+from aevae_jax.models import VAE, Autoencoder, Model
+from aevae_jax.objectives import ELBO, IWAE, Linear, Objective, ReconstructionError
+from aevae_jax.optimizers import Adam
+from aevae_jax.runs import Run
+from aevae_jax.types import InputError
+
+RUNS = [
+    Run(),
+    Run(model=Autoencoder(latent=3), objective=ReconstructionError()),
+    Run(
+        data=Data("mnist:3.0.1", DynamicBinarization(), "some/where"),
+        model=VAE(
+            latent=40,
+            network=MLP(hidden=(300, 300), gated=True, dtype="bfloat16"),
+            likelihood=likelihoods.Bernoulli(),
+            latent_prior=priors.VampPrior(components=7),
+            log_scale_range=(-6.0, 2.0),
+            event_shape=(28, 28, 1),
+        ),
+        objective=ELBO(beta=Linear(steps=100, start=0.25), free_bits=0.5, groups=4),
+        optimizer=Adam(learning_rate=5e-4, warmup=10, cosine=True, weight_decay=1e-2, clip_norm=1.0),
+        batch_size=100, epochs=3, seed=2**32 - 1, ema=0.9995, patience=50,
+    ),
+    Run(model=VAE(network=ResidualConv(channels=(4, 8), blocks=2), likelihood=likelihoods.DiscretizedLogisticMixture(
+        levels=17, components=3)), objective=IWAE(num_samples=5, doubly_reparameterised=True)),
+    Run(model=VAE(network=Conv(), latent_prior=priors.GaussianMixture(4), likelihood=likelihoods.Categorical(17))),
+]  # fmt: skip
+
+
+# round trips
+
+
+@pytest.mark.parametrize("run", RUNS, ids=range(len(RUNS)))
+def test_runs_come_back_from_json(run):
+    text = values.to_json(run)
+    again = values.from_tree(Run, json.loads(text), "run.json")
+    assert again == run
+    assert hash(again) == hash(run)
+    assert values.to_json(again) == text
+    assert values.digest(again) == values.digest(run)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=range(len(RUNS)))
+def test_runs_come_back_from_their_spelling(run):
+    assert values.parse(Run, values.spell(run), "run") == run
+
+
+@pytest.mark.parametrize("annotation", [Model, Objective, Architecture, likelihoods.Likelihood, priors.Prior])
+def test_every_listed_type_with_defaults_comes_back(annotation):
+    built = 0
+    for cls in values._options(annotation):
+        if cls is not Modules:
+            assert values.from_tree(annotation, json.loads(values.to_json(cls())), "value") == cls()
+            assert values.parse(annotation, cls.__name__.lower(), "value") == cls()
+            built += 1
+    assert built >= 2
+
+
+@given(
+    latent=st.integers(1, 10**6),
+    beta=st.floats(allow_nan=False, allow_infinity=False),
+    hidden=st.lists(st.integers(1, 4096), max_size=4).map(tuple),
+    gated=st.booleans(),
+    name=st.text(max_size=20),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_fields_come_back_from_json_and_spelling(latent, beta, hidden, gated, name):
+    run = Run(Data(name), VAE(latent, MLP(hidden, gated)), ELBO(beta))
+    assert values.from_tree(Run, json.loads(values.to_json(run)), "run.json") == run
+    if "\0" not in name and not any(0xD800 <= ord(c) < 0xE000 for c in name):  # these cannot be typed
+        assert values.parse(Run, values.spell(run), "run") == run
+
+
+def test_equal_values_have_equal_text():
+    for one, other in [
+        (ELBO(beta=1), ELBO(beta=1.0)),
+        (VAE(log_scale_range=(-7, 3)), VAE()),
+        (Run(objective=None), Run(objective=ELBO())),
+    ]:
+        assert one == other
+        assert values.to_json(one) == values.to_json(other)
+        assert values.digest(one) == values.digest(other)
+
+
+def test_digest_is_the_same_in_another_interpreter_and_differs_between_values():
+    code = "from aevae_jax import values, runs; print(values.digest(runs.Run(seed=3)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == values.digest(Run(seed=3))
+    assert len({values.digest(run) for run in RUNS} | {values.digest(Run(seed=3))}) == len(RUNS) + 1
+
+
+def test_objects_from_python_are_described_and_not_rebuilt():
+    def my_loss(model, params, x, key, step): ...
+
+    assert values.to_tree(my_loss) == {"custom": "my_loss"}
+    assert values.to_tree(Modules(nn.Dense(3), nn.Dense(4)))["encoder_module"] == {"custom": "Dense"}
+    tree = json.loads(values.to_json(Run(objective=my_loss)))
+    with pytest.raises(InputError, match=r"run\.json\.objective: got 'my_loss', which was given from Python, expected "
+                                         r"a type that can be rebuilt from a file; pass your own object"):  # fmt: skip
+        values.from_tree(Run, tree, "run.json")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_numbers_without_a_json_form_are_refused(number):
+    with pytest.raises(InputError, match="ELBO: got a number that is not finite"):
+        values.to_json(ELBO(beta=number))
+
+
+# what is typed
+
+
+@pytest.mark.parametrize(("annotation", "text", "expected"), [
+    (Model, "vae", VAE()),
+    (Model, "VAE(8)", VAE(latent=8)),
+    (Model, " vae( 8, network = conv(channels=[4, 8]) ) ", VAE(latent=8, network=Conv((4, 8)))),
+    (Model, "Autoencoder(network=MLP(hidden=()))", Autoencoder(network=MLP(hidden=()))),
+    (Objective, "ELBO(beta=4)", ELBO(beta=4.0)),
+    (Objective, "ELBO(Linear(100))", ELBO(beta=Linear(steps=100))),
+    (objectives.Weight, "-1.5e-3", -1.5e-3),
+    (objectives.Weight, "2", 2.0),
+    (tuple[int, ...], "(1, 2)", (1, 2)),
+    (tuple[int, ...], "()", ()),
+    (tuple[float, float], "(-6, 2)", (-6.0, 2.0)),
+    (Literal["float32", "bfloat16"], "'bfloat16'", "bfloat16"),
+    (bool, "True", True),
+    (int, "7", 7),
+    (str, "'a b'", "a b"),
+    (Data, "fashion_mnist", Data("fashion_mnist")),
+    (Data, "mnist:3.0.1", Data("mnist:3.0.1")),
+    (Data, "Data('digits', DynamicBinarization())", Data(preparation=DynamicBinarization())),
+    (Data, "data", Data()),
+])  # fmt: skip
+def test_what_is_typed_is_read(annotation, text, expected):
+    assert values.parse(annotation, text, "option") == expected
+
+
+@pytest.mark.parametrize(("annotation", "tree", "message"), [
+    (Run, {"type": "Run", "sed": 3}, r"Run: got the unknown field 'sed', expected Run\(data="),
+    (Model, {"type": "VAE", "network": {"type": "MLP", "width": 3}}, r"network: MLP: got the unknown field 'width'"),
+    (Model, {"type": "GAN"}, r"here: got GAN, expected Autoencoder\(.*\) or VAE\("),
+    (Model, {"type": "Run"}, "here: got Run, expected"),
+    (Model, {"type": "VAE", "network": {"type": "VAE"}}, r"here\.network: got VAE, expected MLP\("),
+    (Model, {"type": "builtins.eval"}, "got builtins.eval"),
+    (Model, {"type": None}, "here: got None"),
+    (Model, {"type": ["VAE"]}, r"here: got \['VAE'\]"),
+    (Model, {}, "here: got None"),
+    (Model, {"latent": 3}, "here: got None"),
+    (Model, "VAE", "here: got 'VAE', expected Autoencoder"),
+    (Model, None, "here: got None"),
+    (Model, {"type": "VAE", "latent": "8"}, r"here\.latent: got '8', expected an integer"),
+    (Model, {"type": "VAE", "latent": 8.0}, r"here\.latent: got 8\.0, expected an integer"),
+    (Model, {"type": "VAE", "latent": True}, r"here\.latent: got True, expected an integer"),
+    (Model, {"type": "VAE", "latent": None}, r"here\.latent: got None"),
+    (Model, {"type": "VAE", "latent": [8]}, r"here\.latent: got \[8\]"),
+    (Model, {"type": "VAE", "latent": {"type": "int"}}, r"here\.latent: got int, expected an integer"),
+    (Model, {"type": "VAE", "latent": 0}, "latent size .*got 0, expected at least 1"),
+    (Model, {"type": "VAE", "latent": 10**30}, r"here\.latent: got 1000"),
+    (Model, {"type": "VAE", "log_scale_range": [1.0]}, r"range: got \[1\.0\], expected \(a number, a number\)"),
+    (Model, {"type": "VAE", "log_scale_range": [1.0, "x"]}, r"log_scale_range\[1\]: got 'x'"),
+    (Model, {"type": "VAE", "positional": [8]}, "got the unknown field 'positional'"),
+    (Model, {"type": "VAE", "positional": 8}, "got the unknown field 'positional'"),
+    (Model, {"type": "VAE", "__class__": "os"}, "got the unknown field '__class__'"),
+    (Model, {"type": "VAE", "network": {"type": "Modules"}}, "Modules: got no 'encoder_module'"),
+    (Model, {"type": "VAE", "network": {"type": "Modules", "encoder_module": 1, "decoder_module": 2}}, "er_module"),
+    (Architecture, {"type": "MLP", "dtype": "float64"}, r"dtype: got 'float64', expected 'float32' or 'bfloat16'"),
+    (Architecture, {"type": "MLP", "gated": 1}, r"here\.gated: got 1, expected True or False"),
+    (Architecture, {"type": "MLP", "hidden": [-1]}, "MLP hidden"),
+    (Objective, {"type": "ELBO", "beta": "x"}, r"here\.beta: got 'x', expected a number or Linear\("),
+    (Objective, {"type": "ELBO", "beta": math.nan}, r"here\.beta: got nan"),
+    (Objective, {"type": "ELBO", "beta": math.inf}, r"here\.beta: got inf"),
+    (Objective, {"type": "ELBO", "beta": 10**400}, r"here\.beta: got 1000"),
+    (Objective, {"type": "ELBO", "beta": {"type": "Linear"}}, "Linear: got no 'steps'"),
+    (Objective, {"custom": "f"}, "here: got 'f', which was given from Python"),
+    (Run, {"type": "Run", "seed": -1}, "seed: got -1"),
+    (Run, {"type": "Run", "seed": 2**32}, "seed: got 4294967296, expected 0 to 4294967295"),
+    (Run, {"type": "Run", "batch_size": 0}, "batch_size: got 0"),
+    (Run, {"type": "Run", "model": {"type": "Autoencoder"}, "objective": {"type": "ELBO"}}, "objective of an A"),
+])  # fmt: skip
+def test_trees_that_no_value_has_are_refused(annotation, tree, message):
+    with pytest.raises(InputError, match=message):
+        values.from_tree(annotation, tree, "here")
+
+
+HOSTILE = [
+    "__import__('os').system('touch HERE')",
+    "open('HERE', 'w')",
+    "exec(\"open('HERE', 'w')\")",
+    "VAE(latent=__import__('os').system('touch HERE'))",
+    "VAE(latent=(lambda: open('HERE', 'w'))())",
+    "[open('HERE', 'w') for _ in (1,)]",
+    "VAE(**{'latent': open('HERE', 'w')})",
+    "VAE(*[open('HERE', 'w')])",
+    'f\'{open("HERE", "w")}\'',
+    "VAE().__class__",
+    "VAE.__init__.__globals__",
+    "(x := open('HERE', 'w'))",
+    "VAE(latent=2 ** 9 ** 9 ** 9)",
+    "VAE(latent=1 if open('HERE', 'w') else 2)",
+    "VAE(latent=8, latent=9)",
+    "VAE(8, latent=9)",
+    "VAE(1, 2, 3, 4, 5, 6, 7, 8)",
+    "VAE(type='Autoencoder')",
+    "VAE(custom='x')",
+    "VAE(positional=3)",
+    "VAE(latent=8); import os",
+    "import os",
+    "",
+    "   ",
+    "VAE(",
+    ")",
+    "VAE\0",
+    "\ud800",
+    "1j",
+    "...",
+    "b'VAE'",
+    "None",
+    "-VAE",
+    "@VAE",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_refused_and_not_executed(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    loaded = set(sys.modules)
+    with pytest.raises(InputError) as caught:
+        values.parse(Model, text, "--model")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+    assert set(sys.modules) == loaded
+
+
+@pytest.mark.parametrize("depth", [50, 150, 900, 3000, 100_000])
+@pytest.mark.parametrize(("start", "middle", "end"), [
+    ("(", "1", ")"), ("[", "", "]"), ("-", "1", ""), ("VAE(", "", ")"), ("1+", "1", ""), ("not ", "1", ""),
+    ("", "a", ".b"), ("", "a", "()"), ("lambda:", "1", ""), ("{1:", "1", "}"),
+])  # fmt: skip
+def test_deeply_nested_text_is_refused(depth, start, middle, end):
+    text = start * depth + middle + end * depth
+    if start == "(":
+        text = text.replace("1", "1,")
+    with pytest.raises(InputError) as caught:
+        values.parse(Model, text, "--model")
+    assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("depth", [50, 900, 980, 20_000])
+@pytest.mark.parametrize(("start", "end"), [("[", "]"), ('{"type": "VAE", "latent": ', "}"), ('{"custom": ', "}")])
+def test_deeply_nested_trees_are_refused(depth, start, end):
+    tree = 1
+    for _ in range(depth):
+        tree = (
+            [tree] if start == "[" else {**json.loads(f"{start}1{end}"), list(json.loads(f"{start}1{end}"))[-1]: tree}
+        )
+    for annotation in (Model, int, tuple[int, ...]):
+        with pytest.raises(InputError) as caught:
+            values.from_tree(annotation, tree, "here")
+        assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("text", ["a" * 2_000_000, "1" * 100_000, "0x" + "f" * 100_000, "'" + "b" * 1_000_000 + "'",
+                                  "VAE(" + "1," * 100_000 + ")", "é" * 500_000], ids=range(6))  # fmt: skip
+def test_huge_text_is_refused_in_few_words(text):
+    for annotation in (Model, objectives.Weight):
+        with pytest.raises(InputError) as caught:
+            values.parse(annotation, text, "--model")
+        assert len(str(caught.value)) < 2000
+
+
+# words
+
+
+def test_signature_names_every_field_with_its_default():
+    assert values.signature(Adam) == (
+        "Adam(learning_rate=0.001, warmup=0, cosine=False, weight_decay=0.0, clip_norm=0.0)"
+    )
+    assert values.signature(Linear) == "Linear(steps, start=0.0, end=1.0)"
+    for cls in (VAE, Run, ELBO):
+        assert all(f"{field.name}=" in values.signature(cls) for field in dataclasses.fields(cls))
+
+
+def test_spelling_leaves_out_defaults():
+    assert values.spell(VAE()) == "VAE()"
+    assert values.spell(VAE(latent=3, network=Conv())) == "VAE(latent=3, network=Conv())"
+    assert values.spell(ELBO(beta=Linear(5))) == "ELBO(beta=Linear(steps=5))"
+    assert values.spell(Scale()) == "Scale()"
+
+
+def test_vocabulary_lists_what_can_be_typed_and_nothing_else():
+    listed = values.vocabulary(Run)
+    everything = " ".join(signature for signatures in listed.values() for signature in signatures)
+    names = ("Run", "Data", "DynamicBinarization", "VAE", "Autoencoder", "ResidualConv", "VampPrior", "IWAE", "Linear")
+    assert all(f"{name}(" in everything for name in names)
+    assert "Modules" not in everything
+    assert set(listed) >= {"", "data", "model", "objective", "optimizer", "network", "likelihood"}
