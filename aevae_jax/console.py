@@ -111,13 +111,18 @@ def _number(info: Any) -> Any:
 
 def _unframed(box: str) -> str:
     """What a framed message of tyro's says above its first rule, help texts aside, and what it thinks was meant."""
-    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│|\n") for row in box.splitlines()]
-    rows = [row for row in rows if row.strip() and row[0] not in "╭╰+"]
-    rule = next((i for i, row in enumerate(rows) if set(row.strip()) <= set("─-")), len(rows))
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│\n") for row in box.splitlines()[1:]]  # less the title
+    while rows and _is_rule(rows[0]):
+        rows.pop(0)
+    rule = next((i for i, row in enumerate(rows) if _is_rule(row)), len(rows))
     said = [row.strip() for row in rows[:rule] if not row.startswith(" " * 9)]  # help texts are indented twice
     message = " ".join(said).rstrip(".").removeprefix("Error parsing ")
     meant = re.search(r"Perhaps you meant:\s+(\S+)", "\n".join(rows[rule:]))
     return message[:1].lower() + message[1:] + (f", perhaps for {meant[1]}" if meant else "")
+
+
+def _is_rule(row: str) -> bool:
+    return set(row.strip()) <= set("─-╰╯")
 
 
 def options_of(cls: Any) -> Any:
@@ -130,10 +135,11 @@ def options_of(cls: Any) -> Any:
     hints, docs = typing.get_type_hints(cls), _documented(cls)
     options: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-        default = "" if field.default is None else f"(default: {values.spell(field.default)})"
+        unsaid = field.default is None or field.default is dataclasses.MISSING
+        hint = "" if unsaid else f"(default: {values.spell(field.default)})"
         metavar = _METAVARS.get(hints[field.name], field.name.upper())
         options[field.name] = Annotated[
-            str, arg(metavar=metavar, help=docs.get(field.name, ""), help_behavior_hint=default)
+            str, arg(metavar=metavar, help=docs.get(field.name, ""), help_behavior_hint=hint)
         ]
     make: Any = TypedDict  # the functional form, with names that only this call knows
     return make(f"{cls.__name__}Options", options, total=False)

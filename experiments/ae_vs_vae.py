@@ -13,6 +13,7 @@ mixture fitted to its training codes in place of its prior.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,7 +66,7 @@ def ae_vs_vae(
       batch_size: examples per step.
       out: directory for results.json and report.png.
       force: overwrite the results that are in that directory.
-      record: also write the results, without the values of single seeds, to this JSON file.
+      record: also write the results, without the values of single seeds, to this JSON file, and the picture beside it.
     """
     import jax
     import numpy as np
@@ -107,9 +108,10 @@ def ae_vs_vae(
         "provenance": runs.provenance(dataset),
     }
     runs.write_json(folder / "results.json", results)
+    _draw(folder / "report.png", fitted, train, prepared, results["measures"])
     if record:
         runs.write_json(Path(record), {k: v for k, v in results.items() if k != "seeds"})
-    _draw(folder / "report.png", fitted, train, prepared, results["measures"])
+        shutil.copyfile(folder / "report.png", Path(record).with_suffix(".png"))
     show(results, folder)
 
 
