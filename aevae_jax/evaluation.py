@@ -91,6 +91,7 @@ def _metric_body(metric: Metric, model: Any) -> loops.Body:
             return jax.tree.map(lambda v: v[0], metric(model, params, x[None], k))
 
         x = data.at[index].get(mode="promise_in_bounds")
-        return carry, jax.vmap(one)(x, keys.each(key, index))
+        with jax.default_matmul_precision("highest"):  # accelerators would otherwise round products to fewer bits
+            return carry, jax.vmap(one)(x, keys.each(key, index))
 
     return body

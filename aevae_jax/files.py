@@ -104,13 +104,13 @@ def _read_array(path: Path, name: str, suffixes: tuple[str, ...]) -> np.ndarray:
     if path.suffix not in ARRAYS:
         raise InputError("input", got=path.name, expected=f"a file ending in {' or '.join(suffixes)}")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return np.atleast_1d(loaded)
-        with loaded as archive:
-            names = archive.files
+        with path.open("rb") as file:  # opened here, as NumPy does not close a damaged archive
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return np.atleast_1d(loaded)
+            names = loaded.files
             chosen = name if name in names else names[0] if len(names) == 1 else None
-            array = None if chosen is None else np.atleast_1d(archive[chosen])
+            array = None if chosen is None else np.atleast_1d(loaded[chosen])
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from None
     if array is None:

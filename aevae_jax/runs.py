@@ -260,7 +260,8 @@ def _train(plan: _Plan, seeds: tuple[int, ...] | None, on_epoch: OnEpoch | None)
     started = time.perf_counter()
     for epoch in range(1, run.epochs + 1):
         began = time.perf_counter()
-        state, metrics = training.train_epoch(step, state, data, key, batch_size=run.batch_size)
+        with jax.transfer_guard("disallow"):  # an epoch never waits for the host
+            state, metrics = training.train_epoch(step, state, data, key, batch_size=run.batch_size)
         train = {name: np.asarray(m, np.float64).mean(axis=0) for name, m in metrics.items()}
         took = time.perf_counter() - began
         measured = measure(state.averaged, validation)
