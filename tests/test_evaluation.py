@@ -1,0 +1,203 @@
+"""Means over a data set: exact, repeatable, of the bound at beta = 1."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aevae_jax import bounds, evaluation, keys, likelihoods
+from aevae_jax.architectures import MLP, Conv
+from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.objectives import ELBO, Linear
+from aevae_jax.types import InputError
+
+COUNT = 23
+VAE_MODEL = VAE(latent=2, network=MLP(hidden=(16,)), event_shape=(4, 3, 1))
+AUTOENCODER = Autoencoder(latent=2, network=MLP(hidden=(16,)), event_shape=(4, 3, 1))
+
+
+def key():
+    return keys.stream(keys.root(0), keys.Stream.EVALUATE)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return jnp.asarray(np.random.RandomState(0).rand(COUNT, 4, 3, 1).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return VAE_MODEL, jax.jit(VAE_MODEL.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    return AUTOENCODER, jax.jit(AUTOENCODER.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def terms(vae, x):
+    """Every term of every example, `{name: [N]}`."""
+    return evaluation.per_example(evaluation.bound_terms, *vae, x, key())
+
+
+# each example once, whatever the batch
+
+
+def identity(model, params, x, key):
+    """A metric that says which example it was given, in a batch of how many, and with which noise."""
+    return {"index": x[:, 0], "size": jnp.full(1, x.shape[0]), "noise": jax.random.uniform(key, (1,))}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, COUNT, 256])
+def test_each_example_is_seen_once_alone_and_with_its_own_noise(batch_size):  # mistake 18
+    data = jnp.arange(COUNT, dtype=jnp.float32)[:, None]
+    seen = evaluation.per_example(identity, None, (), data, jax.random.key(1), batch_size=batch_size)
+    assert seen["index"].tolist() == list(range(COUNT))
+    assert (seen["size"] == 1).all()
+    expected = [jax.random.uniform(jax.random.fold_in(jax.random.key(1), i), (1,))[0] for i in (0, 1, COUNT - 1)]
+    assert seen["noise"][[0, 1, -1]].tolist() == [float(u) for u in expected]
+    assert len(set(seen["noise"].tolist())) == COUNT
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_data_set_mean_does_not_depend_on_the_batch_size(vae, x, terms, batch_size):  # mistake 18
+    """Up to the order of float32 sums inside the network."""
+    batched = evaluation.evaluate(*vae, x, key(), batch_size=batch_size)
+    assert batched.keys() == terms.keys()
+    for name, value in batched.items():
+        assert value == pytest.approx(terms[name].mean(dtype=np.float64), rel=1e-5), name
+
+
+def test_convolutions_give_the_same_mean_for_every_batch_size():  # mistake 18
+    """On a CPU these batches are a loop of jitted steps."""
+    model = Autoencoder(latent=2, network=Conv(channels=(2,)), event_shape=(6, 6, 1))
+    images = jnp.asarray(np.random.RandomState(0).rand(5, 6, 6, 1).astype(np.float32))
+    params = jax.jit(model.init)(jax.random.key(0))
+    whole, parts = (evaluation.evaluate(model, params, images, key(), batch_size=size) for size in (5, 2))
+    assert whole == pytest.approx(parts, rel=1e-5)
+
+
+def test_data_set_mean_does_not_depend_on_the_order(vae, autoencoder, x, terms):  # mistake 18
+    """Noise belongs to a position, so only the terms without noise can be compared."""
+    order = np.random.RandomState(1).permutation(COUNT)
+    shuffled = evaluation.per_example(evaluation.bound_terms, *vae, x[order], key())
+    for name in ("rate", "mse_at_mean"):
+        np.testing.assert_allclose(shuffled[name], terms[name][order], rtol=1e-5)
+    straight, reordered = (evaluation.evaluate(*autoencoder, data, key()) for data in (x, x[order]))
+    assert straight == pytest.approx(reordered, rel=1e-6)
+
+
+def test_one_more_example_changes_nothing_for_the_others(vae, x, terms):
+    fewer = evaluation.per_example(evaluation.bound_terms, *vae, x[:-1], key())
+    for name, values in fewer.items():
+        np.testing.assert_allclose(values, terms[name][:-1], rtol=1e-5)
+
+
+def test_means_are_of_examples_in_float64_and_hide_nothing():  # mistake 18
+    values = np.full(10_000, 16_777_217.0, np.float32)
+    values[0] = 1.0
+    assert evaluation.means({"a": values})["a"] == pytest.approx(float(values.astype(np.float64).mean()), rel=1e-12)
+    assert math.isnan(evaluation.means({"a": np.array([1.0, np.nan])})["a"])
+    assert evaluation.means({"a": np.array([1.0, np.inf])})["a"] == math.inf
+
+
+@pytest.mark.parametrize(("count", "batch_size", "message"), [(0, 7, "evaluation data: got 0"),
+                                                              (5, 0, "batch size: got 0")])  # fmt: skip
+def test_nothing_to_evaluate_is_refused(count, batch_size, message):
+    with pytest.raises(InputError, match=message):
+        evaluation.per_example(identity, None, (), jnp.zeros((count, 1)), jax.random.key(0), batch_size=batch_size)
+
+
+# what is measured
+
+
+def test_evaluating_twice_gives_the_same_number(vae, x):  # mistake 19
+    first, second = (evaluation.evaluate(*vae, x, key()) for _ in range(2))
+    assert first == second
+
+
+def test_terms_are_those_of_the_bound(vae, x, terms):  # mistake 2
+    model, params = vae
+    np.testing.assert_allclose(terms["negative_elbo"], terms["distortion"] + terms["rate"], rtol=1e-6)
+    q = model.encode(params, x)
+    rate = 0.5 * (np.exp(2 * q.log_scale) + np.square(q.loc) - 1 - 2 * q.log_scale).sum(axis=1)
+    np.testing.assert_allclose(terms["rate"], rate, rtol=1e-4, atol=1e-5)
+    i = 3
+    by_hand = bounds.elbo(model, params, x[i : i + 1], jax.random.fold_in(key(), i))
+    assert terms["distortion"][i] == pytest.approx(float(by_hand.distortion[0]), rel=1e-5)
+
+
+def test_reported_bound_is_the_same_function_whatever_was_trained(vae, x, terms):  # mistakes 2 and 35
+    """Objectives with other weights log the bound of validation for the same noise, and another loss."""
+    model, params = vae
+    logged = {}
+    for beta in (0.1, 1.0, 7.0, Linear(steps=10)):
+        loss, metrics = jax.jit(partial(ELBO(beta), model))(params, x[:1], jax.random.fold_in(key(), 0), 0)
+        assert float(metrics["negative_elbo"]) == pytest.approx(float(terms["negative_elbo"][0]), rel=1e-5)
+        logged[beta] = float(loss)
+    assert logged[1.0] == pytest.approx(float(terms["negative_elbo"][0]), rel=1e-5)
+    assert len({round(loss, 3) for loss in logged.values()}) == 4
+
+
+def test_selection_is_the_bound_at_beta_one_or_the_distortion():  # mistakes 2 and 35
+    assert evaluation.selection({"negative_elbo": 3.0, "distortion": 1.0, "rate": 2.0, "loss": 9.0}) == 3.0
+    assert evaluation.selection({"distortion": 1.0, "mse_at_mean": 0.1}) == 1.0
+
+
+def test_evaluation_samples_and_does_not_decode_the_mean(x):  # mistake 7
+    """E -log p(x|z) of a linear decoder has a closed form; at the mean of z it lacks the spread of z.
+
+    The mean over 400 evaluations is within 4 of its standard errors of the one, and far from the other.
+    """
+    model = VAE(latent=2, network=MLP(hidden=()), likelihood=likelihoods.Normal(0.3), event_shape=(4, 3, 1))
+    params = jax.jit(model.init)(jax.random.key(0))
+    kernel = np.asarray(params["decoder"]["out"]["kernel"], np.float64)  # [latent, 12]
+    q = jax.tree.map(lambda a: np.asarray(a, np.float64), model.encode(params, x))
+    error = np.asarray(x, np.float64).reshape(COUNT, 12) - q.loc @ kernel
+    constant = 12 * math.log(0.3 * math.sqrt(2 * math.pi))
+    at_mean = (error**2).sum(axis=1) / (2 * 0.3**2) + constant
+    spread = (np.exp(2 * q.log_scale)[:, :, None] * kernel[None] ** 2).sum(axis=(1, 2)) / (2 * 0.3**2)
+    expected = (at_mean + spread).mean()
+    one = evaluation.evaluate(model, params, x, key())
+    runs = np.array([evaluation.evaluate(model, params, x, jax.random.key(i))["distortion"] for i in range(400)])
+    standard_error = runs.std(ddof=1) / math.sqrt(len(runs))
+    assert abs(runs.mean() - expected) < 4 * standard_error
+    assert abs(at_mean.mean() - expected) > 40 * standard_error
+    assert one["mse_at_mean"] == pytest.approx((error**2).mean(), rel=1e-5)  # the mean has its own name
+    assert len(set(runs)) == len(runs)
+
+
+def test_an_autoencoder_has_a_distortion_but_no_bound(autoencoder, x):
+    model, params = autoencoder
+    metrics = evaluation.evaluate(model, params, x, key())
+    assert metrics.keys() == {"distortion", "mse_at_mean"}
+    other_noise = evaluation.evaluate(model, params, x, jax.random.key(99))
+    assert metrics == other_noise  # nothing in it is random
+    reconstruction = model.decode(params, model.encode(params, x).mean()).mean()
+    mse = float(np.mean((np.asarray(reconstruction) - np.asarray(x)) ** 2, dtype=np.float64))
+    assert metrics["mse_at_mean"] == pytest.approx(mse, rel=1e-5)
+    assert metrics["distortion"] == pytest.approx(12 * (mse / 2 + 0.5 * math.log(2 * math.pi)), rel=1e-5)
+
+
+class Own:
+    """The three functions that evaluation needs, and no base class."""
+
+    def encode(self, params, x):
+        return VAE_MODEL.encode(params, x)
+
+    def decode(self, params, z):
+        return VAE_MODEL.decode(params, z)
+
+    def prior(self, params, n):
+        return VAE_MODEL.prior(params, n)
+
+
+def test_a_model_of_ones_own_is_measured_by_the_same_functions(vae, x, terms):
+    measured = evaluation.evaluate(Own(), vae[1], x, key())
+    assert measured == pytest.approx(evaluation.means(terms), rel=1e-6)

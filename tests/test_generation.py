@@ -1,0 +1,106 @@
+"""What a model makes: samples, reconstructions, paths. Without a key everything is deterministic."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aevae_jax import generation, likelihoods
+from aevae_jax.architectures import MLP
+from aevae_jax.models import VAE, Autoencoder
+
+MODELS = {
+    "vae": VAE(latent=3, network=MLP(hidden=(16,)), likelihood=likelihoods.Bernoulli(), event_shape=(4, 3, 1)),
+    "autoencoder": Autoencoder(latent=3, network=MLP(hidden=(16,)), event_shape=(4, 3, 1)),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def trained(request):
+    """A model, its parameters, and two batches of images."""
+    model = MODELS[request.param]
+    images = np.random.RandomState(0).rand(2, 5, 4, 3, 1).astype(np.float32)
+    return model, jax.jit(model.init)(jax.random.key(0)), *jnp.asarray(images)
+
+
+def test_only_sampling_takes_a_key():  # mistake 8
+    deterministic = [generation.reconstruct, generation.path, generation.interpolate, generation.traverse]
+    deterministic += [VAE.encode, VAE.decode, VAE.prior, Autoencoder.encode, Autoencoder.decode]
+    for function in deterministic:
+        assert "key" not in inspect.signature(function).parameters
+    key = inspect.signature(generation.sample).parameters["key"]
+    assert key.default is inspect.Parameter.empty  # no function has a default key
+
+
+def test_reconstruction_is_the_decoded_mean_of_the_code(trained):  # mistake 8
+    model, params, x, _ = trained
+    reconstruct = jax.jit(partial(generation.reconstruct, model))
+    once = reconstruct(params, x)
+    assert once.shape == x.shape
+    assert np.array_equal(once, reconstruct(params, x))
+    by_hand = model.decode(params, model.encode(params, x).mean()).mean()
+    np.testing.assert_allclose(once, by_hand, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(once[0], once[1], rtol=1e-3)
+
+
+def test_encoding_is_deterministic(trained):  # mistake 8
+    model, params, x, _ = trained
+    one, other = model.encode(params, x), model.encode(params, x)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_path_is_straight_between_the_codes(trained):
+    model, params, a, b = trained
+    codes = generation.path(model, params, a, b, 5)
+    assert codes.shape == (5, 5, 3)
+    start, end = model.encode(params, a).mean(), model.encode(params, b).mean()
+    np.testing.assert_allclose(codes[0], start, rtol=1e-6)
+    np.testing.assert_allclose(codes[-1], end, rtol=1e-6)
+    np.testing.assert_allclose(codes[2], (start + end) / 2, rtol=1e-5, atol=1e-6)
+    steps = np.diff(codes, axis=0)
+    np.testing.assert_allclose(steps, np.broadcast_to(steps[:1], steps.shape), rtol=1e-4, atol=1e-6)
+
+
+def test_interpolation_ends_at_the_reconstructions(trained):
+    """Another batch size, hence another order of summation: equal within float32 rounding."""
+    model, params, a, b = trained
+    images = jax.jit(partial(generation.interpolate, model, num=4))(params, a, b)
+    assert images.shape == (4, *a.shape)
+    np.testing.assert_allclose(images[0], generation.reconstruct(model, params, a), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(images[-1], generation.reconstruct(model, params, b), rtol=1e-5, atol=1e-6)
+    middle = generation.path(model, params, a, b, 4)[1]
+    np.testing.assert_allclose(images[1], model.decode(params, middle).mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_traversal_changes_one_coordinate(trained):
+    model, params, x, _ = trained
+    z, values = model.encode(params, x).mean()[0], jnp.array([-2.0, 0.0, 2.0])
+    images = jax.jit(partial(generation.traverse, model), static_argnums=2)(params, z, 1, values)
+    codes = np.tile(np.asarray(z), (3, 1))
+    codes[:, 1] = values
+    np.testing.assert_allclose(images, model.decode(params, jnp.asarray(codes)).mean(), rtol=1e-5, atol=1e-6)
+    assert images.shape == (3, 4, 3, 1)
+
+
+def test_samples_are_decoded_draws_from_the_prior(trained):
+    model, params, _, _ = trained
+    drawn = generation.sample(model, params, jax.random.key(3), 6)
+    z = model.prior(params, 6).sample(jax.random.key(3))
+    np.testing.assert_allclose(drawn.mean(), model.decode(params, z).mean(), rtol=1e-5, atol=1e-6)
+    again = generation.sample(model, params, jax.random.key(3), 6)
+    other = generation.sample(model, params, jax.random.key(4), 6)
+    assert np.array_equal(drawn.mean(), again.mean())
+    assert not np.allclose(drawn.mean(), other.mean())
+    assert drawn.mean().shape == (6, 4, 3, 1)
+
+
+def test_samples_of_data_carry_the_noise_of_the_likelihood():
+    model = MODELS["vae"]
+    params = jax.jit(model.init)(jax.random.key(0))
+    bits = generation.sample(model, params, jax.random.key(1), 6).sample(jax.random.key(2))
+    assert set(np.unique(bits)) == {0.0, 1.0}
