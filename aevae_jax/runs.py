@@ -209,8 +209,10 @@ def _plan(run: Run, dataset: Dataset | None) -> _Plan:
     if support is not None:
         support.check(prepared.validation.x, f"{dataset.name} validation")
         support.check(prepared.test.x, f"{dataset.name} test")
-        first = run.data.preparation.train(dataset.train.x[:1024], jax.random.key(0), dataset.levels)
-        support.check(np.asarray(first), f"{dataset.name} train")
+        for start in range(0, len(dataset.train), 8192):
+            batch = dataset.train.x[start : start + 8192]
+            seen = run.data.preparation.train(batch, jax.random.key(0), dataset.levels)
+            support.check(np.asarray(seen), f"{dataset.name} train")
     steps_per_epoch(dataset.train.x, run.batch_size)
     jax.eval_shape(run.model.init, keys.root(0))  # the networks fit the shapes
     return _Plan(run, dataset, prepared)
