@@ -119,6 +119,10 @@ class Modules:
     encoder_module: Any
     decoder_module: Any
 
+    def __hash__(self) -> int:
+        """Equal modules have equal hashes; their fields may hold lists, which have none."""
+        return hash((type(self.encoder_module), type(self.decoder_module)))
+
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         return self.encoder_module
 

@@ -114,6 +114,8 @@ Model = Autoencoder | VAE
 def _check(model: Model) -> None:
     if model.latent < 1:
         raise InputError("latent size", got=model.latent, expected="at least 1", where=type(model).__name__)
+    if any(size < 1 for size in model.event_shape):
+        raise InputError("event_shape", got=model.event_shape, expected="positive sizes", where=type(model).__name__)
     low, high = model.log_scale_range
     if not low < high:
         raise InputError("log_scale_range", got=model.log_scale_range, expected="(low, high) with low < high")

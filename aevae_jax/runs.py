@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import values
+from aevae_jax import __version__, values
 from aevae_jax.data import Data, Dataset, preparation_of
 from aevae_jax.models import VAE, Autoencoder, Model
 from aevae_jax.objectives import ELBO, IWAE, Objective, ReconstructionError
@@ -115,12 +115,12 @@ def fit(
     plan = _plan(run, dataset)
     if directory is None:
         return _train(plan, None, on_epoch)
-    folder = create_directory(Path(directory))
     record = {
         "run": values.to_tree(plan.run),
         "digest": values.digest(plan.run),
         "provenance": provenance(plan.dataset),
     }
+    folder = create_directory(Path(directory))
     write_json(folder / "run.json", record)
     with (folder / "metrics.jsonl").open("w") as file:
 
@@ -176,7 +176,7 @@ def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
     run = values.from_tree(Run, tree, str(folder / "run.json"))
     shapes = jax.eval_shape((model or run.model).init, jax.random.key(0))
     params = load_weights(folder / "weights.safetensors", shapes)
-    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    history = read_json(folder / "metrics.jsonl", lines=True)
     return Fitted(run, model or run.model, params, history, read_json(folder / "results.json"))
 
 
@@ -192,7 +192,7 @@ def _plan(run: Run, dataset: Dataset | None) -> _Plan:
     import jax
     import numpy as np
 
-    from aevae_jax import keys
+    from aevae_jax import evaluation, keys
     from aevae_jax.training import steps_per_epoch
 
     dataset = run.data.load() if dataset is None else dataset
@@ -214,7 +214,16 @@ def _plan(run: Run, dataset: Dataset | None) -> _Plan:
             seen = run.data.preparation.train(batch, jax.random.key(0), dataset.levels)
             support.check(np.asarray(seen), f"{dataset.name} train")
     steps_per_epoch(dataset.train.x, run.batch_size)
-    jax.eval_shape(run.model.init, keys.root(0))  # the networks fit the shapes
+
+    def everything(raw: jax.Array, x: jax.Array, key: jax.Array) -> Any:
+        k1, k2, k3, k4 = jax.random.split(key, 4)
+        params = run.model.init(k1)
+        batch = run.data.preparation.train(raw, k2, dataset.levels)
+        step = jax.numpy.zeros((), int)
+        return run.objective(run.model, params, batch, k3, step), evaluation.bound_terms(run.model, params, x, k4)
+
+    # the networks, the loss and the measures fit the shapes; nothing is computed
+    jax.eval_shape(everything, dataset.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0))
     return _Plan(run, dataset, prepared)
 
 
@@ -334,10 +343,11 @@ def write_json(path: Path, value: Any) -> None:
     part.replace(path)
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON, with one line of explanation where that cannot be done."""
+def read_json(path: Path, *, lines: bool = False) -> Any:
+    """Read JSON, or a list of one per line, with one line of explanation where that cannot be done."""
     try:
-        return json.loads(path.read_text())
+        text = path.read_text()
+        return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
     except FileNotFoundError:
         raise InputError("run", got=f"no {path.name}", expected="a run directory written by training",
                          where=str(path.parent)) from None  # fmt: skip
@@ -353,11 +363,15 @@ def provenance(dataset: Dataset) -> dict[str, Any]:
 
     import jax
 
-    packages = ("aevae-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "command": sys.argv,
         "data": {"name": dataset.name, "levels": dataset.levels, "sha256": dataset.digest()},
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
+        "versions": {
+            "python": sys.version.split()[0],
+            "aevae-jax": __version__,  # not from the metadata: a checkout on the path need not be installed
+            **{name: version(name) for name in packages},
+        },
         "device": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "backend": jax.default_backend()},
     }
 

@@ -1,0 +1,523 @@
+"""A run is a value: what training makes of it, what it leaves on disk, and what is refused before anything happens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from aevae_jax import data, distributions, evaluation, keys, likelihoods, runs, training, values
+from aevae_jax.architectures import MLP, Conv, Modules
+from aevae_jax.checkpoints import params_digest
+from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
+from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.objectives import ELBO, IWAE, Linear, ReconstructionError
+from aevae_jax.optimizers import Adam
+from aevae_jax.runs import Run
+from aevae_jax.types import InputError
+
+FILES = ["metrics.jsonl", "reconstructions.png", "results.json", "run.json", "samples.png", "weights.safetensors"]
+
+
+def images(count, shape=(4, 3, 1), seed=0):
+    return np.random.RandomState(seed).randint(0, 256, (count, *shape)).astype(np.uint8)
+
+
+def image_data(shape=(4, 3, 1)):
+    return data.from_arrays(images(63, shape), images(12, shape, 1), images(13, shape, 2), name="small")
+
+
+def vector_data():
+    x = np.random.RandomState(0).rand(60, 6).astype(np.float32)
+    return data.from_arrays(x[:20], x[20:40], x[40:], name="vectors")
+
+
+RUN = Run(model=VAE(latent=2, network=MLP(hidden=(8,))), batch_size=10, epochs=3, seed=5, ema=0.9)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A run directory, what `fit` returned, and what it reported on the way. Read only."""
+    folder = tmp_path_factory.mktemp("saved") / "deep" / "run"
+    reports = []
+    fitted = runs.fit(RUN, image_data(), directory=folder, on_epoch=reports.append)
+    return folder, fitted, reports
+
+
+@pytest.fixture(scope="module")
+def repeated():
+    return runs.fit(RUN, image_data())
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def without_seconds(results):
+    return {name: value for name, value in results.items() if name != "seconds"}
+
+
+# what training makes
+
+
+def test_the_same_seed_makes_the_same_run_bit_for_bit(saved, repeated):  # mistake 31
+    _, fitted, _ = saved
+    assert params_digest(fitted.params) == params_digest(repeated.params)
+    assert fitted.history == repeated.history
+    assert without_seconds(fitted.results) == without_seconds(repeated.results)
+
+
+def test_another_seed_makes_another_run(repeated):  # mistake 31
+    other = runs.fit(replace(RUN, seed=6, epochs=1), image_data())
+    assert params_digest(other.params) != params_digest(repeated.params)
+    assert other.history[0]["train"]["loss"] != repeated.history[0]["train"]["loss"]
+    assert other.history[0]["validation"] != repeated.history[0]["validation"]
+
+
+def test_fit_is_the_public_functions_put_together(repeated):
+    """Nothing happens in `fit` that cannot be had by hand; a moving average is what is evaluated."""
+    dataset, model = image_data(), repeated.model
+    assert model.event_shape == (4, 3, 1)
+    key, tx = keys.root(RUN.seed), RUN.optimizer.build(steps=3 * 6)
+    step = training.make_train_step(
+        model, ELBO(), tx, prepare=data.preparation_of(RUN.data, dataset), ema_decay=RUN.ema
+    )
+    state = jax.jit(lambda k: training.init_state(model, tx, k, ema=True))(key)
+    validation = jnp.asarray(RUN.data.preparation.evaluation(dataset).validation.x)
+    averages, bounds = [], []
+    for entry in repeated.history:
+        state, metrics = training.train_epoch(step, state, jnp.asarray(dataset.train.x), key, batch_size=10)
+        averages.append(jax.tree.map(jnp.copy, state.ema))
+        measured = evaluation.evaluate(model, state.ema, validation, keys.stream(key, keys.Stream.EVALUATE))
+        bounds.append(measured["negative_elbo"])
+        assert entry["validation"] == measured
+        assert entry["train"]["loss"] == pytest.approx(float(metrics["loss"].mean()), rel=1e-6)
+        assert entry["step"] == int(state.step) == 6 * entry["epoch"]
+    same(repeated.params, averages[int(np.argmin(bounds))])
+    assert repeated.results["best_epoch"] == 1 + int(np.argmin(bounds))
+
+
+def test_results_are_those_of_the_selected_parameters(repeated):
+    prepared = RUN.data.preparation.evaluation(image_data())
+    key = keys.stream(keys.root(RUN.seed), keys.Stream.EVALUATE)
+    for part in ("validation", "test"):
+        x = jnp.asarray(getattr(prepared, part).x)
+        assert evaluation.evaluate(repeated.model, repeated.params, x, key) == repeated.results[part]
+    assert "beta = 1" in repeated.results["protocol"]
+
+
+def test_an_annealed_objective_does_not_choose_the_parameters():  # mistakes 2 and 35
+    """The loss falls with its weight and would choose the last epoch; the bound at beta = 1 has a best one before."""
+    schedule = Linear(steps=60, start=1.0, end=-1.0)
+    run = replace(RUN, objective=ELBO(beta=schedule), epochs=10, optimizer=Adam(0.02), ema=0.0)
+    fitted = runs.fit(run, image_data())
+    losses = [entry["train"]["loss"] for entry in fitted.history]
+    measured = [entry["validation"] for entry in fitted.history]
+    bounds = [entry["negative_elbo"] for entry in measured]
+    assert fitted.results["best_epoch"] == 1 + int(np.argmin(bounds))
+    assert fitted.results["validation"]["negative_elbo"] == min(bounds)
+    assert int(np.argmin(losses)) != int(np.argmin(bounds))  # else this would show nothing
+    for entry in measured:
+        assert entry["negative_elbo"] == pytest.approx(entry["distortion"] + entry["rate"], rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def stopped():
+    """Three seeds with patience, together and alone, on data that is soon learned by heart."""
+    run = Run(
+        model=VAE(latent=2, network=MLP(hidden=(16,))), optimizer=Adam(1e-2), batch_size=10, epochs=60, patience=4
+    )
+    seeds = (0, 2)
+    together = runs.fit_seeds(run, seeds, vector_data())
+    return together, [runs.fit(replace(run, seed=seed), vector_data()) for seed in seeds]
+
+
+def test_training_stops_after_patience_epochs_without_a_better_bound(stopped):
+    for fitted in stopped[1]:
+        bounds = [entry["validation"]["negative_elbo"] for entry in fitted.history]
+        best = int(np.argmin(bounds))
+        assert fitted.results["best_epoch"] == best + 1
+        assert len(bounds) == best + 1 + 4 < 60
+        waits = np.diff([i for i, bound in enumerate(bounds) if bound == min(bounds[: i + 1])])
+        assert max(waits, default=0) <= 4  # it was right not to stop earlier
+
+
+def test_seeds_together_stop_and_select_as_each_alone(stopped):
+    """After dozens of epochs still within float32 rounding: 1e-4 relative, the parameters as vectors."""
+    together, alone = stopped
+    assert together.results["best_epoch"] == [fitted.results["best_epoch"] for fitted in alone]
+    assert len(set(together.results["best_epoch"])) == 2  # each has its own
+    assert len(together.history) == max(len(fitted.history) for fitted in alone)
+    for lane, fitted in enumerate(alone):
+        for part in ("validation", "test"):
+            assert together.results[part][lane] == pytest.approx(fitted.results[part], rel=1e-4)
+        ours, theirs = (jax.tree.leaves(p) for p in (jax.tree.map(lambda a: a[lane], together.params), fitted.params))  # noqa: B023
+        for a, b in zip(ours, theirs, strict=True):
+            assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b) + 1e-7
+    first = np.mean([fitted.history[0]["validation"]["negative_elbo"] for fitted in alone])
+    assert together.history[0]["validation"]["negative_elbo"] == pytest.approx(first, rel=1e-4)
+
+
+def test_stopping_changes_nothing_before_it(stopped):
+    run = replace(stopped[1][0].run, patience=0, epochs=3)
+    assert runs.fit(run, vector_data()).history == stopped[1][0].history[:3]
+
+
+# what it leaves
+
+
+def test_directory_holds_what_it_should(saved):
+    folder, fitted, reports = saved
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    record = json.loads((folder / "run.json").read_text())
+    assert record["run"] == values.to_tree(fitted.run)
+    assert record["digest"] == values.digest(fitted.run)
+    assert record["run"]["seed"] == 5
+    assert record["run"]["model"]["event_shape"] == [4, 3, 1]
+    assert record["provenance"]["data"] == {"name": "small", "levels": 256, "sha256": image_data().digest()}
+    assert record["provenance"]["versions"]["jax"] == jax.__version__
+    assert record["provenance"]["device"]["backend"] == jax.default_backend()
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines == fitted.history
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert json.loads((folder / "results.json").read_text()) == fitted.results
+    assert [report.epoch for report in reports] == [1, 2, 3]
+    assert [report.validation for report in reports] == [line["validation"] for line in lines]
+    assert all(report.images_per_second > 0 for report in reports)
+
+
+def test_pictures_have_the_right_size_and_content(saved):
+    folder, fitted, _ = saved
+    scale = 56 // 4
+    with Image.open(folder / "samples.png") as picture:
+        assert picture.size == (8 * (3 * scale + 1) - 1, 8 * (4 * scale + 1) - 1)
+    with Image.open(folder / "reconstructions.png") as picture:
+        sheet = np.asarray(picture)
+    assert sheet.shape == (2 * (4 * scale + 1) - 1, 13 * (3 * scale + 1) - 1, 3)
+    first = image_data().test.x[0, :, :, 0]
+    assert np.array_equal(sheet[: 4 * scale : scale, : 3 * scale : scale, 0], first)
+    assert fitted.run.model.event_shape == (4, 3, 1)
+
+
+def test_load_run_gives_back_the_model_ready_to_call(saved):  # mistake 29
+    folder, fitted, _ = saved
+    loaded = runs.load_run(folder)
+    assert loaded.run == fitted.run
+    assert loaded.model == fitted.model
+    assert loaded.history == fitted.history
+    assert loaded.results == fitted.results
+    same(loaded.params, fitted.params)
+    x = jnp.asarray(image_data().test.x / np.float32(255))
+    for a, b in zip(*(_outputs(f.model, f.params, x) for f in (loaded, fitted)), strict=True):
+        assert np.array_equal(a, b)
+    fresh = fitted.model.init(keys.stream(keys.root(5), keys.Stream.INIT))
+    assert params_digest(fresh) != params_digest(loaded.params)  # it loads something
+
+
+def _outputs(model, params, x):
+    q = model.encode(params, x)
+    return q.loc, q.log_scale, model.decode(params, q.loc).mean()
+
+
+def test_a_step_from_loaded_weights_is_the_step_from_those_saved(saved):  # mistake 29
+    folder, fitted, _ = saved
+    tx = RUN.optimizer.build(10)
+    step = training.make_train_step(fitted.model, ELBO(), tx)
+    x = jnp.asarray(image_data().train.x[:10] / np.float32(255))
+    after = []
+    for params in (fitted.params, runs.load_run(folder).params):
+        state = training.TrainState(jnp.int32(0), params, tx.init(params), None)
+        after.append(step(state, x, keys.root(1)))
+    same(after[0], after[1])
+    assert params_digest(after[0][0].params) != params_digest(fitted.params)
+
+
+def test_odd_images_of_five_channels_and_an_autoencoder_by_convolution(tmp_path):  # mistake 38
+    run = Run(model=Autoencoder(latent=2, network=Conv(channels=(2, 2))), batch_size=30, epochs=1)
+    assert run.objective == ReconstructionError()
+    fitted = runs.fit(run, image_data((9, 7, 5)), directory=tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == FILES
+    assert set(fitted.results["test"]) == {"distortion", "mse_at_mean"}
+    assert fitted.results["best_epoch"] == 1
+    loaded = runs.load_run(tmp_path / "run")
+    assert loaded.model == replace(run.model, event_shape=(9, 7, 5))
+    same(loaded.params, fitted.params)
+
+
+class Flat(nn.Module):
+    """A network of someone else, with a list among its fields."""
+
+    sizes: list
+
+    @nn.compact
+    def __call__(self, x):
+        for size in self.sizes:
+            x = nn.Dense(size)(nn.tanh(x.reshape(x.shape[0], -1)))
+        return x
+
+
+WEIGHTS = np.linspace(0.5, 1.5, 6, dtype=np.float32)
+
+
+def weighted_squares(model, params, x, key, step):
+    """A loss of someone else: it names no metric, and holds an array of the host."""
+    del key, step
+    return (WEIGHTS * (model.decode(params, model.encode(params, x).mean()).mean() - x) ** 2).mean(), {}
+
+
+def test_own_network_and_own_loss_are_trained_saved_and_loaded_with_the_model(tmp_path):
+    model = VAE(latent=2, network=Modules(Flat([5, 4]), Flat([6])))
+    run = Run(model=model, objective=weighted_squares, batch_size=10, epochs=2)
+    with jax.numpy_rank_promotion("allow"):  # of someone else, as said
+        fitted = runs.fit(run, vector_data(), directory=tmp_path / "run")
+    assert fitted.history[1]["train"]["loss"] < fitted.history[0]["train"]["loss"]
+    with pytest.raises(InputError, match=r"which was given from Python, expected a type that can be rebuilt .*; pass"):
+        runs.load_run(tmp_path / "run")
+    loaded = runs.load_run(tmp_path / "run", model=fitted.model)
+    same(loaded.params, fitted.params)
+    assert loaded.model is fitted.model
+    assert loaded.results == fitted.results
+    assert not list((tmp_path / "run").glob("*.png"))  # vectors have no pictures
+    with pytest.raises(InputError, match="weights"):
+        runs.load_run(tmp_path / "run", model=replace(fitted.model, latent=1))
+
+
+class Mean:
+    """The four functions of the contract and nothing else: one Gaussian, whose mean is learned."""
+
+    def init(self, key):
+        del key
+        return {"loc": jnp.zeros(6)}
+
+    def encode(self, params, x):
+        del params
+        return distributions.Normal(jnp.zeros((x.shape[0], 1)), jnp.zeros((x.shape[0], 1)))
+
+    def decode(self, params, z):
+        loc = jnp.broadcast_to(params["loc"], (z.shape[0], 6))
+        return distributions.Normal(loc, jnp.zeros_like(loc))
+
+    def prior(self, params, n):
+        del params
+        return distributions.Normal(jnp.zeros((n, 1)), jnp.zeros((n, 1)))
+
+
+def test_a_model_of_ones_own_is_trained_saved_and_loaded(tmp_path):
+    """Its best mean is that of the training data."""
+    dataset, model = vector_data(), Mean()
+    run = Run(model=model, optimizer=Adam(0.05, cosine=True), batch_size=20, epochs=100)
+    fitted = runs.fit(run, dataset, directory=tmp_path / "run")
+    last = fitted.history[-1]["train"]
+    assert last["rate"] == 0.0
+    best = 0.5 * ((dataset.train.x - dataset.train.x.mean(axis=0)) ** 2).sum(axis=1).mean() + 3 * np.log(2 * np.pi)
+    assert last["loss"] == pytest.approx(best, rel=1e-4)
+    same(runs.load_run(tmp_path / "run", model=model).params, fitted.params)
+
+
+# directories that cannot be used
+
+
+def never(report):
+    raise AssertionError("training started")
+
+
+def test_an_existing_run_is_refused_and_left_as_it_is(copied):
+    before = contents(copied)
+    with pytest.raises(
+        InputError, match=r"run directory: got .*, which is not empty, expected a new or empty directory"
+    ):
+        runs.fit(RUN, image_data(), directory=copied, on_epoch=never)
+    assert contents(copied) == before
+
+
+def test_an_empty_directory_is_used(tmp_path):
+    assert runs.create_directory(tmp_path) == tmp_path
+    assert not list(tmp_path.iterdir())  # the probe is gone
+
+
+@pytest.mark.parametrize("below", ["", "run", "a/b/run"])
+def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path, below):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(InputError, match=r"run directory: got .*, expected a directory to write in"):
+        runs.fit(RUN, image_data(), directory=tmp_path / "file" / below, on_epoch=never)
+    assert contents(tmp_path) == {(tmp_path / "file").relative_to(tmp_path): b"precious"}
+
+
+def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
+    def refuse(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(runs.Path, "touch", refuse)
+    with pytest.raises(
+        InputError, match=r"run directory: got .* \(Permission denied\), expected a directory to write in"
+    ):
+        runs.fit(RUN, image_data(), directory=tmp_path / "run", on_epoch=never)
+
+
+# runs that cannot be trained
+
+
+GREY = Run(model=VAE(likelihood=likelihoods.Bernoulli()), batch_size=10)
+UNIT = Run(model=VAE(likelihood=likelihoods.ContinuousBernoulli()), batch_size=10)
+
+
+def late_outlier():
+    x = np.random.RandomState(0).rand(3000, 2).astype(np.float32)
+    x[2500, 1] = 1.25
+    return data.from_arrays(x, x[:5], x[:5], name="vectors")
+
+
+@pytest.mark.parametrize(("run", "dataset", "message"), [
+    (GREY, image_data(), "small validation: got .*% of the values are outside.*, expected 0 or 1, the support of the "
+                         r"likelihood; choose another likelihood, or a preparation such as DynamicBinarization\(\)"),
+    (GREY, vector_data(), "vectors validation: got .*expected 0 or 1"),
+    (UNIT, late_outlier(), r"vectors train: got 1\.25 .*expected numbers in \[0, 1\]"),
+    (replace(UNIT, model=VAE(likelihood=likelihoods.Categorical(17))), image_data(), "the 17 levels k/16"),
+    (replace(RUN, data=Data(preparation=DynamicBinarization())), vector_data(), "DynamicBinarization: got float data"),
+    (replace(RUN, batch_size=64), image_data(), "batch size: got 64, expected 1 to 63, the number of"),
+    (replace(RUN, model=VAE(event_shape=(8, 8, 1))), image_data(), r"event_shape of the model: got \(8, 8, 1\), ex"),
+    (replace(RUN, model=VAE(network=Conv())), vector_data(), "Conv event shape: got .6,., expected images"),
+    (replace(RUN, model=VAE(network=Modules(nn.Dense(3), nn.Dense(5)))), vector_data(), "output"),
+    (replace(RUN, data=Data("no_such_data", directory="/nowhere")), None, "data set: got 'no_such_data'"),
+    (replace(RUN, objective=ELBO(beta=float("nan"))), image_data(), "got a number that is not finite"),
+    (RUN, Dataset("empty", Split(images(20)), Split(images(0)), Split(images(5)), 256), "empty validation: got 0"),
+], ids=["grey images", "grey vectors", "late outlier", "levels", "floats binarized", "batch", "event shape",
+        "vectors in Conv", "own sizes", "unknown data", "NaN", "empty split"])  # fmt: skip
+def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, run, dataset, message):  # mistakes 9 and 13
+    with pytest.raises(InputError, match=message) as caught:
+        runs.fit(run, dataset, directory=tmp_path / "run", on_epoch=never)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"model": Autoencoder(), "objective": ELBO()}, "objective of an Autoencoder: got ELBO, expected Recons"),
+    ({"model": Autoencoder(), "objective": IWAE()}, "objective of an Autoencoder: got IWAE"),
+    ({"batch_size": 0}, "batch_size: got 0, expected at least 1"),
+    ({"epochs": 0}, "epochs: got 0"),
+    ({"seed": -1}, "seed: got -1, expected 0 to 4294967295"),
+    ({"seed": 2**32}, "seed: got 4294967296"),
+    ({"ema": 1.0}, r"ema: got 1\.0, expected at least 0 and less than 1"),
+    ({"ema": float("nan")}, "ema: got nan"),
+    ({"patience": -1}, "patience: got -1"),
+])  # fmt: skip
+def test_impossible_runs_cannot_be_written_down(fields, message):
+    with pytest.raises(InputError, match=message):
+        Run(**fields)
+
+
+@pytest.mark.parametrize("seeds", [[], [-1], [0, 2**32]])
+def test_impossible_seeds_are_refused(seeds):
+    with pytest.raises(InputError, match=r"seeds: got .*, expected at least one, each from 0 to 4294967295"):
+        runs.fit_seeds(RUN, seeds, image_data())
+
+
+def test_a_loss_that_is_no_number_ends_the_training():
+    run = replace(RUN, optimizer=Adam(learning_rate=1e30))
+    with pytest.raises(InputError, match=r"loss: got a value that is not finite in epoch 1, expected a number; lower"):
+        runs.fit(run, image_data())
+
+
+# run directories that cannot be trusted
+
+
+def edited(tree, path, value):
+    """`tree` with one entry replaced, added, or, for `...`, removed."""
+    head, *rest = path
+    if not rest:
+        return {k: v for k, v in {**tree, head: value}.items() if v is not ...}
+    return {**tree, head: edited(tree[head], rest, value)}
+
+
+def nested(depth):
+    tree = 1
+    for _ in range(depth):
+        tree = [tree]
+    return tree
+
+
+@pytest.mark.parametrize(("path", "value", "message"), [
+    (["run"], ..., r"run \(.*\): got a file without one"),
+    (["run"], "__import__('os').system('touch HERE')", "got a file without one"),
+    (["run"], {}, "got None, expected Run"),
+    (["run", "type"], "os.system", r"got os\.system, expected Run\("),
+    (["run", "lr"], 1, "got the unknown field 'lr'"),
+    (["run", "seed"], "open('HERE', 'w')", "seed: got .*, expected an integer"),
+    (["run", "seed"], nested(900), "seed: got .*, expected an integer"),
+    (["run", "seed"], 10**4000, "seed: got 1000"),
+    (["run", "model", "type"], "Modules", "model: got Modules, expected Autoencoder"),
+    (["run", "model", "latent"], 3, "weights .* expected"),
+    (["run", "model", "latent"], 0, "latent size"),
+    (["run", "model", "latent"], 2**62, "weights"),
+    (["run", "model", "event_shape"], [], "event_shape"),
+    (["run", "model", "event_shape"], [0, 3, 1], "event_shape"),
+    (["run", "model", "event_shape"], [-4, -3, 1], "event_shape"),
+    (["run", "model", "event_shape"], [2**62, 2**62, 1], "weights"),
+    (["run", "model", "network"], {"type": "Conv"}, "weights"),
+    (["run", "model", "network"], {"type": "Conv", "channels": []}, "weights|Conv"),
+    (["run", "model", "network"], {"type": "Modules", "encoder_module": {"type": "os"}, "decoder_module": 1}, "module"),
+    (["run", "model", "likelihood"], {"type": "NormalSharedScale", "__reduce__": "x"}, "unknown field '__reduce__'"),
+    (["run", "objective"], {"custom": "a" * 10_000}, "objective: got 'aaa"),
+    (["run", "data"], "digits", "data: got 'digits', expected Data"),
+], ids=range(22))  # fmt: skip
+def test_a_hostile_run_is_refused_in_one_line_and_executes_nothing(copied, monkeypatch, path, value, message):
+    monkeypatch.chdir(copied)
+    record = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps(edited(record, path, value)))
+    before = contents(copied)
+    with pytest.raises(InputError, match=message) as caught:
+        runs.load_run(copied)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 3000
+    assert contents(copied) == before
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"3", b"\xff\xfe\x00", b"[" * 100_000, b'{"run": NaN}',
+                                  b'{"run": ' + b"1" * 10_000 + b"}"], ids=range(9))  # fmt: skip
+def test_a_damaged_run_file_is_refused_in_one_line(copied, text):
+    (copied / "run.json").write_bytes(text)
+    with pytest.raises(InputError, match=r"run\.json|got a file without one") as caught:
+        runs.load_run(copied)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 3000
+
+
+@pytest.mark.parametrize("name", ["run.json", "results.json", "metrics.jsonl", "weights.safetensors"])
+def test_a_missing_or_damaged_file_is_refused_in_one_line(copied, name):
+    (copied / name).write_bytes(b"{\n")
+    with pytest.raises(InputError, match=name) as caught:
+        runs.load_run(copied)
+    assert len(str(caught.value).splitlines()) == 1
+    (copied / name).unlink()
+    with pytest.raises(InputError, match=f"got no (file|{name})"):
+        runs.load_run(copied)
+
+
+def test_pictures_are_not_needed_to_load(copied):
+    for picture in copied.glob("*.png"):
+        picture.unlink()
+    assert runs.load_run(copied).run.seed == 5
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"run \(.*\): got no run\.json, expected a run directory written by training"):
+        runs.load_run(tmp_path)
+    with pytest.raises(InputError, match=r"got no run\.json"):
+        runs.load_run(tmp_path / "nowhere")
