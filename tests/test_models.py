@@ -1,0 +1,246 @@
+"""`Autoencoder` and `VAE` as values: the contract, what encoding and decoding mean, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import random_params
+from scipy import special
+
+from aevae_jax import VAE, Autoencoder, architectures, bounds, distributions, generation, likelihoods, models, priors
+from aevae_jax.types import Distribution, InputError, LatentModel
+
+LATENT, EVENT, BATCH = 3, (4, 4, 1), 5
+MLP = architectures.MLP((6,))
+X = jnp.asarray(np.random.default_rng(0).uniform(size=(BATCH, *EVENT)), jnp.float32)
+Z = jnp.asarray(np.random.default_rng(1).normal(size=(BATCH, LATENT)), jnp.float32)
+MODELS = {"Autoencoder": Autoencoder(LATENT, MLP, event_shape=EVENT), "VAE": VAE(LATENT, MLP, event_shape=EVENT)}
+each = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+
+encode = jax.jit(lambda model, params, x: model.encode(params, x), static_argnums=0)
+decode = jax.jit(lambda model, params, z: model.decode(params, z), static_argnums=0)
+
+
+# --- the contract ---
+
+
+@each
+def test_the_four_functions(model):
+    params = random_params(model)
+    assert isinstance(model, LatentModel)
+    assert set(params) == {"encoder", "decoder", "likelihood", "prior"}
+    q, p = encode(model, params, X), decode(model, params, Z)
+    prior = model.prior(params, BATCH)
+    assert all(isinstance(d, Distribution) for d in (q, p, prior))
+    assert q.mean().shape == prior.mean().shape == (BATCH, LATENT)
+    assert p.mean().shape == (BATCH, *EVENT)
+    assert p.log_prob(X).shape == q.log_prob(Z).shape == prior.log_prob(Z).shape == (BATCH,)
+
+
+@each
+def test_parameters_are_a_function_of_the_key(model):  # mistake 8
+    init = jax.jit(model.init)
+    first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True))
+    assert all(leaf.dtype == jnp.float32 and np.isfinite(leaf).all() for leaf in jax.tree.leaves(first))
+    # no two parts are drawn from one key: layers of the same shape would be equal
+    kernels = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(first) if leaf.ndim == 2]
+    assert len({kernel[:3].tobytes() for kernel in kernels}) == len(kernels)
+
+
+def test_the_two_models_differ_in_the_posterior_alone():
+    """The same decoder, likelihood and prior: given the same parameters they decode alike."""
+    ae = MODELS["Autoencoder"]
+    vae = dataclasses.replace(MODELS["VAE"], likelihood=ae.likelihood)
+    params = random_params(ae)
+    np.testing.assert_array_equal(decode(ae, params, Z).mean(), decode(vae, params, Z).mean())
+    assert isinstance(encode(ae, params, X), distributions.Delta)
+    assert isinstance(encode(vae, random_params(vae), X), distributions.Normal)
+
+
+# --- encoding ---
+
+
+def test_an_autoencoders_code_is_a_point():  # mistake 8
+    model = MODELS["Autoencoder"]
+    params = random_params(model)
+    q = encode(model, params, X)
+    np.testing.assert_array_equal(q.mean(), encode(model, params, X).mean())
+    for seed in (0, 1):
+        np.testing.assert_array_equal(q.sample(jax.random.key(seed)), q.mean())
+
+
+def test_a_vaes_code_is_a_distribution_and_encoding_it_draws_nothing():  # mistake 8
+    model = MODELS["VAE"]
+    params = random_params(model)
+    q = encode(model, params, X)
+    jax.tree.map(np.testing.assert_array_equal, q, encode(model, params, X))
+    assert (q.scale > 0).all()
+    first, second = (q.sample(jax.random.key(seed)) for seed in (0, 1))
+    assert (first != second).all()
+    assert (first != q.mean()).all()
+
+
+def test_encoders_first_half_is_the_mean_and_the_second_the_bounded_log_scale():  # mistake 5
+    model = VAE(LATENT, architectures.MLP(()), event_shape=EVENT)
+    params = random_params(model)
+    layer = jax.tree.map(lambda a: np.asarray(a, np.float64), params["encoder"]["out"])
+    out = np.asarray(X, np.float64).reshape(BATCH, -1) @ layer["kernel"] + layer["bias"]
+    q = encode(model, params, X)
+    np.testing.assert_allclose(q.loc, out[:, :LATENT], atol=1e-5)
+    low, high = model.log_scale_range
+    u = (out[:, LATENT:] - (low + high) / 2) / ((high - low) / 2)
+    expected = np.exp((low + high) / 2 + (high - low) / 2 * u / np.sqrt(1 + u**2))
+    np.testing.assert_allclose(q.scale, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6])
+def test_posterior_scales_stay_in_their_range(size):  # mistake 14
+    model = MODELS["VAE"]
+    q = encode(model, random_params(model), size * jnp.concatenate([X, -X]))
+    low, high = model.log_scale_range
+    assert (q.log_scale >= low).all()
+    assert (q.log_scale <= high).all()
+    rate = jax.jit(bounds.rate)(q, model.prior({"prior": {}}, 2 * BATCH), q.loc)
+    assert np.isfinite(rate).all()
+
+
+# --- decoding ---
+
+
+def test_decode_returns_a_distribution_and_squashes_once():  # mistake 12
+    """Shifting the last bias by c shifts the log-odds of every pixel by c: one sigmoid between them, no more."""
+    model = VAE(LATENT, MLP, likelihoods.Bernoulli(), event_shape=EVENT)
+    params = random_params(model)
+    bias = params["decoder"]["out"]["bias"]
+    shifted = {**params, "decoder": {**params["decoder"], "out": {**params["decoder"]["out"], "bias": bias + 1.5}}}
+    before, after = (np.asarray(decode(model, p, Z).mean(), np.float64) for p in (params, shifted))
+    np.testing.assert_allclose(special.logit(after) - special.logit(before), 1.5, atol=1e-4)
+
+
+LIKELIHOODS = [likelihoods.Bernoulli(), likelihoods.NormalElementScale(), likelihoods.Categorical(levels=4)]
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS, ids=lambda value: type(value).__name__)
+def test_the_outputs_of_one_element_lie_next_to_each_other(likelihood):
+    """The decoder's last bias is `[*event, outputs]`: moving that of one element moves that element alone."""
+    model = VAE(LATENT, architectures.MLP(()), likelihood, event_shape=EVENT)
+    params = random_params(model)
+    bias = params["decoder"]["out"]["bias"]
+    element, outputs = 6, likelihood.outputs
+    moved = bias.at[element * outputs].add(1.0)
+    after = {**params, "decoder": {"out": {**params["decoder"]["out"], "bias": moved}}}
+    change = np.abs(decode(model, after, Z).mean() - decode(model, params, Z).mean()).reshape(BATCH, -1)
+    assert (change[:, element] > 0).all()
+    np.testing.assert_array_equal(np.delete(change, element, axis=1), 0.0)
+
+
+def test_reconstruction_is_at_the_mean_and_takes_no_key():  # mistake 7, mistake 8
+    model = MODELS["VAE"]
+    params = random_params(model)
+    ours = generation.reconstruct(model, params, X)
+    np.testing.assert_allclose(ours, decode(model, params, encode(model, params, X).loc).mean(), rtol=1e-6)
+    np.testing.assert_array_equal(ours, generation.reconstruct(model, params, X))
+    assert "key" not in inspect.signature(generation.reconstruct).parameters
+    assert "key" in inspect.signature(generation.sample).parameters
+
+
+def test_samples_come_from_the_prior_and_the_decoder():  # mistake 8
+    model = MODELS["VAE"]
+    params = random_params(model)
+    p = generation.sample(model, params, jax.random.key(0), 7)
+    z = model.prior(params, 7).sample(jax.random.key(0))
+    np.testing.assert_allclose(p.mean(), decode(model, params, z).mean(), rtol=1e-5, atol=1e-6)
+    assert p.mean().shape == (7, *EVENT)
+
+
+# --- what is refused ---
+
+
+def one_line(error) -> bool:
+    return "\n" not in str(error.value)
+
+
+@each
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3), (5, 4, 1), (16,), ()])
+def test_batches_of_another_shape_are_refused(model, shape):
+    expected = r"shape of one example \(encode, batch of shape .*\): got \(.*\), expected \(4, 4, 1\)"
+    with pytest.raises(InputError, match=expected) as error:
+        model.encode(random_params(model), jnp.zeros((2, *shape)))
+    assert one_line(error)
+
+
+@each
+@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), ()])
+def test_codes_of_another_shape_are_refused(model, shape):
+    expected = r"shape of one code \(decode, batch of shape .*\): got \(.*\), expected \(3,\)"
+    with pytest.raises(InputError, match=expected) as error:
+        model.decode(random_params(model), jnp.zeros((2, *shape)))
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("cls", [Autoencoder, VAE])
+@pytest.mark.parametrize("latent", [0, -1])
+def test_a_latent_size_below_one_is_refused(cls, latent):
+    with pytest.raises(
+        InputError, match=rf"latent size \({cls.__name__}\): got {latent}, expected at least 1"
+    ) as error:
+        cls(latent=latent)
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("bounds_", [(1.0, 1.0), (3.0, -7.0)])
+def test_an_empty_range_of_scales_is_refused(bounds_):
+    with pytest.raises(InputError, match="log_scale_range") as error:
+        VAE(log_scale_range=bounds_)
+    assert one_line(error)
+
+
+@pytest.mark.parametrize("cls", [Autoencoder, VAE])
+def test_a_model_without_an_event_shape_says_what_to_type(cls):
+    calls = [
+        lambda: cls().init(jax.random.key(0)),
+        lambda: cls().encode({}, X),
+        lambda: cls().decode({}, Z),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"event_shape.*dataclasses\.replace\(model, event_shape") as error:
+            call()
+        assert one_line(error)
+
+
+# --- values ---
+
+
+@each
+def test_models_are_values(model):
+    twin = type(model)(LATENT, architectures.MLP((6,)), event_shape=EVENT)
+    assert twin == model
+    assert hash(twin) == hash(model)
+    assert dataclasses.replace(model, latent=LATENT + 1) != model
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.latent = 2
+
+
+def test_a_fitted_prior_replaces_the_old_one_without_touching_the_model():
+    model = MODELS["Autoencoder"]
+    params = random_params(model)
+    fitted = dataclasses.replace(model, latent_prior=priors.GaussianMixture(2))
+    own = {"logits": jnp.zeros(2), "loc": jnp.stack([Z[0], Z[1]]), "log_scale": jnp.full((2, LATENT), -2.0)}
+    new = {**params, "prior": own}
+    np.testing.assert_array_equal(encode(fitted, new, X).mean(), encode(model, params, X).mean())
+    np.testing.assert_array_equal(decode(fitted, new, Z).mean(), decode(model, params, Z).mean())
+    np.testing.assert_allclose(fitted.prior(new, 4).mean()[0], (Z[0] + Z[1]) / 2, rtol=1e-5)
+    assert isinstance(fitted.prior(new, 4), distributions.Mixture)
+    assert isinstance(model.prior(params, 4), distributions.Normal)
+
+
+def test_every_model_can_be_named_by_a_run():
+    public = {cls for cls in vars(models).values() if isinstance(cls, type) and hasattr(cls, "encode")}
+    assert {cls for cls in public if cls.__module__ == models.__name__} == {Autoencoder, VAE}
