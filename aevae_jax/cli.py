@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 from tyro.conf import Positional, arg
 
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
     from aevae_jax.data import Dataset
 
-    RunOptions: TypeAlias = dict[str, str]
+    RunOptions: TypeAlias = Any
 else:
     RunOptions = console.options_of(runs.Run)
 
 Out = Annotated[Path, arg(metavar="FILE")]
 Input = Annotated[Path, arg(name="input", metavar="FILE")]
-MaybeInput = Annotated[Path | None, arg(name="input", metavar="FILE", help_behavior_hint="(default: test images)")]
-MaybeJson = Annotated[Path | None, arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]
-MaybeSeed = Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")]
+# Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
+MaybeInput = Annotated[Optional[Path], arg(name="input", metavar="FILE", help_behavior_hint="(default: test images)")]  # noqa: UP045
+MaybeJson = Annotated[Optional[Path], arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]  # noqa: UP045
+MaybeSeed = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: the run's)")]  # noqa: UP045
 
 
 @console.one_line_errors()
@@ -53,14 +54,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = COMMANDS[name]
         purpose = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:")[0]
         if command is train:
-            purpose += f"\n\n{_VALUES}\n\n{console.grammar(runs.Run)}"
+            purpose += f"\n\n{_VALUES.format(grammar=console.grammar(runs.Run))}"
         console.parse_arguments(command, rest, prog=f"aevae {name}", description=purpose)()
 
 
+# tyro joins lines, unless the next one is indented
 _VALUES = """\
-Values are typed as below, fields left out keep the default shown, and "conv" is
-short for "Conv()". Quote what has parentheses. --data fashion_mnist is short for
---data "Data(name='fashion_mnist')"."""
+What can be typed; fields that are left out have the value shown:
+{grammar}
+  Names alone are enough where nothing is changed: conv is Conv(), and
+  --data fashion_mnist is Data(name='fashion_mnist'). Quote parentheses."""
 
 
 def _overview() -> str:
@@ -181,9 +184,12 @@ def sample(
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
     fitted = runs.load_run(run)
+    import jax
+
     from aevae_jax import generation, keys
 
-    drawn = generation.sample(fitted.model, fitted.params, _key(seed, keys.Stream.SAMPLE), num)
+    draw = jax.jit(generation.sample, static_argnums=(0, 3))
+    drawn = draw(fitted.model, fitted.params, _key(seed, keys.Stream.SAMPLE), num)
     images = drawn.sample(_key(seed, keys.Stream.NOISE)) if noise else drawn.mean()
     _save(out, {"images": images})
 
@@ -235,14 +241,14 @@ def interpolate(
     for option, index in (("--start", start), ("--end", end)):
         if not 0 <= index < len(x):
             raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
-    import jax.numpy as jnp
+    import jax
 
     from aevae_jax import generation
 
-    first, last = jnp.asarray(x[start : start + 1]), jnp.asarray(x[end : end + 1])
-    images = generation.interpolate(fitted.model, fitted.params, first, last, steps)[:, 0]
-    codes = generation.path(fitted.model, fitted.params, first, last, steps)[:, 0]
-    _save(out, {"images": images, "codes": codes}, columns=min(steps, 20))
+    arguments = fitted.model, fitted.params, x[start : start + 1], x[end : end + 1], steps
+    images = jax.jit(generation.interpolate, static_argnums=(0, 4))(*arguments)
+    codes = jax.jit(generation.path, static_argnums=(0, 4))(*arguments)
+    _save(out, {"images": images[:, 0], "codes": codes[:, 0]}, columns=min(steps, 20))
 
 
 def encode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = False) -> None:

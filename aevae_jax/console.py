@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import inspect
 import io
+import os
 import re
 import sys
 import textwrap
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any
 
 from aevae_jax import values
 from aevae_jax.types import InputError
@@ -29,15 +30,21 @@ if TYPE_CHECKING:
 def one_line_errors() -> Iterator[None]:
     """A context, or called a decorator, that ends the program in one line where the user can do something about it.
 
-    `InputError` gives `error: <message>` and exit code 2, Ctrl-C `interrupted` and 130. Other exceptions are bugs and
-    keep their traceback.
+    `InputError` gives `error: <message>` and exit code 2; Ctrl-C gives `interrupted` and 130; a pipe whose reader has
+    left gives nothing and 1. Other exceptions are bugs and keep their traceback.
     """
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except InputError as error:
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
+        raise SystemExit(1) from None
 
 
 def _leave(message: str, code: int) -> typing.NoReturn:
@@ -126,36 +133,41 @@ def _is_rule(row: str) -> bool:
 
 
 def options_of(cls: Any) -> Any:
-    """One optional command-line option per field of the value type `cls`, for `values_of`: an annotation for tyro.
+    """A type for tyro with one optional text per field of the value type `cls`; `values_of` reads what was typed.
 
     Help is the field's entry in the docstring; a default is shown as it is typed.
     """
     from tyro.conf import arg
 
     hints, docs = typing.get_type_hints(cls), _documented(cls)
-    options: dict[str, Any] = {}
+    options: list[tuple[str, Any, Any]] = []
     for field in dataclasses.fields(cls):
-        unsaid = field.default is None or field.default is dataclasses.MISSING
-        hint = "" if unsaid else f"(default: {values.spell(field.default)})"
+        hidden = field.default is None or field.default is dataclasses.MISSING
+        default = "" if hidden else f"(default: {values.spell(field.default)})"
         metavar = _METAVARS.get(hints[field.name], field.name.upper())
-        options[field.name] = Annotated[
-            str, arg(metavar=metavar, help=docs.get(field.name, ""), help_behavior_hint=hint)
-        ]
-    make: Any = TypedDict  # the functional form, with names that only this call knows
-    return make(f"{cls.__name__}Options", options, total=False)
+        shown = arg(metavar=metavar, help=docs.get(field.name, ""), help_behavior_hint=default)
+        options.append((field.name, Annotated[str, shown], dataclasses.field(default=_NOT_TYPED)))
+    # not a TypedDict, though that can leave keys out: tyro checks those with typeguard, whose import takes 0.1 s
+    return dataclasses.make_dataclass(f"{cls.__name__}Options", options)
 
 
+_NOT_TYPED = "\0"  # no argument of a program can hold this
 _METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}
 
 
-def values_of(cls: Any, given: Mapping[str, str]) -> dict[str, Any]:
-    """The typed texts of `options_of(cls)` as values of its fields.
+def values_of(cls: Any, options: Any) -> dict[str, Any]:
+    """The fields of `cls` that were typed, as values.
+
+    Args:
+      cls: the value type.
+      options: an `options_of(cls)`.
 
     Raises:
       InputError: a text that its field does not accept.
     """
     hints = typing.get_type_hints(cls)
-    return {name: values.parse(hints[name], text, f"--{name.replace('_', '-')}") for name, text in given.items()}
+    typed = {name: text for name, text in vars(options).items() if text != _NOT_TYPED}
+    return {name: values.parse(hints[name], text, f"--{name.replace('_', '-')}") for name, text in typed.items()}
 
 
 def grammar(cls: Any) -> str:

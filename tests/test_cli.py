@@ -1,0 +1,515 @@
+"""The command line, on a tiny model of each kind. In one process, except where the process itself is what is tested."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import aevae_jax
+from aevae_jax import generation, keys, runs, values
+from aevae_jax.architectures import MLP
+from aevae_jax.cli import COMMANDS, main
+from aevae_jax.data import Data
+from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.objectives import ELBO, ReconstructionError
+from aevae_jax.optimizers import Adam
+
+TYPED = ["--model", "VAE(latent=3, network=MLP((8,)))", "--objective", "ELBO(beta=0.5)", "--optimizer", "Adam(1e-2)",
+         "--batch-size", "64", "--epochs", "2", "--seed", "7"]  # fmt: skip
+RUN = runs.Run(
+    model=VAE(latent=3, network=MLP((8,)), event_shape=(8, 8, 1)),
+    objective=ELBO(beta=0.5), optimizer=Adam(1e-2), batch_size=64, epochs=2, seed=7,
+)  # fmt: skip
+FAST_IMPORTS = ("jax", "jaxlib", "numpy", "flax", "optax", "sklearn", "matplotlib", "scipy")
+
+
+def run_main(*argv):
+    """Standard output of a command that must succeed."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        main([str(arg) for arg in argv])
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A VAE's run directory, and what training it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "my vae"
+    return folder, run_main("train", folder, *TYPED)
+
+
+@pytest.fixture(scope="module")
+def vae(trained):
+    return trained[0]
+
+
+@pytest.fixture(scope="module")
+def trained_autoencoder(tmp_path_factory):
+    """An autoencoder's run directory, and what training it said on both streams."""
+    folder, err = tmp_path_factory.mktemp("runs") / "ae", io.StringIO()
+    with contextlib.redirect_stderr(err):
+        out = run_main("train", folder, "--model", "Autoencoder(2, MLP((8,)))", "--data", "digits", "--epochs", "1")
+    return folder, out, err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def autoencoder(trained_autoencoder):
+    return trained_autoencoder[0]
+
+
+@pytest.fixture(scope="module")
+def test_images():
+    """The digits' test images, as a model sees them."""
+    return Data().preparation.evaluation(Data().load()).test.x
+
+
+def load(path):
+    array = np.load(path, allow_pickle=False)
+    return array if isinstance(array, np.ndarray) else {name: array[name] for name in array.files}
+
+
+# ------------------------------------------------------------------------------------------------------------- train
+
+
+def test_the_typed_values_are_the_run(vae):
+    assert runs.load_run(vae).run == RUN
+
+
+def test_training_says_what_it_wrote_and_what_to_type_next(trained):
+    folder, out = trained
+    results = json.loads((folder / "results.json").read_text())
+    assert f"= {results['test']['negative_elbo']:.1f} nats/image" in out
+    for path in folder.iterdir():
+        assert path.name in out
+    assert f"next   aevae evaluate '{folder}'" in out
+    assert f"aevae sample '{folder}' --out samples.png" in out
+
+
+def test_the_objective_follows_the_model(autoencoder):
+    run = runs.load_run(autoencoder).run
+    assert run.objective == ReconstructionError()
+    assert run.model == Autoencoder(2, MLP((8,)), event_shape=(8, 8, 1))
+    assert runs.Run(model=VAE()).objective == ELBO()
+
+
+def test_progress_goes_to_standard_error(trained_autoencoder):
+    _, out, err = trained_autoencoder
+    assert err.startswith("epoch 1/1  mse ")
+    assert "images/s" in err
+    assert "epoch 1/1" not in out
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluate
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_evaluation_gives_the_numbers_of_the_training_at_any_batch_size(vae, tmp_path, split):
+    run_main("evaluate", vae, "--split", split, "--batch-size", 50, "--json", tmp_path / "e.json")
+    record = json.loads((tmp_path / "e.json").read_text())
+    expected = json.loads((vae / "results.json").read_text())[split]
+    assert set(record["metrics"]) == set(expected) == {"distortion", "rate", "negative_elbo", "mse_at_mean"}
+    for name, value in expected.items():
+        np.testing.assert_allclose(record["metrics"][name]["mean"], value, rtol=1e-5)
+    assert record["seed"] == RUN.seed
+
+
+def test_standard_errors_are_those_of_the_mean(vae, tmp_path, test_images):
+    out = run_main("evaluate", vae, "--json", tmp_path / "e.json")
+    record = json.loads((tmp_path / "e.json").read_text())
+    fitted = runs.load_run(vae)
+    errors = np.square(generation.reconstruct(fitted.model, fitted.params, jnp.asarray(test_images)) - test_images)
+    mse = np.asarray(errors, np.float64).reshape(len(test_images), -1).mean(axis=1)
+    entry = record["metrics"]["mse_at_mean"]
+    np.testing.assert_allclose(entry["mean"], mse.mean(), rtol=1e-4)
+    np.testing.assert_allclose(entry["standard_error"], mse.std(ddof=1) / len(mse) ** 0.5, rtol=1e-4)
+    assert entry["unit"] == "squared error per element"
+    assert {record["metrics"][name]["unit"] for name in ("distortion", "rate", "negative_elbo")} == {"nats/image"}
+    said = " ".join(out.split())
+    for text in ("standard error", "nats/image", "360 examples", "digits test", "Scale()", "NormalSharedScale()"):
+        assert text in said
+
+
+def test_another_seed_draws_other_codes_and_the_same_again(vae, tmp_path):
+    for name, seed in (("a", 1), ("b", 2), ("c", 1)):
+        run_main("evaluate", vae, "--seed", seed, "--json", tmp_path / f"{name}.json")
+    a, b, c = (json.loads((tmp_path / f"{name}.json").read_text())["metrics"] for name in "abc")
+    assert a == c
+    assert a["distortion"]["mean"] != b["distortion"]["mean"]
+    assert a["mse_at_mean"] == b["mse_at_mean"]  # it uses no sample
+
+
+def test_an_autoencoder_has_neither_rate_nor_bound(autoencoder, tmp_path):
+    out = run_main("evaluate", autoencoder, "--json", tmp_path / "e.json")
+    assert set(json.loads((tmp_path / "e.json").read_text())["metrics"]) == {"distortion", "mse_at_mean"}
+    assert "elbo" not in out
+
+
+def test_other_data_under_the_same_name_is_refused(vae, tmp_path, capsys):
+    changed = tmp_path / "run"
+    changed.mkdir()
+    for path in vae.iterdir():
+        (changed / path.name).write_bytes(path.read_bytes())
+    record = json.loads((changed / "run.json").read_text())
+    record["provenance"]["data"]["sha256"] = "0" * 64
+    (changed / "run.json").write_text(json.dumps(record))
+    refused(capsys, ["evaluate", changed], "got other data under the name 'digits', expected that of the training")
+    del record["provenance"]
+    (changed / "run.json").write_text(json.dumps(record))
+    refused(capsys, ["evaluate", changed], "got no record of the data it was trained on")
+
+
+# ------------------------------------------------------------------------------------------------ images and codes
+
+
+def test_samples_are_those_of_the_function_with_the_documented_key(vae, tmp_path):
+    run_main("sample", vae, "--out", tmp_path / "s.npy", "--seed", 3)
+    fitted = runs.load_run(vae)
+    key = keys.stream(keys.root(3), keys.Stream.SAMPLE)
+    expected = generation.sample(fitted.model, fitted.params, key, 64).mean()
+    np.testing.assert_allclose(load(tmp_path / "s.npy"), expected, atol=1e-6)
+
+
+def test_the_seed_decides_the_samples(vae, tmp_path):
+    for name, seed in (("a", 3), ("b", 4), ("c", 3)):
+        run_main("sample", vae, "--out", tmp_path / f"{name}.npy", "--seed", seed)
+    a, b, c = (load(tmp_path / f"{name}.npy") for name in "abc")
+    np.testing.assert_array_equal(a, c)
+    assert np.abs(a - b).max() > 1e-3
+
+
+def test_noise_is_that_of_the_likelihood(vae, tmp_path):
+    run_main("sample", vae, "--out", tmp_path / "mean.npy")
+    run_main("sample", vae, "--out", tmp_path / "noisy.npy", "--noise")
+    noise = load(tmp_path / "noisy.npy") - load(tmp_path / "mean.npy")
+    fitted = runs.load_run(vae)
+    scale = float(fitted.model.decode(fitted.params, jnp.zeros((1, 3))).scale.mean())
+    standard_error = scale / (2 * noise.size) ** 0.5  # of the standard deviation of independent normals
+    assert abs(noise.std() - scale) < 4 * standard_error
+
+
+def test_a_sheet_of_samples_shows_them_in_order(vae, tmp_path):
+    assert run_main("sample", vae, "--out", tmp_path / "s.png") == f"wrote {tmp_path / 's.png'}: 64 images\n"
+    run_main("sample", vae, "--out", tmp_path / "s.npy")
+    with Image.open(tmp_path / "s.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (8 * 57 - 1, 8 * 57 - 1, 3)  # rows of eight, each image 56 wide
+    second = pixels[:56:7, 57:113:7, 0]
+    np.testing.assert_array_equal(second, np.round(np.clip(load(tmp_path / "s.npy")[1, :, :, 0], 0, 1) * 255))
+
+
+def test_reconstructions_are_of_the_first_test_images(vae, tmp_path, test_images):
+    out = run_main("reconstruct", vae, "--out", tmp_path / "r.npz", "--num", 5)
+    assert "reconstructions float32 (5, 8, 8, 1), images float32 (5, 8, 8, 1)" in out
+    arrays = load(tmp_path / "r.npz")
+    np.testing.assert_array_equal(arrays["images"], test_images[:5])
+    fitted = runs.load_run(vae)
+    expected = generation.reconstruct(fitted.model, fitted.params, jnp.asarray(test_images[:5]))
+    np.testing.assert_allclose(arrays["reconstructions"], expected, atol=1e-5)
+
+
+def test_a_sheet_of_reconstructions_has_pairs_of_rows(vae, tmp_path, test_images):
+    run_main("reconstruct", vae, "--out", tmp_path / "r.png", "--num", 18)
+    with Image.open(tmp_path / "r.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (4 * 57 - 1, 16 * 57 - 1, 3)
+    for row, index in ((0, 0), (2, 16)):
+        shown = pixels[57 * row : 57 * row + 56 : 7, :56:7, 0]
+        np.testing.assert_array_equal(shown, np.round(test_images[index, :, :, 0] * 255))
+
+
+def test_a_path_begins_and_ends_at_reconstructions_and_is_straight(vae, tmp_path):
+    run_main("reconstruct", vae, "--out", tmp_path / "r.npz", "--num", 9)
+    run_main("interpolate", vae, "--out", tmp_path / "i.npz", "--start", 3, "--end", 8)
+    path, ends = load(tmp_path / "i.npz"), load(tmp_path / "r.npz")["reconstructions"][[3, 8]]
+    assert path["images"].shape == (10, 8, 8, 1)
+    np.testing.assert_allclose(path["images"][[0, -1]], ends, atol=1e-5)
+    steps = np.diff(path["codes"], axis=0)
+    np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-5)
+    assert np.abs(steps).max() > 1e-3
+    run_main("interpolate", vae, "--out", tmp_path / "i.png")
+    with Image.open(tmp_path / "i.png") as picture:
+        assert picture.size == (10 * 57 - 1, 56)
+
+
+def test_decoding_the_codes_gives_the_reconstructions(vae, tmp_path):
+    run_main("reconstruct", vae, "--out", tmp_path / "r.npz", "--num", 5)
+    run_main("encode", vae, "--input", tmp_path / "r.npz", "--out", tmp_path / "z.npz")
+    run_main("encode", vae, "--input", tmp_path / "r.npz", "--out", tmp_path / "z.npy")
+    codes = load(tmp_path / "z.npz")
+    assert set(codes) == {"codes", "scale"}
+    assert codes["codes"].shape == codes["scale"].shape == (5, 3)
+    assert (codes["scale"] > 0).all()
+    np.testing.assert_array_equal(codes["codes"], load(tmp_path / "z.npy"))
+    for name in ("z.npz", "z.npy"):
+        run_main("decode", vae, "--input", tmp_path / name, "--out", tmp_path / "d.npy", "--force")
+        np.testing.assert_allclose(load(tmp_path / "d.npy"), load(tmp_path / "r.npz")["reconstructions"], atol=1e-5)
+    run_main("decode", vae, "--input", tmp_path / "z.npy", "--out", tmp_path / "d.png")
+    with Image.open(tmp_path / "d.png") as picture:
+        assert picture.size == (8 * 57 - 1, 56)
+
+
+def test_an_autoencoder_has_codes_without_scale(autoencoder, tmp_path, test_images):
+    np.save(tmp_path / "x.npy", test_images[:4])
+    run_main("encode", autoencoder, "--input", tmp_path / "x.npy", "--out", tmp_path / "z.npz")
+    codes = load(tmp_path / "z.npz")
+    assert {name: a.shape for name, a in codes.items()} == {"codes": (4, 2)}
+
+
+def test_raw_images_are_prepared_as_the_training_data(vae, tmp_path, test_images):
+    np.save(tmp_path / "raw.npy", Data().load().test.x[:4])
+    np.save(tmp_path / "floats.npy", test_images[:4])
+    for name in ("raw", "floats"):
+        run_main("encode", vae, "--input", tmp_path / f"{name}.npy", "--out", tmp_path / f"{name}_z.npy")
+    np.testing.assert_array_equal(load(tmp_path / "raw_z.npy"), load(tmp_path / "floats_z.npy"))
+
+
+def test_a_picture_is_reconstructed(vae, tmp_path, test_images):
+    pixels = np.round(test_images[0, :, :, 0] * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    run_main("reconstruct", vae, "--input", tmp_path / "x.png", "--out", tmp_path / "r.npz")
+    np.testing.assert_allclose(load(tmp_path / "r.npz")["images"][0, :, :, 0], pixels / 255, atol=1e-6)
+
+
+def test_num_is_how_many(vae, tmp_path):
+    run_main("sample", vae, "--out", tmp_path / "s.npy", "--num", 3)
+    run_main("interpolate", vae, "--out", tmp_path / "i.npy", "--steps", 2)
+    assert (load(tmp_path / "s.npy").shape, load(tmp_path / "i.npy").shape) == ((3, 8, 8, 1), (2, 8, 8, 1))
+
+
+def test_nothing_is_replaced_unless_forced(vae, tmp_path, capsys):
+    out = tmp_path / "s.npy"
+    out.write_bytes(b"precious")
+    refused(capsys, ["sample", vae, "--out", out], "which exists, expected a new file")
+    refused(capsys, ["evaluate", vae, "--json", out.rename(tmp_path / "e.json")], "which exists")
+    run_main("evaluate", vae, "--json", tmp_path / "e.json", "--force")
+    assert json.loads((tmp_path / "e.json").read_text())["split"] == "test"
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+def tree(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(Path(folder).rglob("*"))}
+
+
+def refused(capsys, argv, message):
+    """Run a command that must end with code 2 and one line on standard error that contains `message`."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in argv])
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working directory with inputs that no run of the digits accepts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no data"))
+    images = np.zeros((3, 8, 8, 1), np.float32)
+    inputs = {
+        "big": np.zeros((3, 28, 28, 1), np.float32), "int64": np.zeros((3, 8, 8, 1), np.int64),
+        "nan": np.full_like(images, np.nan), "levels": np.full((3, 8, 8, 1), 200, np.uint8),
+        "no": images[:0], "codes": np.zeros((3, 5), np.float32), "images": images,
+    }  # fmt: skip
+    for name, array in inputs.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("precious")
+    (tmp_path / "file").write_text("a file")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("trian x", "command: got 'trian', expected train, evaluate, "),
+        ("--verison", "command: got '--verison', expected train"),
+        ("train", "missing from aevae train: DIRECTORY; type: aevae train --help"),
+        ("train new --epocs 3", "unrecognized options: --epocs, 3, perhaps for --epochs; type: aevae train --help"),
+        ("train new --epochs three", "--epochs: got three, expected an integer"),
+        ("train new --epochs 0", "epochs: got 0, expected at least 1"),
+        ("train new --batch-size 5000", "batch size: got 5000, expected 1 to 1257"),
+        ("train new --seed -1", "seed: got -1, expected 0 to 4294967295"),
+        ("train new --model VAE(latent=0)", "latent size (VAE): got 0, expected at least 1"),
+        ("train new --model vea", "--model: got vea, expected Autoencoder("),
+        ("train new --model autoencoder --objective elbo", "got ELBO, expected ReconstructionError()"),
+        ("train new --model VAE(event_shape=(28,28,1))", "got (28, 28, 1), expected (8, 8, 1), as in digits"),
+        ("train new --model VAE(likelihood=Bernoulli)", "expected 0 or 1, the support of the likelihood"),
+        ("train new --data nothing", "data set: got 'nothing', expected digits, or one prepared in"),
+        ("train full", "run directory: got full, which is not empty, expected a new or empty directory"),
+        ("train file/new", "run directory: got file/new (Not a directory), expected a directory to write in"),
+        ("evaluate nothing", "run (nothing): got no run.json, expected a run directory written by training"),
+        ("evaluate full", "run (full): got no run.json"),
+        ("evaluate RUN --split train", "invalid choice 'train' for argument '--split'"),
+        ("evaluate RUN --batch-size 0", "batch size: got 0, expected at least 1"),
+        ("evaluate RUN --batch-size 1.5", "--batch-size: got '1.5', expected an integer"),
+        ("evaluate RUN --seed 4294967296", "--seed: got 4294967296, expected 0 to 4294967295"),
+        ("evaluate RUN --json numbers.txt", "output (--json): got numbers.txt, expected a name ending in .json"),
+        ("sample RUN", "missing from aevae sample: --out FILE"),
+        ("sample RUN --out s.jpg", "output (--out): got s.jpg, expected a name ending in .png or .npy or .npz"),
+        ("sample RUN --out no/s.png", "got no/s.png, expected a file in a directory that exists"),
+        ("sample RUN --out s.png --num 0", "--num: got 0, expected at least 1"),
+        ("sample RUN --out s.png --seed -1", "--seed: got -1, expected 0 to 4294967295"),
+        ("sample nothing --out s.png", "got no run.json"),
+        ("reconstruct RUN --out r.png --num 0", "--num: got 0, expected at least 1"),
+        ("reconstruct RUN --out r.png --input big.npy", "got (3, 28, 28, 1), expected (N, 8, 8, 1), as the model"),
+        ("reconstruct RUN --out r.png --input nan.npy", "numbers (nan.npy): got NaN or infinity in example 0"),
+        ("reconstruct RUN --out r.png --input nothing.npy", "input: got nothing.npy, expected a file that exists"),
+        ("interpolate RUN --out i.png --steps 1", "--steps: got 1, expected at least 2"),
+        ("interpolate RUN --out i.png --end 360", "--end: got 360, expected 0 to 359, an index of the test set"),
+        ("interpolate RUN --out i.png --start -1", "--start: got -1, expected 0 to 359"),
+        ("encode RUN --input int64.npy --out z.npy", "type of the images (int64.npy): got int64, expected uint8 or"),
+        ("encode RUN --input levels.npy --out z.npy", "got uint8 up to 200, expected 0 to 16"),
+        ("encode RUN --input no.npy --out z.npy", "got (0, 8, 8, 1), expected (N, 8, 8, 1)"),
+        ("encode RUN --input images.npy --out z.png", "expected a name ending in .npy or .npz"),
+        ("decode RUN --input codes.npy --out d.png", "got (3, 5), expected (N, 3), as the model was built for"),
+        ("decode RUN --input images.npy --out d.png", "got (3, 8, 8, 1), expected (N, 3)"),
+        ("decode RUN --input d.png --out e.png", "input: got d.png, expected a file ending in .npy or .npz"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(argv, message, vae, place, capsys):
+    before = tree(place), tree(vae)
+    refused(capsys, [vae if word == "RUN" else word for word in argv.split(" ")], message)
+    assert (tree(place), tree(vae)) == before
+
+
+def test_damaged_weights_are_one_line(vae, tmp_path, capsys):
+    changed = tmp_path / "run"
+    changed.mkdir()
+    for path in vae.iterdir():
+        (changed / path.name).write_bytes(path.read_bytes())
+    weights = bytearray((changed / "weights.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (changed / "weights.safetensors").write_bytes(bytes(weights))
+    refused(capsys, ["sample", changed, "--out", tmp_path / "s.png"], "sha256")
+    assert not (tmp_path / "s.png").exists()
+
+
+def test_an_interrupted_command_says_so_and_leaves_no_output(vae, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", str(vae), "--out", str(tmp_path / "s.npy"), "--num", "2"])
+    assert stop.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_training_in_one_line(tmp_path):
+    code = "from aevae_jax.cli import main; main()"
+    argv = ["train", "run", "--model", "vae(2, mlp((8,)))", "--epochs", "1000000"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *argv], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert first.startswith("epoch 1/1000000")
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err
+
+
+# -------------------------------------------------------------------------------------------------------------- help
+
+HELP = [[], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+
+
+@pytest.mark.parametrize("argv", HELP, ids=" ".join)
+def test_help_loads_no_array_library(argv):
+    code = (
+        "import sys\nfrom aevae_jax.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as stop: assert not stop.code\n"
+        f"sys.stderr.write(' '.join(name for name in {FAST_IMPORTS} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout
+
+
+@pytest.mark.parametrize("argv", [[], ["--version"], ["--help"], ["train", "--help"]], ids=" ".join)
+def test_help_comes_within_half_a_second(argv):
+    """Of processor time, the best of some: help is one thread that waits for nothing, and the cores may be taken."""
+    best = float("inf")
+    for _ in range(10):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", "from aevae_jax.cli import main; main()", *argv],
+                       capture_output=True, check=True)  # fmt: skip
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        if best < 0.5:
+            break
+    assert best < 0.5
+
+
+def test_the_overview_names_every_command_and_its_purpose():
+    out = run_main()
+    assert out == run_main("--help")
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in out
+        assert command.__doc__.splitlines()[0] in out
+    assert max(map(len, out.splitlines())) <= 88
+    assert run_main("--version") == f"aevae {aevae_jax.__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_its_options_and_gives_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    out = capsys.readouterr().out
+    assert not stop.value.code
+    assert f"Example: aevae {name} runs/first" in out
+    assert f"usage: aevae {name}" in out
+
+
+def test_help_of_train_lists_what_can_be_typed(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    for cls in (VAE, Autoencoder, ELBO, MLP, Adam):
+        start, _, _ = values.signature(cls).partition(",")
+        assert start in out
+    assert "(default: VAE())" in out
+
+
+def test_the_example_in_the_help_of_train_is_accepted(monkeypatch):
+    import shlex
+
+    seen = {}
+    monkeypatch.setattr(runs, "fit", lambda run, **kwargs: seen.update(kwargs, run=run) or exit_early())
+    example = next(line for line in COMMANDS["train"].__doc__.splitlines() if "Example: aevae" in line)
+    with pytest.raises(KeyError, match="early"):
+        main(shlex.split(example.split("Example: aevae ")[1]))
+    assert seen["directory"] == Path("runs/first")
+    assert seen["run"].model.latent == 8
+
+
+def exit_early():
+    raise KeyError("early")
+
+
+def test_tests_run_with_strict_flags():
+    """The commands above were run with them: a key used twice would have been an error."""
+    assert jax.config.jax_debug_key_reuse

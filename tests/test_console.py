@@ -1,0 +1,383 @@
+"""What the command line and the experiments share: arguments, errors of one line, a line of progress."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import typing
+from dataclasses import dataclass, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from tyro import _fmtlib
+from tyro.conf import Positional, arg
+
+from aevae_jax import console, values
+from aevae_jax.architectures import Conv
+from aevae_jax.data import Data, DynamicBinarization
+from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.objectives import ELBO, Linear
+from aevae_jax.runs import Epoch, Run
+from aevae_jax.types import InputError
+
+HINTS = typing.get_type_hints(Run)
+
+
+def test_importing_it_waits_for_no_other_library():
+    code = (
+        "import sys; import aevae_jax.console;"
+        "print([name for name in ('jax', 'numpy', 'flax', 'rich', 'tyro') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+def test_a_mistake_of_the_user_is_one_line_and_code_2(capsys):
+    with pytest.raises(SystemExit) as stop, console.one_line_errors():
+        raise InputError("batch\nsize", got=0, expected="at least 1", where="--batch-size", hint="type 1")
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ("", "error: batch size (--batch-size): got 0, expected at least 1; type 1\n")
+
+
+def test_ctrl_c_is_one_line_and_code_130(capsys):
+    with pytest.raises(SystemExit) as stop, console.one_line_errors():
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_bug_keeps_its_traceback(capsys):
+    with pytest.raises(ZeroDivisionError), console.one_line_errors():
+        _ = 1 / 0
+    with pytest.raises(ValueError, match="plain"), console.one_line_errors():
+        raise ValueError("plain")
+    assert capsys.readouterr().err == ""
+
+
+def test_errors_decorate_a_function_that_is_called_twice():
+    @console.one_line_errors()
+    def half(x):
+        if x % 2:
+            raise InputError("x", got=x, expected="an even number")
+        return x // 2
+
+    assert half(4) == 2
+    with pytest.raises(SystemExit):
+        half(3)
+    assert half(6) == 3
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_no_error(unbuffered):
+    code = "from aevae_jax.console import one_line_errors\nwith one_line_errors():\n    print('x' * 100000)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+# --------------------------------------------------------------------------------------------------------- arguments
+
+
+def command(
+    folder: Positional[Path],
+    *,
+    out: Annotated[Path, arg(metavar="FILE")],
+    size: int = 3,
+    rate: float = 0.5,
+    seed: int | None = None,
+    split: Literal["test", "validation"] = "test",
+    force: bool = False,
+) -> tuple[object, ...]:
+    """Do something.
+
+    Args:
+      folder: where.
+      out: a file to write to.
+      size: how many.
+      rate: how fast.
+      seed: of everything.
+      split: which part.
+      force: do it.
+    """
+    print("it runs", file=sys.stderr)
+    return folder, out, size, rate, seed, split, force
+
+
+def test_arguments_are_bound_and_not_yet_used(capsys):
+    bound = console.parse_arguments(command, ["a", "--out", "b", "--size", "-4", "--seed", "7", "--force"], prog="x")
+    assert capsys.readouterr().err == ""
+    assert bound() == (Path("a"), Path("b"), -4, 0.5, 7, "test", True)
+    assert capsys.readouterr().err == "it runs\n"  # what a command prints is not swallowed with tyro's messages
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["a"], "missing from x: --out FILE"),
+        ([], "missing from x: FOLDER --out FILE"),
+        (["a", "--out", "b", "--sise", "3"], "unrecognized options: --sise, 3, perhaps for --size"),
+        (["a", "--out", "b", "c"], "unrecognized options: c"),
+        (["a", "--out"], "missing value for argument '--out'"),
+        (["a", "--out", "b", "--size", "1.5"], "--size: got '1.5', expected an integer"),
+        (["a", "--out", "b", "--seed", "one"], "--seed: got 'one', expected an integer"),
+        (["a", "--out", "b", "--rate", "nan"], "--rate: got 'nan', expected a number"),
+        (["a", "--out", "b", "--split", "tset"], "invalid choice 'tset' for argument '--split'"),
+    ],
+)
+@pytest.mark.parametrize("terminal", [("60", True), ("200", True), ("60", False)], ids=["narrow", "wide", "ascii"])
+def test_what_cannot_be_bound_is_one_line_with_the_next_command(argv, message, terminal, capsys, monkeypatch):
+    columns, frames = terminal  # tyro frames its messages, and wraps them
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(_fmtlib, "_should_use_utf8_drawing_chars", lambda: frames)
+    with pytest.raises(SystemExit) as stop:
+        console.parse_arguments(command, argv, prog="x")
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith(f"error: {message}")
+    assert err.endswith("; type: x --help\n")
+
+
+def test_help_is_shown_with_code_0(capsys):
+    with pytest.raises(SystemExit) as stop:
+        console.parse_arguments(command, ["--help"], prog="x")
+    out, err = capsys.readouterr()
+    assert (stop.value.code or 0, err) == (0, "")
+    for text in ("Do something.", "FOLDER", "--out FILE", "how many. (default: 3)", "--force"):
+        assert text in out
+
+
+def run_command(options):
+    """A command with the options of a run; `options` is annotated below, as only the test knows of what."""
+    return options
+
+
+def options_help(cls, capsys):
+    run_command.__annotations__["options"] = Annotated[console.options_of(cls), arg(name="")]
+    with pytest.raises(SystemExit):
+        console.parse_arguments(run_command, ["--help"], prog="x")
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_every_field_of_a_run_is_an_option_with_its_help_and_default(capsys):
+    shown = options_help(Run, capsys)
+    for field in fields(Run):
+        assert f" --{field.name.replace('_', '-')} " in shown
+    assert "--batch-size INT examples per step. (default: 128)" in shown
+    assert "--model MODEL what is trained;" in shown
+    assert "(default: VAE())" in shown
+    assert "ReconstructionError() for an Autoencoder" in shown
+
+
+def test_a_new_field_appears_by_itself(capsys):
+    cls = make_dataclass("More", [("patch", int, 7)], bases=(Run,), frozen=True)
+    assert "--patch INT (default: 7)" in options_help(cls, capsys)
+    assert console.values_of(cls, console.options_of(cls)(patch="3", epochs="2")) == {"patch": 3, "epochs": 2}
+
+
+def test_only_what_is_typed_is_given(capsys):
+    run_command.__annotations__["options"] = Annotated[console.options_of(Run), arg(name="")]
+    argv = ["--epochs", "3", "--model", "vae(latent=4, network=conv)"]
+    given = console.parse_arguments(run_command, argv, prog="x")()
+    assert console.values_of(Run, given) == {"epochs": 3, "model": VAE(latent=4, network=Conv())}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("epochs", "many", r"--epochs: got many, expected an integer"),
+        ("batch_size", "1.5", r"--batch-size: got 1.5, expected an integer"),
+        ("model", "vea", r"--model: got vea, expected Autoencoder\(.*\) or VAE\("),
+        ("model", "VAE(latent=", r"--model: got 'VAE\(latent=', expected"),
+        ("model", "VAE(laten=3)", r"--model: VAE: got the unknown field 'laten'"),
+        ("objective", "ELBO(beta=many)", r"--objective.beta: got many, expected a number or Linear\("),
+        ("data", "Data(3)", r"--data.name: got 3, expected text"),
+        ("optimizer", "__import__('os')", r"--optimizer"),
+        ("epochs", "", r"--epochs: got '', expected an integer"),
+    ],
+)
+def test_a_text_that_its_field_does_not_accept_is_refused(name, text, message):
+    with pytest.raises(InputError, match=message):
+        console.values_of(Run, console.options_of(Run)(**{name: text}))
+
+
+# ------------------------------------------------------------------------------------------- values as they are typed
+
+TYPED = [
+    ("data", Data(), "Data()"),
+    ("data", Data("fashion_mnist", DynamicBinarization()), None),
+    ("model", VAE(), "VAE()"),
+    ("model", VAE(latent=3, network=Conv((4,))), "VAE(latent=3, network=Conv(channels=(4,)))"),
+    ("model", Autoencoder(event_shape=(8, 8, 1)), None),
+    ("objective", ELBO(beta=Linear(100)), "ELBO(beta=Linear(steps=100))"),
+    ("objective", ELBO(beta=4), "ELBO(beta=4)"),
+    ("epochs", 3, "3"),
+    ("ema", 0.999, "0.999"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "text"), TYPED)
+def test_a_spelled_value_is_read_back(field, value, text):
+    assert text in (None, values.spell(value))
+    assert values.parse(HINTS[field], values.spell(value), "here") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("fashion_mnist", Data("fashion_mnist")),
+        ("mnist_corrupted/shot_noise:1.0.0", Data("mnist_corrupted/shot_noise:1.0.0")),
+        ("data", Data()),
+        ("Data('x')", Data("x")),
+    ],
+)
+def test_a_plain_name_is_the_name_of_a_data_set(text, value):
+    assert values.parse(Data, text, "--data") == value
+
+
+def test_a_plain_name_is_no_shorthand_where_there_is_a_choice_or_no_text():
+    for annotation, text in ((HINTS["model"], "vea"), (HINTS["optimizer"], "sgd")):
+        with pytest.raises(InputError, match=f"got {text}, expected"):
+            values.parse(annotation, text, "here")
+
+
+def test_the_grammar_fits_a_terminal_and_what_it_shows_can_be_typed():
+    rows = console.grammar(Run).splitlines()
+    assert max(map(len, rows)) <= 78
+    for field in ("data", "model", "objective", "optimizer"):
+        words = values.vocabulary(HINTS[field])
+        assert any(row.startswith(f"--{field} ") for row in rows)
+        for text in words[""]:
+            assert values.signature(type(values.parse(HINTS[field], text, "here"))) == text
+    model = values.vocabulary(HINTS["model"])
+    assert set(model) == {"", "network", "likelihood", "latent_prior"}
+    shown = " ".join(model["network"])
+    assert "ResidualConv(" in shown
+    assert "Modules" not in shown  # it takes objects that cannot be typed
+
+
+# ---------------------------------------------------------------------------------------------------------- progress
+
+VAE_TERMS = {"loss": 50.0, "distortion": 12.25, "rate": 4.5, "negative_elbo": 16.75, "gradient_norm": 1.0}
+VAE_BOUND = {"distortion": 12.5, "rate": 4.7, "negative_elbo": 17.2, "mse_at_mean": 0.01}
+
+
+def epoch(i, epochs=10, train=VAE_TERMS, validation=VAE_BOUND):
+    return Epoch(i, epochs, i * 9, train, validation, 12345.6)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that moves only when it is told to."""
+
+    @dataclass
+    class Clock:
+        now: float = 100.0
+
+    ticking = Clock()
+    monkeypatch.setattr(console.time, "perf_counter", lambda: ticking.now)
+    return ticking
+
+
+@pytest.mark.parametrize(
+    ("metrics", "text"),
+    [
+        (VAE_TERMS, "distortion 12.2 + rate 4.5 = 16.8 nats/image"),
+        ({"loss": 60.0, "distortion": 60.0, "mse": 0.01234}, "mse 0.0123"),
+        ({"loss": 98.76, "negative_importance_weighted_bound": 98.76}, "loss 98.8 nats/image"),
+    ],
+)
+def test_loss_terms_carry_their_unit(metrics, text):
+    assert console.loss_terms(metrics) == text
+
+
+def test_time_left_does_not_count_the_compilation_of_the_first_epoch(clock):
+    counting = console._Clock()
+    clock.now += 50
+    assert counting.line(epoch(1)).endswith("7:30 left")  # all that is known: 50 s for one of ten
+    clock.now += 2
+    assert counting.line(epoch(2)).endswith("0:16 left")
+    clock.now += 6
+    assert counting.line(epoch(4)).endswith("0:16 left")  # 8 s for three epochs, six to go
+    counting.line(epoch(9))
+    assert console._duration(3 * 3600 + 62.4) == "3:01:02"
+
+
+def test_a_narrow_terminal_loses_speed_first_then_validation(clock):
+    counting = console._Clock()
+    clock.now += 1
+    whole = counting.line(epoch(1))
+    assert whole == (
+        "epoch 1/10  distortion 12.2 + rate 4.5 = 16.8 nats/image  validation 17.2  12,346 images/s  0:09 left"
+    )
+    counting = console._Clock()
+    clock.now += 1
+    assert counting.line(epoch(1), 90) == whole.replace("  12,346 images/s", "")
+    counting = console._Clock()
+    clock.now += 1
+    assert counting.line(epoch(1), 70) == "epoch 1/10  distortion 12.2 + rate 4.5 = 16.8 nats/image  0:09 left"
+
+
+def test_without_a_terminal_there_is_a_plain_line_now_and_then(clock, capsys):
+    with console.progress("VAE", every=10.0) as on_epoch:
+        for i in range(1, 11):
+            clock.now += 4
+            on_epoch(epoch(i))
+    out, err = capsys.readouterr()
+    assert out == ""
+    shown = [int(line.split("epoch ")[1].split("/")[0]) for line in err.splitlines()]
+    assert shown == [1, 4, 7, 10]
+    assert all(line.startswith("VAE: epoch ") and "\x1b" not in line for line in err.splitlines())
+
+
+def test_the_last_epoch_is_shown_when_training_stops_early(clock, capsys):
+    autoencoder = {"loss": 60.0, "distortion": 60.0, "mse": 0.01234}
+    with console.progress() as on_epoch:
+        for i in range(1, 4):
+            clock.now += 1
+            on_epoch(epoch(i, 100, autoencoder, {"distortion": 61.0, "mse_at_mean": 0.014}))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("epoch 3/100  mse 0.0123  validation mse 0.014  12,346 images/s")
+
+
+def test_in_a_terminal_there_is_one_live_line(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "110")
+    with console.progress("VAE") as on_epoch:
+        for i in range(1, 4):
+            on_epoch(epoch(i, 3))
+    drawn = terminal.getvalue()
+    assert "compiling" in drawn
+    assert drawn.count("\n") == 1  # every redrawing is on the same line, which is ended once
+    last = drawn.split("\r")[-2] if drawn.endswith("\r") else drawn.split("\r")[-1]
+    assert "VAE: epoch 3/3  distortion 12.2 + rate 4.5 = 16.8 nats/image  validation 17.2" in last
+
+
+def test_an_error_while_training_leaves_the_progress_line(capsys):
+    def training():
+        with console.progress() as on_epoch:
+            on_epoch(epoch(1))
+            raise InputError("loss", got="a value that is not finite", expected="a number")
+
+    with pytest.raises(InputError, match="not finite"):
+        training()
+    assert capsys.readouterr().err.startswith("epoch 1/10")
