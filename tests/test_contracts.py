@@ -1,0 +1,435 @@
+"""What every exported thing must keep. Classes are found in their modules: a new one is tested by being there."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import inspect
+import json
+import types
+import typing
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import random_params
+
+import aevae_jax
+from aevae_jax import VAE, Autoencoder, architectures, distributions, likelihoods, models, objectives, priors, values
+from aevae_jax.types import Distribution, InputError, LatentModel, Objective
+
+B, EVENT, LATENT = 4, (3,), 2
+
+
+def public_classes(module: types.ModuleType) -> list[type]:
+    return [
+        cls
+        for name, cls in vars(module).items()
+        if inspect.isclass(cls) and cls.__module__ == module.__name__ and not name.startswith("_")
+    ]
+
+
+def having(module: types.ModuleType, *names: str) -> list[type]:
+    """Public classes of a module with these attributes of their own."""
+    return [cls for cls in public_classes(module) if all(hasattr(cls, name) for name in names)]
+
+
+def parameters_of(function: Any) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def named(cls: type) -> str:
+    return cls.__name__
+
+
+DISTRIBUTIONS = having(distributions, "log_prob")
+LIKELIHOODS = having(likelihoods, "outputs")
+ARCHITECTURES = having(architectures, "encoder")
+PRIORS = having(priors, "init")
+MODELS = having(models, "encode")
+OBJECTIVES = [
+    cls for cls in public_classes(objectives) if parameters_of(cls.__call__) == parameters_of(Objective.__call__)
+]
+WEIGHTS = [cls for cls in public_classes(objectives) if parameters_of(cls.__call__) == ["step"]]
+VALUES = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *MODELS, *OBJECTIVES, *WEIGHTS]
+
+
+def numbers(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).uniform(0.1, 0.9, size=shape), jnp.float32)
+
+
+# --- nothing escapes ---
+
+
+def test_every_public_class_is_of_a_known_kind():
+    """A class of a new kind must be given its contract here."""
+    found = {cls for module in (distributions, likelihoods, architectures, priors, models, objectives)
+             for cls in public_classes(module)}  # fmt: skip
+    assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support}
+    counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
+    assert all(count >= least for count, least in zip(counts, (10, 9, 4, 4, 2, 3, 1), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("union", "found"),
+    [
+        (likelihoods.Likelihood, LIKELIHOODS),
+        (architectures.Architecture, ARCHITECTURES),
+        (priors.Prior, PRIORS),
+        (models.Model, MODELS),
+        (objectives.Objective, OBJECTIVES),
+    ],
+    ids=["likelihoods", "architectures", "priors", "models", "objectives"],
+)
+def test_a_run_may_name_every_one(union, found):
+    assert set(typing.get_args(union)) == set(found)
+
+
+MODULES = [name for name in aevae_jax.__all__ if inspect.ismodule(getattr(aevae_jax, name))]
+
+
+def public_functions_and_classes(module: types.ModuleType) -> list[Any]:
+    return [
+        thing
+        for name, thing in vars(module).items()
+        if (inspect.isfunction(thing) or inspect.isclass(thing))
+        and thing.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_thing_has_a_docstring_of_its_own(name):
+    module = importlib.import_module(f"aevae_jax.{name}")
+    assert module.__doc__
+    for thing in public_functions_and_classes(module):
+        doc = thing.__doc__ or ""
+        written_by_dataclass = inspect.isclass(thing) and doc.startswith(f"{thing.__name__}(")
+        assert len(doc.split()) >= 3, thing
+        assert not written_by_dataclass, thing
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_function_has_a_default_key(name):  # mistake 8, mistake 31
+    for thing in public_functions_and_classes(importlib.import_module(f"aevae_jax.{name}")):
+        methods = [m for n, m in vars(thing).items() if inspect.isfunction(m)] if inspect.isclass(thing) else [thing]
+        for function in methods:
+            key = inspect.signature(function).parameters.get("key")
+            assert key is None or key.default is inspect.Parameter.empty, function
+
+
+# --- what all array programs keep ---
+
+
+def close(a: Any, b: Any) -> None:
+    """Two runs of one program, compiled differently, agree within some units of float32."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), a, b)
+
+
+def finite(tree: Any) -> bool:
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
+
+
+def fresh(leaf: Any, scale: float = 1.0) -> Any:
+    """A float times `scale`; a key as if it had not been used."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.clone(leaf)
+    return leaf * scale if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def assert_program(function: Any, *arguments: Any) -> Any:
+    """One trace for two calls with other numbers; jit equals eager; finite values. Returns the values."""
+    traces = []
+
+    @jax.jit
+    def counted(*arguments):
+        traces.append(1)
+        return function(*arguments)
+
+    out = counted(*jax.tree.map(fresh, arguments))
+    counted(*jax.tree.map(lambda a: fresh(a, scale=1.01), arguments))
+    assert len(traces) == 1
+    close(out, function(*jax.tree.map(fresh, arguments)))
+    assert finite(out)
+    return out
+
+
+def assert_gradient(function: Any, tree: Any) -> None:
+    """The gradient of a scalar function of a tree is finite, and not zero everywhere."""
+    gradient = jax.jit(jax.grad(function))(tree)
+    assert finite(gradient)
+    assert not jax.tree.leaves(tree) or any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+# --- distributions ---
+
+# those whose leaves are not all of one shape
+EXAMPLES: dict[str, Any] = {
+    "Mixture": lambda: distributions.Mixture(
+        numbers(0, 5), distributions.Normal(numbers(1, 5, *EVENT), numbers(2, 5, *EVENT)), B
+    ),
+    "MultivariateNormal": lambda: distributions.MultivariateNormal(
+        numbers(0, B, *EVENT), numbers(1, B, *EVENT, *EVENT) + jnp.eye(*EVENT)[None]
+    ),
+}
+
+
+def example_distribution(cls: type) -> Any:
+    """From `EXAMPLES`, or with an array `[B, 3, 2]` for each field that is one: a last axis of parameters or not."""
+    if cls.__name__ in EXAMPLES:
+        return EXAMPLES[cls.__name__]()
+    fields = [field for field in dataclasses.fields(cls) if not field.metadata.get("static")]
+    return cls(*(numbers(seed, B, 3, 2) for seed, _ in enumerate(fields)))
+
+
+each_distribution = pytest.mark.parametrize("cls", DISTRIBUTIONS, ids=named)
+
+
+@each_distribution
+def test_distribution_has_the_signatures_of_the_contract(cls):
+    assert isinstance(example_distribution(cls), Distribution)
+    for name in ("sample", "log_prob", "mean", "kl"):
+        assert parameters_of(getattr(cls, name)) == parameters_of(getattr(Distribution, name))
+
+
+@each_distribution
+def test_distribution_is_a_frozen_pytree(cls):
+    q = example_distribution(cls)
+    leaves, structure = jax.tree.flatten(q)
+    assert leaves
+    assert type(jax.tree.unflatten(structure, leaves)) is cls
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(q, dataclasses.fields(cls)[0].name, 0)
+    if cls is not distributions.Mixture:  # all its rows are one distribution
+        assert all(leaf.shape[0] == B for leaf in leaves)
+
+
+@each_distribution
+def test_distribution_is_a_program(cls):
+    def program(q, key):
+        value = q.sample(key)
+        return value, q.log_prob(value), q.mean()
+
+    q = example_distribution(cls)
+    value, log_prob, mean = assert_program(program, q, jax.random.key(0))
+    assert value.shape == mean.shape
+    assert value.dtype == mean.dtype == log_prob.dtype == jnp.float32
+    assert log_prob.shape == (B,)
+    kl = q.kl(q)
+    assert kl is NotImplemented or kl.shape == (B,)
+    if cls is not distributions.Delta:  # where its log_prob is finite it is constant
+        assert_gradient(lambda q: q.log_prob(jax.lax.stop_gradient(value)).sum() + q.mean().sum(), q)
+
+
+# --- values ---
+
+
+def instance(cls: type) -> Any:
+    """With defaults, and a small number or `None` for a field that has none."""
+    needed = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: 2 if hints[name] is int else None for name in needed})
+
+
+def variations(value: Any) -> list[Any]:
+    """The value with one field changed at a time."""
+    hints = typing.get_type_hints(type(value))
+    return [dataclasses.replace(value, **{field.name: another(hints[field.name], getattr(value, field.name))})
+            for field in dataclasses.fields(value) if hints[field.name] is not Any]  # fmt: skip
+
+
+def another(hint: Any, old: Any) -> Any:
+    """Something that the annotation allows, other than `old`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return next(choice for choice in arguments if choice != old)
+    if origin is tuple:
+        return (-5.0, 2.5) if arguments == (float, float) else (*old, 3)
+    if isinstance(hint, types.UnionType):
+        return instance(
+            next(c for c in arguments if dataclasses.is_dataclass(c) and c not in (type(old), architectures.Modules))
+        )
+    return {bool: lambda: not old, int: lambda: old + 1, float: lambda: old + 0.25}[hint]()
+
+
+REBUILT = [cls for cls in VALUES if cls is not architectures.Modules]
+each_value = pytest.mark.parametrize("cls", REBUILT, ids=named)
+
+
+@each_value
+def test_value_goes_to_json_and_back(cls):
+    for value in (instance(cls), *variations(instance(cls))):
+        again = values.from_tree(cls, json.loads(values.to_json(value)), "here")
+        assert again == value
+        assert type(again) is cls
+        assert values.digest(again) == values.digest(value)
+
+
+@each_value
+def test_value_prints_as_it_is_typed(cls):
+    for value in (instance(cls), *variations(instance(cls))):
+        assert values.parse(cls, repr(value), "here") == value
+
+
+@each_value
+def test_value_refuses_a_field_that_it_does_not_have(cls):
+    tree = {**values.to_tree(instance(cls)), "no_such_field": 1}
+    with pytest.raises(InputError, match="unknown field 'no_such_field'") as error:
+        values.from_tree(cls, tree, "here")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("cls", VALUES, ids=named)
+def test_value_compares_and_hashes_by_its_fields(cls):
+    value = instance(cls)
+    twin = copy.deepcopy(value)
+    assert twin == value
+    assert hash(twin) == hash(value)
+    changed = variations(value)
+    assert all(other != value for other in changed)
+    assert len({value, twin, *changed}) == 1 + len(changed)
+    if dataclasses.fields(cls):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, dataclasses.fields(cls)[0].name, 0)
+
+
+def test_modules_of_ones_own_cannot_be_rebuilt_from_a_file():
+    tree = values.to_tree(architectures.Modules(lambda x: x, lambda z: z))
+    with pytest.raises(InputError, match="given from Python"):
+        values.from_tree(architectures.Architecture, tree, "here")
+
+
+# --- likelihoods, architectures, priors ---
+
+
+@pytest.mark.parametrize("cls", LIKELIHOODS, ids=named)
+def test_likelihood_keeps_its_contract(cls):
+    likelihood = instance(cls)
+    assert parameters_of(cls.init) == []
+    assert parameters_of(cls.__call__) == ["params", "raw"]
+    assert isinstance(likelihood.outputs, int)
+    assert likelihood.outputs >= 1
+    assert isinstance(likelihood.support, likelihoods.Support)
+    raw, x = numbers(0, B, *EVENT, likelihood.outputs), jnp.ones((B, *EVENT))
+
+    def program(params, raw):
+        p = likelihood(params, raw)
+        return p.log_prob(x), p.mean()
+
+    log_prob, mean = assert_program(program, likelihood.init(), raw)
+    assert log_prob.shape == (B,)
+    assert mean.shape == (B, *EVENT)
+    assert_gradient(lambda tree: program(*tree)[0].sum(), (likelihood.init(), raw))
+
+
+@pytest.mark.parametrize("cls", [cls for cls in ARCHITECTURES if cls is not architectures.Modules], ids=named)
+def test_architecture_keeps_its_contract(cls):
+    small = (
+        {"channels": (2,)}
+        if "channels" in parameters_of(cls)
+        else {"hidden": (3,)}
+        if "hidden" in parameters_of(cls)
+        else {}
+    )
+    architecture, image = cls(**small), (4, 4, 1)
+    for name, x, shape in [("encoder", numbers(0, B, *image), (5,)), ("decoder", numbers(0, B, LATENT), (*image, 5))]:
+        assert parameters_of(getattr(cls, name)) == ["event_shape", "outputs"]
+        module = getattr(architecture, name)(image, 5)
+        variables = random_params(types.SimpleNamespace(init=lambda key, module=module, x=x: module.init(key, x)))
+        assert set(variables) == {"params"}  # no mutable collections
+        out = assert_program(module.apply, variables, x)
+        assert out.shape == (B, *shape)
+        assert out.dtype == jnp.float32
+        assert_gradient(lambda v, module=module, x=x: (module.apply(v, x) ** 2).sum(), variables)
+        assert hash(module) == hash(getattr(architecture, name)(image, 5))
+
+
+def small_model(**fields: Any) -> VAE:
+    return VAE(LATENT, architectures.MLP(()), likelihoods.Normal(), event_shape=EVENT, **fields)
+
+
+@pytest.mark.parametrize("cls", PRIORS, ids=named)
+def test_prior_keeps_its_contract(cls):
+    assert parameters_of(cls.init) == ["key", "model"]
+    assert parameters_of(cls.__call__) == ["model", "params", "n"]
+    fewer = {"components": 3} if "components" in parameters_of(cls) else {}
+    prior = cls(**fewer)
+    model = small_model(latent_prior=prior)
+    params = jax.jit(model.init)(jax.random.key(0))
+    assert jax.tree.structure(
+        jax.eval_shape(partial(prior.init, model=model), jax.random.key(0))
+    ) == jax.tree.structure(params["prior"])
+    z = numbers(0, B, LATENT)
+
+    def program(params, z):
+        p = prior(model, params, B)
+        return p.log_prob(z), p.mean()
+
+    log_prob, mean = assert_program(program, params, z)
+    assert isinstance(prior(model, params, B), Distribution)
+    assert log_prob.shape == (B,)
+    assert mean.shape == (B, LATENT)
+    if params["prior"]:
+        assert_gradient(lambda own: program({**params, "prior": own}, z)[0].sum(), params["prior"])
+
+
+# --- models and objectives ---
+
+
+@pytest.mark.parametrize("cls", MODELS, ids=named)
+def test_model_keeps_its_contract(cls):
+    for name in ("init", "encode", "decode", "prior"):
+        assert parameters_of(getattr(cls, name)) == parameters_of(getattr(LatentModel, name))
+    model = dataclasses.replace(cls(LATENT), network=architectures.MLP((3,)), event_shape=EVENT)
+    assert isinstance(model, LatentModel)
+    params = random_params(model)
+
+    def program(params, x, key):
+        q = model.encode(params, x)
+        z = q.sample(key)
+        p = model.decode(params, z)
+        return q.mean(), z, p.log_prob(x), model.prior(params, B).log_prob(z)
+
+    assert_program(program, params, numbers(0, B, *EVENT), jax.random.key(0))
+    assert_gradient(lambda p: -program(p, numbers(0, B, *EVENT), jax.random.key(0))[2].sum(), params)
+
+
+@pytest.mark.parametrize("cls", OBJECTIVES, ids=named)
+def test_objective_keeps_its_contract(cls):
+    """One trace whatever the step; a scalar, scalars beside it, and a finite gradient. On both models where it can."""
+    objective = instance(cls)
+    if "num_samples" in parameters_of(cls):
+        objective = dataclasses.replace(objective, num_samples=3)
+    model = small_model()
+    params = random_params(model)
+    loss, metrics = assert_program(
+        partial(objective, model), params, numbers(0, B, *EVENT), jax.random.key(0), jnp.asarray(3)
+    )
+    assert loss.shape == ()
+    assert all(metric.shape == () for metric in metrics.values())
+    assert "loss" in metrics
+    assert_gradient(lambda p: objective(model, p, numbers(0, B, *EVENT), jax.random.key(0), 0)[0], params)
+
+
+@pytest.mark.parametrize("cls", WEIGHTS, ids=named)
+def test_weight_is_a_function_of_the_step(cls):
+    weight = instance(cls)
+    out = [assert_program(weight, jnp.asarray(step)) for step in (0, 1, 1000)]
+    assert all(w.shape == () for w in out)
+
+
+def test_an_autoencoder_is_the_same_model_with_another_posterior():
+    """There is no second code path: the estimators of the VAE run on it unchanged."""
+    model = Autoencoder(LATENT, architectures.MLP(()), event_shape=EVENT)
+    params = random_params(model)
+    loss, metrics = jax.jit(lambda key: objectives.ReconstructionError()(model, params, numbers(0, B, *EVENT), key, 0))(
+        jax.random.key(0)
+    )
+    bound = aevae_jax.elbo(model, params, numbers(0, B, *EVENT), jax.random.key(0))
+    np.testing.assert_allclose(bound.distortion.mean(), loss, rtol=1e-6)
+    assert "rate" not in metrics
