@@ -150,7 +150,7 @@ def evaluate(
             "standard_error": float(v.std(ddof=1, dtype="float64")) / len(v) ** 0.5 if len(v) > 1 else None,
             "unit": "squared error per element" if name == "mse_at_mean" else unit,
         }
-        for name, v in sorted(measured.items(), key=lambda item: _ROWS.index(item[0]))
+        for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))
     }
     data, likelihood = fitted.run.data, values.spell(getattr(model, "likelihood", None))
     protocol = (
@@ -354,7 +354,10 @@ def _images(path: Path, directory: Path, fitted: runs.Fitted) -> np.ndarray:
     return files.read_images(path, fitted.model, fitted.run.data.preparation, _trained_on(directory)["levels"])
 
 
-_ROWS = ("distortion", "rate", "negative_elbo", "mse_at_mean")
+def _order(name: str) -> tuple[int, str]:
+    """The terms before their sum; what is new comes last."""
+    rows = ("distortion", "rate", "negative_elbo", "mse_at_mean")
+    return (rows.index(name) if name in rows else len(rows), name)
 
 
 def _print_table(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:

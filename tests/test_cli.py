@@ -138,6 +138,7 @@ def test_standard_errors_are_those_of_the_mean(vae, tmp_path, test_images):
     assert entry["unit"] == "squared error per element"
     assert {record["metrics"][name]["unit"] for name in ("distortion", "rate", "negative_elbo")} == {"nats/image"}
     said = " ".join(out.split())
+    assert list(record["metrics"]) == ["distortion", "rate", "negative_elbo", "mse_at_mean"]
     for text in ("standard error", "nats/image", "360 examples", "digits test", "Scale()", "NormalSharedScale()"):
         assert text in said
 
