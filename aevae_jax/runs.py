@@ -387,8 +387,14 @@ def _save_pictures(folder: Path, plan: _Plan, fitted: Fitted) -> None:
 
     key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
     scale = max(1, 56 // plan.dataset.event_shape[0])
-    samples = generation.sample(fitted.model, fitted.params, key, 64).mean()
-    figures.save_png(folder / "samples.png", figures.grid(np.asarray(samples), 8, scale=scale))
-    x = plan.prepared.test.x[:16]
-    pairs = np.concatenate([x, np.asarray(generation.reconstruct(fitted.model, fitted.params, jax.numpy.asarray(x)))])
+    x = jax.device_put(plan.prepared.test.x[:16])
+
+    @jax.jit
+    def decoded(params: Params) -> tuple[jax.Array, jax.Array]:
+        samples = generation.sample(fitted.model, params, key, 64).mean()
+        return samples, generation.reconstruct(fitted.model, params, x)
+
+    samples, reconstructions = (np.asarray(images) for images in decoded(fitted.params))
+    figures.save_png(folder / "samples.png", figures.grid(samples, 8, scale=scale))
+    pairs = np.concatenate([np.asarray(x), reconstructions])
     figures.save_png(folder / "reconstructions.png", figures.grid(pairs, len(x), scale=scale))
