@@ -157,7 +157,8 @@ def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
 
     Args:
       directory: written by `fit`.
-      model: needed only if the run was trained with modules, losses or likelihoods of your own.
+      model: needed only if the run was trained with modules, losses or likelihoods of your own. The objective of the
+        run that is given back is then the default of that model.
 
     Raises:
       InputError: no run there, a damaged file, a field or type that no run can have, weights of another model.
@@ -172,8 +173,10 @@ def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
     if not isinstance(tree, dict):
         raise InputError("run", got="a file without one", expected='an object "run"', where=str(folder / "run.json"))
     if model is not None:  # objects given from Python cannot be rebuilt, and need not be
-        tree = {**tree, "model": values.to_tree(VAE()), "objective": values.to_tree(ELBO())}
+        tree = {name: field for name, field in tree.items() if name not in ("model", "objective")}
     run = values.from_tree(Run, tree, str(folder / "run.json"))
+    if model is not None:
+        run = replace(run, model=model, objective=None)
     shapes = jax.eval_shape((model or run.model).init, jax.random.key(0))
     params = load_weights(folder / "weights.safetensors", shapes)
     history = read_json(folder / "metrics.jsonl", lines=True)

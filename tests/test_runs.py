@@ -292,7 +292,7 @@ def test_own_network_and_own_loss_are_trained_saved_and_loaded_with_the_model(tm
         runs.load_run(tmp_path / "run")
     loaded = runs.load_run(tmp_path / "run", model=fitted.model)
     same(loaded.params, fitted.params)
-    assert loaded.model is fitted.model
+    assert loaded.model is loaded.run.model is fitted.model
     assert loaded.results == fitted.results
     assert not list((tmp_path / "run").glob("*.png"))  # vectors have no pictures
     with pytest.raises(InputError, match="weights"):
@@ -328,7 +328,9 @@ def test_a_model_of_ones_own_is_trained_saved_and_loaded(tmp_path):
     assert last["rate"] == 0.0
     best = 0.5 * ((dataset.train.x - dataset.train.x.mean(axis=0)) ** 2).sum(axis=1).mean() + 3 * np.log(2 * np.pi)
     assert last["loss"] == pytest.approx(best, rel=1e-4)
-    same(runs.load_run(tmp_path / "run", model=model).params, fitted.params)
+    loaded = runs.load_run(tmp_path / "run", model=model)
+    assert loaded.run == fitted.run
+    same(loaded.params, fitted.params)
 
 
 # directories that cannot be used
