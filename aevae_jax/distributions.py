@@ -137,7 +137,8 @@ class NormalOptimalScale:
 
     With s*^2 = mean((value - loc)^2) the log likelihood is -D/2 (ln 2 pi s*^2 + 1): Rybkin, Daniilidis & Levine 2021,
     "Simple and effective VAE training with calibrated decoders". The scale sees the value, so this is a *profile*
-    likelihood: good for training, an upper bound of the density of any fixed scale, and no density of its own.
+    likelihood: good for training, for errors well above `min_scale` the largest density of any fixed scale, and no
+    density of its own.
     `min_scale` keeps it finite for a perfect reconstruction. `sample` has no value to fit and uses `min_scale`.
     """
 
