@@ -90,13 +90,13 @@ def make_train_step(
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = optax.incremental_update(params, ema, 1 - decay)
         metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(gradient)}
-        return _strong(TrainState(state.step + 1, params, opt_state, ema)), metrics
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return train_step
 
 
 def _strong(tree: Any) -> Any:
-    """The same arrays without weak types, which would make the second epoch another program than the first."""
+    """The same arrays without weak types, which a step would not keep: the second epoch would be another program."""
 
     def strong(a: Any) -> Any:
         return jax.lax.convert_element_type(a, a.dtype) if getattr(a, "weak_type", False) else a

@@ -381,8 +381,8 @@ UNIT = Run(model=VAE(likelihood=likelihoods.ContinuousBernoulli()), batch_size=1
 
 
 def late_outlier():
-    x = np.random.RandomState(0).rand(3000, 2).astype(np.float32)
-    x[2500, 1] = 1.25
+    x = np.random.RandomState(0).rand(9000, 2).astype(np.float32)
+    x[8999, 1] = 1.25
     return data.from_arrays(x, x[:5], x[:5], name="vectors")
 
 
