@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import data, distributions, evaluation, keys, likelihoods, runs, training, values
+from aevae_jax import data, distributions, evaluation, generation, keys, likelihoods, runs, training, values
 from aevae_jax.architectures import MLP, Conv, Modules
 from aevae_jax.checkpoints import params_digest
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
@@ -31,7 +32,7 @@ def images(count, shape=(4, 3, 1), seed=0):
 
 
 def image_data(shape=(4, 3, 1)):
-    return data.from_arrays(images(63, shape), images(12, shape, 1), images(13, shape, 2), name="small")
+    return data.from_arrays(images(63, shape), images(13, shape, 1), images(13, shape, 2), name="small")
 
 
 def vector_data():
@@ -149,6 +150,7 @@ def stopped():
     return together, [runs.fit(replace(run, seed=seed), vector_data()) for seed in seeds]
 
 
+@pytest.mark.slow
 def test_training_stops_after_patience_epochs_without_a_better_bound(stopped):
     for fitted in stopped[1]:
         bounds = [entry["validation"]["negative_elbo"] for entry in fitted.history]
@@ -159,6 +161,7 @@ def test_training_stops_after_patience_epochs_without_a_better_bound(stopped):
         assert max(waits, default=0) <= 4  # it was right not to stop earlier
 
 
+@pytest.mark.slow
 def test_seeds_together_stop_and_select_as_each_alone(stopped):
     """After dozens of epochs still within float32 rounding: 1e-4 relative, the parameters as vectors."""
     together, alone = stopped
@@ -173,11 +176,6 @@ def test_seeds_together_stop_and_select_as_each_alone(stopped):
             assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b) + 1e-7
     first = np.mean([fitted.history[0]["validation"]["negative_elbo"] for fitted in alone])
     assert together.history[0]["validation"]["negative_elbo"] == pytest.approx(first, rel=1e-4)
-
-
-def test_stopping_changes_nothing_before_it(stopped):
-    run = replace(stopped[1][0].run, patience=0, epochs=3)
-    assert runs.fit(run, vector_data()).history == stopped[1][0].history[:3]
 
 
 # what it leaves
@@ -225,15 +223,8 @@ def test_load_run_gives_back_the_model_ready_to_call(saved):  # mistake 29
     assert loaded.results == fitted.results
     same(loaded.params, fitted.params)
     x = jnp.asarray(image_data().test.x / np.float32(255))
-    for a, b in zip(*(_outputs(f.model, f.params, x) for f in (loaded, fitted)), strict=True):
-        assert np.array_equal(a, b)
-    fresh = fitted.model.init(keys.stream(keys.root(5), keys.Stream.INIT))
-    assert params_digest(fresh) != params_digest(loaded.params)  # it loads something
-
-
-def _outputs(model, params, x):
-    q = model.encode(params, x)
-    return q.loc, q.log_scale, model.decode(params, q.loc).mean()
+    reconstruct = jax.jit(partial(generation.reconstruct, loaded.model))
+    assert np.array_equal(reconstruct(loaded.params, x), reconstruct(fitted.params, x))
 
 
 def test_a_step_from_loaded_weights_is_the_step_from_those_saved(saved):  # mistake 29
@@ -250,7 +241,7 @@ def test_a_step_from_loaded_weights_is_the_step_from_those_saved(saved):  # mist
 
 
 def test_odd_images_of_five_channels_and_an_autoencoder_by_convolution(tmp_path):  # mistake 38
-    run = Run(model=Autoencoder(latent=2, network=Conv(channels=(2, 2))), batch_size=30, epochs=1)
+    run = Run(model=Autoencoder(latent=2, network=Conv(channels=(2,))), batch_size=30, epochs=1)
     assert run.objective == ReconstructionError()
     fitted = runs.fit(run, image_data((9, 7, 5)), directory=tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == FILES
@@ -432,9 +423,9 @@ def test_impossible_seeds_are_refused(seeds):
 
 
 def test_a_loss_that_is_no_number_ends_the_training():
-    run = replace(RUN, optimizer=Adam(learning_rate=1e30))
+    run = Run(model=Mean(), optimizer=Adam(learning_rate=1e30), batch_size=5)
     with pytest.raises(InputError, match=r"loss: got a value that is not finite in epoch 1, expected a number; lower"):
-        runs.fit(run, image_data())
+        runs.fit(run, vector_data())
 
 
 # run directories that cannot be trusted
