@@ -167,7 +167,18 @@ def killed(mutation: Mutation) -> str:
         if mutation.old not in text:
             return f"the patch does not apply: {mutation.old!r} is not in {mutation.file}"
         source.write_text(text.replace(mutation.old, mutation.new, 1))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-n0",
+            "-p",
+            "no:cacheprovider",
+            "--no-header",
+            "--tb=line",
+        ]
         command += [f"tests/{test}" for test in mutation.tests]
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
