@@ -16,14 +16,13 @@ import pytest
 
 from aevae_jax import keys, loops, training
 from aevae_jax.architectures import MLP, Conv, ResidualConv
-from aevae_jax.models import VAE, Autoencoder
-from aevae_jax.objectives import ELBO, ReconstructionError
+from aevae_jax.models import VAE
+from aevae_jax.objectives import ELBO
 from aevae_jax.optimizers import Adam
 from aevae_jax.types import InputError
 
 DENSE = VAE(latent=2, network=MLP(hidden=(5,)), event_shape=(6, 6, 1))
 CONVOLUTIONAL = VAE(latent=2, network=Conv(channels=(2,)), event_shape=(6, 6, 1))
-RESIDUAL = Autoencoder(latent=2, network=ResidualConv(channels=(2,)), event_shape=(6, 6, 1))
 
 
 class Point:
@@ -322,49 +321,6 @@ def test_loop_of_jitted_steps_gives_the_losses_of_the_scan(trained):
     np.testing.assert_allclose(losses, metrics["loss"], rtol=1e-5)
     np.testing.assert_allclose(losses, trained.losses[:4], rtol=1e-5)  # whichever of the two was chosen
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), by_scan.params, state.params)
-
-
-@pytest.mark.parametrize(("model", "expected"), [(DENSE, False), (CONVOLUTIONAL, True), (RESIDUAL, True)])
-def test_convolutions_are_found(model, expected):
-    tx = optax.adam(1e-2)
-    step = training.make_train_step(model, ELBO() if isinstance(model, VAE) else ReconstructionError(), tx)
-    state = jax.eval_shape(lambda k: training.init_state(model, tx, k), keys.root(0))
-    context = (jax.ShapeDtypeStruct((40, 6, 6, 1), jnp.float32), keys.root(0))
-    assert loops.has_convolution(training._body(step, False), state, context, jnp.zeros((4, 10), int)) is expected
-
-
-def test_convolutions_are_found_inside_control_flow():
-    kernel = jnp.ones((3, 1, 1))
-
-    def conv(x):
-        return jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
-
-    def body(carry, context, x):
-        return carry, jax.lax.cond(x.sum() > 0, lambda: jax.lax.map(conv, x[None])[0], lambda: x)
-
-    assert loops.has_convolution(body, (), (), jnp.ones((2, 1, 5, 1)))
-
-
-@pytest.mark.parametrize(("backend", "with_convolution", "scans"),
-                         [("cpu", False, 1), ("cpu", True, 0), ("gpu", True, 1), ("tpu", True, 1)])  # fmt: skip
-def test_only_convolutions_on_a_cpu_are_stepped(monkeypatch, backend, with_convolution, scans):
-    calls = {"scan": 0, "step": 0}
-
-    def scan(body, carry, context, xs):
-        calls["scan"] += 1
-        return carry, xs
-
-    def step(body, carry, context, x):
-        calls["step"] += 1
-        return carry, x
-
-    monkeypatch.setattr(loops, "_scan", scan)
-    monkeypatch.setattr(loops, "_step", step)
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(loops, "has_convolution", lambda *arguments: with_convolution)
-    _, ys = loops.scan(lambda c, k, x: (c, x), (), (), {"a": jnp.arange(3)})
-    assert np.array_equal(ys["a"], np.arange(3))
-    assert calls == {"scan": scans, "step": 3 * (1 - scans)}
 
 
 def bare_step_seconds(step, state, batches, key):
