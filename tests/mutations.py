@@ -111,7 +111,7 @@ MUTATIONS = (
              ("test_data.py::test_splits_of_digits_are_disjoint",)),
     Mutation(21, "random augmentation of evaluation data", "data.py",
              "split.x.astype(np.float32) / np.float32(max(dataset.levels - 1, 1))",
-             "split.x[:, ::np.random.choice([1, -1])].astype(np.float32) / np.float32(max(dataset.levels - 1, 1))",
+             "(split.x + np.random.rand(*split.x.shape)).astype(np.float32) / np.float32(max(dataset.levels - 1, 1))",
              ("test_data.py::test_evaluation_data_is_pure",)),
     Mutation(25, "free bits per example", "objectives.py",
              "        per_dimension = kl_terms.mean(axis=0).reshape(-1)\n",
