@@ -54,6 +54,19 @@ def distortion(likelihood: Distribution, x: Array) -> Array:
     return -likelihood.log_prob(x)
 
 
+def squared_error(likelihood: Distribution, x: Array) -> Array:
+    """Mean over elements of the squared distance of `x` from the likelihood's mean, `[B]`.
+
+    Where the likelihood has a method `observed(x)`, weights 1 or 0 `[B, *event]`, only elements of weight 1 count.
+    """
+    error = ((likelihood.mean() - x) ** 2).reshape(x.shape[0], -1)
+    observed = getattr(likelihood, "observed", None)
+    if observed is None:
+        return error.mean(axis=-1)
+    weight = observed(x).reshape(x.shape[0], -1)
+    return (weight * error).sum(axis=-1) / jnp.maximum(weight.sum(axis=-1), 1.0)
+
+
 def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_the_landing: bool = False) -> Bound:
     """The terms of the ELBO at one z ~ q(z|x) per example.
 

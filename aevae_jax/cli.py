@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import __version__, console, files, runs, values
+from aevae_jax import __version__, console, data_commands, files, runs, values
+from aevae_jax.likelihoods import Tabular
 from aevae_jax.types import InputError, LatentModel, Params
 
 if TYPE_CHECKING:
     import numpy as np
     from jax import Array
 
-    from aevae_jax.data import Dataset
+    from aevae_jax.data import Format, Prepared
 
     RunOptions: TypeAlias = Any
 else:
@@ -45,17 +46,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
-        print(_overview())
+        print(_OVERVIEW.format(commands=_rows(COMMANDS)))
     elif name == "--version":
         print(f"aevae {__version__}")
-    elif name not in COMMANDS:
-        raise InputError("command", got=repr(name), expected=", ".join(COMMANDS), hint="type: aevae --help")
+    elif name == "data" and (not rest or rest[0] in ("-h", "--help")):
+        print(_DATA_OVERVIEW.format(commands=_rows(DATA_COMMANDS)))
+    elif name == "data":
+        _run(DATA_COMMANDS, rest[0], rest[1:], "aevae data")
     else:
-        command = COMMANDS[name]
-        purpose = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:")[0]
-        if command is train:
-            purpose += f"\n\n{_VALUES.format(grammar=console.grammar(runs.Run))}"
-        console.parse_arguments(command, rest, prog=f"aevae {name}", description=purpose)()
+        _run(COMMANDS, name, rest, "aevae")
+
+
+def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[str], prog: str) -> None:
+    if name not in commands:
+        expected = ", ".join([*commands, *(["data"] if commands is COMMANDS else [])])
+        raise InputError("command", got=repr(name), expected=expected, hint=f"type: {prog} --help")
+    command = commands[name]
+    purpose = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:")[0]
+    if command is train:
+        purpose += f"\n\n{_VALUES.format(grammar=console.grammar(runs.Run))}"
+    console.parse_arguments(command, rest, prog=f"{prog} {name}", description=purpose)()
 
 
 # tyro joins lines, unless the next one is indented
@@ -63,12 +73,12 @@ _VALUES = """\
 What can be typed; fields that are left out have the value shown:
 {grammar}
   Names alone are enough where nothing is changed: conv is Conv(), and
-  --data fashion_mnist is Data(name='fashion_mnist'). Quote parentheses."""
+  --data fashion_mnist is Data(name='fashion_mnist'), --data ./photos is
+  Data(name='./photos'). Quote parentheses."""
 
 
-def _overview() -> str:
-    rows = [f"  {name:<12} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    return _OVERVIEW.format(commands="\n".join(rows))
+def _rows(commands: Mapping[str, Callable[..., None]]) -> str:
+    return "\n".join(f"  {name:<12} {(command.__doc__ or '').splitlines()[0]}" for name, command in commands.items())
 
 
 _OVERVIEW = """\
@@ -78,6 +88,7 @@ Autoencoders and variational autoencoders: train them, measure them, use them.
 
 commands (each explains itself: aevae COMMAND --help):
 {commands}
+  data         Look at data, or prepare it: aevae data --help
 
 example:
   aevae train runs/first --data digits --model vae --epochs 50
@@ -89,10 +100,26 @@ options:
   --version    show the version"""
 
 
+_DATA_OVERVIEW = """\
+usage: aevae data COMMAND ...
+
+commands (each explains itself: aevae data COMMAND --help):
+{commands}
+
+example:
+  aevae data inspect ./photos
+  aevae data prepare fashion_mnist"""
+
+
 # ---------------------------------------------------------------------------------------------------------- commands
 
 
-def train(directory: Positional[Path], options: Annotated[RunOptions, arg(name="")]) -> None:
+def train(
+    directory: Positional[Path],
+    options: Annotated[RunOptions, arg(name="")],
+    *,
+    stream: Literal["auto", "yes", "no"] = "auto",
+) -> None:
     """Train a model and leave it in a new run directory.
 
     Example: aevae train runs/first --model "VAE(latent=8, network=Conv())" --epochs 50
@@ -100,17 +127,22 @@ def train(directory: Positional[Path], options: Annotated[RunOptions, arg(name="
     Args:
       directory: a new or empty directory for the run.
       options: what a run depends on.
+      stream: read batches from disk while training, or keep all data on the device; auto keeps up to 1 GiB there. The
+        numbers are the same.
     """
     run = runs.Run(**console.values_of(runs.Run, options))
     with console.progress() as on_epoch:
-        fitted = runs.fit(run, directory=directory, on_epoch=on_epoch)
+        chosen = {"auto": None, "yes": True, "no": False}[stream]
+        fitted = runs.fit(run, directory=directory, stream=chosen, on_epoch=on_epoch)
     results, place = fitted.results, shlex.quote(str(directory))
     test = results["test"]
     terms = console.loss_terms({**test, "mse": test["mse_at_mean"]})
     print(f"test   {terms}; best epoch {results['best_epoch']} of {len(fitted.history)}, {results['seconds']:.1f} s")
     print(f"wrote  {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}")
     print(f"next   aevae evaluate {place}")
-    print(f"       aevae sample {place} --out samples.png")
+    model = fitted.run.model
+    suffix = ".png" if len(model.event_shape) == 3 else ".csv" if isinstance(model.likelihood, Tabular) else ".npy"
+    print(f"       aevae sample {place} --out samples{suffix}")
 
 
 def evaluate(
@@ -143,7 +175,7 @@ def evaluate(
 
     key = _key(seed, keys.Stream.EVALUATE)
     measured = evaluation.per_example(evaluation.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
-    unit = "nats/image" if x.ndim == 4 else "nats/example"
+    unit = "nats/example"
     metrics = {
         name: {
             "mean": float(v.mean(dtype="float64")),
@@ -180,7 +212,7 @@ def sample(
       noise: draw from p(x|z) as well, in place of its mean.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.IMAGES, force=force)
+    files.check_output(out, files.DATA, force=force)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
     fitted = runs.load_run(run)
@@ -191,7 +223,7 @@ def sample(
     draw = jax.jit(generation.sample, static_argnums=(0, 3))
     drawn = draw(fitted.model, fitted.params, _key(seed, keys.Stream.SAMPLE), num)
     images = drawn.sample(_key(seed, keys.Stream.NOISE)) if noise else drawn.mean()
-    _save(out, {"images": images})
+    _save(out, fitted, _format(run), {"images": images})
 
 
 def reconstruct(
@@ -208,14 +240,13 @@ def reconstruct(
       num: how many of the first test images to take where there is no input.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.IMAGES, force=force)
+    files.check_output(out, files.DATA, force=force)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
     fitted = runs.load_run(run)
     x = _prepared(run, fitted.run).test.x[:num] if input_file is None else _images(input_file, run, fitted)
     y = _batched(_reconstruction, fitted, x)["reconstructions"]
-    columns = min(len(x), 16)
-    _save(out, {"reconstructions": y, "images": x}, sheet=files.pairs(x, y, columns), columns=columns)
+    _save(out, fitted, _format(run), {"reconstructions": y, "images": x}, columns=min(len(x), 16), paired=True)
 
 
 def interpolate(
@@ -233,7 +264,7 @@ def interpolate(
       steps: how many images, the two ends included.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.IMAGES, force=force)
+    files.check_output(out, files.DATA, force=force)
     if steps < 2:
         raise InputError("--steps", got=steps, expected="at least 2")
     fitted = runs.load_run(run)
@@ -248,7 +279,7 @@ def interpolate(
     arguments = fitted.model, fitted.params, x[start : start + 1], x[end : end + 1], steps
     images = jax.jit(generation.interpolate, static_argnums=(0, 4))(*arguments)
     codes = jax.jit(generation.path, static_argnums=(0, 4))(*arguments)
-    _save(out, {"images": images[:, 0], "codes": codes[:, 0]}, columns=min(steps, 20))
+    _save(out, fitted, _format(run), {"images": images[:, 0]}, {"codes": codes[:, 0]}, columns=min(steps, 20))
 
 
 def encode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = False) -> None:
@@ -264,7 +295,7 @@ def encode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = 
     """
     files.check_output(out, files.ARRAYS, force=force)
     fitted = runs.load_run(run)
-    _save(out, _batched(_code, fitted, _images(input_file, run, fitted)))
+    _save(out, fitted, _format(run), {}, _batched(_code, fitted, _images(input_file, run, fitted)))
 
 
 def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = False) -> None:
@@ -278,13 +309,17 @@ def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = 
       out: .png for a sheet of images, .npy or .npz for numbers.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.IMAGES, force=force)
+    files.check_output(out, files.DATA, force=force)
     fitted = runs.load_run(run)
-    _save(out, _batched(_decoded, fitted, files.read_codes(input_file, fitted.run.model.latent)))
+    codes = files.read_codes(input_file, fitted.run.model.latent)
+    _save(out, fitted, _format(run), _batched(_decoded, fitted, codes))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command for command in (train, evaluate, sample, reconstruct, interpolate, encode, decode)
+}
+DATA_COMMANDS: dict[str, Callable[..., None]] = {
+    command.__name__: command for command in (data_commands.inspect, data_commands.prepare)
 }
 
 
@@ -314,8 +349,20 @@ def _batched(metric: Any, fitted: runs.Fitted, x: Any) -> dict[str, np.ndarray]:
     return evaluation.per_example(metric, fitted.model, fitted.params, x, keys.root(0))
 
 
-def _save(out: Path, arrays: Mapping[str, Any], **sheet: Any) -> None:
-    print(f"wrote {out}: {files.write(out, arrays, **sheet)}")
+def _save(
+    out: Path,
+    fitted: runs.Fitted,
+    format: Format,
+    data: Mapping[str, Any],
+    codes: Mapping[str, Any] | None = None,
+    **sheet: Any,
+) -> None:
+    """Write what the model made, `data` in the units of the data set and `codes` as they are."""
+    import numpy as np
+
+    inverse = fitted.run.data.preparation.inverse
+    arrays = {**{name: inverse(np.asarray(x), format) for name, x in data.items()}, **(codes or {})}
+    print(f"wrote {out}: {files.write(out, arrays, table=format.columns, **sheet)}")
 
 
 def _key(seed: int, use: Any) -> Array:
@@ -329,29 +376,37 @@ def _key(seed: int, use: Any) -> Array:
 # -------------------------------------------------------------------------------------------- the data of a run
 
 
-def _trained_on(directory: Path) -> dict[str, Any]:
-    """What `run.json` says of the training data: name, levels and sha256."""
-    record = runs.read_json(directory / "run.json")
+def _format(directory: Path) -> Format:
+    """What `run.json` says of the form of the training data."""
+    from aevae_jax.data import Format
+
+    path = directory / "run.json"
+    record = runs.read_json(path)
+    if not isinstance(record, dict) or "format" not in record:
+        raise InputError("run.json", where=str(directory), got="no record of the form of its data",
+                         expected='an object "format"')  # fmt: skip
+    return values.from_tree(Format, record["format"], f"{path}, format")
+
+
+def _prepared(directory: Path, run: runs.Run) -> Prepared:
+    """The run's data set with validation and test data as the model sees them; refused if it is not the same data."""
+    from aevae_jax.data import prepare
+
+    dataset, record = run.data.load(), runs.read_json(directory / "run.json")
     try:
-        data = record["provenance"]["data"]
-        return {"name": str(data["name"]), "levels": int(data["levels"]), "sha256": str(data["sha256"])}
-    except (KeyError, TypeError, ValueError):
+        name, sha256 = (str(record["provenance"]["data"][field]) for field in ("name", "sha256"))
+    except (KeyError, TypeError):
         raise InputError("run.json", where=str(directory), got="no record of the data it was trained on",
                          expected='"provenance": {"data": ...}') from None  # fmt: skip
-
-
-def _prepared(directory: Path, run: runs.Run) -> Dataset:
-    """The run's data set with validation and test data as the model sees them; refused if it is not the same data."""
-    dataset, trained = run.data.load(), _trained_on(directory)
-    if dataset.digest() != trained["sha256"]:
+    if dataset.digest() != sha256:
         raise InputError("data set", where=str(directory), got=f"other data under the name {run.data.name!r}",
-                         expected=f"that of the training, {trained['name']!r}, sha256 {trained['sha256'][:12]}",
+                         expected=f"that of the training, {name!r}, sha256 {sha256[:12]}",
                          hint="evaluate on data of your own from Python")  # fmt: skip
-    return run.data.preparation.evaluation(dataset)
+    return prepare(run.data.preparation, dataset)
 
 
 def _images(path: Path, directory: Path, fitted: runs.Fitted) -> np.ndarray:
-    return files.read_images(path, fitted.model, fitted.run.data.preparation, _trained_on(directory)["levels"])
+    return files.read_images(path, fitted.model, fitted.run.data.preparation, _format(directory))
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -257,7 +257,7 @@ class _Clock:
             "epoch": f"epoch {epoch.epoch}/{epoch.epochs}",
             "loss": loss_terms(epoch.train),
             "validation": _validation(epoch.validation),
-            "speed": f"{epoch.images_per_second:,.0f} images/s",
+            "speed": f"{epoch.examples_per_second:,.0f} examples/s",
             "left": f"{_duration(each * (epoch.epochs - epoch.epoch))} left",
         }
         for name in ("speed", "validation"):
@@ -267,11 +267,11 @@ class _Clock:
 
 
 def loss_terms(metrics: Mapping[str, float]) -> str:
-    """A training's metrics with their unit: `distortion 12.3 + rate 4.5 = 16.8 nats/image`, or `mse 0.0123`."""
+    """A training's metrics with their unit: `distortion 12.3 + rate 4.5 = 16.8 nats/example`, or `mse 0.0123`."""
     if "negative_elbo" in metrics:
         terms = (metrics[name] for name in ("distortion", "rate", "negative_elbo"))
-        return "distortion {:.1f} + rate {:.1f} = {:.1f} nats/image".format(*terms)
-    return f"mse {metrics['mse']:.3g}" if "mse" in metrics else f"loss {metrics['loss']:.1f} nats/image"
+        return "distortion {:.1f} + rate {:.1f} = {:.1f} nats/example".format(*terms)
+    return f"mse {metrics['mse']:.3g}" if "mse" in metrics else f"loss {metrics['loss']:.1f} nats/example"
 
 
 def _validation(metrics: Mapping[str, float]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from aevae_jax import bounds, keys, loops
+from aevae_jax.data.datasets import Source, size_in_bytes
 from aevae_jax.distributions import Delta
 from aevae_jax.types import InputError, LatentModel, Params
 
@@ -28,8 +29,7 @@ def bound_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dic
     A posterior of type `Delta` has no density, so an autoencoder has a distortion but neither rate nor bound.
     """
     bound = bounds.elbo(model, params, x, key)
-    reconstruction = model.decode(params, bound.posterior.mean()).mean()
-    mse = ((reconstruction - x) ** 2).reshape(x.shape[0], -1).mean(axis=-1)
+    mse = bounds.squared_error(model.decode(params, bound.posterior.mean()), x)
     if isinstance(bound.posterior, Delta):
         return {"distortion": bound.distortion, "mse_at_mean": mse}
     terms = {"distortion": bound.distortion, "rate": bound.rate, "negative_elbo": bound.negative_elbo}
@@ -37,7 +37,7 @@ def bound_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dic
 
 
 def per_example(
-    metric: Metric, model: LatentModel, params: Params, x: Array, key: Array, *, batch_size: int = 256
+    metric: Metric, model: LatentModel, params: Params, x: Array | Source, key: Array, *, batch_size: int = 256
 ) -> dict[str, np.ndarray]:
     """`metric` of every example, once, in the order of `x`: `{name: [N, ...]}`.
 
@@ -45,7 +45,7 @@ def per_example(
       metric: a function with a stable identity; it is compiled once.
       model: any latent model.
       params: its parameters.
-      x: data as the model sees it, `[N, *event]`.
+      x: data as the model sees it, `[N, *event]`; rows in files are read a window at a time.
       key: the noise of example i is `fold_in(key, i)`: two calls see the same, and so do two models.
       batch_size: how many examples to compute at once; the result does not depend on it.
 
@@ -58,9 +58,29 @@ def per_example(
     if batch_size < 1:
         raise InputError("batch size", got=batch_size, expected="at least 1")
     batch_size = min(batch_size, count)
+    if isinstance(x, jax.Array | np.ndarray) and not isinstance(x, np.memmap):
+        return _window(metric, model, params, x, key, first=0, batch_size=batch_size)
+    size = min(count, max(batch_size, _WINDOW_BYTES * count // size_in_bytes(x)))
+    found = []
+    for start in range(0, count, size):
+        first = min(start, count - size)  # the last window begins earlier, so that all are one compiled program
+        values = _window(metric, model, params, x[first : first + size], key, first=first, batch_size=batch_size)
+        found.append({name: v[start - first :] for name, v in values.items()})
+    return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
+
+
+_WINDOW_BYTES = 2**25
+"""How much of data that is not in memory is sent to the device at once: 32 MiB."""
+
+
+def _window(
+    metric: Metric, model: LatentModel, params: Params, x: Any, key: Array, *, first: int, batch_size: int
+) -> dict[str, np.ndarray]:
+    """`metric` of every row of `x`, of which the first is example `first` of the data set."""
+    count = x.shape[0]
     steps = -(-count // batch_size)
     index = jnp.arange(steps * batch_size) % count  # the last batch is filled up from the start, and cut off below
-    context = (params, x, key)
+    context = (params, x, key, jnp.asarray(first))
     _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, index.reshape(steps, batch_size))
     return {name: np.asarray(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}
 
@@ -70,7 +90,9 @@ def means(values: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: float(np.mean(v, dtype=np.float64)) for name, v in values.items()}
 
 
-def evaluate(model: LatentModel, params: Params, x: Array, key: Array, *, batch_size: int = 256) -> dict[str, float]:
+def evaluate(
+    model: LatentModel, params: Params, x: Array | Source, key: Array, *, batch_size: int = 256
+) -> dict[str, float]:
     """Data set means of `bound_terms`."""
     return means(per_example(bound_terms, model, params, x, key, batch_size=batch_size))
 
@@ -83,15 +105,15 @@ def selection(metrics: dict[str, float]) -> float:
 @lru_cache(maxsize=64)
 def _metric_body(metric: Metric, model: Any) -> loops.Body:
     def body(
-        carry: tuple[()], context: tuple[Params, Array, Array], index: Array
+        carry: tuple[()], context: tuple[Params, Array, Array, Array], index: Array
     ) -> tuple[tuple[()], dict[str, Array]]:
-        params, data, key = context
+        params, data, key, first = context
 
         def one(x: Array, k: Array) -> dict[str, Array]:
             return jax.tree.map(lambda v: v[0], metric(model, params, x[None], k))
 
-        x = data.at[index].get(mode="promise_in_bounds")
+        x = jnp.asarray(data).at[index].get(mode="promise_in_bounds")
         with jax.default_matmul_precision("highest"):  # accelerators would otherwise round products to fewer bits
-            return carry, jax.vmap(one)(x, keys.each(key, index))
+            return carry, jax.vmap(one)(x, keys.each(key, index + first))
 
     return body

@@ -19,7 +19,7 @@ from jax import Array
 
 from aevae_jax import keys, training
 from aevae_jax.architectures import MLP, Architecture, Conv
-from aevae_jax.data import Data, Dataset, preparation_of
+from aevae_jax.data import Data, Dataset, prepare
 from aevae_jax.types import InputError, Metrics, Params
 
 
@@ -97,7 +97,7 @@ def train_ensemble(data: Data, dataset: Dataset, seeds: Sequence[int], *, steps:
         )
     network = Conv((16, 32)) if len(dataset.event_shape) == 3 else MLP((256,))
     classifier = Classifier(dataset.event_shape, int(dataset.train.labels.max()) + 1, network)
-    prepare = preparation_of(data, dataset)
+    prepared = prepare(data.preparation, dataset)
     batch_size = min(64, len(dataset.train))
     per_epoch = len(dataset.train) // batch_size
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
@@ -105,7 +105,7 @@ def train_ensemble(data: Data, dataset: Dataset, seeds: Sequence[int], *, steps:
         classifier,  # type: ignore[arg-type]  # of a LatentModel, training calls `init` alone
         cross_entropy,  # type: ignore[arg-type]  # and so this objective may ask for a classifier
         tx,
-        prepare=lambda batch, key: (prepare(batch[0], key), batch[1]),
+        prepare=lambda batch, key: (prepared.batch(batch[0], key), batch[1]),
     )
     key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
     state = jax.vmap(lambda k: training.init_state(classifier, tx, k))(key)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import contextlib
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,34 +18,34 @@ from aevae_jax.types import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from aevae_jax.data import Preparation
+    from aevae_jax.data import Column, Format, Preparation
 
 ARRAYS = (".npy", ".npz")
 IMAGES = (".png", *ARRAYS)
+DATA = (*IMAGES, ".csv")
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def read_images(path: Path, model: Any, preparation: Preparation, levels: int) -> np.ndarray:
+def read_images(path: Path, model: Any, preparation: Preparation, format: Format) -> np.ndarray:
     """Images `[N, *event]` as a model sees them, float32.
 
-    Floats are taken as they are; raw uint8 is prepared as the training data was. A picture has 256 levels.
+    Raw uint8 is prepared as the training data was. Floats are in the units of the data, [0, 1] for images, and are only
+    standardised where the training data was. A picture has 256 levels.
 
     Args:
       path: .npy, or .npz with one array or one called `images`, or one .png.
       model: its `event_shape` and the support of its likelihood are required of the images.
       preparation: of raw uint8.
-      levels: how many values raw uint8 may take; 0 where the model was trained on floats.
+      format: of the training data.
 
     Raises:
       InputError: another type or shape, levels or numbers outside the model's range, NaN, or an unreadable file.
     """
     import numpy as np
 
-    from aevae_jax.data import Dataset, Split
-
-    shape, where = model.event_shape, str(path)
+    shape, where, levels = model.event_shape, str(path), format.levels
     if path.suffix == ".png":
         x, levels = _read_picture(path, shape), 256
     else:
@@ -55,14 +56,14 @@ def read_images(path: Path, model: Any, preparation: Preparation, levels: int) -
         raise InputError("type of the images", where=where, got=x.dtype, expected="uint8 or floats")
     _check_shape(x, shape, "images", where)
     if x.dtype != np.uint8:
-        x = _finite(x, where)
+        x = preparation.units(_finite(x, where), format)
     elif x.max() >= levels:
         raise InputError("levels of the images", where=where, got=f"uint8 up to {x.max()}",
                          expected=f"0 to {levels - 1}, as in the training data" if levels else "floats, as in training",
                          hint="write floats as the model sees them")  # fmt: skip
     else:
-        split = Split(x)
-        x = preparation.evaluation(Dataset(where, split, split, split, levels)).validation.x
+        [prepared] = preparation.evaluation([x], replace(format, levels=levels))
+        x = prepared[:]
     model.likelihood.support.check(x, where)
     return x
 
@@ -182,14 +183,22 @@ def atomic(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write(path: Path, arrays: Mapping[str, Any], *, sheet: Any = None, columns: int = 8) -> str:
-    """Write the first of `arrays` to .npy, all of them to .npz, or a sheet of images to .png; the suffix decides.
+def write(
+    path: Path,
+    arrays: Mapping[str, Any],
+    *,
+    table: tuple[Column, ...] = (),
+    columns: int = 8,
+    paired: bool = False,
+) -> str:
+    """Write the first of `arrays` to .npy, .png or .csv, or all of them to .npz; the suffix decides.
 
     Args:
       path: accepted by `check_output`.
-      arrays: by the names they get in .npz.
-      sheet: images `[N, H, W, C]` in [0, 1] for .png; the first array where left out.
-      columns: images per row of the sheet.
+      arrays: by the names they get in .npz; images in [0, 1].
+      table: the columns, where the data are a table.
+      columns: images per row of a sheet.
+      paired: the first two arrays belong together: a sheet shows each row of the second above that of the first.
 
     Returns:
       What the file holds, in words.
@@ -197,16 +206,22 @@ def write(path: Path, arrays: Mapping[str, Any], *, sheet: Any = None, columns: 
     import numpy as np
 
     from aevae_jax import figures
+    from aevae_jax.data import tables
 
     given = {name: np.asarray(a) for name, a in arrays.items()}
     name, first = next(iter(given.items()))
-    tiles = first if sheet is None else sheet
-    if path.suffix == ".png" and tiles.ndim != 4:
+    if path.suffix == ".png" and first.ndim != 4:
         raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not images")
+    if path.suffix == ".csv" and not table:
+        raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not a table")
     with atomic(path) as part:
         if path.suffix == ".png":
+            tiles = pairs(list(given.values())[1], first, columns) if paired else first
             figures.save_png(part, figures.grid(tiles, columns, scale=max(1, 56 // tiles.shape[1])))
             return f"{len(first)} images"
+        if path.suffix == ".csv":
+            tables.write_csv(part, first, table)
+            return f"{len(first)} rows of {len(table)} columns"
         if path.suffix == ".npy":
             np.save(part, first, allow_pickle=False)
             given = {name: first}

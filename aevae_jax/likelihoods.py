@@ -264,6 +264,47 @@ class DiscretizedLogisticMixture(_Grid):
         return distributions.DiscretizedLogisticMixture(logits, loc, log_scale, self.levels)
 
 
+@dataclass(frozen=True)
+class Tabular:
+    """A table's columns side by side: Gaussian numbers, Bernoulli bits, categories; missing entries are left out.
+
+    Data and outputs are features, as `layout` says, and there is one output for each feature. A number's mean and log
+    scale, which is predicted for every example, take the places of its value and of its mark of observation.
+
+    Args:
+      columns: the number of categories of each column: 0 for numbers, 2 for bits; `fit` takes them from the data where
+        they are left out.
+    """
+
+    columns: tuple[int, ...] = ()
+
+    outputs: ClassVar[int] = 1
+    support: ClassVar[Support] = REAL
+
+    def __post_init__(self) -> None:
+        if any(categories < 0 or categories == 1 for categories in self.columns):
+            raise InputError("Tabular columns", got=self.columns, expected="0 for numbers, else 2 or more categories")
+
+    def init(self) -> Params:
+        return {}
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        import jax.numpy as jnp
+
+        from aevae_jax import distributions, layout, tabular
+
+        if not self.columns:
+            raise InputError("Tabular columns", got="()", expected="the number of categories of each, 0 for numbers",
+                             hint="write Tabular(tables.widths(dataset.columns)), or let `fit` do so")  # fmt: skip
+        if raw.shape[1:] != (layout.feature_count(self.columns), 1):
+            raise InputError("features of a table", got=raw.shape[1:-1], where=f"Tabular({self.columns})",
+                             expected=f"({layout.feature_count(self.columns)},)")  # fmt: skip
+        outputs = raw[..., 0]
+        is_log_scale = layout.log_scales(self.columns)[None]
+        outputs = jnp.where(is_log_scale, distributions.bounded(outputs, *SCALE_RANGE), outputs)
+        return tabular.Tabular(outputs, self.columns)
+
+
 Likelihood = (
     Normal
     | NormalElementScale
@@ -274,5 +315,6 @@ Likelihood = (
     | Categorical
     | DiscretizedLogistic
     | DiscretizedLogisticMixture
+    | Tabular
 )
 """The likelihoods a saved run may name. One of your own needs `outputs`, `support`, `init` and `__call__`."""

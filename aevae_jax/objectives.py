@@ -58,7 +58,7 @@ class ReconstructionError:
 
         likelihood = model.decode(params, model.encode(params, x).sample(key))
         loss = bounds.distortion(likelihood, x).mean()
-        return loss, {"loss": loss, "distortion": loss, "mse": ((likelihood.mean() - x) ** 2).mean()}
+        return loss, {"loss": loss, "distortion": loss, "mse": bounds.squared_error(likelihood, x).mean()}
 
 
 @dataclass(frozen=True)

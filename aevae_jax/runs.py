@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import __version__, values
-from aevae_jax.data import Data, Dataset, preparation_of
+from aevae_jax.data import Data, Dataset, Prepared, datasets, prepare, tables
+from aevae_jax.likelihoods import Tabular
 from aevae_jax.models import VAE, Autoencoder, Model
 from aevae_jax.objectives import ELBO, IWAE, Objective, ReconstructionError
 from aevae_jax.optimizers import Adam
@@ -78,7 +79,7 @@ class Epoch(NamedTuple):
     step: int
     train: dict[str, float]
     validation: dict[str, float]
-    images_per_second: float
+    examples_per_second: float
 
 
 class Fitted(NamedTuple):
@@ -98,7 +99,12 @@ OnEpoch = Callable[[Epoch], None]
 
 
 def fit(
-    run: Run, dataset: Dataset | None = None, *, directory: str | Path | None = None, on_epoch: OnEpoch | None = None
+    run: Run,
+    dataset: Dataset | None = None,
+    *,
+    directory: str | Path | None = None,
+    stream: bool | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Fitted:
     """Train one model.
 
@@ -106,18 +112,21 @@ def fit(
       run: the value.
       dataset: data of your own, in place of what `run.data` names.
       directory: a new directory to leave the run in; `None` writes nothing.
+      stream: read batches ahead from where the data is (True), or keep all of it on the device (False). By default it
+        is kept if it is at most 1 GiB. The numbers are the same.
       on_epoch: called after every epoch.
 
     Raises:
       InputError: before anything is written, if the run, the data and the directory do not fit; or when the loss
         stops being a number.
     """
-    plan = _plan(run, dataset)
+    plan = _plan(run, dataset, stream)
     if directory is None:
         return _train(plan, None, on_epoch)
     record = {
         "run": values.to_tree(plan.run),
         "digest": values.digest(plan.run),
+        "format": values.to_tree(plan.prepared.format),
         "provenance": provenance(plan.dataset),
     }
     folder = create_directory(Path(directory))
@@ -141,15 +150,21 @@ def fit(
 
 
 def fit_seeds(
-    run: Run, seeds: Sequence[int], dataset: Dataset | None = None, *, on_epoch: OnEpoch | None = None
+    run: Run,
+    seeds: Sequence[int],
+    dataset: Dataset | None = None,
+    *,
+    stream: bool | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Fitted:
     """Train one model per seed, all at once, by `vmap` of the same step. `run.seed` is not used.
 
-    Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding.
+    Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding. `stream` is as
+    in `fit`; every seed reads its own batches.
     """
     if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
         raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
-    return _train(_plan(run, dataset), tuple(seeds), on_epoch)
+    return _train(_plan(run, dataset, stream), tuple(seeds), on_epoch)
 
 
 def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
@@ -188,46 +203,80 @@ class _Plan(NamedTuple):
 
     run: Run
     dataset: Dataset
-    prepared: Dataset
+    prepared: Prepared
+    stream: bool
 
 
-def _plan(run: Run, dataset: Dataset | None) -> _Plan:
+def _plan(run: Run, dataset: Dataset | None, stream: bool | None) -> _Plan:
     import jax
-    import numpy as np
 
     from aevae_jax import evaluation, keys
     from aevae_jax.training import steps_per_epoch
 
     dataset = run.data.load() if dataset is None else dataset
-    for part in ("train", "validation", "test"):
+    for part in datasets.PARTS:
         if len(getattr(dataset, part)) == 0:
             raise InputError(f"{dataset.name} {part}", got="0 examples", expected="at least 1")
-    shape = getattr(run.model, "event_shape", None)
-    if shape == ():
-        run = replace(run, model=replace(run.model, event_shape=dataset.event_shape))
-    elif shape is not None and shape != dataset.event_shape:
-        raise InputError("event_shape of the model", got=shape, expected=f"{dataset.event_shape}, as in {dataset.name}")
-    prepared = run.data.preparation.evaluation(dataset)
+    prepared = prepare(run.data.preparation, dataset)
+    run = replace(run, model=_shaped(run.model, prepared))
+    steps_per_epoch(prepared.train.x, run.batch_size)
     support = getattr(getattr(run.model, "likelihood", None), "support", None)
     if support is not None:
-        support.check(prepared.validation.x, f"{dataset.name} validation")
-        support.check(prepared.test.x, f"{dataset.name} test")
-        for start in range(0, len(dataset.train), 8192):
-            batch = dataset.train.x[start : start + 8192]
-            seen = run.data.preparation.train(batch, jax.random.key(0), dataset.levels)
-            support.check(np.asarray(seen), f"{dataset.name} train")
-    steps_per_epoch(dataset.train.x, run.batch_size)
+        _check_support(support, prepared)
+    if stream is None:
+        stream = datasets.size_in_bytes(prepared.train.x) > datasets.RESIDENT_BYTES
 
     def everything(raw: jax.Array, x: jax.Array, key: jax.Array) -> Any:
         k1, k2, k3, k4 = jax.random.split(key, 4)
         params = run.model.init(k1)
-        batch = run.data.preparation.train(raw, k2, dataset.levels)
+        batch = prepared.batch(raw, k2)
         step = jax.numpy.zeros((), int)
         return run.objective(run.model, params, batch, k3, step), evaluation.bound_terms(run.model, params, x, k4)
 
     # the networks, the loss and the measures fit the shapes; nothing is computed
-    jax.eval_shape(everything, dataset.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0))
-    return _Plan(run, dataset, prepared)
+    jax.eval_shape(everything, prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0))
+    return _Plan(run, dataset, prepared, stream)
+
+
+def _shaped(model: Any, prepared: Prepared) -> Any:
+    """The model with what its value leaves to the data: the shape of an event, and the columns of a table."""
+    shape, likelihood = getattr(model, "event_shape", None), getattr(model, "likelihood", None)
+    if shape == ():
+        model = replace(model, event_shape=prepared.event_shape)
+    elif shape is not None and shape != prepared.event_shape:
+        raise InputError("event_shape of the model", got=shape,
+                         expected=f"{prepared.event_shape}, as in {prepared.name}")  # fmt: skip
+    if isinstance(likelihood, Tabular):
+        columns = tables.widths(prepared.format.columns)
+        if not columns:
+            raise InputError("likelihood", got="Tabular()", expected=f"another one: {prepared.name} is not a table")
+        if likelihood.columns not in ((), columns):
+            raise InputError("columns of the likelihood", got=likelihood.columns,
+                             expected=f"{columns}, as in {prepared.name}")  # fmt: skip
+        model = replace(model, likelihood=replace(likelihood, columns=columns))
+    elif prepared.format.columns and likelihood is not None:
+        raise InputError(f"likelihood of a table ({prepared.name})", got=type(likelihood).__name__,
+                         expected="Tabular()", hint="type: --model 'VAE(likelihood=Tabular())'")  # fmt: skip
+    return model
+
+
+def _check_support(support: Any, prepared: Prepared) -> None:
+    """Refuse data that the likelihood cannot score. Of integer levels, those that occur are checked, each once."""
+    import jax
+    import numpy as np
+
+    for part in ("validation", "test"):
+        for _, x in datasets.blocks(getattr(prepared, part).x):
+            support.check(x, f"{prepared.name} {part}")
+    if prepared.train.x.dtype == np.uint8:
+        occurs = np.zeros(256, bool)
+        for _, raw in datasets.blocks(prepared.train.x):
+            occurs[raw] = True
+        levels = np.flatnonzero(occurs).astype(np.uint8)[:, None]
+        support.check(np.asarray(prepared.batch(levels, jax.random.key(0))), f"{prepared.name} train, levels")
+        return
+    for _, raw in datasets.blocks(prepared.train.x):
+        support.check(np.asarray(prepared.batch(raw, jax.random.key(0))), f"{prepared.name} train")
 
 
 def _train(plan: _Plan, seeds: tuple[int, ...] | None, on_epoch: OnEpoch | None) -> Fitted:
@@ -237,13 +286,16 @@ def _train(plan: _Plan, seeds: tuple[int, ...] | None, on_epoch: OnEpoch | None)
     import numpy as np
 
     from aevae_jax import evaluation, keys, training
+    from aevae_jax.data import streams
 
-    run, dataset, prepared = plan
-    per_epoch = training.steps_per_epoch(dataset.train.x, run.batch_size)
+    run, _, prepared, stream = plan
+    source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
+    per_epoch = training.steps_per_epoch(source, run.batch_size)
     tx = run.optimizer.build(run.epochs * per_epoch)
-    prepare = preparation_of(run.data, dataset)
-    step = training.make_train_step(run.model, run.objective, tx, prepare=prepare, ema_decay=run.ema)
-    data, validation, test = jax.device_put((dataset.train.x, prepared.validation.x, prepared.test.x))
+    step = training.make_train_step(run.model, run.objective, tx, prepare=prepared.batch, ema_decay=run.ema)
+    if datasets.in_memory(validation):
+        validation, test = jax.device_put((validation, test))
+    data = None if stream else jax.device_put(source[:])
 
     def start(key: jax.Array) -> training.TrainState:
         return training.init_state(run.model, tx, key, ema=run.ema > 0)
@@ -261,7 +313,7 @@ def _train(plan: _Plan, seeds: tuple[int, ...] | None, on_epoch: OnEpoch | None)
             return [params]
         return [jax.tree.map(lambda a, lane=lane: a[lane], params) for lane in range(len(seeds))]
 
-    def measure(params: Params, x: jax.Array) -> list[dict[str, float]]:
+    def measure(params: Params, x: Any) -> list[dict[str, float]]:
         return [
             evaluation.evaluate(run.model, p, x, keys.stream(k, keys.Stream.EVALUATE))
             for p, k in zip(lanes(params), lane_keys, strict=True)
@@ -274,8 +326,13 @@ def _train(plan: _Plan, seeds: tuple[int, ...] | None, on_epoch: OnEpoch | None)
     started = time.perf_counter()
     for epoch in range(1, run.epochs + 1):
         began = time.perf_counter()
+        rows = training.batch_rows(key, state.step, len(source), batch_size=run.batch_size)
+        windows = streams.windows(source, np.asarray(rows)) if data is None else ()
         with jax.transfer_guard("disallow"):  # an epoch never waits for the host
-            state, metrics = training.train_epoch(step, state, data, key, batch_size=run.batch_size)
+            if data is None:
+                state, metrics = training.train_windows(step, state, windows, key)
+            else:
+                state, metrics = training.train_rows(step, state, data, rows, key)
         train = {name: np.asarray(m, np.float64).mean(axis=0) for name, m in metrics.items()}
         took = time.perf_counter() - began
         measured = measure(state.averaged, validation)
@@ -369,7 +426,7 @@ def provenance(dataset: Dataset) -> dict[str, Any]:
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "command": sys.argv,
-        "data": {"name": dataset.name, "levels": dataset.levels, "sha256": dataset.digest()},
+        "data": dataset.record(),
         "versions": {
             "python": sys.version.split()[0],
             "aevae-jax": __version__,  # not from the metadata: a checkout on the path need not be installed
@@ -381,7 +438,8 @@ def provenance(dataset: Dataset) -> dict[str, Any]:
 
 def _save_pictures(folder: Path, plan: _Plan, fitted: Fitted) -> None:
     """Samples from the prior, and inputs above their reconstructions; nothing where events are not images."""
-    if len(plan.dataset.event_shape) != 3:
+    prepared = plan.prepared
+    if len(prepared.event_shape) != 3:
         return
     import jax
     import numpy as np
@@ -389,8 +447,8 @@ def _save_pictures(folder: Path, plan: _Plan, fitted: Fitted) -> None:
     from aevae_jax import figures, generation, keys
 
     key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
-    scale = max(1, 56 // plan.dataset.event_shape[0])
-    x = jax.device_put(plan.prepared.test.x[:16])
+    scale = max(1, 56 // prepared.event_shape[0])
+    x = jax.device_put(prepared.test.x[:16])
 
     @jax.jit
     def decoded(params: Params) -> tuple[jax.Array, jax.Array]:
@@ -398,6 +456,7 @@ def _save_pictures(folder: Path, plan: _Plan, fitted: Fitted) -> None:
         return samples, generation.reconstruct(fitted.model, params, x)
 
     samples, reconstructions = (np.asarray(images) for images in decoded(fitted.params))
-    figures.save_png(folder / "samples.png", figures.grid(samples, 8, scale=scale))
     pairs = np.concatenate([np.asarray(x), reconstructions])
-    figures.save_png(folder / "reconstructions.png", figures.grid(pairs, len(x), scale=scale))
+    for name, images, columns in (("samples", samples, 8), ("reconstructions", pairs, len(x))):
+        shown = prepared.preparation.inverse(images, prepared.format)
+        figures.save_png(folder / f"{name}.png", figures.grid(shown, columns, scale=scale))

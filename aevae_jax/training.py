@@ -5,12 +5,14 @@ Everything random or ordered is a function of the root key and `state.step`: the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -106,7 +108,10 @@ def _strong(tree: Any) -> Any:
 
 def steps_per_epoch(data: Any, batch_size: int) -> int:
     """Whole batches in `data`, a pytree of arrays `[N, ...]`. What is left over sits out that epoch."""
-    count = jax.tree.leaves(data)[0].shape[0]
+    return _whole_batches(jax.tree.leaves(data)[0].shape[0], batch_size)
+
+
+def _whole_batches(count: int, batch_size: int) -> int:
     if not 1 <= batch_size <= count:
         raise InputError("batch size", got=batch_size, expected=f"1 to {count}, the number of training examples")
     return int(count // batch_size)
@@ -136,12 +141,72 @@ def train_epoch(
     Returns:
       The new state, and metrics with one entry per step, `[T]` (`[T, S]` for seeds).
     """
-    per_epoch = steps_per_epoch(data, batch_size)
-    many = key.ndim == 1
-    order = _order_of_seeds if many else _order
     count = jax.tree.leaves(data)[0].shape[0]
-    rows = order(key, state.step, count, batch_size, per_epoch if steps is None else steps)
-    return loops.scan(_body(train_step, many), state, (data, key), rows)
+    rows = batch_rows(key, state.step, count, batch_size=batch_size, steps=steps)
+    return train_rows(train_step, state, data, rows, key)
+
+
+def train_rows(
+    train_step: TrainStep, state: TrainState, data: Any, rows: Array, key: Array
+) -> tuple[TrainState, Metrics]:
+    """One step per entry of `rows`, each on those rows of `data`; otherwise as `train_epoch`.
+
+    Args:
+      train_step: from `make_train_step`.
+      state: donated: do not use it again.
+      data: a pytree of arrays `[N, ...]` on the device.
+      rows: which examples each step sees, `[T, batch size]` (`[T, S, batch size]` for seeds): see `batch_rows`.
+      key: the root key, or one per seed `[S]`.
+    """
+    return loops.scan(_body(train_step, key.ndim == 1), state, (data, key), rows)
+
+
+def train_windows(
+    train_step: TrainStep, state: TrainState, windows: Iterable[Any], key: Array
+) -> tuple[TrainState, Metrics]:
+    """Train on batches that arrive from the host, several steps at a time. See `data.streams`.
+
+    The steps are those of `train_epoch`, and so are the numbers: a window is data, all of it used in order.
+
+    Args:
+      train_step: from `make_train_step`.
+      state: at the step whose batch comes first. Donated: do not use it again.
+      windows: pytrees of arrays `[T, batch size, ...]` (`[T, S, batch size, ...]` for seeds), raw as in resident data.
+      key: the root key, or one per seed `[S]`.
+
+    Returns:
+      The new state, and metrics with one entry per step.
+    """
+    found: list[Metrics] = []
+    for window in windows:
+        shape = jax.tree.leaves(window)[0].shape[: key.ndim + 2]
+        data, rows = jax.device_put(
+            (jax.tree.map(lambda a: a.reshape(-1, *a.shape[key.ndim + 2 :]), window),
+             np.arange(math.prod(shape), dtype=np.int32).reshape(shape))
+        )  # fmt: skip
+        if len(found) > 1:  # the host may run ahead by one window, not more: windows are large
+            jax.block_until_ready(found[-2])
+        state, metrics = train_rows(train_step, state, data, rows, key)
+        found.append(metrics)
+    return state, jax.tree.map(lambda *m: jnp.concatenate(m), *found)
+
+
+def batch_rows(key: Array, step: Array, count: int, *, batch_size: int, steps: int | None = None) -> Array:
+    """Which examples the steps from `step` to the end of its epoch see: `[T, batch_size]`, or `[T, S, batch_size]`.
+
+    A function of the root key and the step alone: the same for data that is resident and data that is streamed.
+
+    Args:
+      key: the root key, or one per seed `[S]`.
+      step: `state.step`.
+      count: of the training examples.
+      batch_size: examples per step.
+      steps: how many steps, not more than are left of the epoch. Default: a whole epoch.
+    """
+    per_epoch = _whole_batches(count, batch_size)
+    order = _order_of_seeds if key.ndim == 1 else _order
+    rows: Array = order(key, step, count, batch_size, per_epoch if steps is None else steps)
+    return rows
 
 
 def epoch_order(key: Array, epoch: int | Array, count: int) -> Array:

@@ -24,7 +24,9 @@ FROM_PYTHON = "an object given from Python"
 _POSITIONAL = ("positional",)
 """The key of arguments without a name in what `parse` reads; no JSON object can have it."""
 
-_PLAIN_NAME = re.compile(r"[A-Za-z_][\w:./+-]*")  # what TFDS calls a data set, its configuration and version
+_PLAIN_NAME = re.compile(
+    r"[A-Za-z_][\w:./\\+ -]*|[./~].*"
+)  # a name of TFDS, with its configuration and version; a path
 
 
 def to_tree(value: Any, annotation: Any = Any) -> Any:

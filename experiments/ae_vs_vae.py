@@ -23,7 +23,7 @@ from aevae_jax import console
 if TYPE_CHECKING:
     import numpy as np
 
-    from aevae_jax.data import Dataset
+    from aevae_jax.data import Prepared
     from aevae_jax.features import Ensemble
     from aevae_jax.runs import Fitted
     from aevae_jax.types import LatentModel, Params
@@ -73,7 +73,7 @@ def ae_vs_vae(
 
     from aevae_jax import features, models, runs, training, types
     from aevae_jax.architectures import MLP
-    from aevae_jax.data import Data
+    from aevae_jax.data import Data, prepare
     from aevae_jax.optimizers import Adam
 
     if seeds < 2:
@@ -90,8 +90,8 @@ def ae_vs_vae(
         with console.progress(name) as on_epoch:
             fitted[name] = runs.fit_seeds(run, range(seeds), dataset, on_epoch=on_epoch)
     judge = features.train_ensemble(source, dataset, range(100, 105), steps=max(600, per_epoch))
-    prepared = source.preparation.evaluation(dataset)
-    train = np.asarray(source.preparation.train(dataset.train.x, jax.random.key(0), dataset.levels))
+    prepared = prepare(source.preparation, dataset)
+    train = np.asarray(prepared.batch(dataset.train.x, jax.random.key(0)))
 
     measured = [measure(fitted, seed, train, prepared, judge) for seed in range(seeds)]
     baseline = _baselines(train, prepared, judge, latent)
@@ -133,7 +133,7 @@ def _output(out: Path, force: bool) -> Path:
 
 
 def measure(
-    fitted: dict[str, Fitted], seed: int, train: np.ndarray, prepared: Dataset, judge: Ensemble
+    fitted: dict[str, Fitted], seed: int, train: np.ndarray, prepared: Prepared, judge: Ensemble
 ) -> dict[str, Any]:
     """Every measure of one seed's models: `{"measure | column": number}`."""
     import jax
@@ -160,7 +160,7 @@ def measure(
     return {key: np.float64(value) for key, value in values.items()}
 
 
-def _codes(model: LatentModel, params: Params, prepared: Dataset, seed: int) -> dict[str, Any]:
+def _codes(model: LatentModel, params: Params, prepared: Prepared, seed: int) -> dict[str, Any]:
     """Determinism of the encoder, and how the codes of held-out data are distributed."""
     import jax
     import jax.numpy as jnp
@@ -189,7 +189,7 @@ def _codes(model: LatentModel, params: Params, prepared: Dataset, seed: int) -> 
     return measures
 
 
-def _samples(model: LatentModel, params: Params, prepared: Dataset, judge: Ensemble, seed: int) -> dict[str, Any]:
+def _samples(model: LatentModel, params: Params, prepared: Prepared, judge: Ensemble, seed: int) -> dict[str, Any]:
     """How pictures decoded from random codes compare with held-out data, clipped to the data's range as when shown."""
     import jax
     import numpy as np
@@ -204,7 +204,7 @@ def _samples(model: LatentModel, params: Params, prepared: Dataset, judge: Ensem
     return {"Frechet distance": np.mean(distances), "recognised samples": _recognised(judge, images)}
 
 
-def _paths(model: LatentModel, params: Params, prepared: Dataset, judge: Ensemble, seed: int) -> dict[str, Any]:
+def _paths(model: LatentModel, params: Params, prepared: Prepared, judge: Ensemble, seed: int) -> dict[str, Any]:
     """How evenly the picture changes along straight paths between two codes, and whether it stays recognisable."""
     import jax.numpy as jnp
     import numpy as np
@@ -224,7 +224,7 @@ def _paths(model: LatentModel, params: Params, prepared: Dataset, judge: Ensembl
     }
 
 
-def _held_out(prepared: Dataset) -> np.ndarray:
+def _held_out(prepared: Prepared) -> np.ndarray:
     """Validation and test data, at most 5,000 examples from the end: data that no model was fitted to."""
     import numpy as np
 
@@ -236,7 +236,7 @@ def _recognised(judge: Ensemble, images: np.ndarray) -> float:
     return float((judge.probabilities(images).max(axis=1) > CONFIDENT).mean())
 
 
-def _baselines(train: np.ndarray, prepared: Dataset, judge: Ensemble, latent: int) -> dict[str, float]:
+def _baselines(train: np.ndarray, prepared: Prepared, judge: Ensemble, latent: int) -> dict[str, float]:
     """What real data score, and what PCA reconstructs with as many numbers."""
     import numpy as np
 
@@ -247,9 +247,9 @@ def _baselines(train: np.ndarray, prepared: Dataset, judge: Ensemble, latent: in
     distances = [
         statistics.frechet_distance(a, b) for a, b in zip(judge.features(real), judge.features(held), strict=True)
     ]
-    right = judge.probabilities(prepared.test.x).argmax(axis=1) == prepared.test.labels
+    right = judge.probabilities(prepared.test.x[:]).argmax(axis=1) == prepared.test.labels
     return {
-        "reconstruction MSE of PCA": statistics.pca_error(train, prepared.test.x, latent),
+        "reconstruction MSE of PCA": statistics.pca_error(train, prepared.test.x[:], latent),
         "Frechet distance of training data": float(np.mean(distances)),
         "recognised held-out data": _recognised(judge, held),
         "accuracy of the classifiers": float(right.mean()),
@@ -403,7 +403,7 @@ def _cell(interval: dict[str, float] | None) -> str:
     return f"{interval['mean']:.4g} ± {(interval['high'] - interval['low']) / 2:.2g}"
 
 
-def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Dataset, measures: Any) -> None:
+def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Prepared, measures: Any) -> None:
     """The picture: everything of the first seed."""
     import jax
     import jax.numpy as jnp

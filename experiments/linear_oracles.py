@@ -63,11 +63,12 @@ def linear_oracles(
 
     from aevae_jax import likelihoods, models, runs
     from aevae_jax.architectures import MLP
-    from aevae_jax.data import from_arrays
+    from aevae_jax.data import Dataset, Split
     from aevae_jax.optimizers import Adam
 
     train, test = _rows(data)
-    dataset = from_arrays(train, validation=train[:10_000], test=test, name=data)
+    # the optimum is one of all rows: validation is a part of the training data here, and chooses among its epochs only
+    dataset = Dataset(data, Split(train), Split(train[:10_000]), Split(test), levels=0)
     batch_size = min(batch_size, len(train))
     epochs = -(-steps // (len(train) // batch_size))
     linear: dict[str, models.Model] = {
@@ -117,7 +118,7 @@ def _rows(data: str) -> tuple[np.ndarray, np.ndarray]:
     from aevae_jax.data import Data
 
     dataset = Data(data).load()
-    splits = [split.x.reshape(len(split), -1) for split in (dataset.train, dataset.validation, dataset.test)]
+    splits = [split.x[:].reshape(len(split), -1) for split in (dataset.train, dataset.validation, dataset.test)]
     train, test = np.concatenate(splits[:2]), splits[2]
     if data == "digits":
         train = test = np.concatenate(splits)

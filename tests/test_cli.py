@@ -22,7 +22,7 @@ import aevae_jax
 from aevae_jax import generation, keys, runs, values
 from aevae_jax.architectures import MLP
 from aevae_jax.cli import COMMANDS, main
-from aevae_jax.data import Data
+from aevae_jax.data import Data, Scale, prepare
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, ReconstructionError
 from aevae_jax.optimizers import Adam
@@ -73,7 +73,7 @@ def autoencoder(trained_autoencoder):
 @pytest.fixture(scope="module")
 def test_images():
     """The digits' test images, as a model sees them."""
-    return Data().preparation.evaluation(Data().load()).test.x
+    return prepare(Scale(), Data().load()).test.x
 
 
 def load(path):
@@ -91,7 +91,7 @@ def test_the_typed_values_are_the_run(vae):
 def test_training_says_what_it_wrote_and_what_to_type_next(trained):
     folder, out = trained
     results = json.loads((folder / "results.json").read_text())
-    assert f"= {results['test']['negative_elbo']:.1f} nats/image" in out
+    assert f"= {results['test']['negative_elbo']:.1f} nats/example" in out
     for path in folder.iterdir():
         assert path.name in out
     assert f"next   aevae evaluate '{folder}'" in out
@@ -108,7 +108,7 @@ def test_the_objective_follows_the_model(autoencoder):
 def test_progress_goes_to_standard_error(trained_autoencoder):
     _, out, err = trained_autoencoder
     assert err.startswith("epoch 1/1  mse ")
-    assert "images/s" in err
+    assert "examples/s" in err
     assert "epoch 1/1" not in out
 
 
@@ -136,10 +136,10 @@ def test_standard_errors_are_those_of_the_mean(vae, tmp_path, test_images):
     np.testing.assert_allclose(entry["mean"], mse.mean(), rtol=1e-4)
     np.testing.assert_allclose(entry["standard_error"], mse.std(ddof=1) / len(mse) ** 0.5, rtol=1e-4)
     assert entry["unit"] == "squared error per element"
-    assert {record["metrics"][name]["unit"] for name in ("distortion", "rate", "negative_elbo")} == {"nats/image"}
+    assert {record["metrics"][name]["unit"] for name in ("distortion", "rate", "negative_elbo")} == {"nats/example"}
     said = " ".join(out.split())
     assert list(record["metrics"]) == ["distortion", "rate", "negative_elbo", "mse_at_mean"]
-    for text in ("standard error", "nats/image", "360 examples", "digits test", "Scale()", "NormalSharedScale()"):
+    for text in ("standard error", "nats/example", "360 examples", "digits test", "Scale()", "NormalSharedScale()"):
         assert text in said
 
 

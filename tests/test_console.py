@@ -294,9 +294,9 @@ def clock(monkeypatch):
 @pytest.mark.parametrize(
     ("metrics", "text"),
     [
-        (VAE_TERMS, "distortion 12.2 + rate 4.5 = 16.8 nats/image"),
+        (VAE_TERMS, "distortion 12.2 + rate 4.5 = 16.8 nats/example"),
         ({"loss": 60.0, "distortion": 60.0, "mse": 0.01234}, "mse 0.0123"),
-        ({"loss": 98.76, "negative_importance_weighted_bound": 98.76}, "loss 98.8 nats/image"),
+        ({"loss": 98.76, "negative_importance_weighted_bound": 98.76}, "loss 98.8 nats/example"),
     ],
 )
 def test_loss_terms_carry_their_unit(metrics, text):
@@ -320,14 +320,14 @@ def test_a_narrow_terminal_loses_speed_first_then_validation(clock):
     clock.now += 1
     whole = counting.line(epoch(1))
     assert whole == (
-        "epoch 1/10  distortion 12.2 + rate 4.5 = 16.8 nats/image  validation 17.2  12,346 images/s  0:09 left"
+        "epoch 1/10  distortion 12.2 + rate 4.5 = 16.8 nats/example  validation 17.2  12,346 examples/s  0:09 left"
     )
     counting = console._Clock()
     clock.now += 1
-    assert counting.line(epoch(1), 90) == whole.replace("  12,346 images/s", "")
+    assert counting.line(epoch(1), 90) == whole.replace("  12,346 examples/s", "")
     counting = console._Clock()
     clock.now += 1
-    assert counting.line(epoch(1), 70) == "epoch 1/10  distortion 12.2 + rate 4.5 = 16.8 nats/image  0:09 left"
+    assert counting.line(epoch(1), 70) == "epoch 1/10  distortion 12.2 + rate 4.5 = 16.8 nats/example  0:09 left"
 
 
 def test_without_a_terminal_there_is_a_plain_line_now_and_then(clock, capsys):
@@ -350,7 +350,7 @@ def test_the_last_epoch_is_shown_when_training_stops_early(clock, capsys):
             on_epoch(epoch(i, 100, autoencoder, {"distortion": 61.0, "mse_at_mean": 0.014}))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[1].startswith("epoch 3/100  mse 0.0123  validation mse 0.014  12,346 images/s")
+    assert lines[1].startswith("epoch 3/100  mse 0.0123  validation mse 0.014  12,346 examples/s")
 
 
 def test_in_a_terminal_there_is_one_live_line(monkeypatch):
@@ -369,7 +369,7 @@ def test_in_a_terminal_there_is_one_live_line(monkeypatch):
     assert "compiling" in drawn
     assert drawn.count("\n") == 1  # every redrawing is on the same line, which is ended once
     last = drawn.split("\r")[-2] if drawn.endswith("\r") else drawn.split("\r")[-1]
-    assert "VAE: epoch 3/3  distortion 12.2 + rate 4.5 = 16.8 nats/image  validation 17.2" in last
+    assert "VAE: epoch 3/3  distortion 12.2 + rate 4.5 = 16.8 nats/example  validation 17.2" in last
 
 
 def test_an_error_while_training_leaves_the_progress_line(capsys):

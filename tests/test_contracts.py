@@ -19,7 +19,18 @@ import pytest
 from oracles import random_params
 
 import aevae_jax
-from aevae_jax import VAE, Autoencoder, architectures, distributions, likelihoods, models, objectives, priors, values
+from aevae_jax import (
+    VAE,
+    Autoencoder,
+    architectures,
+    distributions,
+    likelihoods,
+    models,
+    objectives,
+    priors,
+    tabular,
+    values,
+)
 from aevae_jax.types import Distribution, InputError, LatentModel, Objective
 
 B, EVENT, LATENT = 4, (3,), 2
@@ -46,7 +57,7 @@ def named(cls: type) -> str:
     return cls.__name__
 
 
-DISTRIBUTIONS = having(distributions, "log_prob")
+DISTRIBUTIONS = [*having(distributions, "log_prob"), *having(tabular, "log_prob")]
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = having(priors, "init")
@@ -67,11 +78,11 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    found = {cls for module in (distributions, likelihoods, architectures, priors, models, objectives)
+    found = {cls for module in (distributions, tabular, likelihoods, architectures, priors, models, objectives)
              for cls in public_classes(module)}  # fmt: skip
     assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
-    assert all(count >= least for count, least in zip(counts, (10, 9, 4, 4, 2, 3, 1), strict=True))
+    assert all(count >= least for count, least in zip(counts, (11, 10, 4, 4, 2, 3, 1), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +179,7 @@ def assert_gradient(function: Any, tree: Any) -> None:
 
 # --- distributions ---
 
-# those whose leaves are not all of one shape
+# those whose leaves are not all of one shape, or that have other fields
 EXAMPLES: dict[str, Any] = {
     "Mixture": lambda: distributions.Mixture(
         numbers(0, 5), distributions.Normal(numbers(1, 5, *EVENT), numbers(2, 5, *EVENT)), B
@@ -176,6 +187,7 @@ EXAMPLES: dict[str, Any] = {
     "MultivariateNormal": lambda: distributions.MultivariateNormal(
         numbers(0, B, *EVENT), numbers(1, B, *EVENT, *EVENT) + jnp.eye(*EVENT)[None]
     ),
+    "Tabular": lambda: tabular.Tabular(numbers(0, B, 7), (0, 2, 3)),
 }
 
 
@@ -309,7 +321,7 @@ def test_modules_of_ones_own_cannot_be_rebuilt_from_a_file():
 
 @pytest.mark.parametrize("cls", LIKELIHOODS, ids=named)
 def test_likelihood_keeps_its_contract(cls):
-    likelihood = instance(cls)
+    likelihood = cls(EVENT) if "columns" in parameters_of(cls) else instance(cls)  # one column of three categories
     assert parameters_of(cls.init) == []
     assert parameters_of(cls.__call__) == ["params", "raw"]
     assert isinstance(likelihood.outputs, int)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
-import time
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from aevae_jax import data
-from aevae_jax.data import Data, Dataset, DynamicBinarization, Scale, Split
+from aevae_jax.data import Data, Dataset, LastSplits, OwnSplits, RandomSplits, Split, datasets
 from aevae_jax.types import InputError
 
 PARTS = ("train", "validation", "test")
@@ -30,11 +25,6 @@ def random_images(count, seed=0, shape=(4, 4, 1)):
 @pytest.fixture(scope="module")
 def digits():
     return data.digits()
-
-
-@pytest.fixture(scope="module")
-def fashion_mnist(fashion_mnist_directory):
-    return Data("fashion_mnist", directory=str(fashion_mnist_directory)).load()
 
 
 def small_dataset():
@@ -92,76 +82,6 @@ def test_digest_sees_every_byte_and_the_cut_between_splits():
     assert other_cut.digest() != one.digest()
 
 
-# preparation
-
-
-def test_scale_divides_by_the_highest_level(digits):
-    prepared = Scale().evaluation(digits)
-    assert np.array_equal(prepared.test.x, digits.test.x.astype(np.float32) / np.float32(16))
-    assert prepared.test.x.dtype == np.float32
-    assert prepared.train.x is digits.train.x  # stays raw
-    batch = Scale().train(jnp.asarray(digits.test.x), jax.random.key(0), 17)
-    assert np.array_equal(batch, prepared.test.x)  # training sees exactly what evaluation sees
-    floats = jnp.linspace(-2.0, 5.0, 7)
-    assert np.array_equal(Scale().train(floats, jax.random.key(0), 0), floats)
-
-
-@pytest.mark.parametrize("preparation", [Scale(), DynamicBinarization()], ids=lambda p: type(p).__name__)
-def test_evaluation_data_is_drawn_once_and_never_changes(preparation):  # mistake 19
-    dataset = small_dataset()
-    before = dataset.digest()
-    first, second = preparation.evaluation(dataset), preparation.evaluation(dataset)
-    assert first.digest() == second.digest()
-    assert dataset.digest() == before  # the raw data is left alone
-    np.random.seed(5)  # noqa: NPY002 (a global generator that must not matter)
-    assert preparation.evaluation(dataset).digest() == first.digest()
-
-
-def test_evaluation_data_is_pure():  # mistake 21
-    dataset = small_dataset()
-    scaled = Scale().evaluation(dataset)
-    assert np.array_equal(np.round(scaled.validation.x * 255), dataset.validation.x)
-    order = np.random.RandomState(1).permutation(len(dataset.train))
-    shuffled = Dataset("small", Split(dataset.train.x[order]), dataset.validation, dataset.test, 256)
-    for preparation in (Scale(), DynamicBinarization()):  # nothing of the training data reaches it
-        assert np.array_equal(preparation.evaluation(shuffled).test.x, preparation.evaluation(dataset).test.x)
-
-
-def test_binarized_evaluation_follows_the_published_protocol():  # mistake 19
-    dataset = small_dataset()
-    prepared = DynamicBinarization().evaluation(dataset)
-    np.random.seed(777)  # noqa: NPY002 (the protocol names this generator)
-    validation = np.random.binomial(1, dataset.validation.x / 255)  # noqa: NPY002
-    test = np.random.binomial(1, dataset.test.x / 255)  # noqa: NPY002
-    assert np.array_equal(prepared.validation.x, validation)
-    assert np.array_equal(prepared.test.x, test)
-    assert prepared.test.x.dtype == np.float32
-    assert prepared.train.x is dataset.train.x
-
-
-def test_binarized_training_data_is_redrawn_with_the_key():
-    """The mean of 200 draws is within 5 standard errors of level / 255, element by element."""
-    raw = jnp.asarray(random_images(3))
-    draw = jax.jit(jax.vmap(lambda seed: DynamicBinarization().train(raw, jax.random.key(seed), 256)))
-    draws = np.asarray(draw(jnp.append(jnp.arange(200), 0)))
-    assert np.array_equal(draws[0], draws[-1])  # the same key
-    assert not np.array_equal(draws[0], draws[1])
-    assert set(np.unique(draws)) == {0.0, 1.0}
-    mean = draws[:-1].mean(axis=0)
-    p = np.asarray(raw) / 255
-    assert (np.abs(mean - p) <= 5 * np.sqrt(p * (1 - p) / 200) + 1e-6).all()
-
-
-def test_binarization_of_floats_is_refused():
-    with pytest.raises(InputError, match=r"DynamicBinarization: got float data .*use Scale\(\)"):
-        DynamicBinarization().evaluation(data.from_arrays(np.random.RandomState(0).rand(40, 3)))
-
-
-def test_preparation_of_names_the_levels_of_the_data(digits):
-    prepare = data.preparation_of(Data(), digits)
-    assert np.array_equal(prepare(digits.test.x[:2], jax.random.key(0)), digits.test.x[:2] / np.float32(16))
-
-
 # arrays
 
 
@@ -184,13 +104,17 @@ def test_missing_splits_are_cut_from_the_end_and_disjoint():  # mistake 20
     assert len(set.union(*(hashes(getattr(dataset, part)) for part in PARTS))) == 50
 
 
+def distinct(shape, dtype):
+    return np.broadcast_to(np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)), shape).astype(dtype)
+
+
 @pytest.mark.parametrize(("array", "event_shape", "levels"), [
-    (np.zeros((20, 5, 4), np.uint8), (5, 4, 1), 256),
-    (np.zeros((20, 5, 4, 3), np.uint8), (5, 4, 3), 256),
-    (np.zeros((20, 7), np.float64), (7,), 0),
-    (np.zeros((20, 7), np.float16), (7,), 0),
-    (np.zeros((20, 5, 4, 2), np.float32), (5, 4, 2), 0),
-    (np.zeros((20, 7), np.uint8), (7,), 256),
+    (distinct((20, 5, 4), np.uint8), (5, 4, 1), 256),
+    (distinct((20, 5, 4, 3), np.uint8), (5, 4, 3), 256),
+    (distinct((20, 7), np.float64), (7,), 0),
+    (distinct((20, 7), np.float16), (7,), 0),
+    (distinct((20, 5, 4, 2), np.float32), (5, 4, 2), 0),
+    (distinct((20, 7), np.uint8), (7,), 256),
 ])  # fmt: skip
 def test_accepted_arrays(array, event_shape, levels):
     dataset = data.from_arrays(array)
@@ -214,7 +138,7 @@ GOOD = random_images(20)
     ({"train": np.zeros((5, 0), np.float32)}, r"arrays train: got shape \(5, 0\)"),
     ({"train": GOOD[:0]}, "arrays train: got 0 examples, expected at least 1"),
     ({"train": GOOD[:1]}, "arrays train: got 1 examples, expected enough to cut a split from"),
-    ({"train": GOOD[:2]}, "arrays train: got 1 examples, expected enough to cut a split from"),
+    ({"train": GOOD[:2]}, "arrays train: got 2 examples, expected enough to cut a split from"),
     ({"train": GOOD, "test": GOOD[:0]}, "arrays test: got 0 examples"),
     ({"train": GOOD, "validation": GOOD[:, :3]}, r"arrays validation: got uint8 \(3, 4, 1\), expected uint8 \(4, 4"),
     ({"train": GOOD, "test": GOOD / 255}, r"arrays test: got float32 \(4, 4, 1\), expected uint8"),
@@ -233,94 +157,203 @@ def test_values_that_are_no_float32_numbers_are_refused_with_their_place(bad):
     x = np.zeros((20, 3))
     x[13, 1] = bad
     with pytest.raises(InputError, match="mine test: got NaN or infinity in example 13, expected finite numbers"):
-        data.from_arrays(np.zeros((20, 3)), test=x, name="mine")
+        data.from_arrays(distinct((20, 3), np.float32), test=x, name="mine")
 
 
-# TensorFlow Datasets
+# splits
 
 
-@pytest.mark.parametrize("name", ["no_such_data_set", "../../etc/passwd", "", "digits2", "fashion_mnist:9.9.9"])
-def test_unknown_data_set_is_one_line_with_a_hint_and_no_wait(tmp_path, monkeypatch, name):
-    prepared = tmp_path / "fashion_mnist" / "3.0.1"
-    prepared.mkdir(parents=True)
-    (prepared / "dataset_info.json").write_text("{}")
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    began = time.monotonic()
-    with pytest.raises(InputError) as caught:
+def indexed(count):
+    """Examples that carry their own index."""
+    return np.arange(count, dtype=np.float32)[:, None]
+
+
+def cut(splits, count=60, **parts):
+    given = {"train": indexed(count), **parts}
+    found = datasets.Found({part: Split(x) for part, x in given.items()}, 0)
+    dataset = datasets.assemble("x", found, splits)
+    return [getattr(dataset, part).x[:, 0].astype(int).tolist() for part in PARTS]
+
+
+def test_own_splits_give_up_the_last_sixth_where_there_is_a_test_split():
+    train, validation, test = cut(OwnSplits(), test=indexed(3) + 100)
+    assert (train, validation, test) == (list(range(50)), list(range(50, 60)), [100, 101, 102])
+
+
+def test_own_splits_are_random_where_there_are_none():
+    assert cut(OwnSplits()) == cut(RandomSplits())
+
+
+@pytest.mark.parametrize("splits", [RandomSplits(0.2, 0.3), LastSplits(0.2, 0.3)])
+def test_splits_share_nothing_and_lose_nothing(splits):  # mistake 20
+    train, validation, test = cut(splits)
+    assert [len(part) for part in (train, validation, test)] == [30, 12, 18]
+    assert sorted(train + validation + test) == list(range(60))
+    assert all(part == sorted(part) for part in (train, validation, test))
+
+
+def test_random_splits_depend_on_their_seed_alone():
+    assert cut(RandomSplits(seed=1)) == cut(RandomSplits(seed=1))
+    assert cut(RandomSplits(seed=1)) != cut(RandomSplits(seed=2))
+
+
+def test_splits_that_exist_are_kept():
+    parts = {"validation": indexed(4) + 200, "test": indexed(5) + 300}
+    assert cut(RandomSplits(), **parts)[0] == list(range(60))
+    assert [len(part) for part in cut(LastSplits(), validation=parts["validation"])] == [54, 4, 6]
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: RandomSplits(validation=0.0), "RandomSplits validation: got 0.0, expected between 0 and 1"),
+    (lambda: LastSplits(test=1.0), "LastSplits test: got 1.0"),
+    (lambda: RandomSplits(0.5, 0.5), r"RandomSplits validation \+ test: got 1.0, expected less than 1"),
+    (lambda: RandomSplits(seed=-1), "RandomSplits seed: got -1, expected 0 to 4294967295"),
+])  # fmt: skip
+def test_refused_fractions(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_an_example_that_stands_in_two_splits_is_left_out_of_the_earlier_one():  # mistake 20
+    train, validation, test = indexed(20), np.array([[3.0], [30.0]]), np.array([[30.0], [5.0], [31.0]])
+    dataset = data.from_arrays(train, np.concatenate([validation, [[32.0]]]), test)
+    assert dataset.left_out == 3  # 3 and 5 of train, 30 of validation
+    assert dataset.validation.x[:, 0].tolist() == [3, 32]
+    assert dataset.test.x[:, 0].tolist() == [30, 5, 31]
+    assert dataset.train.x[:, 0].tolist() == [i for i in range(20) if i not in (3, 5)]
+    assert not hashes(dataset.train) & hashes(dataset.test)
+    assert dataset.record()["left_out"] == 3
+
+
+def test_labels_stay_with_their_examples_when_some_are_left_out():
+    dataset = data.from_arrays(indexed(20), test=np.array([[4.0]]), labels=np.arange(20) + 100)
+    assert (dataset.train.labels == dataset.train.x[:, 0] + 100).all()
+    assert len(dataset.train) == 17  # less two for validation, and one that stands in test
+
+
+def test_nothing_left_to_train_on_is_refused():
+    with pytest.raises(InputError, match="arrays validation: got only examples that also stand in test"):
+        data.from_arrays(np.zeros((20, 3)))
+
+
+def test_equal_rows_of_a_table_are_observations_of_their_own():
+    x = np.zeros((20, 1), np.float32)
+    dataset = datasets.assemble("t", datasets.Found({"train": Split(x)}, 0, (datasets.Column("a", ("n", "y")),)))
+    assert [len(getattr(dataset, part)) for part in PARTS] == [16, 2, 2]
+    assert dataset.left_out == 0
+
+
+def test_record_names_count_and_hash_of_every_split():
+    dataset = small_dataset()
+    record = dataset.record()
+    assert record["sha256"] == dataset.digest()
+    assert [record["splits"][part]["count"] for part in PARTS] == [30, 20, 10]
+    for part in PARTS:
+        x = getattr(dataset, part).x
+        expected = hashlib.sha256(f"{x.shape}{x.dtype}".encode() + x.tobytes()).hexdigest()
+        assert record["splits"][part]["sha256"] == expected
+
+
+def test_digest_is_that_of_all_splits_in_order():
+    dataset, total = small_dataset(), hashlib.sha256()
+    for part in PARTS:
+        x = getattr(dataset, part).x
+        total.update(f"{x.shape}{x.dtype}".encode() + x.tobytes())
+    assert dataset.digest() == total.hexdigest()
+
+
+# sources
+
+
+class Rows:
+    """An array that is only read on demand, and says how."""
+
+    def __init__(self, x):
+        self.x, self.shape, self.dtype, self.read = x, x.shape, x.dtype, []
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, rows):
+        found = self.x[rows]
+        self.read.append(len(found))
+        return found
+
+
+def test_a_source_of_ones_own_is_a_data_set_like_the_array(monkeypatch):
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 100)
+    x, test = random_images(60), random_images(9, 1)
+    test[2] = x[7]  # to be left out of the training data
+    resident = data.from_arrays(x, test=test, splits=RandomSplits())
+    source = Rows(x)
+    lazy = data.from_arrays(source, test=Rows(test), splits=RandomSplits())
+    assert lazy.digest() == resident.digest()
+    assert lazy.left_out == resident.left_out == 1
+    assert max(source.read) <= 100 // 16
+    rows = np.array([5, 0, 5, 33])
+    for part in PARTS:
+        assert not datasets.in_memory(getattr(lazy, part).x)
+        assert np.array_equal(getattr(lazy, part).x[rows % 5], getattr(resident, part).x[rows % 5])
+        assert np.array_equal(getattr(lazy, part).x[1:4], getattr(resident, part).x[1:4])
+
+
+def test_a_source_is_converted_as_an_array_is():
+    x = np.random.RandomState(0).rand(30, 4)  # float64
+    lazy, resident = data.from_arrays(Rows(x)), data.from_arrays(x)
+    assert lazy.train.x.dtype == np.float32
+    assert np.array_equal(lazy.train.x[:], resident.train.x)
+    grey = Rows(random_images(30)[..., 0])
+    assert data.from_arrays(grey).event_shape == (4, 4, 1)
+
+
+def test_infinity_in_a_source_is_found_with_its_place(monkeypatch):
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 32)
+    x = np.random.RandomState(0).rand(30, 4).astype(np.float32)
+    x[17, 2] = np.inf
+    with pytest.raises(InputError, match="arrays train: got NaN or infinity in example 17"):
+        data.from_arrays(Rows(x))
+
+
+def test_fingerprints_are_equal_for_equal_rows_only():
+    x = random_images(50)
+    x[30] = x[4]
+    prints = datasets.fingerprints(x)
+    assert prints[30] == prints[4]
+    assert len(set(prints.tolist())) == 49
+
+
+# names and paths
+
+
+@pytest.mark.parametrize("name", ["./x.npy", "/no/such/place", "../../etc/nothing", "~/nothing-of-that-name", "x.csv"])
+def test_a_path_that_does_not_exist_is_one_line(name):
+    with pytest.raises(InputError, match=r"data: got .*, expected a file or folder that exists") as caught:
         Data(name).load()
-    assert time.monotonic() - began < 5
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    assert repr(name) in message
-    assert "expected digits, or one prepared in" in message
-    assert "(fashion_mnist)" in message
-    assert message.endswith("set TFDS_DATA_DIR to where it is prepared")
+    assert "\n" not in str(caught.value)
 
 
-def test_a_data_directory_that_does_not_exist_is_empty(tmp_path):
-    with pytest.raises(InputError, match=r"data set: got 'mnist', expected digits, or one prepared in .* \(none\)"):
-        Data("mnist", directory=str(tmp_path / "nowhere")).load()
+def test_a_file_of_an_unknown_kind_is_refused(tmp_path):
+    path = tmp_path / "x.mat"
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"data: got x.mat, expected a folder, or a file ending in .npy, .npz, .csv"):
+        Data(str(path)).load()
 
 
-def test_a_damaged_prepared_data_set_is_one_line(tmp_path):
-    pytest.importorskip("tensorflow_datasets")
-    prepared = tmp_path / "mnist" / "3.0.1"
+def test_a_folder_of_the_name_is_taken_if_there_is_no_prepared_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    np.save(folder / "train.npy", random_images(40))
+    assert Data("mine").load().event_shape == (4, 4, 1)
+    prepared = tmp_path / "tfds" / "mine" / "1.0.0"
     prepared.mkdir(parents=True)
     (prepared / "dataset_info.json").write_text("{")
-    with pytest.raises(InputError, match="data set 'mnist'"):
-        Data("mnist", directory=str(tmp_path)).load()
+    with pytest.raises(InputError, match="data set 'mine'"):
+        Data("mine").load()
+    assert len(Data("./mine").load().train) == 32
 
 
-def test_an_unknown_data_set_does_not_load_tensorflow_datasets(tmp_path):
-    code = (
-        "import sys; from aevae_jax.data import Data; from aevae_jax.types import InputError\n"
-        f"try: Data('nothing', directory={str(tmp_path)!r}).load()\n"
-        "except InputError as error: print(error)\n"
-        "print([name for name in ('tensorflow_datasets', 'tensorflow', 'jax') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.splitlines()[1:] == ["[]"]
-
-
-def test_newest_version_is_by_number_and_not_by_spelling():
-    assert max(["mnist/3.0.2", "mnist/3.0.10", "mnist/2.9.9"], key=data._version) == "mnist/3.0.10"
-
-
-@pytest.mark.slow
-def test_fashion_mnist_is_split_as_published(fashion_mnist):
-    assert [len(getattr(fashion_mnist, part)) for part in PARTS] == [50_000, 10_000, 10_000]
-    assert fashion_mnist.event_shape == (28, 28, 1)
-    assert fashion_mnist.levels == 256
-    assert np.bincount(fashion_mnist.test.labels).tolist() == [1000] * 10
-    train, validation, test = (hashes(getattr(fashion_mnist, part)) for part in PARTS)
-    assert not train & validation  # mistake 20
-    assert not train & test
-    assert not validation & test
-    assert fashion_mnist.train.labels[:8].tolist() == [9, 0, 0, 3, 0, 2, 7, 2]  # the order of the upstream files
-    assert fashion_mnist.test.labels[:8].tolist() == [9, 2, 1, 1, 6, 1, 4, 6]
-
-
-def entropy_in_nats(x):
-    """Mean over images of the entropy of b ~ Bernoulli(x / 255)."""
-    level = np.arange(256) / 255
-    with np.errstate(divide="ignore", invalid="ignore"):
-        per_level = -(level * np.log(level) + (1 - level) * np.log1p(-level))
-    return np.nan_to_num(per_level)[x].sum() / len(x)
-
-
-@pytest.mark.slow
-def test_fashion_mnist_floor_and_drawn_bits_are_those_of_the_protocol(fashion_mnist):  # mistake 19
-    """No model of the drawn bits can be better than the floor; the drawn test bits lie within sampling error of it."""
-    raw = fashion_mnist.test.x
-    bits = DynamicBinarization().evaluation(fashion_mnist).test.x
-    p = raw / 255
-    with np.errstate(divide="ignore"):
-        log_p = np.where(bits == 1, np.log(p), np.log1p(-p))
-    assert -log_p.sum() / len(raw) == pytest.approx(189.8686, abs=5e-5)
-    floor = entropy_in_nats(raw)
-    assert floor == pytest.approx(189.858, abs=5e-4)
-    inner = p[(p > 0) & (p < 1)]
-    variance = (inner * (1 - inner) * np.log(inner / (1 - inner)) ** 2).sum()  # of the sum of -log p over all images
-    assert abs(-log_p.sum() / len(raw) - floor) < 4 * np.sqrt(variance) / len(raw)
-    whole = np.concatenate([fashion_mnist.train.x, fashion_mnist.validation.x])
-    assert entropy_in_nats(whole) == pytest.approx(188.281, abs=5e-4)
+def test_a_size_is_a_height_and_a_width():
+    with pytest.raises(InputError, match=r"Data size: got \(8,\), expected \(height, width\)"):
+        Data("./x", size=(8,))

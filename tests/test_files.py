@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from aevae_jax import files
-from aevae_jax.data import DynamicBinarization, Scale
+from aevae_jax.data import DynamicBinarization, Format, Scale
 from aevae_jax.likelihoods import Bernoulli, ContinuousBernoulli
 from aevae_jax.models import VAE
 from aevae_jax.types import InputError
@@ -21,7 +21,7 @@ IMAGES = np.random.RandomState(0).randint(0, 17, (6, *SHAPE)).astype(np.uint8)
 
 
 def read(path, model=MODEL, preparation=Scale(), levels=17):  # noqa: B008 (a frozen value)
-    return files.read_images(path, model, preparation, levels)
+    return files.read_images(path, model, preparation, Format(model.event_shape, levels))
 
 
 def saved(path: Path, array) -> Path:

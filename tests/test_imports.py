@@ -13,11 +13,14 @@ import aevae_jax
 
 PACKAGE = Path(aevae_jax.__file__).parent
 ORDER = (
-    "types", "keys", "values", "distributions", "likelihoods", "networks", "architectures", "priors", "models",
-    "bounds", "objectives", "optimizers", "loops", "training", "data", "evaluation", "statistics", "generation",
-    "figures", "files", "checkpoints", "runs", "features", "console", "cli",
+    "types", "keys", "values", "layout", "distributions", "tabular", "likelihoods", "networks", "architectures",
+    "priors", "models", "bounds", "objectives", "optimizers", "loops", "training", "data", "evaluation", "statistics",
+    "generation", "figures", "files", "checkpoints", "runs", "features", "console", "data_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
+
+WITHIN = {"data": ("datasets", "tables", "preparation", "arrays", "pictures", "tfds", "streams", "inspection")}
+"""The same for the files of a folder; its `__init__` may import them all."""
 
 VALUE_FILES = (
     "types", "values", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers", "data", "runs",
@@ -41,10 +44,12 @@ def imported(tree):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def inside(tree):
-    """Names of this package's files that a file imports."""
+def inside(tree, folder=""):
+    """Names of this package's files that a file imports; with a folder, of the files in it."""
     parts = [name.split(".") for name in imported(tree) if name.split(".")[0] == "aevae_jax"]
     assert all(len(part) > 1 for part in parts), "import aevae_jax.name, not the package: it hides what is needed"
+    if folder:
+        return {part[2] for part in parts if part[1] == folder and part[2] in WITHIN[folder]}
     return {part[1] for part in parts} - {"__version__"}
 
 
@@ -54,9 +59,14 @@ def parsed(path):
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_point_downwards(path):
-    name = module_name(path)
-    assert name in ORDER, f"{path.name} has no place in the order of imports: add it to ORDER in {Path(__file__).name}"
-    upwards = inside(parsed(path)) - set(ORDER[: ORDER.index(name)])
+    folder, _, name = module_name(path).rpartition(".")
+    place = "has no place in the order of imports: add it in test_imports.py"
+    top = folder or name
+    assert top in ORDER, f"{path.name} {place}"
+    upwards = inside(parsed(path)) - set(ORDER[: ORDER.index(top)]) - {folder}
+    if folder and name != "__init__":
+        assert name in WITHIN[folder], f"{path.name} {place}"
+        upwards |= inside(parsed(path), folder) - set(WITHIN[folder][: WITHIN[folder].index(name)])
     assert not upwards, f"{path.name} imports {sorted(upwards)}, which stand above it or are no files"
 
 
@@ -78,13 +88,20 @@ def test_the_walk_sees_local_and_aliased_imports():
     assert inside(ast.parse(source)) == {"runs", "cli", "data"}
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if module_name(p) != "data"], ids=module_name)
-def test_only_data_reads_foreign_data_sets(path):
-    readers = ("tensorflow_datasets", "grain", "sklearn.datasets")
-    assert not [name for name in imported(parsed(path)) if name.startswith(readers)]
+READERS = {"tensorflow_datasets": "data.tfds", "grain": "data.streams", "sklearn.datasets": "data.__init__",
+           "pyarrow": "data.tables"}  # fmt: skip
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if module_name(p) not in ("cli", "console")], ids=module_name)
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_each_library_that_reads_data_is_imported_by_one_file(path):
+    names = [name for name in imported(parsed(path)) if name.startswith(tuple(READERS))]
+    assert not [name for name in names for reader, home in READERS.items()
+                if name.startswith(reader) and home != module_name(path)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if module_name(p) not in ("cli", "console", "data_commands")], ids=module_name
+)
 def test_only_the_command_line_and_experiments_print(path):
     tree = parsed(path)
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]

@@ -11,11 +11,12 @@ import pytest
 from oracles import LOG_2PI, log_prob, mean, sample
 from scipy import special, stats
 
-from aevae_jax import distributions, likelihoods
+from aevae_jax import distributions, likelihoods, tabular
 from aevae_jax.types import Distribution, InputError
 
 EVENT = (2, 3, 1)
-ALL = [cls() for cls in typing.get_args(likelihoods.Likelihood)]
+ALL = [cls() for cls in typing.get_args(likelihoods.Likelihood) if cls is not likelihoods.Tabular]
+"""Those of images; that of tables is in test_tabular.py."""
 GRIDS = [value for value in ALL if value.support.levels == 256]
 each = pytest.mark.parametrize("likelihood", ALL, ids=lambda value: type(value).__name__)
 
@@ -218,4 +219,5 @@ def test_impossible_settings_are_refused(make):
 def test_every_exported_likelihood_can_be_named_by_a_run():
     public = {cls for name, cls in vars(likelihoods).items() if hasattr(cls, "outputs") and not name.startswith("_")}
     assert public == set(typing.get_args(likelihoods.Likelihood))
-    assert all(hasattr(distributions, cls.__name__) for cls in public if not cls.__name__.startswith("Normal"))
+    named = {**vars(distributions), **vars(tabular)}
+    assert all(cls.__name__ in named for cls in public if not cls.__name__.startswith("Normal"))

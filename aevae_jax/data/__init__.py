@@ -1,0 +1,163 @@
+"""Data sets by name, from files of one's own, or as streams: one value, `Data`, names them all.
+
+    datasets.py      what a data set is: sources of rows, splits without a common example, your own arrays
+    preparation.py   raw values to what the model sees
+    arrays.py        .npy, .npz and idx files
+    pictures.py      folders of images
+    tables.py        CSV and Parquet
+    tfds.py          TensorFlow Datasets: the only file that imports it
+    streams.py       windows of batches with prefetch: the only file that imports Grain
+    inspection.py    what there is to know of a data set before training on it
+
+Nothing here is imported before it is needed, so that the command line can list these values at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aevae_jax.data.datasets import (
+    Column,
+    Dataset,
+    Format,
+    Found,
+    LastSplits,
+    OwnSplits,
+    RandomSplits,
+    Source,
+    Split,
+    Splits,
+    assemble,
+    from_arrays,
+)
+from aevae_jax.data.preparation import (
+    Dequantize,
+    DynamicBinarization,
+    Preparation,
+    Prepared,
+    Scale,
+    Standardize,
+    StaticBinarization,
+    Threshold,
+    prepare,
+)
+from aevae_jax.types import InputError
+
+__all__ = [
+    "Column", "Data", "Dataset", "Dequantize", "DynamicBinarization", "Format", "LastSplits", "OwnSplits",
+    "Preparation", "Prepared", "RandomSplits", "Scale", "Source", "Split", "Splits", "Standardize",
+    "StaticBinarization", "Threshold", "digits", "from_arrays", "prepare",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Data:
+    """Names a data set and its preparation.
+
+    Args:
+      name: "digits" (bundled, no network); a TensorFlow Datasets name such as `fashion_mnist` or `name/config:version`;
+        or a path: .npy, .npz, .csv, .parquet, or a folder of idx files, .npy files or images. A path that could be a
+        name of TensorFlow Datasets is written with ./ in front.
+      preparation: how raw values become what the model sees.
+      directory: where prepared TFDS data sets live; empty for `$TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
+      splits: how validation and test splits are made where the data set does not come with them.
+      size: (height, width) that a folder's images are brought to; left out, the smallest height and width among them.
+      categorical: columns of a table whose numbers are codes, not quantities.
+    """
+
+    name: str = "digits"
+    preparation: Preparation = Scale()
+    directory: str = ""
+    splits: Splits = OwnSplits()
+    size: tuple[int, ...] = ()
+    categorical: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.size) not in (0, 2) or any(side < 1 for side in self.size):
+            raise InputError("Data size", got=self.size, expected="(height, width)")
+
+    def load(self) -> Dataset:
+        """The raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
+        if self.name == "digits":
+            return digits()
+        if _is_path(self.name):
+            path = Path(self.name).expanduser()
+            return assemble(self.name, _reader(path)(path, self), self.splits)
+        from aevae_jax.data import tfds
+
+        return assemble(self.name, tfds.read(self.name, self.directory), self.splits)
+
+
+def _is_path(name: str) -> bool:
+    """Whether `name` is spelled as a path, or is one and no name that TensorFlow Datasets could have prepared here."""
+    if name.startswith((".", "/", "~")) or Path(name).suffix.lower() in _FILES or re.match(r"[A-Za-z]:[\\/]", name):
+        return True
+    from aevae_jax.data import tfds
+
+    return bool(name) and Path(name).exists() and not tfds.is_prepared(name)
+
+
+Reader = Callable[[Path, Data], Found]
+
+
+def _npy(path: Path, data: Data) -> Found:
+    from aevae_jax.data import arrays
+
+    return arrays.read_npy(path)
+
+
+def _npz(path: Path, data: Data) -> Found:
+    from aevae_jax.data import arrays
+
+    return arrays.read_npz(path)
+
+
+def _table(path: Path, data: Data) -> Found:
+    from aevae_jax.data import tables
+
+    return tables.read(path, data.categorical)
+
+
+def _folder(path: Path, data: Data) -> Found:
+    from aevae_jax.data import arrays, pictures
+
+    if arrays.is_idx_folder(path):
+        return arrays.read_idx(path)
+    if (path / "train.npy").is_file():
+        return arrays.read_npy_folder(path)
+    return pictures.read(path, data.size)
+
+
+_FILES: dict[str, Reader] = {".npy": _npy, ".npz": _npz, ".csv": _table, ".parquet": _table}
+
+
+def _reader(path: Path) -> Reader:
+    if path.is_dir():
+        return _folder
+    if not path.exists():
+        raise InputError("data", got=str(path), expected="a file or folder that exists")
+    if path.suffix.lower() not in _FILES:
+        raise InputError("data", got=path.name, expected=f"a folder, or a file ending in {', '.join(_FILES)}")
+    return _FILES[path.suffix.lower()]
+
+
+def digits() -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, `[8, 8, 1]`, 17 levels, from UCI (Alpaydin & Kaynak 1998).
+
+    They come in the order of their writers, so they are shuffled once, by a fixed permutation, and split into 1,257 for
+    training, 180 for validation and 360 for test.
+    """
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    order = np.random.RandomState(0).permutation(len(bunch.data))
+    x = bunch.data.astype(np.uint8).reshape(-1, 8, 8, 1)[order]
+    labels = bunch.target.astype(np.int32)[order]
+    train, validation, test = (
+        Split(x[part], labels[part]) for part in (slice(0, 1257), slice(1257, 1437), slice(1437, None))
+    )
+    return Dataset("digits", train, validation, test, levels=17)

@@ -1,0 +1,399 @@
+"""Arrays in files: .npy, .npz, idx files as those of MNIST, and folders of .npy files.
+
+Nothing is unpickled, and what a header claims is compared with the size of the file before any memory is taken. Raw
+files of more than `datasets.RESIDENT_BYTES` stay where they are and are read as rows are asked for; what is compressed
+is expanded into memory, up to `MAX_BYTES`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import math
+import re
+import struct
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aevae_jax.data import datasets
+from aevae_jax.data.datasets import Found, Source, Split, as_source, check_labels, levels_of
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_BYTES = 2**34
+"""A compressed file may expand to at most 16 GiB."""
+
+MAX_RATIO = 100
+"""An array of more than `SMALL_BYTES` in .npz may be at most this many times larger than it is compressed."""
+
+SMALL_BYTES = 2**20
+"""Up to 1 MiB any ratio will do: sorted labels compress a thousandfold."""
+
+MAX_HEADER = 2**14
+"""A .npy header is looked for in the first 16 KiB."""
+
+WINDOW_BYTES = 2**27
+"""How much of a large file is mapped at a time: 128 MiB."""
+
+GZIP_RATIO = 1032
+"""No gzip file expands more than this: deflate's shortest code is 2 bits for 258 bytes."""
+
+_WORDS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test", "t10k")}
+_EXPECTED = "train, validation, test or x_train, y_train, ...; or one array, or images and labels"
+
+Name = tuple[str, str]
+"""A part, such as train, and "images" or "labels"."""
+
+
+# -------------------------------------------------------------------------------------------------------- whole files
+
+
+def read_npy(path: Path) -> Found:
+    """One array, `[N, D]`, `[N, H, W]` or `[N, H, W, C]`: the training data.
+
+    Raises:
+      InputError: not an intact .npy file of numbers, another size than its header claims, or types and shapes that
+        `datasets.as_source` refuses.
+    """
+    x = as_source(_npy(path), str(path))
+    return Found({"train": Split(x)}, levels_of(x))
+
+
+def read_npy_folder(folder: Path) -> Found:
+    """`train.npy`, and whichever of `validation.npy`, `test.npy` and `train_labels.npy`, ... there are.
+
+    Names are as in `read_npz`; links must stay inside the folder.
+
+    Raises:
+      InputError: names of another kind, or files that `read_npy` refuses.
+    """
+    files = {path.stem: path for path in sorted(folder.glob("*.npy")) if not path.name.startswith(".")}
+    return _found(_named(files, folder), lambda name: _npy(inside(files[name], folder)), folder)
+
+
+def read_npz(path: Path) -> Found:
+    """Arrays called `train`, `x_train` or `train_images` and alike for `validation` (`valid`, `val`) and `test`, each
+    with `y_train` or `train_labels` where there are labels; or `images`, `x` or `data` with `labels` or `y`; or one
+    array of any name. Capitals do not matter.
+
+    Raises:
+      InputError: arrays of other names, a damaged or encrypted archive, one that expands too far (see `MAX_BYTES`,
+        `MAX_RATIO`), or arrays that `read_npy` would refuse.
+    """
+    with _archive(path) as archive:
+        members = {_stem(info, path): info for info in archive.infolist()}
+        if len(members) < len(archive.infolist()):
+            raise refused(path, "two arrays of one name", "a name for each")
+        _check_expansion(members, path)
+        names = {("train", "images"): next(iter(members))} if len(members) == 1 else _named(members, path)
+        return _found(names, lambda name: _member(archive, members[name], f"{path}: {name}"), path)
+
+
+def is_idx_folder(folder: Path) -> bool:
+    """Whether there are files here that are called as MNIST's files of images are."""
+    return any(kind == "images" for _, kind in map(_idx_name, _idx_files(folder)))
+
+
+def read_idx(folder: Path) -> Found:
+    """Files of MNIST and its relatives: `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and alike, gzip or not.
+
+    A name with the word train is of the training data, one with t10k or test of the test data. Where a file lies here
+    both unpacked and as .gz, the first is read. Links must stay inside the folder.
+
+    Raises:
+      InputError: two files for one part, a file that is truncated, damaged or goes on after its last image, a wrong
+        magic number, a header that claims more than the file has, or labels of another number.
+    """
+    names: dict[Name, str] = {}
+    for path in _idx_files(folder):
+        part, kind = _idx_name(path)
+        if not part:
+            raise refused(path, "a name without train, t10k or test", "one of them")
+        _add(names, (part, kind), path.name, folder)
+    return _found(names, lambda name: _idx(inside(folder / name, folder)), folder)
+
+
+# -------------------------------------------------------------------------------------------------------------- names
+
+
+def _named(names: Iterable[str], where: Path) -> dict[Name, str]:
+    """Which array is what, by its name; all must be known."""
+    known: dict[str, Name] = {}
+    for part, words in _WORDS.items():
+        for word in words:
+            known |= dict.fromkeys((word, f"x_{word}", f"{word}_x", f"{word}_images"), (part, "images"))
+            known |= dict.fromkeys((f"y_{word}", f"{word}_y", f"{word}_labels"), (part, "labels"))
+    known |= dict.fromkeys(("images", "x", "data"), ("train", "images"))
+    known |= dict.fromkeys(("labels", "y"), ("train", "labels"))
+    chosen: dict[Name, str] = {}
+    for name in names:
+        if name.lower() not in known:
+            raise refused(where, f"arrays called {', '.join(names)}", _EXPECTED)
+        _add(chosen, known[name.lower()], name, where)
+    return chosen
+
+
+def _add(chosen: dict[Name, str], key: Name, name: str, where: Path) -> None:
+    if key in chosen:
+        raise refused(where, f"{chosen[key]} and {name}", f"one for {' '.join(key)}")
+    chosen[key] = name
+
+
+_IDX = re.compile(r"(?!\.).*(?:images.*idx3|labels.*idx1).*ubyte.*", re.IGNORECASE)
+
+
+def _idx_files(folder: Path) -> list[Path]:
+    """Files that are called as idx files are, each once."""
+    with reading(folder, "a folder that can be read"):
+        paths = sorted(path for path in folder.iterdir() if _IDX.fullmatch(path.name) and not path.is_dir())
+    return [path for path in paths if path.suffix.lower() != ".gz" or path.with_suffix("") not in paths]
+
+
+def _idx_name(path: Path) -> Name:
+    """Part and kind of an idx file; the part is empty where its name does not say."""
+    words = set(re.split("[^a-z0-9]+", path.name.lower()))
+    part = next((part for part, known in _WORDS.items() if words & set(known)), "")
+    return part, "images" if "idx3" in path.name.lower() else "labels"
+
+
+def _found(names: Mapping[Name, str], load: Callable[[str], Source], where: Path) -> Found:
+    """The parts under `names`, each read by `load(name)`."""
+    parts: dict[str, Split] = {}
+    for part in datasets.PARTS:
+        images, labels = names.get((part, "images")), names.get((part, "labels"))
+        if images is not None:
+            x = as_source(load(images), f"{where}: {images}")
+            parts[part] = Split(x, None if labels is None else _labels(load(labels), x, f"{where}: {labels}"))
+        elif labels is not None:
+            raise refused(where, f"{labels} alone", f"the {part} images as well")
+    if "train" not in parts:
+        raise refused(where, ", ".join(names.values()) or "no arrays", _EXPECTED)
+    return Found(parts, levels_of(parts["train"].x))
+
+
+def _labels(source: Source, x: Source, what: str) -> np.ndarray:
+    """Labels `[N]` or `[N, 1]` as int32 `[N]`."""
+    import numpy as np
+
+    labels = source[:]
+    labels = check_labels(labels[:, 0] if labels.shape[1:] == (1,) else labels, x, what)
+    if (labels != labels.astype(np.int32)).any():
+        raise InputError(what, got=f"numbers up to {labels.max()}", expected="labels that int32 can hold")
+    return labels.astype(np.int32)
+
+
+# ------------------------------------------------------------------------------------------------ arrays in their files
+
+
+class _Layout(NamedTuple):
+    """How an array lies in its file: from `offset` to the end."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    fortran: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class MappedRows:
+    """Rows of an array in a file, read when they are asked for: a `Source`.
+
+    The file is mapped in windows of `WINDOW_BYTES`, one at a time and for as long as it is read, since pages that stay
+    mapped count as memory of the process. The file must not change meanwhile.
+
+    Args:
+      path: the file.
+      shape, dtype: of the array.
+      offset: where it begins, in bytes.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int):
+        self.path, self.shape, self.dtype, self.offset = path, shape, dtype, offset
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        self._one_window = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Rows at a slice, or at indices from 0 on, in that order. Raises `IndexError` for indices beyond the end."""
+        import numpy as np
+
+        indices = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"rows {indices.min()} to {indices.max()} of {len(self)}")
+        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        order = np.argsort(indices, kind="stable")
+        ascending, begin = indices[order], 0
+        while begin < len(order):
+            end = int(np.searchsorted(ascending, ascending[begin] + max(1, WINDOW_BYTES // self._row_bytes)))
+            out[order[begin:end]] = self._within_window(ascending[begin:end])
+            begin = end
+        return out
+
+    def _within_window(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in ascending order that lie in one window."""
+        import numpy as np
+
+        first = int(rows[0])
+        offset, shape = self.offset + first * self._row_bytes, (int(rows[-1]) - first + 1, *self.shape[1:])
+        with self._one_window, reading(self.path, "the file as it was before"):
+            return np.asarray(np.memmap(self.path, self.dtype, "r", offset, shape)).take(rows - first, axis=0)
+
+
+def _rows(path: Path, layout: _Layout) -> Source:
+    """The array in a file that is not compressed: in memory, or if it is too large for that, mapped."""
+    if layout.nbytes <= datasets.RESIDENT_BYTES:
+        with reading(path, "an intact file"), path.open("rb") as file:
+            file.seek(layout.offset)
+            return _array(file, layout)
+    if layout.fortran:
+        raise refused(path, "columns before rows (Fortran order)", "rows before columns, to be read row by row",
+                      "save it with np.save(path, np.ascontiguousarray(x))")  # fmt: skip
+    return MappedRows(path, layout.shape, layout.dtype, layout.offset)
+
+
+def _array(file: Any, layout: _Layout) -> np.ndarray:
+    """The array that `file` holds from where it stands to its end. A megabyte at a time: zip and gzip copy it."""
+    import numpy as np
+
+    out = np.empty(layout.nbytes, np.uint8)
+    view, done = out.data, 0
+    while done < len(out):
+        count = file.readinto(view[done : done + 2**20])
+        if not count:
+            raise EOFError(f"{done} bytes of {len(out)}")
+        done += count
+    if file.read(1):  # this also makes gzip and zip compare their checksums
+        raise ValueError("more bytes than its header claims")
+    x = out.view(layout.dtype)
+    return np.ascontiguousarray(x.reshape(layout.shape[::-1]).T) if layout.fortran else x.reshape(layout.shape)
+
+
+def _npy(path: Path) -> Source:
+    with reading(path, "an intact .npy file"), regular(path).open("rb") as file:
+        layout = _npy_layout(file.read(MAX_HEADER), path.stat().st_size, path)
+    return _rows(path, layout)
+
+
+def _npy_layout(head: bytes, size: int, where: object) -> _Layout:
+    """What the header of a .npy file of `size` bytes claims, if the file has it; `head` is how it begins."""
+    from numpy.lib import format
+
+    file = io.BytesIO(head)  # NumPy would read as long a header as the file claims to have
+    with reading(where, "an intact .npy header"):
+        version = format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version} of the format")
+        read = format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0
+        shape, fortran, dtype = read(file, max_header_size=MAX_HEADER)
+    if dtype.kind not in "iuf" or not shape or min(shape) < 0:
+        raise refused(where, f"an array of type {dtype} and shape {shape}", "uint8, floats, or integers for labels")
+    return _checked(_Layout(shape, dtype, file.tell(), fortran), size, where)
+
+
+def _checked(layout: _Layout, size: int, where: object) -> _Layout:
+    claim = layout.offset + layout.nbytes
+    if claim != size:
+        raise refused(where, f"{size} bytes", f"the {claim} that its header claims")
+    return layout
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    with reading(path, "an intact .npz file"):
+        return zipfile.ZipFile(regular(path))
+
+
+def _stem(info: zipfile.ZipInfo, path: Path) -> str:
+    """What a member of .npz is called, if it is an array as NumPy writes them."""
+    stem, suffix = info.filename[:-4], info.filename[-4:]
+    if suffix != ".npy" or not stem or not {"/", "\\", ":"}.isdisjoint(stem):
+        raise refused(path, f"a member called {info.filename!r}", "arrays, called NAME.npy")
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise refused(f"{path}: {stem}", "encryption, or another compression than deflate",
+                      "an archive as np.savez or np.savez_compressed writes it")  # fmt: skip
+    return stem
+
+
+def _check_expansion(members: Mapping[str, zipfile.ZipInfo], path: Path) -> None:
+    """Refuse what would expand out of all proportion; only the directory of the archive is read for that."""
+    for name, info in members.items():
+        if info.file_size > max(SMALL_BYTES, MAX_RATIO * info.compress_size):
+            raise refused(f"{path}: {name}", f"{info.compress_size} bytes that expand to {info.file_size}",
+                          f"at most {MAX_RATIO} times as many", "save it with np.savez, uncompressed")  # fmt: skip
+    total, size = sum(info.file_size for info in members.values()), path.stat().st_size
+    if total > MAX_BYTES or sum(info.compress_size for info in members.values()) > size:
+        raise refused(path, f"arrays of {total} bytes in {size}", f"each once, and at most {MAX_BYTES} bytes in all",
+                      "save the training data alone, as .npy")  # fmt: skip
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.ndarray:
+    with reading(where, "an intact array"):
+        with archive.open(info) as file:
+            layout = _npy_layout(file.read(MAX_HEADER), info.file_size, where)
+        with archive.open(info) as file:
+            file.read(layout.offset)
+            return _array(file, layout)
+
+
+def _idx(path: Path) -> Source:
+    import numpy as np
+
+    kind = _idx_name(path)[1]
+    axes = {"images": 3, "labels": 1}[kind]
+    zipped, size = path.suffix.lower() == ".gz", regular(path).stat().st_size
+    with reading(path, "an intact idx file"), gzip.open(path) if zipped else path.open("rb") as file:
+        head = file.read(4 + 4 * axes)
+        if len(head) < 4 + 4 * axes or head[:4] != bytes((0, 0, 8, axes)):
+            raise refused(path, f"a file that begins with {head[:4].hex(' ') or 'nothing'}",
+                          f"00 00 08 {axes:02}, the magic number of {kind}, and {axes} sizes")  # fmt: skip
+        layout = _Layout(struct.unpack(f">{axes}I", head[4:]), np.dtype(np.uint8), len(head))
+        if not zipped:
+            return _rows(path, _checked(layout, size, path))
+        most = min(MAX_BYTES, GZIP_RATIO * size)
+        if layout.nbytes > most:
+            raise refused(path, f"a header that claims {layout.nbytes} bytes", f"at most {most} in {size} of gzip")
+        return _array(file, layout)
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def refused(where: object, got: str, expected: str, hint: str = "") -> InputError:
+    """What is said of a file or folder that cannot be used."""
+    return InputError("data", where=str(where), got=got, expected=expected, hint=hint)
+
+
+@contextlib.contextmanager
+def reading(where: object, expected: str) -> Iterator[None]:
+    """Whatever goes wrong while a file is read becomes one line: damage shows as whatever its reader then raises."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        got = f"something unreadable ({type(error).__name__}: {error})"
+        raise refused(where, got, expected) from error
+
+
+def inside(path: Path, folder: Path) -> Path:
+    """`path`, unless it is a link out of `folder`."""
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise refused(path, f"a link to {path.resolve()}", "files, or links to files in the same folder")
+    return path
+
+
+def regular(path: Path) -> Path:
+    """`path`, if it is a file that ends."""
+    if not path.is_file():
+        raise refused(path, "a pipe, a device or a broken link", "a file")
+    return path

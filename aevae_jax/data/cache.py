@@ -1,0 +1,141 @@
+"""Decoded arrays kept beside what they were decoded from, so that nothing is decoded twice.
+
+A cache is a hidden folder with one .npy file per array and a manifest that names their shapes, types and sha256 and the
+state of the source. It appears whole or not at all, nothing in it is unpickled, and one that is damaged or of another
+source is not read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+"""Goes up whenever the same source would be decoded to other arrays, or they would be kept in another way."""
+
+FOLDER = ".aevae_cache"
+MANIFEST = "manifest.json"
+STALE_SECONDS = 3600
+"""An unfinished cache that nobody has written to for so long was left by a process that was killed."""
+
+
+def fingerprint(source: Path) -> str:
+    """sha256 of the names, sizes and times of change of the files in the folder `source`; hidden ones do not count."""
+    files = sorted(path for path in source.iterdir() if not path.name.startswith("."))
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()
+
+
+def load(source: Path, state: str) -> dict[str, np.ndarray] | None:
+    """The arrays that were decoded from the folder `source` in this `state`, or None if there is no intact cache."""
+    for folder in _places(source):
+        try:
+            return _read(folder, state)
+        except Exception:  # damage shows in many ways, and all have the same cure
+            continue
+    return None
+
+
+def store(source: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keep `arrays` for the next `load`, in the first place that can be written; if there is none, do nothing.
+
+    Args:
+      source: the folder that they were decoded from.
+      state: its fingerprint before decoding began.
+      arrays: by names that can be names of files.
+    """
+    for folder in _places(source):
+        with contextlib.suppress(OSError):
+            if _writable(folder.parent):
+                _write(folder, state, arrays)
+                return
+
+
+def _places(source: Path) -> tuple[Path, Path]:
+    """Beside the source's files; else in `$AEVAE_CACHE_DIR`, `$XDG_CACHE_HOME/aevae_jax` or `~/.cache/aevae_jax`."""
+    home = os.environ.get("AEVAE_CACHE_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "aevae_jax"
+    )
+    key = hashlib.sha256(os.fsencode(source.resolve())).hexdigest()
+    return source / FOLDER, Path(os.path.expanduser(home)).absolute() / "arrays" / key[:32]
+
+
+def _writable(folder: Path) -> bool:
+    """Whether `folder` can be written, or made. Root may write anywhere, so no write bit at all counts as a no."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(there, os.W_OK) and there.stat().st_mode & 0o222 != 0
+
+
+def _read(folder: Path, state: str) -> dict[str, np.ndarray]:
+    """All arrays of an intact cache of a source in this state; anything else raises, whatever it may be."""
+    import numpy as np
+
+    text = (folder / MANIFEST).read_text()
+    manifest = json.loads(text)
+    if manifest["format"] != FORMAT or manifest["source"] != state:
+        raise ValueError("a cache of something else")
+    digests, arrays = {}, {}
+    for path in sorted(folder.glob("*.npy")):
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            if manifest["sha256"][path.name] != digests[path.name]:
+                raise ValueError("a damaged array")
+            file.seek(0)
+            arrays[path.stem] = np.load(file, allow_pickle=False)
+    if text != _manifest(state, digests, arrays):
+        raise ValueError("a missing array, or a manifest that was edited")
+    return arrays
+
+
+def _write(folder: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write beside `folder`, then rename; where another process does the same at once, one of the two stays."""
+    import numpy as np
+
+    for path in folder.parent.glob(f"{folder.name}.*"):
+        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+    part = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}")
+    part.mkdir(parents=True)
+    try:
+        digests = {}
+        for name, array in sorted(arrays.items()):
+            with (part / f"{name}.npy").open("w+b") as file:
+                np.save(file, array, allow_pickle=False)
+                file.seek(0)
+                digests[f"{name}.npy"] = hashlib.file_digest(file, "sha256").hexdigest()
+        (part / MANIFEST).write_text(_manifest(state, digests, arrays))
+        for path in (*part.iterdir(), part):
+            _sync(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        with contextlib.suppress(OSError):  # the other process was faster
+            part.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _manifest(state: str, digests: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
+    files = sorted(arrays.items())
+    shapes, types = {name: array.shape for name, array in files}, {name: str(array.dtype) for name, array in files}
+    return json.dumps({"format": FORMAT, "source": state, "shape": shapes, "type": types, "sha256": digests})
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the list of a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,150 @@
+"""What there is to know of a data set before training on it: counts, ranges, levels, labels, and which likelihoods fit.
+
+Everything is read in blocks and each split once, so data of any size can be inspected.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from aevae_jax import likelihoods
+from aevae_jax.data import tables
+from aevae_jax.data.datasets import PARTS, Dataset, Split, blocks
+from aevae_jax.data.preparation import (
+    Dequantize,
+    DynamicBinarization,
+    Preparation,
+    Scale,
+    Standardize,
+    StaticBinarization,
+    Threshold,
+)
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of one split.
+
+    Args:
+      count: of its examples.
+      shape: of one example.
+      dtype: of its elements, raw.
+      low, high: the range of the elements that are not missing.
+      values: the distinct raw values `[V]` of bytes; empty for floats.
+      missing: how many entries of a table are missing.
+      labels: examples per class, for classes 0, 1, ...; empty without labels.
+    """
+
+    count: int
+    shape: tuple[int, ...]
+    dtype: str
+    low: float
+    high: float
+    values: tuple[int, ...]
+    missing: int
+    labels: tuple[int, ...]
+
+
+def summarize(split: Split) -> Summary:
+    """Read a split once."""
+    import numpy as np
+
+    x, low, high, missing = split.x, math.inf, -math.inf, 0
+    occurs = np.zeros(256, bool)
+    for _, block in blocks(x):
+        if block.dtype == np.uint8:
+            occurs[block] = True
+            continue
+        present = block[~np.isnan(block)]
+        missing += block.size - present.size
+        if present.size:
+            low, high = min(low, float(present.min())), max(high, float(present.max()))
+    values = np.flatnonzero(occurs)
+    if values.size:
+        low, high = float(values[0]), float(values[-1])
+    labels = () if split.labels is None else tuple(np.bincount(split.labels).tolist())
+    return Summary(len(split), tuple(x.shape[1:]), str(x.dtype), low, high, tuple(values.tolist()), missing, labels)
+
+
+def suitable(dataset: Dataset, train: Summary) -> dict[str, list[Preparation]]:
+    """The likelihoods that can score this data, each with the preparations under which they can.
+
+    Args:
+      dataset: the data.
+      train: the summary of its training split.
+
+    Returns:
+      `{likelihood as it is typed: preparations}`. Preparations that make bits are listed for likelihoods of bits alone.
+    """
+    from aevae_jax import values
+
+    if dataset.columns:
+        numbers = any(not column.categories for column in dataset.columns)
+        return {"Tabular()": [Standardize() if numbers else Scale()]}
+    seen = {preparation: _seen(preparation, dataset, train) for preparation in _PREPARATIONS}
+    found = {}
+    for cls in typing.get_args(likelihoods.Likelihood):
+        likelihood = cls()
+        if "levels" in cls.__dataclass_fields__ and dataset.levels:
+            likelihood = replace(likelihood, levels=dataset.levels)
+        bits = likelihood.support.levels == 2
+        wanted = [p for p in _PREPARATIONS if isinstance(p, _BITS) == bits or isinstance(p, Scale)]
+        fits = [p for p in wanted if _fits(likelihood.support, seen[p])]
+        if fits and cls is not likelihoods.Tabular:
+            found[values.spell(likelihood)] = fits
+    return found
+
+
+_BITS = (DynamicBinarization, StaticBinarization, Threshold)
+_PREPARATIONS = (Scale(), Standardize(), Dequantize(), DynamicBinarization(), StaticBinarization(), Threshold())
+
+
+def _seen(preparation: Preparation, dataset: Dataset, train: Summary) -> list[np.ndarray]:
+    """What the model sees of the values that occur; nothing where the data cannot be prepared so."""
+    import jax
+    import numpy as np
+
+    try:
+        format = preparation.fit(dataset)
+    except InputError:
+        return []
+    if isinstance(preparation, StaticBinarization):
+        return [np.array([0.0, 1.0])]
+    if train.values:
+        raw = np.broadcast_to(np.array(train.values, np.uint8)[:, None], (len(train.values), train.shape[-1]))
+        return [np.asarray(preparation.train(raw, jax.random.key(0), format))]
+    return [np.asarray(preparation.train(block, jax.random.key(0), format)) for block in _some(dataset)]
+
+
+def _some(dataset: Dataset) -> list[np.ndarray]:
+    """The first block of each split: enough floats to tell which supports are out of the question."""
+    return [next(blocks(getattr(dataset, part).x))[1] for part in PARTS]
+
+
+def _fits(support: likelihoods.Support, seen: list[np.ndarray]) -> bool:
+    try:
+        for x in seen:
+            support.check(x, "")
+    except InputError:
+        return False
+    return bool(seen)
+
+
+def examples(split: Split, num: int) -> np.ndarray:
+    """`num` rows spread evenly over a split, or all of them where there are fewer: for a contact sheet."""
+    import numpy as np
+
+    rows = np.unique(np.linspace(0, len(split) - 1, min(num, len(split))).astype(int))
+    return split.x[rows]
+
+
+def column_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """What is known of each column of a table, from its training split."""
+    return tables.describe(dataset.train.x, dataset.columns)

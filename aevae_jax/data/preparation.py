@@ -1,0 +1,329 @@
+"""How raw values become what the model sees, as values.
+
+Training batches are prepared inside the training step, from the run's key; evaluation data is prepared once, without
+the run's seed, and never redrawn. Every preparation has the same four methods:
+
+    fit(dataset) -> Format                    what it must know; refuses data that it cannot prepare
+    train(raw, key, format) -> x              a batch `[B, *event]`, in the step, with JAX
+    evaluation(parts, format) -> [x, ...]     whole splits in their published order, with NumPy, float32
+    units(x, format), inverse(x, format)      between what the model sees and the units of pictures and tables
+
+Tables become features, as `tables.py` says; only `Scale` and `Standardize` take them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from aevae_jax.data import tables
+from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, Split, blocks, in_memory
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jax import Array
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """What the preparations share that leave the units alone: pictures lie in [0, 1] on both sides."""
+
+    needs_levels: ClassVar[bool] = True
+
+    def fit(self, dataset: Dataset) -> Format:
+        """The data's own format. Raises `InputError` for floats, where levels are needed, and for tables."""
+        name = type(self).__name__
+        if dataset.columns:
+            raise InputError(name, got=f"a table ({dataset.name})", expected="images or vectors",
+                             hint="use Standardize()")  # fmt: skip
+        if self.needs_levels and dataset.levels < 2:
+            raise InputError(name, got=f"float data ({dataset.name})", expected="integer levels", hint="use Scale()")
+        return dataset.format
+
+    def units(self, x: np.ndarray, format: Format) -> np.ndarray:
+        """What the model sees, from values in the units of the data ([0, 1] for images)."""
+        return x
+
+    def inverse(self, x: np.ndarray, format: Format) -> np.ndarray:
+        """Values in the units of the data ([0, 1] for images), from what the model sees."""
+        return x
+
+
+@dataclass(frozen=True)
+class Scale(_Pixels):
+    """Integer levels 0 .. L-1 to [0, 1] by division by L - 1. Floats pass as they are. Tables: codes alone."""
+
+    needs_levels: ClassVar[bool] = False
+
+    def fit(self, dataset: Dataset) -> Format:
+        """The data's own format. Raises `InputError` for a table with columns of numbers."""
+        numbers = [column.name for column in dataset.columns if not column.categories]
+        if numbers:
+            raise InputError("Scale", got=f"a table with numbers, in column {numbers[0]!r} ({dataset.name})",
+                             expected="Standardize(), for columns of unlike units",
+                             hint="""type: --data \"Data('PATH', Standardize())\"""")  # fmt: skip
+        return dataset.format
+
+    def train(self, raw: Any, key: Array, format: Format) -> Array:
+        """A raw batch `[B, *event]` to what the model sees."""
+        if format.columns:
+            return tables.features(raw, format)
+        return raw.astype("float32") / max(format.levels - 1, 1)
+
+    def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
+        """Whole splits as the model sees them, float32."""
+        if format.columns:
+            return [tables.mapped(x, format) for x in parts]
+        # the same float32 division as in training, not a multiplication by the reciprocal
+        return [_mapped(x, lambda raw, rows: _float32(raw) / _float32(max(format.levels - 1, 1))) for x in parts]
+
+
+@dataclass(frozen=True)
+class Standardize:
+    """Zero mean and unit variance, per channel or column, with the moments of the training data.
+
+    Integer levels are first divided by L - 1, so that moments are in units of [0, 1]. A table's numbers are
+    standardised over the entries that are not missing; its codes become features and stay as they are. A channel or
+    column without variance is only shifted. Densities are those of standardised values: add the sum of ln scale over
+    the elements for a density in the data's own units.
+    """
+
+    def fit(self, dataset: Dataset) -> Format:
+        """The data's format with the moments of its training data, summed in float64."""
+        import numpy as np
+
+        format = dataset.format
+        count, total, squares, shift = (np.zeros(dataset.event_shape[-1]) for _ in range(4))
+        for start, raw in blocks(dataset.train.x):
+            x = raw.reshape(-1, raw.shape[-1]).astype(np.float64) / max(format.levels - 1, 1)
+            present = ~np.isnan(x)
+            if start == 0:  # near zero, the difference of squares below keeps its digits
+                shift = np.where(present, x, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+            x = np.where(present, x - shift, 0.0)
+            count, total, squares = count + present.sum(axis=0), total + x.sum(axis=0), squares + (x * x).sum(axis=0)
+        mean = total / np.maximum(count, 1)
+        scale = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0))
+        mean, scale = mean + shift, np.where(scale > 1e-6 * np.maximum(1.0, np.abs(mean)), scale, 1.0)
+        coded = [bool(column.categories) for column in format.columns]
+        if coded:
+            mean, scale = np.where(coded, 0.0, mean), np.where(coded, 1.0, scale)
+        return replace(format, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
+
+    def train(self, raw: Any, key: Array, format: Format) -> Array:
+        """A raw batch `[B, *event]` to what the model sees."""
+        x = raw.astype("float32") / max(format.levels - 1, 1)
+        each = (1,) * (raw.ndim - 1) + (-1,)  # ranks are spelled out
+        x = (x - _float32(format.mean).reshape(each)) / _float32(format.scale).reshape(each)
+        return tables.features(x, format) if format.columns else x
+
+    def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
+        """Whole splits as the model sees them, float32."""
+        mean, scale = _float32(format.mean), _float32(format.scale)
+
+        def standardized(raw: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return (_float32(raw) / _float32(max(format.levels - 1, 1)) - mean) / scale
+
+        standard = [_mapped(x, standardized) for x in parts]
+        return [tables.mapped(x, format) for x in standard] if format.columns else standard
+
+    def units(self, x: np.ndarray, format: Format) -> np.ndarray:
+        """What the model sees, from values in the units of the data ([0, 1] for images)."""
+        [prepared] = self.evaluation([x], replace(format, levels=0))
+        return prepared[:]
+
+    def inverse(self, x: np.ndarray, format: Format) -> np.ndarray:
+        """Values in the units of the data ([0, 1] for images, codes and numbers for tables)."""
+        x = tables.rows(x, format) if format.columns else x
+        return x * _float32(format.scale) + _float32(format.mean)
+
+
+@dataclass(frozen=True)
+class Dequantize(_Pixels):
+    """Integer levels to [0, 1) as (level + u) / L, u ~ U[0, 1) redrawn at every training step, fixed for evaluation.
+
+    The density of the result bounds the probability of the levels: Theis, van den Oord & Bethge 2016, section 3.1.
+    A density of it, in nats, plus D ln L of the D elements is comparable with -log p of the levels.
+    """
+
+    def train(self, raw: Any, key: Array, format: Format) -> Array:
+        """Fresh noise on a raw batch `[B, *event]`."""
+        import jax
+        import jax.numpy as jnp
+
+        return (raw.astype(jnp.float32) + jax.random.uniform(key, raw.shape)) / format.levels
+
+    def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
+        """Whole splits with noise that depends on the split and the row alone."""
+        top = 1 - 2.0**-24  # the largest float32 below 1
+
+        def noisy(raw: np.ndarray, rows: np.ndarray, part: int) -> np.ndarray:
+            u = _uniform(part, rows, raw.shape[1:])
+            return _float32(((raw + u) / format.levels).clip(max=top))
+
+        return [_mapped(x, partial(noisy, part=i)) for i, x in enumerate(parts)]
+
+
+@dataclass(frozen=True)
+class DynamicBinarization(_Pixels):
+    """Pixels as bits: b ~ Bernoulli(level / (L - 1)), redrawn at every training step, fixed for evaluation.
+
+    Validation, then test data are drawn once, in this order, by NumPy's legacy generator seeded with 777: the published
+    protocol (Larochelle & Murray 2011 for the idea; the seed is that of the Exemplar-VAE and VampPrior repositories).
+    """
+
+    def train(self, raw: Any, key: Array, format: Format) -> Array:
+        """A fresh binarisation of a raw batch `[B, *event]`."""
+        import jax
+        import jax.numpy as jnp
+
+        return jax.random.bernoulli(key, raw.astype(jnp.float32) / (format.levels - 1)).astype(jnp.float32)
+
+    def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
+        """Whole splits as bits, the same at every call."""
+        return _published_bits(parts, format)
+
+
+@dataclass(frozen=True)
+class StaticBinarization(_Pixels):
+    """Pixels as bits, drawn once for training, too: b ~ Bernoulli(level / (L - 1)).
+
+    Evaluation bits are those of `DynamicBinarization`, the published ones. A training example's bits depend on its row
+    alone (the counter-based generator Philox, keyed by 777 and the row), so that a stream sees what memory holds.
+    """
+
+    def training(self, x: Source, format: Format) -> Source:
+        """The training data as bits, uint8."""
+        import numpy as np
+
+        def drawn(raw: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return (_uniform(777, rows, raw.shape[1:]) < raw / (format.levels - 1)).astype(np.uint8)
+
+        return _mapped(x, drawn, np.uint8)
+
+    def train(self, raw: Any, key: Array, format: Format) -> Array:
+        """Bits `[B, *event]` as floats."""
+        return raw.astype("float32")
+
+    def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
+        """Whole splits as bits, the same at every call."""
+        return _published_bits(parts, format)
+
+
+@dataclass(frozen=True)
+class Threshold(_Pixels):
+    """Pixels as bits: 1 where level / (L - 1), or a float, is above `at`. Nothing is random.
+
+    Args:
+      at: the threshold, in units of [0, 1] for integer levels.
+    """
+
+    at: float = 0.5
+
+    needs_levels: ClassVar[bool] = False
+
+    def train(self, raw: Any, key: Array, format: Format) -> Array:
+        """A raw batch `[B, *event]` as bits."""
+        return (raw.astype("float32") / max(format.levels - 1, 1) > self.at).astype("float32")
+
+    def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
+        """Whole splits as bits."""
+        divisor = _float32(max(format.levels - 1, 1))
+        return [_mapped(x, lambda raw, rows: _float32(_float32(raw) / divisor > self.at)) for x in parts]
+
+
+Preparation: TypeAlias = Scale | Standardize | Dequantize | DynamicBinarization | StaticBinarization | Threshold
+"""How raw values become what the model sees."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set as training and evaluation consume it.
+
+    Args:
+      name: of the data set.
+      preparation: what made it.
+      format: what must be known to prepare more.
+      train: raw rows; `batch` turns them into what the model sees.
+      validation, test: as the model sees them, float32.
+    """
+
+    name: str
+    preparation: Preparation
+    format: Format
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one example as the model sees it."""
+        return tuple(self.validation.x.shape[1:])
+
+    def batch(self, raw: Any, key: Array) -> Array:
+        """A raw training batch as the model sees it, to be called in the step."""
+        return self.preparation.train(raw, key, self.format)
+
+
+def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
+    """`dataset` as training and evaluation consume it: in memory where it was in memory, else prepared when read.
+
+    Raises:
+      InputError: data that this preparation does not take.
+    """
+    format = preparation.fit(dataset)
+    train, training = dataset.train, getattr(preparation, "training", None)
+    if training is not None:
+        train = replace(train, x=training(train.x, format))
+    parts = (dataset.validation, dataset.test)
+    prepared = preparation.evaluation([part.x for part in parts], format)
+    validation, test = (replace(part, x=x) for part, x in zip(parts, prepared, strict=True))
+    return Prepared(dataset.name, preparation, format, train, validation, test)
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _float32(values: Any) -> np.ndarray:
+    import numpy as np
+
+    return np.asarray(values, np.float32)
+
+
+def _mapped(x: Source, function: Any, dtype: Any = "float32") -> Source:
+    """Rows through `function(raw, rows)`, at once where they are in memory."""
+    import numpy as np
+
+    if not in_memory(x):
+        return Mapped(x, function, tuple(x.shape[1:]), np.dtype(dtype))
+    out = np.empty(x.shape, dtype)
+    for start, block in blocks(x):
+        out[start : start + len(block)] = function(block, np.arange(start, start + len(block)))
+    return out
+
+
+def _uniform(stream: int, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers in [0, 1) `[len(rows), *shape]` that depend on the stream and the row alone."""
+    import numpy as np
+
+    out = np.empty((len(rows), *shape))
+    for u, row in zip(out, rows, strict=True):
+        u[...] = np.random.Generator(np.random.Philox(key=[stream, int(row)])).random(shape)
+    return out
+
+
+def _published_bits(parts: Sequence[Source], format: Format) -> list[Source]:
+    """Bits of whole splits, one after the other from one legacy generator; kept as bytes where rows come from files."""
+    import numpy as np
+
+    generator = np.random.RandomState(777)
+
+    def drawn(x: Source) -> Source:
+        bits = np.empty(x.shape, np.float32 if in_memory(x) else np.uint8)
+        for start, block in blocks(x):
+            bits[start : start + len(block)] = generator.binomial(1, block / (format.levels - 1))
+        return bits if in_memory(x) else Mapped(bits, lambda raw, rows: _float32(raw), bits.shape[1:], np.dtype("f4"))
+
+    return [drawn(x) for x in parts]

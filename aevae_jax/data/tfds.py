@@ -1,0 +1,386 @@
+"""TensorFlow Datasets: the only file that imports it. Images are read without TensorFlow, which only `prepare` needs.
+
+A data set lies in `directory/name/version` or `directory/name/config/version`. Its decoded arrays are cached beside its
+files (cache.py), so that later starts decode nothing and import neither TensorFlow Datasets nor JAX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib.util
+import io
+import json
+import math
+import os
+import re
+import shlex
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aevae_jax.data import cache, datasets
+from aevae_jax.data.datasets import PARTS, Found, Split
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NAME = re.compile(r"([a-z][a-z0-9_]*)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
+VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""What a picture is decoded to, by the number of its channels."""
+
+CHUNK = 1024
+"""At most so many examples are decoded at once; fewer if their images are large."""
+
+NETWORK_SECONDS = 5
+"""How long a server may take to answer before there is said to be no network."""
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def read(name: str, directory: str = "") -> Found:
+    """An image data set that is prepared here: `name`, `name/config`, and either with `:version`, else the newest.
+
+    Data of at most `RESIDENT_BYTES` per split is decoded once, kept in memory and cached; larger data is decoded row by
+    row when it is asked for. MNIST and its relatives come in the order of their authors.
+
+    Raises:
+      InputError: not prepared here or damaged, `tensorflow-datasets` missing, no images of one size, or no split called
+        train.
+    """
+    root = _root(directory)
+    folder = _find(name, root)
+    if folder is None:
+        raise _unprepared(name, root, directory)
+    with _one_line(name, folder):
+        state = cache.fingerprint(folder)
+        parts = _splits(cache.load(folder, state) or {})
+        if not parts or not _resident(parts):
+            parts = _decode(name, folder)
+            if _resident(parts):
+                cache.store(folder, state, _arrays(parts))
+    return Found(parts, levels=256)
+
+
+def is_prepared(name: str, directory: str = "") -> bool:
+    """Whether there is a prepared data set of that name here."""
+    return NAME.fullmatch(name) is not None and _find(name, _root(directory)) is not None
+
+
+def _root(directory: str) -> Path:
+    return Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _parse(name: str) -> tuple[str, str, str]:
+    """Name, configuration and version; empty where they are not given. None of them leads out of a folder."""
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise InputError("data set", got=repr(name), expected="digits, a name such as mnist, name/config or "
+                         "name/config:version, or a path that starts with ./")  # fmt: skip
+    base, config, version = match.groups(default="")
+    return base, config, version
+
+
+def _find(name: str, root: Path) -> Path | None:
+    """Where a data set is prepared, in the newest version on disk unless `name` says which."""
+    base, config, version = _parse(name)
+    homes = [root / base / config]
+    if not config:
+        homes.append(root / base / _default_config(root / base))
+    for home in homes:
+        versions = [path.parent for path in home.glob("*/dataset_info.json") if VERSION.fullmatch(path.parent.name)]
+        if found := [path for path in versions if version in ("", path.name)]:
+            return max(found, key=lambda path: [int(number) for number in path.name.split(".")])
+    return None
+
+
+def _default_config(home: Path) -> str:
+    """The configuration that is meant where none is named, as TFDS noted it when it prepared one."""
+    try:
+        config = json.loads((home / ".config" / "metadata.json").read_text())["default_config_name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return config if NAME.fullmatch(f"{home.name}/{config}") else ""
+
+
+def _unprepared(name: str, root: Path, directory: str) -> InputError:
+    files = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
+    paths = [path.parent.relative_to(root) for path in files]
+    names = sorted(f"{path.parent}:{path.name}" for path in paths)
+    here = ", ".join(other for other in names if NAME.fullmatch(other)) or "none"
+    hint = f"type: {_command(name, directory)}"
+    if Path(name).exists():
+        hint += f", or write ./{name} for the folder of that name"
+    return InputError("data set", got=repr(name), expected=f"digits, or one prepared in {root} ({here})", hint=hint)
+
+
+def _command(name: str, directory: str) -> str:
+    return f"aevae data prepare {name}" + (f" --directory {shlex.quote(directory)}" if directory else "")
+
+
+def _resident(parts: dict[str, Split]) -> bool:
+    """Whether every split is small enough to be kept in memory."""
+    return max(datasets.size_in_bytes(split.x) for split in parts.values()) <= datasets.RESIDENT_BYTES
+
+
+def _arrays(parts: dict[str, Split]) -> dict[str, Any]:
+    """Splits as the arrays that are cached."""
+    labels = {f"{part}.labels": split.labels for part, split in parts.items() if split.labels is not None}
+    return {**{f"{part}.x": split.x for part, split in parts.items()}, **labels}
+
+
+def _splits(arrays: dict[str, Any]) -> dict[str, Split]:
+    """Cached arrays as splits."""
+    return {p: Split(arrays[f"{p}.x"], arrays.get(f"{p}.labels")) for p in PARTS if f"{p}.x" in arrays}
+
+
+# ----------------------------------------------------------------------------------------------------------- decoding
+
+
+class Images:
+    """The images of one split, `[N, H, W, C]` uint8, read and decoded when they are asked for, from any thread.
+
+    Args:
+      records: the data source of the split, which leaves images encoded.
+      order: at which position of it each image lies, `[N]`.
+      shape: of one image, `(height, width, channels)`; where a side is None, as in the first image.
+      name, folder: of the data set, for messages.
+    """
+
+    def __init__(self, records: Any, order: np.ndarray, shape: tuple[Any, ...], name: str, folder: Path):
+        import numpy as np
+
+        self.records, self.order, self.name, self.folder = records, order, name, folder
+        self.dtype, self.channels = np.dtype(np.uint8), shape[2]
+        size = _picture(self.examples(slice(0, 1))[0]["image"], shape[2]).shape if None in shape else shape
+        self.shape: tuple[int, ...] = (len(order), *size)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.decode(self.examples(rows))
+
+    def examples(self, rows: Any) -> list[dict[str, Any]]:
+        """The features at `rows`, a slice or indices; their images are still encoded."""
+        with _one_line(self.name, self.folder):
+            return list(self.records.__getitems__(self.order[rows].tolist()))
+
+    def decode(self, examples: list[dict[str, Any]]) -> np.ndarray:
+        """The images of some examples. Raises `InputError` at one that is damaged or of another size."""
+        import numpy as np
+
+        out = np.empty((len(examples), *self.shape[1:]), np.uint8)
+        for row, example in zip(out, examples, strict=True):
+            with _one_line(self.name, self.folder):
+                image = _picture(example["image"], self.channels)
+            if image.shape != row.shape:
+                raise InputError(f"data set {self.name!r}", where=str(self.folder), got=f"an image of {image.shape}",
+                                 expected=f"images of one size, {row.shape} as the others")  # fmt: skip
+            row[...] = image
+        return out
+
+
+def _picture(data: bytes, channels: int) -> np.ndarray:
+    """One encoded picture as uint8 `[H, W, C]`."""
+    import numpy as np
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "BMP", "GIF"])
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError(f"a picture of mode {picture.mode}, which has more than 8 bits")
+    image = np.asarray(picture.convert(MODES[channels]))
+    return image.reshape(*image.shape[:2], channels)
+
+
+def _decode(name: str, folder: Path) -> dict[str, Split]:
+    """The splits of a data set: in memory if all are small enough, else their images are decoded on demand."""
+    import numpy as np
+
+    _check_format(name, folder)
+    tfds = _import("tfds")
+    builder = tfds.builder_from_directory(folder)
+    info, shape = builder.info, _image_shape(builder.info, name)
+    counts = {part: split.num_examples for part, split in info.splits.items()}
+    if not counts.get("train"):
+        raise InputError(f"data set {name!r}", got=f"splits {', '.join(counts) or 'none'}",
+                         expected="one called train, with examples")  # fmt: skip
+    images = {}
+    for part in PARTS:
+        if counts.get(part):
+            records = builder.as_data_source(part, decoders={"image": tfds.decode.SkipDecoding()})
+            order = _upstream_order(info.module_name, part, len(records))
+            images[part] = Images(records, order, shape, name, folder)
+    label = dict(info.features.items()).get("label")
+    labelled = label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
+    whole = _resident({part: Split(x) for part, x in images.items()})
+    return {part: _split(x, labelled, whole) for part, x in images.items()}
+
+
+def _split(images: Images, labelled: bool, whole: bool) -> Split:
+    """Images, in memory if `whole`, and their labels, from one pass over the files."""
+    import numpy as np
+
+    x: Any = np.empty(images.shape, np.uint8) if whole else images
+    labels = np.empty(len(images), np.int32) if labelled else None
+    step = min(CHUNK, max(1, datasets.BLOCK_BYTES // math.prod(images.shape[1:])))
+    for start in range(0, len(images) if whole or labelled else 0, step):
+        rows = slice(start, start + step)
+        examples = images.examples(rows)
+        if whole:
+            x[rows] = images.decode(examples)
+        if labels is not None:
+            labels[rows] = [example["label"] for example in examples]
+    return Split(x, labels)
+
+
+def _image_shape(info: Any, name: str) -> tuple[Any, ...]:
+    """(height, width, channels) that a data set states for its images; height and width may be None."""
+    import numpy as np
+
+    tfds = _import("tfds")
+    image = dict(info.features.items()).get("image")
+    if not isinstance(image, tfds.features.Image):
+        raise InputError(f"data set {name!r}", got=f"features {', '.join(info.features)}",
+                         expected="images, in a feature called image")  # fmt: skip
+    if np.dtype(image.np_dtype) != np.uint8 or len(image.shape) != 3 or image.shape[2] not in MODES:
+        raise InputError(f"data set {name!r}", got=f"images of type {image.np_dtype} and shape {image.shape}",
+                         expected="uint8 images (height, width, channels), with 1, 3 or 4 channels")  # fmt: skip
+    return tuple(image.shape)
+
+
+def _upstream_order(module: str, part: str, count: int) -> np.ndarray:
+    """Where the examples of a split lie in TFDS's files, in the order of the data set's authors.
+
+    TFDS stores examples by md5(split name, key). The keys of MNIST and its relatives are 0 .. count - 1, so their order
+    can be had back; published splits and binarisations depend on it. Other data sets stay in the order of the files.
+    """
+    import numpy as np
+
+    if module != "tensorflow_datasets.image_classification.mnist":
+        return np.arange(count)
+    stored = sorted(range(count), key=lambda key: hashlib.md5(f"{part}{key}".encode(), usedforsecurity=False).digest())
+    return np.argsort(stored)
+
+
+def _check_format(name: str, folder: Path) -> None:
+    """Refuse files that only TensorFlow can read, as TFDS writes them by default."""
+    with _one_line(name, folder):
+        info = json.loads((folder / "dataset_info.json").read_text())
+        formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
+    if "array_record" not in formats:
+        raise InputError(f"data set {name!r}", where=str(folder), got=f"{formats[0]} files", expected="array_record "
+                         "files, which can be read without TensorFlow",
+                         hint=f"type: {_command(name, 'ANOTHER_DIRECTORY')}")  # fmt: skip
+
+
+def _import(extra: str) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise InputError("tensorflow-datasets", got=error, expected="it installed, to read and prepare its data sets",
+                         hint=f"type: pip install 'aevae-jax[{extra}]'") from None  # fmt: skip
+    return tfds
+
+
+@contextlib.contextmanager
+def _one_line(name: str, folder: Path, expected: str = "a data set as TFDS prepares it") -> Iterator[None]:
+    """Whatever TFDS and the readers below it raise, as an `InputError`: damage shows in many ways."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        hint = "type: pip install 'aevae-jax[tfds]'" if isinstance(error, ImportError) else ""
+        raise InputError(f"data set {name!r}", where=str(folder), got=f"{type(error).__name__}: {error}",
+                         expected=expected, hint=hint) from error  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- preparing
+
+
+def prepare(name: str, directory: str = "", manual_dir: str = "") -> Path:
+    """Fetch an image data set and write it so that `read` can read it; needs TensorFlow. Shows its progress.
+
+    Args:
+      name: as for `read`; a version can only be the one that TFDS prepares.
+      directory: where prepared data sets live; empty for `$TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
+      manual_dir: files that are there under the names that TFDS knows are taken instead of fetched, if their sha256 is
+        the one that TFDS knows; empty for `downloads/manual` in `directory`.
+
+    Returns:
+      The folder of the data set; at once if it is prepared already.
+
+    Raises:
+      InputError: a data set that TFDS does not know or that has no images, no TensorFlow, no network, files missing
+        from `manual_dir`, or whatever else keeps TFDS from preparing it. Nothing is left that `read` would take.
+    """
+    root = _root(directory)
+    base, config, version = _parse(name)
+    if folder := _find(name, root):
+        _check_format(name, folder)
+        return folder
+    tfds = _import("prepare")
+    with _one_line(name, root, "a configuration and version that TFDS can prepare"):
+        options = {"config": config or None, "version": version or None, "file_format": "array_record"}
+        builder = _builder_class(base)(data_dir=root, **options)
+        _image_shape(builder.info, name)
+    if importlib.util.find_spec("tensorflow") is None:
+        raise InputError("TensorFlow", got="not installed", expected="it installed, to prepare data sets",
+                         hint="type: pip install 'aevae-jax[prepare]'")  # fmt: skip
+    if manual_dir and not Path(manual_dir).expanduser().is_dir():
+        raise InputError("folder", where="--manual-dir", got=manual_dir, expected="one that exists")
+    manual = Path(manual_dir).expanduser() if manual_dir else root / "downloads" / "manual"
+    _check_downloads(builder, manual, _command(name, directory))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word on how TensorFlow was compiled
+    with _one_line(name, root, "that TFDS can fetch and prepare it"):
+        config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
+        builder.download_and_prepare(download_config=config)
+    return Path(builder.data_path)
+
+
+def _builder_class(base: str) -> Any:
+    tfds = _import("prepare")
+    known = tfds.list_builders(with_community_datasets=False)  # their list lies on the network
+    if base not in known:
+        near = difflib.get_close_matches(base, known)
+        raise InputError("data set", got=repr(base), expected="a name that TensorFlow Datasets knows",
+                         hint=f"did you mean {' or '.join(near)}?" if near else "")  # fmt: skip
+    return tfds.builder_cls(base)
+
+
+def _check_downloads(builder: Any, manual: Path, command: str) -> None:
+    """Refuse at once what TFDS would try for minutes: to fetch files without a network.
+
+    Raises:
+      InputError: some registered file is not in `manual`, and its server does not answer; or the authors' files can
+        only be fetched by hand, and are not in `manual`.
+    """
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        if not manual.is_dir():
+            raise InputError(f"files of {builder.name}", got="none", hint=f"type: {command} --manual-dir DIR",
+                             expected=f"some fetched by hand: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")  # fmt: skip
+        return
+    known = {url: info.filename for url, info in (builder.url_infos or {}).items()}
+    missing = {url: file for url, file in known.items() if not file or not (manual / file).is_file()}
+    first = next((url for url in missing if url.startswith(("http", "ftp"))), None)
+    if first is None:
+        return
+    try:
+        urllib.request.urlopen(first, timeout=NETWORK_SECONDS).close()
+    except urllib.error.HTTPError:
+        pass  # the server has answered, and TFDS will say what it thinks of that
+    except OSError as error:
+        files = [url if not file or url.endswith(f"/{file}") else f"{url} as {file}" for url, file in missing.items()]
+        more = f" and {len(files) - 4} more" if len(files) > 4 else ""
+        raise InputError("network", got=f"no answer from {urllib.parse.urlsplit(first).hostname} ({error})",
+                         expected="a server that answers", hint=f"or fetch {', '.join(files[:4])}{more} elsewhere into "
+                         f"a folder DIR and type: {command} --manual-dir DIR") from None  # fmt: skip

@@ -1,0 +1,71 @@
+"""Where the columns of a table stand among the features `[B, F]` that a model sees. For NumPy and JAX arrays alike.
+
+    a column             number of categories    features
+    a number             0                       value or 0; observed 1 or 0
+    a binary column      2                       code 0 or 1, or 0; observed 1 or 0
+    C >= 3 categories    C                       one of C is 1; all are 0 where the entry is missing
+
+So no feature is ever NaN, and whether an entry is there can be read off its features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Group(NamedTuple):
+    """The K columns of a table that have the same number of categories, which are computed with at once."""
+
+    categories: int
+    """0 for numbers, 2 for binary columns, C >= 3."""
+    columns: np.ndarray
+    """Their places in the table, `[K]`."""
+    slots: np.ndarray
+    """Their features, `[K, W]`, W = 2 or C: `x[:, slots]` is `[B, K, W]`."""
+
+
+def feature_count(columns: tuple[int, ...]) -> int:
+    """F, from the number of categories of each column."""
+    return sum(max(categories, 2) for categories in columns)
+
+
+@lru_cache(maxsize=64)
+def groups(columns: tuple[int, ...]) -> tuple[Group, ...]:
+    """The columns, given by their numbers of categories, with those of one number together."""
+    import numpy as np
+
+    width = np.maximum(columns, 2)
+    start = np.cumsum(width) - width
+    found = []
+    for categories in sorted(set(columns)):
+        places = np.flatnonzero(np.equal(columns, categories))
+        found.append(Group(categories, places, start[places][:, None] + np.arange(max(categories, 2))))
+    return tuple(found)
+
+
+def log_scales(columns: tuple[int, ...]) -> np.ndarray:
+    """In which places a number's log standard deviation stands, if outputs take the places of features: `[F]`."""
+    import numpy as np
+
+    mask = np.zeros(feature_count(columns), bool)
+    mask[[slot for group in groups(columns) if not group.categories for slot in group.slots[:, 1]]] = True
+    return mask
+
+
+def observed(categories: int, x: Any) -> Any:
+    """Whether an entry is there, from its features: `[B, K, W] -> [B, K]`."""
+    return (x.sum(axis=-1) if categories > 2 else x[..., 1]) > 0.5
+
+
+def joined(columns: tuple[int, ...], parts: Sequence[Any]) -> Any:
+    """One part `[B, K, W]` for each group of columns, put in the order of the features: `[B, F]`."""
+    import numpy as np
+
+    order = np.argsort(np.concatenate([group.slots.reshape(-1) for group in groups(columns)]))
+    flat = [part.reshape(part.shape[0], -1) for part in parts]
+    return flat[0].__array_namespace__().concatenate(flat, axis=1)[:, order]
