@@ -40,7 +40,7 @@ class Tabular:
         return self._joined(lambda categories, outputs: _sample(categories, outputs, next(draws)))
 
     def log_prob(self, value: Array) -> Array:
-        """Log density in nats, summed over the columns that are observed: `[B]`; 0 where none is.
+        """Log density of numbers plus log mass of codes, in nats: `[B]`, summed over the columns that are observed.
 
         The outputs of a missing entry are replaced before anything is computed of them, so that neither the value nor
         the gradient depends on what stands there, be it infinite.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import jax
 import pytest
 
+os.environ.setdefault("AEVAE_CACHE_DIR", tempfile.mkdtemp(prefix="aevae-cache-"))  # nothing is left in the home folder
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 

@@ -86,12 +86,11 @@ def test_inspect_says_what_is_in_a_table(people, capsys):
         assert text in out, text
 
 
-@pytest.mark.parametrize(("scale", "fits", "not"), [
+@pytest.mark.parametrize(("scale", "fits", "unfit"), [
     (1.0, ("ContinuousBernoulli()", "Normal()"), ("Categorical", "Bernoulli() ")),
     (50.0, ("Normal()",), ("ContinuousBernoulli", "Categorical")),
 ])  # fmt: skip
-def test_inspect_lists_the_likelihoods_that_fit(scale, fits, tmp_path, capsys, request):
-    unfit = request.node.callspec.params["not"]
+def test_inspect_lists_the_likelihoods_that_fit(scale, fits, unfit, tmp_path, capsys):
     np.save(tmp_path / "x.npy", scale * np.random.RandomState(0).rand(50, 3))
     out = typed(capsys, "data", "inspect", tmp_path / "x.npy")
     table = out[out.index("likelihoods that can score it"):]

@@ -243,14 +243,14 @@ BAD_CSV = {
     "not UTF-8": (b"a,b\nx,1\n\xff,2\n", "column 'a' .*not UTF-8"),
     "name not UTF-8": (b"\xff,b\nx,1\n", "cannot be read"),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "cannot be read"),
-    "one name twice": ("a,b,a\n1,2,3\n", "two of the name 'a'"),
+    "one name twice": ("a,b,a\n1,2,3\n", "2 of the name 'a'"),
     "no name": (",a\n0,1\n1,2\n", r"no name for column 1.*index=False"),
     "blank name": ("a, \n0,1\n1,2\n", "no name for column 2"),
     "no header": ("0.5,1.5\n1,2\n", r"first row .*got 0.5,1.5, expected the columns' names"),
     "semicolons": ("a;b\n1;2\n3;4\n", "expected the columns' names, with commas"),
     "tabs": ("a\tb\n1\t2\n3\t4\n", "expected the columns' names, with commas"),
-    "infinity": ("a\n1\n2\n-inf\n", r"column 'a' .*got -inf in row 3"),
-    "too large": ("a,b\n1,1\n2,1e39\n3,3\n", r"column 'b' .*got 1e\+39 in row 2, expected numbers that float32"),
+    "infinity": ("a\n1\n2\n-inf\n", r"column 'a' .*got -inf in data row 3"),
+    "too large": ("a,b\n1,1\n2,1e39\n3,3\n", r"column 'b' .*got 1e\+39 in data row 2, expected numbers that float32"),
     "nothing": ("a,b\n1,\n2,NA\n", "column 'b' .*no entries"),
     "date": ("a\n2020-01-01\n2020-01-02\n", "column 'a' .*type date32"),
     "time": ("a\n12:30\n13:30\n", "column 'a' .*type time32"),
@@ -299,7 +299,7 @@ def test_a_text_among_too_many_numbers_is_named(tmp_path):
         ([None], "no entries"),
         ([NAN], "no entries"),
         (["NA", ""], "no entries"),
-        ([1.0, -np.inf], "-inf in row 2"),
+        ([1.0, -np.inf], "-inf in data row 2"),
         (pa.array([], pa.float32()), "no rows"),
     ],
 )
@@ -332,7 +332,7 @@ def test_damaged_parquet_is_one_line(tmp_path, damage):
     path = tmp_path / "table.parquet"
     parquet.write_table(pa.table({"a": np.arange(1000.0)}), path)
     path.write_bytes(damage(path.read_bytes()))
-    refused(tables.read, path, match=r"table \(.*a file that cannot be read.*expected a whole Parquet file")
+    refused(tables.read, path, match=r"table \(.*what cannot be read.*expected a whole Parquet file")
 
 
 def test_damage_that_only_a_checksum_shows_is_noticed(tmp_path):

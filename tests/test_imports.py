@@ -19,7 +19,7 @@ ORDER = (
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 
-WITHIN = {"data": ("datasets", "tables", "preparation", "arrays", "pictures", "tfds", "streams", "inspection")}
+WITHIN = {"data": ("datasets", "tables", "preparation", "arrays", "pictures", "cache", "tfds", "streams", "inspection")}
 """The same for the files of a folder; its `__init__` may import them all."""
 
 VALUE_FILES = (

@@ -5,6 +5,7 @@
     arrays.py        .npy, .npz and idx files
     pictures.py      folders of images
     tables.py        CSV and Parquet
+    cache.py         decoded arrays on disk, noticed when damaged
     tfds.py          TensorFlow Datasets: the only file that imports it
     streams.py       windows of batches with prefetch: the only file that imports Grain
     inspection.py    what there is to know of a data set before training on it
@@ -83,7 +84,7 @@ class Data:
         """The raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
         if self.name == "digits":
             return digits()
-        if _is_path(self.name):
+        if _is_path(self.name, self.directory):
             path = Path(self.name).expanduser()
             return assemble(self.name, _reader(path)(path, self), self.splits)
         from aevae_jax.data import tfds
@@ -91,13 +92,13 @@ class Data:
         return assemble(self.name, tfds.read(self.name, self.directory), self.splits)
 
 
-def _is_path(name: str) -> bool:
+def _is_path(name: str, directory: str) -> bool:
     """Whether `name` is spelled as a path, or is one and no name that TensorFlow Datasets could have prepared here."""
     if name.startswith((".", "/", "~")) or Path(name).suffix.lower() in _FILES or re.match(r"[A-Za-z]:[\\/]", name):
         return True
     from aevae_jax.data import tfds
 
-    return bool(name) and Path(name).exists() and not tfds.is_prepared(name)
+    return bool(name) and Path(name).exists() and not tfds.is_prepared(name, directory)
 
 
 Reader = Callable[[Path, Data], Found]

@@ -64,11 +64,10 @@ def store(source: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _places(source: Path) -> tuple[Path, Path]:
     """Beside the source's files; else in `$AEVAE_CACHE_DIR`, `$XDG_CACHE_HOME/aevae_jax` or `~/.cache/aevae_jax`."""
-    home = os.environ.get("AEVAE_CACHE_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "aevae_jax"
-    )
-    key = hashlib.sha256(os.fsencode(source.resolve())).hexdigest()
-    return source / FOLDER, Path(os.path.expanduser(home)).absolute() / "arrays" / key[:32]
+    own, base = os.environ.get("AEVAE_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.path.abspath(os.path.expanduser(own or os.path.join(base, "aevae_jax")))
+    key = hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:32]
+    return source / FOLDER, Path(home, "arrays", key)
 
 
 def _writable(folder: Path) -> bool:
@@ -81,20 +80,14 @@ def _read(folder: Path, state: str) -> dict[str, np.ndarray]:
     """All arrays of an intact cache of a source in this state; anything else raises, whatever it may be."""
     import numpy as np
 
-    text = (folder / MANIFEST).read_text()
-    manifest = json.loads(text)
-    if manifest["format"] != FORMAT or manifest["source"] != state:
-        raise ValueError("a cache of something else")
     digests, arrays = {}, {}
     for path in sorted(folder.glob("*.npy")):
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-            if manifest["sha256"][path.name] != digests[path.name]:
-                raise ValueError("a damaged array")
             file.seek(0)
             arrays[path.stem] = np.load(file, allow_pickle=False)
-    if text != _manifest(state, digests, arrays):
-        raise ValueError("a missing array, or a manifest that was edited")
+    if (folder / MANIFEST).read_text() != _manifest(state, digests, arrays):
+        raise ValueError("damaged, incomplete or of another source")
     return arrays
 
 
@@ -103,8 +96,9 @@ def _write(folder: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
     import numpy as np
 
     for path in folder.parent.glob(f"{folder.name}.*"):
-        if time.time() - path.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it is gone already
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path)
     part = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}")
     part.mkdir(parents=True)
     try:
@@ -117,8 +111,7 @@ def _write(folder: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
         (part / MANIFEST).write_text(_manifest(state, digests, arrays))
         for path in (*part.iterdir(), part):
             _sync(path)
-        if folder.exists():
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # the other process was faster
             part.rename(folder)
         _sync(folder.parent)

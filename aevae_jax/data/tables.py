@@ -112,10 +112,11 @@ def read(path: Path, categorical: tuple[str, ...] = ()) -> Found:
       categorical: names of columns whose numbers are codes, not quantities.
 
     Raises:
-      InputError: no pyarrow, a damaged file, or one larger than `MAX_CSV_BYTES`, `MAX_BYTES`, `MAX_COLUMNS`,
-        `MAX_CATEGORIES` or `MAX_FEATURES` allow; names that are empty, repeated or none; a column of dates or another
-        type, without entries, with infinity, with texts among numbers (unless it is named in `categorical`), with one
-        category, or with as many as rows.
+      InputError: no pyarrow; a damaged file (the checksums of a Parquet file are looked at where it has any), or one
+        larger than `MAX_CSV_BYTES`, `MAX_ROW_BYTES`, `MAX_BYTES`, `MAX_COLUMNS`, `MAX_CATEGORIES` or `MAX_FEATURES`
+        allow; names that are empty, repeated, or none; a column of dates or another type, without entries, with
+        infinity, with texts among numbers (unless it is named in `categorical`), with one category, or with as many
+        categories as rows.
     """
     import numpy as np
 
@@ -172,8 +173,7 @@ def _opened(path: Path) -> Iterator[_Table]:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: names or texts that are not UTF-8
         expected = "UTF-8 text, a header, and equally many fields in every row" if is_csv else "a whole Parquet file"
-        got = f"a file that cannot be read ({error})"
-        raise InputError("table", got=got, expected=expected, where=str(path)) from error
+        raise InputError("table", got=f"what cannot be read ({error})", expected=expected, where=str(path)) from error
 
 
 def _csv(path: Path) -> _Table:
@@ -213,8 +213,8 @@ def _check_size(metadata: Any, columns: int, where: str) -> None:
 def _check_columns(table: _Table, categorical: tuple[str, ...], where: str) -> None:
     """Their number, names and types; before any of them is read."""
     names = table.names
-    if table.rows == 0:
-        raise InputError("table", got="no rows", expected="at least 1 below the names of the columns", where=where)
+    if not (table.rows and names):
+        raise InputError("table", got="no rows", expected="at least 1", where=where)
     if len(names) > MAX_COLUMNS:
         raise _too_many_columns(len(names), where)
     for i, (name, type) in enumerate(zip(names, table.types, strict=True)):
@@ -225,9 +225,9 @@ def _check_columns(table: _Table, categorical: tuple[str, ...], where: str) -> N
             got = "bytes that are not UTF-8 text" if str(type) == "binary" else f"type {type}"
             raise InputError(f"column {name!r}", got=got, expected="numbers, texts or booleans", where=where,
                              hint="convert it, or leave it out")  # fmt: skip
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise InputError("column", got=f"two of the name {twice[0]!r}", expected="one of each name", where=where)
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise InputError("column", got=f"{times} of the name {name!r}", expected="one of each name", where=where)
     for name in categorical:
         if name not in names:
             raise InputError("categorical", got=repr(name), expected=f"columns of it: {', '.join(names[:50])}",
@@ -269,8 +269,6 @@ def _own_splits(table: _Table) -> dict[str, np.ndarray] | None:
 Refuse: TypeAlias = Callable[..., InputError]
 """An `InputError` about a column, still to be told what is wrong with it."""
 
-_NOTHING = {"got": "no entries", "expected": "at least 1", "hint": "leave it out"}
-
 
 def _numbers(values: Any, categorical: bool, refuse: Refuse) -> tuple[np.ndarray, tuple[str, ...]]:
     """A `pyarrow.ChunkedArray` of numbers as numbers or codes `[N]`, NaN where they are missing, and the categories."""
@@ -281,10 +279,10 @@ def _numbers(values: Any, categorical: bool, refuse: Refuse) -> tuple[np.ndarray
         infinite = np.isinf(x.astype(np.float32))
     if infinite.any():
         row = int(infinite.argmax())
-        raise refuse(got=f"{x[row]:g} in row {row + 1}", expected="numbers that float32 can hold")
+        raise refuse(got=f"{x[row]:g} in data row {row + 1}", expected="numbers that float32 can hold")
     present = x[~np.isnan(x)]
     if not present.size:
-        raise refuse(**_NOTHING)
+        raise refuse(got="no entries", expected="at least 1", hint="leave it out")
     if categorical:
         distinct = np.unique(present)
         if (distinct != np.rint(distinct)).any():
@@ -312,7 +310,7 @@ def _categories(values: Any, categorical: bool, refuse: Refuse) -> tuple[np.ndar
     missing = compute.is_in(texts, pyarrow.array([None, *MISSING], texts.type)).to_numpy(zero_copy_only=False)
     used = np.flatnonzero((counts > 0) & ~missing)
     if not used.size:
-        raise refuse(**_NOTHING)
+        raise refuse(got="no entries", expected="at least 1", hint="leave it out")
     some = texts.take(used[:MAX_CATEGORIES]).to_pylist()
     odd = next((text for text in some if not _looks_like_number(text)), some[0])
     _check_categories(used.size, counts[used].sum(), odd, refuse)
@@ -366,21 +364,21 @@ def describe(x: Source, columns: tuple[Column, ...]) -> list[dict[str, Any]]:
         for i, column in enumerate(columns):
             if column.categories:
                 counts[i] += np.bincount(raw[there[:, i], i].astype(int), minlength=len(column.categories))
-    found: list[dict[str, Any]] = []
+    found = []
     for i, column in enumerate(columns):
         kind = {0: "number", 2: "binary"}.get(len(column.categories), "categorical")
-        row = {"name": column.name, "kind": kind, "missing": int(len(x) - present[i])}
+        row: dict[str, Any] = {"name": column.name, "kind": kind, "missing": int(len(x) - present[i])}
         if column.categories:
-            found.append({**row, "counts": dict(zip(column.categories, counts[i].tolist(), strict=True))})
+            row["counts"] = dict(zip(column.categories, counts[i].tolist(), strict=True))
         else:
-            mean = total[i] / max(present[i], 1)
-            values = {"min": float(low[i]), "mean": float(mean), "max": float(high[i])}
-            found.append({**row, **(values if present[i] else dict.fromkeys(values))})
+            values = {"min": low[i], "mean": total[i] / max(present[i], 1), "max": high[i]}
+            row |= {name: float(value) if present[i] else None for name, value in values.items()}
+        found.append(row)
     return found
 
 
 def write_csv(path: Path, rows: np.ndarray, columns: tuple[Column, ...]) -> None:
-    """Raw rows `[N, D]` as CSV under the names of the columns, such that `read` gives the same float32 numbers again.
+    """Raw rows `[N, D]` as CSV under the names of the columns, such that `read` gives the same numbers and texts again.
 
     Numbers have the fewest digits that tell float32 numbers apart, codes are written as their texts, and missing
     entries are empty. Lines end as RFC 4180 says, with a carriage return and a line feed.

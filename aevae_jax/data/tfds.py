@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import importlib
 import importlib.util
 import io
 import json
@@ -39,6 +40,9 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 CHUNK = 1024
 """At most so many examples are decoded at once; fewer if their images are large."""
 
+PREPARE_NEEDS = ("tensorflow_datasets", "tensorflow", "importlib_resources")
+"""What the extra `prepare` brings. TFDS 4.9 needs the last one to find its own data sets, and does not say so."""
+
 NETWORK_SECONDS = 5
 """How long a server may take to answer before there is said to be no network."""
 
@@ -49,8 +53,8 @@ NETWORK_SECONDS = 5
 def read(name: str, directory: str = "") -> Found:
     """An image data set that is prepared here: `name`, `name/config`, and either with `:version`, else the newest.
 
-    Data of at most `RESIDENT_BYTES` per split is decoded once, kept in memory and cached; larger data is decoded row by
-    row when it is asked for. MNIST and its relatives come in the order of their authors.
+    Where no split needs more than `RESIDENT_BYTES`, all are decoded once, kept in memory and cached; else rows are
+    decoded when they are asked for. MNIST and its relatives come in the order of their authors.
 
     Raises:
       InputError: not prepared here or damaged, `tensorflow-datasets` missing, no images of one size, or no split called
@@ -105,7 +109,7 @@ def _find(name: str, root: Path) -> Path | None:
 def _default_config(home: Path) -> str:
     """The configuration that is meant where none is named, as TFDS noted it when it prepared one."""
     try:
-        config = json.loads((home / ".config" / "metadata.json").read_text())["default_config_name"]
+        config = str(json.loads((home / ".config" / "metadata.json").read_text())["default_config_name"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return config if NAME.fullmatch(f"{home.name}/{config}") else ""
@@ -206,12 +210,12 @@ def _decode(name: str, folder: Path) -> dict[str, Split]:
     import numpy as np
 
     _check_format(name, folder)
-    tfds = _import("tfds")
+    tfds = _import()
     builder = tfds.builder_from_directory(folder)
     info, shape = builder.info, _image_shape(builder.info, name)
     counts = {part: split.num_examples for part, split in info.splits.items()}
     if not counts.get("train"):
-        raise InputError(f"data set {name!r}", got=f"splits {', '.join(counts) or 'none'}",
+        raise InputError(f"data set {name!r}", got=f"splits {', '.join(sorted(counts)) or 'none'}",
                          expected="one called train, with examples")  # fmt: skip
     images = {}
     for part in PARTS:
@@ -246,10 +250,10 @@ def _image_shape(info: Any, name: str) -> tuple[Any, ...]:
     """(height, width, channels) that a data set states for its images; height and width may be None."""
     import numpy as np
 
-    tfds = _import("tfds")
+    tfds = _import()
     image = dict(info.features.items()).get("image")
     if not isinstance(image, tfds.features.Image):
-        raise InputError(f"data set {name!r}", got=f"features {', '.join(info.features)}",
+        raise InputError(f"data set {name!r}", got=f"features {', '.join(sorted(info.features))}",
                          expected="images, in a feature called image")  # fmt: skip
     if np.dtype(image.np_dtype) != np.uint8 or len(image.shape) != 3 or image.shape[2] not in MODES:
         raise InputError(f"data set {name!r}", got=f"images of type {image.np_dtype} and shape {image.shape}",
@@ -282,12 +286,13 @@ def _check_format(name: str, folder: Path) -> None:
                          hint=f"type: {_command(name, 'ANOTHER_DIRECTORY')}")  # fmt: skip
 
 
-def _import(extra: str) -> Any:
+def _import() -> Any:
     try:
+        importlib.import_module("array_record")  # which TFDS would miss only later
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise InputError("tensorflow-datasets", got=error, expected="it installed, to read and prepare its data sets",
-                         hint=f"type: pip install 'aevae-jax[{extra}]'") from None  # fmt: skip
+        raise InputError("tensorflow-datasets", got=error, expected="it installed, to read its data sets",
+                         hint="type: pip install 'aevae-jax[tfds]'") from None  # fmt: skip
     return tfds
 
 
@@ -299,9 +304,8 @@ def _one_line(name: str, folder: Path, expected: str = "a data set as TFDS prepa
     except InputError:
         raise
     except Exception as error:
-        hint = "type: pip install 'aevae-jax[tfds]'" if isinstance(error, ImportError) else ""
-        raise InputError(f"data set {name!r}", where=str(folder), got=f"{type(error).__name__}: {error}",
-                         expected=expected, hint=hint) from error  # fmt: skip
+        got = f"{type(error).__name__}: {error}"
+        raise InputError(f"data set {name!r}", where=str(folder), got=got, expected=expected) from error
 
 
 # ---------------------------------------------------------------------------------------------------------- preparing
@@ -324,37 +328,36 @@ def prepare(name: str, directory: str = "", manual_dir: str = "") -> Path:
         from `manual_dir`, or whatever else keeps TFDS from preparing it. Nothing is left that `read` would take.
     """
     root = _root(directory)
-    base, config, version = _parse(name)
     if folder := _find(name, root):
         _check_format(name, folder)
         return folder
-    tfds = _import("prepare")
-    with _one_line(name, root, "a configuration and version that TFDS can prepare"):
-        options = {"config": config or None, "version": version or None, "file_format": "array_record"}
-        builder = _builder_class(base)(data_dir=root, **options)
-        _image_shape(builder.info, name)
-    if importlib.util.find_spec("tensorflow") is None:
-        raise InputError("TensorFlow", got="not installed", expected="it installed, to prepare data sets",
+    if missing := [package for package in PREPARE_NEEDS if importlib.util.find_spec(package) is None]:
+        raise InputError("packages", got=f"no {', no '.join(missing)}", expected="all that preparing data sets needs",
                          hint="type: pip install 'aevae-jax[prepare]'")  # fmt: skip
     if manual_dir and not Path(manual_dir).expanduser().is_dir():
         raise InputError("folder", where="--manual-dir", got=manual_dir, expected="one that exists")
     manual = Path(manual_dir).expanduser() if manual_dir else root / "downloads" / "manual"
-    _check_downloads(builder, manual, _command(name, directory))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word on how TensorFlow was compiled
-    with _one_line(name, root, "that TFDS can fetch and prepare it"):
-        config = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
-        builder.download_and_prepare(download_config=config)
+    with _one_line(name, root, "a data set that TFDS can prepare here"):
+        builder = _builder(name, root)
+        _image_shape(builder.info, name)
+        _check_downloads(builder, manual, _command(name, directory))
+        tfds = _import()
+        options = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
+        builder.download_and_prepare(download_config=options)
     return Path(builder.data_path)
 
 
-def _builder_class(base: str) -> Any:
-    tfds = _import("prepare")
+def _builder(name: str, root: Path) -> Any:
+    tfds = _import()
+    base, config, version = _parse(name)
     known = tfds.list_builders(with_community_datasets=False)  # their list lies on the network
     if base not in known:
         near = difflib.get_close_matches(base, known)
         raise InputError("data set", got=repr(base), expected="a name that TensorFlow Datasets knows",
                          hint=f"did you mean {' or '.join(near)}?" if near else "")  # fmt: skip
-    return tfds.builder_cls(base)
+    options = {"config": config or None, "version": version or None, "file_format": "array_record"}
+    return tfds.builder_cls(base)(data_dir=root, **options)
 
 
 def _check_downloads(builder: Any, manual: Path, command: str) -> None:
@@ -366,21 +369,22 @@ def _check_downloads(builder: Any, manual: Path, command: str) -> None:
     """
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         if not manual.is_dir():
-            raise InputError(f"files of {builder.name}", got="none", hint=f"type: {command} --manual-dir DIR",
-                             expected=f"some fetched by hand: {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")  # fmt: skip
+            words = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+            raise InputError(f"files of {builder.name}", got="none", expected=f"some fetched by hand: {words}",
+                             hint=f"type: {command} --manual-dir DIR")  # fmt: skip
         return
     known = {url: info.filename for url, info in (builder.url_infos or {}).items()}
     missing = {url: file for url, file in known.items() if not file or not (manual / file).is_file()}
-    first = next((url for url in missing if url.startswith(("http", "ftp"))), None)
-    if first is None:
-        return
+    servers = [urllib.parse.urlsplit(url) for url in missing if url.startswith(("http", "ftp"))]
     try:
-        urllib.request.urlopen(first, timeout=NETWORK_SECONDS).close()
+        for server in servers[:1]:
+            urllib.request.urlopen(f"{server.scheme}://{server.netloc}/", timeout=NETWORK_SECONDS).close()
     except urllib.error.HTTPError:
-        pass  # the server has answered, and TFDS will say what it thinks of that
+        pass  # it has answered, whatever it said
     except OSError as error:
+        reason = getattr(error, "reason", error)
         files = [url if not file or url.endswith(f"/{file}") else f"{url} as {file}" for url, file in missing.items()]
         more = f" and {len(files) - 4} more" if len(files) > 4 else ""
-        raise InputError("network", got=f"no answer from {urllib.parse.urlsplit(first).hostname} ({error})",
-                         expected="a server that answers", hint=f"or fetch {', '.join(files[:4])}{more} elsewhere into "
-                         f"a folder DIR and type: {command} --manual-dir DIR") from None  # fmt: skip
+        raise InputError("network", got=f"no answer from {server.netloc} ({reason})", expected="a server that answers",
+                         hint=f"or fetch {', '.join(files[:4])}{more} elsewhere into a folder DIR and type: {command} "
+                         "--manual-dir DIR") from None  # fmt: skip
