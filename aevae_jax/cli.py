@@ -236,7 +236,8 @@ def reconstruct(
     Args:
       run: a run directory.
       out: .png for a sheet with each row of inputs above its reconstructions, .npy or .npz for numbers.
-      input_file: images: .npy or .npz with raw uint8, or floats as the model sees them, [N, H, W, C]; or one .png.
+      input_file: images: .npy or .npz with raw uint8, or floats in [0, 1], [N, H, W, C]; or one .png. Of a table:
+        rows as .csv or .parquet.
       num: how many of the first test images to take where there is no input.
       force: replace the output file if it exists.
     """
@@ -289,7 +290,8 @@ def encode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = 
 
     Args:
       run: a run directory.
-      input_file: images: .npy or .npz with raw uint8, or floats as the model sees them, [N, H, W, C]; or one .png.
+      input_file: images: .npy or .npz with raw uint8, or floats in [0, 1], [N, H, W, C]; or one .png. Of a table:
+        rows as .csv or .parquet.
       out: .npy for the codes [N, latent]; .npz for "codes" and, of a VAE, "scale", the standard deviations.
       force: replace the output file if it exists.
     """

@@ -99,7 +99,7 @@ def _columns(rows: list[dict[str, Any]]) -> Table:
         if "counts" in row:
             shown = ", ".join(f"{text}: {count}" for text, count in list(row["counts"].items())[:6])
         else:
-            shown = f"{row['min']:.6g} to {row['max']:.6g}, mean {row['mean']:.6g}"
+            shown = "none" if row["min"] is None else f"{row['min']:.6g} to {row['max']:.6g}, mean {row['mean']:.6g}"
         table.add_row(row["name"], row["kind"], str(row["missing"]), shown)
     return table
 

@@ -35,7 +35,7 @@ def read_images(path: Path, model: Any, preparation: Preparation, format: Format
     standardised where the training data was. A picture has 256 levels.
 
     Args:
-      path: .npy, or .npz with one array or one called `images`, or one .png.
+      path: .npy, or .npz with one array or one called `images`, or one .png; of a table, .csv or .parquet.
       model: its `event_shape` and the support of its likelihood are required of the images.
       preparation: of raw uint8.
       format: of the training data.
@@ -46,6 +46,11 @@ def read_images(path: Path, model: Any, preparation: Preparation, format: Format
     import numpy as np
 
     shape, where, levels = model.event_shape, str(path), format.levels
+    if format.columns:
+        from aevae_jax.data import table_files
+
+        [prepared] = preparation.evaluation([table_files.read_rows(path, format.columns)], format)
+        return prepared[:]
     if path.suffix == ".png":
         x, levels = _read_picture(path, shape), 256
     else:

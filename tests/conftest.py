@@ -9,7 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
-os.environ.setdefault("AEVAE_CACHE_DIR", tempfile.mkdtemp(prefix="aevae-cache-"))  # nothing is left in the home folder
+# nothing is left in the home folder
+os.environ.setdefault("AEVAE_CACHE_DIR", os.path.join(tempfile.gettempdir(), "aevae-tests"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from aevae_jax import VAE, architectures, keys, likelihoods, training
-from aevae_jax.data import Standardize, datasets, prepare, tables
+from aevae_jax.data import Standardize, datasets, prepare, table_files, tables
 from aevae_jax.data.datasets import Column, Format, assemble
 from aevae_jax.objectives import ELBO
 from aevae_jax.optimizers import Adam
@@ -105,13 +105,13 @@ def test_a_source_is_mapped_when_it_is_read(tmp_path, monkeypatch):
 def csv(tmp_path, text: str | bytes, categorical: tuple[str, ...] = ()):
     path = tmp_path / "table.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return tables.read(path, categorical)
+    return table_files.read(path, categorical)
 
 
 def parquet_file(tmp_path, columns: dict, categorical: tuple[str, ...] = (), **options):
     path = tmp_path / "table.parquet"
     parquet.write_table(pa.table(columns), path, **options)
-    return tables.read(path, categorical)
+    return table_files.read(path, categorical)
 
 
 def refused(read, *arguments, match: str, where: str = "table.") -> None:
@@ -192,7 +192,7 @@ def test_kinds_follow_from_the_entries(tmp_path, entries, categorical, categorie
 
 
 def test_kinds_follow_from_the_whole_file_and_not_from_its_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "MAX_ROW_BYTES", 20)  # what pyarrow reads at once
+    monkeypatch.setattr(table_files, "MAX_ROW_BYTES", 20)  # what pyarrow reads at once
     numbers = "1\n2\n3\n" * 20
     assert csv(tmp_path, f"a\n{numbers}2.5\n").parts["train"].x[-1] == 2.5
     refused(csv, tmp_path, f"a\n{numbers}?\n", match=r"column 'a' .*numbers and the text '\?'")
@@ -332,7 +332,7 @@ def test_damaged_parquet_is_one_line(tmp_path, damage):
     path = tmp_path / "table.parquet"
     parquet.write_table(pa.table({"a": np.arange(1000.0)}), path)
     path.write_bytes(damage(path.read_bytes()))
-    refused(tables.read, path, match=r"table \(.*what cannot be read.*expected a whole Parquet file")
+    refused(table_files.read, path, match=r"table \(.*what cannot be read.*expected a whole Parquet file")
 
 
 def test_damage_that_only_a_checksum_shows_is_noticed(tmp_path):
@@ -342,7 +342,7 @@ def test_damage_that_only_a_checksum_shows_is_noticed(tmp_path):
     data = bytearray(path.read_bytes())
     data[500] ^= 1
     path.write_bytes(data)
-    refused(tables.read, path, match="cannot be read .*CRC")
+    refused(table_files.read, path, match="cannot be read .*CRC")
 
 
 def claiming(path, rows: int) -> None:
@@ -374,19 +374,19 @@ def varint(number: int) -> bytes:
 )
 def test_a_parquet_file_that_claims_more_rows_than_it_has(tmp_path, rows, match):
     claiming(tmp_path / "table.parquet", rows)
-    refused(tables.read, tmp_path / "table.parquet", match=match)
+    refused(table_files.read, tmp_path / "table.parquet", match=match)
 
 
 def test_limits_are_kept(tmp_path, monkeypatch):
     refused(csv, tmp_path, "a," * 10_000 + "a\n", match="got 10001 columns, expected at most 10000")
     refused(csv, tmp_path, "\n\n" + "," * 10**6, match="got 1000001 columns")
-    monkeypatch.setattr(tables, "MAX_COLUMNS", 2)
+    monkeypatch.setattr(table_files, "MAX_COLUMNS", 2)
     refused(parquet_file, tmp_path, {"a": [1], "b": [2], "c": [3]}, match="got 3 columns, expected at most 2")
-    monkeypatch.setattr(tables, "MAX_FEATURES", 4)
+    monkeypatch.setattr(table_files, "MAX_FEATURES", 4)
     refused(csv, tmp_path, "a,b\n1,x\n2,y\n3,z\n4,z\n", match="got 5 features, expected 1 to 4")
-    monkeypatch.setattr(tables, "MAX_BYTES", 100)
+    monkeypatch.setattr(table_files, "MAX_BYTES", 100)
     refused(parquet_file, tmp_path, {"a": np.arange(100)}, match="got 100 rows, .* when expanded")
-    monkeypatch.setattr(tables, "MAX_CSV_BYTES", 10)
+    monkeypatch.setattr(table_files, "MAX_CSV_BYTES", 10)
     refused(csv, tmp_path, "a,b\n1,2\n3,4\n", match="MiB of CSV.*write it as Parquet")
 
 
@@ -438,7 +438,7 @@ def test_what_is_written_can_be_read_again(tmp_path_factory, numbers, texts):
     rows = np.stack([np.float32([*numbers[:6], 1, 2]), np.float32(codes)], axis=1)
     columns = (Column("number"), Column("text", tuple(texts)))
     tables.write_csv(path, rows, columns)
-    parts, _, found = tables.read(path)
+    parts, _, found = table_files.read(path)
     if found[0].categories:  # two distinct numbers are a bit
         decoded = [NAN if np.isnan(code) else float(found[0].categories[int(code)]) for code in parts["train"].x[:, 0]]
         parts["train"].x[:, 0] = decoded
@@ -449,7 +449,7 @@ def test_what_is_written_can_be_read_again(tmp_path_factory, numbers, texts):
 def test_one_column_keeps_its_missing_entries(tmp_path):
     rows = np.float32([[1], [NAN], [2], [3], [NAN]])
     tables.write_csv(tmp_path / "table.csv", rows, columns_of(0))
-    np.testing.assert_array_equal(tables.read(tmp_path / "table.csv").parts["train"].x, rows)
+    np.testing.assert_array_equal(table_files.read(tmp_path / "table.csv").parts["train"].x, rows)
 
 
 # --- from a file to a model ---
@@ -465,7 +465,7 @@ def learned(tmp_path_factory):
     sign = np.where(a < -0.4, "low", np.where(a > 0.4, "high", "middle"))
     path = tmp_path_factory.mktemp("learned") / "table.csv"
     path.write_text("\n".join(["a,b,c", *map(",".join, zip(np.char.mod("%.5f", a), shown, sign, strict=True))]))
-    data = prepare(Standardize(), assemble("table", tables.read(path)))
+    data = prepare(Standardize(), assemble("table", table_files.read(path)))
     model = VAE(2, architectures.MLP((32,)), likelihoods.Tabular(tables.widths(data.format.columns)),
                 event_shape=data.event_shape)  # fmt: skip
     tx = Adam(3e-3).build(steps=1)
@@ -511,6 +511,6 @@ def test_samples_of_a_model_are_rows_of_the_table(learned, tmp_path):
     rows = data.preparation.inverse(x, data.format)
     assert np.isfinite(rows).all()
     tables.write_csv(tmp_path / "table.csv", rows, data.format.columns)
-    again = tables.read(tmp_path / "table.csv")
+    again = table_files.read(tmp_path / "table.csv")
     assert again.columns == data.format.columns
     np.testing.assert_array_equal(again.parts["train"].x, rows)

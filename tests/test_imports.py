@@ -19,7 +19,20 @@ ORDER = (
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 
-WITHIN = {"data": ("datasets", "tables", "preparation", "arrays", "pictures", "cache", "tfds", "streams", "inspection")}
+WITHIN = {
+    "data": (
+        "datasets",
+        "tables",
+        "table_files",
+        "preparation",
+        "arrays",
+        "pictures",
+        "cache",
+        "tfds",
+        "streams",
+        "inspection",
+    )
+}
 """The same for the files of a folder; its `__init__` may import them all."""
 
 VALUE_FILES = (
@@ -89,7 +102,7 @@ def test_the_walk_sees_local_and_aliased_imports():
 
 
 READERS = {"tensorflow_datasets": "data.tfds", "grain": "data.streams", "sklearn.datasets": "data.__init__",
-           "pyarrow": "data.tables"}  # fmt: skip
+           "pyarrow": "data.table_files"}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -4,7 +4,8 @@
     preparation.py   raw values to what the model sees
     arrays.py        .npy, .npz and idx files
     pictures.py      folders of images
-    tables.py        CSV and Parquet
+    tables.py        the rows of tables and the features that a model sees of them
+    table_files.py   CSV and Parquet: the only file that imports pyarrow
     cache.py         decoded arrays on disk, noticed when damaged
     tfds.py          TensorFlow Datasets: the only file that imports it
     streams.py       windows of batches with prefetch: the only file that imports Grain
@@ -117,9 +118,9 @@ def _npz(path: Path, data: Data) -> Found:
 
 
 def _table(path: Path, data: Data) -> Found:
-    from aevae_jax.data import tables
+    from aevae_jax.data import table_files
 
-    return tables.read(path, data.categorical)
+    return table_files.read(path, data.categorical)
 
 
 def _folder(path: Path, data: Data) -> Found:
