@@ -31,6 +31,7 @@ from aevae_jax import (
     tabular,
     values,
 )
+from aevae_jax.data import datasets, preparation
 from aevae_jax.types import Distribution, InputError, LatentModel, Objective
 
 B, EVENT, LATENT = 4, (3,), 2
@@ -66,7 +67,9 @@ OBJECTIVES = [
     cls for cls in public_classes(objectives) if parameters_of(cls.__call__) == parameters_of(Objective.__call__)
 ]
 WEIGHTS = [cls for cls in public_classes(objectives) if parameters_of(cls.__call__) == ["step"]]
-VALUES = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *MODELS, *OBJECTIVES, *WEIGHTS]
+PREPARATIONS = having(preparation, "fit", "train", "evaluation")
+SPLITS = list(typing.get_args(datasets.Splits))
+VALUES = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *MODELS, *OBJECTIVES, *WEIGHTS, *PREPARATIONS, *SPLITS]
 
 
 def numbers(seed: int, *shape: int) -> jax.Array:
@@ -78,9 +81,9 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    found = {cls for module in (distributions, tabular, likelihoods, architectures, priors, models, objectives)
-             for cls in public_classes(module)}  # fmt: skip
-    assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support}
+    modules = (distributions, tabular, likelihoods, architectures, priors, models, objectives, preparation)
+    found = {cls for module in modules for cls in public_classes(module)}
+    assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support, preparation.Prepared} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
     assert all(count >= least for count, least in zip(counts, (11, 10, 4, 4, 2, 3, 1), strict=True))
 
@@ -93,8 +96,9 @@ def test_every_public_class_is_of_a_known_kind():
         (priors.Prior, PRIORS),
         (models.Model, MODELS),
         (objectives.Objective, OBJECTIVES),
+        (preparation.Preparation, PREPARATIONS),
     ],
-    ids=["likelihoods", "architectures", "priors", "models", "objectives"],
+    ids=["likelihoods", "architectures", "priors", "models", "objectives", "preparations"],
 )
 def test_a_run_may_name_every_one(union, found):
     assert set(typing.get_args(union)) == set(found)
@@ -314,6 +318,31 @@ def test_modules_of_ones_own_cannot_be_rebuilt_from_a_file():
     tree = values.to_tree(architectures.Modules(lambda x: x, lambda z: z))
     with pytest.raises(InputError, match="given from Python"):
         values.from_tree(architectures.Architecture, tree, "here")
+
+
+# --- preparations ---
+
+
+@pytest.mark.parametrize("cls", PREPARATIONS, ids=named)
+def test_preparation_keeps_its_contract(cls):
+    """One program for training; evaluation data of the same shape, float32, finite, always the same."""
+    assert parameters_of(cls.fit) == ["dataset"]
+    assert parameters_of(cls.train) == ["raw", "key", "format"]
+    assert parameters_of(cls.evaluation) == ["parts", "format"]
+    assert parameters_of(cls.units) == parameters_of(cls.inverse) == ["x", "format"]
+    raw = np.random.default_rng(0).integers(0, 256, (9, 4, 3, 1)).astype(np.uint8)
+    dataset = datasets.Dataset(
+        "raw", *(datasets.Split(raw[rows]) for rows in (slice(4), slice(4, 6), slice(6, 9))), 256
+    )
+    format = cls().fit(dataset)
+    assert values.from_tree(datasets.Format, json.loads(values.to_json(format)), "here") == format
+    batch = assert_program(lambda x, key: cls().train(x, key, format), jnp.asarray(raw[:4]), jax.random.key(0))
+    prepared = [cls().evaluation([dataset.validation.x, dataset.test.x], format) for _ in range(2)]
+    for x, again, split in zip(*prepared, (dataset.validation, dataset.test), strict=True):
+        assert x.shape == split.x.shape
+        assert x.dtype == batch.dtype == np.float32
+        assert np.isfinite(x).all()
+        assert np.array_equal(x, again)
 
 
 # --- likelihoods, architectures, priors ---

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 from aevae_jax import evaluation, keys, runs, training
 from aevae_jax.architectures import MLP, Conv
@@ -161,6 +162,42 @@ def test_rows_from_files_train_as_arrays_do(monkeypatch):
     resident, streamed = runs.fit(DENSE), runs.fit(DENSE, lazy, stream=True)
     assert losses(resident) == losses(streamed)
     assert resident.results["test"] == streamed.results["test"]
+
+
+def pictures(folder, x):
+    for i, image in enumerate(x):
+        Image.fromarray(image).save(folder / f"{i:03}.png")
+    return Data(str(folder))
+
+
+def array(folder, x):
+    np.save(folder / "x.npy", x)
+    return Data(str(folder / "x.npy"))
+
+
+def tensorflow_datasets(folder, x):
+    tiny_tfds = pytest.importorskip("tiny_tfds")
+    tiny_tfds.prepared(folder, {"train": x[:100], "test": x[100:]}, shape=(6, 5, 3))
+    return Data("tiny", directory=str(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [pictures, array, tensorflow_datasets])
+def test_files_of_every_kind_stream_as_they_train_when_loaded(kind, tmp_path, monkeypatch):
+    """Above the limit nothing is loaded: rows come from the files, and the losses are those of loaded data."""
+    monkeypatch.setenv("AEVAE_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    images = np.random.RandomState(0).randint(0, 256, (120, 6, 5, 3)).astype(np.uint8)
+    run = replace(DENSE, data=kind(tmp_path / "data", images), batch_size=20)
+    loaded = run.data.load()
+    resident = runs.fit(run, loaded)
+    monkeypatch.setattr(datasets, "RESIDENT_BYTES", 1000)
+    monkeypatch.setattr(streams, "WINDOW_BYTES", 3 * 20 * 90)
+    opened = run.data.load()
+    assert datasets.in_memory(loaded.train.x)
+    assert not datasets.in_memory(opened.train.x)
+    assert opened.digest() == loaded.digest()
+    assert losses(runs.fit(run, opened)) == losses(resident)
 
 
 def test_many_seeds_stream_as_they_train_on_resident_data(monkeypatch):
