@@ -28,6 +28,7 @@ _HOME = {
     "generation": ("interpolate", "reconstruct", "sample", "traverse"),
     "figures": (),
     "features": (),
+    "records": (),
     "runs": ("Run", "fit", "fit_seeds", "load_run"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

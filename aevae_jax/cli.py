@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import __version__, console, data_commands, files, runs, values
+from aevae_jax import __version__, console, data_commands, files, records, runs, values
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.types import InputError, LatentModel, Params
 
@@ -383,7 +383,7 @@ def _format(directory: Path) -> Format:
     from aevae_jax.data import Format
 
     path = directory / "run.json"
-    record = runs.read_json(path)
+    record = records.read_json(path)
     if not isinstance(record, dict) or "format" not in record:
         raise InputError("run.json", where=str(directory), got="no record of the form of its data",
                          expected='an object "format"')  # fmt: skip
@@ -394,7 +394,7 @@ def _prepared(directory: Path, run: runs.Run) -> Prepared:
     """The run's data set with validation and test data as the model sees them; refused if it is not the same data."""
     from aevae_jax.data import prepare
 
-    dataset, record = run.data.load(), runs.read_json(directory / "run.json")
+    dataset, record = run.data.load(), records.read_json(directory / "run.json")
     try:
         name, sha256 = (str(record["provenance"]["data"][field]) for field in ("name", "sha256"))
     except (KeyError, TypeError):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import __version__, values
+from aevae_jax import records, values
 from aevae_jax.data import Data, Dataset, Prepared, datasets, prepare, tables
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.models import VAE, Autoencoder, Model
@@ -127,10 +126,10 @@ def fit(
         "run": values.to_tree(plan.run),
         "digest": values.digest(plan.run),
         "format": values.to_tree(plan.prepared.format),
-        "provenance": provenance(plan.dataset),
+        "provenance": records.provenance(plan.dataset),
     }
-    folder = create_directory(Path(directory))
-    write_json(folder / "run.json", record)
+    folder = records.create_directory(Path(directory))
+    records.write_json(folder / "run.json", record)
     with (folder / "metrics.jsonl").open("w") as file:
 
         def log(epoch: Epoch) -> None:
@@ -144,7 +143,7 @@ def fit(
     from aevae_jax.checkpoints import save_weights
 
     save_weights(folder / "weights.safetensors", fitted.params)
-    write_json(folder / "results.json", fitted.results)
+    records.write_json(folder / "results.json", fitted.results)
     _save_pictures(folder, plan, fitted)
     return fitted
 
@@ -183,7 +182,7 @@ def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
     from aevae_jax.checkpoints import load_weights
 
     folder = Path(directory)
-    record = read_json(folder / "run.json")
+    record = records.read_json(folder / "run.json")
     tree = record.get("run") if isinstance(record, dict) else None
     if not isinstance(tree, dict):
         raise InputError("run", got="a file without one", expected='an object "run"', where=str(folder / "run.json"))
@@ -194,8 +193,8 @@ def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
         run = replace(run, model=model, objective=None)
     shapes = jax.eval_shape((model or run.model).init, jax.random.key(0))
     params = load_weights(folder / "weights.safetensors", shapes)
-    history = read_json(folder / "metrics.jsonl", lines=True)
-    return Fitted(run, model or run.model, params, history, read_json(folder / "results.json"))
+    history = records.read_json(folder / "metrics.jsonl", lines=True)
+    return Fitted(run, model or run.model, params, history, records.read_json(folder / "results.json"))
 
 
 class _Plan(NamedTuple):
@@ -378,62 +377,6 @@ def _choose(better: np.ndarray, new: Params, old: Params) -> Params:
 
 def _results(measured: list[dict[str, float]], seeds: tuple[int, ...] | None) -> Any:
     return measured[0] if seeds is None else measured
-
-
-def create_directory(folder: Path) -> Path:
-    """Make a new directory; refuse one that already holds something."""
-    try:
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError("run directory", got=f"{folder}, which is not empty", expected="a new or empty directory",
-                             hint="choose another name or remove it first")  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".probe").touch()
-        (folder / ".probe").unlink()
-    except OSError as error:
-        raise InputError(
-            "run directory", got=f"{folder} ({error.strerror})", expected="a directory to write in"
-        ) from None
-    return folder
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON that is easy to read and to compare; the file appears whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    part.replace(path)
-
-
-def read_json(path: Path, *, lines: bool = False) -> Any:
-    """Read JSON, or a list of one per line, with one line of explanation where that cannot be done."""
-    try:
-        text = path.read_text()
-        return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
-    except FileNotFoundError:
-        raise InputError("run", got=f"no {path.name}", expected="a run directory written by training",
-                         where=str(path.parent)) from None  # fmt: skip
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            path.name, got=f"an unreadable file ({error})", expected="JSON", where=str(path.parent)
-        ) from None
-
-
-def provenance(dataset: Dataset) -> dict[str, Any]:
-    """What the numbers of a run rest on."""
-    from importlib.metadata import version
-
-    import jax
-
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    return {
-        "command": sys.argv,
-        "data": dataset.record(),
-        "versions": {
-            "python": sys.version.split()[0],
-            "aevae-jax": __version__,  # not from the metadata: a checkout on the path need not be installed
-            **{name: version(name) for name in packages},
-        },
-        "device": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "backend": jax.default_backend()},
-    }
 
 
 def _save_pictures(folder: Path, plan: _Plan, fitted: Fitted) -> None:

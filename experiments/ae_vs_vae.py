@@ -71,7 +71,7 @@ def ae_vs_vae(
     import jax
     import numpy as np
 
-    from aevae_jax import features, models, runs, training, types
+    from aevae_jax import features, models, records, runs, training, types
     from aevae_jax.architectures import MLP
     from aevae_jax.data import Data, prepare
     from aevae_jax.optimizers import Adam
@@ -106,24 +106,24 @@ def ae_vs_vae(
         "seeds": {name: v.tolist() for name, v in table.items()},
         "epochs": epochs,
         "training_seconds": {name: f.results["seconds"] for name, f in fitted.items()},
-        "provenance": runs.provenance(dataset),
+        "provenance": records.provenance(dataset),
     }
-    runs.write_json(folder / "results.json", results)
+    records.write_json(folder / "results.json", results)
     _draw(folder / "report.png", fitted, train, prepared, results["measures"])
     if record:
-        runs.write_json(Path(record), {k: v for k, v in results.items() if k != "seeds"})
+        records.write_json(Path(record), {k: v for k, v in results.items() if k != "seeds"})
         shutil.copyfile(folder / "report.png", Path(record).with_suffix(".png"))
     show(results, folder)
 
 
 def _output(out: Path, force: bool) -> Path:
-    from aevae_jax import runs, types
+    from aevae_jax import records, types
 
     if force:
         out.mkdir(parents=True, exist_ok=True)
         return out
     try:
-        return runs.create_directory(out)
+        return records.create_directory(out)
     except types.InputError as error:
         raise types.InputError("output directory", got=str(error), expected="a new one", hint="use --force or --out") \
             from None  # fmt: skip

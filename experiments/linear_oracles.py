@@ -61,7 +61,7 @@ def linear_oracles(
     """
     import numpy as np
 
-    from aevae_jax import likelihoods, models, runs
+    from aevae_jax import likelihoods, models, records, runs
     from aevae_jax.architectures import MLP
     from aevae_jax.data import Dataset, Split
     from aevae_jax.optimizers import Adam
@@ -104,10 +104,10 @@ def linear_oracles(
         "latent": latent,
         "rows": [{**row._asdict(), "gap": row.gap} for row in rows],
         "elbo_of_the_linear_vae": {"test": -fitted["linear VAE"].results["test"]["negative_elbo"]},
-        "provenance": runs.provenance(dataset),
+        "provenance": records.provenance(dataset),
     }
     if record:
-        runs.write_json(Path(record), results)
+        records.write_json(Path(record), results)
     _show(results)
 
 

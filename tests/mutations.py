@@ -109,7 +109,7 @@ MUTATIONS = (
     Mutation(20, "train and validation overlap", "data/__init__.py",
              "slice(0, 1257), slice(1257, 1437)", "slice(0, 1257), slice(1200, 1437)",
              ("test_data.py::test_splits_of_digits_are_disjoint",)),
-    Mutation(20, "an example left in two splits", "data/datasets.py",
+    Mutation(20, "an example left in two splits", "data/splits.py",
              "        if not keep.all():\n", "        if False:\n",
              ("test_data.py::test_an_example_that_stands_in_two_splits_is_left_out_of_the_earlier_one",)),
     Mutation(21, "random augmentation of evaluation data", "data/preparation.py",

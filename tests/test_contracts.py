@@ -23,6 +23,7 @@ from aevae_jax import (
     VAE,
     Autoencoder,
     architectures,
+    data,
     distributions,
     likelihoods,
     models,
@@ -68,7 +69,7 @@ OBJECTIVES = [
 ]
 WEIGHTS = [cls for cls in public_classes(objectives) if parameters_of(cls.__call__) == ["step"]]
 PREPARATIONS = having(preparation, "fit", "train", "evaluation")
-SPLITS = list(typing.get_args(datasets.Splits))
+SPLITS = list(typing.get_args(data.Splits))
 VALUES = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *MODELS, *OBJECTIVES, *WEIGHTS, *PREPARATIONS, *SPLITS]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from aevae_jax import data
 from aevae_jax.data import Data, Dataset, LastSplits, OwnSplits, RandomSplits, Split, datasets
+from aevae_jax.data.splits import assemble, fingerprints
 from aevae_jax.types import InputError
 
 PARTS = ("train", "validation", "test")
@@ -171,7 +172,7 @@ def indexed(count):
 def cut(splits, count=60, **parts):
     given = {"train": indexed(count), **parts}
     found = datasets.Found({part: Split(x) for part, x in given.items()}, 0)
-    dataset = datasets.assemble("x", found, splits)
+    dataset = assemble("x", found, splits)
     return [getattr(dataset, part).x[:, 0].astype(int).tolist() for part in PARTS]
 
 
@@ -238,7 +239,7 @@ def test_nothing_left_to_train_on_is_refused():
 
 def test_equal_rows_of_a_table_are_observations_of_their_own():
     x = np.zeros((20, 1), np.float32)
-    dataset = datasets.assemble("t", datasets.Found({"train": Split(x)}, 0, (datasets.Column("a", ("n", "y")),)))
+    dataset = assemble("t", datasets.Found({"train": Split(x)}, 0, (datasets.Column("a", ("n", "y")),)))
     assert [len(getattr(dataset, part)) for part in PARTS] == [16, 2, 2]
     assert dataset.left_out == 0
 
@@ -317,7 +318,7 @@ def test_infinity_in_a_source_is_found_with_its_place(monkeypatch):
 def test_fingerprints_are_equal_for_equal_rows_only():
     x = random_images(50)
     x[30] = x[4]
-    prints = datasets.fingerprints(x)
+    prints = fingerprints(x)
     assert prints[30] == prints[4]
     assert len(set(prints.tolist())) == 49
 

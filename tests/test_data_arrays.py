@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aevae_jax.data import Data, arrays, datasets
-from aevae_jax.data.datasets import assemble, in_memory
+from aevae_jax.data.datasets import in_memory
+from aevae_jax.data.splits import assemble
 from aevae_jax.types import InputError
 
 FASHION_MNIST = Path(__file__).parents[2] / "shared" / "data" / "fashion-mnist"

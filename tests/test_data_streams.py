@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -18,7 +16,7 @@ from PIL import Image
 
 from aevae_jax import evaluation, keys, runs, training
 from aevae_jax.architectures import MLP, Conv
-from aevae_jax.data import Data, Dequantize, DynamicBinarization, Split, StaticBinarization, datasets, prepare, streams
+from aevae_jax.data import Data, DynamicBinarization, Split, datasets, prepare, streams
 from aevae_jax.likelihoods import Bernoulli
 from aevae_jax.models import VAE
 from aevae_jax.objectives import ELBO
@@ -141,9 +139,7 @@ def losses(fitted):
     DENSE,
     replace(DENSE, model=VAE(latent=2, network=Conv((2,)))),
     replace(DENSE, data=Data(preparation=DynamicBinarization()), model=VAE(2, MLP((8,)), Bernoulli())),
-    replace(DENSE, data=Data(preparation=StaticBinarization()), model=VAE(2, MLP((8,)), Bernoulli())),
-    replace(DENSE, data=Data(preparation=Dequantize()), ema=0.9),
-], ids=["dense", "convolutional", "dynamic bits", "static bits", "dequantized"])  # fmt: skip
+], ids=["dense", "convolutional", "dynamic bits"])  # fmt: skip
 def test_resident_and_streamed_training_give_identical_losses(run, monkeypatch):
     monkeypatch.setattr(streams, "WINDOW_BYTES", 64 * 50 * 7)
     resident, streamed = runs.fit(run, stream=False), runs.fit(run, stream=True)
@@ -202,7 +198,8 @@ def test_files_of_every_kind_stream_as_they_train_when_loaded(kind, tmp_path, mo
 
 def test_many_seeds_stream_as_they_train_on_resident_data(monkeypatch):
     monkeypatch.setattr(streams, "WINDOW_BYTES", 64 * 150 * 7)
-    resident, streamed = (runs.fit_seeds(DENSE, (3, 4, 5), stream=stream) for stream in (False, True))
+    run = replace(DENSE, epochs=1)
+    resident, streamed = (runs.fit_seeds(run, (3, 4), stream=stream) for stream in (False, True))
     assert losses(resident) == losses(streamed)
 
 
@@ -217,7 +214,7 @@ def test_data_beyond_the_limit_is_streamed_by_itself(monkeypatch):
     assert used
 
 
-@pytest.mark.parametrize("start", [1, 8, 23])
+@pytest.mark.parametrize("start", [1, 16])
 def test_a_stream_goes_on_at_any_step_with_the_same_batches(start, monkeypatch):
     """A state in the middle of an epoch is all that is needed: not even its history."""
     monkeypatch.setattr(streams, "WINDOW_BYTES", 64 * 50 * 4)
@@ -260,70 +257,3 @@ def test_evaluation_in_windows_gives_the_same_numbers(monkeypatch):  # mistake 1
         seen = measure(Rows(x))
         for name in whole:
             assert np.array_equal(seen[name], whole[name]), (window, name)
-
-
-# two million images
-
-
-TWO_MILLION = """
-import json, resource, statistics, sys, time
-from pathlib import Path
-import jax, numpy as np, optax
-from aevae_jax import evaluation, keys, runs, training
-from aevae_jax.data import Data, streams
-
-base = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-plan = runs._plan(runs.Run(Data(sys.argv[1]), batch_size=200), None, None)
-assert plan.stream
-plan.dataset.record()
-source, key, tx = plan.prepared.train.x, keys.root(0), optax.adam(1e-3)
-step = training.make_train_step(plan.run.model, plan.run.objective, tx, prepare=plan.prepared.batch)
-
-
-def train(data):
-    state = training.init_state(plan.run.model, tx, key)
-    began = time.perf_counter()
-    rows = training.batch_rows(key, state.step, len(source), batch_size=200, steps=200)
-    if data is None:
-        state, metrics = training.train_windows(step, state, streams.windows(source, np.asarray(rows)), key)
-    else:
-        state, metrics = training.train_rows(step, state, data, rows, key)
-    loss = np.asarray(metrics["loss"]).tolist()
-    return time.perf_counter() - began, loss, state
-
-
-for _ in range(3):
-    _, loss, state = train(None)
-evaluation.evaluate(plan.run.model, state.params, plan.prepared.validation.x, key)
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - base
-data = jax.device_put(source[:])
-assert train(data)[1] == loss  # and compiles
-speed = [train(data)[0] / train(None)[0] for _ in range(5)]
-print(json.dumps({"speed": statistics.median(speed), "all": speed, "grown": grown, "steps": len(loss)}))
-"""
-
-
-@pytest.mark.slow
-def test_two_million_images_train_in_little_memory_and_nearly_at_full_speed(tmp_path):
-    """1.57 GB of images in a file: less than 1 GiB above the baseline, at 0.7 of the resident speed or more.
-
-    Everything a run does is done: reading, hashing, checking, training on batches from all over the file, evaluation.
-    Memory is the highest resident set up to there, less that after the imports. Then the file is loaded, and the two
-    ways of training take turns in the same process, with the same losses.
-    """
-    path = tmp_path / "images.npy"
-    file = np.lib.format.open_memmap(path, "w+", np.uint8, (2_000_000, 28, 28, 1))
-    block = np.random.RandomState(0).randint(0, 256, (20_000, 28, 28, 1)).astype(np.uint8)
-    for start in range(0, len(file), len(block)):
-        number = np.arange(start, start + len(block), dtype=np.uint32)
-        block[:, 0, :4, 0] = number.view(np.uint8).reshape(-1, 4)  # no two images are the same
-        file[start : start + len(block)] = block
-    file.flush()
-    del file, block
-    done = subprocess.run([sys.executable, "-c", TWO_MILLION, str(path)], capture_output=True, text=True, check=False)
-    path.unlink()
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["steps"] == 200
-    assert found["grown"] < 2**30, found
-    assert found["speed"] >= 0.7, found

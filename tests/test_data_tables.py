@@ -16,7 +16,8 @@ from pyarrow import parquet
 
 from aevae_jax import VAE, architectures, keys, likelihoods, training
 from aevae_jax.data import Standardize, datasets, prepare, table_files, tables
-from aevae_jax.data.datasets import Column, Format, assemble
+from aevae_jax.data.datasets import Column, Format
+from aevae_jax.data.splits import assemble
 from aevae_jax.objectives import ELBO
 from aevae_jax.optimizers import Adam
 from aevae_jax.types import InputError

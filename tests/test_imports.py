@@ -15,24 +15,14 @@ PACKAGE = Path(aevae_jax.__file__).parent
 ORDER = (
     "types", "keys", "values", "layout", "distributions", "tabular", "likelihoods", "networks", "architectures",
     "priors", "models", "bounds", "objectives", "optimizers", "loops", "training", "data", "evaluation", "statistics",
-    "generation", "figures", "files", "checkpoints", "runs", "features", "console", "data_commands", "cli",
+    "generation", "figures", "files", "checkpoints", "records", "runs", "features", "console", "data_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 
 WITHIN = {
-    "data": (
-        "datasets",
-        "tables",
-        "table_files",
-        "preparation",
-        "arrays",
-        "pictures",
-        "cache",
-        "tfds",
-        "streams",
-        "inspection",
-    )
-}
+    "data": ("datasets", "splits", "tables", "table_files", "preparation", "arrays", "pictures", "cache", "tfds",
+             "streams", "inspection"),
+}  # fmt: skip
 """The same for the files of a folder; its `__init__` may import them all."""
 
 VALUE_FILES = (

@@ -67,7 +67,7 @@ def test_only_convolutions_on_a_cpu_are_stepped(monkeypatch, backend, with_convo
 @pytest.mark.parametrize(("model", "expected"), NETWORKS)
 def test_convolutions_are_found_in_evaluation(model, expected):
     params = jax.eval_shape(model.init, keys.root(0))
-    context = (params, jax.ShapeDtypeStruct((9, 6, 6, 1), jnp.float32), keys.root(0))
+    context = (params, jax.ShapeDtypeStruct((9, 6, 6, 1), jnp.float32), keys.root(0), jnp.asarray(0))
     body = evaluation._metric_body(evaluation.bound_terms, model)
     assert loops.has_convolution(body, (), context, jnp.zeros((3, 3), int)) is expected
 

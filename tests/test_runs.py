@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import data, distributions, evaluation, generation, keys, likelihoods, runs, training, values
+from aevae_jax import data, distributions, evaluation, generation, keys, likelihoods, records, runs, training, values
 from aevae_jax.architectures import MLP, Conv, Modules
 from aevae_jax.checkpoints import params_digest
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
@@ -342,7 +342,7 @@ def test_an_existing_run_is_refused_and_left_as_it_is(copied):
 
 
 def test_an_empty_directory_is_used(tmp_path):
-    assert runs.create_directory(tmp_path) == tmp_path
+    assert records.create_directory(tmp_path) == tmp_path
     assert not list(tmp_path.iterdir())  # the probe is gone
 
 

@@ -1,6 +1,7 @@
 """Data sets by name, from files of one's own, or as streams: one value, `Data`, names them all.
 
-    datasets.py      what a data set is: sources of rows, splits without a common example, your own arrays
+    datasets.py      what a data set is: sources of rows, splits, and what must be known of them
+    splits.py        splits without a common example; your own arrays as a data set
     preparation.py   raw values to what the model sees
     arrays.py        .npy, .npz and idx files
     pictures.py      folders of images
@@ -21,20 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aevae_jax.data.datasets import (
-    Column,
-    Dataset,
-    Format,
-    Found,
-    LastSplits,
-    OwnSplits,
-    RandomSplits,
-    Source,
-    Split,
-    Splits,
-    assemble,
-    from_arrays,
-)
+from aevae_jax.data.datasets import Column, Dataset, Format, Found, Source, Split
 from aevae_jax.data.preparation import (
     Dequantize,
     DynamicBinarization,
@@ -46,6 +34,7 @@ from aevae_jax.data.preparation import (
     Threshold,
     prepare,
 )
+from aevae_jax.data.splits import LastSplits, OwnSplits, RandomSplits, Splits, assemble, from_arrays
 from aevae_jax.types import InputError
 
 __all__ = [

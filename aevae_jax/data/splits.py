@@ -1,0 +1,205 @@
+"""Splits that share no example: those that a data set comes with, and those that are made of its training data."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from aevae_jax.data.datasets import PARTS, Dataset, Found, Source, Split, as_source, blocks, check_labels, levels_of
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class OwnSplits:
+    """The splits that the data set comes with.
+
+    Where it has a test but no validation split, the last sixth of the training data becomes it: of MNIST and its
+    relatives the 10,000 that published work uses. Where it has none at all, `RandomSplits()` makes them.
+    """
+
+
+@dataclass(frozen=True)
+class RandomSplits:
+    """Splits that the data set does not come with are drawn from its training data by a fixed permutation.
+
+    Args:
+      validation: fraction of the training data that becomes the validation split.
+      test: fraction that becomes the test split, where there is none.
+      seed: of the permutation. It does not depend on the run's seed: runs of other seeds are measured on the same data.
+    """
+
+    validation: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_fractions(self)
+        if not 0 <= self.seed < 2**32:
+            raise InputError("RandomSplits seed", got=self.seed, expected="0 to 4294967295")
+
+
+@dataclass(frozen=True)
+class LastSplits:
+    """Splits that the data set does not come with are cut from the end of its training data: of a time series, say.
+
+    Args:
+      validation: fraction of the training data that becomes the validation split.
+      test: fraction that becomes the test split, where there is none; it comes last.
+    """
+
+    validation: float = 0.1
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_fractions(self)
+
+
+Splits: TypeAlias = OwnSplits | RandomSplits | LastSplits
+"""How the splits that a data set does not come with are made."""
+
+
+def _check_fractions(splits: RandomSplits | LastSplits) -> None:
+    for name in ("validation", "test"):
+        if not 0 < getattr(splits, name) < 1:
+            raise InputError(f"{type(splits).__name__} {name}", got=getattr(splits, name), expected="between 0 and 1")
+    if splits.validation + splits.test >= 1:
+        raise InputError(f"{type(splits).__name__} validation + test", got=splits.validation + splits.test,
+                         expected="less than 1, to leave something to train on")  # fmt: skip
+
+
+def assemble(name: str, found: Found, splits: Splits = OwnSplits()) -> Dataset:
+    """A data set of what a loader found: checked, cut into splits, and freed of examples that stand in two splits.
+
+    An example of the training data that also stands in the validation or test split is left out, and one of the
+    validation data that also stands in the test split; how many is recorded. Rows of a table are observations of their
+    own even where they are equal, and all stay.
+
+    Args:
+      name: for messages and records.
+      found: what a loader found.
+      splits: how missing splits are made.
+
+    Raises:
+      InputError: splits of unlike shapes or types, none to train on, too few examples, NaN or infinity.
+    """
+    parts, levels, columns = found
+    if "train" not in parts:
+        raise InputError(f"data set {name!r}", got=f"splits {sorted(parts)}", expected="one called train")
+    like = parts["train"].x
+    for part, split in parts.items():
+        if split.x.shape[1:] != like.shape[1:] or split.x.dtype != like.dtype:
+            raise InputError(f"{name} {part}", got=f"{split.x.dtype} {tuple(split.x.shape[1:])}",
+                             expected=f"{like.dtype} {tuple(like.shape[1:])}, as in train")  # fmt: skip
+        if len(split) == 0:
+            raise InputError(f"{name} {part}", got="0 examples", expected="at least 1")
+        if levels == 0:
+            _check_finite(split.x, f"{name} {part}", missing=bool(columns))
+    whole = _cut(dict(parts), splits, name)
+    dataset = Dataset(name, whole["train"], whole["validation"], whole["test"], levels, columns)
+    return dataset if columns else _disjoint(dataset)
+
+
+def _check_finite(x: Source, what: str, *, missing: bool) -> None:
+    import numpy as np
+
+    for start, block in blocks(x):
+        bad = np.isinf(block) if missing else ~np.isfinite(block)
+        if bad.any():
+            row = start + int(np.flatnonzero(bad.reshape(len(block), -1).any(axis=1))[0])
+            got = f"{'infinity' if missing else 'NaN or infinity'} in example {row}"
+            raise InputError(what, got=got, expected="finite numbers")
+
+
+def _cut(parts: dict[str, Split], splits: Splits, name: str) -> dict[str, Split]:
+    """All three parts: those that are missing are taken out of the training data."""
+    import numpy as np
+
+    whole, missing = parts["train"], [part for part in ("test", "validation") if part not in parts]
+    if not missing:
+        return parts
+    if isinstance(splits, OwnSplits):
+        splits = RandomSplits() if "test" in missing else LastSplits(validation=1 / 6)
+    counts = [max(1, round(len(whole) * getattr(splits, part))) for part in missing]
+    if sum(counts) >= len(whole):
+        raise InputError(f"{name} train", got=f"{len(whole)} examples", expected="enough to cut a split from")
+    rows = np.arange(len(whole))
+    if isinstance(splits, RandomSplits):
+        rows = np.random.default_rng(splits.seed).permutation(len(whole))
+    for part, count in zip(missing, counts, strict=True):
+        rows, chosen = rows[:-count], rows[-count:]
+        parts[part] = _rows(whole, chosen)
+    parts["train"] = _rows(whole, rows)
+    return parts
+
+
+def _rows(split: Split, rows: np.ndarray) -> Split:
+    """Rows in ascending order, as a slice where they follow each other: a view, not a copy."""
+    import numpy as np
+
+    rows = np.sort(rows)
+    consecutive = rows[-1] - rows[0] == len(rows) - 1
+    return split[int(rows[0]) : int(rows[-1]) + 1] if consecutive else split[rows]
+
+
+def _disjoint(dataset: Dataset) -> Dataset:
+    """Without the examples that also stand in a later split."""
+    import numpy as np
+
+    prints = {part: fingerprints(getattr(dataset, part).x) for part in PARTS}
+    for part, later in (("validation", ("test",)), ("train", ("validation", "test"))):
+        keep = ~np.isin(prints[part], np.concatenate([prints[other] for other in later]))
+        if not keep.any():
+            raise InputError(f"{dataset.name} {part}", got=f"only examples that also stand in {' or '.join(later)}",
+                             expected="splits without a common example")  # fmt: skip
+        if not keep.all():
+            kept, prints[part] = getattr(dataset, part)[np.flatnonzero(keep)], prints[part][keep]
+            dataset = replace(dataset, **{part: kept}, left_out=dataset.left_out + int((~keep).sum()))
+    return dataset
+
+
+def fingerprints(x: Source) -> np.ndarray:
+    """A 64-bit hash of each row's bytes, uint64 `[N]`: equal for equal rows, else different but for bad luck."""
+    import numpy as np
+
+    out = np.empty(len(x), np.uint64)
+    for start, block in blocks(x):
+        rows = np.ascontiguousarray(block).reshape(len(block), -1).view(np.uint8)
+        digests = b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows)
+        out[start : start + len(rows)] = np.frombuffer(digests, np.uint64)
+    return out
+
+
+def from_arrays(
+    train: Source,
+    validation: Source | None = None,
+    test: Source | None = None,
+    *,
+    labels: np.ndarray | None = None,
+    name: str = "arrays",
+    splits: Splits = LastSplits(),
+) -> Dataset:
+    """Your own arrays as a data set: checked, cut into splits, and freed of examples that stand in two of them.
+
+    To keep such examples, say to measure on training data, build a `Dataset` of `Split`s instead.
+
+    Args:
+      train: uint8 images `[N, H, W, C]` or `[N, H, W]`, or floats `[N, D]` or `[N, H, W, C]`; in memory, a
+        `numpy.memmap`, or any `Source` of your own.
+      validation, test: the same; where one is left out, `splits` says how it is made.
+      labels: integer labels `[N]` of `train`.
+      name: for messages and records.
+      splits: by default the last tenth of `train` for each (at least one example).
+
+    Raises:
+      InputError: another type or number of axes, NaN or infinity, an empty split, splits of unlike shapes, labels of
+        another length or type, or nothing left to train on when what stands in other splits is left out.
+    """
+    given = {part: x for part, x in zip(PARTS, (train, validation, test), strict=True) if x is not None}
+    sources = {part: as_source(x, f"{name} {part}") for part, x in given.items()}
+    parts = {part: Split(x) for part, x in sources.items()}
+    parts["train"] = Split(sources["train"], None if labels is None else check_labels(labels, sources["train"]))
+    return assemble(name, Found(parts, levels_of(sources["train"])), splits)
