@@ -156,8 +156,10 @@ def test_rows_from_files_train_as_arrays_do(monkeypatch):
     dataset = Data().load()
     lazy = replace(dataset, **{part: Split(Rows(getattr(dataset, part).x)) for part in datasets.PARTS})
     resident, streamed = runs.fit(DENSE), runs.fit(DENSE, lazy, stream=True)
-    assert losses(resident) == losses(streamed)
-    assert resident.results["test"] == streamed.results["test"]
+    assert [train for train, _ in losses(resident)] == [train for train, _ in losses(streamed)]
+    jax.tree.map(np.testing.assert_array_equal, resident.params, streamed.params)
+    for part in ("validation", "test"):  # a window is a program of another length, which XLA may round otherwise
+        assert streamed.results[part] == pytest.approx(resident.results[part], rel=1e-6)
 
 
 def pictures(folder, x):
@@ -256,4 +258,5 @@ def test_evaluation_in_windows_gives_the_same_numbers(monkeypatch):  # mistake 1
         monkeypatch.setattr(evaluation, "_WINDOW_BYTES", 256 * window)
         seen = measure(Rows(x))
         for name in whole:
-            assert np.array_equal(seen[name], whole[name]), (window, name)
+            assert seen[name].shape == (103,)
+            np.testing.assert_allclose(seen[name], whole[name], rtol=1e-6)
