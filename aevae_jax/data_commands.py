@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from aevae_jax import values
-from aevae_jax.data import Data, datasets
+from aevae_jax.data import Data, datasets, tables
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def inspect(data: Positional[str], *, out: Annotated[str, arg(metavar="FILE")] =
     if dataset.left_out:
         show(f"{dataset.left_out} examples of train or validation are left out: they also stand in a later split.")
     if dataset.columns:
-        show(_columns(inspection.column_rows(dataset)))
+        show(_columns(tables.describe(dataset.train.x, dataset.columns)))
     elif summaries["train"].labels:
         shown = ", ".join(f"{label}: {count}" for label, count in enumerate(summaries["train"].labels[:20]))
         show(f"labels of train: {shown}{', ...' if len(summaries['train'].labels) > 20 else ''}")

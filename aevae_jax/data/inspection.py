@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 import typing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aevae_jax import likelihoods
-from aevae_jax.data import tables
 from aevae_jax.data.datasets import PARTS, Dataset, Split, blocks
 from aevae_jax.data.preparation import (
     Dequantize,
@@ -143,8 +142,3 @@ def examples(split: Split, num: int) -> np.ndarray:
 
     rows = np.unique(np.linspace(0, len(split) - 1, min(num, len(split))).astype(int))
     return split.x[rows]
-
-
-def column_rows(dataset: Dataset) -> list[dict[str, Any]]:
-    """What is known of each column of a table, from its training split."""
-    return tables.describe(dataset.train.x, dataset.columns)
