@@ -140,7 +140,7 @@ def fit(
                 on_epoch(epoch)
 
         fitted = _train(plan, None, log)
-    from aevae_jax.checkpoints import save_weights
+    from aevae_jax.weights import save_weights
 
     save_weights(folder / "weights.safetensors", fitted.params)
     records.write_json(folder / "results.json", fitted.results)
@@ -179,7 +179,7 @@ def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
     """
     import jax
 
-    from aevae_jax.checkpoints import load_weights
+    from aevae_jax.weights import load_weights
 
     folder = Path(directory)
     record = records.read_json(folder / "run.json")

@@ -15,7 +15,7 @@ PACKAGE = Path(aevae_jax.__file__).parent
 ORDER = (
     "types", "keys", "values", "layout", "distributions", "tabular", "likelihoods", "networks", "architectures",
     "priors", "models", "bounds", "objectives", "optimizers", "loops", "training", "data", "evaluation", "statistics",
-    "generation", "figures", "files", "checkpoints", "records", "runs", "features", "console", "data_commands", "cli",
+    "generation", "figures", "files", "weights", "locks", "checkpoints", "records", "runs", "features", "console", "data_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from aevae_jax import data, distributions, evaluation, generation, keys, likelihoods, records, runs, training, values
 from aevae_jax.architectures import MLP, Conv, Modules
-from aevae_jax.checkpoints import params_digest
+from aevae_jax.weights import params_digest
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, IWAE, Linear, ReconstructionError

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from aevae_jax import checkpoints
+from aevae_jax import weights
 from aevae_jax.architectures import MLP
 from aevae_jax.models import VAE
 from aevae_jax.types import InputError
@@ -37,7 +37,7 @@ def params():
 
 @pytest.fixture
 def path(tmp_path, params):
-    checkpoints.save_weights(tmp_path / "weights.safetensors", params)
+    weights.save_weights(tmp_path / "weights.safetensors", params)
     return tmp_path / "weights.safetensors"
 
 
@@ -46,11 +46,11 @@ def header_size(contents):
 
 
 def test_weights_come_back_bit_for_bit(path, params):
-    loaded = checkpoints.load_weights(path, SHAPES)
+    loaded = weights.load_weights(path, SHAPES)
     assert jax.tree.structure(loaded) == jax.tree.structure(params)  # the empty dict of the prior included
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(loaded))
-    assert checkpoints.params_digest(loaded) == checkpoints.params_digest(params)
+    assert weights.params_digest(loaded) == weights.params_digest(params)
 
 
 def test_odd_bits_come_back(tmp_path):
@@ -58,8 +58,8 @@ def test_odd_bits_come_back(tmp_path):
     bits = np.array([0x80000000, 1, 0x7F7FFFFF, 0x7F800000, 0x7FC00001, 0xFFFFFFFF], np.uint32)
     params = {"a": {"b": bits.view(np.float32)}, "n": np.array(3, np.int32), "e": np.zeros((0, 2), np.float32)}
     like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), params)
-    checkpoints.save_weights(tmp_path / "weights.safetensors", params)
-    loaded = checkpoints.load_weights(tmp_path / "weights.safetensors", like)
+    weights.save_weights(tmp_path / "weights.safetensors", params)
+    loaded = weights.load_weights(tmp_path / "weights.safetensors", like)
     assert np.array_equal(np.asarray(loaded["a"]["b"]).view(np.uint32), bits)
     assert loaded["n"].dtype == jnp.int32
     assert loaded["e"].shape == (0, 2)
@@ -68,7 +68,7 @@ def test_odd_bits_come_back(tmp_path):
 def test_the_file_holds_arrays_and_a_digest_and_no_code(path, params):
     contents = path.read_bytes()
     header = json.loads(contents[8 : header_size(contents)])
-    assert header.pop("__metadata__") == {"sha256": checkpoints.params_digest(params)}
+    assert header.pop("__metadata__") == {"sha256": weights.params_digest(params)}
     assert set(header) == {
         "encoder/Dense_0/kernel", "encoder/Dense_0/bias", "encoder/out/kernel", "encoder/out/bias",
         "decoder/Dense_0/kernel", "decoder/Dense_0/bias", "decoder/out/kernel", "decoder/out/bias",
@@ -80,19 +80,19 @@ def test_the_file_holds_arrays_and_a_digest_and_no_code(path, params):
 
 def test_saving_leaves_one_whole_file_and_replaces_the_old_one(path, params):
     changed = jax.tree.map(lambda a: a + 1, params)
-    checkpoints.save_weights(path, changed)
+    weights.save_weights(path, changed)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    jax.tree.map(np.testing.assert_array_equal, checkpoints.load_weights(path, SHAPES), changed)
+    jax.tree.map(np.testing.assert_array_equal, weights.load_weights(path, SHAPES), changed)
 
 
 def test_a_failed_save_keeps_the_old_weights(path, params, monkeypatch):
     def fail(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", fail)
+    monkeypatch.setattr(weights.os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.save_weights(path, jax.tree.map(lambda a: a + 1, params))
-    jax.tree.map(np.testing.assert_array_equal, checkpoints.load_weights(path, SHAPES), params)
+        weights.save_weights(path, jax.tree.map(lambda a: a + 1, params))
+    jax.tree.map(np.testing.assert_array_equal, weights.load_weights(path, SHAPES), params)
 
 
 def flipped(contents, position, bit):
@@ -108,13 +108,13 @@ def test_every_flipped_bit_of_the_numbers_is_noticed(path):
     for position in range(start, len(contents)):
         path.write_bytes(flipped(contents, position, position % 8))
         with pytest.raises(InputError, match="bytes that do not match their sha256"):
-            checkpoints.load_weights(path, SHAPES)
+            weights.load_weights(path, SHAPES)
 
 
 def load_or_message(path):
     """The weights, or what was said in their place; any other exception fails the test."""
     try:
-        return checkpoints.load_weights(path, SHAPES)
+        return weights.load_weights(path, SHAPES)
     except InputError as error:
         return str(error)
 
@@ -137,7 +137,7 @@ def test_a_flipped_bit_of_the_header_changes_no_number(path, params):
 def test_truncation_is_noticed(path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"weights .*got a damaged file"):
-        checkpoints.load_weights(path, SHAPES)
+        weights.load_weights(path, SHAPES)
 
 
 @pytest.mark.parametrize("contents", [b"\x80\x04\x95", b"PK\x03\x04", b"\xff" * 64, b"\0" * 64, b"{}" * 40],
@@ -145,13 +145,13 @@ def test_truncation_is_noticed(path, keep):
 def test_other_files_are_refused(path, contents):
     path.write_bytes(contents)
     with pytest.raises(InputError, match=r"weights .*weights\.safetensors.*: got "):
-        checkpoints.load_weights(path, SHAPES)
+        weights.load_weights(path, SHAPES)
 
 
 def test_extra_bytes_are_noticed(path):
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(InputError, match="weights"):
-        checkpoints.load_weights(path, SHAPES)
+        weights.load_weights(path, SHAPES)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -162,33 +162,33 @@ def test_extra_bytes_are_noticed(path):
 ])  # fmt: skip
 def test_weights_of_another_model_are_refused(path, change, message):
     with pytest.raises(InputError, match=message):
-        checkpoints.load_weights(path, shapes(replace(MODEL, **change)))
+        weights.load_weights(path, shapes(replace(MODEL, **change)))
 
 
 def test_numbers_of_another_type_are_refused(path, params):
-    checkpoints.save_weights(path, jax.tree.map(lambda a: np.asarray(a, np.float16), params))
+    weights.save_weights(path, jax.tree.map(lambda a: np.asarray(a, np.float16), params))
     with pytest.raises(InputError, match=r"weights '.*' .*: got float16, expected float32"):
-        checkpoints.load_weights(path, SHAPES)
+        weights.load_weights(path, SHAPES)
 
 
 def test_weights_without_a_digest_are_refused(path, params):
-    flat = checkpoints.flatten_dict(params, sep="/")
+    flat = weights.flatten_dict(params, sep="/")
     path.write_bytes(save({name: np.asarray(a) for name, a in flat.items()}))
     with pytest.raises(InputError, match="bytes that do not match their sha256"):
-        checkpoints.load_weights(path, SHAPES)
+        weights.load_weights(path, SHAPES)
 
 
 def test_a_huge_announced_header_does_not_fill_the_memory(path):
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
     with pytest.raises(InputError, match="a damaged file"):
-        checkpoints.load_weights(path, SHAPES)
+        weights.load_weights(path, SHAPES)
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"weights \(.*nothing\): got no file, expected a file written by training"):
-        checkpoints.load_weights(tmp_path / "nothing", SHAPES)
+        weights.load_weights(tmp_path / "nothing", SHAPES)
     with pytest.raises(InputError, match="weights"):
-        checkpoints.load_weights(tmp_path, SHAPES)
+        weights.load_weights(tmp_path, SHAPES)
 
 
 def test_digest_sees_names_shapes_types_and_bytes():
@@ -197,5 +197,5 @@ def test_digest_sees_names_shapes_types_and_bytes():
         {"a": a}, {"b": a}, {"a": a.reshape(2, 3)}, {"a": a.view(np.int32)}, {"a": np.nextafter(a, math.inf)},
         {"a": {"a": a}}, {"a": a[:3], "b": a[3:]},
     ]  # fmt: skip
-    assert len({checkpoints.params_digest(tree) for tree in trees}) == len(trees)
-    assert checkpoints.params_digest({"x": a, "y": a + 1}) == checkpoints.params_digest({"y": a + 1, "x": a})
+    assert len({weights.params_digest(tree) for tree in trees}) == len(trees)
+    assert weights.params_digest({"x": a, "y": a + 1}) == weights.params_digest({"y": a + 1, "x": a})
