@@ -28,8 +28,10 @@ _HOME = {
     "generation": ("interpolate", "reconstruct", "sample", "traverse"),
     "figures": (),
     "features": (),
+    "checkpoints": ("Saving",),
     "records": (),
-    "runs": ("Run", "fit", "fit_seeds", "load_run"),
+    "runs": ("Run", "Safeguard"),
+    "fitting": ("fit", "fit_seeds", "load_run"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import __version__, console, data_commands, files, records, runs, values
+from aevae_jax import __version__, console, data_commands, environment, files, fitting, records, runs, values
+from aevae_jax.checkpoints import Saving
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.types import InputError, LatentModel, Params
 
@@ -119,21 +120,44 @@ def train(
     options: Annotated[RunOptions, arg(name="")],
     *,
     stream: Literal["auto", "yes", "no"] = "auto",
+    saving: Annotated[str, arg(metavar="SAVING")] = values.spell(Saving()),
+    fresh: bool = False,
+    deterministic: bool = False,
 ) -> None:
-    """Train a model and leave it in a new run directory.
+    """Train a model and leave it in a run directory; stopped by a signal, it saves, and the same command goes on.
 
     Example: aevae train runs/first --model "VAE(latent=8, network=Conv())" --epochs 50
 
+    Exit code 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C, and saved.
+
     Args:
-      directory: a new or empty directory for the run.
+      directory: for the run: new, empty, or with this run in it, which then goes on.
       options: what a run depends on.
       stream: read batches from disk while training, or keep all data on the device; auto keeps up to 1 GiB there. The
         numbers are the same.
+      saving: when to write checkpoints and which to keep, such as "Saving(seconds=600, last=3, every=50)": at most so
+        many seconds are lost in a crash; the last 3, the best and one every 50 epochs are kept.
+      fresh: delete the run that is in the directory, and start over.
+      deterministic: compute the same bits each time on a GPU, too, at some cost. CPUs do so anyway.
     """
     run = runs.Run(**console.values_of(runs.Run, options))
+    kept = values.parse(Saving, saving, "--saving")
+    if deterministic:
+        environment.make_deterministic()
+    if not fresh and (directory / "results.json").exists():
+        console.note(f"{directory} is finished; --fresh would start over")
+    elif not fresh and (directory / "run.json").exists():
+        console.note(f"going on with the run in {directory}")
     with console.progress() as on_epoch:
-        chosen = {"auto": None, "yes": True, "no": False}[stream]
-        fitted = runs.fit(run, directory=directory, stream=chosen, on_epoch=on_epoch)
+        fitted = fitting.fit(
+            run,
+            directory=directory,
+            stream={"auto": None, "yes": True, "no": False}[stream],
+            saving=kept,
+            fresh=fresh,
+            on_epoch=on_epoch,
+            on_note=console.note,
+        )
     results, place = fitted.results, shlex.quote(str(directory))
     test = results["test"]
     terms = console.loss_terms({**test, "mse": test["mse_at_mean"]})
@@ -168,7 +192,7 @@ def evaluate(
     """
     if json_file is not None:
         files.check_output(json_file, (".json",), force=force, option="--json")
-    fitted = runs.load_run(run)
+    fitted = fitting.load_run(run)
     model, seed = fitted.model, fitted.run.seed if seed is None else seed
     x = getattr(_prepared(run, fitted.run), split).x
     from aevae_jax import evaluation, keys
@@ -215,7 +239,7 @@ def sample(
     files.check_output(out, files.DATA, force=force)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
-    fitted = runs.load_run(run)
+    fitted = fitting.load_run(run)
     import jax
 
     from aevae_jax import generation, keys
@@ -244,7 +268,7 @@ def reconstruct(
     files.check_output(out, files.DATA, force=force)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
-    fitted = runs.load_run(run)
+    fitted = fitting.load_run(run)
     x = _prepared(run, fitted.run).test.x[:num] if input_file is None else _images(input_file, run, fitted)
     y = _batched(_reconstruction, fitted, x)["reconstructions"]
     _save(out, fitted, _format(run), {"reconstructions": y, "images": x}, columns=min(len(x), 16), paired=True)
@@ -268,7 +292,7 @@ def interpolate(
     files.check_output(out, files.DATA, force=force)
     if steps < 2:
         raise InputError("--steps", got=steps, expected="at least 2")
-    fitted = runs.load_run(run)
+    fitted = fitting.load_run(run)
     x = _prepared(run, fitted.run).test.x
     for option, index in (("--start", start), ("--end", end)):
         if not 0 <= index < len(x):
@@ -296,7 +320,7 @@ def encode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = 
       force: replace the output file if it exists.
     """
     files.check_output(out, files.ARRAYS, force=force)
-    fitted = runs.load_run(run)
+    fitted = fitting.load_run(run)
     _save(out, fitted, _format(run), {}, _batched(_code, fitted, _images(input_file, run, fitted)))
 
 
@@ -312,7 +336,7 @@ def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = 
       force: replace the output file if it exists.
     """
     files.check_output(out, files.DATA, force=force)
-    fitted = runs.load_run(run)
+    fitted = fitting.load_run(run)
     codes = files.read_codes(input_file, fitted.run.model.latent)
     _save(out, fitted, _format(run), _batched(_decoded, fitted, codes))
 
@@ -344,7 +368,7 @@ def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) ->
     return {"reconstructions": generation.reconstruct(model, params, x)}
 
 
-def _batched(metric: Any, fitted: runs.Fitted, x: Any) -> dict[str, np.ndarray]:
+def _batched(metric: Any, fitted: fitting.Fitted, x: Any) -> dict[str, np.ndarray]:
     """`metric`, which uses no noise, of every example, in batches that fit into memory."""
     from aevae_jax import evaluation, keys
 
@@ -353,7 +377,7 @@ def _batched(metric: Any, fitted: runs.Fitted, x: Any) -> dict[str, np.ndarray]:
 
 def _save(
     out: Path,
-    fitted: runs.Fitted,
+    fitted: fitting.Fitted,
     format: Format,
     data: Mapping[str, Any],
     codes: Mapping[str, Any] | None = None,
@@ -407,7 +431,7 @@ def _prepared(directory: Path, run: runs.Run) -> Prepared:
     return prepare(run.data.preparation, dataset)
 
 
-def _images(path: Path, directory: Path, fitted: runs.Fitted) -> np.ndarray:
+def _images(path: Path, directory: Path, fitted: fitting.Fitted) -> np.ndarray:
     return files.read_images(path, fitted.model, fitted.run.data.preparation, _format(directory))
 
 

@@ -20,17 +20,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from aevae_jax import values
+from aevae_jax.signals import EXIT_CODE, Interrupted
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.runs import Epoch, OnEpoch
+    from aevae_jax.fitting import OnEpoch
+    from aevae_jax.trainer import Epoch
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """A context, or called a decorator, that ends the program in one line where the user can do something about it.
 
-    `InputError` gives `error: <message>` and exit code 2; Ctrl-C gives `interrupted` and 130; a pipe whose reader has
+    `InputError` gives `error: <message>` and exit code 2; a signal after which training was saved gives a line, 75;
+    Ctrl-C elsewhere gives `interrupted` and 130; a pipe whose reader has
     left gives nothing and 1. Other exceptions are bugs and keep their traceback.
     """
     try:
@@ -40,11 +43,18 @@ def one_line_errors() -> Iterator[None]:
             sys.stdout.flush()
     except InputError as error:
         _leave(f"error: {error}", 2)
+    except Interrupted as stop:
+        _leave(str(stop), EXIT_CODE)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
         raise SystemExit(1) from None
+
+
+def note(text: str) -> None:
+    """Say on standard error what happened; above the line of progress, where there is one."""
+    print(f"note: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 def _leave(message: str, code: int) -> typing.NoReturn:
@@ -245,14 +255,14 @@ class _Clock:
     """Time left, from the epochs after the first, which also compiles."""
 
     def __init__(self) -> None:
-        self._since, self._epochs = time.perf_counter(), 0
+        self._since, self._epochs = time.perf_counter(), -1
 
     def line(self, epoch: Epoch, width: float = float("inf")) -> str:
         """Epoch, loss, validation, speed, time left; speed and then validation give way where there is no room."""
         now = time.perf_counter()
-        each = (now - self._since) / max(epoch.epoch - self._epochs, 1)
-        if epoch.epoch == 1:
-            self._since, self._epochs = now, 1
+        each = (now - self._since) / max(epoch.epoch - max(self._epochs, 0), 1)
+        if self._epochs < 0:  # the first one seen, which need not be number 1
+            each, self._since, self._epochs = now - self._since, now, epoch.epoch
         parts = {
             "epoch": f"epoch {epoch.epoch}/{epoch.epochs}",
             "loss": loss_terms(epoch.train),

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
 Body = Callable[[Any, Any, Any], tuple[Any, Any]]
 """(carry, context, x) -> (carry, y). The context is the same in every step."""
@@ -39,6 +41,49 @@ def scan(body: Body, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
     return _scan(body, carry, context, xs)
 
 
+def scan_between(
+    body: Body, carry: Any, context: Any, xs: Any, ys: Any, *, start: int, stop: int, first: int = 0
+) -> tuple[Any, Any]:
+    """Some steps of a scan, `start` to `stop - 1`; one compiled program whatever these are, so cutting changes no bit.
+
+    Args:
+      body: as in `scan`.
+      carry: its buffers are donated, so the argument must not be used again.
+      context: what every step sees.
+      xs: one entry per step, of which the first belongs to step `first`.
+      ys: outputs of all steps, `[T, ...]`; see `room`.
+      start: the first step to take.
+      stop: the step to take no more.
+      first: the step of `xs[0]`.
+
+    Returns:
+      The last carry, and `ys` with the outputs of these steps put in.
+    """
+    if jax.default_backend() == "cpu" and has_convolution(body, carry, context, xs):
+        ys = jax.device_put(ys)
+        for index, x in enumerate(list(_unstack(xs))[start - first : stop - first], start):
+            carry, ys = _step_into(body, carry, (ys, context, x, jax.device_put(np.int32(index))))
+        return carry, ys
+    ys, bounds = jax.device_put((ys, np.asarray([start, stop, first], np.int32)))
+    return _scan_between(body, carry, (ys, context, xs, bounds))
+
+
+def choose(predicate: Array, true: Callable[..., Any], false: Callable[..., Any], *operands: Any) -> Any:
+    """`true(*operands)` where the scalar `predicate` holds, else `false(*operands)`.
+
+    A branch on a CPU, where selecting would copy large arrays; a selection elsewhere, where a branch would wait.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.cond(predicate, true, false, *operands)
+    return jax.tree.map(lambda t, f: jnp.where(predicate, t, f), true(*operands), false(*operands))
+
+
+def room(body: Body, carry: Any, context: Any, xs: Any, steps: int) -> Any:
+    """Zeros for the outputs of `steps` steps of `body`, in host memory; only shapes are looked at."""
+    y = jax.eval_shape(body, carry, context, jax.tree.map(_first, xs))[1]
+    return jax.tree.map(lambda a: np.zeros((steps, *a.shape), a.dtype), y)
+
+
 def has_convolution(body: Body, carry: Any, context: Any, xs: Any) -> bool:
     """Whether one step of `body` computes a convolution, gradients included."""
     leaves, structure = jax.tree.flatten((carry, context, jax.tree.map(_first, xs)))
@@ -53,6 +98,28 @@ def _scan(body: Body, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _step(body: Body, carry: Any, context: Any, x: Any) -> tuple[Any, Any]:
     return body(carry, context, x)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _scan_between(body: Body, carry: Any, rest: tuple[Any, Any, Any, Array]) -> tuple[Any, Any]:
+    ys, context, xs, (start, stop, first) = rest
+
+    def step(index: Any, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+        x = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index - first, keepdims=False), xs)
+        return _put(body(loop[0], context, x), loop[1], index)
+
+    return jax.lax.fori_loop(start, stop, step, (carry, ys))
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _step_into(body: Body, carry: Any, rest: tuple[Any, Any, Any, Array]) -> tuple[Any, Any]:
+    ys, context, x, index = rest
+    return _put(body(carry, context, x), ys, index)
+
+
+def _put(result: tuple[Any, Any], ys: Any, index: Any) -> tuple[Any, Any]:
+    carry, y = result
+    return carry, jax.tree.map(lambda a, b: jax.lax.dynamic_update_index_in_dim(a, b, index, 0), ys, y)
 
 
 def _first(x: Any) -> Any:

@@ -6,7 +6,7 @@ Everything random or ordered is a function of the root key and `state.step`: the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -56,6 +56,18 @@ def as_it_is(batch: Any, key: Array) -> Any:
     return batch
 
 
+def make_loss(
+    model: LatentModel, objective: Objective, *, prepare: Prepare = as_it_is
+) -> Callable[[Params, Any, Array, Array], tuple[Array, Metrics]]:
+    """What a step minimises, with its noise: `(params, raw batch, root key, step) -> (loss, metrics)`."""
+
+    def loss(params: Params, batch: Any, key: Array, step: Array) -> tuple[Array, Metrics]:
+        x = prepare(batch, keys.stream(key, keys.Stream.PREPARE, step))
+        return objective(model, params, x, keys.stream(key, keys.Stream.NOISE, step), step)
+
+    return loss
+
+
 def make_train_step(
     model: LatentModel,
     objective: Objective,
@@ -63,6 +75,7 @@ def make_train_step(
     *,
     prepare: Prepare = as_it_is,
     ema_decay: float = 0.0,
+    max_norm: float = math.inf,
 ) -> TrainStep:
     """One jitted step of gradient descent on `objective`.
 
@@ -72,27 +85,32 @@ def make_train_step(
       tx: any optax transformation.
       prepare: turns a batch of raw data into what the model sees, inside the step, for example a fresh binarisation.
       ema_decay: decay of the moving average of the parameters, 0 for none; it starts low, as (1 + t) / (10 + t).
+      max_norm: a gradient of a larger global norm is not used.
 
     Returns:
       `(state, batch, root key) -> (state, metrics)`. Noise comes from the root key and `state.step`. Metrics are the
-      objective's, `loss` where it names none, and `gradient_norm`.
+      objective's, `loss` where it names none, `gradient_norm`, and `skipped`: 1 where loss or gradient was not finite
+      or too large. Such a step leaves everything but `state.step` as it was.
     """
 
-    def loss(params: Params, batch: Any, key: Array, step: Array) -> tuple[Array, Metrics]:
-        x = prepare(batch, keys.stream(key, keys.Stream.PREPARE, step))
-        return objective(model, params, x, keys.stream(key, keys.Stream.NOISE, step), step)
+    loss = make_loss(model, objective, prepare=prepare)
+
+    def update(gradient: Params, state: TrainState) -> tuple[Params, Any, Params]:
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if state.ema is None:
+            return params, opt_state, None
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        return params, opt_state, optax.incremental_update(params, state.ema, 1 - decay)
 
     @jax.jit
     def train_step(state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key, state.step)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if ema is not None:
-            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-            ema = optax.incremental_update(params, ema, 1 - decay)
-        metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(gradient)}
-        return TrainState(state.step + 1, params, opt_state, ema), metrics
+        norm = optax.tree.norm(gradient)
+        sound = jnp.isfinite(value) & jnp.isfinite(norm) & (norm <= max_norm)
+        changed = loops.choose(sound, update, lambda gradient, state: state[1:], gradient, state)
+        metrics = {"loss": value, **metrics, "gradient_norm": norm, "skipped": 1.0 - sound}
+        return TrainState(state.step + 1, *changed), metrics
 
     return train_step
 
@@ -141,58 +159,67 @@ def train_epoch(
     Returns:
       The new state, and metrics with one entry per step, `[T]` (`[T, S]` for seeds).
     """
-    count = jax.tree.leaves(data)[0].shape[0]
-    rows = batch_rows(key, state.step, count, batch_size=batch_size, steps=steps)
-    return train_rows(train_step, state, data, rows, key)
+    rows = batch_rows(key, state.step, jax.tree.leaves(data)[0].shape[0], batch_size=batch_size)
+    span, steps = Span(data, rows), len(rows) if steps is None else steps
+    metrics = room(train_step, state, span, key, len(rows))
+    state, metrics = advance(train_step, state, span, key, metrics=metrics, start=0, stop=steps)
+    return state, jax.tree.map(lambda m: jax.lax.slice_in_dim(m, 0, steps), metrics)
 
 
-def train_rows(
-    train_step: TrainStep, state: TrainState, data: Any, rows: Array, key: Array
+class Span(NamedTuple):
+    """Batches on the device: step `first + i` sees `data[rows[i]]`."""
+
+    data: Any
+    """A pytree of arrays `[N, ...]`."""
+    rows: Array
+    """`[T, batch size]`, or `[T, S, batch size]` for seeds: see `batch_rows`."""
+    first: int = 0
+
+
+def advance(
+    train_step: TrainStep, state: TrainState, span: Span, key: Array, *, metrics: Metrics, start: int, stop: int
 ) -> tuple[TrainState, Metrics]:
-    """One step per entry of `rows`, each on those rows of `data`; otherwise as `train_epoch`.
+    """Take the steps `start` to `stop - 1` of `span`. Where a training is cut into such calls changes none of its bits.
 
     Args:
-      train_step: from `make_train_step`.
+      train_step: from `make_train_step`; compiled once for all spans of one shape.
       state: donated: do not use it again.
-      data: a pytree of arrays `[N, ...]` on the device.
-      rows: which examples each step sees, `[T, batch size]` (`[T, S, batch size]` for seeds): see `batch_rows`.
+      span: where the batches of these steps are.
       key: the root key, or one per seed `[S]`.
-    """
-    return loops.scan(_body(train_step, key.ndim == 1), state, (data, key), rows)
-
-
-def train_windows(
-    train_step: TrainStep, state: TrainState, windows: Iterable[Any], key: Array
-) -> tuple[TrainState, Metrics]:
-    """Train on batches that arrive from the host, several steps at a time. See `data.streams`.
-
-    The steps are those of `train_epoch`, and so are the numbers: a window is data, all of it used in order.
-
-    Args:
-      train_step: from `make_train_step`.
-      state: at the step whose batch comes first. Donated: do not use it again.
-      windows: pytrees of arrays `[T, batch size, ...]` (`[T, S, batch size, ...]` for seeds), raw as in resident data.
-      key: the root key, or one per seed `[S]`.
+      metrics: of the steps from 0 on, to be filled: see `room`.
+      start: the first step, counted as in the span.
+      stop: the step to take no more.
 
     Returns:
-      The new state, and metrics with one entry per step.
+      The new state, and `metrics` with those of these steps put in.
     """
-    found: list[Metrics] = []
-    for window in windows:
-        shape = jax.tree.leaves(window)[0].shape[: key.ndim + 2]
-        data, rows = jax.device_put(
-            (jax.tree.map(lambda a: a.reshape(-1, *a.shape[key.ndim + 2 :]), window),
-             np.arange(math.prod(shape), dtype=np.int32).reshape(shape))
-        )  # fmt: skip
-        if len(found) > 1:  # the host may run ahead by one window, not more: windows are large
-            jax.block_until_ready(found[-2])
-        state, metrics = train_rows(train_step, state, data, rows, key)
-        found.append(metrics)
-    return state, jax.tree.map(lambda *m: jnp.concatenate(m), *found)
+    body = _body(train_step, key.ndim == 1)
+    data = span.data, key
+    return loops.scan_between(body, state, data, span.rows, metrics, start=start, stop=stop, first=span.first)
+
+
+def room(train_step: TrainStep, state: TrainState, span: Span, key: Array, steps: int) -> Metrics:
+    """Zeros for the metrics of `steps` steps, `[steps]` each, or `[steps, S]`; only shapes are looked at."""
+    found: Metrics = loops.room(_body(train_step, key.ndim == 1), state, (span.data, key), span.rows, steps)
+    return found
+
+
+def window_span(window: Any, key: Array, first: int = 0) -> Span:
+    """Batches that arrive from the host, as a span: all of them used, in order.
+
+    Args:
+      window: a pytree of arrays `[T, batch size, ...]` (`[T, S, batch size, ...]` for seeds), raw as in resident data.
+      key: the root key, or one per seed `[S]`.
+      first: the step of the first batch.
+    """
+    shape = jax.tree.leaves(window)[0].shape[: key.ndim + 2]
+    flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[key.ndim + 2 :]), window)
+    data, rows = jax.device_put((flat, np.arange(math.prod(shape), dtype=np.int32).reshape(shape)))
+    return Span(data, rows, first)
 
 
 def batch_rows(key: Array, step: Array, count: int, *, batch_size: int, steps: int | None = None) -> Array:
-    """Which examples the steps from `step` to the end of its epoch see: `[T, batch_size]`, or `[T, S, batch_size]`.
+    """Which examples the steps from `step` on see: `[T, batch_size]`, or `[T, S, batch_size]`.
 
     A function of the root key and the step alone: the same for data that is resident and data that is streamed.
 
@@ -201,7 +228,8 @@ def batch_rows(key: Array, step: Array, count: int, *, batch_size: int, steps: i
       step: `state.step`.
       count: of the training examples.
       batch_size: examples per step.
-      steps: how many steps, not more than are left of the epoch. Default: a whole epoch.
+      steps: how many steps, not more than are left of the epoch. Default: as many as the epoch has; those after its
+        end are its first ones.
     """
     per_epoch = _whole_batches(count, batch_size)
     order = _order_of_seeds if key.ndim == 1 else _order
@@ -219,7 +247,7 @@ def _order(key: Array, step: Array, count: int, batch_size: int, steps: int) -> 
     """Indices `[steps, batch_size]` of the batches from `step` on, within its epoch."""
     per_epoch = count // batch_size
     rows = epoch_order(key, step // per_epoch, count)[: per_epoch * batch_size].reshape(per_epoch, batch_size)
-    return jax.lax.dynamic_slice_in_dim(rows, step % per_epoch, steps)
+    return jnp.roll(rows, -(step % per_epoch), axis=0)[:steps]
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))

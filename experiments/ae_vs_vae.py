@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from aevae_jax.data import Prepared
     from aevae_jax.features import Ensemble
-    from aevae_jax.runs import Fitted
+    from aevae_jax.fitting import Fitted
     from aevae_jax.types import LatentModel, Params
 
 STEPS = 2_850
@@ -71,7 +71,7 @@ def ae_vs_vae(
     import jax
     import numpy as np
 
-    from aevae_jax import features, models, records, runs, training, types
+    from aevae_jax import environment, features, fitting, models, records, runs, training, types
     from aevae_jax.architectures import MLP
     from aevae_jax.data import Data, prepare
     from aevae_jax.optimizers import Adam
@@ -88,7 +88,7 @@ def ae_vs_vae(
     for name, model in {"AE": models.Autoencoder, "VAE": models.VAE}.items():
         run = runs.Run(source, model(latent, MLP(hidden)), optimizer=optimizer, batch_size=batch_size, epochs=epochs)
         with console.progress(name) as on_epoch:
-            fitted[name] = runs.fit_seeds(run, range(seeds), dataset, on_epoch=on_epoch)
+            fitted[name] = fitting.fit_seeds(run, range(seeds), dataset, on_epoch=on_epoch)
     judge = features.train_ensemble(source, dataset, range(100, 105), steps=max(600, per_epoch))
     prepared = prepare(source.preparation, dataset)
     train = np.asarray(prepared.batch(dataset.train.x, jax.random.key(0)))
@@ -106,7 +106,7 @@ def ae_vs_vae(
         "seeds": {name: v.tolist() for name, v in table.items()},
         "epochs": epochs,
         "training_seconds": {name: f.results["seconds"] for name, f in fitted.items()},
-        "provenance": records.provenance(dataset),
+        "provenance": environment.provenance(dataset),
     }
     records.write_json(folder / "results.json", results)
     _draw(folder / "report.png", fitted, train, prepared, results["measures"])

@@ -21,7 +21,7 @@ from aevae_jax import console
 if TYPE_CHECKING:
     import numpy as np
 
-    from aevae_jax.runs import Fitted
+    from aevae_jax.fitting import Fitted
     from aevae_jax.types import Params
 
 
@@ -61,7 +61,7 @@ def linear_oracles(
     """
     import numpy as np
 
-    from aevae_jax import likelihoods, models, records, runs
+    from aevae_jax import environment, fitting, likelihoods, models, records, runs
     from aevae_jax.architectures import MLP
     from aevae_jax.data import Dataset, Split
     from aevae_jax.optimizers import Adam
@@ -79,7 +79,7 @@ def linear_oracles(
     for name, model in linear.items():
         run = runs.Run(model=model, optimizer=Adam(learning_rate, cosine=True), batch_size=batch_size, epochs=epochs)
         with console.progress(name) as on_epoch:
-            fitted[name] = runs.fit(run, dataset, on_epoch=on_epoch)
+            fitted[name] = fitting.fit(run, dataset, on_epoch=on_epoch)
 
     mean = train.mean(axis=0, dtype=np.float64)
     variances, directions = np.linalg.eigh(np.cov(train, rowvar=False, bias=True))
@@ -104,7 +104,7 @@ def linear_oracles(
         "latent": latent,
         "rows": [{**row._asdict(), "gap": row.gap} for row in rows],
         "elbo_of_the_linear_vae": {"test": -fitted["linear VAE"].results["test"]["negative_elbo"]},
-        "provenance": records.provenance(dataset),
+        "provenance": environment.provenance(dataset),
     }
     if record:
         records.write_json(Path(record), results)

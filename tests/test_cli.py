@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import aevae_jax
-from aevae_jax import generation, keys, runs, values
+from aevae_jax import fitting, generation, keys, runs, values
 from aevae_jax.architectures import MLP
 from aevae_jax.cli import COMMANDS, main
 from aevae_jax.data import Data, Scale, prepare
@@ -85,7 +85,7 @@ def load(path):
 
 
 def test_the_typed_values_are_the_run(vae):
-    assert runs.load_run(vae).run == RUN
+    assert fitting.load_run(vae).run == RUN
 
 
 def test_training_says_what_it_wrote_and_what_to_type_next(trained):
@@ -99,7 +99,7 @@ def test_training_says_what_it_wrote_and_what_to_type_next(trained):
 
 
 def test_the_objective_follows_the_model(autoencoder):
-    run = runs.load_run(autoencoder).run
+    run = fitting.load_run(autoencoder).run
     assert run.objective == ReconstructionError()
     assert run.model == Autoencoder(2, MLP((8,)), event_shape=(8, 8, 1))
     assert runs.Run(model=VAE()).objective == ELBO()
@@ -129,7 +129,7 @@ def test_evaluation_gives_the_numbers_of_the_training_at_any_batch_size(vae, tmp
 def test_standard_errors_are_those_of_the_mean(vae, tmp_path, test_images):
     out = run_main("evaluate", vae, "--json", tmp_path / "e.json")
     record = json.loads((tmp_path / "e.json").read_text())
-    fitted = runs.load_run(vae)
+    fitted = fitting.load_run(vae)
     errors = np.square(generation.reconstruct(fitted.model, fitted.params, jnp.asarray(test_images)) - test_images)
     mse = np.asarray(errors, np.float64).reshape(len(test_images), -1).mean(axis=1)
     entry = record["metrics"]["mse_at_mean"]
@@ -177,7 +177,7 @@ def test_other_data_under_the_same_name_is_refused(vae, tmp_path, capsys):
 
 def test_samples_are_those_of_the_function_with_the_documented_key(vae, tmp_path):
     run_main("sample", vae, "--out", tmp_path / "s.npy", "--seed", 3)
-    fitted = runs.load_run(vae)
+    fitted = fitting.load_run(vae)
     key = keys.stream(keys.root(3), keys.Stream.SAMPLE)
     expected = generation.sample(fitted.model, fitted.params, key, 64).mean()
     np.testing.assert_allclose(load(tmp_path / "s.npy"), expected, atol=1e-6)
@@ -195,7 +195,7 @@ def test_noise_is_that_of_the_likelihood(vae, tmp_path):
     run_main("sample", vae, "--out", tmp_path / "mean.npy")
     run_main("sample", vae, "--out", tmp_path / "noisy.npy", "--noise")
     noise = load(tmp_path / "noisy.npy") - load(tmp_path / "mean.npy")
-    fitted = runs.load_run(vae)
+    fitted = fitting.load_run(vae)
     scale = float(fitted.model.decode(fitted.params, jnp.zeros((1, 3))).scale.mean())
     standard_error = scale / (2 * noise.size) ** 0.5  # of the standard deviation of independent normals
     assert abs(noise.std() - scale) < 4 * standard_error
@@ -216,7 +216,7 @@ def test_reconstructions_are_of_the_first_test_images(vae, tmp_path, test_images
     assert "reconstructions float32 (5, 8, 8, 1), images float32 (5, 8, 8, 1)" in out
     arrays = load(tmp_path / "r.npz")
     np.testing.assert_array_equal(arrays["images"], test_images[:5])
-    fitted = runs.load_run(vae)
+    fitted = fitting.load_run(vae)
     expected = generation.reconstruct(fitted.model, fitted.params, jnp.asarray(test_images[:5]))
     np.testing.assert_allclose(arrays["reconstructions"], expected, atol=1e-5)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import runs
+from aevae_jax import fitting
 from aevae_jax.cli import main
 from aevae_jax.data import Data
 
@@ -132,7 +132,7 @@ def test_a_folder_of_pictures_trains_end_to_end(photos, tmp_path, capsys):
     out = typed(capsys, "train", tmp_path / "run", "--data", photos, "--model", "VAE(latent=4, network=Conv((4, 8)))",
                 "--batch-size", 32, "--epochs", 3)  # fmt: skip
     assert "samples.png" in out
-    history = runs.load_run(tmp_path / "run").history
+    history = fitting.load_run(tmp_path / "run").history
     assert history[-1]["train"]["loss"] < history[0]["train"]["loss"]
     assert "12 examples" in typed(capsys, "evaluate", tmp_path / "run").replace("\n", " ")
     typed(capsys, "sample", tmp_path / "run", "--out", tmp_path / "s.npy", "--num", 5)
@@ -173,7 +173,7 @@ def table_run(people, tmp_path_factory):
 def test_a_table_trains_from_csv_to_samples(people, table_run, tmp_path, capsys):
     record = json.loads((table_run / "run.json").read_text())
     assert [column["name"] for column in record["format"]["columns"]] == ["height", "smoker", "colour"]
-    history = runs.load_run(table_run).history
+    history = fitting.load_run(table_run).history
     assert history[-1]["validation"]["negative_elbo"] < history[0]["validation"]["negative_elbo"]
     out = typed(capsys, "sample", table_run, "--out", tmp_path / "s.csv", "--num", 2000, "--noise")
     assert "2000 rows of 3 columns" in out

@@ -14,7 +14,7 @@ import optax
 import pytest
 from PIL import Image
 
-from aevae_jax import evaluation, keys, runs, training
+from aevae_jax import evaluation, fitting, keys, training
 from aevae_jax.architectures import MLP, Conv
 from aevae_jax.data import Data, DynamicBinarization, Split, datasets, prepare, streams
 from aevae_jax.likelihoods import Bernoulli
@@ -142,7 +142,7 @@ def losses(fitted):
 ], ids=["dense", "convolutional", "dynamic bits"])  # fmt: skip
 def test_resident_and_streamed_training_give_identical_losses(run, monkeypatch):
     monkeypatch.setattr(streams, "WINDOW_BYTES", 64 * 50 * 7)
-    resident, streamed = runs.fit(run, stream=False), runs.fit(run, stream=True)
+    resident, streamed = fitting.fit(run, stream=False), fitting.fit(run, stream=True)
     assert losses(resident) == losses(streamed)
     assert len(losses(streamed)) == 2
     assert resident.results["test"] == streamed.results["test"]
@@ -155,7 +155,7 @@ def test_rows_from_files_train_as_arrays_do(monkeypatch):
     monkeypatch.setattr(evaluation, "_WINDOW_BYTES", 64 * 4 * 70)
     dataset = Data().load()
     lazy = replace(dataset, **{part: Split(Rows(getattr(dataset, part).x)) for part in datasets.PARTS})
-    resident, streamed = runs.fit(DENSE), runs.fit(DENSE, lazy, stream=True)
+    resident, streamed = fitting.fit(DENSE), fitting.fit(DENSE, lazy, stream=True)
     assert [train for train, _ in losses(resident)] == [train for train, _ in losses(streamed)]
     jax.tree.map(np.testing.assert_array_equal, resident.params, streamed.params)
     for part in ("validation", "test"):  # a window is a program of another length, which XLA may round otherwise
@@ -188,20 +188,20 @@ def test_files_of_every_kind_stream_as_they_train_when_loaded(kind, tmp_path, mo
     images = np.random.RandomState(0).randint(0, 256, (120, 6, 5, 3)).astype(np.uint8)
     run = replace(DENSE, data=kind(tmp_path / "data", images), batch_size=20)
     loaded = run.data.load()
-    resident = runs.fit(run, loaded)
+    resident = fitting.fit(run, loaded)
     monkeypatch.setattr(datasets, "RESIDENT_BYTES", 1000)
     monkeypatch.setattr(streams, "WINDOW_BYTES", 3 * 20 * 90)
     opened = run.data.load()
     assert datasets.in_memory(loaded.train.x)
     assert not datasets.in_memory(opened.train.x)
     assert opened.digest() == loaded.digest()
-    assert losses(runs.fit(run, opened)) == losses(resident)
+    assert losses(fitting.fit(run, opened)) == losses(resident)
 
 
 def test_many_seeds_stream_as_they_train_on_resident_data(monkeypatch):
     monkeypatch.setattr(streams, "WINDOW_BYTES", 64 * 150 * 7)
     run = replace(DENSE, epochs=1)
-    resident, streamed = (runs.fit_seeds(run, (3, 4), stream=stream) for stream in (False, True))
+    resident, streamed = (fitting.fit_seeds(run, (3, 4), stream=stream) for stream in (False, True))
     assert losses(resident) == losses(streamed)
 
 
@@ -209,10 +209,10 @@ def test_data_beyond_the_limit_is_streamed_by_itself(monkeypatch):
     used = []
     original = streams.windows
     monkeypatch.setattr(streams, "windows", lambda *a, **k: used.append(1) or original(*a, **k))
-    runs.fit(replace(DENSE, epochs=1))
+    fitting.fit(replace(DENSE, epochs=1))
     assert not used
     monkeypatch.setattr(datasets, "RESIDENT_BYTES", 64 * 1256)
-    runs.fit(replace(DENSE, epochs=1))
+    fitting.fit(replace(DENSE, epochs=1))
     assert used
 
 

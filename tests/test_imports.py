@@ -15,7 +15,9 @@ PACKAGE = Path(aevae_jax.__file__).parent
 ORDER = (
     "types", "keys", "values", "layout", "distributions", "tabular", "likelihoods", "networks", "architectures",
     "priors", "models", "bounds", "objectives", "optimizers", "loops", "training", "data", "evaluation", "statistics",
-    "generation", "figures", "files", "weights", "locks", "checkpoints", "records", "runs", "features", "console", "data_commands", "cli",
+    "generation", "figures", "files", "weights", "locks", "signals", "checkpoints", "records", "environment", "runs",
+    "plans", "tracing", "trainer", "diagnosis", "keeping", "fitting", "reproduction", "features", "console",
+    "data_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 
@@ -26,7 +28,8 @@ WITHIN = {
 """The same for the files of a folder; its `__init__` may import them all."""
 
 VALUE_FILES = (
-    "types", "values", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers", "data", "runs",
+    "types", "values", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers", "data",
+    "locks", "signals", "checkpoints", "records", "environment", "runs", "fitting",
 )  # fmt: skip
 """Files that the command line reads before it knows whether any array will be computed."""
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -14,17 +15,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import data, distributions, evaluation, generation, keys, likelihoods, records, runs, training, values
+from aevae_jax import (
+    data,
+    distributions,
+    evaluation,
+    fitting,
+    generation,
+    keys,
+    likelihoods,
+    records,
+    training,
+    values,
+)
 from aevae_jax.architectures import MLP, Conv, Modules
-from aevae_jax.weights import params_digest
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, IWAE, Linear, ReconstructionError
 from aevae_jax.optimizers import Adam
-from aevae_jax.runs import Run
+from aevae_jax.runs import Run, Safeguard
 from aevae_jax.types import InputError
+from aevae_jax.weights import params_digest
 
-FILES = ["metrics.jsonl", "reconstructions.png", "results.json", "run.json", "samples.png", "weights.safetensors"]
+FILES = ["checkpoints", "losses.npy", "metrics.jsonl", "reconstructions.png", "results.json", "run.json", "samples.png",
+         "weights.safetensors"]  # fmt: skip
 
 
 def images(count, shape=(4, 3, 1), seed=0):
@@ -48,13 +61,13 @@ def saved(tmp_path_factory):
     """A run directory, what `fit` returned, and what it reported on the way. Read only."""
     folder = tmp_path_factory.mktemp("saved") / "deep" / "run"
     reports = []
-    fitted = runs.fit(RUN, image_data(), directory=folder, on_epoch=reports.append)
+    fitted = fitting.fit(RUN, image_data(), directory=folder, on_epoch=reports.append)
     return folder, fitted, reports
 
 
 @pytest.fixture(scope="module")
 def repeated():
-    return runs.fit(RUN, image_data())
+    return fitting.fit(RUN, image_data())
 
 
 @pytest.fixture
@@ -86,7 +99,7 @@ def test_the_same_seed_makes_the_same_run_bit_for_bit(saved, repeated):  # mista
 
 
 def test_another_seed_makes_another_run(repeated):  # mistake 31
-    other = runs.fit(replace(RUN, seed=6, epochs=1), image_data())
+    other = fitting.fit(replace(RUN, seed=6, epochs=1), image_data())
     assert params_digest(other.params) != params_digest(repeated.params)
     assert other.history[0]["train"]["loss"] != repeated.history[0]["train"]["loss"]
     assert other.history[0]["validation"] != repeated.history[0]["validation"]
@@ -128,7 +141,7 @@ def test_an_annealed_objective_does_not_choose_the_parameters():  # mistakes 2 a
     """The loss falls with its weight and would choose the last epoch; the bound at beta = 1 has a best one before."""
     schedule = Linear(steps=60, start=1.0, end=-1.0)
     run = replace(RUN, objective=ELBO(beta=schedule), epochs=10, optimizer=Adam(0.02), ema=0.0)
-    fitted = runs.fit(run, image_data())
+    fitted = fitting.fit(run, image_data())
     losses = [entry["train"]["loss"] for entry in fitted.history]
     measured = [entry["validation"] for entry in fitted.history]
     bounds = [entry["negative_elbo"] for entry in measured]
@@ -146,8 +159,8 @@ def stopped():
         model=VAE(latent=2, network=MLP(hidden=(16,))), optimizer=Adam(1e-2), batch_size=10, epochs=60, patience=4
     )
     seeds = (0, 2)
-    together = runs.fit_seeds(run, seeds, vector_data())
-    return together, [runs.fit(replace(run, seed=seed), vector_data()) for seed in seeds]
+    together = fitting.fit_seeds(run, seeds, vector_data())
+    return together, [fitting.fit(replace(run, seed=seed), vector_data()) for seed in seeds]
 
 
 @pytest.mark.slow
@@ -217,7 +230,7 @@ def test_pictures_have_the_right_size_and_content(saved):
 
 def test_load_run_gives_back_the_model_ready_to_call(saved):  # mistake 29
     folder, fitted, _ = saved
-    loaded = runs.load_run(folder)
+    loaded = fitting.load_run(folder)
     assert loaded.run == fitted.run
     assert loaded.model == fitted.model
     assert loaded.history == fitted.history
@@ -234,7 +247,7 @@ def test_a_step_from_loaded_weights_is_the_step_from_those_saved(saved):  # mist
     step = training.make_train_step(fitted.model, ELBO(), tx)
     x = jnp.asarray(image_data().train.x[:10] / np.float32(255))
     after = []
-    for params in (fitted.params, runs.load_run(folder).params):
+    for params in (fitted.params, fitting.load_run(folder).params):
         state = training.TrainState(jnp.int32(0), params, tx.init(params), None)
         after.append(step(state, x, keys.root(1)))
     same(after[0], after[1])
@@ -244,11 +257,11 @@ def test_a_step_from_loaded_weights_is_the_step_from_those_saved(saved):  # mist
 def test_odd_images_of_five_channels_and_an_autoencoder_by_convolution(tmp_path):  # mistake 38
     run = Run(model=Autoencoder(latent=2, network=Conv(channels=(2,))), batch_size=30, epochs=1)
     assert run.objective == ReconstructionError()
-    fitted = runs.fit(run, image_data((9, 7, 5)), directory=tmp_path / "run")
+    fitted = fitting.fit(run, image_data((9, 7, 5)), directory=tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == FILES
     assert set(fitted.results["test"]) == {"distortion", "mse_at_mean"}
     assert fitted.results["best_epoch"] == 1
-    loaded = runs.load_run(tmp_path / "run")
+    loaded = fitting.load_run(tmp_path / "run")
     assert loaded.model == replace(run.model, event_shape=(9, 7, 5))
     same(loaded.params, fitted.params)
 
@@ -278,17 +291,17 @@ def test_own_network_and_own_loss_are_trained_saved_and_loaded_with_the_model(tm
     model = VAE(latent=2, network=Modules(Flat([5, 4]), Flat([6])))
     run = Run(model=model, objective=weighted_squares, batch_size=10, epochs=2)
     with jax.numpy_rank_promotion("allow"):  # of someone else, as said
-        fitted = runs.fit(run, vector_data(), directory=tmp_path / "run")
+        fitted = fitting.fit(run, vector_data(), directory=tmp_path / "run")
     assert fitted.history[1]["train"]["loss"] < fitted.history[0]["train"]["loss"]
     with pytest.raises(InputError, match=r"which was given from Python, expected a type that can be rebuilt .*; pass"):
-        runs.load_run(tmp_path / "run")
-    loaded = runs.load_run(tmp_path / "run", model=fitted.model)
+        fitting.load_run(tmp_path / "run")
+    loaded = fitting.load_run(tmp_path / "run", model=fitted.model)
     same(loaded.params, fitted.params)
     assert loaded.model is loaded.run.model is fitted.model
     assert loaded.results == fitted.results
     assert not list((tmp_path / "run").glob("*.png"))  # vectors have no pictures
     with pytest.raises(InputError, match="weights"):
-        runs.load_run(tmp_path / "run", model=replace(fitted.model, latent=1))
+        fitting.load_run(tmp_path / "run", model=replace(fitted.model, latent=1))
 
 
 class Mean:
@@ -315,12 +328,12 @@ def test_a_model_of_ones_own_is_trained_saved_and_loaded(tmp_path):
     """Its best mean is that of the training data."""
     dataset, model = vector_data(), Mean()
     run = Run(model=model, optimizer=Adam(0.05, cosine=True), batch_size=20, epochs=100)
-    fitted = runs.fit(run, dataset, directory=tmp_path / "run")
+    fitted = fitting.fit(run, dataset, directory=tmp_path / "run")
     last = fitted.history[-1]["train"]
     assert last["rate"] == 0.0
     best = 0.5 * ((dataset.train.x - dataset.train.x.mean(axis=0)) ** 2).sum(axis=1).mean() + 3 * np.log(2 * np.pi)
     assert last["loss"] == pytest.approx(best, rel=1e-4)
-    loaded = runs.load_run(tmp_path / "run", model=model)
+    loaded = fitting.load_run(tmp_path / "run", model=model)
     assert loaded.run == fitted.run
     same(loaded.params, fitted.params)
 
@@ -332,13 +345,13 @@ def never(report):
     raise AssertionError("training started")
 
 
-def test_an_existing_run_is_refused_and_left_as_it_is(copied):
-    before = contents(copied)
-    with pytest.raises(
-        InputError, match=r"run directory: got .*, which is not empty, expected a new or empty directory"
-    ):
-        runs.fit(RUN, image_data(), directory=copied, on_epoch=never)
-    assert contents(copied) == before
+def test_a_directory_with_something_else_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    message = r"run directory: got .*, which is not empty \(thesis.tex\), expected a new or empty directory"
+    for fresh in (False, True):
+        with pytest.raises(InputError, match=message):
+            fitting.fit(RUN, image_data(), directory=tmp_path, on_epoch=never, fresh=fresh)
+    assert contents(tmp_path) == {Path("thesis.tex"): b"precious"}
 
 
 def test_an_empty_directory_is_used(tmp_path):
@@ -350,7 +363,7 @@ def test_an_empty_directory_is_used(tmp_path):
 def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path, below):
     (tmp_path / "file").write_text("precious")
     with pytest.raises(InputError, match=r"run directory: got .*, expected a directory to write in"):
-        runs.fit(RUN, image_data(), directory=tmp_path / "file" / below, on_epoch=never)
+        fitting.fit(RUN, image_data(), directory=tmp_path / "file" / below, on_epoch=never)
     assert contents(tmp_path) == {(tmp_path / "file").relative_to(tmp_path): b"precious"}
 
 
@@ -358,11 +371,11 @@ def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
     def refuse(self, *arguments, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(runs.Path, "touch", refuse)
+    monkeypatch.setattr(records.Path, "touch", refuse)
     with pytest.raises(
         InputError, match=r"run directory: got .* \(Permission denied\), expected a directory to write in"
     ):
-        runs.fit(RUN, image_data(), directory=tmp_path / "run", on_epoch=never)
+        fitting.fit(RUN, image_data(), directory=tmp_path / "run", on_epoch=never)
 
 
 # runs that cannot be trained
@@ -396,7 +409,7 @@ def late_outlier():
         "vectors in Conv", "own sizes", "unknown data", "NaN", "empty split"])  # fmt: skip
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, run, dataset, message):  # mistakes 9 and 13
     with pytest.raises(InputError, match=message) as caught:
-        runs.fit(run, dataset, directory=tmp_path / "run", on_epoch=never)
+        fitting.fit(run, dataset, directory=tmp_path / "run", on_epoch=never)
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
@@ -420,13 +433,17 @@ def test_impossible_runs_cannot_be_written_down(fields, message):
 @pytest.mark.parametrize("seeds", [[], [-1], [0, 2**32]])
 def test_impossible_seeds_are_refused(seeds):
     with pytest.raises(InputError, match=r"seeds: got .*, expected at least one, each from 0 to 4294967295"):
-        runs.fit_seeds(RUN, seeds, image_data())
+        fitting.fit_seeds(RUN, seeds, image_data())
 
 
 def test_a_loss_that_is_no_number_ends_the_training():
-    run = Run(model=Mean(), optimizer=Adam(learning_rate=1e30), batch_size=5)
-    with pytest.raises(InputError, match=r"loss: got a value that is not finite in epoch 1, expected a number; lower"):
-        runs.fit(run, vector_data())
+    run = Run(model=Mean(), optimizer=Adam(learning_rate=1e30), batch_size=5, safeguard=Safeguard(detours=0))
+    message = (
+        r"step 4 \(epoch 2\): got NaN or infinity in .*loss.*, from training examples \d+, .*, expected finite numbers, "
+        r"also after 0 detours; lower the learning rate or set clip_norm"
+    )
+    with pytest.raises(InputError, match=message):
+        fitting.fit(run, vector_data())
 
 
 # run directories that cannot be trusted
@@ -477,7 +494,7 @@ def test_a_hostile_run_is_refused_in_one_line_and_executes_nothing(copied, monke
     (copied / "run.json").write_text(json.dumps(edited(record, path, value)))
     before = contents(copied)
     with pytest.raises(InputError, match=message) as caught:
-        runs.load_run(copied)
+        fitting.load_run(copied)
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 3000
     assert contents(copied) == before
@@ -488,7 +505,7 @@ def test_a_hostile_run_is_refused_in_one_line_and_executes_nothing(copied, monke
 def test_a_damaged_run_file_is_refused_in_one_line(copied, text):
     (copied / "run.json").write_bytes(text)
     with pytest.raises(InputError, match=r"run\.json|got a file without one") as caught:
-        runs.load_run(copied)
+        fitting.load_run(copied)
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 3000
 
@@ -497,21 +514,21 @@ def test_a_damaged_run_file_is_refused_in_one_line(copied, text):
 def test_a_missing_or_damaged_file_is_refused_in_one_line(copied, name):
     (copied / name).write_bytes(b"{\n")
     with pytest.raises(InputError, match=name) as caught:
-        runs.load_run(copied)
+        fitting.load_run(copied)
     assert len(str(caught.value).splitlines()) == 1
     (copied / name).unlink()
     with pytest.raises(InputError, match=f"got no (file|{name})"):
-        runs.load_run(copied)
+        fitting.load_run(copied)
 
 
 def test_pictures_are_not_needed_to_load(copied):
     for picture in copied.glob("*.png"):
         picture.unlink()
-    assert runs.load_run(copied).run.seed == 5
+    assert fitting.load_run(copied).run.seed == 5
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"run \(.*\): got no run\.json, expected a run directory written by training"):
-        runs.load_run(tmp_path)
+        fitting.load_run(tmp_path)
     with pytest.raises(InputError, match=r"got no run\.json"):
-        runs.load_run(tmp_path / "nowhere")
+        fitting.load_run(tmp_path / "nowhere")

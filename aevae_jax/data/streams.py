@@ -31,13 +31,15 @@ def steps_per_window(x: Source, rows: np.ndarray) -> int:
 
 
 def windows(
-    x: Source, rows: np.ndarray, *, process: int = 0, processes: int = 1, ahead: int = 2
+    x: Source, rows: np.ndarray, *, steps: int | None = None, process: int = 0, processes: int = 1, ahead: int = 2
 ) -> Iterator[np.ndarray]:
     """What the steps see, a window of several steps at a time, read ahead in threads of Grain.
 
     Args:
       x: where rows are read; from several threads at once.
       rows: which rows each step sees, `[T, batch size]`, or `[T, seeds, batch size]`.
+      steps: of each window; the last one is filled up with the batch that comes last. By default windows are of nearly
+        equal length and none is filled up.
       process: of `processes`: each reads only its share of every batch, a contiguous one; shares of all processes
         laid side by side are the batch.
       processes: how many there are; must divide the batch size.
@@ -59,7 +61,10 @@ def windows(
         raise InputError("batch size", got=batch_size, expected=f"a multiple of the {processes} processes")
     share = batch_size // processes
     own = rows[..., process * share : (process + 1) * share]
-    steps = steps_per_window(x, own)
+    if steps is None:
+        steps = steps_per_window(x, own)
+    else:
+        own = np.concatenate([own, own[-1:].repeat(-len(own) % steps, axis=0)])
 
     def read(index: int) -> np.ndarray | Exception:
         wanted = own[index * steps : (index + 1) * steps]

@@ -1,0 +1,484 @@
+"""Checkpoints: all that a training needs to go on, durable once `save` returns, and refused when damaged.
+
+`<step>/arrays/` is what Orbax wrote; `<step>/manifest.json` has notes, the shape and type of each array, and the size
+and sha256 of each file, as Orbax promises neither that bytes reach the disk nor that it reads those it wrote. A name
+that ends in `.tmp` is no checkpoint: a killed process left it. JAX, NumPy and Orbax are imported inside the functions:
+`Saving` is typed on a command line before any of them is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from jax import Array, ShapeDtypeStruct
+
+_FORMAT = 1
+_SLACK = 64 * 2**20
+"""Bytes that a manifest may take, and that files may take beyond four times those of the arrays in them."""
+
+
+class DamageError(InputError):
+    """A checkpoint whose bytes are not those that were written."""
+
+
+class NonFiniteError(InputError):
+    """What was to be saved holds NaN or infinity, and no checkpoint may."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """When checkpoints are written, and which of them are kept.
+
+    Attributes:
+      seconds: one is written when so many have passed since the last; at most that much is lost in a crash. 0: at
+        every opportunity.
+      last: how many of the newest to keep, at least 1.
+      best: how many of those with the best validation bound to keep, 0 for none.
+      every: keep one every so many epochs for good, 0 for none.
+      steps: write one every so many steps as well, 0 for none.
+    """
+
+    seconds: float = 60.0
+    last: int = 2
+    best: int = 1
+    every: int = 0
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seconds < float("inf"):
+            raise InputError("Saving seconds", got=self.seconds, expected="a number, at least 0")
+        for name, least in (("last", 1), ("best", 0), ("every", 0), ("steps", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"Saving {name}", got=getattr(self, name), expected=f"at least {least}")
+
+
+class Restored(NamedTuple):
+    """What `Store.restore_newest` found; `damaged` has a message for each newer checkpoint that is not intact."""
+
+    step: int
+    arrays: dict[str, Array]
+    notes: dict[str, Any]
+    damaged: tuple[str, ...]
+
+
+class Store:
+    """The checkpoints of one run in `folder`. One process at a time may write there: see `aevae_jax.locks`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder.absolute()  # the process may change its working directory
+        self._known: dict[int, dict[str, Any]] = {}  # notes, for `retain`
+        self._saved = -1
+
+    def steps(self) -> list[int]:
+        """Steps whose save was completed, ascending; their files may have been damaged since."""
+        return self._numbers(r"(0|[1-9][0-9]*)")
+
+    def save(self, step: int, arrays: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+        """Write a checkpoint; once this returns it survives a crash of the machine. One of the same step is replaced.
+
+        A process killed while it replaces one leaves the old or the new one, or, in the moment between two renames,
+        neither: then `clean` brings the old one back.
+
+        Args:
+          step: at least 0.
+          arrays: flat, names such as `state/params/encoder/Dense_0/kernel`; of JAX or NumPy, typed keys included.
+          notes: what JSON can hold; `retain` says which have a meaning here.
+
+        Raises:
+          NonFiniteError: NaN or infinity in an array whose name does not start with `logged/`.
+          InputError: NaN or infinity in the notes, or a file cannot be written. The other checkpoints are untouched.
+        """
+        _refuse_non_finite(step, arrays)
+        try:
+            kept = json.loads(_canonical(dict(notes)))
+        except ValueError:
+            raise InputError(f"checkpoint of step {step}", got="NaN or infinity in its notes",
+                             expected="finite numbers") from None  # fmt: skip
+        self._known.pop(step, None)
+        try:
+            self._write(step, arrays, kept)
+        except BaseException as error:
+            self._undo(step)
+            if not isinstance(error, Exception):
+                raise
+            good, where = self.steps(), str(self.folder / str(step))
+            hint = f"the last good one is step {good[-1]}" if good else "no checkpoint exists yet"
+            raise InputError("checkpoint", got=_reason(error), expected="room and permission to write", where=where,
+                             hint=hint) from error  # fmt: skip
+        self._saved = step
+
+    def notes(self, step: int) -> dict[str, Any]:
+        """The notes of a checkpoint, whose arrays are not looked at.
+
+        Raises:
+          DamageError: the manifest is missing or not the one that was written.
+          InputError: a newer version wrote it.
+        """
+        return self._manifest(step)["notes"]
+
+    def restore(self, step: int, like: Mapping[str, ShapeDtypeStruct]) -> dict[str, Array]:
+        """The arrays of a checkpoint, bit for bit, on the first device. Every file is checked before any is used.
+
+        Args:
+          step: one of `steps()`.
+          like: the shape and type of each array; of typed keys, theirs.
+
+        Raises:
+          DamageError: what is on disk is not what was written.
+          InputError: it is intact, but holds other arrays than `like`.
+        """
+        import jax
+
+        manifest, path = self._manifest(step), self.folder / str(step) / "arrays"
+        try:
+            found, listed = _walk(path), manifest["files"]
+            if name := _difference(found, {name: size for name, (size, _) in listed.items()}):
+                raise ValueError(f"{found.get(name, 'no')} bytes in arrays/{name}, not as in manifest.json")
+            saved, wanted = manifest["arrays"], _signatures(like)
+            if name := _difference(saved, wanted):
+                got, expected = saved.get(name, "nothing"), f"{wanted.get(name, 'nothing')}, as in run.json"
+                raise InputError(f"checkpoint of step {step}", got=f"{got} for {name}, of another model",
+                                 expected=expected, where=str(path.parent))  # fmt: skip
+            raw = {name: _raw(spec) for name, spec in like.items()}
+            if sum(found.values()) > 4 * sum(spec.size * spec.dtype.itemsize for spec, _ in raw.values()) + _SLACK:
+                raise ValueError("files much larger than the arrays in them")
+            for name in found:
+                if _digest(path / name) != listed[name][1]:
+                    raise ValueError(f"bytes of arrays/{name} that do not match their sha256")
+            arrays = _read_arrays(path, {name: spec for name, (spec, _) in raw.items()})
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # a damaged file may make Orbax raise anything
+            raise self._damage(step, _reason(error)) from error
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whichever device it was saved from
+        placed = {name: jax.device_put(array, here) for name, array in arrays.items()}
+        return {name: array if raw[name][1] is None else jax.random.wrap_key_data(array, impl=raw[name][1])
+                for name, array in placed.items()}  # fmt: skip
+
+    def restore_newest(
+        self, like: Callable[[int, dict[str, Any]], Mapping[str, ShapeDtypeStruct]], *, until: int | None = None
+    ) -> Restored | None:
+        """The newest checkpoint that is intact, and what is wrong with newer ones, which are left as they are.
+
+        Args:
+          like: of a step and its notes, the shape and type of each array. What it raises is not caught.
+          until: the newest step to consider.
+
+        Returns:
+          None if there is no checkpoint, intact or not.
+
+        Raises:
+          DamageError: there are checkpoints, and none is intact.
+          InputError: the newest that is intact holds other arrays than `like` says.
+        """
+        damaged: list[str] = []
+        for step in reversed([step for step in self.steps() if until is None or step <= until]):
+            try:
+                notes = self.notes(step)
+                return Restored(step, self.restore(step, like(step, notes)), notes, tuple(damaged))
+            except DamageError as error:
+                damaged.append(str(error))
+        if not damaged:
+            return None
+        raise DamageError("checkpoints", got=f"{len(damaged)} of {len(damaged)} damaged, the newest: {damaged[0]}",
+                          expected="one that is intact", hint="start over with --fresh")  # fmt: skip
+
+    def retain(self, saving: Saving) -> None:
+        """Delete what `saving` does not keep; the checkpoint that this object wrote last is always kept.
+
+        The best have the lowest `value` in their notes, beside an `epoch`; of equals, the older. For good are kept
+        those with `boundary: true` at an `epoch` that `every` divides. One with a damaged manifest is only kept for
+        being new.
+
+        Raises:
+          InputError: a file cannot be deleted.
+        """
+        steps = self.steps()
+        notes = {step: known for step in steps if "epoch" in (known := self._notes_once(step))}
+        values = sorted((known["value"], step) for step, known in notes.items() if known.get("value") is not None)
+        epochs = {step: known["epoch"] for step, known in notes.items() if known.get("boundary") is True}
+        kept = {*steps[-saving.last :], *(step for _, step in values[: saving.best]), self._saved}
+        kept |= {step for step, epoch in epochs.items() if saving.every and epoch > 0 and epoch % saving.every == 0}
+        self.discard(step for step in steps if step not in kept)
+
+    def discard(self, steps: Iterable[int]) -> None:
+        """Delete the checkpoints of these steps, where they exist.
+
+        Raises:
+          InputError: a file cannot be deleted.
+        """
+        with self._files():
+            gone = [step for step in sorted(set(steps)) if os.path.lexists(self.folder / str(step))]
+            for step in gone:  # renamed first: what is half deleted must not look like a damaged checkpoint
+                _remove(self.folder / f"{step}.gone.tmp")
+                (self.folder / str(step)).rename(self.folder / f"{step}.gone.tmp")
+            if gone:
+                _sync(self.folder)
+            for step in gone:
+                _remove(self.folder / f"{step}.gone.tmp")
+
+    def clean(self) -> None:
+        """Remove what a killed process left, and bring back a checkpoint that it was about to replace.
+
+        Raises:
+          InputError: a file cannot be deleted.
+        """
+        with self._files():
+            for step in self._numbers(r"(0|[1-9][0-9]*)(?:\.old|\.gone)?\.tmp"):
+                self._tidy(step)
+
+    def _write(self, step: int, arrays: Mapping[str, Any], notes: dict[str, Any]) -> None:
+        final, part, old = (self.folder / f"{step}{suffix}" for suffix in ("", ".tmp", ".old.tmp"))
+        if not self.folder.is_dir():
+            self.folder.mkdir()  # and not its parents: if the run's directory is gone, somebody removed it
+            _sync(self.folder.parent)
+        self._tidy(step)
+        part.mkdir()
+        (part / "manifest.json").touch()
+        _write_arrays(part / "arrays", arrays)
+        files = {name: (size, _digest(part / "arrays" / name)) for name, size in _walk(part / "arrays").items()}
+        manifest = {"format": _FORMAT, "step": int(step), "notes": notes, "arrays": _signatures(arrays), "files": files}
+        digest = hashlib.sha256(_canonical(manifest)).hexdigest()
+        with (part / "manifest.json").open("r+b") as file:  # fails if the directory was removed and Orbax made it anew
+            file.write(_canonical({**manifest, "sha256": digest}))
+        for path in (*part.rglob("*"), part):
+            _sync(path)
+        if os.path.lexists(final):
+            final.rename(old)
+        part.rename(final)
+        _sync(self.folder)
+        _remove(old)
+
+    def _undo(self, step: int) -> None:
+        """Leave no trace of a save that failed, as far as that is possible."""
+        with contextlib.suppress(OSError):
+            anew = not (self.folder / f"{step}.tmp" / "manifest.json").exists()
+            self._tidy(step)
+            for path in (self.folder, self.folder.parent) if anew else ():
+                path.rmdir()  # only what is empty: a run's directory that was removed, and that Orbax made again
+
+    def _tidy(self, step: int) -> None:
+        """Remove what was begun with this step and not completed."""
+        final, old = self.folder / str(step), self.folder / f"{step}.old.tmp"
+        if os.path.lexists(old) and not os.path.lexists(final):
+            old.rename(final)
+        for suffix in (".tmp", ".old.tmp", ".gone.tmp"):
+            _remove(self.folder / f"{step}{suffix}")
+
+    def _manifest(self, step: int) -> dict[str, Any]:
+        """What `_write` put in the manifest, if it is there byte for byte."""
+        folder = self.folder / str(step)
+        try:
+            file = (folder / "manifest.json").lstat()
+            if not (stat.S_ISDIR(folder.lstat().st_mode) and stat.S_ISREG(file.st_mode) and file.st_size <= _SLACK):
+                raise ValueError("a link or something else in the place of manifest.json")
+            text = (folder / "manifest.json").read_bytes()
+            manifest = json.loads(text)
+            digest = hashlib.sha256(_canonical({n: part for n, part in manifest.items() if n != "sha256"})).hexdigest()
+            if manifest["sha256"] != digest or _canonical(manifest) != text:
+                raise ValueError("a manifest.json that does not match its sha256")
+            if manifest["format"] == _FORMAT and (manifest["step"] != step or not isinstance(manifest["notes"], dict)):
+                raise ValueError(f"the manifest.json of step {manifest['step']}")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise self._damage(step, _reason(error)) from None
+        if manifest["format"] != _FORMAT:
+            raise InputError(f"checkpoint of step {step}", got=f"format {manifest['format']}", where=str(folder),
+                             expected=f"format {_FORMAT}", hint="use the version that wrote it")  # fmt: skip
+        return manifest
+
+    def _damage(self, step: int, got: str) -> DamageError:
+        where = str(self.folder / str(step))
+        return DamageError(f"checkpoint of step {step}", got=got, expected="intact files", where=where)
+
+    def _notes_once(self, step: int) -> dict[str, Any]:
+        """Its notes, read once; none where the manifest is damaged."""
+        if step not in self._known:
+            try:
+                self._known[step] = self.notes(step)
+            except InputError:
+                self._known[step] = {}
+        return self._known[step]
+
+    def _numbers(self, pattern: str) -> list[int]:
+        """The steps in names that match, ascending."""
+        with self._files():
+            names = os.listdir(self.folder) if self.folder.is_dir() else []
+            return sorted({int(match[1]) for name in names if (match := re.fullmatch(pattern, name))})
+
+    @contextlib.contextmanager
+    def _files(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError("checkpoints", got=error.strerror, expected="a directory to read and to write in",
+                             where=str(self.folder)) from None  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- arrays
+
+
+def _refuse_non_finite(step: int, arrays: Mapping[str, Any]) -> None:
+    """Nobody can go on from such numbers, and without this it would only show after the crash."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    checked = {name: array for name, array in arrays.items()
+               if jnp.issubdtype(array.dtype, jnp.inexact) and not name.startswith("logged/")}  # fmt: skip
+    finite = np.asarray(_finite()(list(checked.values()))) if checked else ()
+    for name, sound in zip(checked, finite, strict=True):
+        if not sound:
+            what = f"checkpoint of step {step}"
+            raise NonFiniteError(what, got=f"NaN or infinity in {name}", expected="finite numbers")
+
+
+@functools.cache
+def _finite() -> Any:
+    """A function from `N` arrays to `[N]` bools: however many arrays, the device is waited for once."""
+    import jax
+    import jax.numpy as jnp
+
+    return jax.jit(lambda arrays: jnp.stack([jnp.isfinite(array).all() for array in arrays]))
+
+
+def _signatures(arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()}
+
+
+def _raw(spec: Any) -> tuple[ShapeDtypeStruct, Any]:
+    """What is stored of an array, and None; of typed keys, their numbers, and the name of their kind."""
+    import jax
+
+    if not jax.numpy.issubdtype(spec.dtype, jax.dtypes.prng_key):
+        return spec, None
+    kinds: list[Any] = []
+    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), spec)  # a spec itself cannot be asked
+    return jax.eval_shape(jax.random.key_data, spec), kinds[0]
+
+
+@functools.cache
+def _orbax() -> tuple[Any, Any]:
+    """The module and a checkpointer. Without compression: weights hardly shrink, and it takes longer."""
+    import orbax.checkpoint as ocp  # type: ignore[import-untyped]
+
+    return ocp, ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What Orbax raises it also puts on the terminal, with a traceback for each of its threads."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@_quiet()
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """As NumPy arrays, so that no file names a device; those without elements are left out, as Orbax refuses them."""
+    import jax
+    import numpy as np
+
+    raw = {name: array if _raw(array)[1] is None else jax.random.key_data(array) for name, array in arrays.items()}
+    host = {name: np.asarray(array) for name, array in jax.device_get(raw).items() if array.size}
+    if host:
+        ocp, checkpointer = _orbax()
+        checkpointer.save(path, args=ocp.args.PyTreeSave(host))
+    else:
+        path.mkdir()
+
+
+@_quiet()
+def _read_arrays(path: Path, specs: Mapping[str, ShapeDtypeStruct]) -> dict[str, Any]:
+    """As NumPy arrays: what goes wrong here is not for want of memory on a device."""
+    import numpy as np
+
+    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items() if not spec.size}
+    stored = {name: spec for name, spec in specs.items() if spec.size}
+    if stored:
+        ocp, checkpointer = _orbax()
+        told = getattr(
+            checkpointer.metadata(path).item_metadata, "tree", {}
+        )  # from the header of each array, which may say anything
+        found = {name: [list(entry.shape), np.dtype(entry.dtype).name] for name, entry in told.items()}
+        if name := _difference(found, _signatures(stored)):
+            raise ValueError(f"another shape or type of {name} in arrays than in manifest.json")
+        if name := next((n for n in stored if math.prod(told[n].storage.chunk_shape) > stored[n].size), None):
+            raise ValueError(f"parts of {name} that are larger than the whole")
+        kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
+        arrays |= checkpointer.restore(path, args=ocp.args.PyTreeRestore(stored, restore_args=kinds))
+    if name := _difference(_signatures(arrays), _signatures(specs)):
+        raise ValueError(f"another shape or type of {name} than was saved")
+    return {name: arrays[name] for name in specs}
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+    """The first name whose entry is not the same in both."""
+    return next((n for n in sorted(found.keys() | expected.keys()) if found.get(n) != expected.get(n)), None)
+
+
+def _canonical(value: Any) -> bytes:
+    """JSON with one way to write each value, so that bytes can be compared; floats come back exactly."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _walk(folder: Path) -> dict[str, int]:
+    """The size in bytes of each file, by its path in `folder`, which may hold nothing but files and directories."""
+    sizes = {}
+    for path in itertools.chain([folder], folder.rglob("*")):
+        name, found = path.relative_to(folder).as_posix(), path.lstat()
+        if stat.S_ISREG(found.st_mode):
+            sizes[name] = found.st_size
+        elif not stat.S_ISDIR(found.st_mode):
+            raise ValueError(f"a link or a special file at arrays/{name}")
+    return sizes
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Of a directory too: until then, the names in it may be lost."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _reason(error: BaseException) -> str:
+    """One line of what the system, TensorStore or Orbax said."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {Path(error.filename).name}" if error.filename else error.strerror
+    number = re.search(r"os_error_code='(\d{1,4})'", str(error))  # TensorStore's, within a long message
+    return os.strerror(int(number[1])) if number else str(error).partition("\n")[0] or type(error).__name__

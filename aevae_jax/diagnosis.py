@@ -1,0 +1,64 @@
+"""What went wrong at a step: its terms, its examples, and the operation that first made a number that is none."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from aevae_jax import tracing, training
+from aevae_jax.trainer import Snapshot, Trainer
+from aevae_jax.types import Params
+
+
+class Diagnosis(NamedTuple):
+    """A training step computed again, without taking it."""
+
+    step: int
+    metrics: dict[str, float]
+    """The loss, its terms and `gradient_norm`."""
+    broken: tuple[str, ...]
+    """Which of them are not finite; or which gradients; or that the norm is beyond its limit."""
+    rows: tuple[int, ...]
+    """The batch: indices into the training data."""
+    examples: tuple[int, ...]
+    """Those rows whose loss or gradient is not sound if they are a batch of their own; empty if all are."""
+    culprit: tracing.Culprit | None
+    """The first operation whose result is not finite, if it reaches the loss or the gradient."""
+
+
+def diagnose(trainer: Trainer, snapshot: Snapshot) -> Diagnosis:
+    """Compute the next step of a snapshot, of a run with one seed, with checks on."""
+    run, step = trainer.plan.run, snapshot.progress.step
+    limit = run.safeguard.max_norm or math.inf
+    loss = training.make_loss(run.model, run.objective, prepare=trainer.plan.prepared.batch)
+    value_and_gradient = jax.value_and_grad(loss, has_aux=True)
+    params, key, index = snapshot.state.params, trainer.key, snapshot.state.step
+    rows = trainer.rows_of(step)
+    batch = trainer.plan.prepared.train.x[rows]
+
+    @jax.jit
+    def measure(params: Params, batch: jax.Array) -> tuple[dict[str, jax.Array], Params]:
+        (value, metrics), gradient = value_and_gradient(params, batch, key, index)
+        return {"loss": value, **metrics, "gradient_norm": optax.tree.norm(gradient)}, gradient
+
+    found, gradient = measure(params, batch)
+    metrics = {name: float(value) for name, value in found.items()}
+    broken = tuple(name for name, value in metrics.items() if not math.isfinite(value) and name != "gradient_norm")
+    if not broken:
+        leaves = jax.tree_util.tree_flatten_with_path(gradient)[0]
+        bad = [path for path, leaf in leaves if not np.isfinite(leaf).all()]
+        broken = tuple(f"the gradient of {jax.tree_util.keystr(path, simple=True, separator='/')}" for path in bad)
+    if not broken and metrics["gradient_norm"] > limit:
+        broken = (f"a gradient norm of {metrics['gradient_norm']:.3g}, above max_norm = {limit:g},",)
+    examples: list[int] = []
+    if broken:
+        for row, example in zip(rows, batch, strict=True):
+            alone = measure(params, example[None])[0]
+            if not (math.isfinite(alone["loss"]) and float(alone["gradient_norm"]) <= limit):
+                examples.append(int(row))
+    culprit = tracing.first_non_finite(value_and_gradient, params, batch, key, index)
+    return Diagnosis(step, metrics, broken, tuple(int(row) for row in rows), tuple(examples), culprit)

@@ -1,0 +1,367 @@
+"""Training as a function of a run, and the directory that it leaves behind.
+
+`run.json` holds the value and what its bits rest on, `metrics.jsonl` a line per epoch, `checkpoints` what is needed to
+go on, `weights.safetensors` the selected parameters, `losses.npy` the loss of every step, `results.json`, which comes
+last, the final figures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aevae_jax import files, records, signals, values
+from aevae_jax.checkpoints import NonFiniteError, Saving
+from aevae_jax.data import Dataset
+from aevae_jax.locks import Lock
+from aevae_jax.runs import Run
+from aevae_jax.types import InputError, LatentModel, Params
+
+if TYPE_CHECKING:
+    from aevae_jax.keeping import Keeper
+    from aevae_jax.plans import Plan
+    from aevae_jax.trainer import Broken, Epoch, Progress, Snapshot, Trainer
+
+OnEpoch = Callable[["Epoch"], None]
+Note = Callable[[str], None]
+"""Is told what happened, in a line."""
+
+
+class Fitted(NamedTuple):
+    """A trained model, ready to call."""
+
+    run: Run
+    model: LatentModel
+    params: Params
+    """The parameters of the epoch with the best validation bound; with several seeds, each leaf has a leading axis."""
+    history: list[dict[str, Any]]
+    """One entry per epoch: epoch, step, train and validation metrics, steps that were skipped."""
+    results: dict[str, Any]
+    """Validation and test metrics of `params`; with several seeds, one list entry per seed."""
+    losses: Any
+    """Loss of every step, float32 `[steps]`; with several seeds, `[steps, S]`."""
+
+
+def fit(
+    run: Run,
+    dataset: Dataset | None = None,
+    *,
+    directory: str | Path | None = None,
+    stream: bool | None = None,
+    saving: Saving | None = None,
+    fresh: bool = False,
+    on_epoch: OnEpoch | None = None,
+    on_note: Note = warnings.warn,
+) -> Fitted:
+    """Train one model; in a directory, so that it can be stopped anywhere and goes on where it was.
+
+    With a directory, SIGTERM, SIGINT and SIGUSR1 save within about a second, or after the compilation or evaluation
+    that is under way, and raise `signals.Interrupted`. The same call then goes on; once the run is finished, it returns
+    what is there. Whether and where a training was stopped changes no bit of it.
+
+    Args:
+      run: the value.
+      dataset: data of your own, in place of what `run.data` names.
+      directory: to leave the run in, or to go on with it; `None` writes nothing.
+      stream: read batches ahead from where the data is (True), or keep all of it on the device (False). By default it
+        is kept if it is at most 1 GiB. The numbers are the same.
+      saving: when to write checkpoints, and which to keep; `Saving()` by default.
+      fresh: delete the run that is in the directory, and start over.
+      on_epoch: called after every epoch.
+      on_note: is told in a line when damaged checkpoints were passed over, or batches that broke the numbers.
+
+    Raises:
+      InputError: before anything is written, if the run, the data and the directory do not fit, or another process is
+        at work there; or when the numbers break for good, or the disk is full.
+      signals.Interrupted: a signal came, and the training is saved.
+    """
+    call = _Call(run, dataset, stream, on_epoch, on_note)
+    if directory is not None:
+        with signals.caught() as caught:
+            return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
+    from aevae_jax.plans import plan_of
+
+    return _train(plan_of(run, dataset, stream), None, None, call)
+
+
+def fit_seeds(
+    run: Run,
+    seeds: Sequence[int],
+    dataset: Dataset | None = None,
+    *,
+    stream: bool | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Fitted:
+    """Train one model per seed, all at once, by `vmap` of the same step. `run.seed` is not used.
+
+    Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding. `stream` is as
+    in `fit`; every seed reads its own batches.
+    """
+    if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
+        raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
+    from aevae_jax.plans import plan_of
+
+    call = _Call(run, dataset, stream, on_epoch, warnings.warn)
+    return _train(plan_of(run, dataset, stream), tuple(seeds), None, call)
+
+
+def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
+    """A finished run's directory as a model and parameters ready to call.
+
+    Args:
+      directory: written by `fit`.
+      model: needed only if the run was trained with modules, losses or likelihoods of your own. The objective of the
+        run that is given back is then the default of that model.
+
+    Raises:
+      InputError: no run there, a damaged file, a field or type that no run can have, weights of another model.
+    """
+    folder = Path(directory)
+    tree = records.read_record(folder)["run"]
+    if model is not None:  # objects given from Python cannot be rebuilt, and need not be
+        tree = {name: field for name, field in tree.items() if name not in ("model", "objective")}
+    run = values.from_tree(Run, tree, str(folder / "run.json"))
+    if model is not None:
+        run = replace(run, model=model, objective=None)
+    return _load(folder, run)
+
+
+def _load(folder: Path, run: Run) -> Fitted:
+    import jax
+    import numpy as np
+
+    from aevae_jax.weights import load_weights
+
+    history = records.read_json(folder / "metrics.jsonl", lines=True)
+    results = records.read_json(folder / "results.json")
+    shapes = jax.eval_shape(run.model.init, jax.random.key(0))
+    params = load_weights(folder / "weights.safetensors", shapes)
+    try:
+        with (folder / "losses.npy").open("rb") as file:
+            losses = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError("losses.npy", got=f"an unreadable file ({error})", expected="the loss of every step",
+                         where=str(folder)) from None  # fmt: skip
+    return Fitted(run, run.model, params, history, results, losses)
+
+
+# --------------------------------------------------------------------------------------------------- in a directory
+
+
+def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, call: _Call) -> Fitted:
+    with contextlib.ExitStack() as held:
+        lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
+        from aevae_jax import environment
+        from aevae_jax.keeping import Keeper
+        from aevae_jax.plans import plan_of
+
+        if not fresh and (folder / "run.json").exists():
+            records.read_record(folder)  # a damaged one is refused before any work
+        plan = plan_of(call.run, call.dataset, call.stream)
+        record = {
+            "run": values.to_tree(plan.run),
+            "digest": values.digest(plan.run),
+            "format": values.to_tree(plan.prepared.format),
+            "provenance": environment.provenance(plan.dataset),
+        }
+        records.open_directory(folder)
+        lock = lock or held.enter_context(Lock.claim(folder))
+        if fresh:
+            records.clear_directory(folder)
+        if not (folder / "run.json").exists():
+            records.write_json(folder / "run.json", record)
+        else:
+            _go_on(folder, record)
+            if (folder / "results.json").exists():
+                return _load(folder, plan.run)
+        keeper = Keeper(folder, saving, lock=lock, caught=caught, note=call.on_note)
+        fitted = _train(plan, None, keeper, call)
+        _finish(folder, plan, fitted)
+        return fitted
+
+
+def _go_on(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse to go on with another run or other data; write down an environment that is another."""
+    written = records.read_record(folder)
+    found = [*records.differences(written["run"], record["run"])]
+    old, new = written["provenance"]["data"], record["provenance"]["data"]
+    if old["sha256"] != new["sha256"]:
+        found.append(f"other data under the name {new['name']!r}")
+    if found:
+        raise InputError("run directory", got=f"{folder}, which holds another run ({'; '.join(found)})",
+                         expected="the same run, to go on with, or a new directory",
+                         hint="choose another name, or start over with --fresh")  # fmt: skip
+    here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
+    known = [written["provenance"], *written.get("resumed", [])]
+    if not any(here.items() <= entry.items() for entry in known):
+        records.write_json(folder / "run.json", {**written, "resumed": [*written.get("resumed", []), here]})
+
+
+def _finish(folder: Path, plan: Plan, fitted: Fitted) -> None:
+    """Leave what `load_run` reads; the results come last, as they say that the run is finished."""
+    import numpy as np
+
+    from aevae_jax.weights import save_weights
+
+    save_weights(folder / "weights.safetensors", fitted.params)
+    with files.atomic(folder / "losses.npy") as part:
+        np.save(part, fitted.losses, allow_pickle=False)
+    _save_pictures(folder, plan, fitted)
+    records.write_json(folder / "results.json", fitted.results)
+
+
+def _save_pictures(folder: Path, plan: Plan, fitted: Fitted) -> None:
+    """Samples from the prior, and inputs above their reconstructions; nothing where events are not images."""
+    prepared = plan.prepared
+    if len(prepared.event_shape) != 3:
+        return
+    import jax
+    import numpy as np
+
+    from aevae_jax import figures, generation, keys
+
+    key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
+    scale = max(1, 56 // prepared.event_shape[0])
+    x = jax.device_put(prepared.test.x[:16])
+
+    @jax.jit
+    def decoded(params: Params) -> tuple[jax.Array, jax.Array]:
+        samples = generation.sample(fitted.model, params, key, 64).mean()
+        return samples, generation.reconstruct(fitted.model, params, x)
+
+    samples, reconstructions = (np.asarray(images) for images in decoded(fitted.params))
+    pairs = np.concatenate([np.asarray(x), reconstructions])
+    for name, images, columns in (("samples", samples, 8), ("reconstructions", pairs, len(x))):
+        shown = prepared.preparation.inverse(images, prepared.format)
+        figures.save_png(folder / f"{name}.png", figures.grid(shown, columns, scale=scale))
+
+
+# --------------------------------------------------------------------------------------------------------- the loop
+
+
+class _Call(NamedTuple):
+    """What `fit` was called with."""
+
+    run: Run
+    dataset: Dataset | None
+    stream: bool | None
+    on_epoch: OnEpoch | None
+    on_note: Note
+
+
+def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, call: _Call) -> Fitted:
+    import jax
+
+    from aevae_jax.trainer import Trainer
+
+    try:
+        trainer = Trainer(plan, seeds)
+        last = _loop(trainer, keeper, call)
+        if keeper is not None:
+            keeper.save(last, boundary=True)
+        results = trainer.results(last)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
+            raise
+        size = plan.run.batch_size
+        raise InputError("memory", got=f"too little on {jax.devices()[0].device_kind} for batches of {size}",
+                         expected="a smaller batch or network",
+                         hint=f"try --batch-size {max(1, size // 2)}, or --stream yes to leave the data off the device",
+                         ) from error  # fmt: skip
+    return Fitted(plan.run, plan.run.model, last.best, list(last.progress.history), results, last.losses)
+
+
+def _loop(trainer: Trainer, keeper: Keeper | None, call: _Call) -> Snapshot:
+    """From snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
+    from aevae_jax.keeping import Pace
+    from aevae_jax.trainer import Broken
+
+    snapshot = _last(trainer, keeper)
+    if keeper is not None:
+        keeper.begin(snapshot)
+    pace, boundary = Pace(), False
+    while not trainer.finished(snapshot.progress):
+        if keeper is not None:
+            keeper.offer(snapshot, boundary=boundary)
+        progress, began = snapshot.progress, time.monotonic()
+        stop = trainer.end_of_epoch(progress)
+        boundary = progress.step == stop
+        try:
+            if boundary:
+                snapshot, report = trainer.finish_epoch(snapshot)
+            else:
+                stop = stop if keeper is None else min(stop, keeper.next_stop(progress.step, pace.steps()))
+                snapshot = trainer.advance(snapshot, stop)
+                pace.took(stop - progress.step, time.monotonic() - began)
+        except Broken as broken:
+            snapshot = _detour(trainer, keeper, progress, broken, call.on_note)
+            boundary = False
+            continue
+        if boundary and keeper is not None:
+            keeper.log(snapshot)
+        if boundary and call.on_epoch is not None:
+            try:
+                call.on_epoch(report)
+            except BaseException:
+                if keeper is not None:
+                    with contextlib.suppress(NonFiniteError):
+                        keeper.save(snapshot, boundary=True)
+                raise
+    return snapshot
+
+
+def _last(trainer: Trainer, keeper: Keeper | None, until: int | None = None) -> Snapshot:
+    """The newest snapshot that there is."""
+    return (None if keeper is None else keeper.restore(trainer, until)) or trainer.start()
+
+
+def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken: Broken, note: Note) -> Snapshot:
+    """Back to before the numbers broke, with the batches that led there to be gone round.
+
+    A function of the run alone: wherever it is stopped, and whatever checkpoints there are, it goes the same way.
+
+    Raises:
+      InputError: it has been tried often enough.
+    """
+    guard, detours = trainer.plan.run.safeguard, progress.detours
+    if trainer.seeds is not None:
+        lane = trainer.seeds[broken.lane]
+        raise InputError(f"training of seed {lane}", got=f"no finite loss or gradient in {broken}",
+                         expected="finite numbers", hint="lower the learning rate or set clip_norm")  # fmt: skip
+    if len(detours) >= guard.detours:
+        snapshot = _last(trainer, keeper, broken.first)
+        snapshot = trainer.move(snapshot._replace(progress=replace(snapshot.progress, detours=detours)), broken.first)
+        raise _stopped(trainer, keeper, snapshot)
+    detour = (max(0, broken.first - guard.in_a_row * 2 ** len(detours)), broken.after)
+    snapshot = _last(trainer, keeper, detour[0])
+    snapshot = snapshot._replace(progress=replace(snapshot.progress, detours=(*detours, detour)))
+    if keeper is not None:
+        keeper.begin(snapshot)
+    note(f"no finite loss or gradient in {broken}: went back to step {snapshot.progress.step}, "
+         f"to go round the batches of steps {detour[0]} to {detour[1] - 1}")  # fmt: skip
+    return snapshot
+
+
+def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> InputError:
+    from aevae_jax.diagnosis import diagnose
+
+    found = diagnose(trainer, snapshot)
+    step, epoch = found.step, found.step // trainer.steps_per_epoch + 1
+    advice = "lower the learning rate or set clip_norm"
+    if keeper is not None:
+        advice = f"type: aevae replay {keeper.folder} --step {step}; or {advice}"
+    if not found.broken:
+        return InputError(f"validation bound after step {step}", got="NaN or infinity", expected="a finite number",
+                          hint=advice)  # fmt: skip
+    shown = found.examples or found.rows
+    names = ", ".join(map(str, shown[:10])) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
+    terms = ", ".join(found.broken[:5])
+    return InputError(f"step {step} (epoch {epoch})", got=f"NaN or infinity in {terms}, from training examples {names}",
+                      expected=f"finite numbers, also after {len(snapshot.progress.detours)} detours",
+                      hint=advice)  # fmt: skip

@@ -1,0 +1,163 @@
+"""Between the training loop and the disk: when to save, where to go on, and when to leave."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from aevae_jax import records
+from aevae_jax.checkpoints import NonFiniteError, Saving, Store
+from aevae_jax.locks import Lock
+from aevae_jax.signals import Caught, Interrupted
+from aevae_jax.trainer import Progress, Snapshot, Trainer
+from aevae_jax.types import InputError
+
+CHUNK_SECONDS = 1.0
+"""How long a training goes on, at most about, before it looks whether it should save or leave."""
+
+Note = Callable[[str], None]
+"""Is told what happened, in a line."""
+
+
+class Keeper:
+    """What of one run is in its directory while it goes on: checkpoints, written when they are due, and a log.
+
+    Args:
+      folder: of the run.
+      saving: when to write, and what to keep.
+      lock: held on the run's directory.
+      caught: signals that ask to leave.
+      note: is told what was damaged.
+    """
+
+    def __init__(self, folder: Path, saving: Saving, *, lock: Lock, caught: Caught, note: Note):
+        self.folder = folder
+        self._store, self._log = Store(folder / records.CHECKPOINTS), folder.absolute() / "metrics.jsonl"
+        self._saving, self._lock, self._caught, self._note = saving, lock, caught, note
+        self._saved_at, self._saved = time.monotonic(), Progress(step=-1)
+        self._store.clean()
+
+    def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
+        """The newest checkpoint that is intact, not after step `until`; `None` if there is none at all.
+
+        Raises:
+          checkpoints.DamageError: there are some, and all are damaged.
+        """
+
+        def like(step: int, notes: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+            progress = Progress.from_notes(notes)
+            if progress.step != step:
+                raise InputError("checkpoint", got=f"notes of step {progress.step}", expected=f"those of step {step}")
+            return _named(trainer.shapes(progress))
+
+        found = self._store.restore_newest(like, until=until)
+        if found is None:
+            return None
+        for message in found.damaged:
+            self._note(f"{message}; went back to step {found.step}")
+        progress = Progress.from_notes(found.notes)
+        self._saved = progress
+        return _unnamed(trainer.shapes(progress), found.arrays)._replace(progress=progress)
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """Cut the log where the training goes on, and delete the checkpoints of later steps.
+
+        These are damaged, or the training goes another way from here.
+        """
+        self._store.discard([step for step in self._store.steps() if step > snapshot.progress.step])
+        records.write_lines(self._log, snapshot.progress.history)
+
+    def log(self, snapshot: Snapshot) -> None:
+        """Add the last epoch to the log."""
+        try:
+            with self._log.open("a") as file:
+                file.write(records.line(snapshot.progress.history[-1]))
+        except OSError as error:
+            raise InputError("metrics.jsonl", got=f"a file that cannot be written ({error.strerror})",
+                             expected="room and permission", where=str(self.folder)) from None  # fmt: skip
+
+    def next_stop(self, step: int, chunk: int) -> int:
+        """Where to look up again, at most `chunk` steps on."""
+        every = self._saving.steps
+        return min(step + chunk, (step // every + 1) * every) if every else step + chunk
+
+    def offer(self, snapshot: Snapshot, *, boundary: bool) -> None:
+        """Save if it is time; `boundary` says that an epoch has just been evaluated.
+
+        Raises:
+          Interrupted: a signal came; the snapshot is saved.
+          InputError: it could not be saved.
+        """
+        saving, progress = self._saving, snapshot.progress
+        due = time.monotonic() - self._saved_at >= saving.seconds
+        due |= boundary and saving.every > 0 and progress.epoch % saving.every == 0
+        due |= saving.steps > 0 and progress.step % saving.steps == 0
+        if (self._caught.name or due) and progress != self._saved:
+            with contextlib.suppress(NonFiniteError):  # the loop will see it, and go back to the checkpoint before
+                self.save(snapshot, boundary=boundary)
+        if self._caught.name:
+            step = self._saved.step
+            raise Interrupted(
+                f"stopped by {self._caught.name}, saved at step {step}: the same command goes on from there"
+            )
+
+    def save(self, snapshot: Snapshot, *, boundary: bool) -> None:
+        """Save now; durable once this returns.
+
+        Raises:
+          checkpoints.NonFiniteError: there are numbers in it that are not finite.
+          InputError: it could not be saved, or the directory is no longer this run's.
+        """
+        progress = snapshot.progress
+        notes = {**progress.to_notes(), "boundary": boundary}
+        if boundary and progress.history and len(progress.best_value) == 1:
+            validation = progress.history[-1]["validation"]
+            notes["value"] = validation.get("negative_elbo", validation["distortion"])
+        self._lock.check()
+        self._store.save(progress.step, _named(snapshot), notes)
+        self._store.retain(self._saving)
+        self._saved_at, self._saved = time.monotonic(), progress
+
+
+class Pace:
+    """How many steps take about `seconds`, from those before; the first call, which compiles, takes one."""
+
+    def __init__(self, seconds: float = CHUNK_SECONDS):
+        self._seconds, self._steps, self._compiled = seconds, 1, False
+
+    def steps(self) -> int:
+        """Of the next chunk."""
+        return self._steps
+
+    def took(self, steps: int, seconds: float) -> None:
+        """What a chunk took: at most four times as many steps come next."""
+        if self._compiled:
+            self._steps = max(1, min(4 * self._steps, int(steps * self._seconds / max(seconds, 1e-9))))
+        self._compiled = True
+
+
+def _tree(snapshot: Snapshot) -> dict[str, Any]:
+    logged = {"metrics": snapshot.metrics, "losses": snapshot.losses}
+    return {"state": snapshot.state._asdict(), "best": snapshot.best, "logged": logged}
+
+
+def _named(snapshot: Snapshot) -> dict[str, Any]:
+    """The arrays of a snapshot by name, such as `state/params/encoder/Dense_0/kernel`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(_tree(snapshot))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _unnamed(like: Snapshot, arrays: dict[str, Any]) -> Snapshot:
+    """The snapshot whose arrays are `arrays`, in the structure of `like`."""
+    tree = jax.tree.unflatten(jax.tree.structure(_tree(like)), [arrays[name] for name in _named(like)])
+    return like._replace(
+        state=type(like.state)(**tree["state"]),
+        best=tree["best"],
+        metrics=tree["logged"]["metrics"],
+        losses=jax.device_get(tree["logged"]["losses"]),
+    )

@@ -1,0 +1,94 @@
+"""A run and its data seen to fit together, before anything is computed or written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aevae_jax import evaluation, keys, training
+from aevae_jax.data import Dataset, Prepared, datasets, prepare, tables
+from aevae_jax.likelihoods import Tabular
+from aevae_jax.runs import Run
+from aevae_jax.types import InputError
+
+
+class Plan(NamedTuple):
+    """A run whose parts have been seen to fit together."""
+
+    run: Run
+    dataset: Dataset
+    prepared: Prepared
+    stream: bool
+
+
+def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None) -> Plan:
+    """The plan of a training; `dataset` and `stream` as in `fitting.fit`.
+
+    Raises:
+      InputError: the model, the loss, the data and the batch size do not fit.
+    """
+    dataset = run.data.load() if dataset is None else dataset
+    for part in datasets.PARTS:
+        if len(getattr(dataset, part)) == 0:
+            raise InputError(f"{dataset.name} {part}", got="0 examples", expected="at least 1")
+    prepared = prepare(run.data.preparation, dataset)
+    run = replace(run, model=_shaped(run.model, prepared))
+    training.steps_per_epoch(prepared.train.x, run.batch_size)
+    support = getattr(getattr(run.model, "likelihood", None), "support", None)
+    if support is not None:
+        _check_support(support, prepared)
+    if stream is None:
+        stream = datasets.size_in_bytes(prepared.train.x) > datasets.RESIDENT_BYTES
+
+    def everything(raw: jax.Array, x: jax.Array, key: jax.Array) -> Any:
+        k1, k2, k3, k4 = jax.random.split(key, 4)
+        params = run.model.init(k1)
+        batch = prepared.batch(raw, k2)
+        step = jnp.zeros((), int)
+        return run.objective(run.model, params, batch, k3, step), evaluation.bound_terms(run.model, params, x, k4)
+
+    # the networks, the loss and the measures fit the shapes; nothing is computed
+    jax.eval_shape(everything, prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0))
+    return Plan(run, dataset, prepared, stream)
+
+
+def _shaped(model: Any, prepared: Prepared) -> Any:
+    """The model with what its value leaves to the data: the shape of an event, and the columns of a table."""
+    shape, likelihood = getattr(model, "event_shape", None), getattr(model, "likelihood", None)
+    if shape == ():
+        model = replace(model, event_shape=prepared.event_shape)
+    elif shape is not None and shape != prepared.event_shape:
+        raise InputError("event_shape of the model", got=shape,
+                         expected=f"{prepared.event_shape}, as in {prepared.name}")  # fmt: skip
+    if isinstance(likelihood, Tabular):
+        columns = tables.widths(prepared.format.columns)
+        if not columns:
+            raise InputError("likelihood", got="Tabular()", expected=f"another one: {prepared.name} is not a table")
+        if likelihood.columns not in ((), columns):
+            raise InputError("columns of the likelihood", got=likelihood.columns,
+                             expected=f"{columns}, as in {prepared.name}")  # fmt: skip
+        model = replace(model, likelihood=replace(likelihood, columns=columns))
+    elif prepared.format.columns and likelihood is not None:
+        raise InputError(f"likelihood of a table ({prepared.name})", got=type(likelihood).__name__,
+                         expected="Tabular()", hint="type: --model 'VAE(likelihood=Tabular())'")  # fmt: skip
+    return model
+
+
+def _check_support(support: Any, prepared: Prepared) -> None:
+    """Refuse data that the likelihood cannot score. Of integer levels, those that occur are checked, each once."""
+    for part in ("validation", "test"):
+        for _, x in datasets.blocks(getattr(prepared, part).x):
+            support.check(x, f"{prepared.name} {part}")
+    if prepared.train.x.dtype == np.uint8:
+        occurs = np.zeros(256, bool)
+        for _, raw in datasets.blocks(prepared.train.x):
+            occurs[raw] = True
+        levels = np.flatnonzero(occurs).astype(np.uint8)[:, None]
+        support.check(np.asarray(prepared.batch(levels, jax.random.key(0))), f"{prepared.name} train, levels")
+        return
+    for _, raw in datasets.blocks(prepared.train.x):
+        support.check(np.asarray(prepared.batch(raw, jax.random.key(0))), f"{prepared.name} train")

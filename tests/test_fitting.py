@@ -1,0 +1,516 @@
+"""Runs that are stopped and go on: the same bits as if they had not been, and nothing lost or mixed up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import aevae_jax
+from aevae_jax import environment, fitting, keeping, locks, records, signals
+from aevae_jax.architectures import MLP, Conv
+from aevae_jax.checkpoints import DamageError, Saving, Store
+from aevae_jax.data import Data, DynamicBinarization, from_arrays, streams
+from aevae_jax.likelihoods import Bernoulli
+from aevae_jax.models import VAE
+from aevae_jax.objectives import ELBO, Linear
+from aevae_jax.optimizers import Adam
+from aevae_jax.runs import Run, Safeguard
+from aevae_jax.trainer import Progress
+from aevae_jax.types import InputError
+from aevae_jax.weights import params_digest
+
+RUN = Run(
+    data=Data(preparation=DynamicBinarization()),
+    model=VAE(2, MLP((8,)), Bernoulli()),
+    objective=ELBO(beta=Linear(20)),
+    optimizer=Adam(1e-2, warmup=5, cosine=True),
+    batch_size=10, epochs=4, seed=3, ema=0.9,
+)  # fmt: skip
+CONVOLUTIONAL = replace(RUN, model=VAE(2, Conv((2,)), Bernoulli()), epochs=2)
+STEPS = 8  # per epoch
+ALL = Saving(steps=1, last=1000)
+
+
+def images(count=100, seed=0):
+    return np.random.RandomState(seed).randint(0, 256, (count, 4, 4, 1)).astype(np.uint8)
+
+
+def dataset(seed=0):
+    return from_arrays(images(seed=seed))
+
+
+def fit(folder, run=RUN, **options):
+    return fitting.fit(run, dataset(), directory=folder, **options)
+
+
+def outcome(folder):
+    """All that a finished run leaves, but the seconds it took."""
+    results = json.loads((folder / "results.json").read_text())
+    assert results.pop("seconds") > 0
+    losses = np.load(folder / "losses.npy")
+    metrics, weights = (folder / "metrics.jsonl").read_text(), (folder / "weights.safetensors").read_bytes()
+    return results, losses.tobytes(), metrics, weights
+
+
+def cut(folder, step):
+    """As it was when step `step` had just been saved; of the log, as it is."""
+    for name in ("weights.safetensors", "losses.npy", "results.json", "samples.png", "reconstructions.png"):
+        (folder / name).unlink()
+    for later in (folder / "checkpoints").iterdir():
+        if int(later.name) > step:
+            shutil.rmtree(later)
+
+
+@pytest.fixture(scope="module", params=[RUN, CONVOLUTIONAL], ids=["dense", "convolutional"])
+def whole(request, tmp_path_factory):
+    """A finished run with a checkpoint at every step."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    fit(folder, request.param, saving=ALL)
+    return folder, request.param
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dense") / "run"
+    fit(folder, saving=Saving(steps=3, last=1000))
+    return folder
+
+
+@pytest.fixture
+def copied(dense, tmp_path):
+    return Path(shutil.copytree(dense, tmp_path / "run"))
+
+
+# exact resume
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["resident", "streamed"])
+def test_going_on_from_any_step_makes_the_same_run(whole, tmp_path, monkeypatch, stream):  # mistakes 29 and 30
+    monkeypatch.setattr(streams, "WINDOW_BYTES", 16 * 10 * 3)
+    folder, run = whole
+    last = run.epochs * STEPS
+    for step in sorted({0, 1, STEPS, last, *np.random.RandomState(stream).randint(1, last, 3).tolist()}):
+        again = Path(shutil.copytree(folder, tmp_path / str(step)))
+        cut(again, step)
+        epochs = []
+        fit(again, run, stream=stream, on_epoch=lambda epoch, seen=epochs: seen.append(epoch.epoch))
+        assert outcome(again) == outcome(folder), step
+        assert epochs == list(
+            range((step + (step == 0)) // STEPS + 1 if step < last else run.epochs + 1, run.epochs + 1)
+        )
+
+
+def test_a_directory_changes_no_bit(whole):
+    folder, run = whole
+    fitted = fitting.fit(run, dataset())
+    assert params_digest(fitted.params) == params_digest(fitting.load_run(folder).params)
+    assert fitted.losses.tobytes() == np.load(folder / "losses.npy").tobytes()
+    assert fitted.history == records.read_json(folder / "metrics.jsonl", lines=True)
+
+
+def test_lines_past_the_restored_step_are_cut(copied):
+    """The log is rewritten from the checkpoint: what was appended since, or half of a line, is gone."""
+    before = outcome(copied)
+    cut(copied, 12)
+    (copied / "metrics.jsonl").write_text((copied / "metrics.jsonl").read_text() + '{"epoch": 99, "st')
+    seen = []
+
+    def look(epoch):
+        seen.append([entry["epoch"] for entry in records.read_json(copied / "metrics.jsonl", lines=True)])
+
+    fit(copied, on_epoch=look)
+    assert seen == [[1, 2], [1, 2, 3], [1, 2, 3, 4]]
+    assert outcome(copied) == before
+
+
+def test_a_finished_run_is_given_back_and_left_as_it_is(copied):
+    before = outcome(copied)
+    fitted = fit(copied, on_epoch=pytest.fail)
+    assert outcome(copied) == before
+    assert params_digest(fitted.params) == params_digest(fitting.load_run(copied).params)
+    assert fitted.results == fitting.load_run(copied).results
+
+
+def test_fresh_starts_over(copied):
+    (copied / "notes.txt").write_text("mine")
+    before, epochs = outcome(copied), []
+    fit(copied, fresh=True, on_epoch=epochs.append)
+    assert len(epochs) == 4
+    assert outcome(copied) == before
+    fit(copied, replace(RUN, seed=4, epochs=1), fresh=True)
+    assert outcome(copied) != before
+    assert (copied / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("run", "data", "message"), [
+    (replace(RUN, optimizer=Adam(0.5)), dataset(), r"another run \(optimizer learning_rate 0.01, here 0.5; optim"),
+    (replace(RUN, model=VAE(2, Conv((2,)), Bernoulli())), dataset(), r"\(model network MLP, here Conv\)"),
+    (RUN, dataset(seed=1), r"\(other data under the name 'arrays'\)"),
+])  # fmt: skip
+def test_another_run_is_refused_and_left_as_it_is(copied, run, data, message):
+    before = outcome(copied)
+    with pytest.raises(InputError, match=rf"run directory: got .*{message}.*, expected the same run.*--fresh"):
+        fitting.fit(run, data, directory=copied, on_epoch=pytest.fail)
+    assert outcome(copied) == before
+
+
+# leaving
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_saves_and_leaves_and_the_same_call_goes_on(dense, tmp_path, name):
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+
+    def kill(epoch):
+        if epoch.epoch == 2:
+            os.kill(os.getpid(), getattr(signal, name))
+
+    folder = tmp_path / "run"
+    with pytest.raises(signals.Interrupted, match=f"stopped by {name}, saved at step 16: the same command") as stopped:
+        fit(folder, on_epoch=kill)
+    assert stopped.value.code == signals.EXIT_CODE == 75
+    assert Store(folder / "checkpoints").steps() == [16]
+    assert not (folder / "results.json").exists()
+    assert not (folder / "lock").exists()
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    fit(folder)
+    assert outcome(folder) == outcome(dense)
+
+
+def test_a_signal_in_the_middle_of_an_epoch_saves_there(dense, tmp_path, monkeypatch):
+    """The chunk that is under way ends at the step at which it would have ended."""
+    monkeypatch.setattr(keeping.Pace, "steps", lambda self: 3)
+    took = []
+
+    def kill(self, steps, seconds):
+        took.append(steps)
+        if len(took) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(keeping.Pace, "took", kill)
+    with pytest.raises(signals.Interrupted, match="saved at step 14"):
+        fit(tmp_path / "run")
+    assert took == [3, 3, 2, 3, 3]
+    fit(tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(dense)
+
+
+@pytest.mark.parametrize(
+    "way", [RuntimeError("mine"), SystemExit(3), KeyboardInterrupt()], ids=lambda w: type(w).__name__
+)
+def test_leaving_by_an_exception_of_the_callers_saves(dense, tmp_path, way):
+    def leave(epoch):
+        if epoch.epoch == 3:
+            raise way
+
+    with pytest.raises(type(way)) as raised:
+        fit(tmp_path / "run", on_epoch=leave)
+    assert raised.value is way
+    assert Store(tmp_path / "run" / "checkpoints").steps() == [24]
+    fit(tmp_path / "run")
+    assert outcome(tmp_path / "run") == outcome(dense)
+
+
+def test_outside_the_main_thread_training_goes_on_without_signals(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        fitted = pool.submit(fit, tmp_path / "run", replace(RUN, epochs=1)).result()
+    assert len(fitted.history) == 1
+
+
+def test_chunks_take_about_as_long_as_asked():
+    pace = keeping.Pace(1.0)
+    assert pace.steps() == 1
+    pace.took(1, 30.0)  # compiles
+    assert pace.steps() == 1
+    pace.took(1, 0.01)
+    assert pace.steps() == 4  # not 100: one fast step says little
+    for _ in range(10):
+        pace.took(pace.steps(), 0.01 * pace.steps())
+    assert 90 <= pace.steps() <= 100
+    pace.took(pace.steps(), 100.0)
+    assert pace.steps() == 1
+
+
+def test_retention_is_applied_and_the_last_state_is_kept(tmp_path):
+    fit(tmp_path / "run", saving=Saving(seconds=0, last=1, best=0, every=2))
+    assert Store(tmp_path / "run" / "checkpoints").steps() == [16, 32]
+
+
+def test_a_second_run_in_one_directory_is_refused(copied):
+    with locks.Lock.claim(copied), pytest.raises(InputError, match=r"in use by process \d+"):
+        fit(copied)
+
+
+# damage
+
+
+def damage(folder, step):
+    path = max((path for path in (folder / "checkpoints" / str(step)).rglob("*") if path.is_file()),
+               key=lambda path: path.stat().st_size)  # fmt: skip
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 16
+    path.write_bytes(bytes(raw))
+
+
+def test_damaged_checkpoints_are_passed_over_and_named(copied):
+    before, notes = outcome(copied), []
+    cut(copied, 21)
+    damage(copied, 21)
+    damage(copied, 18)
+    fit(copied, on_note=notes.append)
+    assert [note.partition(" (")[0] for note in notes] == ["checkpoint of step 21", "checkpoint of step 18"]
+    assert all(note.endswith("; went back to step 15") for note in notes)
+    assert outcome(copied) == before
+
+
+def test_where_all_checkpoints_are_damaged_the_error_names_the_way_out(copied):
+    cut(copied, 6)
+    for step in Store(copied / "checkpoints").steps():
+        damage(copied, step)
+    with pytest.raises(DamageError, match=r"3 of 3 damaged.*start over with --fresh"):
+        fit(copied)
+
+
+@pytest.mark.parametrize("notes", [
+    {}, {"step": "x"}, {"step": 3, "epoch": 0, "best_value": 1}, {**Progress(step=3).to_notes(), "detours": [[1]]},
+])  # fmt: skip
+def test_notes_that_no_training_wrote_are_refused(notes):
+    with pytest.raises(InputError, match="checkpoint: got notes that no training wrote"):
+        Progress.from_notes(notes)
+
+
+def test_a_checkpoint_of_another_model_is_refused(copied, tmp_path):
+    other = tmp_path / "other"
+    fit(other, replace(RUN, model=VAE(3, MLP((8,)), Bernoulli())))
+    cut(copied, 0)
+    shutil.rmtree(copied / "checkpoints")
+    shutil.copytree(other / "checkpoints", copied / "checkpoints")
+    with pytest.raises(InputError, match=r"of another model, expected .*as in run\.json"):
+        fit(copied)
+
+
+# when numbers break
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """The ELBO, with something that is no number in it at some steps."""
+
+    first: int
+    after: int
+    place: str = "loss"
+
+    def __call__(self, model, params, x, key, step):
+        bad = (step >= self.first) & (step < self.after)
+        if self.place == "batch":
+            x = jnp.where(bad, jnp.nan, x)
+        loss, metrics = ELBO()(model, params, x, key, step)
+        if self.place == "loss":
+            loss = loss + jnp.where(bad, jnp.inf, 0.0)
+        if self.place == "gradient":
+            zero = 0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
+            loss = loss + jax.lax.cond(bad, lambda: jnp.sqrt(zero), lambda: 0.0 * zero)
+        if self.place == "scale":
+            loss = loss * jnp.where(bad, 1e8, 1.0)
+        return loss, {**metrics, "loss": loss}
+
+
+@pytest.mark.parametrize("place", ["batch", "loss", "gradient"])
+def test_steps_that_cannot_be_used_change_nothing_and_are_counted(tmp_path, place):
+    poisoned = fit(tmp_path / "run", replace(RUN, objective=Poisoned(9, 12, place), epochs=2))
+    assert [entry["skipped"] for entry in poisoned.history] == [0, 3]
+    assert np.isfinite(poisoned.history[1]["train"]["loss"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(poisoned.params))
+    assert np.isfinite(poisoned.losses).sum() == (16 if place == "gradient" else 13)
+
+
+def test_a_gradient_beyond_the_limit_is_not_used():
+    free = fitting.fit(replace(RUN, epochs=1), dataset())
+    norms = free.history[0]["train"]["gradient_norm"]
+    guarded = fitting.fit(replace(RUN, epochs=1, safeguard=Safeguard(max_norm=norms, in_a_row=100)), dataset())
+    assert 0 < guarded.history[0]["skipped"] < STEPS
+    assert guarded.history[0]["train"]["gradient_norm"] < norms
+
+
+def test_the_run_goes_back_and_round_the_batches_that_led_to_trouble(tmp_path):
+    """By itself, stopped at every chunk, and without any checkpoint it goes the same way."""
+    run, notes = replace(RUN, objective=Poisoned(18, 23), epochs=4), []
+    fitted = fit(tmp_path / "run", run, saving=ALL, on_note=notes.append)
+    assert notes == ["no finite loss or gradient in steps 18 to 22: went back to step 13, to go round the batches of "
+                     "steps 13 to 22"]  # fmt: skip
+    assert [entry["skipped"] for entry in fitted.history] == [0, 3, 7, 0]
+    lone = fitting.fit(run, dataset(), on_note=notes.append)
+    assert notes[1].startswith("no finite loss or gradient in steps 18 to 22: went back to step 0")
+    assert params_digest(lone.params) == params_digest(fitted.params)
+    assert lone.history == fitted.history
+
+    def leave(epoch):
+        raise SystemExit
+
+    for _ in range(4):
+        with pytest.raises(SystemExit):
+            fit(tmp_path / "stopped", run, on_epoch=leave, on_note=notes.append)
+    fit(tmp_path / "stopped", run)
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "run")
+
+
+def test_params_that_broke_are_left_behind(tmp_path, monkeypatch):
+    """An update that spoils them comes with a sound loss and gradient; they never reach a checkpoint."""
+    import optax
+
+    def spoil(updates, state, params=None):
+        return jax.tree.map(lambda u: jnp.where(optax.tree.norm(updates) > 1e6, jnp.nan, u), updates), state
+
+    spoiling = optax.GradientTransformation(lambda params: optax.EmptyState(), spoil)
+    monkeypatch.setattr(Adam, "build", lambda self, steps: optax.chain(spoiling, optax.adam(1e-2)))
+    notes = []
+    run = replace(RUN, objective=Poisoned(12, 13, "scale"))
+    fitted = fit(tmp_path / "run", run, on_note=notes.append, saving=Saving(seconds=0, last=100))
+    assert len(notes) == 1
+    assert "went back" in notes[0]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
+    assert np.isfinite(fitted.results["test"]["negative_elbo"])
+
+
+def test_after_enough_detours_it_stops_and_names_step_examples_and_term(tmp_path):
+    run = replace(RUN, objective=Poisoned(11, 10_000), safeguard=Safeguard(in_a_row=2, detours=2))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(InputError) as stopped:
+            fit(tmp_path / "run", run, saving=ALL)
+    assert len(caught) == 2
+    message = str(stopped.value)
+    assert message.startswith("step 15 (epoch 2): got NaN or infinity in loss, from training examples ")
+    assert f"aevae replay {tmp_path / 'run'} --step 15" in message
+
+
+def test_only_the_examples_at_fault_are_named():
+    """One training image has a pixel that the network turns into NaN."""
+    x = np.random.RandomState(0).rand(100, 6).astype(np.float32)
+    x[17, 2] = 1e30  # finite, but its square is not
+    run = Run(model=VAE(2, MLP((8,))), batch_size=10, safeguard=Safeguard(in_a_row=1, detours=0))
+    with pytest.raises(
+        InputError, match=r"step \d+ \(epoch 1\): got NaN or infinity in .*distortion.*, from training examples 17,"
+    ):
+        fitting.fit(run, from_arrays(x))
+
+
+def test_many_seeds_stop_and_name_the_seed():
+    run = replace(RUN, objective=Poisoned(3, 100))
+    with pytest.raises(InputError, match="training of seed 7: got no finite loss or gradient in steps 3 to 7"):
+        fitting.fit_seeds(run, [7, 8], dataset())
+
+
+def test_too_little_memory_names_the_batch_size_and_a_remedy():
+    run = replace(RUN, model=VAE(2, MLP((2**42,)), Bernoulli()))
+    with pytest.raises(
+        InputError, match=r"memory: got too little on cpu for batches of 10, .*--batch-size 5, or --stream"
+    ):
+        fitting.fit(run, dataset())
+
+
+# what a run records
+
+
+def test_the_record_is_there_before_the_first_step_with_all_it_rests_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "_loop", lambda trainer, keeper, call: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--fast"])
+    with pytest.raises(SystemExit):
+        fit(tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["run"]["seed"] == 3
+    assert len(record["digest"]) == 64
+    found = record["provenance"]
+    assert found["command"] == ["train.py", "--fast"]
+    assert found["data"]["sha256"] == dataset().digest()
+    assert found["versions"]["jax"] == jax.__version__
+    assert found["versions"]["orbax-checkpoint"]
+    assert found["device"] == {"kind": "cpu", "count": 1, "backend": "cpu"}
+    assert found["host"]["cores"] == len(os.sched_getaffinity(0))
+    assert found["settings"] == {
+        "xla_flags": os.environ.get("XLA_FLAGS", ""), "prng": "threefry2x32", "matmul_precision": None, "x64": False,
+        "deterministic": True,
+    }  # fmt: skip
+    assert len(found["installed_sha256"]) == 64
+    pins = Path(aevae_jax.__file__).parents[1] / "pins.txt"
+    assert (found["pins_sha256"] is not None) == pins.is_file()
+
+
+def test_the_code_is_named_by_its_revision(tmp_path):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert environment._revision(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("one")
+    git("add", "-A")
+    git("commit", "-q", "-m", "one")
+    assert environment._revision(tmp_path) == {"revision": git("rev-parse", "HEAD"), "clean": True}
+    (tmp_path / "code.py").write_text("two")
+    assert environment._revision(tmp_path) == {"revision": git("rev-parse", "HEAD"), "clean": False}
+
+
+def test_going_on_elsewhere_is_written_down_once(copied, monkeypatch):
+    cut(copied, 6)
+    monkeypatch.setattr(environment, "_cores", lambda: 99)
+    fit(copied, on_epoch=lambda epoch: None)
+    for name in ("results.json",):
+        (copied / name).unlink()
+    fit(copied)
+    resumed = records.read_record(copied)["resumed"]
+    assert [entry["host"]["cores"] for entry in resumed] == [99]
+
+
+def test_the_deterministic_switch_sets_the_flag_and_is_refused_too_late(monkeypatch):
+    jax.devices()
+    monkeypatch.setenv("XLA_FLAGS", "")
+    with pytest.raises(InputError, match="deterministic: got a process in which JAX has been used already"):
+        environment.make_deterministic()
+    code = (
+        "import os, jax; from aevae_jax import environment as e; e.make_deterministic(); e.make_deterministic();"
+        "print(os.environ['XLA_FLAGS']); print(e.environment()['settings']['xla_flags'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["--xla_gpu_deterministic_ops=true"] * 2
+
+
+def test_a_full_disk_is_named_and_the_last_checkpoint_stays(copied, monkeypatch):
+    cut(copied, 12)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records.Path, "replace", full)
+    with pytest.raises(InputError, match=r"metrics\.jsonl .*No space left on device"):
+        fit(copied)
+    monkeypatch.undo()
+    assert Store(copied / "checkpoints").steps()[-1] == 12
+
+
+def test_a_directory_removed_under_the_run_is_named(tmp_path):
+    folder = tmp_path / "run"
+
+    def remove(epoch):
+        shutil.rmtree(folder)
+
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"removed or replaced|cannot be written"):
+        fit(folder, on_epoch=remove, saving=Saving(seconds=0))
+    assert time.monotonic() - began < 60
+    assert not folder.exists()
