@@ -9,21 +9,17 @@ that ends in `.tmp` is no checkpoint: a killed process left it. JAX, NumPy and O
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import itertools
 import json
-import logging
-import math
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aevae_jax import array_files
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -105,9 +101,11 @@ class Store:
           NonFiniteError: NaN or infinity in an array whose name does not start with `logged/`.
           InputError: NaN or infinity in the notes, or a file cannot be written. The other checkpoints are untouched.
         """
-        _refuse_non_finite(step, arrays)
+        if name := array_files.not_finite(arrays):  # nobody can go on from such numbers
+            raise NonFiniteError(f"checkpoint of step {step}", got=f"NaN or infinity in {name}",
+                                 expected="finite numbers")  # fmt: skip
         try:
-            kept = json.loads(_canonical(dict(notes)))
+            kept = json.loads(array_files.canonical(dict(notes)))
         except ValueError:
             raise InputError(f"checkpoint of step {step}", got="NaN or infinity in its notes",
                              expected="finite numbers") from None  # fmt: skip
@@ -120,8 +118,8 @@ class Store:
                 raise
             good, where = self.steps(), str(self.folder / str(step))
             hint = f"the last good one is step {good[-1]}" if good else "no checkpoint exists yet"
-            raise InputError("checkpoint", got=_reason(error), expected="room and permission to write", where=where,
-                             hint=hint) from error  # fmt: skip
+            raise InputError("checkpoint", got=array_files.reason(error), expected="room and permission to write",
+                             where=where, hint=hint) from error  # fmt: skip
         self._saved = step
 
     def notes(self, step: int) -> dict[str, Any]:
@@ -148,25 +146,25 @@ class Store:
 
         manifest, path = self._manifest(step), self.folder / str(step) / "arrays"
         try:
-            found, listed = _walk(path), manifest["files"]
-            if name := _difference(found, {name: size for name, (size, _) in listed.items()}):
+            found, listed = array_files.walk(path), manifest["files"]
+            if name := array_files.difference(found, {name: size for name, (size, _) in listed.items()}):
                 raise ValueError(f"{found.get(name, 'no')} bytes in arrays/{name}, not as in manifest.json")
-            saved, wanted = manifest["arrays"], _signatures(like)
-            if name := _difference(saved, wanted):
+            saved, wanted = manifest["arrays"], array_files.signatures(like)
+            if name := array_files.difference(saved, wanted):
                 got, expected = saved.get(name, "nothing"), f"{wanted.get(name, 'nothing')}, as in run.json"
                 raise InputError(f"checkpoint of step {step}", got=f"{got} for {name}, of another model",
                                  expected=expected, where=str(path.parent))  # fmt: skip
-            raw = {name: _raw(spec) for name, spec in like.items()}
+            raw = {name: array_files.raw(spec) for name, spec in like.items()}
             if sum(found.values()) > 4 * sum(spec.size * spec.dtype.itemsize for spec, _ in raw.values()) + _SLACK:
                 raise ValueError("files much larger than the arrays in them")
             for name in found:
-                if _digest(path / name) != listed[name][1]:
+                if array_files.digest(path / name) != listed[name][1]:
                     raise ValueError(f"bytes of arrays/{name} that do not match their sha256")
-            arrays = _read_arrays(path, {name: spec for name, (spec, _) in raw.items()})
+            arrays = array_files.read_arrays(path, {name: spec for name, (spec, _) in raw.items()})
         except (InputError, MemoryError):
             raise
         except Exception as error:  # a damaged file may make Orbax raise anything
-            raise self._damage(step, _reason(error)) from error
+            raise self._damage(step, array_files.reason(error)) from error
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whichever device it was saved from
         placed = {name: jax.device_put(array, here) for name, array in arrays.items()}
         return {name: array if raw[name][1] is None else jax.random.wrap_key_data(array, impl=raw[name][1])
@@ -227,12 +225,12 @@ class Store:
         with self._files():
             gone = [step for step in sorted(set(steps)) if os.path.lexists(self.folder / str(step))]
             for step in gone:  # renamed first: what is half deleted must not look like a damaged checkpoint
-                _remove(self.folder / f"{step}.gone.tmp")
+                array_files.remove(self.folder / f"{step}.gone.tmp")
                 (self.folder / str(step)).rename(self.folder / f"{step}.gone.tmp")
             if gone:
-                _sync(self.folder)
+                array_files.sync(self.folder)
             for step in gone:
-                _remove(self.folder / f"{step}.gone.tmp")
+                array_files.remove(self.folder / f"{step}.gone.tmp")
 
     def clean(self) -> None:
         """Remove what a killed process left, and bring back a checkpoint that it was about to replace.
@@ -248,23 +246,32 @@ class Store:
         final, part, old = (self.folder / f"{step}{suffix}" for suffix in ("", ".tmp", ".old.tmp"))
         if not self.folder.is_dir():
             self.folder.mkdir()  # and not its parents: if the run's directory is gone, somebody removed it
-            _sync(self.folder.parent)
+            array_files.sync(self.folder.parent)
         self._tidy(step)
         part.mkdir()
         (part / "manifest.json").touch()
-        _write_arrays(part / "arrays", arrays)
-        files = {name: (size, _digest(part / "arrays" / name)) for name, size in _walk(part / "arrays").items()}
-        manifest = {"format": _FORMAT, "step": int(step), "notes": notes, "arrays": _signatures(arrays), "files": files}
-        digest = hashlib.sha256(_canonical(manifest)).hexdigest()
+        array_files.write_arrays(part / "arrays", arrays)
+        files = {
+            name: (size, array_files.digest(part / "arrays" / name))
+            for name, size in array_files.walk(part / "arrays").items()
+        }
+        manifest = {
+            "format": _FORMAT,
+            "step": int(step),
+            "notes": notes,
+            "arrays": array_files.signatures(arrays),
+            "files": files,
+        }
+        digest = hashlib.sha256(array_files.canonical(manifest)).hexdigest()
         with (part / "manifest.json").open("r+b") as file:  # fails if the directory was removed and Orbax made it anew
-            file.write(_canonical({**manifest, "sha256": digest}))
+            file.write(array_files.canonical({**manifest, "sha256": digest}))
         for path in (*part.rglob("*"), part):
-            _sync(path)
+            array_files.sync(path)
         if os.path.lexists(final):
             final.rename(old)
         part.rename(final)
-        _sync(self.folder)
-        _remove(old)
+        array_files.sync(self.folder)
+        array_files.remove(old)
 
     def _undo(self, step: int) -> None:
         """Leave no trace of a save that failed, as far as that is possible."""
@@ -280,7 +287,7 @@ class Store:
         if os.path.lexists(old) and not os.path.lexists(final):
             old.rename(final)
         for suffix in (".tmp", ".old.tmp", ".gone.tmp"):
-            _remove(self.folder / f"{step}{suffix}")
+            array_files.remove(self.folder / f"{step}{suffix}")
 
     def _manifest(self, step: int) -> dict[str, Any]:
         """What `_write` put in the manifest, if it is there byte for byte."""
@@ -291,13 +298,15 @@ class Store:
                 raise ValueError("a link or something else in the place of manifest.json")
             text = (folder / "manifest.json").read_bytes()
             manifest = json.loads(text)
-            digest = hashlib.sha256(_canonical({n: part for n, part in manifest.items() if n != "sha256"})).hexdigest()
-            if manifest["sha256"] != digest or _canonical(manifest) != text:
+            digest = hashlib.sha256(
+                array_files.canonical({n: part for n, part in manifest.items() if n != "sha256"})
+            ).hexdigest()
+            if manifest["sha256"] != digest or array_files.canonical(manifest) != text:
                 raise ValueError("a manifest.json that does not match its sha256")
             if manifest["format"] == _FORMAT and (manifest["step"] != step or not isinstance(manifest["notes"], dict)):
                 raise ValueError(f"the manifest.json of step {manifest['step']}")
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise self._damage(step, _reason(error)) from None
+            raise self._damage(step, array_files.reason(error)) from None
         if manifest["format"] != _FORMAT:
             raise InputError(f"checkpoint of step {step}", got=f"format {manifest['format']}", where=str(folder),
                              expected=f"format {_FORMAT}", hint="use the version that wrote it")  # fmt: skip
@@ -329,156 +338,3 @@ class Store:
         except OSError as error:
             raise InputError("checkpoints", got=error.strerror, expected="a directory to read and to write in",
                              where=str(self.folder)) from None  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------------------- arrays
-
-
-def _refuse_non_finite(step: int, arrays: Mapping[str, Any]) -> None:
-    """Nobody can go on from such numbers, and without this it would only show after the crash."""
-    import jax.numpy as jnp
-    import numpy as np
-
-    checked = {name: array for name, array in arrays.items()
-               if jnp.issubdtype(array.dtype, jnp.inexact) and not name.startswith("logged/")}  # fmt: skip
-    finite = np.asarray(_finite()(list(checked.values()))) if checked else ()
-    for name, sound in zip(checked, finite, strict=True):
-        if not sound:
-            what = f"checkpoint of step {step}"
-            raise NonFiniteError(what, got=f"NaN or infinity in {name}", expected="finite numbers")
-
-
-@functools.cache
-def _finite() -> Any:
-    """A function from `N` arrays to `[N]` bools: however many arrays, the device is waited for once."""
-    import jax
-    import jax.numpy as jnp
-
-    return jax.jit(lambda arrays: jnp.stack([jnp.isfinite(array).all() for array in arrays]))
-
-
-def _signatures(arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
-    return {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()}
-
-
-def _raw(spec: Any) -> tuple[ShapeDtypeStruct, Any]:
-    """What is stored of an array, and None; of typed keys, their numbers, and the name of their kind."""
-    import jax
-
-    if not jax.numpy.issubdtype(spec.dtype, jax.dtypes.prng_key):
-        return spec, None
-    kinds: list[Any] = []
-    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), spec)  # a spec itself cannot be asked
-    return jax.eval_shape(jax.random.key_data, spec), kinds[0]
-
-
-@functools.cache
-def _orbax() -> tuple[Any, Any]:
-    """The module and a checkpointer. Without compression: weights hardly shrink, and it takes longer."""
-    import orbax.checkpoint as ocp  # type: ignore[import-untyped]
-
-    return ocp, ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What Orbax raises it also puts on the terminal, with a traceback for each of its threads."""
-    logger = logging.getLogger("absl")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
-
-
-@_quiet()
-def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """As NumPy arrays, so that no file names a device; those without elements are left out, as Orbax refuses them."""
-    import jax
-    import numpy as np
-
-    raw = {name: array if _raw(array)[1] is None else jax.random.key_data(array) for name, array in arrays.items()}
-    host = {name: np.asarray(array) for name, array in jax.device_get(raw).items() if array.size}
-    if host:
-        ocp, checkpointer = _orbax()
-        checkpointer.save(path, args=ocp.args.PyTreeSave(host))
-    else:
-        path.mkdir()
-
-
-@_quiet()
-def _read_arrays(path: Path, specs: Mapping[str, ShapeDtypeStruct]) -> dict[str, Any]:
-    """As NumPy arrays: what goes wrong here is not for want of memory on a device."""
-    import numpy as np
-
-    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items() if not spec.size}
-    stored = {name: spec for name, spec in specs.items() if spec.size}
-    if stored:
-        ocp, checkpointer = _orbax()
-        told = getattr(
-            checkpointer.metadata(path).item_metadata, "tree", {}
-        )  # from the header of each array, which may say anything
-        found = {name: [list(entry.shape), np.dtype(entry.dtype).name] for name, entry in told.items()}
-        if name := _difference(found, _signatures(stored)):
-            raise ValueError(f"another shape or type of {name} in arrays than in manifest.json")
-        if name := next((n for n in stored if math.prod(told[n].storage.chunk_shape) > stored[n].size), None):
-            raise ValueError(f"parts of {name} that are larger than the whole")
-        kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
-        arrays |= checkpointer.restore(path, args=ocp.args.PyTreeRestore(stored, restore_args=kinds))
-    if name := _difference(_signatures(arrays), _signatures(specs)):
-        raise ValueError(f"another shape or type of {name} than was saved")
-    return {name: arrays[name] for name in specs}
-
-
-# -------------------------------------------------------------------------------------------------------------- files
-
-
-def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
-    """The first name whose entry is not the same in both."""
-    return next((n for n in sorted(found.keys() | expected.keys()) if found.get(n) != expected.get(n)), None)
-
-
-def _canonical(value: Any) -> bytes:
-    """JSON with one way to write each value, so that bytes can be compared; floats come back exactly."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _walk(folder: Path) -> dict[str, int]:
-    """The size in bytes of each file, by its path in `folder`, which may hold nothing but files and directories."""
-    sizes = {}
-    for path in itertools.chain([folder], folder.rglob("*")):
-        name, found = path.relative_to(folder).as_posix(), path.lstat()
-        if stat.S_ISREG(found.st_mode):
-            sizes[name] = found.st_size
-        elif not stat.S_ISDIR(found.st_mode):
-            raise ValueError(f"a link or a special file at arrays/{name}")
-    return sizes
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Of a directory too: until then, the names in it may be lost."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _reason(error: BaseException) -> str:
-    """One line of what the system, TensorStore or Orbax said."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {Path(error.filename).name}" if error.filename else error.strerror
-    number = re.search(r"os_error_code='(\d{1,4})'", str(error))  # TensorStore's, within a long message
-    return os.strerror(int(number[1])) if number else str(error).partition("\n")[0] or type(error).__name__

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import __version__, console, data_commands, environment, files, fitting, records, runs, values
+from aevae_jax import (
+    __version__,
+    console,
+    data_commands,
+    environment,
+    files,
+    fitting,
+    records,
+    run_commands,
+    runs,
+    values,
+)
 from aevae_jax.checkpoints import Saving
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.types import InputError, LatentModel, Params
@@ -124,7 +135,7 @@ def train(
     fresh: bool = False,
     deterministic: bool = False,
 ) -> None:
-    """Train a model and leave it in a run directory; stopped by a signal, it saves, and the same command goes on.
+    """Train a model in a run directory. Stopped by a signal, it saves, and the same command goes on.
 
     Example: aevae train runs/first --model "VAE(latent=8, network=Conv())" --epochs 50
 
@@ -344,6 +355,7 @@ def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = 
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command for command in (train, evaluate, sample, reconstruct, interpolate, encode, decode)
 }
+COMMANDS |= {"reproduce": run_commands.reproduce, "replay": run_commands.replay}
 DATA_COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command for command in (data_commands.inspect, data_commands.prepare)
 }
@@ -418,16 +430,8 @@ def _prepared(directory: Path, run: runs.Run) -> Prepared:
     """The run's data set with validation and test data as the model sees them; refused if it is not the same data."""
     from aevae_jax.data import prepare
 
-    dataset, record = run.data.load(), records.read_json(directory / "run.json")
-    try:
-        name, sha256 = (str(record["provenance"]["data"][field]) for field in ("name", "sha256"))
-    except (KeyError, TypeError):
-        raise InputError("run.json", where=str(directory), got="no record of the data it was trained on",
-                         expected='"provenance": {"data": ...}') from None  # fmt: skip
-    if dataset.digest() != sha256:
-        raise InputError("data set", where=str(directory), got=f"other data under the name {run.data.name!r}",
-                         expected=f"that of the training, {name!r}, sha256 {sha256[:12]}",
-                         hint="evaluate on data of your own from Python")  # fmt: skip
+    dataset = run.data.load()
+    records.check_data(directory, run.data.name, dataset.digest())
     return prepare(run.data.preparation, dataset)
 
 

@@ -24,6 +24,8 @@ from aevae_jax.runs import Run
 from aevae_jax.types import InputError, LatentModel, Params
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from aevae_jax.keeping import Keeper
     from aevae_jax.plans import Plan
     from aevae_jax.trainer import Broken, Epoch, Progress, Snapshot, Trainer
@@ -134,7 +136,6 @@ def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
 
 def _load(folder: Path, run: Run) -> Fitted:
     import jax
-    import numpy as np
 
     from aevae_jax.weights import load_weights
 
@@ -142,13 +143,19 @@ def _load(folder: Path, run: Run) -> Fitted:
     results = records.read_json(folder / "results.json")
     shapes = jax.eval_shape(run.model.init, jax.random.key(0))
     params = load_weights(folder / "weights.safetensors", shapes)
+    return Fitted(run, run.model, params, history, results, read_losses(folder))
+
+
+def read_losses(folder: Path) -> np.ndarray:
+    """The loss of every step of a finished run, float32 `[steps]`."""
+    import numpy as np
+
     try:
         with (folder / "losses.npy").open("rb") as file:
-            losses = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise InputError("losses.npy", got=f"an unreadable file ({error})", expected="the loss of every step",
                          where=str(folder)) from None  # fmt: skip
-    return Fitted(run, run.model, params, history, results, losses)
 
 
 # --------------------------------------------------------------------------------------------------- in a directory
@@ -189,14 +196,11 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
 def _go_on(folder: Path, record: dict[str, Any]) -> None:
     """Refuse to go on with another run or other data; write down an environment that is another."""
     written = records.read_record(folder)
-    found = [*records.differences(written["run"], record["run"])]
-    old, new = written["provenance"]["data"], record["provenance"]["data"]
-    if old["sha256"] != new["sha256"]:
-        found.append(f"other data under the name {new['name']!r}")
-    if found:
+    if found := [*records.differences(written["run"], record["run"])]:
         raise InputError("run directory", got=f"{folder}, which holds another run ({'; '.join(found)})",
                          expected="the same run, to go on with, or a new directory",
                          hint="choose another name, or start over with --fresh")  # fmt: skip
+    records.check_data(folder, record["provenance"]["data"]["name"], record["provenance"]["data"]["sha256"])
     here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
     known = [written["provenance"], *written.get("resumed", [])]
     if not any(here.items() <= entry.items() for entry in known):
@@ -341,8 +345,9 @@ def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken:
     detour = (max(0, broken.first - guard.in_a_row * 2 ** len(detours)), broken.after)
     snapshot = _last(trainer, keeper, detour[0])
     snapshot = snapshot._replace(progress=replace(snapshot.progress, detours=(*detours, detour)))
-    if keeper is not None:
+    if keeper is not None:  # saved at once, with the detour in it: `replay` must find it
         keeper.begin(snapshot)
+        keeper.save(snapshot, boundary=False)
     note(f"no finite loss or gradient in {broken}: went back to step {snapshot.progress.step}, "
          f"to go round the batches of steps {detour[0]} to {detour[1] - 1}")  # fmt: skip
     return snapshot

@@ -43,26 +43,11 @@ class Keeper:
         self._store.clean()
 
     def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
-        """The newest checkpoint that is intact, not after step `until`; `None` if there is none at all.
-
-        Raises:
-          checkpoints.DamageError: there are some, and all are damaged.
-        """
-
-        def like(step: int, notes: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-            progress = Progress.from_notes(notes)
-            if progress.step != step:
-                raise InputError("checkpoint", got=f"notes of step {progress.step}", expected=f"those of step {step}")
-            return _named(trainer.shapes(progress))
-
-        found = self._store.restore_newest(like, until=until)
-        if found is None:
-            return None
-        for message in found.damaged:
-            self._note(f"{message}; went back to step {found.step}")
-        progress = Progress.from_notes(found.notes)
-        self._saved = progress
-        return _unnamed(trainer.shapes(progress), found.arrays)._replace(progress=progress)
+        """As the function `restore`."""
+        found = restore(self._store, trainer, until=until, note=self._note)
+        if found is not None:
+            self._saved = found.progress
+        return found
 
     def begin(self, snapshot: Snapshot) -> None:
         """Cut the log where the training goes on, and delete the checkpoints of later steps.
@@ -122,6 +107,30 @@ class Keeper:
         self._store.save(progress.step, _named(snapshot), notes)
         self._store.retain(self._saving)
         self._saved_at, self._saved = time.monotonic(), progress
+
+
+def restore(
+    store: Store, trainer: Trainer, *, until: int | None = None, note: Note = lambda text: None
+) -> Snapshot | None:
+    """The newest checkpoint that is intact, not after step `until`; `None` if there is none at all.
+
+    Raises:
+      checkpoints.DamageError: there are some, and all are damaged.
+    """
+
+    def like(step: int, notes: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+        progress = Progress.from_notes(notes)
+        if progress.step != step:
+            raise InputError("checkpoint", got=f"notes of step {progress.step}", expected=f"those of step {step}")
+        return _named(trainer.shapes(progress))
+
+    found = store.restore_newest(like, until=until)
+    if found is None:
+        return None
+    for message in found.damaged:
+        note(f"{message}; went back to step {found.step}")
+    progress = Progress.from_notes(found.notes)
+    return _unnamed(trainer.shapes(progress), found.arrays)._replace(progress=progress)
 
 
 class Pace:

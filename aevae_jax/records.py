@@ -117,6 +117,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def check_data(folder: Path, name: str, sha256: str) -> None:
+    """Refuse data that is not what the run in `folder` was trained on."""
+    data = read_record(folder)["provenance"]["data"]
+    if data["sha256"] != sha256:
+        raise InputError("data set", where=str(folder), got=f"other data under the name {name!r}",
+                         expected=f"that of the training, {data.get('name')!r}, sha256 {str(data['sha256'])[:12]}",
+                         hint="evaluate on data of your own from Python")  # fmt: skip
+
+
 def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
     """Where two JSON trees differ, in words: `optimizer learning_rate 0.001, here 0.01`."""
     if isinstance(one, dict) and isinstance(other, dict) and one.get("type") == other.get("type"):

@@ -39,6 +39,8 @@ class Epoch(NamedTuple):
     skipped: int
     """Steps that were not used: see `runs.Safeguard`."""
     examples_per_second: float
+    losses: np.ndarray
+    """Of each step, float32 `[T]`; with several seeds, `[T, S]`."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,7 @@ class Trainer:
             {name: float(_means(m, used).mean()) for name, m in logged.items()},
             {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
             int((~used).sum()), lanes * run.batch_size * self._trained / max(self._took, 1e-9),
+            np.asarray(metrics["loss"]),
         )  # fmt: skip
         train = {name: None if math.isnan(value) else value for name, value in report.train.items()}
         entry = {"epoch": epoch, "step": progress.step, "train": train, "validation": report.validation,
@@ -266,7 +269,7 @@ class Trainer:
             history=(*progress.history, entry),
         )
         self._took, self._trained = 0.0, 0
-        losses = np.concatenate([losses, np.asarray(metrics["loss"])])
+        losses = np.concatenate([losses, report.losses])
         return Snapshot(state, best, self._room(state), losses, progress), report
 
     def results(self, snapshot: Snapshot) -> dict[str, Any]:

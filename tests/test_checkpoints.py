@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorstore
 
-from aevae_jax import checkpoints
+from aevae_jax import array_files, checkpoints
 from aevae_jax.checkpoints import DamageError, Saving, Store
 from aevae_jax.types import InputError
 
@@ -328,12 +328,12 @@ def test_whatever_orbax_raises_is_damage(store, monkeypatch, method, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(type(checkpoints._orbax()[1]), method, fail)
+    monkeypatch.setattr(type(array_files._orbax()[1]), method, fail)
     damaged(store, "got '?no'?, expected")
 
 
 def test_arrays_that_orbax_changes_are_damage(store, monkeypatch):
-    kind = type(checkpoints._orbax()[1])
+    kind = type(array_files._orbax()[1])
     restore = kind.restore
     for change in (np.int64, np.ravel):
         with monkeypatch.context() as patched:
@@ -347,7 +347,7 @@ def test_files_much_larger_than_the_arrays_are_not_read(store, monkeypatch):
     with (store.folder / "10" / "arrays" / "_METADATA").open("ab") as file:
         file.truncate(2**26 + 2**20)
     rewrite(store.folder / "10")
-    monkeypatch.setattr(checkpoints, "_digest", lambda path: pytest.fail("read"))
+    monkeypatch.setattr(array_files, "digest", lambda path: pytest.fail("read"))
     damaged(store, "files much larger than the arrays in them")
     with (store.folder / "10" / "manifest.json").open("ab") as file:
         file.truncate(2**40)
@@ -356,7 +356,7 @@ def test_files_much_larger_than_the_arrays_are_not_read(store, monkeypatch):
 
 def test_nothing_of_a_damaged_checkpoint_reaches_orbax(store, monkeypatch):
     flip(store.folder / "10" / "arrays" / "manifest.ocdbt", np.random.RandomState(0))
-    monkeypatch.setattr(checkpoints, "_read_arrays", lambda path, specs: pytest.fail("read"))
+    monkeypatch.setattr(array_files, "read_arrays", lambda path, specs: pytest.fail("read"))
     damaged(store, "bytes of arrays/manifest.ocdbt that do not match their sha256")
 
 
@@ -364,7 +364,7 @@ def test_want_of_memory_is_not_damage(store, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(checkpoints, "_read_arrays", fail)
+    monkeypatch.setattr(array_files, "read_arrays", fail)
     with pytest.raises(MemoryError):
         newest(store)
 
@@ -393,11 +393,11 @@ def test_numbers_that_are_not_finite_are_not_saved(store, bad):
 
 def test_one_transfer_tells_whether_numbers_are_finite(monkeypatch):
     arrays, calls, asarray = {f"w{i}": jnp.ones(i) for i in range(9)}, [], np.asarray
-    checkpoints._refuse_non_finite(1, arrays)  # compiled
+    array_files.not_finite(arrays)  # compiled
     monkeypatch.setattr(
         np, "asarray", lambda a, *rest, **more: (calls.append(np.shape(a)), asarray(a, *rest, **more))[1]
     )
-    checkpoints._refuse_non_finite(1, arrays)
+    array_files.not_finite(arrays)
     assert calls == [(9,)]
 
 
@@ -406,7 +406,7 @@ def fail_in(monkeypatch, where, error):
         raise error
 
     if where == "Orbax":
-        monkeypatch.setattr(type(checkpoints._orbax()[1]), "save", fail)
+        monkeypatch.setattr(type(array_files._orbax()[1]), "save", fail)
     elif where == "last rename":
         rename = Path.rename
         monkeypatch.setattr(Path, "rename", lambda a, b: fail() if a.name == "10.tmp" else rename(a, b))
@@ -506,11 +506,11 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path):
 
 @pytest.mark.parametrize("moment", ["before", "while"])
 def test_a_removed_run_is_an_error_and_not_made_again(store, monkeypatch, moment):
-    write = checkpoints._write_arrays
+    write = array_files.write_arrays
     if moment == "before":
         shutil.rmtree(store.folder.parent)
     else:
-        monkeypatch.setattr(checkpoints, "_write_arrays", lambda *a: (shutil.rmtree(store.folder.parent), write(*a)))
+        monkeypatch.setattr(array_files, "write_arrays", lambda *a: (shutil.rmtree(store.folder.parent), write(*a)))
     with pytest.raises(InputError, match=r"got No such file or directory: .*, expected room and permission to write"):
         store.save(11, arrays_of(), {})
     assert not store.folder.parent.exists()
@@ -589,6 +589,19 @@ def test_what_was_just_saved_is_kept_beside_newer_ones_and_read_once(store, monk
     assert store.steps() == [7, 10]
     monkeypatch.setattr(store, "notes", lambda step: pytest.fail("read again"))
     store.retain(Saving(last=1, best=0))
+
+
+def test_notes_of_a_replaced_step_count_and_the_working_directory_may_change(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store(Path("checkpoints"))
+    for step, value in ((1, 5.0), (2, 4.0), (3, None)):
+        store.save(step, {}, {"epoch": step, "value": value})
+    store.retain(Saving(last=3))
+    monkeypatch.chdir("/")
+    for step, value in ((1, 3.0), (3, None)):
+        store.save(step, {}, {"epoch": step, "value": value})
+    store.retain(Saving(last=1, best=1))
+    assert store.steps() == [1, 3]
 
 
 def test_failing_to_delete_is_one_line(store, monkeypatch):

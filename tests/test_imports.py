@@ -15,9 +15,9 @@ PACKAGE = Path(aevae_jax.__file__).parent
 ORDER = (
     "types", "keys", "values", "layout", "distributions", "tabular", "likelihoods", "networks", "architectures",
     "priors", "models", "bounds", "objectives", "optimizers", "loops", "training", "data", "evaluation", "statistics",
-    "generation", "figures", "files", "weights", "locks", "signals", "checkpoints", "records", "environment", "runs",
-    "plans", "tracing", "trainer", "diagnosis", "keeping", "fitting", "reproduction", "features", "console",
-    "data_commands", "cli",
+    "generation", "figures", "files", "weights", "locks", "signals", "array_files", "checkpoints", "records",
+    "environment", "runs", "plans", "tracing", "trainer", "diagnosis", "keeping", "fitting",
+    "reproduction", "features", "console", "data_commands", "run_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 
@@ -29,7 +29,7 @@ WITHIN = {
 
 VALUE_FILES = (
     "types", "values", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers", "data",
-    "locks", "signals", "checkpoints", "records", "environment", "runs", "fitting",
+    "locks", "signals", "array_files", "checkpoints", "records", "environment", "runs", "fitting",
 )  # fmt: skip
 """Files that the command line reads before it knows whether any array will be computed."""
 
@@ -94,6 +94,7 @@ def test_the_walk_sees_local_and_aliased_imports():
     assert inside(ast.parse(source)) == {"runs", "cli", "data"}
 
 
+PRINTERS = ("cli", "console", "data_commands", "run_commands")
 READERS = {"tensorflow_datasets": "data.tfds", "grain": "data.streams", "sklearn.datasets": "data.__init__",
            "pyarrow": "data.table_files"}  # fmt: skip
 
@@ -106,7 +107,7 @@ def test_each_library_that_reads_data_is_imported_by_one_file(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in FILES if module_name(p) not in ("cli", "console", "data_commands")], ids=module_name
+    "path", [path for path in FILES if module_name(path) not in PRINTERS], ids=module_name
 )
 def test_only_the_command_line_and_experiments_print(path):
     tree = parsed(path)

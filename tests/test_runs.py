@@ -439,8 +439,8 @@ def test_impossible_seeds_are_refused(seeds):
 def test_a_loss_that_is_no_number_ends_the_training():
     run = Run(model=Mean(), optimizer=Adam(learning_rate=1e30), batch_size=5, safeguard=Safeguard(detours=0))
     message = (
-        r"step 4 \(epoch 2\): got NaN or infinity in .*loss.*, from training examples \d+, .*, expected finite numbers, "
-        r"also after 0 detours; lower the learning rate or set clip_norm"
+        r"step 4 \(epoch 2\): got NaN or infinity in .*loss.*, from training examples \d+, .*, expected finite "
+        r"numbers, also after 0 detours; lower the learning rate or set clip_norm"
     )
     with pytest.raises(InputError, match=message):
         fitting.fit(run, vector_data())

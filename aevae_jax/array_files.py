@@ -1,0 +1,173 @@
+"""Named arrays in files, by Orbax, and files whose bytes are made sure of. What goes wrong is a `ValueError` or
+`OSError` here; `checkpoints` says what that means. JAX, NumPy and Orbax are imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jax import ShapeDtypeStruct
+
+# ------------------------------------------------------------------------------------------------------------- arrays
+
+
+def not_finite(arrays: Mapping[str, Any]) -> str | None:
+    """The first array that holds NaN or infinity, leaving out those under `logged/`."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    checked = {name: array for name, array in arrays.items()
+               if jnp.issubdtype(array.dtype, jnp.inexact) and not name.startswith("logged/")}  # fmt: skip
+    finite = np.asarray(_finite()(list(checked.values()))) if checked else ()
+    return next((name for name, sound in zip(checked, finite, strict=True) if not sound), None)
+
+
+@functools.cache
+def _finite() -> Any:
+    """A function from `N` arrays to `[N]` bools: however many arrays, the device is waited for once."""
+    import jax
+    import jax.numpy as jnp
+
+    return jax.jit(lambda arrays: jnp.stack([jnp.isfinite(array).all() for array in arrays]))
+
+
+def signatures(arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()}
+
+
+def raw(spec: Any) -> tuple[ShapeDtypeStruct, Any]:
+    """What is stored of an array, and None; of typed keys, their numbers, and the name of their kind."""
+    import jax
+
+    if not jax.numpy.issubdtype(spec.dtype, jax.dtypes.prng_key):
+        return spec, None
+    kinds: list[Any] = []
+    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), spec)  # a spec itself cannot be asked
+    return jax.eval_shape(jax.random.key_data, spec), kinds[0]
+
+
+@functools.cache
+def _orbax() -> tuple[Any, Any]:
+    """The module and a checkpointer. Without compression: weights hardly shrink, and it takes longer."""
+    import orbax.checkpoint as ocp
+
+    return ocp, ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What Orbax raises it also puts on the terminal, with a traceback for each of its threads."""
+    from absl import logging
+
+    logger = logging.get_absl_logger()
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@_quiet()
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """As NumPy arrays, so that no file names a device; those without elements are left out, as Orbax refuses them."""
+    import jax
+    import numpy as np
+
+    plain = {name: array if raw(array)[1] is None else jax.random.key_data(array) for name, array in arrays.items()}
+    host = {name: np.asarray(array) for name, array in jax.device_get(plain).items() if array.size}
+    if host:
+        ocp, checkpointer = _orbax()
+        checkpointer.save(path, args=ocp.args.PyTreeSave(host))
+    else:
+        path.mkdir()
+
+
+@_quiet()
+def read_arrays(path: Path, specs: Mapping[str, ShapeDtypeStruct]) -> dict[str, Any]:
+    """As NumPy arrays: what goes wrong here is not for want of memory on a device."""
+    import numpy as np
+
+    arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items() if not spec.size}
+    stored = {name: spec for name, spec in specs.items() if spec.size}
+    if stored:
+        ocp, checkpointer = _orbax()
+        told = getattr(
+            checkpointer.metadata(path).item_metadata, "tree", {}
+        )  # from the header of each array, which may say anything
+        found = {name: [list(entry.shape), np.dtype(entry.dtype).name] for name, entry in told.items()}
+        if name := difference(found, signatures(stored)):
+            raise ValueError(f"another shape or type of {name} in arrays than in manifest.json")
+        if name := next((n for n in stored if math.prod(told[n].storage.chunk_shape) > stored[n].size), None):
+            raise ValueError(f"parts of {name} that are larger than the whole")
+        kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
+        arrays |= checkpointer.restore(path, args=ocp.args.PyTreeRestore(stored, restore_args=kinds))
+    if name := difference(signatures(arrays), signatures(specs)):
+        raise ValueError(f"another shape or type of {name} than was saved")
+    return {name: arrays[name] for name in specs}
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+    """The first name whose entry is not the same in both."""
+    return next((n for n in sorted(found.keys() | expected.keys()) if found.get(n) != expected.get(n)), None)
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with one way to write each value, so that bytes can be compared; floats come back exactly."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def walk(folder: Path) -> dict[str, int]:
+    """The size in bytes of each file, by its path in `folder`, which may hold nothing but files and directories."""
+    sizes = {}
+    for path in itertools.chain([folder], folder.rglob("*")):
+        name, found = path.relative_to(folder).as_posix(), path.lstat()
+        if stat.S_ISREG(found.st_mode):
+            sizes[name] = found.st_size
+        elif not stat.S_ISDIR(found.st_mode):
+            raise ValueError(f"a link or a special file at arrays/{name}")
+    return sizes
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Of a directory too: until then, the names in it may be lost."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def reason(error: BaseException) -> str:
+    """One line of what the system, TensorStore or Orbax said."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {Path(error.filename).name}" if error.filename else error.strerror
+    number = re.search(r"os_error_code='(\d{1,4})'", str(error))  # TensorStore's, within a long message
+    return os.strerror(int(number[1])) if number else str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,187 @@
+"""A run computed again from its record alone: all of it, to learn whether it comes out the same, or one step of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aevae_jax import environment, fitting, keeping, records, values
+from aevae_jax.checkpoints import Store
+from aevae_jax.diagnosis import Diagnosis, diagnose
+from aevae_jax.plans import Plan, plan_of
+from aevae_jax.runs import Run
+from aevae_jax.trainer import Epoch, Trainer
+from aevae_jax.types import InputError
+from aevae_jax.weights import params_digest
+
+FIRST_STEPS = 20
+"""Rounding grows with every step, so losses are compared at the beginning, and figures at the end."""
+LOSS_TOLERANCE = 1e-4
+"""How much the losses of the first steps may differ on another device, core count or version, relatively."""
+RESULT_TOLERANCE = 1e-2
+"""How much validation and test figures may, relatively."""
+
+MATTER = ("versions", "code", "device", "host", "settings")
+"""The parts of an environment on which bits rest."""
+
+
+class Verdict(NamedTuple):
+    """What came of training again."""
+
+    outcome: str
+    """`PASS (bitwise)`, `PASS within tolerance` or `FAIL`."""
+    reason: str
+    differences: tuple[str, ...]
+    """Of the environment."""
+    step: int | None
+    """The first whose loss differs: at all where the environment is the same, else by more than the tolerance."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it came out the same, or near enough."""
+        return self.outcome != "FAIL"
+
+
+def reproduce(directory: str | Path, *, on_epoch: Callable[[Epoch], None] | None = None) -> Verdict:
+    """Train again what `run.json` says, and compare every loss, the weights and all figures.
+
+    In the same environment all bits must be equal. In another, named one, the losses of the first `FIRST_STEPS` steps
+    must agree within `LOSS_TOLERANCE` and the figures at the end within `RESULT_TOLERANCE`.
+
+    Args:
+      directory: of a finished run.
+      on_epoch: called after every epoch.
+
+    Raises:
+      InputError: no finished run there, other data, or parts that only Python can supply.
+    """
+    folder = Path(directory)
+    if not (folder / "results.json").exists():
+        records.read_record(folder)
+        raise InputError("run", where=str(folder), got="one that is not finished", expected="a finished run",
+                         hint="finish it by the command that began it")  # fmt: skip
+    original, plan, record = fitting.load_run(folder), plan_again(folder), records.read_record(folder)
+    differences = _differences(record)
+
+    class Differs(Exception):
+        """Training on would tell nothing more."""
+
+    found: list[int] = []
+
+    def compare(epoch: Epoch) -> None:
+        if on_epoch is not None:
+            on_epoch(epoch)
+        first = epoch.step - len(epoch.losses)
+        step = _first_difference(original.losses[first : epoch.step], epoch.losses, first, exact=not differences)
+        if step is not None:
+            found.append(step)
+            theirs = original.losses[step] if step < len(original.losses) else "none"
+            raise Differs(
+                f"the loss of step {step} (epoch {epoch.epoch}) is {epoch.losses[step - first]}, was {theirs}"
+            )
+
+    try:
+        again = fitting.fit(plan.run, plan.dataset, stream=plan.stream, on_epoch=compare, on_note=_silent)
+    except Differs as differs:
+        return Verdict("FAIL", str(differs), differences, found[0])
+    ours, theirs = (params_digest(fitted.params) for fitted in (again, original))
+    results = [{**fitted.results, "seconds": None} for fitted in (again, original)]
+    same_losses = again.losses.tobytes() == original.losses.tobytes()
+    if same_losses and ours == theirs and results[0] == results[1] and again.history == original.history:
+        reason = f"{len(again.losses)} losses, the weights ({ours[:12]}) and all figures are equal"
+        return Verdict("PASS (bitwise)", reason, differences, None)
+    if not differences:
+        what = "the weights" if ours != theirs else "the figures in results.json or metrics.jsonl"
+        return Verdict("FAIL", f"all losses are equal, but {what} are not those of this run", differences, None)
+    gap = max(_relative(results[1][part][name], value)
+              for part in ("validation", "test") for name, value in results[0][part].items())  # fmt: skip
+    reason = f"figures within {gap:.1e} ({RESULT_TOLERANCE:g} is allowed)"
+    return Verdict("PASS within tolerance" if gap <= RESULT_TOLERANCE else "FAIL", reason, differences, None)
+
+
+class Replay(NamedTuple):
+    """One step of a run, computed again with checks on."""
+
+    diagnosis: Diagnosis
+    recorded: float | None
+    """Its loss in `losses.npy`, of a finished run."""
+    detour: tuple[int, int] | None
+    """The steps that were gone round, if it is one of them: then this is how it was before that."""
+
+
+def replay(directory: str | Path, step: int, *, note: Callable[[str], None] = lambda text: None) -> Replay:
+    """Compute one step of a run again, from the checkpoint before it, and say what in it is not finite.
+
+    Args:
+      directory: of a run, finished or not. Nothing is written to it.
+      step: counted from 0.
+      note: is told which checkpoints are damaged.
+
+    Raises:
+      InputError: no run there, no such step, other data, or parts that only Python can supply.
+    """
+    folder, plan = Path(directory), plan_again(Path(directory))
+    trainer = Trainer(plan)
+    last = plan.run.epochs * trainer.steps_per_epoch - 1
+    if not 0 <= step <= last:
+        raise InputError("step", got=step, expected=f"0 to {last}")
+    store = Store(folder / records.CHECKPOINTS)
+    newest = keeping.restore(store, trainer, note=note)
+    detours = () if newest is None else newest.progress.detours
+    index = next((i for i, (first, after) in enumerate(detours) if first <= step < after), len(detours))
+    # checkpoints from before any detour that was not yet known when this step was taken
+    until = min([step, *(first for first, _ in detours[index:])])
+    snapshot = keeping.restore(store, trainer, until=until) or trainer.start()
+    snapshot = snapshot._replace(progress=replace(snapshot.progress, detours=detours[:index]))
+    diagnosis = diagnose(trainer, trainer.move(snapshot, step))
+    recorded = None
+    if (folder / "results.json").exists():
+        losses = fitting.read_losses(folder)
+        recorded = float(losses[step]) if step < len(losses) else None
+    return Replay(diagnosis, recorded, detours[index] if index < len(detours) else None)
+
+
+def plan_again(folder: Path) -> Plan:
+    """The plan of a run, from its record alone; refused if its data has changed."""
+    record = records.read_record(folder)
+    run: Run = values.from_tree(Run, record["run"], str(folder / "run.json"))
+    dataset = run.data.load()
+    records.check_data(folder, dataset.name, dataset.digest())
+    return plan_of(run, dataset)
+
+
+def _silent(text: str) -> None:
+    """The detours of a run are its own, and not news."""
+
+
+def _differences(record: dict[str, Any]) -> tuple[str, ...]:
+    """Between here and wherever the run was trained."""
+    here = environment.environment()
+    found: list[str] = []
+    for there in (record["provenance"], *record.get("resumed", [])):
+        for name in MATTER:
+            found += records.differences(there.get(name), here[name], name)
+    if not (here["code"] or {"clean": True})["clean"]:
+        found.append("code with changes that are not committed")
+    return tuple(dict.fromkeys(found))
+
+
+def _first_difference(theirs: np.ndarray, ours: np.ndarray, first: int, *, exact: bool) -> int | None:
+    if exact:
+        same = np.frombuffer(theirs.tobytes(), np.uint32), np.frombuffer(ours.tobytes(), np.uint32)
+        if len(same[0]) != len(same[1]):
+            return first + min(len(theirs), len(ours))
+        bad = np.flatnonzero(same[0] != same[1])
+    else:
+        count = max(0, min(FIRST_STEPS - first, len(ours)))
+        close = np.isclose(ours[:count], theirs[:count], rtol=LOSS_TOLERANCE, atol=0, equal_nan=True)
+        bad = np.flatnonzero(~close)
+    return first + int(bad[0]) if bad.size else None
+
+
+def _relative(one: float, other: float) -> float:
+    return abs(one - other) / max(abs(one), abs(other), 1e-12)

@@ -1,0 +1,79 @@
+"""`aevae reproduce` and `aevae replay`: a run computed again from its record alone, all of it or one step."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from aevae_jax import console, environment, records
+
+Step = Annotated[int, arg(metavar="INT")]
+
+
+def reproduce(run: Positional[Path]) -> None:
+    """Train a run again from its record alone, and say whether it comes out the same.
+
+    PASS (bitwise): every loss, the weights and all figures are equal to the last bit. PASS within tolerance: trained on
+    another device, core count or version, which is named. FAIL: with the first step that differs, and exit code 1.
+
+    Example: aevae reproduce runs/first
+
+    Args:
+      run: the directory of a finished run.
+    """
+    settings = records.read_record(run)["provenance"].get("settings")
+    if isinstance(settings, dict) and environment.DETERMINISTIC in str(settings.get("xla_flags")).split():
+        environment.make_deterministic()
+    from aevae_jax import reproduction
+
+    with console.progress("again") as on_epoch:
+        verdict = reproduction.reproduce(run, on_epoch=on_epoch)
+    print(f"{verdict.outcome}: {verdict.reason}")
+    for difference in verdict.differences:
+        print(f"  {difference}")
+    if not verdict.passed:
+        if not verdict.differences:
+            print("  device, versions and settings are the same")
+        raise SystemExit(1)
+
+
+def replay(run: Positional[Path], *, step: Step) -> None:
+    """Compute one training step of a run again, with checks on, and say what broke.
+
+    Example: aevae replay runs/first --step 1200
+
+    Args:
+      run: a run directory, of a finished run or not; nothing is written to it.
+      step: which step, counted from 0.
+    """
+    records.read_record(run)
+    from aevae_jax import reproduction
+
+    found = reproduction.replay(run, step, note=console.note)
+    diagnosis, culprit = found.diagnosis, found.diagnosis.culprit
+    print(f"step {step} of {run}, training examples {_shortened(diagnosis.rows)}")
+    if found.detour is not None:
+        print(f"  steps {found.detour[0]} to {found.detour[1] - 1} were gone round; this is how it was before that")
+    for name, value in diagnosis.metrics.items():
+        print(f"  {name.replace('_', ' '):<16} {value:.9g}{'' if math.isfinite(value) else '  <- not finite'}")
+    if found.recorded is not None:
+        same = found.recorded == diagnosis.metrics["loss"] or math.isnan(found.recorded)
+        print(f"  {'recorded loss':<16} {found.recorded:.9g}{'' if same else '  <- another'}")
+    if not diagnosis.broken:
+        print("all of it is finite and can be used")
+        return
+    print(f"cannot be used: {', '.join(diagnosis.broken)}")
+    if diagnosis.examples:
+        print(f"of these examples, taken alone: {_shortened(diagnosis.examples)}")
+    if culprit is not None and culprit.operation == "input":
+        print(f"the first {culprit.value} came in from outside: {culprit.where}")
+    elif culprit is not None:
+        print(f"the first {culprit.value} was made by {culprit.operation} at {culprit.where}, shape {culprit.shape}")
+
+
+def _shortened(rows: tuple[int, ...]) -> str:
+    text = ", ".join(map(str, rows[:12]))
+    return text if len(rows) <= 12 else f"{text} and {len(rows) - 12} more"

@@ -1,0 +1,217 @@
+"""A run computed again from its record alone: equal to the bit, or told apart, and one step of it with checks on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aevae_jax import cli, environment, fitting, reproduction
+from aevae_jax.architectures import MLP
+from aevae_jax.checkpoints import Saving
+from aevae_jax.data import Data, DynamicBinarization
+from aevae_jax.likelihoods import Bernoulli
+from aevae_jax.models import VAE
+from aevae_jax.optimizers import Adam
+from aevae_jax.runs import Run, Safeguard
+from aevae_jax.types import InputError
+from aevae_jax.weights import load_weights, save_weights
+
+RUN = Run(
+    data=Data(preparation=DynamicBinarization()), model=VAE(2, MLP((8,)), Bernoulli()),
+    batch_size=100, epochs=2, ema=0.9,
+)  # fmt: skip
+STEPS = 12  # per epoch
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    fitting.fit(RUN, directory=folder, saving=Saving(steps=10))
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """As if the code were that of a clean checkout, whatever it is being worked on."""
+    monkeypatch.setattr(environment, "_revision", lambda folder: {"revision": "a", "clean": True})
+
+
+@pytest.fixture
+def here(copied, committed):
+    """A run of this environment."""
+    edit(copied, lambda provenance: provenance.update(environment.environment()))
+    return copied
+
+
+def edit(folder, change):
+    record = json.loads((folder / "run.json").read_text())
+    change(record["provenance"])
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def typed(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    return stopped.value.code
+
+
+# the whole run
+
+
+def test_the_same_run_passes_bitwise(here):
+    epochs = []
+    verdict = reproduction.reproduce(here, on_epoch=epochs.append)
+    assert verdict.outcome == "PASS (bitwise)"
+    assert verdict.reason.startswith(f"{2 * STEPS} losses, the weights (")
+    assert verdict.differences == ()
+    assert len(epochs) == 2
+
+
+def test_it_passes_bitwise_elsewhere_too_if_the_bits_are_equal(here):
+    edit(here, lambda provenance: provenance["host"].update(cores=77))
+    verdict = reproduction.reproduce(here)
+    assert verdict.outcome == "PASS (bitwise)"
+    assert verdict.differences == (f"host cores 77, here {environment._cores()}",)
+
+
+def test_one_bit_of_one_loss_fails_and_names_the_step(here, capsys):
+    losses = np.load(here / "losses.npy")
+    losses[17] = np.nextafter(losses[17], np.float32(0))
+    np.save(here / "losses.npy", losses)
+    verdict = reproduction.reproduce(here)
+    assert (verdict.outcome, verdict.step) == ("FAIL", 17)
+    assert verdict.reason.startswith("the loss of step 17 (epoch 2) is ")
+    assert typed("reproduce", str(here)) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("FAIL: the loss of step 17 (epoch 2) is")
+    assert "device, versions and settings are the same" in printed
+
+
+def test_other_losses_in_another_environment_pass_or_fail_by_the_tolerance(here):
+    edit(here, lambda provenance: provenance["versions"].update(jax="0.1"))
+    losses = np.load(here / "losses.npy")
+    np.save(here / "losses.npy", losses * np.float32(1 + 1e-5))
+    verdict = reproduction.reproduce(here)
+    assert verdict.outcome == "PASS within tolerance"
+    assert verdict.differences[0].startswith("versions jax 0.1, here ")
+    np.save(here / "losses.npy", losses * np.float32(1 + 1e-3))
+    verdict = reproduction.reproduce(here)
+    assert (verdict.outcome, verdict.step) == ("FAIL", 0)
+
+
+def test_other_weights_or_figures_fail(here, tmp_path):
+    results = json.loads((here / "results.json").read_text())
+    results["test"]["rate"] *= 1.001
+    (here / "results.json").write_text(json.dumps(results))
+    assert reproduction.reproduce(here)[:2] == (
+        "FAIL", "all losses are equal, but the figures in results.json or metrics.jsonl are not those of this run"
+    )  # fmt: skip
+    edit(here, lambda provenance: provenance["device"].update(kind="abacus"))
+    assert reproduction.reproduce(here).outcome == "PASS within tolerance"
+    results["test"]["rate"] *= 1.1
+    (here / "results.json").write_text(json.dumps(results))
+    assert reproduction.reproduce(here).outcome == "FAIL"
+
+
+def test_one_weight_fails(here):
+    params = fitting.load_run(here).params
+    params["decoder"]["Dense_0"]["bias"] = params["decoder"]["Dense_0"]["bias"] + 1e-6
+    save_weights(here / "weights.safetensors", params)
+    assert load_weights(here / "weights.safetensors", params)
+    verdict = reproduction.reproduce(here)
+    assert (verdict.outcome, verdict.reason[:34]) == ("FAIL", "all losses are equal, but the weig")
+
+
+def test_what_differs_is_named_also_of_where_it_went_on(here):
+    record = json.loads((here / "run.json").read_text())
+    other = {name: dict(record["provenance"][name] or {}) for name in reproduction.MATTER}
+    other["host"]["cores"] = 5
+    record["resumed"] = [other]
+    assert reproduction._differences(record) == (f"host cores 5, here {environment._cores()}",)
+
+
+def test_uncommitted_changes_are_named(here, monkeypatch):
+    monkeypatch.setattr(environment, "_revision", lambda folder: {"revision": "a", "clean": False})
+    assert "code with changes that are not committed" in reproduction.reproduce(here).differences
+
+
+def test_an_unfinished_run_is_refused(copied):
+    (copied / "results.json").unlink()
+    with pytest.raises(InputError, match=r"got one that is not finished.*finish it by the command that began it"):
+        reproduction.reproduce(copied)
+
+
+def test_other_data_is_refused(copied):
+    edit(copied, lambda provenance: provenance["data"].update(sha256="0" * 64))
+    for compute in (reproduction.reproduce, lambda folder: reproduction.replay(folder, 3)):
+        with pytest.raises(
+            InputError, match=r"data set .*: got other data under the name 'digits', expected that of the"
+        ):
+            compute(copied)
+
+
+def test_flags_of_the_compiler_are_never_taken_from_a_record(copied, tmp_path, monkeypatch):
+    """Some of them write files, or load code."""
+    monkeypatch.setattr(environment, "make_deterministic", lambda: pytest.fail("asked for"))
+    before = dict(__import__("os").environ)
+    flags = f"--xla_dump_to={tmp_path / 'dump'} --xla_gpu_deterministic_ops=true2"
+    edit(copied, lambda provenance: provenance["settings"].update(xla_flags=flags))
+    cli.main(["reproduce", str(copied)])
+    assert dict(__import__("os").environ) == before
+    assert not (tmp_path / "dump").exists()
+
+
+# one step
+
+
+@pytest.mark.parametrize("step", [0, 11, 12, 23])
+def test_a_step_replayed_has_the_loss_that_was_recorded(finished, step):
+    found = reproduction.replay(finished, step)
+    assert found.diagnosis.metrics["loss"] == pytest.approx(np.load(finished / "losses.npy")[step], rel=1e-6)
+    assert found.recorded == np.load(finished / "losses.npy")[step]
+    assert found.diagnosis.step == step
+    assert len(found.diagnosis.rows) == 100
+    assert found.diagnosis.broken == found.diagnosis.examples == ()
+    assert found.diagnosis.culprit is found.detour is None
+
+
+def test_replay_writes_nothing_and_refuses_steps_that_are_none(finished):
+    before = sorted((path, path.stat().st_mtime_ns) for path in finished.rglob("*"))
+    for step in (-1, 2 * STEPS):
+        with pytest.raises(InputError, match=rf"step: got {step}, expected 0 to 23"):
+            reproduction.replay(finished, step)
+    assert sorted((path, path.stat().st_mtime_ns) for path in finished.rglob("*")) == before
+
+
+def test_a_run_that_stops_names_the_command_that_finds_the_operation(tmp_path, capsys):
+    """Adam with a step of 1e18: the weights are finite, and the squares of what they make are not."""
+    run = replace(RUN, optimizer=Adam(1e18), safeguard=Safeguard(in_a_row=2, detours=1), ema=0.0)
+    notes = []
+    with pytest.raises(InputError, match=r"step (\d+) \(epoch 1\): got NaN or infinity in ") as stopped:
+        fitting.fit(run, directory=tmp_path / "run", on_note=notes.append)
+    command = str(stopped.value).partition("type: ")[2].partition(";")[0].split()
+    assert command[:2] == ["aevae", "replay"]
+    cli.main(command[1:])
+    printed = capsys.readouterr().out
+    step = command[-1]
+    assert printed.startswith(f"step {step} of {tmp_path / 'run'}, training examples ")
+    assert "<- not finite" in printed
+    assert "cannot be used: " in printed
+    assert "was made by " in printed
+    assert "networks.py:" in printed or "distributions.py:" in printed or "likelihoods.py:" in printed
+    # a step that was gone round is shown as it was before that
+    [note] = notes
+    first = int(note.partition("steps ")[2].split()[0])
+    found = reproduction.replay(tmp_path / "run", first)
+    assert found.detour is not None
+    assert found.diagnosis.broken
