@@ -155,10 +155,7 @@ def train(
     kept = values.parse(Saving, saving, "--saving")
     if deterministic:
         environment.make_deterministic()
-    if not fresh and (directory / "results.json").exists():
-        console.note(f"{directory} is finished; --fresh would start over")
-    elif not fresh and (directory / "run.json").exists():
-        console.note(f"going on with the run in {directory}")
+    finished = not fresh and (directory / "results.json").exists()
     with console.progress() as on_epoch:
         fitted = fitting.fit(
             run,
@@ -169,6 +166,8 @@ def train(
             on_epoch=on_epoch,
             on_note=console.note,
         )
+    if finished:
+        console.note(f"{directory} was finished before; --fresh would train again")
     results, place = fitted.results, shlex.quote(str(directory))
     test = results["test"]
     terms = console.loss_terms({**test, "mse": test["mse_at_mean"]})

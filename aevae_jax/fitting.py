@@ -59,7 +59,7 @@ def fit(
     saving: Saving | None = None,
     fresh: bool = False,
     on_epoch: OnEpoch | None = None,
-    on_note: Note = warnings.warn,
+    on_note: Note | None = None,
 ) -> Fitted:
     """Train one model; in a directory, so that it can be stopped anywhere and goes on where it was.
 
@@ -76,14 +76,15 @@ def fit(
       saving: when to write checkpoints, and which to keep; `Saving()` by default.
       fresh: delete the run that is in the directory, and start over.
       on_epoch: called after every epoch.
-      on_note: is told in a line when damaged checkpoints were passed over, or batches that broke the numbers.
+      on_note: is told in a line when it goes on from a checkpoint, passes over damaged ones, or goes round batches
+        that broke the numbers. By default these troubles are warnings.
 
     Raises:
       InputError: before anything is written, if the run, the data and the directory do not fit, or another process is
         at work there; or when the numbers break for good, or the disk is full.
       signals.Interrupted: a signal came, and the training is saved.
     """
-    call = _Call(run, dataset, stream, on_epoch, on_note)
+    call = _Call(run, dataset, stream, on_epoch, on_note or warnings.warn, on_note or _silent)
     if directory is not None:
         with signals.caught() as caught:
             return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
@@ -109,7 +110,7 @@ def fit_seeds(
         raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
     from aevae_jax.plans import plan_of
 
-    call = _Call(run, dataset, stream, on_epoch, warnings.warn)
+    call = _Call(run, dataset, stream, on_epoch, warnings.warn, _silent)
     return _train(plan_of(run, dataset, stream), tuple(seeds), None, call)
 
 
@@ -257,6 +258,11 @@ class _Call(NamedTuple):
     stream: bool | None
     on_epoch: OnEpoch | None
     on_note: Note
+    on_resume: Note
+
+
+def _silent(text: str) -> None:
+    """What a resumed training says where nobody asked to be told."""
 
 
 def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, call: _Call) -> Fitted:
@@ -289,6 +295,8 @@ def _loop(trainer: Trainer, keeper: Keeper | None, call: _Call) -> Snapshot:
     snapshot = _last(trainer, keeper)
     if keeper is not None:
         keeper.begin(snapshot)
+        if snapshot.progress.step:
+            call.on_resume(f"going on at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
     pace, boundary = Pace(), False
     while not trainer.finished(snapshot.progress):
         if keeper is not None:

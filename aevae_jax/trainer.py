@@ -150,24 +150,21 @@ class Trainer:
         """Before the first step."""
         lanes = len(self._lane_keys)
         state = (self._init if self.seeds is None else jax.jit(jax.vmap(self._init)))(self.key)
-        progress = Progress(
-            best_value=(math.inf,) * lanes, best_epoch=(0,) * lanes, in_a_row=(0,) * lanes
-        )  # fmt: skip
+        progress = Progress(best_value=(math.inf,) * lanes, best_epoch=(0,) * lanes, in_a_row=(0,) * lanes)
         losses = np.zeros((0, *self.key.shape), np.float32)
         return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._room(state), losses, progress)
 
     def shapes(self, progress: Progress) -> Snapshot:
         """The shapes of the snapshot at a progress; nothing is computed."""
-        if (
-            not 0
-            <= progress.epoch * self.steps_per_epoch
-            <= progress.step
-            <= (progress.epoch + 1) * self.steps_per_epoch
-        ):
+        first, lanes = progress.epoch * self.steps_per_epoch, len(self._lane_keys)
+        per_lane = (progress.best_value, progress.best_epoch, progress.in_a_row)
+        if any(len(values) != lanes for values in per_lane) or progress.epoch > self.plan.run.epochs:
+            raise InputError("checkpoint", got="notes of another training", expected="those of this run")
+        if not 0 <= first <= progress.step <= self.end_of_epoch(progress):
             raise InputError("checkpoint", got=f"step {progress.step} in epoch {progress.epoch + 1}",
                              expected=f"{self.steps_per_epoch} steps per epoch")  # fmt: skip
         snapshot: Snapshot = jax.eval_shape(lambda: self.start()._replace(progress=None))  # type: ignore[arg-type]
-        losses = jax.ShapeDtypeStruct((progress.epoch * self.steps_per_epoch, *self.key.shape), np.float32)
+        losses = jax.ShapeDtypeStruct((first, *self.key.shape), np.float32)
         return snapshot._replace(losses=losses, progress=progress)  # type: ignore[arg-type]
 
     def finished(self, progress: Progress) -> bool:

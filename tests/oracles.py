@@ -134,3 +134,17 @@ def linear_gaussian(size: int = 5, latent: int = 2, scale: float = 0.7) -> Linea
     generator = np.random.default_rng(3)
     basis = np.linalg.qr(generator.normal(size=(size, latent)))[0]
     return LinearGaussian(basis * np.linspace(1.5, 0.6, latent), generator.normal(size=size), scale)
+
+
+def train_windows(train_step, state, windows, key):
+    """All steps of some windows, one after the other: the new state, and the metrics of every step."""
+    from aevae_jax import training
+
+    found = []
+    for window in windows:
+        span = training.window_span(window, key)
+        steps = len(span.rows)
+        metrics = training.room(train_step, state, span, key, steps)
+        state, metrics = training.advance(train_step, state, span, key, metrics=metrics, start=0, stop=steps)
+        found.append(metrics)
+    return state, jax.tree.map(lambda *m: np.concatenate(m), *found)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorstore
 
-from aevae_jax import array_files, checkpoints
+from aevae_jax import array_files
 from aevae_jax.checkpoints import DamageError, Saving, Store
 from aevae_jax.types import InputError
 

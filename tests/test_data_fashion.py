@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import optax
 import pytest
+from oracles import train_windows
 from PIL import Image
 
 from aevae_jax import keys, training
@@ -35,7 +36,7 @@ def first_losses(dataset, steps=20):
     key = keys.root(0)
     rows = training.batch_rows(key, training.init_state(model, tx, key).step, len(dataset.train), batch_size=64,
                                steps=steps)  # fmt: skip
-    _, metrics = training.train_windows(step, training.init_state(model, tx, key), [dataset.train.x[rows]], key)
+    _, metrics = train_windows(step, training.init_state(model, tx, key), [dataset.train.x[rows]], key)
     return np.asarray(metrics["loss"])
 
 

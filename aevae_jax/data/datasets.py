@@ -141,6 +141,8 @@ class Found(NamedTuple):
     """`train`, and whichever of `validation` and `test` there are."""
     levels: int
     columns: tuple[Column, ...] = ()
+    version: str = ""
+    """Of the source, where it has one."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ class Dataset:
       levels: number of values an integer element can take (256 for 8-bit images); 0 for floats.
       columns: of a table; empty for everything else.
       left_out: how many examples were left out of training and validation because they also stand in a later split.
+      version: of the source, where it has one.
     """
 
     name: str
@@ -193,6 +196,7 @@ class Dataset:
     levels: int
     columns: tuple[Column, ...] = ()
     left_out: int = 0
+    version: str = ""
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -209,13 +213,14 @@ class Dataset:
         return self._digests[0]
 
     def record(self) -> dict[str, Any]:
-        """What a run records of its data: name, levels, sha256, and the count and sha256 of each split."""
+        """What a run records of its data: name, version, levels, sha256, and the count and sha256 of each split."""
         total, parts = self._digests
         splits = {
             part: {"count": len(getattr(self, part)), "sha256": digest}
             for part, digest in zip(PARTS, parts, strict=True)
         }
-        return {"name": self.name, "levels": self.levels, "sha256": total, "left_out": self.left_out, "splits": splits}
+        return {"name": self.name, "version": self.version, "levels": self.levels, "sha256": total,
+                "left_out": self.left_out, "splits": splits}  # fmt: skip
 
     @cached_property
     def _digests(self) -> tuple[str, list[str]]:

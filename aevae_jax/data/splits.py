@@ -86,7 +86,7 @@ def assemble(name: str, found: Found, splits: Splits = OwnSplits()) -> Dataset:
     Raises:
       InputError: splits of unlike shapes or types, none to train on, too few examples, NaN or infinity.
     """
-    parts, levels, columns = found
+    parts, levels, columns, version = found
     if "train" not in parts:
         raise InputError(f"data set {name!r}", got=f"splits {sorted(parts)}", expected="one called train")
     like = parts["train"].x
@@ -99,7 +99,7 @@ def assemble(name: str, found: Found, splits: Splits = OwnSplits()) -> Dataset:
         if levels == 0:
             _check_finite(split.x, f"{name} {part}", missing=bool(columns))
     whole = _cut(dict(parts), splits, name)
-    dataset = Dataset(name, whole["train"], whole["validation"], whole["test"], levels, columns)
+    dataset = Dataset(name, whole["train"], whole["validation"], whole["test"], levels, columns, version=version)
     return dataset if columns else _disjoint(dataset)
 
 
