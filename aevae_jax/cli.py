@@ -135,7 +135,7 @@ def train(
     fresh: bool = False,
     deterministic: bool = False,
 ) -> None:
-    """Train a model in a run directory. Stopped by a signal, it saves, and the same command goes on.
+    """Train a model; the same command goes on where it was stopped.
 
     Example: aevae train runs/first --model "VAE(latent=8, network=Conv())" --epochs 50
 

@@ -88,7 +88,7 @@ class Keeper:
         if self._caught.name:
             step = self._saved.step
             raise Interrupted(
-                f"stopped by {self._caught.name}, saved at step {step}: the same command goes on from there"
+                f"stopped by {self._caught.name}, saved at step {step}: the same command goes on"
             )
 
     def save(self, snapshot: Snapshot, *, boundary: bool) -> None:

@@ -80,7 +80,8 @@ def choose(predicate: Array, true: Callable[..., Any], false: Callable[..., Any]
 
 def room(body: Body, carry: Any, context: Any, xs: Any, steps: int) -> Any:
     """Zeros for the outputs of `steps` steps of `body`, in host memory; only shapes are looked at."""
-    y = jax.eval_shape(body, carry, context, jax.tree.map(_first, xs))[1]
+    leaves, structure = jax.tree.flatten((carry, context, jax.tree.map(_first, xs)))
+    y = _output(body, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves))
     return jax.tree.map(lambda a: np.zeros((steps, *a.shape), a.dtype), y)
 
 
@@ -129,6 +130,11 @@ def _first(x: Any) -> Any:
 def _unstack(xs: Any) -> Iterator[Any]:
     leaves, structure = jax.tree.flatten(xs)
     return (jax.tree.unflatten(structure, row) for row in zip(*(jnp.unstack(leaf) for leaf in leaves), strict=True))
+
+
+@lru_cache(maxsize=256)
+def _output(body: Body, structure: Any, shapes: tuple[Any, ...]) -> Any:
+    return jax.eval_shape(body, *jax.tree.unflatten(structure, shapes))[1]
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ Step = Annotated[int, arg(metavar="INT")]
 
 
 def reproduce(run: Positional[Path]) -> None:
-    """Train a run again from its record alone, and say whether it comes out the same.
+    """Train a run again from its record, and say if it comes out the same.
 
     PASS (bitwise): every loss, the weights and all figures are equal to the last bit. PASS within tolerance: trained on
     another device, core count or version, which is named. FAIL: with the first step that differs, and exit code 1.
@@ -41,7 +41,7 @@ def reproduce(run: Positional[Path]) -> None:
 
 
 def replay(run: Positional[Path], *, step: Step) -> None:
-    """Compute one training step of a run again, with checks on, and say what broke.
+    """Compute one training step of a run again, and say what broke in it.
 
     Example: aevae replay runs/first --step 1200
 

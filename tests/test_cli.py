@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,10 +161,7 @@ def test_an_autoencoder_has_neither_rate_nor_bound(autoencoder, tmp_path):
 
 
 def test_other_data_under_the_same_name_is_refused(vae, tmp_path, capsys):
-    changed = tmp_path / "run"
-    changed.mkdir()
-    for path in vae.iterdir():
-        (changed / path.name).write_bytes(path.read_bytes())
+    changed = Path(shutil.copytree(vae, tmp_path / "run"))
     record = json.loads((changed / "run.json").read_text())
     record["provenance"]["data"]["sha256"] = "0" * 64
     (changed / "run.json").write_text(json.dumps(record))
@@ -354,7 +353,7 @@ def place(tmp_path, monkeypatch):
         ("train new --model VAE(event_shape=(28,28,1))", "got (28, 28, 1), expected (8, 8, 1), as in digits"),
         ("train new --model VAE(likelihood=Bernoulli)", "expected 0 or 1, the support of the likelihood"),
         ("train new --data nothing", "data set: got 'nothing', expected digits, or one prepared in"),
-        ("train full", "run directory: got full, which is not empty, expected a new or empty directory"),
+        ("train full", "run directory: got full, which is not empty (precious.txt), expected a new or empty directory"),
         ("train file/new", "run directory: got file/new (Not a directory), expected a directory to write in"),
         ("evaluate nothing", "run (nothing): got no run.json, expected a run directory written by training"),
         ("evaluate full", "run (full): got no run.json"),
@@ -392,10 +391,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(argv, message, vae, place, cap
 
 
 def test_damaged_weights_are_one_line(vae, tmp_path, capsys):
-    changed = tmp_path / "run"
-    changed.mkdir()
-    for path in vae.iterdir():
-        (changed / path.name).write_bytes(path.read_bytes())
+    changed = Path(shutil.copytree(vae, tmp_path / "run"))
     weights = bytearray((changed / "weights.safetensors").read_bytes())
     weights[-5] ^= 1
     (changed / "weights.safetensors").write_bytes(bytes(weights))
@@ -416,7 +412,7 @@ def test_an_interrupted_command_says_so_and_leaves_no_output(vae, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_training_in_one_line(tmp_path):
+def test_ctrl_c_saves_a_training_and_ends_it_in_one_line(tmp_path):
     code = "from aevae_jax.cli import main; main()"
     argv = ["train", "run", "--model", "vae(2, mlp((8,)))", "--epochs", "1000000"]
     with subprocess.Popen(
@@ -428,8 +424,8 @@ def test_ctrl_c_ends_a_training_in_one_line(tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert first.startswith("epoch 1/1000000")
-    assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "interrupted"
+    assert (process.returncode, out) == (75, "")
+    assert re.fullmatch(r"stopped by SIGINT, saved at step \d+: the same command goes on", err.splitlines()[-1])
     assert "Traceback" not in err
 
 
@@ -499,7 +495,7 @@ def test_the_example_in_the_help_of_train_is_accepted(monkeypatch):
     import shlex
 
     seen = {}
-    monkeypatch.setattr(runs, "fit", lambda run, **kwargs: seen.update(kwargs, run=run) or exit_early())
+    monkeypatch.setattr(fitting, "fit", lambda run, **kwargs: seen.update(kwargs, run=run) or exit_early())
     example = next(line for line in COMMANDS["train"].__doc__.splitlines() if "Example: aevae" in line)
     with pytest.raises(KeyError, match="early"):
         main(shlex.split(example.split("Example: aevae ")[1]))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 from tyro import _fmtlib
 from tyro.conf import Positional, arg
@@ -20,7 +21,8 @@ from aevae_jax.architectures import Conv
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, Linear
-from aevae_jax.runs import Epoch, Run
+from aevae_jax.runs import Run
+from aevae_jax.trainer import Epoch
 from aevae_jax.types import InputError
 
 HINTS = typing.get_type_hints(Run)
@@ -275,7 +277,7 @@ VAE_BOUND = {"distortion": 12.5, "rate": 4.7, "negative_elbo": 17.2, "mse_at_mea
 
 
 def epoch(i, epochs=10, train=VAE_TERMS, validation=VAE_BOUND):
-    return Epoch(i, epochs, i * 9, train, validation, 12345.6)
+    return Epoch(i, epochs, i * 9, train, validation, 0, 12345.6, np.zeros(9, np.float32))
 
 
 @pytest.fixture

@@ -160,13 +160,17 @@ def test_fresh_starts_over(copied):
 @pytest.mark.parametrize(("run", "data", "message"), [
     (replace(RUN, optimizer=Adam(0.5)), dataset(), r"another run \(optimizer learning_rate 0.01, here 0.5; optim"),
     (replace(RUN, model=VAE(2, Conv((2,)), Bernoulli())), dataset(), r"\(model network MLP, here Conv\)"),
-    (RUN, dataset(seed=1), r"\(other data under the name 'arrays'\)"),
 ])  # fmt: skip
 def test_another_run_is_refused_and_left_as_it_is(copied, run, data, message):
     before = outcome(copied)
     with pytest.raises(InputError, match=rf"run directory: got .*{message}.*, expected the same run.*--fresh"):
         fitting.fit(run, data, directory=copied, on_epoch=pytest.fail)
     assert outcome(copied) == before
+
+
+def test_other_data_is_refused(copied):
+    with pytest.raises(InputError, match=r"data set .*got other data under the name 'arrays', expected that of the"):
+        fitting.fit(RUN, dataset(seed=1), directory=copied)
 
 
 # leaving

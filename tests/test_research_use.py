@@ -205,7 +205,7 @@ def test_their_model_and_their_objective_train_with_our_step():
     for _ in range(40):
         state, metrics = step(state, x, key)
         losses.append(float(metrics["loss"]))
-    assert set(metrics) == {"loss", "rate", "gradient_norm"}
+    assert set(metrics) == {"loss", "rate", "gradient_norm", "skipped"}
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 1
 
 

@@ -92,12 +92,12 @@ def trained(request):
     tx = optax.adam(1e-2)
     step = training.make_train_step(request.param, counted, tx, prepare=scaled, ema_decay=0.9)
     start = jax.jit(lambda k: training.init_state(request.param, tx, k, ema=True))(keys.root(0))
-    programs = loops._scan._cache_size() + loops._step._cache_size()
+    programs = loops._scan_between._cache_size() + loops._step_into._cache_size()
     result = Trained(step, start, start, np.zeros(0), 0, 0)
     for _ in range(3):
         state, metrics = train_epoch(result, result.state)
         result = result._replace(state=state, losses=np.append(result.losses, metrics["loss"]))
-    programs = loops._scan._cache_size() + loops._step._cache_size() - programs
+    programs = loops._scan_between._cache_size() + loops._step_into._cache_size() - programs
     return result._replace(objective_calls=len(calls), programs=programs)
 
 
