@@ -165,8 +165,7 @@ class Store:
             raise
         except Exception as error:  # a damaged file may make Orbax raise anything
             raise self._damage(step, array_files.reason(error)) from error
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # whichever device it was saved from
-        placed = {name: jax.device_put(array, here) for name, array in arrays.items()}
+        placed = jax.device_put(arrays)  # to whichever device is the default here, and not bound to it
         return {name: array if raw[name][1] is None else jax.random.wrap_key_data(array, impl=raw[name][1])
                 for name, array in placed.items()}  # fmt: skip
 

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,10 @@ def provenance(dataset: Dataset) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions, code, device and settings: where they are the same, so are the bits."""
-    from importlib.metadata import distributions, version
+    from importlib.metadata import version
 
     import jax
 
-    installed = sorted({f"{d.name}=={d.version}" for d in distributions()})
     package = Path(__file__).parent
     pins = package.parent / "pins.txt"
     config = jax.config.values
@@ -67,7 +67,7 @@ def environment() -> dict[str, Any]:
         "code": _revision(package),
         "project": _revision(Path.cwd()),
         "pins_sha256": hashlib.sha256(pins.read_bytes()).hexdigest() if pins.is_file() else None,
-        "installed_sha256": hashlib.sha256("\n".join(installed).encode()).hexdigest(),
+        "installed_sha256": _installed(),
         "device": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "backend": backend},
         "host": {"processor": _processor(), "cores": _cores()},
         "settings": {
@@ -78,6 +78,15 @@ def environment() -> dict[str, Any]:
             "deterministic": backend != "gpu" or DETERMINISTIC in flags.split(),
         },
     }
+
+
+@cache
+def _installed() -> str:
+    """sha256 over the names and versions of all that is installed."""
+    from importlib.metadata import distributions
+
+    names = sorted({f"{found.name}=={found.version}" for found in distributions()})
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _cores() -> int:

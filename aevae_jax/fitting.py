@@ -234,13 +234,7 @@ def _save_pictures(folder: Path, plan: Plan, fitted: Fitted) -> None:
     key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
     scale = max(1, 56 // prepared.event_shape[0])
     x = jax.device_put(prepared.test.x[:16])
-
-    @jax.jit
-    def decoded(params: Params) -> tuple[jax.Array, jax.Array]:
-        samples = generation.sample(fitted.model, params, key, 64).mean()
-        return samples, generation.reconstruct(fitted.model, params, x)
-
-    samples, reconstructions = (np.asarray(images) for images in decoded(fitted.params))
+    samples, reconstructions = (np.asarray(images) for images in generation.sheets(fitted.model, fitted.params, x, key))
     pairs = np.concatenate([np.asarray(x), reconstructions])
     for name, images, columns in (("samples", samples, 8), ("reconstructions", pairs, len(x))):
         shown = prepared.preparation.inverse(images, prepared.format)

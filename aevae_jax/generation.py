@@ -5,6 +5,8 @@ Functions without a key are deterministic: they use the means of q(z|x) and p(x|
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -40,3 +42,9 @@ def traverse(model: LatentModel, params: Params, z: Array, dimension: int, value
     """Decoded means of one code `[latent]` with one coordinate set to each of `values` `[num]`: `[num, *event]`."""
     codes = jnp.broadcast_to(z, (values.shape[0], *z.shape)).at[:, dimension].set(values)
     return model.decode(params, codes).mean()
+
+
+@partial(jax.jit, static_argnums=0)
+def sheets(model: LatentModel, params: Params, x: Array, key: Array) -> tuple[Array, Array]:
+    """The means of 64 draws from the prior, and the reconstructions of `x`, in one program that is compiled once."""
+    return sample(model, params, key, 64).mean(), reconstruct(model, params, x)
