@@ -165,7 +165,8 @@ class Store:
             raise
         except Exception as error:  # a damaged file may make Orbax raise anything
             raise self._damage(step, array_files.reason(error)) from error
-        placed = jax.device_put(arrays)  # to whichever device is the default here, and not bound to it
+        # to whichever device is the default here, and not bound to it: else jit would compile all again
+        placed = {name: jax.device_put(array) for name, array in arrays.items()}
         return {name: array if raw[name][1] is None else jax.random.wrap_key_data(array, impl=raw[name][1])
                 for name, array in placed.items()}  # fmt: skip
 
