@@ -27,11 +27,17 @@ class Diagnosis(NamedTuple):
     examples: tuple[int, ...]
     """Those rows whose loss or gradient is not sound if they are a batch of their own; empty if all are."""
     culprit: tracing.Culprit | None
-    """The first operation whose result is not finite, if it reaches the loss or the gradient."""
+    """The first operation whose result is not finite and reaches the loss or the gradient, if that was looked for."""
 
 
-def diagnose(trainer: Trainer, snapshot: Snapshot) -> Diagnosis:
-    """Compute the next step of a snapshot, of a run with one seed, with checks on."""
+def diagnose(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Diagnosis:
+    """Compute the next step of a snapshot, of a run with one seed, without taking it.
+
+    Args:
+      trainer: of the run.
+      snapshot: before the step.
+      trace: also find the operation; it takes some seconds, as every operation is compiled by itself.
+    """
     run, step = trainer.plan.run, snapshot.progress.step
     limit = run.safeguard.max_norm or math.inf
     loss = training.make_loss(run.model, run.objective, prepare=trainer.plan.prepared.batch)
@@ -60,5 +66,5 @@ def diagnose(trainer: Trainer, snapshot: Snapshot) -> Diagnosis:
             alone = measure(params, example[None])[0]
             if not (math.isfinite(alone["loss"]) and float(alone["gradient_norm"]) <= limit):
                 examples.append(int(row))
-    culprit = tracing.first_non_finite(value_and_gradient, params, batch, key, index)
+    culprit = tracing.first_non_finite(value_and_gradient, params, batch, key, index) if trace else None
     return Diagnosis(step, metrics, broken, tuple(int(row) for row in rows), tuple(examples), culprit)

@@ -137,7 +137,7 @@ def replay(directory: str | Path, step: int, *, note: Callable[[str], None] = la
     until = min([step, *(first for first, _ in detours[index:])])
     snapshot = keeping.restore(store, trainer, until=until) or trainer.start()
     snapshot = snapshot._replace(progress=replace(snapshot.progress, detours=detours[:index]))
-    diagnosis = diagnose(trainer, trainer.move(snapshot, step))
+    diagnosis = diagnose(trainer, trainer.move(snapshot, step), trace=True)
     recorded = None
     if (folder / "results.json").exists():
         losses = fitting.read_losses(folder)

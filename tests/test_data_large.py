@@ -55,7 +55,7 @@ def train(data):
     return time.perf_counter() - began, loss, state
 
 
-for _ in range(3):
+for _ in range(2):
     _, loss, state = train(None)
 evaluation.evaluate(plan.run.model, state.params, plan.prepared.validation.x, key)
 grown = memory("VmHWM") - base
