@@ -87,9 +87,7 @@ class Keeper:
                 self.save(snapshot, boundary=boundary)
         if self._caught.name:
             step = self._saved.step
-            raise Interrupted(
-                f"stopped by {self._caught.name}, saved at step {step}: the same command goes on"
-            )
+            raise Interrupted(f"stopped by {self._caught.name}, saved at step {step}: the same command goes on")
 
     def save(self, snapshot: Snapshot, *, boundary: bool) -> None:
         """Save now; durable once this returns.

@@ -90,8 +90,11 @@ def read_json(path: Path, *, lines: bool = False) -> Any:
         text = path.read_text()
         return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
     except FileNotFoundError:
+        unfinished = path.name == FILES[-1] and (path.parent / FILES[0]).exists()
         raise InputError("run", got=f"no {path.name}", expected="a run directory written by training",
-                         where=str(path.parent)) from None  # fmt: skip
+                         where=str(path.parent),
+                         hint="it is not finished: the command that began it goes on" if unfinished else "",
+                         ) from None  # fmt: skip
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             path.name, got=f"an unreadable file ({error})", expected="JSON", where=str(path.parent)

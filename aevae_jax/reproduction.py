@@ -60,10 +60,6 @@ def reproduce(directory: str | Path, *, on_epoch: Callable[[Epoch], None] | None
       InputError: no finished run there, other data, or parts that only Python can supply.
     """
     folder = Path(directory)
-    if not (folder / "results.json").exists():
-        records.read_record(folder)
-        raise InputError("run", where=str(folder), got="one that is not finished", expected="a finished run",
-                         hint="finish it by the command that began it")  # fmt: skip
     original, plan, record = fitting.load_run(folder), plan_again(folder), records.read_record(folder)
     differences = _differences(record)
 

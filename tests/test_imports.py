@@ -106,9 +106,7 @@ def test_each_library_that_reads_data_is_imported_by_one_file(path):
                 if name.startswith(reader) and home != module_name(path)]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if module_name(path) not in PRINTERS], ids=module_name
-)
+@pytest.mark.parametrize("path", [path for path in FILES if module_name(path) not in PRINTERS], ids=module_name)
 def test_only_the_command_line_and_experiments_print(path):
     tree = parsed(path)
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]

@@ -147,7 +147,9 @@ def test_uncommitted_changes_are_named(here, monkeypatch):
 
 def test_an_unfinished_run_is_refused(copied):
     (copied / "results.json").unlink()
-    with pytest.raises(InputError, match=r"got one that is not finished.*finish it by the command that began it"):
+    with pytest.raises(
+        InputError, match=r"got no results\.json, .*it is not finished: the command that began it goes on"
+    ):
         reproduction.reproduce(copied)
 
 
