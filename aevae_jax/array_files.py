@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import hashlib
@@ -67,17 +68,29 @@ def _orbax() -> tuple[Any, Any]:
     return ocp, ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """Takes no offence if it is told something after it was closed.
+
+    Where a disk is full, one part of an array fails first, Orbax leaves, and TensorStore's threads report the others.
+    """
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        with contextlib.suppress(RuntimeError):
+            return super().call_soon_threadsafe(callback, *args, context=context)
+        return asyncio.Handle(callback, args, self, context)
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What Orbax raises it also puts on the terminal, with a traceback for each of its threads."""
     from absl import logging
 
-    logger = logging.get_absl_logger()
-    before, logger.disabled = logger.disabled, True
+    logger, new_event_loop = logging.get_absl_logger(), asyncio.new_event_loop
+    before, logger.disabled, asyncio.new_event_loop = logger.disabled, True, _Loop
     try:
         yield
     finally:
-        logger.disabled = before
+        logger.disabled, asyncio.new_event_loop = before, new_event_loop
 
 
 @_quiet()

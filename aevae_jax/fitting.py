@@ -214,11 +214,16 @@ def _finish(folder: Path, plan: Plan, fitted: Fitted) -> None:
 
     from aevae_jax.weights import save_weights
 
-    save_weights(folder / "weights.safetensors", fitted.params)
-    with files.atomic(folder / "losses.npy") as part:
-        np.save(part, fitted.losses, allow_pickle=False)
-    _save_pictures(folder, plan, fitted)
-    records.write_json(folder / "results.json", fitted.results)
+    try:
+        save_weights(folder / "weights.safetensors", fitted.params)
+        with files.atomic(folder / "losses.npy") as part:
+            np.save(part, fitted.losses, allow_pickle=False)
+        _save_pictures(folder, plan, fitted)
+        records.write_json(folder / "results.json", fitted.results)
+    except OSError as error:
+        raise InputError("run directory", where=str(folder), got=f"a file that cannot be written ({error.strerror})",
+                         expected="room and permission",
+                         hint="the training is saved, and the same command goes on") from None  # fmt: skip
 
 
 def _save_pictures(folder: Path, plan: Plan, fitted: Fitted) -> None:
