@@ -79,6 +79,9 @@ class _Loop(asyncio.SelectorEventLoop):
             return super().call_soon_threadsafe(callback, *args, context=context)
         return asyncio.Handle(callback, args, self, context)
 
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Not a word about the parts that failed after the first, whose error has been raised."""
+
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:

@@ -663,7 +663,7 @@ def disk(bench: Bench) -> list[Row]:
         dice, folder = bench.dice("limit", *item), bench.work / "disk" / f"limit-{item}"
         n, size = {"prepare": (1, 3000), "save": (12, 5000), "evaluate": (2, 300), "finish": (1, 9000)}[item[0]]
         fault = {"kind": "limit", "phase": item[0], "n": dice.randint(1, n), "bytes": dice.randrange(size)}
-        process = bench.start(folder, fault=fault)
+        process = bench.start(folder, cache=False, fault=fault)  # which it would leave with half a program in it
         process.end()
         late = "".join(line for _, line in process.said).partition("@fault")[2].count("@saved")
         return wrong(process, folder, late) or bench.finish(folder, "disk")
