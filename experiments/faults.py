@@ -632,7 +632,7 @@ def damage(bench: Bench) -> list[Row]:
         must, title = "load_run refuses", f"weights of a finished run {kind}"
         if look is restored:
             must, title = "the older one restores, the damage is named; DamageError if both are", f"checkpoint {kind}"
-        figure = f"{len(targets)} files, {times} times each" + (f", {both} times one of both" if both else "")
+        figure = f"{len(targets)} file(s), {times} times each" + (f", {both} times both damaged" if both else "")
         rows.append(Row(title, len(targets) * times, must, failures, figure))
     return rows
 
