@@ -85,10 +85,15 @@ def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_t
     return Bound(distortion(likelihood, x), kl, q, p, likelihood)
 
 
-def log_weight(model: LatentModel, params: Params, x: Array, q: Distribution, z: Latent) -> Array:
-    """log p(x|z) + log p(z) - log q(z|x), `[B]`. Always at the sample: an analytic KL has no place in a weight."""
-    log_joint = model.decode(params, z).log_prob(x) + model.prior(params, x.shape[0]).log_prob(z)
-    return log_joint - q.log_prob(z)
+def log_weight(
+    model: LatentModel, params: Params, x: Array, q: Distribution, z: Latent, *, prior: Distribution | None = None
+) -> Array:
+    """log p(x|z) + log p(z) - log q(z|x), `[B]`. Always at the sample: an analytic KL has no place in a weight.
+
+    `prior` is p(z) where it is at hand; some are costly to make.
+    """
+    p = model.prior(params, x.shape[0]) if prior is None else prior
+    return model.decode(params, z).log_prob(x) + p.log_prob(z) - q.log_prob(z)
 
 
 def log_weights(model: LatentModel, params: Params, x: Array, key: Array, num_samples: int) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from aevae_jax import (
     console,
     data_commands,
     environment,
+    evaluation_commands,
     files,
     fitting,
     records,
@@ -25,6 +25,7 @@ from aevae_jax import (
     values,
 )
 from aevae_jax.checkpoints import Saving
+from aevae_jax.evaluation_commands import key_of, prepared_of
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.types import InputError, LatentModel, Params
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from jax import Array
 
-    from aevae_jax.data import Format, Prepared
+    from aevae_jax.data import Format
 
     RunOptions: TypeAlias = Any
 else:
@@ -42,8 +43,6 @@ Out = Annotated[Path, arg(metavar="FILE")]
 Input = Annotated[Path, arg(name="input", metavar="FILE")]
 # Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
 MaybeInput = Annotated[Optional[Path], arg(name="input", metavar="FILE", help_behavior_hint="(default: test images)")]  # noqa: UP045
-MaybeJson = Annotated[Optional[Path], arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]  # noqa: UP045
-MaybeSeed = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: the run's)")]  # noqa: UP045
 
 
 @console.one_line_errors()
@@ -179,58 +178,6 @@ def train(
     print(f"       aevae sample {place} --out samples{suffix}")
 
 
-def evaluate(
-    run: Positional[Path],
-    *,
-    split: Literal["test", "validation"] = "test",
-    batch_size: int = 256,
-    seed: MaybeSeed = None,
-    json_file: MaybeJson = None,
-    force: bool = False,
-) -> None:
-    """Measure a trained model: means over a data set, with standard errors.
-
-    Example: aevae evaluate runs/first --split validation --json validation.json
-
-    Args:
-      run: a run directory.
-      split: which part of the run's data set.
-      batch_size: examples to compute at once; the numbers do not depend on it.
-      seed: of the one z per example that is sampled.
-      json_file: a file to write the numbers to as well.
-      force: replace that file if it exists.
-    """
-    if json_file is not None:
-        files.check_output(json_file, (".json",), force=force, option="--json")
-    fitted = fitting.load_run(run)
-    model, seed = fitted.model, fitted.run.seed if seed is None else seed
-    x = getattr(_prepared(run, fitted.run), split).x
-    from aevae_jax import evaluation, keys
-
-    key = _key(seed, keys.Stream.EVALUATE)
-    measured = evaluation.per_example(evaluation.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
-    unit = "nats/example"
-    metrics = {
-        name: {
-            "mean": float(v.mean(dtype="float64")),
-            "standard_error": float(v.std(ddof=1, dtype="float64")) / len(v) ** 0.5 if len(v) > 1 else None,
-            "unit": "squared error per element" if name == "mse_at_mean" else unit,
-        }
-        for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))
-    }
-    data, likelihood = fitted.run.data, values.spell(getattr(model, "likelihood", None))
-    protocol = (
-        f"Means over {len(x)} examples, {data.name} {split}, {values.spell(data.preparation)}. "
-        f"Density of {likelihood} at one z ~ q(z|x) per example, seed {seed}; mse at mean is at the mean of q(z|x)."
-    )
-    _print_table(f"{run}, {data.name} {split}", metrics, protocol)
-    if json_file is not None:
-        record = {"run": str(run), "split": split, "seed": seed, "protocol": protocol, "metrics": metrics}
-        with files.atomic(json_file) as part:
-            part.write_text(json.dumps(record, indent=2) + "\n")
-        print(f"wrote {json_file}")
-
-
 def sample(
     run: Positional[Path], *, out: Out, num: int = 64, seed: int = 0, noise: bool = False, force: bool = False
 ) -> None:
@@ -255,8 +202,8 @@ def sample(
     from aevae_jax import generation, keys
 
     draw = jax.jit(generation.sample, static_argnums=(0, 3))
-    drawn = draw(fitted.model, fitted.params, _key(seed, keys.Stream.SAMPLE), num)
-    images = drawn.sample(_key(seed, keys.Stream.NOISE)) if noise else drawn.mean()
+    drawn = draw(fitted.model, fitted.params, key_of(seed, keys.Stream.SAMPLE), num)
+    images = drawn.sample(key_of(seed, keys.Stream.NOISE)) if noise else drawn.mean()
     _save(out, fitted, _format(run), {"images": images})
 
 
@@ -279,7 +226,7 @@ def reconstruct(
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
     fitted = fitting.load_run(run)
-    x = _prepared(run, fitted.run).test.x[:num] if input_file is None else _images(input_file, run, fitted)
+    x = prepared_of(run, fitted.run).test.x[:num] if input_file is None else _images(input_file, run, fitted)
     y = _batched(_reconstruction, fitted, x)["reconstructions"]
     _save(out, fitted, _format(run), {"reconstructions": y, "images": x}, columns=min(len(x), 16), paired=True)
 
@@ -303,7 +250,7 @@ def interpolate(
     if steps < 2:
         raise InputError("--steps", got=steps, expected="at least 2")
     fitted = fitting.load_run(run)
-    x = _prepared(run, fitted.run).test.x
+    x = prepared_of(run, fitted.run).test.x
     for option, index in (("--start", start), ("--end", end)):
         if not 0 <= index < len(x):
             raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
@@ -352,9 +299,22 @@ def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = 
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    command.__name__: command for command in (train, evaluate, sample, reconstruct, interpolate, encode, decode)
+    command.__name__: command
+    for command in (
+        train,
+        evaluation_commands.evaluate,
+        evaluation_commands.compare,
+        evaluation_commands.diagnose,
+        evaluation_commands.quality,
+        sample,
+        reconstruct,
+        interpolate,
+        encode,
+        decode,
+        run_commands.reproduce,
+        run_commands.replay,
+    )
 }
-COMMANDS |= {"reproduce": run_commands.reproduce, "replay": run_commands.replay}
 DATA_COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command for command in (data_commands.inspect, data_commands.prepare)
 }
@@ -402,14 +362,6 @@ def _save(
     print(f"wrote {out}: {files.write(out, arrays, table=format.columns, **sheet)}")
 
 
-def _key(seed: int, use: Any) -> Array:
-    from aevae_jax import keys
-
-    if not 0 <= seed < 2**32:
-        raise InputError("--seed", got=seed, expected="0 to 4294967295")
-    return keys.stream(keys.root(seed), use)
-
-
 # -------------------------------------------------------------------------------------------- the data of a run
 
 
@@ -425,33 +377,5 @@ def _format(directory: Path) -> Format:
     return values.from_tree(Format, record["format"], f"{path}, format")
 
 
-def _prepared(directory: Path, run: runs.Run) -> Prepared:
-    """The run's data set with validation and test data as the model sees them; refused if it is not the same data."""
-    from aevae_jax.data import prepare
-
-    dataset = run.data.load()
-    records.check_data(directory, run.data.name, dataset.digest())
-    return prepare(run.data.preparation, dataset)
-
-
 def _images(path: Path, directory: Path, fitted: fitting.Fitted) -> np.ndarray:
     return files.read_images(path, fitted.model, fitted.run.data.preparation, _format(directory))
-
-
-def _order(name: str) -> tuple[int, str]:
-    """The terms before their sum; what is new comes last."""
-    rows = ("distortion", "rate", "negative_elbo", "mse_at_mean")
-    return (rows.index(name) if name in rows else len(rows), name)
-
-
-def _print_table(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    for heading in ("metric", "mean", "standard error", "unit"):
-        table.add_column(heading, justify="left" if heading in ("metric", "unit") else "right")
-    for name, entry in metrics.items():
-        error = "" if entry["standard_error"] is None else f"{entry['standard_error']:.2g}"
-        table.add_row(name.replace("_", " "), f"{entry['mean']:.6g}", error, entry["unit"])
-    Console().print(table)

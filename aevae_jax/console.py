@@ -268,7 +268,7 @@ class _Clock:
             "loss": loss_terms(epoch.train),
             "validation": _validation(epoch.validation),
             "speed": f"{epoch.examples_per_second:,.0f} examples/s",
-            "left": f"{_duration(each * (epoch.epochs - epoch.epoch))} left",
+            "left": f"{duration(each * (epoch.epochs - epoch.epoch))} left",
         }
         for name in ("speed", "validation"):
             if len("  ".join(parts.values())) > width:
@@ -290,7 +290,7 @@ def _validation(metrics: Mapping[str, float]) -> str:
     return f"validation mse {metrics['mse_at_mean']:.3g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`0:42`, `12:05`, `1:02:03`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

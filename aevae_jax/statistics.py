@@ -46,6 +46,51 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
+class Manifold(NamedTuple):
+    """Shares of points that lie near points of another set, 0 to 1; density may exceed 1."""
+
+    precision: float
+    """Of the samples, how many lie in the support of the data. Kynkaanniemi et al. 2019."""
+    recall: float
+    """Of the data, how much lies in the support of the samples."""
+    density: float
+    """How many balls around data a sample lies in, over k: precision that outliers do not raise. Naeem et al. 2020."""
+    coverage: float
+    """Of the balls around data, how many hold a sample."""
+
+
+def manifold(data: np.ndarray, samples: np.ndarray, neighbours: int = 5) -> Manifold:
+    """Precision, recall, density and coverage of features `[N, F]` of data and `[M, F]` of samples.
+
+    The support of a set is taken to be the union of balls around its points, each as far as its k-th nearest neighbour.
+
+    Raises:
+      InputError: sets of other shapes, or fewer than k + 1 points.
+    """
+    from sklearn.metrics import pairwise_distances
+    from sklearn.neighbors import NearestNeighbors
+
+    _same_width(data, samples)
+    fewest = min(len(data), len(samples))
+    if not 1 <= neighbours < fewest:
+        raise InputError("neighbours", got=neighbours, expected=f"1 to {fewest - 1}, less than the number of points")
+    around_data, around_samples = (NearestNeighbors(n_neighbors=neighbours + 1).fit(set_) for set_ in (data, samples))
+    radius_data, radius_samples = around_data.kneighbors(data)[0][:, -1], around_samples.kneighbors(samples)[0][:, -1]
+    in_balls, recalled = np.zeros(len(samples), int), np.zeros(len(data), bool)
+    for start in range(0, len(data), 1000):  # a block of the distances at a time
+        rows = slice(start, start + 1000)
+        distance = pairwise_distances(data[rows], samples)
+        in_balls += (distance <= radius_data[rows, None]).sum(axis=0)
+        recalled[rows] = (distance <= radius_samples[None, :]).any(axis=1)
+    nearest = around_samples.kneighbors(data, n_neighbors=1)[0][:, 0]
+    return Manifold(
+        float((in_balls > 0).mean()),
+        float(recalled.mean()),
+        float(in_balls.mean() / neighbours),
+        float((nearest <= radius_data).mean()),
+    )
+
+
 def kl_of_gaussian_fit(z: np.ndarray) -> float:
     """KL(N(m, C) || N(0, I)) in nats, m and C the mean and covariance of points `[N, D]`; infinite if C is singular."""
     mean, cov = z.mean(axis=0, dtype=np.float64), np.atleast_2d(np.cov(z, rowvar=False))

@@ -314,7 +314,7 @@ def test_time_left_does_not_count_the_compilation_of_the_first_epoch(clock):
     clock.now += 6
     assert counting.line(epoch(4)).endswith("0:16 left")  # 8 s for three epochs, six to go
     counting.line(epoch(9))
-    assert console._duration(3 * 3600 + 62.4) == "3:01:02"
+    assert console.duration(3 * 3600 + 62.4) == "3:01:02"
 
 
 def test_a_narrow_terminal_loses_speed_first_then_validation(clock):

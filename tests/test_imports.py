@@ -17,7 +17,8 @@ ORDER = (
     "priors", "models", "bounds", "objectives", "optimizers", "loops", "training", "data", "evaluation", "statistics",
     "generation", "figures", "files", "weights", "locks", "signals", "array_files", "checkpoints", "records",
     "environment", "runs", "plans", "tracing", "trainer", "diagnosis", "keeping", "fitting",
-    "reproduction", "features", "console", "data_commands", "run_commands", "cli",
+    "reproduction", "features", "quality", "protocols", "importance", "annealing", "latents", "checkup",
+    "console", "data_commands", "run_commands", "evaluation_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 
@@ -94,7 +95,7 @@ def test_the_walk_sees_local_and_aliased_imports():
     assert inside(ast.parse(source)) == {"runs", "cli", "data"}
 
 
-PRINTERS = ("cli", "console", "data_commands", "run_commands")
+PRINTERS = ("cli", "console", "data_commands", "run_commands", "evaluation_commands")
 READERS = {"tensorflow_datasets": "data.tfds", "grain": "data.streams", "sklearn.datasets": "data.__init__",
            "pyarrow": "data.table_files"}  # fmt: skip
 

@@ -7,10 +7,9 @@ looks at a whole split does so in blocks of bounded size, so no file here cares 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aevae_jax.types import InputError
@@ -225,17 +224,31 @@ class Dataset:
     @cached_property
     def _digests(self) -> tuple[str, list[str]]:
         """Of everything, and of each split; one pass over the data."""
-        import numpy as np
-
         total, parts = hashlib.sha256(), []
-        for x in (getattr(self, part).x for part in PARTS):
-            one, header = hashlib.sha256(), f"{x.shape}{x.dtype}".encode()
-            contents: Iterable[Any] = (np.ascontiguousarray(block).data for _, block in blocks(x))
-            for text in chain([header], contents):
+        for part in PARTS:
+            one = hashlib.sha256()
+            for text in _contents(getattr(self, part).x):
                 total.update(text)
                 one.update(text)
             parts.append(one.hexdigest())
         return total.hexdigest(), parts
+
+
+def digest_of(x: Source) -> str:
+    """sha256 over the shape, type and bytes of `x`."""
+    total = hashlib.sha256()
+    for text in _contents(x):
+        total.update(text)
+    return total.hexdigest()
+
+
+def _contents(x: Source) -> Iterator[Any]:
+    """What is hashed of a source."""
+    import numpy as np
+
+    yield f"{x.shape}{x.dtype}".encode()
+    for _, block in blocks(x):
+        yield np.ascontiguousarray(block).data
 
 
 # ------------------------------------------------------------------------------------------------ arrays as sources

@@ -1,0 +1,318 @@
+"""`aevae evaluate`, `compare`, `diagnose` and `quality`: what there is to measure of a trained model."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+
+from tyro.conf import Positional, arg
+
+from aevae_jax import console, files, fitting, records, runs, values
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from aevae_jax.data import Prepared
+    from aevae_jax.importance import Estimate
+
+# Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
+MaybeJson = Annotated[Optional[Path], arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]  # noqa: UP045
+MaybeSeed = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: the run's)")]  # noqa: UP045
+Part = Literal["test", "validation"]
+
+
+def evaluate(
+    run: Positional[Path],
+    *,
+    split: Part = "test",
+    samples: int = 0,
+    batch_size: int = 256,
+    seed: MaybeSeed = None,
+    json_file: MaybeJson = None,
+    force: bool = False,
+) -> None:
+    """Measure a trained model: means over a data set, with standard errors.
+
+    Example: aevae evaluate runs/first --samples 5000 --json test.json
+
+    Args:
+      run: a run directory.
+      split: which part of the run's data set.
+      samples: importance samples per example for the negative log likelihood, such as 5000; 0 leaves it out.
+      batch_size: examples to compute at once; the numbers do not depend on it.
+      seed: of the codes that are sampled.
+      json_file: a file to write the numbers to as well.
+      force: replace that file if it exists.
+    """
+    if json_file is not None:
+        files.check_output(json_file, (".json",), force=force, option="--json")
+    if samples < 0:
+        raise InputError("--samples", got=samples, expected="at least 1, or 0 for no likelihood")
+    fitted = fitting.load_run(run)
+    model, seed = fitted.model, fitted.run.seed if seed is None else seed
+    prepared = prepared_of(run, fitted.run)
+    x = getattr(prepared, split).x
+    from aevae_jax import evaluation, keys
+
+    key = key_of(seed, keys.Stream.EVALUATE)
+    if samples:
+        from aevae_jax import importance
+
+        importance.check_scorable(model, fitted.params, x)
+    measured = evaluation.per_example(evaluation.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
+    metrics = {
+        name: _entry(v, "squared error per element" if name == "mse_at_mean" else "nats/example")
+        for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))
+    }
+    data, likelihood = fitted.run.data, values.spell(getattr(model, "likelihood", None))
+    protocol = (
+        f"Means over {len(x)} examples, {data.name} {split}, {values.spell(data.preparation)}. "
+        f"Density of {likelihood} at one z ~ q(z|x) per example, seed {seed}; mse at mean is at the mean of q(z|x)."
+    )
+    if samples:
+        with _Parts("likelihood") as on_part:
+            found = importance.estimate(model, fitted.params, x, key, num_samples=samples, on_part=on_part)
+        metrics |= _likelihood(found, model, prepared)
+        protocol += f" {_trust(found)}"
+    _print_table(f"{run}, {data.name} {split}", metrics, protocol)
+    if json_file is not None:
+        record = {"run": str(run), "split": split, "seed": seed, "protocol": protocol, "metrics": metrics}
+        with files.atomic(json_file) as part:
+            part.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"wrote {json_file}")
+
+
+def compare(
+    run: Positional[Path],
+    other: Positional[Path],
+    *,
+    split: Part = "test",
+    samples: int = 100,
+    seed: int = 0,
+) -> None:
+    """Which of two models gives data the larger likelihood? Paired differences, example by example, with common noise.
+
+    Runs whose data, preparation or unit differ are refused: their figures have no order.
+
+    Example: aevae compare runs/first runs/second --samples 500
+
+    Args:
+      run: a run directory.
+      other: another one.
+      split: which part of their data set.
+      samples: importance samples per example.
+      seed: of the codes that are sampled, for both.
+    """
+    if samples < 1:
+        raise InputError("--samples", got=samples, expected="at least 1")
+    figures = [_figure(place, split, samples, seed) for place in (run, other)]
+    from aevae_jax import protocols
+
+    better, worse = protocols.rank(figures)
+    found = protocols.difference(worse, better)
+    for figure in figures:
+        print(f"{figure.name:<24} {figure.mean:.4f} +- {figure.standard_error:.2g} {figure.protocol.unit}")
+    print(f"{better.name} is better by {found.mean:.4f}, 95 % interval {found.low:.4f} to {found.high:.4f}"
+          f"{'' if found.low > 0 else ': no difference is shown'}")  # fmt: skip
+    print(f"protocol: {figures[0].protocol}")
+
+
+def diagnose(run: Positional[Path], *, seed: int = 0) -> None:
+    """Say what is wrong with a trained model, and what to type against it.
+
+    It looks for posterior collapse, dead units, over-regularisation, collapsed variances and too short a training, on
+    validation data.
+
+    Example: aevae diagnose runs/first
+
+    Args:
+      run: a run directory.
+      seed: of the codes that are sampled.
+    """
+    fitted = fitting.load_run(run)
+    x = prepared_of(run, fitted.run).validation.x
+    from aevae_jax import checkup, keys
+
+    found = checkup.check(fitted, x, key_of(seed, keys.Stream.EVALUATE))
+    units = {"active_units": "", "latent_dimensions": "", "mse_at_mean": "squared error per element"}
+    for name, value in found.measured.items():
+        print(f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip())
+    for finding in found.findings:
+        print(f"\n{finding.fault}: {finding.evidence}\n  try: {finding.remedy}")
+    if not found.findings:
+        print("\nnothing found: codes vary, their noise matters, the loss is balanced, and the training had settled")
+
+
+def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0) -> None:
+    """Measure pictures: samples by features of classifiers trained here, reconstructions pixel by pixel.
+
+    Classifiers are trained on the labels of the run's training data; figures that rest on them compare models of the same
+    data in this project, and nothing else.
+
+    Example: aevae quality runs/first
+
+    Args:
+      run: a run directory, of images.
+      num: how many samples, at most as many as there are test images.
+      seed: of the samples, and of the classifiers.
+    """
+    if num < 10:
+        raise InputError("--num", got=num, expected="at least 10")
+    fitted = fitting.load_run(run)
+    dataset = fitted.run.data.load()
+    prepared = prepared_of(run, fitted.run)
+    if len(prepared.event_shape) != 3:
+        raise InputError("quality of pictures", got=f"{fitted.run.data.name}, events of shape {prepared.event_shape}",
+                         expected="images [H, W, C]")  # fmt: skip
+    import jax
+    import numpy as np
+
+    from aevae_jax import evaluation, features, generation, keys
+    from aevae_jax import quality as measures
+
+    def clipped(x: Any) -> Any:
+        return np.clip(np.asarray(x), 0, 1)
+
+    x = np.asarray(prepared.test.x[:num])
+    again = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0))["reconstructions"]
+    pixels = measures.of_reconstructions(clipped(x), clipped(again))
+    rows = {"mse": _entry(pixels.mse, "squared error"), "psnr": _entry(pixels.psnr, "dB")}
+    if pixels.ssim is not None:
+        rows["ssim"] = _entry(pixels.ssim, "1 is perfect")
+    caption = f"Reconstructions of {len(x)} test images at the mean of q(z|x), values clipped to [0, 1]."
+    if dataset.train.labels is None:
+        caption += " No labels, and so no classifier to judge samples."
+    else:
+        judge = features.train_ensemble(fitted.run.data, dataset, range(seed, seed + 3))
+        draw = jax.jit(generation.sample, static_argnums=(0, 3))
+        key = key_of(seed, keys.Stream.SAMPLE)
+        drawn = draw(fitted.model, fitted.params, key, len(x))
+        binary = getattr(getattr(fitted.model, "likelihood", None), "support", None)
+        made = drawn.sample(jax.random.fold_in(key, 1)) if binary is not None and binary.levels == 2 else drawn.mean()
+        found = measures.of_samples(x, np.asarray(made), judge)
+        rows["frechet_distance"] = _single(found.frechet_distance, "features")
+        rows |= {name: _single(value, "share") for name, value in found.manifold._asdict().items()}
+        caption += (f" {found.num_samples} samples against as many test images, by features of 3 classifiers trained on this "
+                    "data: to be compared only with figures of this command on the same data.")  # fmt: skip
+    _print_table(f"{run}, {fitted.run.data.name}", rows, caption)
+
+
+# ------------------------------------------------------------------------------------------------------------- a run
+
+
+def prepared_of(directory: Path, run: runs.Run) -> Prepared:
+    """The run's data set with validation and test data as the model sees them; refused if it is not the same data."""
+    from aevae_jax.data import prepare
+
+    dataset = run.data.load()
+    records.check_data(directory, run.data.name, dataset.digest())
+    return prepare(run.data.preparation, dataset)
+
+
+def key_of(seed: int, use: Any) -> Any:
+    """The key for one use of a seed that was typed."""
+    from aevae_jax import keys
+
+    if not 0 <= seed < 2**32:
+        raise InputError("--seed", got=seed, expected="0 to 4294967295")
+    return keys.stream(keys.root(seed), use)
+
+
+def _figure(place: Path, split: Part, samples: int, seed: int) -> Any:
+    fitted = fitting.load_run(place)
+    prepared = prepared_of(place, fitted.run)
+    from aevae_jax import importance, keys
+
+    key = key_of(seed, keys.Stream.EVALUATE)
+    with _Parts(str(place)) as on_part:
+        return importance.figure(str(place), fitted.model, fitted.params, prepared, split, key,
+                                 num_samples=samples, on_part=on_part)[0]  # fmt: skip
+
+
+def _reconstruction(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
+    from aevae_jax import generation
+
+    return {"reconstructions": generation.reconstruct(model, params, x)}
+
+
+# ----------------------------------------------------------------------------------------------------------- printing
+
+
+def _entry(v: Any, unit: str) -> dict[str, Any]:
+    """A mean with its standard error, in float64."""
+    error = float(v.std(ddof=1, dtype="float64")) / len(v) ** 0.5 if len(v) > 1 else None
+    return {"mean": float(v.mean(dtype="float64")), "standard_error": error, "unit": unit}
+
+
+def _single(value: float, unit: str) -> dict[str, Any]:
+    return {"mean": value, "standard_error": None, "unit": unit}
+
+
+def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, Any]:
+    from aevae_jax import importance
+
+    rows = {"negative_log_likelihood": _entry(found.nll, "nats/example")}
+    bits = importance.bits_per_dim(found.nll, model, prepared)
+    if bits is not None:
+        rows["bits_per_dim"] = _entry(bits, "bits/dimension")
+    rows["effective_samples"] = _entry(found.effective_samples, f"of {found.num_samples}")
+    return rows
+
+
+def _trust(found: Estimate) -> str:
+    """What the tails of the weights say."""
+    text = (f"Negative log likelihood: an upper bound by importance sampling from q(z|x), {found.num_samples} samples per "
+            f"example.")  # fmt: skip
+    if math.isnan(found.pareto_k[0]):
+        return f"{text} Too few samples to judge their tail."
+    share = 100 * float(found.untrusted.mean())
+    if share < 1:
+        return text
+    from aevae_jax import importance
+
+    limit = importance.trusted_pareto_k(found.num_samples)
+    return (f"{text} WARNING: of {share:.0f} % of the examples the weights have too heavy a tail (Pareto k above {limit:.2f}): "
+            "the likelihood is larger than this bound says; take more samples.")  # fmt: skip
+
+
+class _Parts:
+    """A line of progress on standard error for work in parts, where it takes longer than some seconds."""
+
+    def __init__(self, title: str, every: float = 10.0):
+        self._title, self._every = title, every
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._began = self._printed = time.monotonic()
+        return self._show
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def _show(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._printed >= self._every:
+            left = (now - self._began) * (total - done) / done
+            console.note(f"{self._title}: {done:,} of {total:,} examples, {console.duration(left)} left")
+            self._printed = now
+
+
+def _order(name: str) -> tuple[int, str]:
+    """The terms before their sum; what is new comes last."""
+    rows = ("distortion", "rate", "negative_elbo", "mse_at_mean")
+    return (rows.index(name) if name in rows else len(rows), name)
+
+
+def _print_table(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for heading in ("metric", "mean", "standard error", "unit"):
+        table.add_column(heading, justify="left" if heading in ("metric", "unit") else "right")
+    for name, entry in metrics.items():
+        error = "" if entry["standard_error"] is None else f"{entry['standard_error']:.2g}"
+        table.add_row(name.replace("_", " "), f"{entry['mean']:.6g}", error, entry["unit"])
+    Console().print(table)

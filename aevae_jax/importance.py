@@ -1,0 +1,294 @@
+"""log p(x) by importance sampling from q(z|x): as many samples as one likes, in little memory, with warnings.
+
+    log p(x) >= E log (1/K sum_k w_k),   w_k = p(x, z_k) / q(z_k|x),   z_k ~ q(z|x)
+
+The bound rises with K (Burda, Grosse & Salakhutdinov 2016). The weights are met a chunk at a time; what is kept of them
+is their running sums and their largest few, whose tail says whether the estimate can be trusted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from aevae_jax import bounds, keys, loops, values
+from aevae_jax.data import Dequantize, Prepared
+from aevae_jax.data.datasets import Source, blocks, digest_of
+from aevae_jax.distributions import Delta, NormalOptimalScale
+from aevae_jax.protocols import Figure, Protocol
+from aevae_jax.types import InputError, LatentModel, Params
+
+OnPart = Callable[[int, int], None]
+"""Is told how many examples are done, and of how many."""
+
+ROWS = 4096
+"""Decoded codes at once, where the batch size and the chunk are left open: large products, and little memory."""
+
+
+class Estimate(NamedTuple):
+    """log p(x) of every example, and how far to trust it. All `[N]`, float64."""
+
+    nll: np.ndarray
+    """-log (1/K sum_k w_k) in nats: on average an upper bound of -log p(x)."""
+    sampling_error: np.ndarray
+    """Standard error of `nll` in nats that comes from the K samples: sqrt(sum w^2 / (sum w)^2 - 1/K)."""
+    effective_samples: np.ndarray
+    """(sum w)^2 / sum w^2, between 1 and K. Kong 1992."""
+    pareto_k: np.ndarray
+    """Shape of the tail of the weights; above `trusted_pareto_k(K)` the estimate is not to be trusted. NaN for few."""
+    num_samples: int
+    """K."""
+
+    @property
+    def untrusted(self) -> np.ndarray:
+        """Whose tail is too heavy, `[N]`, bool."""
+        return self.pareto_k > trusted_pareto_k(self.num_samples)
+
+
+def estimate(
+    model: LatentModel,
+    params: Params,
+    x: Array | Source,
+    key: Array,
+    *,
+    num_samples: int = 5000,
+    batch_size: int = 0,
+    chunk: int = 0,
+    on_part: OnPart | None = None,
+) -> Estimate:
+    """Importance-weighted log likelihood of every example of `x`, in the order of `x`.
+
+    Args:
+      model: any latent model whose posterior and likelihood have densities.
+      params: its parameters.
+      x: data as the model sees it, `[N, *event]`.
+      key: sample k of example i uses key k of `fold_in(key, i)`: two calls, and two models, see the same noise.
+      num_samples: K.
+      batch_size: examples at once, 0 for as many as suit; the result does not depend on it, beyond rounding.
+      chunk: samples of each at once, 0 for as many as suit; the same.
+      on_part: is told of the progress.
+
+    Raises:
+      InputError: an autoencoder, a likelihood that is no density, data that it cannot score, or K < 1.
+    """
+    if num_samples < 1:
+        raise InputError("number of importance samples", got=num_samples, expected="at least 1")
+    check_scorable(model, params, x)
+    count = x.shape[0]
+    chunk = min(chunk or 512, num_samples)
+    batch_size = min(batch_size or max(1, ROWS // chunk), count)
+    body = _body(cast(Hashable, model), num_samples, chunk)
+    starts = jnp.arange(0, num_samples, chunk)
+    with jax.default_matmul_precision("highest"):
+        prior = _prior(cast(Hashable, model), params)
+        found = []
+        for start in range(0, count, batch_size):
+            first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
+            rows = jnp.asarray(x[first : first + batch_size])
+            q = _encode(cast(Hashable, model), params, rows)
+            context = (params, prior, q, rows, keys.each(key, first + jnp.arange(batch_size)))
+            sums, _ = loops.scan(body, _start(batch_size, num_samples), context, starts)
+            found.append(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[start - first :], sums))  # noqa: B023
+            if on_part is not None:
+                on_part(start + len(found[-1].peak), count)
+    sums = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+    log_mean = sums.peak + np.log(sums.total / num_samples)
+    share = sums.squares / sums.total**2
+    return Estimate(
+        nll=-log_mean,
+        sampling_error=np.sqrt(np.maximum(share - 1 / num_samples, 0.0)),
+        effective_samples=1 / share,
+        pareto_k=pareto_shape(sums.largest),
+        num_samples=num_samples,
+    )
+
+
+def check_scorable(model: LatentModel, params: Params, x: Array | Source) -> None:
+    """Refuse what has no likelihood.
+
+    Raises:
+      InputError: a posterior without a density, a likelihood that is none, or data outside its support.
+    """
+    if x.shape[0] == 0:
+        raise InputError("evaluation data", got="0 examples", expected="at least 1")
+
+    def whole(params: Params, x: Array) -> Any:
+        q = model.encode(params, x)
+        return q, model.decode(params, q.mean())
+
+    q, likelihood = jax.eval_shape(whole, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32))
+    name = type(model).__name__
+    if isinstance(q, Delta):
+        raise InputError("likelihood", got=f"{name}, whose codes are points", expected="a model with q(z|x), such as VAE",
+                         hint="an autoencoder has a distortion and a squared error, and no density")  # fmt: skip
+    if isinstance(likelihood, NormalOptimalScale):
+        raise InputError("likelihood", got="NormalOptimalScale(), fitted to what it scores and so no density",
+                         expected="a likelihood such as NormalSharedScale()")  # fmt: skip
+    support = getattr(getattr(model, "likelihood", None), "support", None)
+    if support is not None:
+        for _, block in blocks(x) if not isinstance(x, jax.Array) else [(0, np.asarray(x))]:
+            support.check(block, "evaluation data")
+
+
+def figure(
+    name: str,
+    model: LatentModel,
+    params: Params,
+    prepared: Prepared,
+    split: str,
+    key: Array,
+    *,
+    num_samples: int = 5000,
+    on_part: OnPart | None = None,
+) -> tuple[Figure, Estimate]:
+    """The negative log likelihood of a split with its protocol, to be compared with others of the same one.
+
+    Args:
+      name: whose figure it is.
+      model, params: of the model.
+      prepared: its data set.
+      split: "validation" or "test".
+      key, num_samples, on_part: as in `estimate`.
+
+    Raises:
+      InputError: as in `estimate`, or no such split.
+    """
+    if split not in ("validation", "test"):
+        raise InputError("split", got=repr(split), expected="'validation' or 'test'")
+    x = getattr(prepared, split).x
+    found = estimate(model, params, x, key, num_samples=num_samples, on_part=on_part)
+    protocol = Protocol(
+        quantity="negative log likelihood",
+        estimator="importance sampling from q(z|x)",
+        num_samples=num_samples,
+        data=prepared.name,
+        split=split,
+        preparation=values.spell(prepared.preparation),
+        examples=x.shape[0],
+        sha256=digest_of(x),
+    )
+    return Figure(name, found.nll, protocol), found
+
+
+def bits_per_dim(nll: np.ndarray, model: LatentModel, prepared: Prepared) -> np.ndarray | None:
+    """Nats per example as bits per dimension of integer levels; `None` where that is not a code length.
+
+    nll / (D ln 2) where the likelihood gives levels a probability. Of dequantised data, whose density bounds it, log2 of
+    the number of levels is added: Theis, van den Oord & Bethge 2016, section 3.1.
+    """
+    size = math.prod(prepared.event_shape)
+    support = getattr(getattr(model, "likelihood", None), "support", None)
+    if support is not None and support.levels is not None:
+        return np.asarray(nll / (size * math.log(2)))
+    if isinstance(prepared.preparation, Dequantize):
+        return np.asarray(nll / (size * math.log(2)) + math.log2(prepared.format.levels))
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------- the weights
+
+
+class _Sums(NamedTuple):
+    """What is kept of the log weights of B examples."""
+
+    peak: Array
+    """The largest so far, `[B]`."""
+    total: Array
+    """Sum of w / exp(peak), `[B]`."""
+    squares: Array
+    """Sum of its square, `[B]`."""
+    largest: Array
+    """Log weights of the tail and of the one below it, in descending order, `[B, M + 1]`."""
+
+
+def _tail(num_samples: int) -> int:
+    """How many of the largest weights the tail is fitted to: min(K/5, 3 sqrt K). Vehtari et al. 2024, section 2.4."""
+    return min(num_samples // 5, math.ceil(3 * math.sqrt(num_samples)))
+
+
+def _start(batch_size: int, num_samples: int) -> _Sums:
+    nothing = jnp.full((batch_size, _tail(num_samples) + 1), -jnp.inf)
+    return _Sums(jnp.full(batch_size, -jnp.inf), jnp.zeros(batch_size), jnp.zeros(batch_size), nothing)
+
+
+def _add(sums: _Sums, log_w: Array) -> _Sums:
+    """With more log weights `[B, C]`; -inf for none."""
+    peak = jnp.maximum(sums.peak, log_w.max(axis=1))
+    safe = jnp.where(jnp.isfinite(peak), peak, 0.0)
+    kept, w = jnp.exp(sums.peak - safe), jnp.exp(log_w - safe[:, None])
+    largest = jax.lax.top_k(jnp.concatenate([sums.largest, log_w], axis=1), sums.largest.shape[1])[0]
+    return _Sums(peak, sums.total * kept + w.sum(axis=1), sums.squares * kept**2 + (w**2).sum(axis=1), largest)
+
+
+@lru_cache(maxsize=64)
+def _body(model: Any, num_samples: int, chunk: int) -> loops.Body:
+    def body(sums: _Sums, context: Any, start: Array) -> tuple[_Sums, tuple[()]]:
+        params, prior, q, x, example_keys = context
+        index = start + jnp.arange(chunk)
+
+        def weigh(q: Any, x: Array, key: Array) -> Array:  # one example: [chunk]
+            def one(key: Array) -> Array:
+                return bounds.log_weight(model, params, x[None], q, q.sample(key), prior=prior)[0]
+
+            return jax.vmap(one)(keys.each(key, index))
+
+        log_w = jax.vmap(weigh)(q, x, example_keys)
+        return _add(sums, jnp.where(index < num_samples, log_w, -jnp.inf)), ()
+
+    return body
+
+
+@partial(jax.jit, static_argnums=0)
+def _prior(model: Any, params: Params) -> Any:
+    return model.prior(params, 1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(model: Any, params: Params, x: Array) -> Any:
+    """q(z|x) of each example by itself: leaves `[B, 1, ...]`."""
+    return jax.vmap(lambda x: model.encode(params, x[None]))(x)
+
+
+# ------------------------------------------------------------------------------------------------------------ the tail
+
+
+def trusted_pareto_k(num_samples: int) -> float:
+    """The largest shape with which K samples still suffice: min(1 - 1/log10 K, 0.7). Vehtari et al. 2024, section 3.2.5."""
+    return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
+
+
+def pareto_shape(largest: np.ndarray) -> np.ndarray:
+    """Shape k of a generalised Pareto distribution fitted to the largest weights, `[N, M + 1] -> [N]`.
+
+    The fit of Zhang & Stephens 2009, with the weak prior of Vehtari et al. 2024 (appendix C) that draws k to 1/2. Fewer
+    than five weights say nothing: NaN. Weights that are all equal have no tail: -inf.
+
+    Args:
+      largest: log weights in descending order; the last one is the threshold.
+    """
+    largest = np.asarray(largest, np.float64)
+    size = largest.shape[1] - 1
+    if size < 5:
+        return np.full(len(largest), np.nan)
+    w = np.exp(largest - largest[:, :1])
+    y = (w[:, :-1] - w[:, -1:])[:, ::-1]  # exceedances, ascending
+    flat = y[:, -1] <= 1e-12
+    y = np.where(flat[:, None], 1.0, np.maximum(y, 1e-300))
+    grid = 30 + int(math.sqrt(size))
+    quartile = y[:, (size + 2) // 4 - 1]
+    spread = 1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
+    theta = 1 / y[:, -1:] + spread / (3 * quartile[:, None])  # [N, grid], each less than 1 / max(y)
+    shape = np.stack([np.log1p(-t[:, None] * y).mean(axis=1) for t in theta.T], axis=1)
+    profile = size * (np.log(np.maximum(-theta / shape, 1e-300)) - shape - 1)
+    weight = np.exp(profile - profile.max(axis=1, keepdims=True))
+    best = (weight * theta).sum(axis=1) / weight.sum(axis=1)
+    k = np.log1p(-best[:, None] * y).mean(axis=1)
+    k = (size * k + 10 * 0.5) / (size + 10)
+    return np.where(flat, -np.inf, k)

@@ -1,0 +1,108 @@
+"""Figures that carry their protocol. Those of different protocols are never ranked, nor subtracted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aevae_jax import statistics
+from aevae_jax.statistics import Interval
+from aevae_jax.types import InputError
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a figure is a figure of. Two figures can be compared if and only if these are equal.
+
+    Args:
+      quantity: what is measured, for example "negative log likelihood".
+      estimator: how, for example "importance sampling from q(z|x)".
+      num_samples: latent samples per example, 0 where there are none.
+      data: name of the data set.
+      split: "train", "validation" or "test".
+      preparation: as it is typed, for example "DynamicBinarization()"; bits of evaluation data are drawn once.
+      examples: how many.
+      sha256: of the evaluation data as the model sees it.
+      unit: for example "nats/example".
+    """
+
+    quantity: str
+    estimator: str
+    num_samples: int
+    data: str
+    split: str
+    preparation: str
+    examples: int
+    sha256: str
+    unit: str = "nats/example"
+
+    def __str__(self) -> str:
+        samples = {0: "", 1: ", 1 sample"}.get(self.num_samples, f", {self.num_samples:,} samples")
+        return (f"{self.quantity} in {self.unit} by {self.estimator}{samples} per example; {self.data} {self.split}, "
+                f"{self.examples:,} examples, {self.preparation}, sha256 {self.sha256[:12]}")  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A mean over a data set, with what it is a mean of.
+
+    Args:
+      name: whose figure it is.
+      values: of every example, `[N]`, in the order of the data set.
+      protocol: what was measured.
+    """
+
+    name: str
+    values: np.ndarray
+    protocol: Protocol
+
+    @property
+    def mean(self) -> float:
+        """Over examples, in float64."""
+        return float(np.mean(self.values, dtype=np.float64))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean as an estimate of that over the population the examples come from."""
+        values = np.asarray(self.values, np.float64)
+        return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
+
+    @property
+    def interval(self) -> Interval:
+        """The mean with its 95 % confidence interval for the population."""
+        return statistics.interval(self.values)
+
+
+def difference(one: Figure, other: Figure) -> Interval:
+    """Mean of `one` - `other` over the same examples with its 95 % interval: much narrower than either figure's own.
+
+    Raises:
+      InputError: the protocols differ.
+    """
+    _check(one, other)
+    return statistics.interval(np.asarray(one.values, np.float64) - np.asarray(other.values, np.float64))
+
+
+def rank(figures: Sequence[Figure]) -> list[Figure]:
+    """The figures in ascending order of their means.
+
+    Raises:
+      InputError: any two protocols differ.
+    """
+    for figure in figures[1:]:
+        _check(figures[0], figure)
+    return sorted(figures, key=lambda figure: figure.mean)
+
+
+def _check(one: Figure, other: Figure) -> None:
+    a, b = one.protocol, other.protocol
+    if a == b and len(one.values) == len(other.values):
+        return
+    found = [f"{field.name} {getattr(a, field.name)!r} and {getattr(b, field.name)!r}"
+             for field in dataclasses.fields(Protocol) if getattr(a, field.name) != getattr(b, field.name)]  # fmt: skip
+    got = f"{one.name} and {other.name}, which differ in {'; '.join(found) or 'the number of values'}"
+    raise InputError("figures to compare", got=got, expected="figures of one protocol",
+                     hint="measure them again in the same way")  # fmt: skip
