@@ -3,9 +3,9 @@
     f_t(z) = p(z) p(x|z)^b_t,   b_0 = 0, ..., b_T = 1
     log w = sum_t (b_t - b_{t-1}) log p(x|z_{t-1}),   z_t from z_{t-1} by Hamiltonian moves that leave f_t as it is
 
-Forward from z ~ p(z), the mean of w is p(x), so log mean w is on average a lower bound of log p(x) (Neal 2001). Backward
-from an exact draw of p(z|x), which is at hand where x itself was drawn from the model, the mean of 1/w is 1/p(x), and
--log mean 1/w is an upper bound (Grosse, Ghahramani & Adams 2015). On such data log p(x) lies between, and the gap is known.
+Forward from z ~ p(z), the mean of w is p(x), so log mean w is on average a lower bound of log p(x) (Neal 2001).
+Backward from an exact draw of p(z|x), which is at hand where x itself was drawn from the model, the mean of 1/w is
+1/p(x), and -log mean 1/w is an upper bound (Grosse, Ghahramani & Adams 2015). On such data the gap is known.
 
 Step sizes are tuned in a pilot with noise of its own and then held fixed: moves that adapt to the chain they move would
 not leave f_t as it is.
@@ -119,7 +119,7 @@ def lower_bound(
 
 
 def upper_bound(
-    model: LatentModel, params: Params, x: Array, z: Latent, key: Array, schedule: Schedule, *, num_chains: int = 16
+    model: LatentModel, params: Params, x: Array, key: Array, schedule: Schedule, *, z: Latent, num_chains: int = 16
 ) -> Annealed:
     """The same chain backward from exact posterior draws: on average an upper bound of log p(x).
 
@@ -157,7 +157,7 @@ def bracket(
     z, x = _simulate(cast(Hashable, model), params, key_z, key_x, num)
     schedule = tune(model, params, x, key_pilot, num_temperatures=num_temperatures, leapfrogs=leapfrogs)
     lower = lower_bound(model, params, x, key_lower, schedule, num_chains=num_chains)
-    upper = upper_bound(model, params, x, z, key_upper, schedule, num_chains=num_chains)
+    upper = upper_bound(model, params, x, key_upper, schedule, z=z, num_chains=num_chains)
     return Bracket(np.asarray(x), lower, upper)
 
 
@@ -214,11 +214,8 @@ def _body(model: Any, leapfrogs: int, sign: int, target: float) -> loops.Body:
 
     def body(state: _State, context: Any, move: _Move) -> tuple[_State, tuple[Array, Array]]:
         params, prior, x, example_keys = context
-        unravel = ravel_pytree(
-            jax.tree.map(
-                lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda k: prior.sample(k), example_keys[0])
-            )
-        )[1]
+        like = jax.eval_shape(prior.sample, example_keys[0])
+        unravel = ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like))[1]
         step_size = state.step_size if target else move.step_size
 
         def log_likelihood(z: Array, x: Array) -> Array:

@@ -116,8 +116,8 @@ def _balance(fitted: Fitted, terms: dict[str, float]) -> list[Finding]:
         return [Finding("over-regularised", evidence, f'--objective "{values.spell(ELBO())}"')]
     error = terms["mse_at_mean"] ** 0.5
     if isinstance(likelihood, Normal) and likelihood.scale > 1.5 * error:
-        evidence = (f"the likelihood takes a noise of {likelihood.scale:g} for granted, {likelihood.scale / error:.2g} times "
-                    f"the reconstruction error of {error:.3g}: what is below it is not worth coding")  # fmt: skip
+        evidence = (f"the likelihood takes a noise of {likelihood.scale:g} for granted, {likelihood.scale / error:.2g} "
+                    f"times the reconstruction error of {error:.3g}: what is below it is not worth coding")  # fmt: skip
         return [Finding("over-regularised", evidence,
                         f"learn the scale: likelihood={values.spell(NormalSharedScale())} in --model")]  # fmt: skip
     return []

@@ -251,6 +251,26 @@ def _plain(title: str, clock: _Clock, every: float) -> Iterator[OnEpoch]:
         print(waiting, file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def parts(title: str, *, every: float = 10.0) -> Iterator[Callable[[int, int], None]]:
+    """Show work in parts on standard error, a plain line now and then where it takes longer than `every` seconds.
+
+    Yields:
+      A callback that is told how many are done, of how many.
+    """
+    began = printed = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if now - printed >= every:
+            left = duration((now - began) * (total - done) / done)
+            print(f"{title}: {done:,} of {total:,} examples, {left} left", file=sys.stderr, flush=True)
+            printed = now
+
+    yield show
+
+
 class _Clock:
     """Time left, from the epochs after the first, which also compiles."""
 

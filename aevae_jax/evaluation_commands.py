@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -73,7 +72,7 @@ def evaluate(
         f"Density of {likelihood} at one z ~ q(z|x) per example, seed {seed}; mse at mean is at the mean of q(z|x)."
     )
     if samples:
-        with _Parts("likelihood") as on_part:
+        with console.parts("likelihood") as on_part:
             found = importance.estimate(model, fitted.params, x, key, num_samples=samples, on_part=on_part)
         metrics |= _likelihood(found, model, prepared)
         protocol += f" {_trust(found)}"
@@ -149,8 +148,8 @@ def diagnose(run: Positional[Path], *, seed: int = 0) -> None:
 def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0) -> None:
     """Measure pictures: samples by features of classifiers trained here, reconstructions pixel by pixel.
 
-    Classifiers are trained on the labels of the run's training data; figures that rest on them compare models of the same
-    data in this project, and nothing else.
+    Classifiers are trained on the labels of the run's training data; figures that rest on them compare models of the
+    same data in this project, and nothing else.
 
     Example: aevae quality runs/first
 
@@ -195,8 +194,8 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0) -> None:
         found = measures.of_samples(x, np.asarray(made), judge)
         rows["frechet_distance"] = _single(found.frechet_distance, "features")
         rows |= {name: _single(value, "share") for name, value in found.manifold._asdict().items()}
-        caption += (f" {found.num_samples} samples against as many test images, by features of 3 classifiers trained on this "
-                    "data: to be compared only with figures of this command on the same data.")  # fmt: skip
+        caption += (f" {found.num_samples} samples against as many test images, by features of 3 classifiers "
+                    "trained on this data: to be compared only with figures of this command on the same data.")  # fmt: skip
     _print_table(f"{run}, {fitted.run.data.name}", rows, caption)
 
 
@@ -227,8 +226,8 @@ def _figure(place: Path, split: Part, samples: int, seed: int) -> Any:
     from aevae_jax import importance, keys
 
     key = key_of(seed, keys.Stream.EVALUATE)
-    with _Parts(str(place)) as on_part:
-        return importance.figure(str(place), fitted.model, fitted.params, prepared, split, key,
+    with console.parts(str(place)) as on_part:
+        return importance.figure(fitted.model, fitted.params, prepared, key, name=str(place), split=split,
                                  num_samples=samples, on_part=on_part)[0]  # fmt: skip
 
 
@@ -264,8 +263,8 @@ def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, An
 
 def _trust(found: Estimate) -> str:
     """What the tails of the weights say."""
-    text = (f"Negative log likelihood: an upper bound by importance sampling from q(z|x), {found.num_samples} samples per "
-            f"example.")  # fmt: skip
+    text = (f"Negative log likelihood: an upper bound by importance sampling from q(z|x), {found.num_samples} samples "
+            "per example.")  # fmt: skip
     if math.isnan(found.pareto_k[0]):
         return f"{text} Too few samples to judge their tail."
     share = 100 * float(found.untrusted.mean())
@@ -274,29 +273,8 @@ def _trust(found: Estimate) -> str:
     from aevae_jax import importance
 
     limit = importance.trusted_pareto_k(found.num_samples)
-    return (f"{text} WARNING: of {share:.0f} % of the examples the weights have too heavy a tail (Pareto k above {limit:.2f}): "
-            "the likelihood is larger than this bound says; take more samples.")  # fmt: skip
-
-
-class _Parts:
-    """A line of progress on standard error for work in parts, where it takes longer than some seconds."""
-
-    def __init__(self, title: str, every: float = 10.0):
-        self._title, self._every = title, every
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self._began = self._printed = time.monotonic()
-        return self._show
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def _show(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._printed >= self._every:
-            left = (now - self._began) * (total - done) / done
-            console.note(f"{self._title}: {done:,} of {total:,} examples, {console.duration(left)} left")
-            self._printed = now
+    return (f"{text} WARNING: of {share:.0f} % of the examples the weights have too heavy a tail (Pareto k above "
+            f"{limit:.2f}): the likelihood is larger than this bound says; take more samples.")  # fmt: skip
 
 
 def _order(name: str) -> tuple[int, str]:

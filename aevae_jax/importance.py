@@ -28,8 +28,8 @@ from aevae_jax.types import InputError, LatentModel, Params
 OnPart = Callable[[int, int], None]
 """Is told how many examples are done, and of how many."""
 
-ROWS = 4096
-"""Decoded codes at once, where the batch size and the chunk are left open: large products, and little memory."""
+ROWS = 1024
+"""Decoded codes at once, where the batch size and the chunk are left open: large products that stay in the cache."""
 
 
 class Estimate(NamedTuple):
@@ -82,7 +82,7 @@ def estimate(
         raise InputError("number of importance samples", got=num_samples, expected="at least 1")
     check_scorable(model, params, x)
     count = x.shape[0]
-    chunk = min(chunk or 512, num_samples)
+    chunk = min(chunk or 256, num_samples)
     batch_size = min(batch_size or max(1, ROWS // chunk), count)
     body = _body(cast(Hashable, model), num_samples, chunk)
     starts = jnp.arange(0, num_samples, chunk)
@@ -126,7 +126,7 @@ def check_scorable(model: LatentModel, params: Params, x: Array | Source) -> Non
     q, likelihood = jax.eval_shape(whole, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32))
     name = type(model).__name__
     if isinstance(q, Delta):
-        raise InputError("likelihood", got=f"{name}, whose codes are points", expected="a model with q(z|x), such as VAE",
+        raise InputError("likelihood", got=f"{name}, whose codes are points", expected="a VAE",
                          hint="an autoencoder has a distortion and a squared error, and no density")  # fmt: skip
     if isinstance(likelihood, NormalOptimalScale):
         raise InputError("likelihood", got="NormalOptimalScale(), fitted to what it scores and so no density",
@@ -138,24 +138,25 @@ def check_scorable(model: LatentModel, params: Params, x: Array | Source) -> Non
 
 
 def figure(
-    name: str,
     model: LatentModel,
     params: Params,
     prepared: Prepared,
-    split: str,
     key: Array,
     *,
+    name: str,
+    split: str,
     num_samples: int = 5000,
     on_part: OnPart | None = None,
 ) -> tuple[Figure, Estimate]:
     """The negative log likelihood of a split with its protocol, to be compared with others of the same one.
 
     Args:
-      name: whose figure it is.
       model, params: of the model.
       prepared: its data set.
+      key: the noise of example i is `fold_in(key, i)`.
+      name: whose figure it is.
       split: "validation" or "test".
-      key, num_samples, on_part: as in `estimate`.
+      num_samples, on_part: as in `estimate`.
 
     Raises:
       InputError: as in `estimate`, or no such split.
@@ -180,8 +181,8 @@ def figure(
 def bits_per_dim(nll: np.ndarray, model: LatentModel, prepared: Prepared) -> np.ndarray | None:
     """Nats per example as bits per dimension of integer levels; `None` where that is not a code length.
 
-    nll / (D ln 2) where the likelihood gives levels a probability. Of dequantised data, whose density bounds it, log2 of
-    the number of levels is added: Theis, van den Oord & Bethge 2016, section 3.1.
+    nll / (D ln 2) where the likelihood gives levels a probability. Of dequantised data, whose density bounds it, log2
+    of the number of levels is added: Theis, van den Oord & Bethge 2016, section 3.1.
     """
     size = math.prod(prepared.event_shape)
     support = getattr(getattr(model, "likelihood", None), "support", None)
@@ -260,7 +261,7 @@ def _encode(model: Any, params: Params, x: Array) -> Any:
 
 
 def trusted_pareto_k(num_samples: int) -> float:
-    """The largest shape with which K samples still suffice: min(1 - 1/log10 K, 0.7). Vehtari et al. 2024, section 3.2.5."""
+    """The largest shape with which K samples suffice: min(1 - 1/log10 K, 0.7). Vehtari et al. 2024, section 3.2.5."""
     return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
 

@@ -3,8 +3,8 @@
     E KL(q(z|x) || p(z)) = I(x; z) + KL(q(z) || p(z))                   Hoffman & Johnson 2016
     KL(q(z) || p(z))     = TC(z)   + sum_d KL(q(z_d) || p(z_d))         Chen, Li, Grosse & Duvenaud 2018
 
-q(z) = 1/N sum_i q(z|x_i) is the aggregate posterior of the N examples given, all of them: no minibatch weights. Each term
-is a mean over one z_i ~ q(z|x_i) per example, so the identities hold for the estimates themselves. I(x; z) is the
+q(z) = 1/N sum_i q(z|x_i) is the aggregate posterior of the N examples given, all of them: no minibatch weights. Each
+term is a mean over one z_i ~ q(z|x_i) per example, so the identities hold for the estimates themselves. I(x; z) is the
 information about *which of the N examples* it was, at most log N.
 """
 

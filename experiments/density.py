@@ -1,25 +1,27 @@
 """How likely does a model find images it has not seen? Published test likelihoods, in exactly their protocol.
 
-Command:   python experiments/density.py --rows vae --seeds 3          (about 45 minutes a seed on two CPU cores)
-           python experiments/density.py --data digits --rows all      (all rows on small data: some minutes)
-Writes:    runs/density/results.json and results.md; each run in a directory of its own, resumable at any step
+Command:   python experiments/density.py --rows vae --seeds 3       (Fashion-MNIST; it says first how long it takes)
+           python experiments/density.py --rows all --data digits   (small data, no download)
+Writes:    runs/density/results.json and table.md; each run in a directory of its own, resumable at any step
 Expected:  on Fashion-MNIST at most 228.70 nats for `vae` and 227.35 for `vampprior`, and never less than the floor, the
            entropy of the pixels: no model can know which bits will be drawn.
 
 Protocol (Exemplar VAE; Tomczak & Welling 2018): first 50,000 images for training, last 10,000 of these files for
 validation, 10,000 for test. Training bits are redrawn at every step, those of validation and test once, with seed 777.
-Gated dense layers 300-300 both ways, 40 latent dimensions (two-level: 40 + 40), log variances within [-6, 2], batches of
-100, KL warm-up over 100 epochs, the best validation bound, at most 50 epochs without a better one. The test likelihood
-is importance-weighted with 5,000 samples per image. What training adds to theirs, and no network does: a larger learning
-rate that falls along a cosine, a moving average of the parameters, and "sticking the landing" gradients.
+Gated dense layers 300-300 both ways, 40 latent dimensions, log variances within [-6, 2], batches of 100, KL warm-up
+over 100 epochs, the best validation bound, at most 50 epochs without a better one. The test likelihood is
+importance-weighted with 5,000 samples per image. What training adds to theirs, and no network does: a larger learning
+rate that falls along a cosine, weight decay, a moving average of the parameters, and gradients without the score of q
+("sticking the landing").
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import console
 from aevae_jax.architectures import MLP
@@ -33,7 +35,7 @@ from aevae_jax.runs import Run
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    pass
+    from aevae_jax.data import Dataset, Prepared
 
 
 class Row(NamedTuple):
@@ -54,6 +56,11 @@ ROWS = {
     "iwae_5": Row("VAE", "N(0, I)", "IWAE, K = 5", None, None),
     "iwae_50": Row("VAE", "N(0, I)", "IWAE, K = 50", None, None),
 }
+BATCH = 100
+EVALUATION_SEED = 0
+BOUNDS = (1, 5, 50, 500)
+"""Numbers of samples at which the importance-weighted bound is shown to rise."""
+
 EPOCHS, STEPS = 600, 6_000
 """Passes over Fashion-MNIST; training steps on any other data, where the number of epochs is not given."""
 
@@ -79,27 +86,194 @@ def density(
       epochs: passes over the training data; 0 means 600 for Fashion-MNIST, else enough for 6,000 steps.
       samples: importance samples per image.
       out: directory for the runs and the table.
-      record: also write the table, with rows not run marked as such, to this JSON file.
+      record: also write the table to this JSON file.
     """
-    from aevae_jax import fitting
+    from aevae_jax import environment, records
+    from aevae_jax.data import prepare
 
     names = tuple(ROWS) if rows == ("all",) else rows
     if unknown := [name for name in names if name not in ROWS]:
         raise InputError("--rows", got=unknown[0], expected=", ".join([*ROWS, "all"]))
-    for name, value in (("--seeds", seeds), ("--samples", samples)):
+    for option, value in (("--seeds", seeds), ("--samples", samples)):
         if value < 1:
-            raise InputError(name, got=value, expected="at least 1")
-    dataset = Data(data, DynamicBinarization()).load()
-    per_epoch = len(dataset.train) // 100
+            raise InputError(option, got=value, expected="at least 1")
+    source = Data(data, DynamicBinarization())
+    dataset = source.load()
+    prepared = prepare(source.preparation, dataset)
+    per_epoch = len(dataset.train) // BATCH
     epochs = epochs or (EPOCHS if data == FASHION else -(-STEPS // per_epoch))
-    for seed in range(seeds):
-        for name in names:
-            run, title = run_of(name, seed, data, steps_per_epoch=per_epoch, epochs=epochs), f"{name}, seed {seed}"
-            with console.progress(title) as on_epoch:
-                fitted = fitting.fit(
-                    run, dataset, directory=out / f"{name}-{seed}", on_epoch=on_epoch, on_note=console.note
-                )
-            print(title, fitted.results["test"], flush=True)
+    plan = {(name, seed): run_of(name, seed, data, steps_per_epoch=per_epoch, epochs=epochs)
+            for seed in range(seeds) for name in names}  # fmt: skip
+    todo = [key for key in plan if not (out / f"{key[0]}-{key[1]}.json").exists()]
+    if todo:
+        print(expected_time([(plan[key], key[0]) for key in todo], prepared, samples), flush=True)
+    for (name, seed), run in plan.items():
+        measure(run, dataset, prepared, place=out / f"{name}-{seed}", samples=samples)
+    results = {
+        "command": " ".join(["python", "experiments/density.py", *sys.argv[1:]]),
+        **summary(out, data, epochs, samples),
+        "floor": floor(dataset, prepared),
+        "provenance": environment.provenance(dataset),
+    }
+    records.write_json(out / "results.json", results)
+    (out / "table.md").write_text(table(results))
+    if record:
+        records.write_json(Path(record), results)
+    print(table(results))
+
+
+# ----------------------------------------------------------------------------------------------------------- measuring
+
+
+def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samples: int) -> None:
+    """Train a run, or go on with it, and leave its figures in `<place>.json` and the likelihoods of all images beside.
+
+    Raises:
+      InputError: the figures there are of another run or protocol.
+    """
+    import numpy as np
+
+    from aevae_jax import evaluation, fitting, importance, keys, latents, records, weights
+
+    with console.progress(place.name) as on_epoch:
+        fitted = fitting.fit(run, dataset, directory=place, on_epoch=on_epoch, on_note=console.note)
+    digest, path = weights.params_digest(fitted.params), place.with_suffix(".json")
+    if path.exists():
+        found = records.read_json(path)
+        if (found["weights_sha256"], found["num_samples"]) != (digest, samples):
+            raise InputError(str(path), got=f"figures of other weights or {found['num_samples']} samples",
+                             expected=f"those of {place}, {samples} samples", hint="remove it")  # fmt: skip
+        return
+    key, began = keys.stream(keys.root(EVALUATION_SEED), keys.Stream.EVALUATE), time.monotonic()
+    with console.parts(f"{place.name}, likelihood") as on_part:
+        figure, found = importance.figure(fitted.model, fitted.params, prepared, key, name=place.name, split="test",
+                                          num_samples=samples, on_part=on_part)  # fmt: skip
+    seconds = time.monotonic() - began
+    described = latents.describe(fitted.model, fitted.params, prepared.test.x[:2_000], key)
+    bound = evaluation.evaluate(fitted.model, fitted.params, prepared.test.x, key)
+    few = [importance.estimate(fitted.model, fitted.params, prepared.test.x[:1_000], key, num_samples=k).nll.mean()
+           for k in BOUNDS]  # fmt: skip
+    np.save(place.with_suffix(".npy"), figure.values, allow_pickle=False)
+    records.write_json(path, {
+        "nll": figure.mean,
+        "standard_error": figure.standard_error,
+        "sampling_error": float(np.sqrt((found.sampling_error**2).sum()) / len(found.nll)),
+        "effective_samples": float(found.effective_samples.mean()),
+        "untrusted": float(found.untrusted.mean()),
+        "protocol": str(figure.protocol),
+        "num_samples": samples,
+        "test": bound,
+        "bound_of_1000_images": {str(k): float(v) for k, v in zip(BOUNDS, few, strict=True)},
+        "active_units": int(described.active.sum()),
+        "mutual_information": described.mutual_information,
+        "best_epoch": fitted.results["best_epoch"],
+        "epochs": len(fitted.history),
+        "training_seconds": fitted.results["seconds"],
+        "likelihood_seconds": round(seconds, 1),
+        "weights_sha256": digest,
+    })  # fmt: skip
+
+
+def floor(dataset: Dataset, prepared: Prepared) -> dict[str, float]:
+    """Nats per test image that no model can save: the pixels' entropy, and what the drawn bits cost under them."""
+    import numpy as np
+    from scipy.special import xlog1py, xlogy
+
+    p = dataset.test.x[:] / (dataset.levels - 1)
+    bits = np.asarray(prepared.test.x[:], np.float64)
+
+    def cost(b: np.ndarray) -> float:
+        return float(-(xlogy(b, p) + xlog1py(1 - b, -p)).reshape(len(p), -1).sum(axis=1).mean())
+
+    return {"entropy": cost(p), "drawn_bits": cost(bits)}
+
+
+def expected_time(runs: list[tuple[Run, str]], prepared: Prepared, samples: int) -> str:
+    """How long it will take at most, from the products in a step and the speed of this machine: within a factor of two.
+
+    Training may stop early, and what was trained before counts as if it were not.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    a = jnp.ones((1000, 1000))
+    product = jax.jit(lambda a: jax.lax.fori_loop(0, 20, lambda _, b: a @ b * 1e-3, a))
+    jax.block_until_ready(product(a))
+    began = time.monotonic()
+    jax.block_until_ready(product(a))
+    speed = 20 * 2e9 / (time.monotonic() - began)  # operations per second
+    decode, encode = (2 * 40 * 600 + 2 * 300 * 600 + 2 * 300 * 784, 2 * 784 * 600 + 2 * 300 * 600 + 2 * 300 * 80)
+    scale = prepared.test.x[0].size / 784
+    hours, parts = 0.0, []
+    for run, name in runs:
+        draws = getattr(run.objective, "num_samples", 1)
+        rows = BATCH + (run.model.latent_prior.components if isinstance(run.model.latent_prior, VampPrior) else 0)
+        step = 3 * scale * (rows * encode + BATCH * draws * decode)
+        work = 1.4 * (
+            run.epochs * (len(prepared.train) // BATCH) * step + len(prepared.test) * samples * decode * scale
+        )
+        parts.append(f"{name} {console.duration(work / speed)}")
+        hours += work / speed
+    return f"expected: about {console.duration(hours)} on this machine ({', '.join(parts)}); stop and go on at any time"
+
+
+# -------------------------------------------------------------------------------------------------------- the table
+
+
+def summary(out: Path, data: str, epochs: int, samples: int) -> dict[str, Any]:
+    """All rows, with the figures of the seeds that are there."""
+    import numpy as np
+
+    from aevae_jax import records
+
+    rows = []
+    for name, row in ROWS.items():
+        found = [records.read_json(path) for path in sorted(out.glob(f"{name}-*.json"))]
+        nll = [entry["nll"] for entry in found]
+        rows.append({
+            "row": name,
+            **row._asdict(),
+            "nll": float(np.mean(nll)) if nll else None,
+            "standard_deviation": float(np.std(nll, ddof=1)) if len(nll) > 1 else None,
+            "seeds": found,
+        })  # fmt: skip
+    return {"data": data, "epochs": epochs, "num_samples": samples, "rows": rows}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The rows as Markdown, with what was not run marked as such."""
+    lowest = results["floor"]["drawn_bits"]
+    fashion = results["data"] == FASHION
+    head = [
+        "model",
+        "prior",
+        "trained on",
+        "seeds",
+        "test NLL, nats",
+        "above the floor",
+        "-ELBO",
+        "active units",
+        "training",
+    ]
+    head += ["published"] if fashion else []
+    lines = [head, ["---"] * len(head)]
+    for row in results["rows"]:
+        label = [row["model"], row["prior"], row["objective"]]
+        published = ([f"{row['published']:.2f}" if row["published"] else ""]) if fashion else []
+        seeds = row["seeds"]
+        if not seeds:
+            lines.append([*label, "not yet run", *[""] * 5, *published])
+            continue
+        spread = f" +- {row['standard_deviation']:.2f}" if row["standard_deviation"] is not None else ""
+        mean = {name: sum(entry[name] for entry in seeds) / len(seeds) for name in ("active_units", "training_seconds")}
+        bound = sum(entry["test"]["negative_elbo"] for entry in seeds) / len(seeds)
+        lines.append([
+            *label, str(len(seeds)), f"{row['nll']:.2f}{spread}", f"{row['nll'] - lowest:.2f}", f"{bound:.2f}",
+            f"{mean['active_units']:.3g}", console.duration(mean["training_seconds"]), *published,
+        ])  # fmt: skip
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return (f"{text}\n{results['data']}, {results['num_samples']:,} importance samples per test image; "
+            f"floor {lowest:.2f} nats, entropy of the pixels {results['floor']['entropy']:.2f}.\n")  # fmt: skip
 
 
 def _warmup(steps_per_epoch: int, epochs: int) -> Linear:
@@ -120,7 +294,7 @@ def run_of(row: str, seed: int, data: str, *, steps_per_epoch: int, epochs: int)
         model,
         objective,
         Adam(2e-3, warmup=500, weight_decay=0.05, cosine=True),
-        batch_size=100,
+        batch_size=BATCH,
         epochs=epochs,
         seed=seed,
         ema=0.9995,
