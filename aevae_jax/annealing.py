@@ -214,7 +214,7 @@ def _body(model: Any, leapfrogs: int, sign: int, target: float) -> loops.Body:
 
     def body(state: _State, context: Any, move: _Move) -> tuple[_State, tuple[Array, Array]]:
         params, prior, x, example_keys = context
-        like = jax.eval_shape(prior.sample, example_keys[0])
+        like = jax.eval_shape(prior.sample, jax.random.key(0))
         unravel = ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like))[1]
         step_size = state.step_size if target else move.step_size
 

@@ -5,6 +5,7 @@ Every finding is a comparison of measured numbers with a limit that stands here;
 
 from __future__ import annotations
 
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +21,14 @@ from aevae_jax.objectives import ELBO, Linear
 COLLAPSED_RATE = 0.1
 """Nats: a code that holds less says nothing."""
 
-COLLAPSED_NOISE = 1e-5
-"""Posterior variance as a share of all variance of a dimension: below it, 5.8 nats in one number, codes are points."""
+POINT_LIKE = 1e-2
+"""Posterior variance as a share of a dimension's whole variance: below it codes are points, if the rate was cheap."""
 
-STILL_FALLING = 0.05
-"""Share of the whole improvement of the validation bound that the last fifth of the training brought."""
+POINTS = 1e-4
+"""The same, below which they are points whatever the reason."""
+
+STILL_FALLING = 0.03
+"""Share of the whole improvement of the validation bound that the second half of the training brought."""
 
 MOST_EXAMPLES = 2_000
 """What is looked at: the first of the validation data."""
@@ -71,12 +75,14 @@ def check(fitted: Fitted, x: Source, key: jax.Array) -> Checkup:
             "active_units": float(found.active.sum()),
             "latent_dimensions": float(found.active.size),
         }
-        findings += [*_codes(fitted, found), *_balance(fitted, terms)]
+        cause = _balance(fitted, terms)
+        faults = _codes(fitted, found, terms["mse_at_mean"] ** 0.5)
+        findings += [*cause, *(fault for fault in faults if not cause or fault.fault != "dead units")]
     findings += _length(fitted)
     return Checkup(measured, findings)
 
 
-def _codes(fitted: Fitted, found: latents.Latents) -> list[Finding]:
+def _codes(fitted: Fitted, found: latents.Latents, error: float) -> list[Finding]:
     """Faults that show in q(z|x)."""
     size, active = found.active.size, int(found.active.sum())
     steps = max(1, fitted.history[-1]["step"] // 4)
@@ -95,11 +101,13 @@ def _codes(fitted: Fitted, found: latents.Latents) -> list[Finding]:
             f"a smaller code is as good: latent={active} in --model; or keep them alive: "
             f'--objective "{values.spell(ELBO(free_bits=0.05))}"'))  # fmt: skip
     share = found.noise / (found.noise + found.spread)
-    points = found.active & (share < COLLAPSED_NOISE)
-    if points.sum() > 0.5 * active:
-        evidence = (f"in {points.sum()} of {active} active dimensions q(z|x) has less than {COLLAPSED_NOISE:g} of the "
-                    f"variance of the code: codes are points, {found.marginal_kl:.3g} nats from the prior, "
-                    "and random codes fall between them")  # fmt: skip
+    cheap = _beta(fitted) < 1 or _noise(fitted) * 1.5 < error
+    limit = POINT_LIKE if cheap else POINTS
+    points = int((found.active & (share < limit)).sum())
+    if points > active / 2:
+        evidence = (f"in {points} of {active} active dimensions less than {100 * limit:g} % of the variance of the "
+                    f"code is that of q(z|x): codes are points, {found.marginal_kl:.3g} nats from the prior, and "
+                    "random codes fall between them")  # fmt: skip
         remedy = f'weigh the rate fully: --objective "{values.spell(ELBO())}"'
         if _beta(fitted) >= 1:
             remedy = f"a likelihood that learns its scale: likelihood={values.spell(NormalSharedScale())} in --model"
@@ -109,15 +117,15 @@ def _codes(fitted: Fitted, found: latents.Latents) -> list[Finding]:
 
 def _balance(fitted: Fitted, terms: dict[str, float]) -> list[Finding]:
     """Whether the rate weighs more than the data can bear."""
-    beta, likelihood = _beta(fitted), getattr(fitted.model, "likelihood", None)
+    beta = _beta(fitted)
     if beta > 1:
         evidence = (f"the loss multiplied the rate by {beta:g}: it holds {terms['rate']:.3g} nats, "
                     f"the distortion is {terms['distortion']:.4g}")  # fmt: skip
         return [Finding("over-regularised", evidence, f'--objective "{values.spell(ELBO())}"')]
-    error = terms["mse_at_mean"] ** 0.5
-    if isinstance(likelihood, Normal) and likelihood.scale > 1.5 * error:
-        evidence = (f"the likelihood takes a noise of {likelihood.scale:g} for granted, {likelihood.scale / error:.2g} "
-                    f"times the reconstruction error of {error:.3g}: what is below it is not worth coding")  # fmt: skip
+    noise, error = _noise(fitted), terms["mse_at_mean"] ** 0.5
+    if isfinite(noise) and noise > 1.5 * error:
+        evidence = (f"the likelihood takes a noise of {noise:g} for granted, {noise / error:.2g} times the "
+                    f"reconstruction error of {error:.3g}: what is below it is not worth coding")  # fmt: skip
         return [Finding("over-regularised", evidence,
                         f"learn the scale: likelihood={values.spell(NormalSharedScale())} in --model")]  # fmt: skip
     return []
@@ -128,14 +136,19 @@ def _length(fitted: Fitted) -> list[Finding]:
     bound = np.array([evaluation.selection(entry["validation"]) for entry in fitted.history])
     count = len(bound)
     best = int(bound.argmin()) + 1
-    before = bound[: max(1, count - max(1, count // 5))].min()
-    gained, whole = before - bound.min(), bound[0] - bound.min()
-    if best < count * 0.9 or (count > 1 and gained <= STILL_FALLING * whole):
+    gained, whole = bound[: max(1, count // 2)].min() - bound.min(), bound[0] - bound.min()
+    if best < 0.9 * count or (count > 1 and gained <= STILL_FALLING * whole):
         return []
     evidence = f"the best of {count} epochs is number {best}, and the validation bound was still falling"
     if count > 1:
-        evidence += f": {gained:.3g} of {whole:.3g} nats came in the last fifth"
+        evidence += f": {gained:.3g} of {whole:.3g} nats came in the second half"
     return [Finding("under-trained", evidence, f"--epochs {4 * count}")]
+
+
+def _noise(fitted: Fitted) -> float:
+    """The noise that the likelihood takes for granted; infinite where it learns it, or has none."""
+    likelihood = getattr(fitted.model, "likelihood", None)
+    return likelihood.scale if isinstance(likelihood, Normal) else inf
 
 
 def _beta(fitted: Fitted) -> float:

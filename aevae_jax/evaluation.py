@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aevae_jax import bounds, keys, loops
+from aevae_jax import bounds, keys, loops, parallel
 from aevae_jax.data.datasets import Source, size_in_bytes
 from aevae_jax.distributions import Delta
 from aevae_jax.types import InputError, LatentModel, Params
@@ -80,8 +80,9 @@ def _window(
     count = x.shape[0]
     steps = -(-count // batch_size)
     index = jnp.arange(steps * batch_size) % count  # the last batch is filled up from the start, and cut off below
-    context = (params, x, key, jnp.asarray(first))
-    _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, index.reshape(steps, batch_size))
+    context = parallel.everywhere((params, jnp.asarray(x), key, jnp.asarray(first)))
+    batches = parallel.divided(index.reshape(steps, batch_size), axis=1)
+    _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, batches)
     return {name: np.asarray(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}
 
 

@@ -195,7 +195,7 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0) -> None:
         rows["frechet_distance"] = _single(found.frechet_distance, "features")
         rows |= {name: _single(value, "share") for name, value in found.manifold._asdict().items()}
         caption += (f" {found.num_samples} samples against as many test images, by features of 3 classifiers "
-                    "trained on this data: to be compared only with figures of this command on the same data.")  # fmt: skip
+                    "trained on this data: only to be compared with such figures of the same data.")  # fmt: skip
     _print_table(f"{run}, {fitted.run.data.name}", rows, caption)
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aevae_jax import bounds, keys, loops, values
+from aevae_jax import bounds, keys, loops, parallel, values
 from aevae_jax.data import Dequantize, Prepared
 from aevae_jax.data.datasets import Source, blocks, digest_of
 from aevae_jax.distributions import Delta, NormalOptimalScale
@@ -83,18 +83,19 @@ def estimate(
     check_scorable(model, params, x)
     count = x.shape[0]
     chunk = min(chunk or 256, num_samples)
-    batch_size = min(batch_size or max(1, ROWS // chunk), count)
+    batch_size = min(batch_size or parallel.devices() * max(1, ROWS // chunk), count)
+    params = parallel.everywhere(params)
     body = _body(cast(Hashable, model), num_samples, chunk)
-    starts = jnp.arange(0, num_samples, chunk)
+    starts = parallel.everywhere(jnp.arange(0, num_samples, chunk))
     with jax.default_matmul_precision("highest"):
         prior = _prior(cast(Hashable, model), params)
         found = []
         for start in range(0, count, batch_size):
             first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
-            rows = jnp.asarray(x[first : first + batch_size])
-            q = _encode(cast(Hashable, model), params, rows)
-            context = (params, prior, q, rows, keys.each(key, first + jnp.arange(batch_size)))
-            sums, _ = loops.scan(body, _start(batch_size, num_samples), context, starts)
+            rows = parallel.divided(jnp.asarray(x[first : first + batch_size]))
+            example_keys = parallel.divided(keys.each(key, first + jnp.arange(batch_size)))
+            context = (params, prior, _encode(cast(Hashable, model), params, rows), rows, example_keys)
+            sums, _ = loops.scan(body, parallel.divided(_start(batch_size, num_samples)), context, starts)
             found.append(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[start - first :], sums))  # noqa: B023
             if on_part is not None:
                 on_part(start + len(found[-1].peak), count)
@@ -280,7 +281,7 @@ def pareto_shape(largest: np.ndarray) -> np.ndarray:
         return np.full(len(largest), np.nan)
     w = np.exp(largest - largest[:, :1])
     y = (w[:, :-1] - w[:, -1:])[:, ::-1]  # exceedances, ascending
-    flat = y[:, -1] <= 1e-12
+    flat = y[:, -1] <= 1e-4  # rounding of float32 log weights
     y = np.where(flat[:, None], 1.0, np.maximum(y, 1e-300))
     grid = 30 + int(math.sqrt(size))
     quartile = y[:, (size + 2) // 4 - 1]

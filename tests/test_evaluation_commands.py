@@ -1,0 +1,147 @@
+"""`aevae evaluate --samples`, `compare`, `diagnose` and `quality`, as they are typed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from aevae_jax.cli import main
+
+TRAIN = [
+    "--model",
+    "VAE(2, MLP((8,)), Bernoulli())",
+    "--data",
+    "Data('digits', DynamicBinarization())",
+    "--epochs",
+    "2",
+]
+
+
+def typed(*argv):
+    """Standard output of a command that must succeed."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        main([str(arg) for arg in argv])
+    return out.getvalue()
+
+
+def refused(capsys, *argv):
+    """The one line of a command that must fail with exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in argv])
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs of bits, one of grey levels, and an autoencoder."""
+    folder = tmp_path_factory.mktemp("runs")
+    with contextlib.redirect_stderr(io.StringIO()):
+        typed("train", folder / "one", *TRAIN)
+        typed("train", folder / "two", *TRAIN, "--seed", "1")
+        typed("train", folder / "grey", "--model", "VAE(2, MLP((8,)))", "--epochs", "1")
+        typed("train", folder / "ae", "--model", "Autoencoder(2, MLP((8,)))", "--epochs", "1")
+    return folder
+
+
+def test_a_likelihood_comes_with_its_protocol(runs, tmp_path):
+    out = typed("evaluate", runs / "one", "--samples", "50", "--json", tmp_path / "test.json")
+    record = json.loads((tmp_path / "test.json").read_text())
+    metrics = record["metrics"]
+    nll, bound = metrics["negative_log_likelihood"]["mean"], metrics["negative_elbo"]["mean"]
+    assert nll < bound
+    assert metrics["bits_per_dim"]["mean"] == pytest.approx(nll / (64 * math.log(2)))
+    assert 1 <= metrics["effective_samples"]["mean"] <= 50
+    for words in ("50 samples per example", "importance sampling", "DynamicBinarization()", "digits test"):
+        assert words in record["protocol"]
+    assert "negative log likelihood" in out
+    few = typed("evaluate", runs / "one", "--samples", "2")
+    assert "Too few samples to judge" in " ".join(few.split())
+
+
+def test_grey_levels_have_no_bits_per_dimension(runs, tmp_path):
+    typed("evaluate", runs / "grey", "--samples", "5", "--json", tmp_path / "grey.json")
+    assert "bits_per_dim" not in json.loads((tmp_path / "grey.json").read_text())["metrics"]
+
+
+def test_two_runs_are_compared_example_by_example(runs):
+    out = typed("compare", runs / "one", runs / "two", "--samples", "20")
+    first, second, verdict, protocol = out.splitlines()
+    assert first.startswith(str(runs / "one"))
+    means = [float(line.split()[-4]) for line in (first, second)]
+    better = runs / ("one" if means[0] < means[1] else "two")
+    assert verdict.startswith(f"{better} is better by {abs(means[0] - means[1]):.2f}"[:-1])
+    assert "20 samples per example" in protocol
+    again = typed("compare", runs / "one", runs / "one", "--samples", "5")
+    assert "0.0000, 95 % interval 0.0000 to 0.0000: no difference is shown" in again
+
+
+def test_unlike_protocols_are_not_ranked(runs, capsys):
+    assert "which differ in preparation" in refused(capsys, "compare", runs / "one", runs / "grey")
+
+
+def test_a_run_is_diagnosed_in_words(runs):
+    out = typed("diagnose", runs / "one")
+    assert "under-trained: the best of 2 epochs is number 2" in out
+    assert "try: --epochs 8" in out
+    assert "mutual information" in out
+
+
+@pytest.mark.slow
+def test_pictures_are_judged(runs):
+    out = typed("quality", runs / "grey", "--num", "100")
+    for name in ("psnr", "ssim", "frechet distance", "precision", "recall", "density", "coverage"):
+        assert name in out
+    assert "same data" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (["evaluate", "ae", "--samples", "10"], "likelihood: got Autoencoder, whose codes are points, expected a VAE"),
+    (["evaluate", "one", "--samples", "-1"], "--samples: got -1, expected at least 1"),
+    (["compare", "one", "two", "--samples", "0"], "--samples: got 0, expected at least 1"),
+    (["compare", "one", "ae"], "likelihood: got Autoencoder"),
+    (["evaluate", "one", "--split", "holdout"], "--split"),
+    (["evaluate", "one", "--split", "train"], "--split"),
+    (["diagnose", "nothing"], "no run.json"),
+    (["quality", "grey", "--num", "3"], "--num: got 3, expected at least 10"),
+    (["diagnose", "one", "--seed", "-1"], "--seed: got -1"),
+])  # fmt: skip
+def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
+    command, *rest = argv
+    places = [runs / text if text in ("one", "two", "ae", "grey", "nothing") else text for text in rest]
+    assert message in refused(capsys, command, *places)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "diagnose", "quality"])
+def test_data_that_changed_since_training_is_refused(runs, tmp_path, capsys, command):
+    """By its hash; as is another preparation of grey levels under a Bernoulli."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    np.save(tmp_path / "x.npy", images, allow_pickle=False)
+    place = tmp_path / "run"
+    with contextlib.redirect_stderr(io.StringIO()):
+        typed("train", place, "--data", tmp_path / "x.npy", "--model", "VAE(2, MLP((4,)))", "--epochs", "1",
+              "--batch-size", "8")  # fmt: skip
+    capsys.readouterr()
+    images[0, 0, 0] ^= 1
+    np.save(tmp_path / "x.npy", images, allow_pickle=False)
+    assert "other data under the name" in refused(capsys, command, place)
+
+
+def test_grey_levels_under_a_bernoulli_are_refused(runs, tmp_path, capsys):  # mistake 9
+    place = tmp_path / "run"
+    shutil.copytree(runs / "one", place)
+    record = json.loads((place / "run.json").read_text())
+    record["run"]["data"]["preparation"] = {"type": "Scale"}
+    (place / "run.json").write_text(json.dumps(record))
+    message = refused(capsys, "evaluate", place, "--samples", "5")
+    assert "evaluation data: got" in message
+    assert "expected 0 or 1, the support of the likelihood" in message

@@ -1,0 +1,247 @@
+"""Importance-weighted likelihoods against closed forms, and what must not change them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from scipy import stats
+
+from aevae_jax import bounds, data, importance, likelihoods, statistics
+from aevae_jax.architectures import MLP, Conv
+from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.priors import VampPrior
+from aevae_jax.types import InputError
+
+GAUSSIAN = oracles.linear_gaussian()
+MODEL = VAE(latent=2, network=MLP(()), likelihood=likelihoods.Normal(GAUSSIAN.scale), event_shape=(5,))
+BITS = VAE(latent=3, network=MLP((8,)), likelihood=likelihoods.Bernoulli(), event_shape=(4, 4, 1))
+
+
+def parameters(encoder=1.0, scale=1.0):
+    """Those of the linear-Gaussian model, with a posterior that is wrong by these factors."""
+    a, s = GAUSSIAN.posterior_map()
+    return GAUSSIAN.params(encoder * a, scale * s, MODEL.log_scale_range)
+
+
+def draws(count, seed=0):
+    covariance = GAUSSIAN.weight @ GAUSSIAN.weight.T + GAUSSIAN.scale**2 * np.eye(5)
+    x = np.random.default_rng(seed).multivariate_normal(GAUSSIAN.bias, covariance, size=count)
+    return x.astype(np.float32)
+
+
+def bits(count, seed=0):
+    return (np.random.default_rng(seed).random((count, 4, 4, 1)) < 0.3).astype(np.float32)
+
+
+# what it is
+
+
+def test_on_a_linear_gaussian_model_it_is_the_evidence():
+    """To 1e-4 of its value, though q(z|x) is wrong in place and width."""
+    x = draws(200)
+    found = importance.estimate(MODEL, parameters(0.8, 1.4), x, jax.random.key(0))
+    exact = -GAUSSIAN.log_evidence(x)
+    assert found.nll.mean() == pytest.approx(exact.mean(), rel=1e-4)
+    assert np.abs(found.nll - exact).max() < 6 * found.sampling_error.max()
+    assert not found.untrusted.any()
+
+
+def test_an_exact_posterior_makes_all_weights_equal():
+    x = draws(20)
+    found = importance.estimate(MODEL, parameters(), x, jax.random.key(0), num_samples=50)
+    np.testing.assert_allclose(found.nll, -GAUSSIAN.log_evidence(x), rtol=1e-5)
+    np.testing.assert_allclose(found.effective_samples, 50, rtol=1e-4)
+    assert (found.pareto_k == -math.inf).all()
+
+
+def test_the_bound_rises_with_the_number_of_samples():  # mistake 15
+    x, params = draws(300), parameters(0.7, 1.6)
+    nll = [importance.estimate(MODEL, params, x, jax.random.key(1), num_samples=k).nll.mean() for k in (1, 5, 50, 500)]
+    assert nll == sorted(nll, reverse=True)
+    assert nll[0] - nll[1] > 0.1
+    assert nll[-1] == pytest.approx(-GAUSSIAN.log_evidence(x).mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("num_samples", [1, 7, 23])
+def test_exactly_so_many_samples_are_used_whatever_the_chunk(num_samples):  # mistakes 16 and 17
+    x, params = draws(3), parameters(0.8, 1.4)
+    log_w = jax.jit(lambda x, k: bounds.log_weights(MODEL, params, x, k, num_samples))
+    keys = [jax.random.fold_in(jax.random.key(4), i) for i in range(3)]
+    expected = [-oracles.log_mean_exp(log_w(x[i : i + 1], keys[i])[:, 0]) for i in range(3)]
+    for chunk in (1, 5, 50):
+        found = importance.estimate(MODEL, params, x, jax.random.key(4), num_samples=num_samples, chunk=chunk)
+        np.testing.assert_allclose(found.nll, expected, rtol=1e-5)
+
+
+def test_the_interval_of_the_data_covers_the_entropy_in_90_to_99_of_100_repetitions():
+    """Fresh data in each; the mean of -log p(x) over the population is the entropy of its Gaussian."""
+    x = draws(100 * 60, seed=5)
+    found = importance.estimate(MODEL, parameters(0.9, 1.1), x, jax.random.key(2), num_samples=100, batch_size=500)
+    covariance = GAUSSIAN.weight @ GAUSSIAN.weight.T + GAUSSIAN.scale**2 * np.eye(5)
+    entropy = stats.multivariate_normal(GAUSSIAN.bias, covariance).entropy()
+    intervals = [statistics.interval(part) for part in found.nll.reshape(100, 60)]
+    assert 90 <= sum(i.low <= entropy <= i.high for i in intervals) <= 99
+
+
+def test_the_sampling_error_is_the_spread_over_other_noise():
+    x, params = draws(20), parameters(0.8, 1.4)
+    found = [importance.estimate(MODEL, params, x, jax.random.key(i), num_samples=200) for i in range(60)]
+    spread = np.std([f.nll for f in found], axis=0, ddof=1)
+    stated = np.mean([f.sampling_error for f in found], axis=0)
+    assert np.mean(spread / stated) == pytest.approx(1, abs=0.1)
+
+
+# what must not matter
+
+
+@pytest.mark.parametrize("model", [
+    BITS,
+    VAE(2, Conv((2,)), likelihoods.Bernoulli(), event_shape=(4, 4, 1)),
+    VAE(3, MLP((8,)), likelihoods.Bernoulli(), VampPrior(4), event_shape=(4, 4, 1)),
+])  # fmt: skip
+def test_batch_and_chunk_change_nothing_and_twice_is_the_same(model):  # mistakes 18 and 19
+    """Convolutions on a CPU are a loop of jitted steps; a VampPrior is computed once."""
+    params, x = oracles.random_params(model), bits(9)
+    first = importance.estimate(model, params, x, jax.random.key(0), num_samples=40)
+    again = importance.estimate(model, params, x, jax.random.key(0), num_samples=40)
+    assert (first.nll == again.nll).all()
+    for batch_size, chunk in ((1, 40), (7, 13), (9, 8), (256, 100)):
+        found = importance.estimate(
+            model, params, x, jax.random.key(0), num_samples=40, batch_size=batch_size, chunk=chunk
+        )
+        assert found.nll.mean() == pytest.approx(first.nll.mean(), rel=1e-6)
+        np.testing.assert_allclose(found.pareto_k, first.pareto_k, atol=1e-3)
+        np.testing.assert_allclose(found.effective_samples, first.effective_samples, rtol=1e-4)
+
+
+def test_it_is_compiled_once_for_all_batches():
+    traces = []
+
+    class Counting(VAE):
+        def decode(self, params, z):
+            traces.append(z.shape)
+            return super().decode(params, z)
+
+    model = Counting(latent=3, network=MLP((8,)), likelihood=likelihoods.Bernoulli(), event_shape=(4, 4, 1))
+    importance.estimate(model, oracles.random_params(BITS), bits(20), jax.random.key(0), num_samples=6, batch_size=3)
+    assert len(traces) <= 3  # its support, whether it convolves, and the program
+
+
+DEVICES = """
+import json, jax, numpy as np
+import oracles
+from aevae_jax import evaluation, importance
+from test_importance import BITS, bits
+params, x, key = oracles.random_params(BITS), bits(64), jax.random.key(0)
+sizes = (1, 7, 64, 256)
+nll = {b: importance.estimate(BITS, params, x, key, num_samples=30, batch_size=b).nll.mean() for b in sizes}
+elbo = {b: evaluation.evaluate(BITS, params, x, key, batch_size=b)["negative_elbo"] for b in sizes}
+from aevae_jax import parallel
+parts = len(parallel.divided(jax.numpy.zeros(16)).sharding.device_set)
+print(json.dumps([list(map(float, nll.values())), list(elbo.values()), parts]))
+"""
+
+
+def test_one_and_eight_devices_give_the_same_numbers():  # mistake 34
+    outputs = []
+    for count in (1, 8):
+        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, check=False,
+                              env=environment, cwd=Path(__file__).parent)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        *numbers, parts = json.loads(done.stdout)
+        assert parts == count
+        outputs.append(numbers)
+    for one, eight in zip(*outputs, strict=True):
+        np.testing.assert_allclose(one + eight, one[0], rtol=1e-6)
+
+
+# when not to trust it
+
+
+def test_a_posterior_that_is_too_narrow_is_found_out():
+    x = draws(50)
+    wide = importance.estimate(MODEL, parameters(1, 1.5), x, jax.random.key(0), num_samples=1000)
+    narrow = importance.estimate(MODEL, parameters(1, 0.4), x, jax.random.key(0), num_samples=1000)
+    assert wide.untrusted.mean() < 0.02
+    assert narrow.untrusted.mean() > 0.5
+    assert narrow.effective_samples.mean() < wide.effective_samples.mean()
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.7, 1.2])
+def test_the_shape_of_a_pareto_tail_is_found(shape):
+    y = stats.genpareto(shape).rvs((200, 400), random_state=1)
+    largest = np.concatenate([np.sort(np.log(1 + y), axis=1)[:, ::-1], np.zeros((200, 1))], axis=1)
+    found = importance.pareto_shape(largest)
+    assert found.mean() == pytest.approx((400 * shape + 5) / 410, abs=0.03)
+    assert found.std() < 0.12
+
+
+def test_few_samples_say_nothing_of_their_tail():
+    found = importance.estimate(MODEL, parameters(), draws(2), jax.random.key(0), num_samples=5)
+    assert np.isnan(found.pareto_k).all()
+    assert not found.untrusted.any()
+    assert importance.trusted_pareto_k(5000) == pytest.approx(0.7)
+    assert importance.trusted_pareto_k(100) == pytest.approx(0.5)
+
+
+# units and refusals
+
+
+def test_bits_per_dimension_are_those_of_the_levels():
+    raw = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8)
+    dataset = data.from_arrays(raw)
+    nll = np.array([16 * math.log(2)])
+    scaled, noisy = (data.prepare(p, dataset) for p in (data.Scale(), data.Dequantize()))
+    discrete = VAE(2, MLP(()), likelihoods.DiscretizedLogistic(), event_shape=(4, 4, 1))
+    assert importance.bits_per_dim(nll, discrete, scaled)[0] == pytest.approx(1)
+    assert importance.bits_per_dim(nll, VAE(2), noisy)[0] == pytest.approx(9)
+    assert importance.bits_per_dim(nll, VAE(2), scaled) is None
+    # uniform noise has density 1, so dequantised uniform levels cost 8 bits
+    assert importance.bits_per_dim(np.zeros(1), VAE(2), noisy)[0] == pytest.approx(8)
+
+
+@pytest.mark.parametrize(("model", "x", "options", "message"), [
+    (BITS, bits(3), {"num_samples": 0}, "number of importance samples: got 0, expected at least 1"),
+    (Autoencoder(2, MLP(()), event_shape=(4, 4, 1)), bits(3), {}, "got Autoencoder, whose codes are points"),
+    (VAE(2, MLP(()), likelihoods.NormalOptimalScale(), event_shape=(4, 4, 1)), bits(3), {}, "no density"),
+    (BITS, bits(3) * 0.5, {}, "evaluation data: got 0.5 .* expected 0 or 1"),
+    (BITS, bits(0), {}, "evaluation data: got 0 examples"),
+])  # fmt: skip
+def test_what_has_no_likelihood_is_refused(model, x, options, message):  # mistakes 9 and 13
+    with pytest.raises(InputError, match=message):
+        importance.estimate(model, oracles.random_params(model), x, jax.random.key(0), **options)
+
+
+def test_a_figure_carries_its_protocol():
+    prepared = data.prepare(data.Threshold(), data.from_arrays((bits(60) * 255).astype(np.uint8)))
+    params = oracles.random_params(BITS)
+    told = []
+    figure, found = importance.figure(BITS, params, prepared, jax.random.key(0), name="mine", split="test",
+                                      num_samples=9, on_part=lambda *done: told.append(done))  # fmt: skip
+    assert figure.mean == pytest.approx(found.nll.mean())
+    assert figure.protocol.num_samples == 9
+    assert figure.protocol.examples == len(prepared.test.x)
+    assert "9 samples per example; arrays test" in str(figure.protocol)
+    assert told[-1] == (len(prepared.test.x),) * 2
+    with pytest.raises(InputError, match="split: got 'holdout'"):
+        importance.figure(BITS, params, prepared, jax.random.key(0), name="mine", split="holdout")
+
+
+def test_the_estimate_is_free_of_the_order_of_magnitude():
+    """Weights of e^-3000 and e^3000 do not leave the range of float32."""
+    sums = importance._start(1, 4)
+    for log_w in ([[-3000.0, -3001.0]], [[3000.0, -jnp.inf]]):
+        sums = importance._add(sums, jnp.asarray(log_w))
+    assert float(sums.peak[0]) == 3000.0
+    assert float(sums.total[0]) == 1.0

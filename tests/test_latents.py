@@ -1,0 +1,104 @@
+"""Where the rate goes: identities, closed forms and tiny data sets of which everything is known."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from scipy import integrate, stats
+
+from aevae_jax import latents, likelihoods
+from aevae_jax.architectures import MLP
+from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.priors import VampPrior
+from aevae_jax.types import InputError
+
+MODEL = VAE(latent=2, network=MLP(()), likelihood=likelihoods.Normal(), event_shape=(2,))
+
+
+def identity(scale):
+    """Parameters with q(z|x) = N(x, scale^2)."""
+    raw = oracles.unbounded(np.log(scale), *MODEL.log_scale_range)
+    tree = {
+        "encoder": {"out": {"kernel": np.eye(2, 4), "bias": np.array([0, 0, raw, raw])}},
+        "decoder": {"out": {"kernel": np.eye(2), "bias": np.zeros(2)}},
+        "likelihood": {},
+        "prior": {},
+    }
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
+
+
+def describe(x, scale, **options):
+    return latents.describe(MODEL, identity(scale), np.asarray(x, np.float32), jax.random.key(0), **options)
+
+
+def test_the_terms_telescope():  # mistake 23
+    x = np.random.default_rng(0).normal(size=(50, 2)) @ [[1, 0.8], [0, 0.6]]
+    found = describe(x, 0.3)
+    assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, rel=1e-5)
+    assert found.total_correlation + found.dimension_wise_kl.sum() == pytest.approx(found.marginal_kl, rel=1e-5)
+    for block in (1, 7, 50, 64):
+        again = describe(x, 0.3, block=block)
+        assert again.mutual_information == pytest.approx(found.mutual_information, rel=1e-5)
+        np.testing.assert_allclose(again.dimension_wise_kl, found.dimension_wise_kl, rtol=1e-4)
+
+
+def test_the_rate_per_dimension_is_the_closed_form():
+    x = np.random.default_rng(1).normal(size=(40, 2))
+    found = describe(x, 0.5)
+    np.testing.assert_allclose(found.rate_per_dimension, oracles.normal_kl(x, 0.5).mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.noise, 0.25, rtol=1e-5)
+    np.testing.assert_allclose(found.spread, x.var(axis=0), rtol=1e-5)
+
+
+def test_far_apart_posteriors_say_which_example_it_was():
+    x = np.repeat([[-3, 0], [3, 0], [0, 9], [0, -9]], 20, axis=0)
+    found = describe(x, 0.05)
+    assert found.mutual_information == pytest.approx(np.log(4), abs=1e-4)
+
+
+def test_the_marginal_kl_is_the_integral():
+    """Three posteriors in one dimension, each met 700 times: q(z) is their mixture, whose KL is integrated."""
+    centres = np.array([-1.5, 0.2, 2.0])
+    x = np.repeat(np.stack([centres, np.zeros(3)], axis=1), 700, axis=0)
+    found = describe(x, 0.6)
+
+    def mixture(z):
+        return stats.norm(centres[:, None], 0.6).pdf(z).mean(axis=0)
+
+    z = np.linspace(-8, 8, 4001)
+    exact = integrate.trapezoid(mixture(z) * (np.log(mixture(z)) - stats.norm.logpdf(z)), z)
+    assert found.dimension_wise_kl[0] == pytest.approx(exact, abs=0.06)
+    assert found.dimension_wise_kl[1] == pytest.approx(oracles.normal_kl(0.0, 0.6), abs=0.06)
+
+
+def test_total_correlation_is_none_on_a_grid_and_large_on_a_diagonal():
+    side = np.array([-2.0, 0.0, 1.0, 3.0])
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    assert describe(grid, 0.2).total_correlation == pytest.approx(0, abs=1e-4)
+    assert describe(np.stack([side, side], axis=1), 0.05).total_correlation == pytest.approx(np.log(4), abs=1e-3)
+
+
+def test_dimensions_that_do_not_react_are_not_active():
+    x = np.stack([np.linspace(-1, 1, 30), np.full(30, 0.3)], axis=1)
+    assert describe(x, 0.5).active.tolist() == [True, False]
+
+
+def test_a_prior_that_does_not_factorise_leaves_out_what_needs_it():
+    model = VAE(2, MLP(()), likelihoods.Normal(), VampPrior(3), event_shape=(2,))
+    x = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    found = latents.describe(model, oracles.random_params(model), x, jax.random.key(0))
+    assert found.dimension_wise_kl is None
+    assert found.rate_per_dimension is None
+    assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(("model", "count", "message"), [
+    (Autoencoder(2, MLP(()), event_shape=(2,)), 5, "expected a diagonal Gaussian posterior"),
+    (MODEL, 1, "evaluation data: got 1 examples, expected at least 2"),
+])  # fmt: skip
+def test_what_has_no_statistics_is_refused(model, count, message):
+    with pytest.raises(InputError, match=message):
+        latents.describe(model, oracles.random_params(model), np.zeros((count, 2), np.float32), jax.random.key(0))

@@ -1,0 +1,53 @@
+"""Figures of unlike protocols have no order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aevae_jax.protocols import Figure, Protocol, difference, rank
+from aevae_jax.types import InputError
+
+PROTOCOL = Protocol("negative log likelihood", "importance sampling", 100, "digits", "test", "Scale()", 4, "ab" * 32)
+
+
+def figure(name, values, **changes):
+    return Figure(name, np.asarray(values, np.float32), replace(PROTOCOL, **changes))
+
+
+def test_paired_differences_are_surer_than_the_figures():
+    values = np.random.default_rng(0).normal(100, 20, size=500)
+    a, b = figure("a", values), figure("b", values + np.random.default_rng(1).normal(0.5, 1, size=500))
+    found = difference(b, a)
+    assert found.low < 0.5 < found.high
+    assert found.high - found.low < 0.1 * (a.interval.high - a.interval.low)
+    assert found.low > 0
+    assert [f.name for f in rank([b, a])] == ["a", "b"]
+
+
+@pytest.mark.parametrize("changes", [
+    {"num_samples": 5000}, {"split": "validation"}, {"preparation": "DynamicBinarization()"}, {"data": "mnist"},
+    {"unit": "bits/dimension"}, {"sha256": "cd" * 32}, {"estimator": "annealed importance sampling"}, {"examples": 3},
+    {"quantity": "negative ELBO"},
+])  # fmt: skip
+def test_each_field_of_a_protocol_keeps_figures_apart(changes):  # mistakes 9, 19 and 36
+    a, b = figure("mine", [1, 2, 3, 4]), figure("theirs", [1, 2, 3, 4], **changes)
+    name, value = next(iter(changes.items()))
+    for refused in (lambda: difference(a, b), lambda: rank([a, b])):
+        with pytest.raises(InputError, match=f"mine and theirs, which differ in {name} .*and {re.escape(repr(value))}"):
+            refused()
+
+
+def test_as_many_values_are_needed():
+    with pytest.raises(InputError, match="the number of values"):
+        difference(figure("a", [1, 2, 3, 4]), figure("b", [1, 2, 3]))
+
+
+def test_a_protocol_is_said_in_a_line():
+    assert str(PROTOCOL) == (
+        "negative log likelihood in nats/example by importance sampling, 100 samples per example; digits test, "
+        "4 examples, Scale(), sha256 abababababab"
+    )

@@ -1,0 +1,93 @@
+"""How good pictures are: measures with known values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aevae_jax import data, features, quality, statistics
+from aevae_jax.types import InputError
+
+RNG = np.random.default_rng(0)
+
+
+def test_two_halves_of_one_set_are_alike():
+    a, b = RNG.normal(size=(2, 600, 4))
+    found = statistics.manifold(a, b)
+    assert all(value > 0.85 for value in found)
+    assert found.density == pytest.approx(1, abs=0.15)
+
+
+def test_far_sets_share_nothing():
+    a = RNG.normal(size=(200, 3))
+    assert tuple(statistics.manifold(a, a + 100)) == (0, 0, 0, 0)
+
+
+def test_samples_of_one_mode_are_precise_and_cover_half():
+    two = np.concatenate([RNG.normal(size=(300, 3)), RNG.normal(size=(300, 3)) + 50])
+    one = RNG.normal(size=(600, 3))
+    found = statistics.manifold(two, one)
+    assert found.precision > 0.9
+    assert found.recall == pytest.approx(0.5, abs=0.06)
+    assert found.coverage == pytest.approx(0.5, abs=0.06)
+
+
+def test_an_outlier_raises_precision_but_not_density():
+    """A single far point of the data has a ball that holds everything: Naeem et al. 2020."""
+    a, b = RNG.normal(size=(200, 2)), RNG.normal(size=(200, 2)) + 8
+    far = np.concatenate([a, [[60.0, 60.0]]])
+    found = statistics.manifold(far, b)
+    assert found.precision > 0.9
+    assert found.density < 0.3
+    assert found.coverage < 0.1
+
+
+def test_by_hand_on_a_line():
+    """Balls of radius 1 around 0, 1, 2, 3 and of 0.5 around the samples."""
+    data_, samples = np.array([[0.0], [1], [2], [3]]), np.array([[0.5], [1.0], [9.0], [9.5]])
+    found = statistics.manifold(data_, samples, neighbours=1)
+    assert found == (0.5, 0.5, (2 + 3) / 4, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "message"), [(0, "neighbours: got 0"), (4, "neighbours: got 4, expected 1 to 3")]
+)
+def test_neighbours_must_be_there(neighbours, message):
+    with pytest.raises(InputError, match=message):
+        statistics.manifold(np.zeros((4, 2)), np.zeros((5, 2)), neighbours)
+
+
+def test_reconstructions_pixel_by_pixel():
+    images = RNG.random((3, 9, 9, 1)).astype(np.float32) * 0.5
+    found = quality.of_reconstructions(images, images + np.float32(0.1))
+    np.testing.assert_allclose(found.mse, 0.01, rtol=1e-5)
+    np.testing.assert_allclose(found.psnr, 20, rtol=1e-5)
+    same = quality.of_reconstructions(images, images)
+    assert (same.psnr == np.inf).all()
+    np.testing.assert_allclose(same.ssim, 1)
+    assert (found.ssim < 0.99).all()
+    assert quality.of_reconstructions(images[:, :5, :5], images[:, :5, :5]).ssim is None
+
+
+@pytest.mark.parametrize(("a", "b", "message"), [
+    (np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8, 3)), r"got \(2, 8, 8, 1\) and \(2, 8, 8, 3\)"),
+    (np.zeros((2, 8, 8, 1)), np.full((2, 8, 8, 1), 2.0), "reconstructions: got values from 2 to 2"),
+    (np.full((2, 8, 8, 1), np.nan), np.zeros((2, 8, 8, 1)), "images: got values from nan"),
+])  # fmt: skip
+def test_what_are_no_images_is_refused(a, b, message):
+    with pytest.raises(InputError, match=message):
+        quality.of_reconstructions(a, b)
+
+
+def test_samples_are_judged_by_classifiers_of_the_same_data():
+    source = data.Data()
+    dataset = source.load()
+    prepared = data.prepare(source.preparation, dataset)
+    judge = features.train_ensemble(source, dataset, range(2), steps=60)
+    x = np.asarray(prepared.test.x)
+    alike = quality.of_samples(x[:180], x[180:], judge)
+    noise = quality.of_samples(x[:180], RNG.random(x[180:].shape).astype(np.float32), judge)
+    assert alike.num_samples == 180
+    assert alike.frechet_distance < 0.2 * noise.frechet_distance
+    assert alike.manifold.coverage > 0.7
+    assert noise.manifold.coverage < 0.2
