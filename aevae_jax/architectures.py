@@ -47,6 +47,12 @@ class MLP:
 
         return networks.MLP(self.hidden[::-1], (*event_shape, outputs), self.gated, self.dtype)
 
+    def joint(self, *shape: int) -> Any:
+        """Linen module `[B, ...], [B, ...] -> [B, *shape]`: what depends on two things."""
+        from aevae_jax import networks
+
+        return networks.JointMLP(self.hidden, shape, self.gated, self.dtype)
+
 
 def _image(event_shape: tuple[int, ...], what: str) -> None:
     if len(event_shape) != 3:

@@ -345,6 +345,40 @@ class DiscretizedLogisticMixture:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
+class Chained:
+    """p(z1, z2) = p(z2) p(z1|z2) over vectors `[B, L1 + L2]`, z1 first: the chain rule.
+
+    Args:
+      above: p(z2), over `[B, L2]`.
+      below: a pytree that is called with z2 `[B, L2]` and gives p(z1|z2); `jax.tree_util.Partial` makes one.
+      size: L1.
+    """
+
+    above: Any
+    below: Any
+    size: int = field(metadata={"static": True})
+
+    def sample(self, key: Array) -> Array:
+        key_above, key_below = jax.random.split(key)
+        z2 = self.above.sample(key_above)
+        return jnp.concatenate([self.below(z2).sample(key_below), z2], axis=-1)
+
+    def log_prob(self, value: Array) -> Array:
+        z1, z2 = value[:, : self.size], value[:, self.size :]
+        log_p: Array = self.above.log_prob(z2) + self.below(z2).log_prob(z1)
+        return log_p
+
+    def mean(self) -> Array:
+        """The mean of z2, and that of z1 given it. The mean of z1 itself has no closed form."""
+        z2 = self.above.mean()
+        return jnp.concatenate([self.below(z2).mean(), z2], axis=-1)
+
+    def kl(self, other: Distribution) -> Any:
+        return NotImplemented
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
 class Mixture:
     """`size` copies of one mixture of C distributions, for a batch of `size`.
 

@@ -94,7 +94,7 @@ def estimate(
             first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
             rows = parallel.divided(jnp.asarray(x[first : first + batch_size]))
             example_keys = parallel.divided(keys.each(key, first + jnp.arange(batch_size)))
-            context = (params, prior, _encode(cast(Hashable, model), params, rows), rows, example_keys)
+            context = (params, prior, rows, example_keys)
             sums, _ = loops.scan(body, parallel.divided(_start(batch_size, num_samples)), context, starts)
             found.append(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[start - first :], sums))  # noqa: B023
             if on_part is not None:
@@ -232,16 +232,18 @@ def _add(sums: _Sums, log_w: Array) -> _Sums:
 @lru_cache(maxsize=64)
 def _body(model: Any, num_samples: int, chunk: int) -> loops.Body:
     def body(sums: _Sums, context: Any, start: Array) -> tuple[_Sums, tuple[()]]:
-        params, prior, q, x, example_keys = context
+        params, prior, x, example_keys = context
         index = start + jnp.arange(chunk)
 
-        def weigh(q: Any, x: Array, key: Array) -> Array:  # one example: [chunk]
+        def weigh(x: Array, key: Array) -> Array:  # one example: [chunk]
+            q = model.encode(params, x[None])  # a hundredth of the work of a chunk
+
             def one(key: Array) -> Array:
                 return bounds.log_weight(model, params, x[None], q, q.sample(key), prior=prior)[0]
 
             return jax.vmap(one)(keys.each(key, index))
 
-        log_w = jax.vmap(weigh)(q, x, example_keys)
+        log_w = jax.vmap(weigh)(x, example_keys)
         return _add(sums, jnp.where(index < num_samples, log_w, -jnp.inf)), ()
 
     return body
@@ -250,12 +252,6 @@ def _body(model: Any, num_samples: int, chunk: int) -> loops.Body:
 @partial(jax.jit, static_argnums=0)
 def _prior(model: Any, params: Params) -> Any:
     return model.prior(params, 1)
-
-
-@partial(jax.jit, static_argnums=0)
-def _encode(model: Any, params: Params, x: Array) -> Any:
-    """q(z|x) of each example by itself: leaves `[B, 1, ...]`."""
-    return jax.vmap(lambda x: model.encode(params, x[None]))(x)
 
 
 # ------------------------------------------------------------------------------------------------------------ the tail

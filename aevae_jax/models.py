@@ -1,7 +1,7 @@
-"""`Autoencoder` and `VAE`: values that satisfy the `LatentModel` contract.
+"""`Autoencoder`, `VAE`, `TwoLevelVAE`: values that satisfy the `LatentModel` contract.
 
-Both are an architecture, a likelihood and a prior; they differ in the distribution that `encode` returns, and in
-nothing else. Parameters are a plain dict with the entries `encoder`, `decoder`, `likelihood` and `prior`.
+Each is an architecture, a likelihood and a prior. The first two differ in the distribution that `encode` returns, and
+in nothing else. Parameters are a plain dict with the entries `encoder`, `decoder`, `likelihood` and `prior`.
 """
 
 from __future__ import annotations
@@ -91,12 +91,7 @@ class VAE:
 
     def encode(self, params: Params, x: Array) -> Distribution:
         """x `[B, *event]` -> q(z|x), a `Normal` over `[B, latent]`."""
-        import jax.numpy as jnp
-
-        from aevae_jax import distributions
-
-        loc, raw = jnp.split(_encoder_outputs(self, params, x, codes=2 * self.latent), 2, axis=-1)
-        return distributions.Normal(loc, distributions.bounded(raw, *self.log_scale_range))
+        return _normal(self, _encoder_outputs(self, params, x, codes=2 * self.latent))
 
     def decode(self, params: Params, z: Array) -> Distribution:
         """z `[B, latent]` -> p(x|z)."""
@@ -107,7 +102,108 @@ class VAE:
         return self.latent_prior(self, params, n)
 
 
-Model = Autoencoder | VAE
+@dataclass(frozen=True)
+class TwoLevelVAE:
+    """p(z2) p(z1|z2) p(x|z1, z2) with q(z2|x) q(z1|x, z2): the HVAE of Tomczak & Welling 2018, section 4.
+
+    A code is z1 and z2 side by side, so all that takes codes takes these. The prior given is that of z2; a `VampPrior`
+    is made of q(z2|x). The rate has no closed form and is estimated at the sample.
+
+    Args:
+      latent: number of latent dimensions of both levels together; z2 has half of them, rounded down.
+      network: sizes of the hidden layers of all four networks, at least one.
+      likelihood: p(x|z1, z2).
+      latent_prior: p(z2).
+      log_scale_range: log standard deviations are held smoothly inside these bounds.
+      event_shape: shape of one example, `(H, W, C)` or `(D,)`; `fit` takes it from the data where it is left empty.
+    """
+
+    latent: int = 16
+    network: MLP = MLP()
+    likelihood: Likelihood = likelihoods.NormalSharedScale()
+    latent_prior: Prior = priors.StandardNormal()
+    log_scale_range: tuple[float, float] = (-7.0, 3.0)
+    event_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.latent < 2:
+            raise InputError("latent size", got=self.latent, expected="at least 2, for two levels", where="TwoLevelVAE")
+        if not self.network.hidden:
+            raise InputError("MLP hidden", got="()", expected="at least one hidden layer", where="TwoLevelVAE")
+
+    def init(self, key: Array) -> Params:
+        """Fresh parameters; those of encoder and decoder by what they predict."""
+        import jax
+        import jax.numpy as jnp
+
+        _check_built(self)
+        key_q2, key_q1, key_p1, key_x, key_prior = jax.random.split(key, 5)
+        x, z1, z2 = jnp.zeros((1, *self.event_shape)), jnp.zeros((1, self._size1)), jnp.zeros((1, self._upper.latent))
+        return {
+            "encoder": {
+                "z2": self.network.encoder(self.event_shape, 2 * self._upper.latent).init(key_q2, x)["params"],
+                "z1": self.network.joint(2 * self._size1).init(key_q1, x, z2)["params"],
+            },
+            "decoder": {
+                "z1": self.network.encoder((self._upper.latent,), 2 * self._size1).init(key_p1, z2)["params"],
+                "x": self.network.joint(*self._out_shape).init(key_x, z1, z2)["params"],
+            },
+            "likelihood": self.likelihood.init(),
+            "prior": self.latent_prior.init(key_prior, self._upper),
+        }
+
+    def encode(self, params: Params, x: Array) -> Distribution:
+        """x `[B, *event]` -> q(z1, z2|x), a `Chained` over `[B, latent]`."""
+        from jax.tree_util import Partial
+
+        from aevae_jax import distributions
+
+        above = self._upper.encode({"encoder": params["encoder"]["z2"]}, x)
+        return distributions.Chained(above, Partial(self._posterior, params["encoder"]["z1"], x), self._size1)
+
+    def decode(self, params: Params, z: Array) -> Distribution:
+        """z `[B, latent]` -> p(x|z1, z2)."""
+        _check_built(self)
+        _check_codes(self, z)
+        z1, z2 = z[:, : self._size1], z[:, self._size1 :]
+        raw = self.network.joint(*self._out_shape).apply({"params": params["decoder"]["x"]}, z1, z2)
+        return self.likelihood(params["likelihood"], raw)
+
+    def prior(self, params: Params, n: int) -> Distribution:
+        """p(z1, z2), a `Chained` for a batch of `n`."""
+        from jax.tree_util import Partial
+
+        from aevae_jax import distributions
+
+        above = self.latent_prior(self._upper, {**params, "encoder": params["encoder"]["z2"]}, n)
+        return distributions.Chained(above, Partial(self._below, params["decoder"]["z1"]), self._size1)
+
+    @property
+    def _upper(self) -> VAE:
+        """z2 alone, with q(z2|x): what the prior sees."""
+        return VAE(self.latent // 2, self.network, self.likelihood, self.latent_prior, self.log_scale_range,
+                   self.event_shape)  # fmt: skip
+
+    @property
+    def _size1(self) -> int:
+        return self.latent - self.latent // 2
+
+    @property
+    def _out_shape(self) -> tuple[int, ...]:
+        return (*self.event_shape, self.likelihood.outputs)
+
+    def _posterior(self, params: Params, x: Array, z2: Array) -> Distribution:
+        """q(z1|x, z2)."""
+        return _normal(self, self.network.joint(2 * self._size1).apply({"params": params}, x, z2))
+
+    def _below(self, params: Params, z2: Array) -> Distribution:
+        """p(z1|z2)."""
+        network = self.network.encoder((self._upper.latent,), 2 * self._size1)
+        return _normal(self, network.apply({"params": params}, z2))
+
+
+Model = Autoencoder | VAE | TwoLevelVAE
 """The models a saved run may name."""
 
 
@@ -130,6 +226,22 @@ def _check_built(model: Model) -> None:
             where=type(model).__name__,
             hint="write dataclasses.replace(model, event_shape=x.shape[1:])",
         )
+
+
+def _check_codes(model: Model, z: Array) -> None:
+    if z.shape[1:] != (model.latent,):
+        where = f"decode, batch of shape {z.shape}"
+        raise InputError("shape of one code", got=z.shape[1:], expected=f"({model.latent},)", where=where)
+
+
+def _normal(model: VAE | TwoLevelVAE, out: Array) -> Distribution:
+    """A network's output `[B, 2 L]`, means and then raw log scales, as L normals."""
+    import jax.numpy as jnp
+
+    from aevae_jax import distributions
+
+    loc, raw = jnp.split(out, 2, axis=-1)
+    return distributions.Normal(loc, distributions.bounded(raw, *model.log_scale_range))
 
 
 def _init(model: Model, key: Array, codes: int) -> Params:
@@ -160,9 +272,7 @@ def _encoder_outputs(model: Model, params: Params, x: Array, codes: int) -> Arra
 
 def _decode(model: Model, params: Params, z: Array) -> Distribution:
     _check_built(model)
-    if z.shape[1:] != (model.latent,):
-        where = f"decode, batch of shape {z.shape}"
-        raise InputError("shape of one code", got=z.shape[1:], expected=f"({model.latent},)", where=where)
+    _check_codes(model, z)
     network = model.network.decoder(model.event_shape, model.likelihood.outputs)
     shape = (*model.event_shape, model.likelihood.outputs)
     raw = _as(network.apply({"params": params["decoder"]}, z), shape, "the decoder's output")

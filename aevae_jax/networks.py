@@ -41,14 +41,36 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        x = x.reshape(x.shape[0], -1)
-        for features in self.hidden:
-            if self.gated:
-                x = GatedDense(features, dtype=self.dtype)(x)
-            else:
-                x = nn.relu(nn.Dense(features, dtype=self.dtype)(x))
-        x = nn.Dense(math.prod(self.shape), dtype=self.dtype, name="out")(x)
-        return x.astype(jnp.float32).reshape(x.shape[0], *self.shape)
+        return _out(_hidden(x, self.hidden, self.gated, self.dtype), self.shape, self.dtype)
+
+
+def _hidden(x: Array, sizes: tuple[int, ...], gated: bool, dtype: Any) -> Array:
+    """Hidden dense layers, inside a compact module: `[B, ...] -> [B, size]`."""
+    x = x.reshape(x.shape[0], -1)
+    for features in sizes:
+        x = GatedDense(features, dtype=dtype)(x) if gated else nn.relu(nn.Dense(features, dtype=dtype)(x))
+    return x
+
+
+def _out(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    x = nn.Dense(math.prod(shape), dtype=dtype, name="out")(x)
+    return x.astype(jnp.float32).reshape(x.shape[0], *shape)
+
+
+class JointMLP(nn.Module):
+    """Dense layers from two inputs `[B, ...]` to `[B, *shape]`: one layer on each, then the others on both together."""
+
+    hidden: tuple[int, ...]
+    shape: tuple[int, ...]
+    gated: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, a: Array, b: Array) -> Array:
+        first, rest = self.hidden[:1], self.hidden[1:]
+        sides = [_hidden(x, first, self.gated, self.dtype) for x in (a, b)]
+        x = _hidden(jnp.concatenate(sides, axis=-1), rest, self.gated, self.dtype)
+        return _out(x, self.shape, self.dtype)
 
 
 class ResidualBlock(nn.Module):
