@@ -159,6 +159,7 @@ class TwoLevelVAE:
 
         from aevae_jax import distributions
 
+        _check_built(self)
         above = self._upper.encode({"encoder": params["encoder"]["z2"]}, x)
         return distributions.Chained(above, Partial(self._posterior, params["encoder"]["z1"], x), self._size1)
 

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import random_params
-from scipy import special
+from scipy import special, stats
 
-from aevae_jax import VAE, Autoencoder, architectures, bounds, distributions, generation, likelihoods, models, priors
+from aevae_jax import (
+    VAE,
+    Autoencoder,
+    architectures,
+    bounds,
+    distributions,
+    generation,
+    importance,
+    likelihoods,
+    models,
+    priors,
+)
+from aevae_jax.models import TwoLevelVAE
 from aevae_jax.types import Distribution, InputError, LatentModel
 
 LATENT, EVENT, BATCH = 3, (4, 4, 1), 5
 MLP = architectures.MLP((6,))
 X = jnp.asarray(np.random.default_rng(0).uniform(size=(BATCH, *EVENT)), jnp.float32)
 Z = jnp.asarray(np.random.default_rng(1).normal(size=(BATCH, LATENT)), jnp.float32)
-MODELS = {"Autoencoder": Autoencoder(LATENT, MLP, event_shape=EVENT), "VAE": VAE(LATENT, MLP, event_shape=EVENT)}
+MODELS = {"Autoencoder": Autoencoder(LATENT, MLP, event_shape=EVENT), "VAE": VAE(LATENT, MLP, event_shape=EVENT),
+          "TwoLevelVAE": TwoLevelVAE(LATENT, MLP, event_shape=EVENT)}  # fmt: skip
 each = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 
 encode = jax.jit(lambda model, params, x: model.encode(params, x), static_argnums=0)
@@ -185,7 +199,7 @@ def test_codes_of_another_shape_are_refused(model, shape):
     assert one_line(error)
 
 
-@pytest.mark.parametrize("cls", [Autoencoder, VAE])
+@pytest.mark.parametrize("cls", [Autoencoder, VAE, TwoLevelVAE])
 @pytest.mark.parametrize("latent", [0, -1])
 def test_a_latent_size_below_one_is_refused(cls, latent):
     with pytest.raises(
@@ -202,7 +216,7 @@ def test_an_empty_range_of_scales_is_refused(bounds_):
     assert one_line(error)
 
 
-@pytest.mark.parametrize("cls", [Autoencoder, VAE])
+@pytest.mark.parametrize("cls", [Autoencoder, VAE, TwoLevelVAE])
 def test_a_model_without_an_event_shape_says_what_to_type(cls):
     calls = [
         lambda: cls().init(jax.random.key(0)),
@@ -243,4 +257,59 @@ def test_a_fitted_prior_replaces_the_old_one_without_touching_the_model():
 
 def test_every_model_can_be_named_by_a_run():
     public = {cls for cls in vars(models).values() if isinstance(cls, type) and hasattr(cls, "encode")}
-    assert {cls for cls in public if cls.__module__ == models.__name__} == {Autoencoder, VAE}
+    assert {cls for cls in public if cls.__module__ == models.__name__} == {Autoencoder, VAE, TwoLevelVAE}
+
+
+# --- two levels ---
+
+
+def test_the_levels_are_joined_by_the_chain_rule():
+    """log p(z1, z2) = log p(z2) + log p(z1|z2), each a normal whose moments the networks give; the same for q."""
+    model = MODELS["TwoLevelVAE"]  # z1 has two dimensions, z2 one
+    params = random_params(model)
+    z1, z2 = np.asarray(Z[:, :2], np.float64), np.asarray(Z[:, 2:], np.float64)
+
+    def normal(out, z):
+        loc, raw = np.split(np.asarray(out, np.float64), 2, axis=-1)
+        u = (raw + 2) / 5  # the range of log scales is (-7, 3)
+        return stats.norm.logpdf(z, loc, np.exp(-2 + 5 * u / np.sqrt(1 + u**2))).sum(axis=1)
+
+    below = MLP.encoder((1,), 4).apply({"params": params["decoder"]["z1"]}, Z[:, 2:])
+    expected = stats.norm.logpdf(z2).sum(axis=1) + normal(below, z1)
+    np.testing.assert_allclose(model.prior(params, BATCH).log_prob(Z), expected, rtol=1e-4)
+    above = MLP.encoder(EVENT, 2).apply({"params": params["encoder"]["z2"]}, X)
+    beside = MLP.joint(4).apply({"params": params["encoder"]["z1"]}, X, Z[:, 2:])
+    np.testing.assert_allclose(encode(model, params, X).log_prob(Z), normal(above, z2) + normal(beside, z1), rtol=1e-4)
+
+
+def test_the_likelihood_of_two_levels_is_the_integral_over_both():
+    model = TwoLevelVAE(2, architectures.MLP((4,)), likelihoods.Bernoulli(), event_shape=(3,))
+    params = random_params(model)
+    x = np.asarray([[0, 1, 1], [1, 0, 1]], np.float32)
+    grid = np.linspace(-8, 8, 401, dtype=np.float32)
+    z = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    prior = np.asarray(model.prior(params, len(z)).log_prob(z), np.float64)
+    assert np.exp(prior).sum() * 0.04**2 == pytest.approx(1, rel=1e-4)
+    for one in x:
+        joint = prior + np.asarray(decode(model, params, z).log_prob(np.tile(one, (len(z), 1))), np.float64)
+        exact = -np.log(np.exp(joint).sum() * 0.04**2)
+        found = importance.estimate(model, params, one[None], jax.random.key(0))
+        assert abs(found.nll[0] - exact) < 5 * found.sampling_error[0] + 1e-4
+        assert found.sampling_error[0] < 0.06
+
+
+def test_the_prior_of_two_levels_is_that_of_the_upper_one():
+    """A VampPrior is made of q(z2|x)."""
+    model = dataclasses.replace(MODELS["TwoLevelVAE"], latent_prior=priors.VampPrior(4))
+    params = random_params(model)
+    prior = model.prior(params, BATCH)
+    assert isinstance(prior.above, distributions.Mixture)
+    pseudo = encode(model, params, params["prior"]["pseudo_inputs"])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), prior.above.components, pseudo.above)
+
+
+def test_two_levels_need_two_dimensions_and_a_hidden_layer():
+    with pytest.raises(InputError, match="at least 2, for two levels"):
+        TwoLevelVAE(1)
+    with pytest.raises(InputError, match="at least one hidden layer"):
+        TwoLevelVAE(4, architectures.MLP(()))
