@@ -2,6 +2,7 @@
 
 Command:   python experiments/density.py --rows vae --seeds 3       (Fashion-MNIST; it says first how long it takes)
            python experiments/density.py --rows all --data digits   (small data, no download)
+           with --record FILE the rows are added to those that the file has already, from other days or machines
 Writes:    runs/density/results.json and table.md; each run in a directory of its own, resumable at any step
 Expected:  on Fashion-MNIST at most 228.70 nats for `vae` and 227.35 for `vampprior`, and never less than the floor, the
            entropy of the pixels: no model can know which bits will be drawn.
@@ -27,7 +28,7 @@ from aevae_jax import console
 from aevae_jax.architectures import MLP
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.likelihoods import Bernoulli
-from aevae_jax.models import VAE, Model
+from aevae_jax.models import VAE, Model, TwoLevelVAE
 from aevae_jax.objectives import ELBO, IWAE, Linear, Objective
 from aevae_jax.optimizers import Adam
 from aevae_jax.priors import VampPrior
@@ -44,25 +45,28 @@ class Row(NamedTuple):
     model: str
     prior: str
     objective: str
+    epochs: int
+    """Passes over Fashion-MNIST."""
     published: float | None
-    """Test NLL on Fashion-MNIST of the Exemplar VAE's authors, in nats; at most this is asked for."""
-    aim: float | None
+    """Test NLL on Fashion-MNIST of the Exemplar VAE's authors, in nats."""
 
 
 ROWS = {
-    "vae": Row("VAE", "N(0, I)", "ELBO", 228.70, 228.0),
-    "vampprior": Row("VAE", "VampPrior, 500", "ELBO", 227.35, 226.75),
-    "iwae_1": Row("VAE", "N(0, I)", "IWAE, K = 1", None, None),
-    "iwae_5": Row("VAE", "N(0, I)", "IWAE, K = 5", None, None),
-    "iwae_50": Row("VAE", "N(0, I)", "IWAE, K = 50", None, None),
+    "vae": Row("VAE", "N(0, I)", "ELBO", 600, 228.70),
+    "vampprior": Row("VAE", "VampPrior, 500", "ELBO", 400, 227.35),
+    "two_level": Row("two-level VAE", "N(0, I)", "ELBO", 600, 227.37),
+    "two_level_vampprior": Row("two-level VAE", "VampPrior, 500", "ELBO", 400, 226.72),
+    "iwae_1": Row("VAE", "N(0, I)", "IWAE, K = 1", 200, None),
+    "iwae_5": Row("VAE", "N(0, I)", "IWAE, K = 5", 200, None),
+    "iwae_50": Row("VAE", "N(0, I)", "IWAE, K = 50", 200, None),
 }
 BATCH = 100
 EVALUATION_SEED = 0
 BOUNDS = (1, 5, 50, 500)
 """Numbers of samples at which the importance-weighted bound is shown to rise."""
 
-EPOCHS, STEPS = 600, 6_000
-"""Passes over Fashion-MNIST; training steps on any other data, where the number of epochs is not given."""
+STEPS = 6_000
+"""Training steps on other data than Fashion-MNIST, where the number of epochs is not given."""
 
 FASHION = "fashion_mnist"
 
@@ -80,13 +84,13 @@ def density(
     """Train density models by the published protocol and measure their test likelihood. Goes on where it was stopped.
 
     Args:
-      rows: which: vae vampprior iwae_1 iwae_5 iwae_50, or all.
+      rows: which: vae vampprior two_level two_level_vampprior iwae_1 iwae_5 iwae_50, or all.
       seeds: how many of each, counted from 0.
       data: fashion_mnist, or any images with integer levels: digits is small and bundled.
-      epochs: passes over the training data; 0 means 600 for Fashion-MNIST, else enough for 6,000 steps.
+      epochs: passes over the training data; 0 means 200 to 600 for Fashion-MNIST, else enough for 6,000 steps.
       samples: importance samples per image.
       out: directory for the runs and the table.
-      record: also write the table to this JSON file.
+      record: also write the table to this JSON file, with the rows that it holds already.
     """
     from aevae_jax import environment, records
     from aevae_jax.data import prepare
@@ -101,20 +105,18 @@ def density(
     dataset = source.load()
     prepared = prepare(source.preparation, dataset)
     per_epoch = len(dataset.train) // BATCH
-    epochs = epochs or (EPOCHS if data == FASHION else -(-STEPS // per_epoch))
-    plan = {(name, seed): run_of(name, seed, data, steps_per_epoch=per_epoch, epochs=epochs)
-            for seed in range(seeds) for name in names}  # fmt: skip
+    plan = {
+        (name, seed): run_of(name, seed, data, steps_per_epoch=per_epoch,
+                             epochs=epochs or (ROWS[name].epochs if data == FASHION else -(-STEPS // per_epoch)))
+        for seed in range(seeds) for name in names
+    }  # fmt: skip
     todo = [key for key in plan if not (out / f"{key[0]}-{key[1]}.json").exists()]
     if todo:
         print(expected_time([(plan[key], key[0]) for key in todo], prepared, samples), flush=True)
     for (name, seed), run in plan.items():
         measure(run, dataset, prepared, place=out / f"{name}-{seed}", samples=samples)
-    results = {
-        "command": " ".join(["python", "experiments/density.py", *sys.argv[1:]]),
-        **summary(out, data, epochs, samples),
-        "floor": floor(dataset, prepared),
-        "provenance": environment.provenance(dataset),
-    }
+    key = {"data": data, "data_sha256": environment.provenance(dataset)["data"]["sha256"], "num_samples": samples}
+    results = {**key, "floor": floor(dataset, prepared), "rows": summary(entries(out, record, key))}
     records.write_json(out / "results.json", results)
     (out / "table.md").write_text(table(results))
     if record:
@@ -133,7 +135,7 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
     """
     import numpy as np
 
-    from aevae_jax import evaluation, fitting, importance, keys, latents, records, weights
+    from aevae_jax import environment, evaluation, fitting, importance, keys, records, statistics, weights
 
     with console.progress(place.name) as on_epoch:
         fitted = fitting.fit(run, dataset, directory=place, on_epoch=on_epoch, on_note=console.note)
@@ -149,12 +151,16 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
         figure, found = importance.figure(fitted.model, fitted.params, prepared, key, name=place.name, split="test",
                                           num_samples=samples, on_part=on_part)  # fmt: skip
     seconds = time.monotonic() - began
-    described = latents.describe(fitted.model, fitted.params, prepared.test.x[:2_000], key)
+    codes = evaluation.per_example(_posterior_means, fitted.model, fitted.params, prepared.test.x, key)["code"]
     bound = evaluation.evaluate(fitted.model, fitted.params, prepared.test.x, key)
     few = [importance.estimate(fitted.model, fitted.params, prepared.test.x[:1_000], key, num_samples=k).nll.mean()
            for k in BOUNDS]  # fmt: skip
     np.save(place.with_suffix(".npy"), figure.values, allow_pickle=False)
+    made = environment.provenance(dataset)
     records.write_json(path, {
+        "seed": run.seed,
+        "command": " ".join(["python", "experiments/density.py", *sys.argv[1:]]),
+        "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
         "nll": figure.mean,
         "standard_error": figure.standard_error,
         "sampling_error": float(np.sqrt((found.sampling_error**2).sum()) / len(found.nll)),
@@ -164,8 +170,7 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
         "num_samples": samples,
         "test": bound,
         "bound_of_1000_images": {str(k): float(v) for k, v in zip(BOUNDS, few, strict=True)},
-        "active_units": int(described.active.sum()),
-        "mutual_information": described.mutual_information,
+        "active_units": int(statistics.active_units(codes).sum()),
         "best_epoch": fitted.results["best_epoch"],
         "epochs": len(fitted.history),
         "training_seconds": fitted.results["seconds"],
@@ -202,33 +207,55 @@ def expected_time(runs: list[tuple[Run, str]], prepared: Prepared, samples: int)
     began = time.monotonic()
     jax.block_until_ready(product(a))
     speed = 20 * 2e9 / (time.monotonic() - began)  # operations per second
-    decode, encode = (2 * 40 * 600 + 2 * 300 * 600 + 2 * 300 * 784, 2 * 784 * 600 + 2 * 300 * 600 + 2 * 300 * 80)
-    scale = prepared.test.x[0].size / 784
-    hours, parts = 0.0, []
+    total, parts = 0.0, []
     for run, name in runs:
+        params = jax.eval_shape(replace(run.model, event_shape=prepared.event_shape).init, jax.random.key(0))
+        encode, decode = (
+            2 * sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in ("encoder", "decoder")
+        )
         draws = getattr(run.objective, "num_samples", 1)
         rows = BATCH + (run.model.latent_prior.components if isinstance(run.model.latent_prior, VampPrior) else 0)
-        step = 3 * scale * (rows * encode + BATCH * draws * decode)
-        work = 1.4 * (
-            run.epochs * (len(prepared.train) // BATCH) * step + len(prepared.test) * samples * decode * scale
-        )
-        parts.append(f"{name} {console.duration(work / speed)}")
-        hours += work / speed
-    return f"expected: about {console.duration(hours)} on this machine ({', '.join(parts)}); stop and go on at any time"
+        training = run.epochs * (len(prepared.train) // BATCH) * 3 * (rows * encode + BATCH * draws * decode)
+        seconds = 1.4 * (training + len(prepared.test) * samples * decode) / speed
+        parts.append(f"{name} {console.duration(seconds)}")
+        total += seconds
+    return f"expected: about {console.duration(total)} on this machine ({', '.join(parts)}); stop and go on at any time"
 
 
 # -------------------------------------------------------------------------------------------------------- the table
 
 
-def summary(out: Path, data: str, epochs: int, samples: int) -> dict[str, Any]:
+def entries(out: Path, record: str, key: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What was measured of each row, by seed: here, and in the record of other days.
+
+    Raises:
+      InputError: the record is of other data or another number of samples.
+    """
+    from aevae_jax import records
+
+    found: dict[str, dict[int, Any]] = {name: {} for name in ROWS}
+    if record and Path(record).exists():
+        old = records.read_json(Path(record))
+        if differs := [name for name in key if old[name] != key[name]]:
+            name = differs[0]
+            raise InputError(f"{name} (--record)", got=key[name], expected=f"{old[name]}, as in {record}",
+                             hint="name another file")  # fmt: skip
+        found.update({row["row"]: {entry["seed"]: entry for entry in row["seeds"]} for row in old["rows"]})
+    for name in ROWS:
+        for path in out.glob(f"{name}-[0-9]*.json"):
+            entry = records.read_json(path)
+            if entry["num_samples"] == key["num_samples"]:
+                found[name][entry["seed"]] = entry
+    return {name: [by_seed[seed] for seed in sorted(by_seed)] for name, by_seed in found.items()}
+
+
+def summary(measured: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """All rows, with the figures of the seeds that are there."""
     import numpy as np
 
-    from aevae_jax import records
-
     rows = []
     for name, row in ROWS.items():
-        found = [records.read_json(path) for path in sorted(out.glob(f"{name}-*.json"))]
+        found = measured[name]
         nll = [entry["nll"] for entry in found]
         rows.append({
             "row": name,
@@ -237,7 +264,7 @@ def summary(out: Path, data: str, epochs: int, samples: int) -> dict[str, Any]:
             "standard_deviation": float(np.std(nll, ddof=1)) if len(nll) > 1 else None,
             "seeds": found,
         })  # fmt: skip
-    return {"data": data, "epochs": epochs, "num_samples": samples, "rows": rows}
+    return rows
 
 
 def table(results: dict[str, Any]) -> str:
@@ -276,6 +303,11 @@ def table(results: dict[str, Any]) -> str:
             f"floor {lowest:.2f} nats, entropy of the pixels {results['floor']['entropy']:.2f}.\n")  # fmt: skip
 
 
+def _posterior_means(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
+    """A metric: the code of each example."""
+    return {"code": model.encode(params, x).mean()}
+
+
 def _warmup(steps_per_epoch: int, epochs: int) -> Linear:
     """Of the KL's weight: over 100 epochs, or over a quarter of a shorter training."""
     return Linear(steps_per_epoch * max(1, min(100, epochs // 4)))
@@ -284,8 +316,11 @@ def _warmup(steps_per_epoch: int, epochs: int) -> Linear:
 def run_of(row: str, seed: int, data: str, *, steps_per_epoch: int, epochs: int) -> Run:
     """The run of a row: a value, whose digest is what was trained."""
     objective: Objective = ELBO(_warmup(steps_per_epoch, epochs), sticking_the_landing=True)
-    model: Model = VAE(40, MLP((300, 300), gated=True), Bernoulli(), log_scale_range=(-3.0, 1.0))
-    if row == "vampprior":
+    network, limits = MLP((300, 300), gated=True), (-3.0, 1.0)
+    model: Model = VAE(40, network, Bernoulli(), log_scale_range=limits)
+    if row.startswith("two_level"):  # 40 dimensions each
+        model = TwoLevelVAE(80, network, Bernoulli(), log_scale_range=limits)
+    if row.endswith("vampprior"):
         model = replace(model, latent_prior=VampPrior(500))
     if row.startswith("iwae"):
         objective = IWAE(int(row.removeprefix("iwae_")), doubly_reparameterised=True)
