@@ -161,6 +161,15 @@ class NormalOptimalScale:
         return NotImplemented
 
 
+@jax.custom_jvp
+def _softplus(x: Array) -> Array:
+    """log(1 + e^x) without the care for NaN of `jax.nn.softplus`, which costs a third of a likelihood's time."""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+_softplus.defjvps(lambda tangent, out, x: tangent * sigmoid(x))
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Bernoulli:
@@ -175,8 +184,7 @@ class Bernoulli:
         # log sigma(l) = -softplus(-l): no probability is ever formed, so no logit can make it infinite. One row per
         # example before anything else: XLA vectorises a sum over one axis on CPUs, and over several at half the speed.
         logits, value = (a.reshape(a.shape[0], -1) for a in (self.logits, value))
-        softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-        return (value * logits - softplus).sum(axis=-1)
+        return (value * logits - _softplus(logits)).sum(axis=-1)
 
     def mean(self) -> Array:
         return sigmoid(self.logits)
