@@ -92,7 +92,9 @@ def compare(
     samples: int = 100,
     seed: int = 0,
 ) -> None:
-    """Which of two models gives data the larger likelihood? Paired differences, example by example, with common noise.
+    """Which of two models gives data the larger likelihood, and by how much?
+
+    Differences are paired, example by example, with common noise.
 
     Runs whose data, preparation or unit differ are refused: their figures have no order.
 
@@ -146,7 +148,9 @@ def diagnose(run: Positional[Path], *, seed: int = 0) -> None:
 
 
 def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0) -> None:
-    """Measure pictures: samples by features of classifiers trained here, reconstructions pixel by pixel.
+    """Measure the quality of samples and reconstructions.
+
+    Samples by features of classifiers trained here, reconstructions pixel by pixel.
 
     Classifiers are trained on the labels of the run's training data; figures that rest on them compare models of the
     same data in this project, and nothing else.

@@ -1,0 +1,145 @@
+"""Write the README's section of results from the recorded ones: no figure in it is typed by hand.
+
+Command:   python experiments/readme.py            (rewrites what stands between the two marks in README.md)
+           python experiments/readme.py --check    (writes nothing; exit code 2 if the README is not up to date)
+Reads:     experiments/results/*.json
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import density
+
+from aevae_jax import console, records
+from aevae_jax.types import InputError
+
+RESULTS = Path("experiments/results")
+BEGIN, END = "<!-- results, written by experiments/readme.py -->", "<!-- end of results -->"
+
+
+def readme(*, check: bool = False, path: Path = Path("README.md")) -> None:
+    """Write the results section of the README.
+
+    Args:
+      check: only look whether it is up to date.
+      path: the README.
+    """
+    text = path.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise InputError(str(path), got="no section of results", expected=f"one between {BEGIN!r} and {END!r}")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    new = f"{before}{BEGIN}\n\n{section()}\n{END}{after}"
+    if check and new != text:
+        raise InputError(str(path), got="results other than those recorded", expected="the recorded ones",
+                         hint="type python experiments/readme.py")  # fmt: skip
+    path.write_text(new)
+    print(f"{path}: results are {'up to date' if check else 'written'}")
+
+
+def section() -> str:
+    """The Markdown between the marks."""
+    parts = [density_table("fashion_mnist"), density_table("digits"), speed_table(), claims(), linear()]
+    return "\n".join(part for part in parts if part)
+
+
+def density_table(data: str) -> str:
+    """Test likelihoods; the published figures stand beside those of Fashion-MNIST."""
+    found = recorded(f"density_{data}.json")
+    if found is None:
+        return ""
+    lowest, fashion = found["floor"]["drawn_bits"], data == density.FASHION
+    head = ["model", "prior", "trained on", "seeds", "test NLL", "above the floor", "negative ELBO", "active units",
+            *(["published"] if fashion else []), "command"]  # fmt: skip
+    rows = []
+    for row in found["rows"]:
+        name = row["row"]
+        cells = density.cells(row, lowest)
+        if fashion:
+            cells.append(f"{row['published']:.2f}" if row["published"] else "")
+        command = f"`python experiments/density.py --rows {name}{'' if fashion else f' --data {data}'}`"
+        seeds = len(row["seeds"])
+        rows.append([*cells, command.replace(name, f"{name} --seeds {seeds}") if seeds > 1 else command])
+    what = "The published protocol" if fashion else "The same on small data"
+    return (
+        f"**Test likelihoods, {data}**, in nats per image, {found['num_samples']:,} importance samples each. {what}, "
+        f"stated in [density.py](experiments/density.py); no model can be below {lowest:.2f}, what the drawn bits cost "
+        f"under the probabilities they were drawn with "
+        f"([density_{data}.json](experiments/results/density_{data}.json)).\n\n{markdown(head, rows)}"
+    )
+
+
+def speed_table() -> str:
+    """Ratios to matrix products, one table for all machines that were recorded."""
+    rows = []
+    for path in sorted(RESULTS.glob("speed_*.json")):
+        found = records.read_json(path)
+        device, host = found["made"]["device"], found["made"]["host"]
+        machine = f"{host['cores']} CPU cores" if device["backend"] == "cpu" else device["kind"]
+        command = f"`{found['command'].split(' --record')[0]}`"
+        for row in found["rows"]:
+            ratio = f"{row['ratio']:.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})"
+            rows.append([row["what"], machine, f"{row['ours']:.3g} s", ratio, command])
+    if not rows:
+        return ""
+    head = ["what", "machine", "time", "over the products alone", "command"]
+    return ("**Speed**: the time of our programs over that of the matrix products in them, taking turns in one "
+            f"process; the median, and all turns.\n\n{markdown(head, rows)}")  # fmt: skip
+
+
+def claims() -> str:
+    """AE against VAE, on both data sets side by side."""
+    found = [recorded(f"ae_vs_vae_{data}.json") for data in ("digits", "fashion_mnist")]
+    if None in found:
+        return ""
+    both = zip(*(record["claims"] for record in found if record), strict=True)
+    rows = [
+        [re.sub(r" \(\d+[^)]*\)", "", one["claim"]), one["number"], _interval(one), _interval(other)]
+        for one, other in both
+    ]
+    table = markdown(["claim", "in numbers", "digits", "Fashion-MNIST"], rows)
+    return (
+        "**AE against VAE**: every claim as a number, with 95 % intervals over five seeds, and whether it holds. "
+        "`python experiments/ae_vs_vae.py`, and with `--data fashion_mnist --out runs/fashion` "
+        "([digits](experiments/results/ae_vs_vae_digits.json), "
+        f"[Fashion-MNIST](experiments/results/ae_vs_vae_fashion_mnist.json)).\n\n{table}"
+    )
+
+
+def _interval(claim: dict[str, Any]) -> str:
+    return f"{claim['mean']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}] {claim['verdict']}"
+
+
+def linear() -> str:
+    """Linear models against linear algebra."""
+    found = recorded("linear_oracles_fashion_mnist.json")
+    if found is None:
+        return ""
+    rows = [[row["quantity"], row["split"], *(f"{row[name]:.7g}" for name in ("trained", "optimum")),
+             f"{100 * row['gap']:.2g} %"] for row in found["rows"]]  # fmt: skip
+    return (
+        f"**Linear models against linear algebra**, Fashion-MNIST, k = {found['latent']}: PCA and probabilistic PCA. "
+        "`python experiments/linear_oracles.py` "
+        "([linear_oracles_fashion_mnist.json](experiments/results/linear_oracles_fashion_mnist.json)).\n\n"
+        + markdown(["quantity", "split", "trained", "optimum", "apart"], rows)
+    )
+
+
+def recorded(name: str) -> dict[str, Any] | None:
+    """What an experiment left; `None` where it was not run."""
+    path = RESULTS / name
+    return records.read_json(path) if path.exists() else None
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    with console.one_line_errors():
+        console.parse_arguments(readme, sys.argv[1:], prog="readme.py")()

@@ -1,0 +1,153 @@
+"""The experiments on likelihoods and speed: what they train, count, refuse and write."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aevae_jax import models, priors
+from aevae_jax.data import Data, DynamicBinarization, prepare
+from aevae_jax.types import InputError
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import density  # noqa: E402
+import readme  # noqa: E402
+
+
+def run(name, *arguments, cwd):
+    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=500, check=False)
+
+
+def entry(seed, nll, num_samples=5):
+    bound = {"negative_elbo": nll + 2}
+    return {"seed": seed, "nll": nll, "num_samples": num_samples, "test": bound, "active_units": 9,
+            "training_seconds": 60.0}  # fmt: skip
+
+
+KEY = {"data": "fashion_mnist", "data_sha256": "1", "num_samples": 5}
+
+
+# what is trained
+
+
+@pytest.mark.parametrize("row", density.ROWS)
+def test_every_row_is_of_the_published_network_class(row):
+    run = density.run_of(row, 3, density.FASHION, examples=50_000)
+    assert (run.model.network.hidden, run.model.network.gated) == ((300, 300), True)
+    assert run.model.log_scale_range == (-3.0, 1.0)  # log variances within [-6, 2]
+    assert run.model.latent == (80 if row.startswith("two_level") else 40)
+    assert isinstance(run.model, models.TwoLevelVAE) == row.startswith("two_level")
+    assert (run.model.latent_prior == priors.VampPrior(500)) == row.endswith("vampprior")
+    assert isinstance(run.data.preparation, DynamicBinarization)
+    assert (run.seed, run.patience) == (3, 50)
+    if row.startswith("iwae"):
+        assert run.objective.num_samples == int(row.rpartition("_")[2])
+    else:
+        assert run.objective.beta.steps * run.batch_size == 100 * 50_000
+
+
+def test_the_floor_is_that_of_the_pixels(fashion_mnist_directory, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(fashion_mnist_directory))
+    dataset = Data("fashion_mnist", DynamicBinarization()).load()
+    floor = density.floor(dataset, prepare(DynamicBinarization(), dataset))
+    assert floor["entropy"] == pytest.approx(189.858, abs=1e-3)
+    assert floor["drawn_bits"] == pytest.approx(189.8686, abs=1e-4)
+
+
+# the table
+
+
+def test_rows_are_means_over_seeds_and_the_rest_is_said_not_to_be_run(tmp_path):
+    for seed, nll in ((0, 200.0), (1, 203.0)):
+        (tmp_path / f"vae-{seed}.json").write_text(json.dumps(entry(seed, nll)))
+    rows = density.summary(density.entries(tmp_path, "", KEY))
+    assert [row["row"] for row in rows] == list(density.ROWS)
+    assert rows[0]["nll"] == pytest.approx(201.5)
+    assert rows[0]["standard_deviation"] == pytest.approx(3 / 2**0.5)
+    text = density.table({**KEY, "rows": rows, "floor": {"drawn_bits": 190.0, "entropy": 189.0}})
+    assert "| VAE | N(0, I) | ELBO | 2 | 201.50 ± 2.12 | 11.50 | 203.50 | 9 | 1:00 | 228.70 |" in text
+    assert text.count("not yet run") == len(rows) - 1
+
+
+def test_records_grow_and_other_protocols_are_refused(tmp_path):
+    record = tmp_path / "record.json"
+    old = {"vae": [entry(0, 200.0), entry(1, 201.0)]}
+    rows = density.summary({name: old.get(name, []) for name in density.ROWS})
+    record.write_text(json.dumps({**KEY, "rows": rows}))
+    for name, found in (("vae-1", entry(1, 203.0)), ("iwae_5-0", entry(0, 199.0)), ("vae-2", entry(2, 1.0, 7))):
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    grown = density.entries(tmp_path, str(record), KEY)
+    assert [one["nll"] for one in grown["vae"]] == [200.0, 203.0]  # newer figures win; those of 7 samples stay out
+    assert [one["nll"] for one in grown["iwae_5"]] == [199.0]
+    with pytest.raises(InputError, match=r"num_samples \(--record\): got 7, expected 5, as in"):
+        density.entries(tmp_path, str(record), {**KEY, "num_samples": 7})
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"rows": ("vae", "none")}, "--rows: got none"),
+    ({"seeds": 0}, "--seeds: got 0"),
+    ({"samples": 0}, "--samples: got 0"),
+])  # fmt: skip
+def test_what_cannot_be_run_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        density.density(data="digits", **arguments)
+
+
+@pytest.mark.slow
+def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
+    arguments = ["--rows", "vae", "two_level_vampprior", "--data", "digits", "--epochs", "1", "--samples", "5",
+                 "--record", "r.json"]  # fmt: skip
+    first = run("density", *arguments, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("expected: about ")
+    results = json.loads((tmp_path / "r.json").read_text())
+    rows = {row["row"]: row for row in results["rows"]}
+    assert rows["vae"]["seeds"][0]["epochs"] == 1
+    assert results["floor"]["drawn_bits"] < rows["vae"]["nll"] < rows["vae"]["seeds"][0]["test"]["negative_elbo"]
+    bound = list(rows["two_level_vampprior"]["seeds"][0]["bound_of_1000_images"].values())
+    assert bound == sorted(bound, reverse=True)
+    again = run("density", *arguments, cwd=tmp_path)
+    assert again.stdout in first.stdout  # the table alone: nothing was left to do
+    (tmp_path / "runs/density/vae-0.json").write_text(json.dumps({**rows["vae"]["seeds"][0], "weights_sha256": "0"}))
+    refused = run("density", *arguments, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "figures of other weights" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_speed_is_measured_in_turns(tmp_path):
+    done = run("speed", "--images", "4", "--samples", "300", "--turns", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for row in json.loads((tmp_path / "runs/speed/results.json").read_text())["rows"]:
+        assert len(row["ratios"]) == 2
+        assert row["products"] > 0
+        assert row["ratio"] > 0.5  # the products were not optimised away, nor ours
+
+
+# the README
+
+
+def test_the_readme_says_what_was_recorded():
+    done = run("readme", "--check", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_readme_that_says_otherwise_is_found_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text()
+    (tmp_path / "README.md").write_text(text.replace("| 1.72 [1.68", "| 1.82 [1.68"))
+    with pytest.raises(InputError, match="type python experiments/readme"):
+        readme.readme(check=True, path=tmp_path / "README.md")
+    readme.readme(path=tmp_path / "README.md")
+    assert (tmp_path / "README.md").read_text() == text
+    (tmp_path / "README.md").write_text("# Nothing\n")
+    with pytest.raises(InputError, match="no section of results"):
+        readme.readme(path=tmp_path / "README.md")
