@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
 MaybeJson = Annotated[Optional[Path], arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]  # noqa: UP045
+MaybeCount = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: none)")]  # noqa: UP045
 MaybeSeed = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: the run's)")]  # noqa: UP045
 Part = Literal["test", "validation"]
 
@@ -27,7 +28,7 @@ def evaluate(
     run: Positional[Path],
     *,
     split: Part = "test",
-    samples: int = 0,
+    samples: MaybeCount = None,
     batch_size: int = 256,
     seed: MaybeSeed = None,
     json_file: MaybeJson = None,
@@ -40,7 +41,7 @@ def evaluate(
     Args:
       run: a run directory.
       split: which part of the run's data set.
-      samples: importance samples per example for the negative log likelihood, such as 5000; 0 leaves it out.
+      samples: importance samples per example for the negative log likelihood, such as 5000.
       batch_size: examples to compute at once; the numbers do not depend on it.
       seed: of the codes that are sampled.
       json_file: a file to write the numbers to as well.
@@ -48,8 +49,8 @@ def evaluate(
     """
     if json_file is not None:
         files.check_output(json_file, (".json",), force=force, option="--json")
-    if samples < 0:
-        raise InputError("--samples", got=samples, expected="at least 1, or 0 for no likelihood")
+    if samples is not None and samples < 1:
+        raise InputError("--samples", got=samples, expected="at least 1")
     fitted = fitting.load_run(run)
     model, seed = fitted.model, fitted.run.seed if seed is None else seed
     prepared = prepared_of(run, fitted.run)

@@ -102,8 +102,21 @@ def test_what_cannot_be_run_is_refused(arguments, message):
 
 @pytest.mark.slow
 def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
-    arguments = ["--rows", "vae", "two_level_vampprior", "--data", "digits", "--epochs", "1", "--samples", "5",
-                 "--record", "r.json"]  # fmt: skip
+    arguments = [
+        "--rows",
+        "vae",
+        "two_level_vampprior",
+        "--data",
+        "digits",
+        "--epochs",
+        "1",
+        "--samples",
+        "5",
+        "--annealed",
+        "2",
+        "--record",
+        "r.json",
+    ]
     first = run("density", *arguments, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("expected: about ")
@@ -111,6 +124,8 @@ def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
     rows = {row["row"]: row for row in results["rows"]}
     assert rows["vae"]["seeds"][0]["epochs"] == 1
     assert results["floor"]["drawn_bits"] < rows["vae"]["nll"] < rows["vae"]["seeds"][0]["test"]["negative_elbo"]
+    annealed = rows["vae"]["seeds"][0]["annealed"]
+    assert annealed["nll"] == pytest.approx(annealed["nll_by_importance_sampling"], abs=1)
     bound = list(rows["two_level_vampprior"]["seeds"][0]["bound_of_1000_images"].values())
     assert bound == sorted(bound, reverse=True)
     again = run("density", *arguments, cwd=tmp_path)

@@ -106,7 +106,7 @@ def test_pictures_are_judged(runs):
 
 @pytest.mark.parametrize(("argv", "message"), [
     (["evaluate", "ae", "--samples", "10"], "likelihood: got Autoencoder, whose codes are points, expected a VAE"),
-    (["evaluate", "one", "--samples", "-1"], "--samples: got -1, expected at least 1"),
+    (["evaluate", "one", "--samples", "0"], "--samples: got 0, expected at least 1"),
     (["compare", "one", "two", "--samples", "0"], "--samples: got 0, expected at least 1"),
     (["compare", "one", "ae"], "likelihood: got Autoencoder"),
     (["evaluate", "one", "--split", "holdout"], "--split"),
