@@ -77,9 +77,11 @@ def bounds(rows: list[dict[str, Any]]) -> str:
     """How the bound rises with the number of importance samples, for the first seed of the first row."""
     for row in rows:
         for entry in row["seeds"][:1]:
-            steps = ", ".join(f"{value:.2f} with {k}" for k, value in entry["bound_of_1000_images"].items())
-            return (f"\nThe bound rises with the number of samples: of the first {row['model']}, on the first 1,000 test "
-                    f"images, the negative log likelihood is at most {steps}.\n")  # fmt: skip
+            steps = ", ".join(f"{value:.2f} with {k}" for k, value in entry["bound_with"].items())
+            return (
+                f"\nThe bound rises with the number of samples: on {entry['bound_images']:,} test images the first "
+                f"{row['model']}'s negative log likelihood is at most {steps}.\n"
+            )
     return ""
 
 
@@ -97,7 +99,8 @@ def annealed(rows: list[dict[str, Any]]) -> str:
                 )
     if not lines:
         return ""
-    return (f"\nAnnealed importance sampling, which does not see the encoder (`--annealed`):\n\n{''.join(lines)}")  # fmt: skip
+    head = "Annealed importance sampling, which does not see the encoder (`--annealed`):"
+    return f"\n{head}\n\n{''.join(lines)}"
 
 
 def speed_table() -> str:

@@ -126,7 +126,7 @@ def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
     assert results["floor"]["drawn_bits"] < rows["vae"]["nll"] < rows["vae"]["seeds"][0]["test"]["negative_elbo"]
     annealed = rows["vae"]["seeds"][0]["annealed"]
     assert annealed["nll"] == pytest.approx(annealed["nll_by_importance_sampling"], abs=1)
-    bound = list(rows["two_level_vampprior"]["seeds"][0]["bound_of_1000_images"].values())
+    bound = list(rows["two_level_vampprior"]["seeds"][0]["bound_with"].values())
     assert bound == sorted(bound, reverse=True)
     again = run("density", *arguments, cwd=tmp_path)
     assert again.stdout in first.stdout  # the table alone: nothing was left to do
