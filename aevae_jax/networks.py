@@ -41,7 +41,8 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return _out(_hidden(x, self.hidden, self.gated, self.dtype), self.shape, self.dtype)
+        x = _hidden(x, self.hidden, self.gated, self.dtype)
+        return _shaped(nn.Dense(math.prod(self.shape), dtype=self.dtype, name="out")(x), self.shape)
 
 
 def _hidden(x: Array, sizes: tuple[int, ...], gated: bool, dtype: Any) -> Array:
@@ -52,8 +53,7 @@ def _hidden(x: Array, sizes: tuple[int, ...], gated: bool, dtype: Any) -> Array:
     return x
 
 
-def _out(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    x = nn.Dense(math.prod(shape), dtype=dtype, name="out")(x)
+def _shaped(x: Array, shape: tuple[int, ...]) -> Array:
     return x.astype(jnp.float32).reshape(x.shape[0], *shape)
 
 
@@ -70,7 +70,7 @@ class JointMLP(nn.Module):
         first, rest = self.hidden[:1], self.hidden[1:]
         sides = [_hidden(x, first, self.gated, self.dtype) for x in (a, b)]
         x = _hidden(jnp.concatenate(sides, axis=-1), rest, self.gated, self.dtype)
-        return _out(x, self.shape, self.dtype)
+        return _shaped(nn.Dense(math.prod(self.shape), dtype=self.dtype, name="out")(x), self.shape)
 
 
 class ResidualBlock(nn.Module):

@@ -102,21 +102,8 @@ def test_what_cannot_be_run_is_refused(arguments, message):
 
 @pytest.mark.slow
 def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
-    arguments = [
-        "--rows",
-        "vae",
-        "two_level_vampprior",
-        "--data",
-        "digits",
-        "--epochs",
-        "1",
-        "--samples",
-        "5",
-        "--annealed",
-        "2",
-        "--record",
-        "r.json",
-    ]
+    arguments = ["--rows", "vae", "--data", "digits", "--epochs", "1", "--samples", "5", "--record", "r.json"]
+    arguments += ["--annealed", "2"]
     first = run("density", *arguments, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("expected: about ")
@@ -125,8 +112,8 @@ def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
     assert rows["vae"]["seeds"][0]["epochs"] == 1
     assert results["floor"]["drawn_bits"] < rows["vae"]["nll"] < rows["vae"]["seeds"][0]["test"]["negative_elbo"]
     annealed = rows["vae"]["seeds"][0]["annealed"]
-    assert annealed["nll"] == pytest.approx(annealed["nll_by_importance_sampling"], abs=1)
-    bound = list(rows["two_level_vampprior"]["seeds"][0]["bound_with"].values())
+    assert annealed["nll"] < annealed["nll_by_importance_sampling"] + 0.5  # 5 samples are the looser bound
+    bound = list(rows["vae"]["seeds"][0]["bound_with"].values())
     assert bound == sorted(bound, reverse=True)
     again = run("density", *arguments, cwd=tmp_path)
     assert again.stdout in first.stdout  # the table alone: nothing was left to do

@@ -293,9 +293,9 @@ def test_the_likelihood_of_two_levels_is_the_integral_over_both():
     for one in x:
         joint = prior + np.asarray(decode(model, params, z).log_prob(np.tile(one, (len(z), 1))), np.float64)
         exact = -np.log(np.exp(joint).sum() * 0.04**2)
-        found = importance.estimate(model, params, one[None], jax.random.key(0))
+        found = importance.estimate(model, params, one[None], jax.random.key(0), num_samples=50_000)
         assert abs(found.nll[0] - exact) < 5 * found.sampling_error[0] + 1e-4
-        assert found.sampling_error[0] < 0.06
+        assert found.sampling_error[0] < 0.05
 
 
 def test_the_prior_of_two_levels_is_that_of_the_upper_one():
