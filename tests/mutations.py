@@ -211,6 +211,8 @@ def killed(mutation: Mutation) -> str:
             "no:cacheprovider",
             "--no-header",
             "--tb=line",
+            "-m",
+            "",
         ]
         command += [f"tests/{test}" for test in mutation.tests]
         environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -27,6 +27,7 @@ def simulated(count, seed=0):
     return annealing._simulate(MODEL, PARAMS, key_z, key_x, count)
 
 
+@pytest.mark.slow
 def test_the_truth_lies_between_the_bounds_and_they_close():
     gaps = []
     for num_temperatures in (4, 40):
@@ -120,6 +121,7 @@ class _Parts:
         return self.whole.log_prob(jax.numpy.concatenate([z["a"], z["b"]], axis=1))
 
 
+@pytest.mark.slow
 def test_codes_may_be_pytrees():
     z, x = simulated(5)
     parts = {"a": z[:, :1], "b": z[:, 1:]}
@@ -132,6 +134,7 @@ def test_codes_may_be_pytrees():
         np.testing.assert_allclose(one.log_likelihood, other.log_likelihood, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bits_under_a_vamp_prior_are_bracketed():
     model = VAE(2, MLP((6,)), likelihoods.Bernoulli(), VampPrior(3), event_shape=(3, 3, 1))
     found = annealing.bracket(model, oracles.random_params(model), jax.random.key(0), num=40, num_temperatures=20,

@@ -23,6 +23,7 @@ def checked(model=SMALL, objective=None, epochs=300, rate=1e-2):
     return checkup.check(fitting.fit(run, DATASET), VALIDATION, jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "faults", "remedy"), [
     ({}, [], ""),
     ({"objective": ELBO(beta=Linear(9, end=50.0)), "epochs": 60}, ["over-regularised", "posterior collapse"], "ELBO()"),

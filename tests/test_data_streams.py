@@ -135,6 +135,7 @@ def losses(fitted):
     return [(entry["train"], entry["validation"]) for entry in fitted.history]
 
 
+@pytest.mark.slow
 def test_resident_and_streamed_training_give_identical_losses(monkeypatch):
     """`test_fitting` holds the two together for convolutions, moving averages and bits that are drawn again."""
     run = DENSE
@@ -195,6 +196,7 @@ def test_files_of_every_kind_stream_as_they_train_when_loaded(kind, tmp_path, mo
     assert losses(fitting.fit(run, opened)) == losses(resident)
 
 
+@pytest.mark.slow
 def test_many_seeds_stream_as_they_train_on_resident_data(monkeypatch):
     monkeypatch.setattr(streams, "WINDOW_BYTES", 64 * 150 * 7)
     run = replace(DENSE, epochs=1)
@@ -213,6 +215,7 @@ def test_data_beyond_the_limit_is_streamed_by_itself(monkeypatch):
     assert used
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1, 16])
 def test_a_stream_goes_on_at_any_step_with_the_same_batches(start, monkeypatch):
     """A state in the middle of an epoch is all that is needed: not even its history."""

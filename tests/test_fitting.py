@@ -362,6 +362,7 @@ def test_a_gradient_beyond_the_limit_is_not_used():
     assert guarded.history[0]["train"]["gradient_norm"] < norms
 
 
+@pytest.mark.slow
 def test_the_run_goes_back_and_round_the_batches_that_led_to_trouble(tmp_path):
     """By itself, stopped at every chunk, and without any checkpoint it goes the same way."""
     run, notes = replace(RUN, objective=Poisoned(18, 23), epochs=4), []
@@ -402,6 +403,7 @@ def test_params_that_broke_are_left_behind(tmp_path, monkeypatch):
     assert np.isfinite(fitted.results["test"]["negative_elbo"])
 
 
+@pytest.mark.slow
 def test_after_enough_detours_it_stops_and_names_step_examples_and_term(tmp_path):
     run = replace(RUN, objective=Poisoned(11, 10_000), safeguard=Safeguard(in_a_row=2, detours=2))
     with warnings.catch_warnings(record=True) as caught:
@@ -425,6 +427,7 @@ def test_only_the_examples_at_fault_are_named():
         fitting.fit(run, from_arrays(x))
 
 
+@pytest.mark.slow
 def test_many_seeds_stop_and_name_the_seed():
     run = replace(RUN, objective=Poisoned(3, 100))
     with pytest.raises(InputError, match="training of seed 7: got no finite loss or gradient in steps 3 to 7"):

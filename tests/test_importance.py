@@ -104,6 +104,7 @@ def test_the_sampling_error_is_the_spread_over_other_noise():
 # what must not matter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [
     BITS,
     VAE(2, Conv((2,)), likelihoods.Bernoulli(), event_shape=(4, 4, 1)),
@@ -152,6 +153,7 @@ print(json.dumps([list(map(float, nll.values())), list(elbo.values()), parts]))
 """
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_give_the_same_numbers():  # mistake 34
     outputs = []
     for count in (1, 8):

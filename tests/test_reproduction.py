@@ -176,6 +176,7 @@ def test_flags_of_the_compiler_are_never_taken_from_a_record(copied, tmp_path, m
 # one step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 11, 12, 23])
 def test_a_step_replayed_has_the_loss_that_was_recorded(finished, step):
     found = reproduction.replay(finished, step)
@@ -195,6 +196,7 @@ def test_replay_writes_nothing_and_refuses_steps_that_are_none(finished):
     assert sorted((path, path.stat().st_mtime_ns) for path in finished.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_names_the_command_that_finds_the_operation(tmp_path, capsys):
     """Adam with a step of 1e18: the weights are finite, and the squares of what they make are not."""
     run = replace(RUN, optimizer=Adam(1e18), safeguard=Safeguard(in_a_row=2, detours=1), ema=0.0)

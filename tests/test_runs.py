@@ -254,6 +254,7 @@ def test_a_step_from_loaded_weights_is_the_step_from_those_saved(saved):  # mist
     assert params_digest(after[0][0].params) != params_digest(fitted.params)
 
 
+@pytest.mark.slow
 def test_odd_images_of_five_channels_and_an_autoencoder_by_convolution(tmp_path):  # mistake 38
     run = Run(model=Autoencoder(latent=2, network=Conv(channels=(2,))), batch_size=30, epochs=1)
     assert run.objective == ReconstructionError()

@@ -301,6 +301,7 @@ def arguments(batch):
     return batch, jax.random.key(2), jnp.zeros((), jnp.int32)
 
 
+@pytest.mark.slow
 def test_a_model_whose_posterior_scale_overflows(arguments):
     params = MODEL.init(jax.random.key(0))
     assert tracing.first_non_finite(gradient, params, *arguments) is None
