@@ -14,7 +14,7 @@ warm-up over 100 epochs, the best validation bound, at most 50 epochs without a 
 importance-weighted with 5,000 samples per image. What training adds to theirs, and no network does: a larger learning
 rate that falls along a cosine, weight decay, a moving average of the parameters, gradients without the score of q
 ("sticking the landing"), and batches of 200 with a VampPrior. The rows of importance-weighted objectives are there to
-be compared with each other: K = 50 costs 25 times as much, so they have 40 epochs, and doubly reparameterised gradients.
+be compared with each other: 40 epochs, as K = 50 costs 25 times as much, and doubly reparameterised gradients.
 """
 
 from __future__ import annotations
