@@ -50,7 +50,7 @@ def test_every_row_is_of_the_published_network_class(row):
     if row.startswith("iwae"):
         assert run.objective.num_samples == int(row.rpartition("_")[2])
     else:
-        assert run.objective.beta.steps * run.batch_size == 100 * 50_000
+        assert run.objective.beta.steps * run.batch_size == density.ROWS[row].warmup * 50_000
 
 
 def test_the_floor_is_that_of_the_pixels(fashion_mnist_directory, monkeypatch):
