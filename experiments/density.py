@@ -13,10 +13,10 @@ Gated dense layers 300-300 both ways, 40 latent dimensions (a level), log varian
 warm-up over 100 epochs, the best validation bound, at most 50 epochs without a better one. The test likelihood is
 importance-weighted with 5,000 samples per image. What training adds to theirs, and no network does: a larger learning
 rate that falls along a cosine, weight decay, a moving average of the parameters, and gradients without the score of q
-("sticking the landing"). At the larger rate weak latent units die while the KL has its whole weight, and stay dead: under
-N(0, I) the warm-up takes half of the training. With a VampPrior batches are of 200, as each step encodes all its inputs.
-The rows of importance-weighted objectives are there to be compared with each other: 40 epochs, as K = 50 costs 25 times
-as much, and doubly reparameterised gradients.
+("sticking the landing"). At the larger rate weak latent units die while the KL has its whole weight, and stay dead, so
+under N(0, I) the warm-up takes half of the training. With a VampPrior batches are of 200: each step encodes all of its
+inputs. The rows of importance-weighted objectives are there to be compared with each other: 40 epochs, as K = 50 costs
+25 times as much, and doubly reparameterised gradients.
 """
 
 from __future__ import annotations
