@@ -60,9 +60,9 @@ def density_table(data: str) -> str:
         cells = density.cells(row, lowest)
         if fashion:
             cells.append(f"{row['published']:.2f}" if row["published"] else "")
-        command = f"`python experiments/density.py --rows {name}{'' if fashion else f' --data {data}'}`"
-        seeds = len(row["seeds"])
-        rows.append([*cells, command.replace(name, f"{name} --seeds {seeds}") if seeds > 1 else command])
+        options = ["--rows", name, *([] if fashion else ["--data", data])]
+        options += ["--seeds", str(len(row["seeds"]))] if len(row["seeds"]) > 1 else []
+        rows.append([*cells, f"`python experiments/density.py {' '.join(options)}`"])
     what = "The published protocol" if fashion else "The same on small data"
     return (
         f"**Test likelihoods, {data}**, in nats per image, {found['num_samples']:,} importance samples each. {what}, "
