@@ -3,7 +3,7 @@
 Command:   python experiments/density.py --rows vae --seeds 3       (Fashion-MNIST; it says first how long it takes)
            python experiments/density.py --rows all --data digits   (small data, no download)
            with --record FILE the rows are added to those that the file has already, from other days or machines
-Writes:    runs/density/results.json and table.md; each run in a directory of its own, resumable at any step
+Writes:    runs/density_DATA/results.json and table.md; each run in a directory of its own, resumable at any step
 Expected:  on Fashion-MNIST at most 228.70 nats for `vae` and 227.35 for `vampprior`, and never less than the floor, the
            entropy of the pixels: no model can know which bits will be drawn.
 
@@ -89,7 +89,7 @@ def density(
     epochs: int = 0,
     samples: int = 5_000,
     annealed: int = 0,
-    out: Path = Path("runs/density"),
+    out: str = "",
     record: str = "",
 ) -> None:
     """Train density models by the published protocol and measure their test likelihood. Goes on where it was stopped.
@@ -102,7 +102,7 @@ def density(
       samples: importance samples per image.
       annealed: also bound the likelihood of so many test images by annealed importance sampling, and bracket that of
         as many images drawn from the model. With 100 it takes minutes on two CPU cores.
-      out: directory for the runs and the table.
+      out: directory for the runs and the table; where none is named, runs/density_DATA.
       record: also write the table to this JSON file, with the rows that it holds already.
     """
     from aevae_jax import environment, records
@@ -114,22 +114,23 @@ def density(
     for option, value, least in (("--seeds", seeds, 1), ("--samples", samples, 1), ("--annealed", annealed, 0)):
         if value < least:
             raise InputError(option, got=value, expected=f"at least {least}")
+    place = Path(out or f"runs/density_{data}")
     source = Data(data, DynamicBinarization())
     dataset = source.load()
     prepared = prepare(source.preparation, dataset)
     plan = {(name, seed): run_of(name, seed, data, examples=len(dataset.train), epochs=epochs)
             for seed in range(seeds) for name in names}  # fmt: skip
-    todo = [key for key in plan if not (out / f"{key[0]}-{key[1]}.json").exists()]
+    todo = [key for key in plan if not (place / f"{key[0]}-{key[1]}.json").exists()]
     if todo:
         print(expected_time([(plan[key], key[0]) for key in todo], prepared, samples), flush=True)
     for (name, seed), run in plan.items():
-        fitted = measure(run, dataset, prepared, place=out / f"{name}-{seed}", samples=samples)
+        fitted = measure(run, dataset, prepared, place=place / f"{name}-{seed}", samples=samples)
         if annealed:
-            anneal(fitted, prepared, out / f"{name}-{seed}.json", annealed)
+            anneal(fitted, prepared, place / f"{name}-{seed}.json", annealed)
     key = {"data": data, "data_sha256": environment.provenance(dataset)["data"]["sha256"], "num_samples": samples}
-    results = {**key, "floor": floor(dataset, prepared), "rows": summary(entries(out, record, key))}
-    records.write_json(out / "results.json", results)
-    (out / "table.md").write_text(table(results))
+    results = {**key, "floor": floor(dataset, prepared), "rows": summary(entries(place, record, key))}
+    records.write_json(place / "results.json", results)
+    (place / "table.md").write_text(table(results))
     if record:
         records.write_json(Path(record), results)
     print(table(results))

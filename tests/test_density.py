@@ -117,7 +117,9 @@ def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
     assert bound == sorted(bound, reverse=True)
     again = run("density", *arguments, cwd=tmp_path)
     assert again.stdout in first.stdout  # the table alone: nothing was left to do
-    (tmp_path / "runs/density/vae-0.json").write_text(json.dumps({**rows["vae"]["seeds"][0], "weights_sha256": "0"}))
+    (tmp_path / "runs/density_digits/vae-0.json").write_text(
+        json.dumps({**rows["vae"]["seeds"][0], "weights_sha256": "0"})
+    )
     refused = run("density", *arguments, cwd=tmp_path)
     assert refused.returncode == 2
     assert "figures of other weights" in refused.stderr
