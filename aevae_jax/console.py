@@ -305,6 +305,8 @@ def loss_terms(metrics: Mapping[str, float]) -> str:
 
 
 def _validation(metrics: Mapping[str, float]) -> str:
+    if "negative_importance_weighted_bound" in metrics:
+        return f"validation {metrics['negative_importance_weighted_bound']:.1f}"
     if "negative_elbo" in metrics:
         return f"validation {metrics['negative_elbo']:.1f}"
     return f"validation mse {metrics['mse_at_mean']:.3g}"

@@ -36,6 +36,26 @@ def bound_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dic
     return {**terms, "mse_at_mean": mse}
 
 
+@lru_cache(maxsize=64)
+def terms_for(objective: Any) -> Metric:
+    """What is measured while `objective` trains: `bound_terms`, and the bound it is about where that has K > 1 samples.
+
+    An objective with an attribute `num_samples` above 1, such as `IWAE(50)`, is worse at the ELBO the longer it trains:
+    `negative_importance_weighted_bound` `[B]` is then what its parameters are selected by. Burda, Grosse &
+    Salakhutdinov 2016.
+    """
+    num_samples = getattr(objective, "num_samples", 1)
+    if num_samples == 1:
+        return bound_terms
+
+    def terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+        key_one, key_many = jax.random.split(key)
+        bound = bounds.importance_weighted_bound(bounds.log_weights(model, params, x, key_many, num_samples))
+        return {**bound_terms(model, params, x, key_one), "negative_importance_weighted_bound": -bound}
+
+    return terms
+
+
 def per_example(
     metric: Metric, model: LatentModel, params: Params, x: Array | Source, key: Array, *, batch_size: int = 256
 ) -> dict[str, np.ndarray]:
@@ -92,15 +112,22 @@ def means(values: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def evaluate(
-    model: LatentModel, params: Params, x: Array | Source, key: Array, *, batch_size: int = 256
+    model: LatentModel,
+    params: Params,
+    x: Array | Source,
+    key: Array,
+    *,
+    batch_size: int = 256,
+    metric: Metric = bound_terms,
 ) -> dict[str, float]:
-    """Data set means of `bound_terms`."""
-    return means(per_example(bound_terms, model, params, x, key, batch_size=batch_size))
+    """Data set means of a metric."""
+    return means(per_example(metric, model, params, x, key, batch_size=batch_size))
 
 
 def selection(metrics: dict[str, float]) -> float:
-    """What model selection minimises: the negative ELBO at beta = 1, or an autoencoder's distortion."""
-    return metrics.get("negative_elbo", metrics["distortion"])
+    """What model selection minimises: see `terms_for`; the negative ELBO at beta = 1; or an autoencoder's distortion."""
+    names = ("negative_importance_weighted_bound", "negative_elbo", "distortion")
+    return next(metrics[name] for name in names if name in metrics)
 
 
 @lru_cache(maxsize=64)

@@ -346,8 +346,9 @@ class Trainer:
         return [jax.tree.map(lambda a, lane=lane: a[lane], params) for lane in range(len(self.seeds))]
 
     def _measure(self, params: Params, x: Any) -> list[dict[str, float]]:
+        metric = evaluation.terms_for(self.plan.run.objective)
         return [
-            evaluation.evaluate(self.plan.run.model, p, x, keys.stream(k, keys.Stream.EVALUATE))
+            evaluation.evaluate(self.plan.run.model, p, x, keys.stream(k, keys.Stream.EVALUATE), metric=metric)
             for p, k in zip(self._lanes(params), self._lane_keys, strict=True)
         ]
 

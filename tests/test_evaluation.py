@@ -7,9 +7,10 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
-from aevae_jax import bounds, evaluation, keys, likelihoods
+from aevae_jax import bounds, evaluation, keys, likelihoods, objectives
 from aevae_jax.architectures import MLP, Conv
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, Linear
@@ -143,6 +144,20 @@ def test_reported_bound_is_the_same_function_whatever_was_trained(vae, x, terms)
 def test_selection_is_the_bound_at_beta_one_or_the_distortion():  # mistakes 2 and 35
     assert evaluation.selection({"negative_elbo": 3.0, "distortion": 1.0, "rate": 2.0, "loss": 9.0}) == 3.0
     assert evaluation.selection({"distortion": 1.0, "mse_at_mean": 0.1}) == 1.0
+
+
+def test_an_objective_of_many_samples_is_selected_by_its_own_bound(vae, x):
+    """Its ELBO gets worse while what it is trained for gets better."""
+    metric = evaluation.terms_for(objectives.IWAE(5))
+    assert metric is evaluation.terms_for(objectives.IWAE(5))  # compiled once
+    assert evaluation.terms_for(objectives.IWAE(1)) is evaluation.terms_for(objectives.ELBO()) is evaluation.bound_terms
+    found = evaluation.evaluate(*vae, x, jax.random.key(0), metric=metric)
+    assert found["negative_importance_weighted_bound"] < found["negative_elbo"]
+    assert evaluation.selection(found) == found["negative_importance_weighted_bound"]
+    key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))[1]
+    log_w = bounds.log_weights(*vae, x[:1], key, 5)
+    alone = evaluation.per_example(metric, *vae, x[:1], jax.random.key(0))["negative_importance_weighted_bound"]
+    np.testing.assert_allclose(alone, -oracles.log_mean_exp(log_w), rtol=1e-5)
 
 
 def test_evaluation_samples_and_does_not_decode_the_mean(x):  # mistake 7
