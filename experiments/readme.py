@@ -42,34 +42,39 @@ def readme(*, check: bool = False, path: Path = Path("README.md")) -> None:
 
 def section() -> str:
     """The Markdown between the marks."""
-    parts = [density_table("fashion_mnist"), density_table("digits"), speed_table(), claims(), linear()]
+    parts = [
+        density_table("density_fashion_mnist"),
+        density_table("density_fashion_mnist_10_epochs"),
+        speed_table(),
+        claims(),
+        linear(),
+    ]
     return "\n".join(part for part in parts if part)
 
 
-def density_table(data: str) -> str:
-    """Test likelihoods; the published figures stand beside those of Fashion-MNIST."""
-    found = recorded(f"density_{data}.json")
+def density_table(name: str) -> str:
+    """Test likelihoods; the published figures stand beside those of the published number of epochs."""
+    found = recorded(f"{name}.json")
     if found is None:
         return ""
-    lowest, fashion = found["floor"]["drawn_bits"], data == density.FASHION
+    short, lowest = name.endswith("epochs"), found["floor"]["drawn_bits"]
     head = ["model", "prior", "trained on", "seeds", "test NLL", "above the floor", "negative ELBO", "active units",
-            *(["published"] if fashion else []), "command"]  # fmt: skip
+            *([] if short else ["published"]), "command"]  # fmt: skip
     rows = []
     for row in found["rows"]:
-        name = row["row"]
+        if short and not row["seeds"]:
+            continue
         cells = density.cells(row, lowest)
-        if fashion:
+        if not short:
             cells.append(f"{row['published']:.2f}" if row["published"] else "")
-        options = ["--rows", name, *([] if fashion else ["--data", data])]
-        options += ["--seeds", str(len(row["seeds"]))] if len(row["seeds"]) > 1 else []
-        rows.append([*cells, f"`python experiments/density.py {' '.join(options)}`"])
-    what = "The published protocol" if fashion else "The same on small data"
+        typed = row["seeds"][-1]["command"] if row["seeds"] else f"python experiments/density.py --rows {row['row']}"
+        rows.append([*cells, f"`{typed.split(' --record')[0]}`"])
+    what = "The same rows after few epochs, to compare them" if short else "The published protocol"
     return (
-        f"**Test likelihoods, {data}**, in nats per image, {found['num_samples']:,} importance samples each. {what}, "
-        f"stated in [density.py](experiments/density.py); no model can be below {lowest:.2f}, what the drawn bits cost "
-        f"under the probabilities they were drawn with "
-        f"([density_{data}.json](experiments/results/density_{data}.json)).\n\n"
-        f"{markdown(head, rows)}{bounds(found['rows'])}{annealed(found['rows'])}"
+        f"**Test likelihoods, {found['data']}**, in nats per image, {found['num_samples']:,} importance samples each. "
+        f"{what}, stated in [density.py](experiments/density.py); no model can be below {lowest:.2f}, what the drawn "
+        f"bits cost under the probabilities they were drawn with ([figures](experiments/results/{name}.json)).\n\n"
+        f"{markdown(head, rows)}{'' if short else bounds(found['rows']) + annealed(found['rows'])}"
     )
 
 
