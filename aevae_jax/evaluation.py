@@ -125,7 +125,7 @@ def evaluate(
 
 
 def selection(metrics: dict[str, float]) -> float:
-    """What selection minimises: the bound of `terms_for`, else the ELBO at beta = 1, else an autoencoder's distortion."""
+    """What selection minimises: the bound of `terms_for`, the ELBO at beta = 1, or an autoencoder's distortion."""
     names = ("negative_importance_weighted_bound", "negative_elbo", "distortion")
     return next(metrics[name] for name in names if name in metrics)
 

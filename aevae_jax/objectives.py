@@ -120,6 +120,8 @@ class ELBO:
 class IWAE:
     """The negative importance-weighted bound with K = `num_samples`. Burda, Grosse & Salakhutdinov 2016.
 
+    With K > 1 a run is selected by this bound on validation data, not by the ELBO, which it makes worse.
+
     Args:
       num_samples: K; 1 gives the ELBO with a sampled rate.
       doubly_reparameterised: use the encoder gradient of Tucker et al. 2019, which does not fade as K grows.
