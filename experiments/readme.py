@@ -69,11 +69,14 @@ def density_table(name: str) -> str:
             cells.append(f"{row['published']:.2f}" if row["published"] else "")
         typed = row["seeds"][-1]["command"] if row["seeds"] else f"python experiments/density.py --rows {row['row']}"
         rows.append([*cells, f"`{typed.split(' --record')[0]}`"])
+    shares = [100 * entry["untrusted"] for row in found["rows"] for entry in row["seeds"]]
     what = "The same rows after few epochs, to compare them" if short else "The published protocol"
     return (
         f"**Test likelihoods, {found['data']}**, in nats per image, {found['num_samples']:,} importance samples each. "
         f"{what}, stated in [density.py](experiments/density.py); no model can be below {lowest:.2f}, what the drawn "
-        f"bits cost under the probabilities they were drawn with ([figures](experiments/results/{name}.json)).\n\n"
+        f"bits cost under the probabilities they were drawn with. The estimates are upper bounds on average; for "
+        f"{min(shares):.0f} to {max(shares):.0f} % of the images the tail of the weights asks for more samples "
+        f"([figures](experiments/results/{name}.json)).\n\n"
         f"{markdown(head, rows)}{'' if short else bounds(found['rows']) + annealed(found['rows'])}"
     )
 
