@@ -36,7 +36,6 @@ def bound_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dic
     return {**terms, "mse_at_mean": mse}
 
 
-@lru_cache(maxsize=64)
 def terms_for(objective: Any) -> Metric:
     """What is measured while `objective` trains: `bound_terms`, and the bound it is about where that has K > 1 samples.
 
@@ -45,8 +44,12 @@ def terms_for(objective: Any) -> Metric:
     Salakhutdinov 2016.
     """
     num_samples = getattr(objective, "num_samples", 1)
-    if num_samples == 1:
-        return bound_terms
+    return bound_terms if num_samples == 1 else _weighted_terms(num_samples)
+
+
+@lru_cache(maxsize=64)
+def _weighted_terms(num_samples: int) -> Metric:
+    """One metric per K: its identity decides what is compiled again."""
 
     def terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
         key_one, key_many = jax.random.split(key)

@@ -44,12 +44,14 @@ def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None
     if stream is None:
         stream = datasets.size_in_bytes(prepared.train.x) > datasets.RESIDENT_BYTES
 
+    measures = evaluation.terms_for(run.objective)
+
     def everything(raw: jax.Array, x: jax.Array, key: jax.Array) -> Any:
         k1, k2, k3, k4 = jax.random.split(key, 4)
         params = run.model.init(k1)
         batch = prepared.batch(raw, k2)
         step = jnp.zeros((), int)
-        return run.objective(run.model, params, batch, k3, step), evaluation.bound_terms(run.model, params, x, k4)
+        return run.objective(run.model, params, batch, k3, step), measures(run.model, params, x, k4)
 
     # the networks, the loss and the measures fit the shapes; nothing is computed
     jax.eval_shape(everything, prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0))

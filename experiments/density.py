@@ -105,7 +105,7 @@ def density(
       out: directory for the runs and the table; where none is named, runs/density_DATA.
       record: also write the table to this JSON file, with the rows that it holds already.
     """
-    from aevae_jax import environment, records
+    from aevae_jax import records
     from aevae_jax.data import prepare
 
     names = tuple(ROWS) if rows == ("all",) else rows
@@ -127,7 +127,7 @@ def density(
         fitted = measure(run, dataset, prepared, place=place / f"{name}-{seed}", samples=samples)
         if annealed:
             anneal(fitted, prepared, place / f"{name}-{seed}.json", annealed)
-    key = {"data": data, "data_sha256": environment.provenance(dataset)["data"]["sha256"], "num_samples": samples}
+    key = {"data": data, "data_sha256": dataset.record()["sha256"], "num_samples": samples}
     results = {**key, "floor": floor(dataset, prepared), "rows": summary(entries(place, record, key))}
     records.write_json(place / "results.json", results)
     (place / "table.md").write_text(table(results))
@@ -354,10 +354,10 @@ def _posterior_means(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any
 
 def run_of(row: str, seed: int, data: str, *, examples: int, epochs: int = 0) -> Run:
     """The run of a row on so many training examples: a value, whose digest is what was trained."""
-    _, _, _, passes, batch, warmup, decay, _ = ROWS[row]
-    per_epoch = examples // batch
-    epochs = epochs or (passes if data == FASHION else -(-STEPS // per_epoch))
-    rising = Linear(max(1, per_epoch * warmup * epochs // passes))  # the same share of a shorter training
+    recipe = ROWS[row]
+    per_epoch = examples // recipe.batch
+    epochs = epochs or (recipe.epochs if data == FASHION else -(-STEPS // per_epoch))
+    rising = Linear(max(1, per_epoch * recipe.warmup * epochs // recipe.epochs))  # the same share of a shorter training
     objective: Objective = ELBO(rising, sticking_the_landing=True)
     network, limits = MLP((300, 300), gated=True), (-3.0, 1.0)
     model: Model = VAE(40, network, Bernoulli(), log_scale_range=limits)
@@ -371,8 +371,8 @@ def run_of(row: str, seed: int, data: str, *, examples: int, epochs: int = 0) ->
         Data(data, DynamicBinarization()),
         model,
         objective,
-        Adam(2e-3, warmup=500, weight_decay=decay, cosine=True),
-        batch_size=batch,
+        Adam(2e-3, warmup=500, weight_decay=recipe.weight_decay, cosine=True),
+        batch_size=recipe.batch,
         epochs=epochs,
         seed=seed,
         ema=0.9995,

@@ -70,7 +70,7 @@ def density_table(name: str) -> str:
         typed = row["seeds"][-1]["command"] if row["seeds"] else f"python experiments/density.py --rows {row['row']}"
         rows.append([*cells, f"`{typed.split(' --record')[0]}`"])
     shares = [100 * entry["untrusted"] for row in found["rows"] for entry in row["seeds"]]
-    what = "The same rows after few epochs, to compare them" if short else "The published protocol"
+    what = "Few epochs, to compare the rows with each other; else the protocol" if short else "The published protocol"
     return (
         f"**Test likelihoods, {found['data']}**, in nats per image, {found['num_samples']:,} importance samples each. "
         f"{what}, stated in [density.py](experiments/density.py); no model can be below {lowest:.2f}, what the drawn "

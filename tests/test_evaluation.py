@@ -151,6 +151,7 @@ def test_an_objective_of_many_samples_is_selected_by_its_own_bound(vae, x):
     metric = evaluation.terms_for(objectives.IWAE(5))
     assert metric is evaluation.terms_for(objectives.IWAE(5))  # compiled once
     assert evaluation.terms_for(objectives.IWAE(1)) is evaluation.terms_for(objectives.ELBO()) is evaluation.bound_terms
+    assert evaluation.terms_for({"an": "objective that cannot be hashed"}) is evaluation.bound_terms
     found = evaluation.evaluate(*vae, x, jax.random.key(0), metric=metric)
     assert found["negative_importance_weighted_bound"] < found["negative_elbo"]
     assert evaluation.selection(found) == found["negative_importance_weighted_bound"]
