@@ -89,16 +89,21 @@ def estimate(
     starts = parallel.everywhere(jnp.arange(0, num_samples, chunk))
     with jax.default_matmul_precision("highest"):
         prior = _prior(cast(Hashable, model), params)
-        found = []
-        for start in range(0, count, batch_size):
-            first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
-            rows = parallel.divided(jnp.asarray(x[first : first + batch_size]))
-            example_keys = parallel.divided(keys.each(key, first + jnp.arange(batch_size)))
-            context = (params, prior, rows, example_keys)
+
+    def batch(start: int) -> _Sums:
+        first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
+        rows = parallel.divided(jnp.asarray(x[first : first + batch_size]))
+        example_keys = parallel.divided(keys.each(key, first + jnp.arange(batch_size)))
+        context = (params, prior, rows, example_keys)
+        with jax.default_matmul_precision("highest"):
             sums, _ = loops.scan(body, parallel.divided(_start(batch_size, num_samples)), context, starts)
-            found.append(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[start - first :], sums))  # noqa: B023
-            if on_part is not None:
-                on_part(start + len(found[-1].peak), count)
+        return cast(_Sums, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[start - first :], sums))
+
+    found = []
+    for sums in loops.side_by_side(batch, range(0, count, batch_size)):
+        found.append(sums)
+        if on_part is not None:
+            on_part(min(len(found) * batch_size, count), count)
     sums = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
     log_mean = sums.peak + np.log(sums.total / num_samples)
     share = sums.squares / sums.total**2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,3 +97,41 @@ def test_steps_and_scan_give_the_same_carry_and_stacked_outputs():
         np.testing.assert_allclose(ys["total"], expected, rtol=1e-6)
         assert ys["count"].tolist() == list(range(1, 8))
         assert start["sum"].is_deleted()  # the carry is donated
+
+
+def test_side_by_side_keeps_the_order_and_runs_the_first_alone_then_two():
+    running, seen, lock = set(), [], threading.Lock()
+
+    def work(item):
+        with lock:
+            running.add(item)
+            seen.append((item, len(running)))
+        time.sleep(0.05)
+        with lock:
+            running.remove(item)
+        return item**2
+
+    assert list(loops.side_by_side(work, iter(range(6)))) == [0, 1, 4, 9, 16, 25]
+    assert seen[0] == (0, 1) and max(count for _, count in seen) == 2
+    assert list(loops.side_by_side(work, [])) == []
+
+
+def test_side_by_side_begins_nothing_more_after_an_error():
+    done = []
+
+    def work(item):
+        if item == 1:
+            raise ValueError("no")
+        time.sleep(0.02)
+        done.append(item)
+
+    with pytest.raises(ValueError, match="no"):
+        list(loops.side_by_side(work, range(1000)))
+    assert len(done) < 500
+
+
+def test_side_by_side_takes_one_at_a_time_elsewhere(monkeypatch):
+    threads = set()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    list(loops.side_by_side(lambda item: threads.add(threading.get_ident()), range(5)))
+    assert threads == {threading.get_ident()}
