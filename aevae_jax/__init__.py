@@ -12,6 +12,7 @@ _HOME = {
     "types": ("Distribution", "InputError", "LatentModel", "Objective"),
     "keys": (),
     "distributions": (),
+    "compound": (),
     "tabular": (),
     "likelihoods": (),
     "architectures": (),

@@ -52,11 +52,11 @@ class GaussianMixture:
         }
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        from aevae_jax import distributions
+        from aevae_jax import compound, distributions
 
         own = params["prior"]
         log_scale = distributions.bounded(own["log_scale"], *model.log_scale_range)
-        return distributions.Mixture(own["logits"], distributions.Normal(own["loc"], log_scale), n)
+        return compound.Mixture(own["logits"], distributions.Normal(own["loc"], log_scale), n)
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class FullGaussianMixture:
         }
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        from aevae_jax import distributions
+        from aevae_jax import compound, distributions
 
         own = params["prior"]
         components = distributions.MultivariateNormal(own["loc"], own["scale_tril"])
-        return distributions.Mixture(own["logits"], components, n)
+        return compound.Mixture(own["logits"], components, n)
 
 
 def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *, seed: int = 0) -> tuple[Any, Params]:
@@ -141,10 +141,10 @@ class VampPrior:
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
         import jax.numpy as jnp
 
-        from aevae_jax import distributions
+        from aevae_jax import compound
 
         components = model.encode(params, params["prior"]["pseudo_inputs"])
-        return distributions.Mixture(jnp.zeros(self.components), components, n)
+        return compound.Mixture(jnp.zeros(self.components), components, n)
 
 
 Prior = StandardNormal | GaussianMixture | FullGaussianMixture | VampPrior

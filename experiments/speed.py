@@ -1,7 +1,7 @@
 """How near to the machine's own speed are we? Time of our programs over that of the matrix products in them.
 
 Command:   python experiments/speed.py                              (a minute on two CPU cores)
-           python experiments/speed.py --images 10000 --turns 1     (a whole test set: ten minutes; this one is recorded)
+           python experiments/speed.py --images 10000 --turns 1     (a whole test set, as recorded: ten minutes)
 Writes:    runs/speed/results.json
 Expected:  on CPUs the likelihood takes at most 1.5 times the products alone.
 

@@ -23,6 +23,7 @@ from aevae_jax import (
     VAE,
     Autoencoder,
     architectures,
+    compound,
     data,
     distributions,
     likelihoods,
@@ -59,7 +60,7 @@ def named(cls: type) -> str:
     return cls.__name__
 
 
-DISTRIBUTIONS = [*having(distributions, "log_prob"), *having(tabular, "log_prob")]
+DISTRIBUTIONS = [cls for module in (distributions, compound, tabular) for cls in having(module, "log_prob")]
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = having(priors, "init")
@@ -82,7 +83,7 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    modules = (distributions, tabular, likelihoods, architectures, priors, models, objectives, preparation)
+    modules = (distributions, compound, tabular, likelihoods, architectures, priors, models, objectives, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
     assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support, preparation.Prepared} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
@@ -191,10 +192,10 @@ def a_normal_at(scale: jax.Array, z: jax.Array) -> distributions.Normal:
 
 # those whose leaves are not all of one shape, or that have other fields
 EXAMPLES: dict[str, Any] = {
-    "Mixture": lambda: distributions.Mixture(
+    "Mixture": lambda: compound.Mixture(
         numbers(0, 5), distributions.Normal(numbers(1, 5, *EVENT), numbers(2, 5, *EVENT)), B
     ),
-    "Chained": lambda: distributions.Chained(
+    "Chained": lambda: compound.Chained(
         distributions.Normal(numbers(0, B, 2), numbers(1, B, 2)),
         jax.tree_util.Partial(a_normal_at, numbers(2, 1, 2)),
         2,
@@ -232,7 +233,7 @@ def test_distribution_is_a_frozen_pytree(cls):
     assert type(jax.tree.unflatten(structure, leaves)) is cls
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(q, dataclasses.fields(cls)[0].name, 0)
-    if cls not in (distributions.Mixture, distributions.Chained):  # rows share a distribution, or what makes it
+    if cls not in (compound.Mixture, compound.Chained):  # rows share a distribution, or what makes it
         assert all(leaf.shape[0] == B for leaf in leaves)
 
 

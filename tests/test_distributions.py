@@ -11,6 +11,7 @@ import pytest
 from oracles import LOG_2PI, assert_distribution, assert_mean, kl, log_prob, mean, normal_kl, repeated, sample
 from scipy import integrate, optimize, special, stats
 
+from aevae_jax import compound
 from aevae_jax import distributions as d
 from aevae_jax.types import Distribution
 
@@ -48,7 +49,7 @@ EXAMPLES = {
     "DiscretizedLogisticMixture": d.DiscretizedLogisticMixture(
         array(2, B, *EVENT, 3), 0.5 + array(0, B, *EVENT, 3) / 2, array(1, B, *EVENT, 3) - 2, levels=17
     ),
-    "Mixture": d.Mixture(array(2, 4), d.Normal(array(0, 4, *EVENT), array(1, 4, *EVENT, scale=0.5)), B),
+    "Mixture": compound.Mixture(array(2, 4), d.Normal(array(0, 4, *EVENT), array(1, 4, *EVENT, scale=0.5)), B),
 }
 EXAMPLES["MultivariateNormal"] = d.MultivariateNormal(
     array(0, B, 3), array(1, B, 3, 3, scale=0.5) + np.eye(3, dtype=np.float32)
@@ -554,7 +555,7 @@ def test_mixture_of_one_is_that_one():
     one = jax.tree.map(jnp.asarray, d.Normal(array(0, 1, 3), array(1, 1, 3)))
     value = array(6, B, 3)
     np.testing.assert_allclose(
-        log_prob(d.Mixture(jnp.asarray([2.5]), one, B), value), log_prob(repeated(one, B), value), rtol=1e-6
+        log_prob(compound.Mixture(jnp.asarray([2.5]), one, B), value), log_prob(repeated(one, B), value), rtol=1e-6
     )
 
 
@@ -566,7 +567,7 @@ def test_normals_in_pairs_are_those_one_by_one():
     """Values in float64 and all derivatives, forward, backward and second, of the residuals written out."""
     x, loc, log_scale = array(0, 5, 3), array(1, 7, 3), array(2, 7, 3, scale=0.5)
     expected = stats.norm.logpdf(f64(x)[:, None], f64(loc), np.exp(f64(log_scale))).sum(axis=-1)
-    np.testing.assert_allclose(d.pairwise_normal_log_prob(x, loc, log_scale), expected, rtol=1e-5)
+    np.testing.assert_allclose(compound.pairwise_normal_log_prob(x, loc, log_scale), expected, rtol=1e-5)
 
     def total(function):
         return lambda x, loc, log_scale: jax.nn.logsumexp(function(x, loc, log_scale), axis=1).sum()
@@ -574,7 +575,7 @@ def test_normals_in_pairs_are_those_one_by_one():
     for derivative in (jax.jacfwd, jax.jacrev, jax.hessian):
         ours, plain = (
             jax.jit(derivative(total(f), argnums=(0, 1, 2)))(x, loc, log_scale)
-            for f in (d.pairwise_normal_log_prob, plain_pairwise)
+            for f in (compound.pairwise_normal_log_prob, plain_pairwise)
         )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), ours, plain)
 
@@ -584,4 +585,4 @@ def test_normals_in_pairs_keep_their_digits_far_from_the_origin():
     x, loc = jnp.full((1, 2), 100.0), jnp.asarray([[100.01, 100.01]])
     log_scale = jnp.full((1, 2), -5.0)
     expected = stats.norm.logpdf(f64(x), f64(loc), np.exp(-5)).sum()
-    assert d.pairwise_normal_log_prob(x, loc, log_scale)[0, 0] == pytest.approx(expected, rel=1e-5)
+    assert compound.pairwise_normal_log_prob(x, loc, log_scale)[0, 0] == pytest.approx(expected, rel=1e-5)

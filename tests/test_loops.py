@@ -112,7 +112,8 @@ def test_side_by_side_keeps_the_order_and_runs_the_first_alone_then_two():
         return item**2
 
     assert list(loops.side_by_side(work, iter(range(6)))) == [0, 1, 4, 9, 16, 25]
-    assert seen[0] == (0, 1) and max(count for _, count in seen) == 2
+    assert seen[0] == (0, 1)
+    assert max(count for _, count in seen) == 2
     assert list(loops.side_by_side(work, [])) == []
 
 

@@ -18,6 +18,7 @@ from aevae_jax import (
     Autoencoder,
     architectures,
     bounds,
+    compound,
     distributions,
     generation,
     importance,
@@ -251,7 +252,7 @@ def test_a_fitted_prior_replaces_the_old_one_without_touching_the_model():
     np.testing.assert_array_equal(encode(fitted, new, X).mean(), encode(model, params, X).mean())
     np.testing.assert_array_equal(decode(fitted, new, Z).mean(), decode(model, params, Z).mean())
     np.testing.assert_allclose(fitted.prior(new, 4).mean()[0], (Z[0] + Z[1]) / 2, rtol=1e-5)
-    assert isinstance(fitted.prior(new, 4), distributions.Mixture)
+    assert isinstance(fitted.prior(new, 4), compound.Mixture)
     assert isinstance(model.prior(params, 4), distributions.Normal)
 
 
@@ -303,7 +304,7 @@ def test_the_prior_of_two_levels_is_that_of_the_upper_one():
     model = dataclasses.replace(MODELS["TwoLevelVAE"], latent_prior=priors.VampPrior(4))
     params = random_params(model)
     prior = model.prior(params, BATCH)
-    assert isinstance(prior.above, distributions.Mixture)
+    assert isinstance(prior.above, compound.Mixture)
     pseudo = encode(model, params, params["prior"]["pseudo_inputs"])
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), prior.above.components, pseudo.above)
 
