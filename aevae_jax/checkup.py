@@ -58,9 +58,6 @@ def check(fitted: Fitted, x: Source, key: jax.Array) -> Checkup:
       fitted: a trained VAE or autoencoder, with its history.
       x: validation data as the model sees it.
       key: of the noise.
-
-    Raises:
-      InputError: codes that are neither points nor diagonal Gaussians.
     """
     x = x[:MOST_EXAMPLES]
     terms = evaluation.evaluate(fitted.model, fitted.params, x, key)
@@ -71,7 +68,7 @@ def check(fitted: Fitted, x: Source, key: jax.Array) -> Checkup:
         measured |= {
             "mutual_information": found.mutual_information,
             "marginal_kl": found.marginal_kl,
-            "total_correlation": found.total_correlation,
+            **({} if found.total_correlation is None else {"total_correlation": found.total_correlation}),
             "active_units": float(found.active.sum()),
             "latent_dimensions": float(found.active.size),
         }
@@ -97,9 +94,10 @@ def _codes(fitted: Fitted, found: latents.Latents, error: float) -> list[Finding
     findings = []
     if active < size:
         evidence = f"{size - active} of {size} dimensions do not react to the data (variance of their means below 0.01)"
-        findings.append(Finding("dead units", evidence,
-            f"a smaller code is as good: latent={active} in --model; or keep them alive: "
-            f'--objective "{values.spell(ELBO(free_bits=0.05))}"'))  # fmt: skip
+        remedy = f"a smaller code is as good: latent={active} in --model"
+        if found.rate_per_dimension is not None:  # else there are no bits per dimension to be free
+            remedy += f'; or keep them alive: --objective "{values.spell(ELBO(free_bits=0.05))}"'
+        findings.append(Finding("dead units", evidence, remedy))
     share = found.noise / (found.noise + found.spread)
     cheap = _beta(fitted) < 1 or _noise(fitted) * 1.5 < error
     limit = POINT_LIKE if cheap else POINTS

@@ -81,9 +81,13 @@ class Normal:
     def sample(self, key: Array) -> Array:
         return self.loc + self.scale * jax.random.normal(key, self.loc.shape, self.loc.dtype)
 
-    def log_prob(self, value: Array) -> Array:
+    def log_prob_terms(self, value: Array) -> Array:
+        """Log density per element, `[B, *event]`."""
         residual = (value - self.loc) * jnp.exp(-self.log_scale)
-        return sum_event(-0.5 * (residual**2 + _LOG_2PI) - self.log_scale)
+        return -0.5 * (residual**2 + _LOG_2PI) - self.log_scale
+
+    def log_prob(self, value: Array) -> Array:
+        return sum_event(self.log_prob_terms(value))
 
     def mean(self) -> Array:
         return self.loc

@@ -144,7 +144,7 @@ MUTATIONS = (
     Mutation(36, "missing entries of a table scored", "tabular.py",
              "outputs = jnp.where(there[..., None], outputs, 0.0)", "pass", ("test_tabular.py",)),
     Mutation(23, "an aggregate posterior of half the examples", "latents.py",
-             "log_count = jnp.log(loc.shape[0])", "log_count = jnp.log(loc.shape[0] / 2)",
+             "- jnp.log(log_q.shape[0])", "- jnp.log(log_q.shape[0] / 2)",
              ("test_latents.py::test_the_marginal_kl_is_the_integral",)),
     Mutation(25, "free bits per example", "objectives.py",
              "        per_dimension = kl_terms.mean(axis=0).reshape(-1)\n",

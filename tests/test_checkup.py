@@ -8,9 +8,10 @@ import pytest
 from aevae_jax import checkup, fitting, likelihoods, values
 from aevae_jax.architectures import MLP
 from aevae_jax.data import Data, prepare
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.models import VAE, Autoencoder, TwoLevelVAE
 from aevae_jax.objectives import ELBO, Linear
 from aevae_jax.optimizers import Adam
+from aevae_jax.priors import VampPrior
 from aevae_jax.runs import Run
 
 SMALL = VAE(4, MLP((32,)))
@@ -54,3 +55,12 @@ def test_remedies_can_be_typed():
         if "--objective" in finding.remedy:
             text = finding.remedy.split('"')[1]
             assert isinstance(values.parse(ELBO, text, "--objective"), ELBO)
+
+
+@pytest.mark.parametrize("model", [TwoLevelVAE(40, MLP((32,))), VAE(40, MLP((32,)), latent_prior=VampPrior(5))])
+def test_dead_units_of_a_rate_without_a_closed_form_are_not_to_be_given_free_bits(model):
+    """`ELBO(free_bits=...)` refuses such a model."""
+    found = checked(model, epochs=60)
+    assert found.findings[0].fault == "dead units"
+    assert "latent=" in found.findings[0].remedy
+    assert "free_bits" not in found.findings[0].remedy

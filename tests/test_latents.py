@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
-from aevae_jax import latents, likelihoods
+from aevae_jax import evaluation, latents, likelihoods
 from aevae_jax.architectures import MLP
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.models import VAE, Autoencoder, TwoLevelVAE
 from aevae_jax.priors import VampPrior
 from aevae_jax.types import InputError
 
@@ -95,8 +95,27 @@ def test_a_prior_that_does_not_factorise_leaves_out_what_needs_it():
     assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, rel=1e-4, abs=1e-5)
 
 
+def test_two_levels_have_the_statistics_of_their_joint_code():
+    """q(z1, z2|x) does not factorise: every code is scored under every posterior, one by one."""
+    model = TwoLevelVAE(4, MLP((5,)), likelihoods.Normal(), event_shape=(2,))
+    params = oracles.random_params(model)
+    x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    key = jax.random.key(0)
+    found = latents.describe(model, params, x, key, block=7)
+    codes = evaluation.per_example(latents._codes, model, params, x, key)
+    under = jax.jit(lambda x, z: jax.vmap(lambda z: model.encode(params, x[None]).log_prob(z[None])[0])(z))
+    each = np.stack([under(row, codes["z"]) for row in x], axis=1)  # [code, example]
+    own, log_q = np.diagonal(each), special.logsumexp(each, axis=1) - np.log(200)
+    assert found.mutual_information == pytest.approx((own - log_q).mean(), rel=1e-4)
+    assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, rel=1e-5)
+    assert found.rate == pytest.approx((codes["log_q"] - codes["log_p"]).mean(), rel=1e-5)
+    draws = jax.vmap(lambda k: model.encode(params, x).sample(k))(jax.random.split(key, 1000))
+    np.testing.assert_allclose(found.noise, draws.var(axis=0).mean(axis=0), rtol=0.4)  # of 200 pairs of draws
+    assert (found.total_correlation, found.dimension_wise_kl, found.rate_per_dimension) == (None, None, None)
+
+
 @pytest.mark.parametrize(("model", "count", "message"), [
-    (Autoencoder(2, MLP(()), event_shape=(2,)), 5, "expected a diagonal Gaussian posterior"),
+    (Autoencoder(2, MLP(()), event_shape=(2,)), 5, "whose codes are points, expected a VAE"),
     (MODEL, 1, "evaluation data: got 1 examples, expected at least 2"),
 ])  # fmt: skip
 def test_what_has_no_statistics_is_refused(model, count, message):
