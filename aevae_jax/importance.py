@@ -87,16 +87,14 @@ def estimate(
     params = parallel.everywhere(params)
     body = _body(cast(Hashable, model), num_samples, chunk)
     starts = parallel.everywhere(jnp.arange(0, num_samples, chunk))
-    with jax.default_matmul_precision("highest"):
-        prior = _prior(cast(Hashable, model), params)
+    prior = _prior(cast(Hashable, model), params)
 
     def batch(start: int) -> _Sums:
         first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
         rows = parallel.divided(jnp.asarray(x[first : first + batch_size]))
         example_keys = parallel.divided(keys.each(key, first + jnp.arange(batch_size)))
         context = (params, prior, rows, example_keys)
-        with jax.default_matmul_precision("highest"):
-            sums, _ = loops.scan(body, parallel.divided(_start(batch_size, num_samples)), context, starts)
+        sums, _ = loops.scan(body, parallel.divided(_start(batch_size, num_samples)), context, starts)
         return cast(_Sums, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[start - first :], sums))
 
     found = []
@@ -248,7 +246,8 @@ def _body(model: Any, num_samples: int, chunk: int) -> loops.Body:
 
             return jax.vmap(one)(keys.each(key, index))
 
-        log_w = jax.vmap(weigh)(x, example_keys)
+        with jax.default_matmul_precision("highest"):  # accelerators would otherwise round products to fewer bits
+            log_w = jax.vmap(weigh)(x, example_keys)
         return _add(sums, jnp.where(index < num_samples, log_w, -jnp.inf)), ()
 
     return body
@@ -256,7 +255,8 @@ def _body(model: Any, num_samples: int, chunk: int) -> loops.Body:
 
 @partial(jax.jit, static_argnums=0)
 def _prior(model: Any, params: Params) -> Any:
-    return model.prior(params, 1)
+    with jax.default_matmul_precision("highest"):
+        return model.prior(params, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ the tail

@@ -77,7 +77,7 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
     starts = np.minimum(np.arange(0, count, size), count - size)  # the last block overlaps the one before
     _, aggregate = loops.scan(_aggregate(size), (), (q, jnp.asarray(found["z"])), jnp.asarray(starts))
     wide = {name: value.reshape(count, -1).astype(np.float64) for name, value in found.items()}
-    own, log_p, mean = wide["log_q"][:, 0], wide["log_p"][:, 0], wide["mean"]
+    own, log_p, log_p_d, mean = wide["log_q"][:, 0], wide["log_p"][:, 0], wide.get("log_p_d"), wide["mean"]
     log_q = _in_order(aggregate["joint"], starts, count)
     log_q_d = _in_order(aggregate["per_dimension"], starts, count) if "per_dimension" in aggregate else None
     return Latents(
@@ -85,9 +85,7 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
         mutual_information=float((own - log_q).mean()),
         marginal_kl=float((log_q - log_p).mean()),
         total_correlation=None if log_q_d is None else float((log_q - log_q_d.sum(axis=1)).mean()),
-        dimension_wise_kl=None
-        if log_q_d is None or "log_p_d" not in wide
-        else (log_q_d - wide["log_p_d"]).mean(axis=0),
+        dimension_wise_kl=None if log_q_d is None or log_p_d is None else (log_q_d - log_p_d).mean(axis=0),
         rate_per_dimension=wide["kl_terms"].mean(axis=0) if "kl_terms" in wide else None,
         active=statistics.active_units(mean),
         spread=mean.var(axis=0),
@@ -112,7 +110,8 @@ def _codes(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str
 
 @partial(jax.jit, static_argnums=0)
 def _encode(model: Any, params: Params, x: Array) -> Any:
-    return model.encode(params, x)
+    with jax.default_matmul_precision("highest"):  # as `evaluation` encodes
+        return model.encode(params, x)
 
 
 @lru_cache(maxsize=8)
@@ -132,7 +131,8 @@ def _aggregate(size: int) -> loops.Body:
             terms = q.log_prob_terms(repeated).reshape(len(codes), -1)  # [N, L]
             return {"joint": mixed(terms.sum(axis=1)), "per_dimension": mixed(terms)}
 
-        return carry, jax.vmap(one)(jax.lax.dynamic_slice_in_dim(codes, start, size))
+        with jax.default_matmul_precision("highest"):
+            return carry, jax.vmap(one)(jax.lax.dynamic_slice_in_dim(codes, start, size))
 
     return body
 

@@ -80,8 +80,8 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     cores idle there, which another one can use. Other devices, and several, take one program after the other.
 
     Args:
-      function: runs array programs and waits for their results. Settings that a `with` makes for one thread, such as
-        `jax.default_matmul_precision`, must be made inside it.
+      function: runs array programs and waits for their results. It does not see settings that its caller made for one
+        thread by a `with`, such as `jax.default_matmul_precision`.
       items: the first one is done alone, so that all programs are compiled once.
     """
     items = iter(items)

@@ -148,3 +148,20 @@ def train_windows(train_step, state, windows, key):
         state, metrics = training.advance(train_step, state, span, key, metrics=metrics, start=0, stop=steps)
         found.append(metrics)
     return state, jax.tree.map(lambda *m: np.concatenate(m), *found)
+
+
+def assert_products_in_full(program, *arguments):
+    """Every matrix product of a program is in full float32, on accelerators too."""
+    products = [equation for equation in equations(jax.make_jaxpr(program)(*arguments).jaxpr)
+                if equation.primitive.name == "dot_general"]  # fmt: skip
+    assert products
+    assert all(equation.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2 for equation in products)
+
+
+def equations(jaxpr):
+    """All of a program's, those of inner programs included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):
+            if hasattr(value, "eqns"):
+                yield from equations(value)

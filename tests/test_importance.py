@@ -125,6 +125,14 @@ def test_batch_and_chunk_change_nothing_and_twice_is_the_same(model):  # mistake
         np.testing.assert_allclose(found.effective_samples, first.effective_samples, rtol=1e-4)
 
 
+def test_weights_and_priors_are_computed_in_full_float32():
+    model = VAE(2, MLP((3,)), likelihoods.Bernoulli(), VampPrior(4), event_shape=(5,))
+    params = oracles.random_params(model)
+    oracles.assert_products_in_full(lambda params: importance._prior(model, params), params)
+    context = (params, model.prior(params, 1), jnp.ones((2, 5)), jax.random.split(jax.random.key(0), 2))
+    oracles.assert_products_in_full(importance._body(model, 10, 5), importance._start(2, 10), context, 0)
+
+
 def test_it_is_compiled_once_for_all_batches():
     traces = []
 

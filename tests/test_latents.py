@@ -114,6 +114,15 @@ def test_two_levels_have_the_statistics_of_their_joint_code():
     assert (found.total_correlation, found.dimension_wise_kl, found.rate_per_dimension) == (None, None, None)
 
 
+def test_posteriors_and_codes_are_computed_in_full_float32():
+    """The codes were drawn so; at another precision their own posterior would not be the one that they came from."""
+    model = TwoLevelVAE(4, MLP((5,)), likelihoods.Normal(), event_shape=(2,))
+    params, x = oracles.random_params(model), jnp.ones((3, 2))
+    oracles.assert_products_in_full(lambda x: latents._encode(model, params, x), x)
+    context = (model.encode(params, x), jnp.ones((3, 4)))
+    oracles.assert_products_in_full(latents._aggregate(2), (), context, 0)
+
+
 @pytest.mark.parametrize(("model", "count", "message"), [
     (Autoencoder(2, MLP(()), event_shape=(2,)), 5, "whose codes are points, expected a VAE"),
     (MODEL, 1, "evaluation data: got 1 examples, expected at least 2"),
