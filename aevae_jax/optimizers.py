@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, Params
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Adam:
       learning_rate: the peak.
       warmup: steps over which the rate rises linearly from 0.
       cosine: let the rate fall to 0 along a half cosine by the end of training.
-      weight_decay: decoupled, 0 for none.
+      weight_decay: decoupled, 0 for none; of `kernel`s alone, as Linen and NNX name the weights of their layers.
+        Biases, scales of likelihoods, pseudo-inputs and codebooks have no reason to be near 0 and are left alone.
       clip_norm: largest global norm of a gradient, 0 for no limit.
     """
 
@@ -43,4 +44,14 @@ class Adam:
         elif self.warmup:
             rate = optax.linear_schedule(0.0, rate, self.warmup)
         clip = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
-        return optax.chain(*clip, optax.adamw(rate, weight_decay=self.weight_decay))
+        return optax.chain(*clip, optax.adamw(rate, weight_decay=self.weight_decay, mask=_kernels))
+
+
+def _kernels(params: Params) -> Any:
+    """Tell which arrays of `params` are the weights of layers: a tree of bools."""
+    import jax
+
+    def is_kernel(path: tuple[Any, ...], _: Any) -> bool:
+        return jax.tree_util.keystr(path[-1:], simple=True) == "kernel"
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)

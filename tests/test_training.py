@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from aevae_jax import keys, loops, training
+from aevae_jax import keys, likelihoods, loops, priors, training
 from aevae_jax.architectures import MLP, Conv, ResidualConv
 from aevae_jax.models import VAE
 from aevae_jax.objectives import ELBO
@@ -415,13 +415,30 @@ def test_adam_is_the_algorithm_of_the_paper(optimizer):
 
     def body(carry, gradient):
         w, opt_state = carry
-        updates, opt_state = tx.update(gradient, opt_state, w)
+        updates, opt_state = tx.update({"kernel": gradient}, opt_state, w)
         w = optax.apply_updates(w, updates)
-        return (w, opt_state), w
+        return (w, opt_state), w["kernel"]
 
-    first = jnp.asarray(start, jnp.float32)
+    first = {"kernel": jnp.asarray(start, jnp.float32)}
     _, path = jax.jit(lambda c, g: jax.lax.scan(body, c, g))((first, tx.init(first)), jnp.float32(gradients))
     np.testing.assert_allclose(path, adam_by_hand(optimizer, gradients, start, steps), atol=12 * 3e-6)
+
+
+def test_weight_decay_shrinks_kernels_and_nothing_else():  # mistake 46
+    model = VAE(
+        latent=2,
+        network=Conv(channels=(2,)),
+        likelihood=likelihoods.NormalSharedScale(),
+        latent_prior=priors.VampPrior(3),
+        event_shape=(4, 4, 1),
+    )
+    params = {**jax.tree.map(jnp.ones_like, model.init(jax.random.key(0))), "codebook": jnp.ones((4, 2))}
+    tx = Adam(learning_rate=0.1, weight_decay=0.5).build(1)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    moved = {jax.tree_util.keystr(path, simple=True, separator="/"): bool((update != 0).any())
+             for path, update in jax.tree_util.tree_leaves_with_path(updates)}  # fmt: skip
+    assert {name for name, does in moved.items() if does} == {name for name in moved if name.endswith("/kernel")}
+    assert {name.split("/")[0] for name in moved} == {"encoder", "decoder", "likelihood", "prior", "codebook"}
 
 
 def test_a_warmup_longer_than_the_training_is_possible():
