@@ -139,8 +139,7 @@ def _sheet(path: Path, dataset: Dataset, num: int) -> None:
     low, high = (0.0, dataset.levels - 1.0) if dataset.levels else (float(raw.min()), float(raw.max()))
     images = (raw.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-6))
     files.check_output(path, (".png",), force=True)
-    with files.atomic(path) as part:
-        figures.save_png(part, figures.grid(images, 8, scale=max(1, 56 // images.shape[1])))
+    figures.save_png(path, figures.grid(images, 8, scale=max(1, 56 // images.shape[1])))
     print(f"wrote {path}: {len(images)} images")
 
 

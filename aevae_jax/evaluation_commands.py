@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import console, files, fitting, records, runs, values
+from aevae_jax import console, durable, files, fitting, records, runs, values
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def evaluate(
     _print_table(f"{run}, {data.name} {split}", metrics, protocol)
     if json_file is not None:
         record = {"run": str(run), "split": split, "seed": seed, "protocol": protocol, "metrics": metrics}
-        with files.atomic(json_file) as part:
-            part.write_text(json.dumps(record, indent=2) + "\n")
+        durable.write_bytes(json_file, f"{json.dumps(record, indent=2)}\n".encode())
         print(f"wrote {json_file}")
 
 

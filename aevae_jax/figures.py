@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aevae_jax import durable
 from aevae_jax.types import InputError
 
 
@@ -36,10 +37,11 @@ def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> n
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
-    """Write a uint8 image `[H, W, 3]`."""
+    """Write a uint8 image `[H, W, 3]`, whole or not at all. Raises `InputError` if it cannot be written."""
     from PIL import Image
 
-    Image.fromarray(image).save(path)
+    with durable.replacing(path) as file:
+        Image.fromarray(image).save(file, "PNG")
 
 
 class Panel(NamedTuple):
@@ -103,7 +105,8 @@ def comparison(
             f"{name}: a straight walk between two inputs' codes",
         )
         _scatter(grids[f"{name} codes"], panel.codes, labels, name)
-    figure.savefig(path, dpi=110)
+    with durable.replacing(path) as file:
+        figure.savefig(file, dpi=110, format="png")
 
 
 def _show(axes: Any, image: np.ndarray, title: str) -> None:

@@ -5,14 +5,14 @@ Nothing is unpickled. NumPy is imported inside the functions, so that an output 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aevae_jax import durable
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -174,20 +174,6 @@ def check_output(path: Path, suffixes: tuple[str, ...], *, force: bool, option: 
         raise InputError("output", where=option, got=f"{path}, which exists", expected="a new file", hint=hint)
 
 
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A name to write to: what is there at the end becomes `path`; an error leaves nothing, and `path` as it was."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise InputError("output", got=f"{path} ({error.strerror})", expected="a file that can be written") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
 def write(
     path: Path,
     arrays: Mapping[str, Any],
@@ -219,20 +205,20 @@ def write(
         raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not images")
     if path.suffix == ".csv" and not table:
         raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not a table")
-    with atomic(path) as part:
-        if path.suffix == ".png":
-            tiles = pairs(list(given.values())[1], first, columns) if paired else first
-            figures.save_png(part, figures.grid(tiles, columns, scale=max(1, 56 // tiles.shape[1])))
-            return f"{len(first)} images"
-        if path.suffix == ".csv":
-            tables.write_csv(part, first, table)
-            return f"{len(first)} rows of {len(table)} columns"
+    if path.suffix == ".png":
+        tiles = pairs(list(given.values())[1], first, columns) if paired else first
+        figures.save_png(path, figures.grid(tiles, columns, scale=max(1, 56 // tiles.shape[1])))
+        return f"{len(first)} images"
+    if path.suffix == ".csv":
+        tables.write_csv(path, first, table)
+        return f"{len(first)} rows of {len(table)} columns"
+    with durable.replacing(path) as file:
         if path.suffix == ".npy":
-            np.save(part, first, allow_pickle=False)
+            np.save(file, first, allow_pickle=False)
             given = {name: first}
         else:
             contents: Any = given
-            np.savez(part, **contents)
+            np.savez(file, **contents)
     return ", ".join(f"{name} {a.dtype} {a.shape}" for name, a in given.items())
 
 

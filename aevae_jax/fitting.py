@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import files, records, signals, values
+from aevae_jax import durable, records, signals, values
 from aevae_jax.checkpoints import NonFiniteError, Saving
 from aevae_jax.data import Dataset
 from aevae_jax.locks import Lock
@@ -216,8 +216,8 @@ def _finish(folder: Path, plan: Plan, fitted: Fitted) -> None:
 
     try:
         save_weights(folder / "weights.safetensors", fitted.params)
-        with files.atomic(folder / "losses.npy") as part:
-            np.save(part, fitted.losses, allow_pickle=False)
+        with durable.replacing(folder / "losses.npy") as file:
+            np.save(file, fitted.losses, allow_pickle=False)
         _save_pictures(folder, plan, fitted)
         records.write_json(folder / "results.json", fitted.results)
     except OSError as error:

@@ -7,11 +7,12 @@ A raw row is one float32 per column: a number, or the code 0, 1, ... of a catego
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax import layout
+from aevae_jax import durable, layout
 from aevae_jax.data.datasets import Column, Format, Mapped, Source, blocks, in_memory
 
 if TYPE_CHECKING:
@@ -108,10 +109,12 @@ def write_csv(path: Path, rows: np.ndarray, columns: tuple[Column, ...]) -> None
     Numbers have the fewest digits that tell float32 numbers apart, codes are written as their texts, and missing
     entries are empty. Lines end as RFC 4180 says, with a carriage return and a line feed.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with durable.replacing(path) as file:
+        text = io.TextIOWrapper(file, newline="", encoding="utf-8")
+        writer = csv.writer(text)
         writer.writerow([column.name for column in columns])
         writer.writerows([_entry(value, column) for value, column in zip(row, columns, strict=True)] for row in rows)
+        text.detach()  # flushes, and leaves the file open for whoever opened it
 
 
 def _entry(value: Any, column: Column) -> str:
