@@ -14,10 +14,10 @@ import aevae_jax
 PACKAGE = Path(aevae_jax.__file__).parent
 ORDER = (
     "types", "keys", "values", "durable", "memory", "layout", "distributions", "compound", "tabular", "likelihoods",
-    "networks", "architectures", "priors", "models", "bounds", "objectives", "optimizers", "loops", "parallel", "training",
-    "data", "evaluation", "statistics", "generation", "figures", "files", "weights", "locks", "signals", "array_files",
-    "checkpoints", "records", "environment", "runs", "plans", "tracing", "trainer", "diagnosis", "keeping",
-    "fitting", "reproduction", "features", "quality", "protocols", "importance", "annealing", "latents",
+    "networks", "architectures", "priors", "models", "bounds", "objectives", "optimizers", "loops", "parallel",
+    "training", "data", "evaluation", "statistics", "generation", "figures", "files", "weights", "locks", "signals",
+    "array_files", "checkpoints", "records", "environment", "runs", "plans", "tracing", "trainer", "diagnosis",
+    "keeping", "fitting", "reproduction", "features", "quality", "protocols", "importance", "annealing", "latents",
     "checkup", "console", "data_commands", "run_commands", "evaluation_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
