@@ -24,6 +24,8 @@ from aevae_jax.types import InputError
 FASHION_MNIST = Path(__file__).parents[2] / "shared" / "data" / "fashion-mnist"
 GREY = np.random.RandomState(0).randint(0, 256, (12, 6, 5, 1)).astype(np.uint8)
 RGB = np.random.RandomState(1).randint(0, 256, (12, 6, 5, 3)).astype(np.uint8)
+DEEP = np.random.RandomState(2).randint(0, 65536, (4, 6, 5)).astype(np.uint16)
+DEEP[:, 0, :2] = (0, 65535)
 
 
 @contextmanager
@@ -104,7 +106,7 @@ def test_splits_are_folders_and_share_their_classes(tmp_path, validation):
 
 
 @pytest.mark.parametrize(("paths", "name", "message"), [
-    ([], "folder", "got no pictures, expected files ending in .png, .jpg, .jpeg, .webp"),
+    ([], "folder", "got no pictures, expected files ending in .png, .jpg, .jpeg, .webp, .tif, .tiff"),
     (["notes.txt"], "folder", "got no pictures"),
     (["test/1.png"], "test", "got a folder called test and none called train, expected both"),
     (["train/1.png", "test/"], "test", "got no pictures"),
@@ -116,7 +118,7 @@ def test_splits_are_folders_and_share_their_classes(tmp_path, validation):
     (["a/1.png", "b/notes.txt"], "b", "got an empty class folder"),
     (["a/1.png", "b/c/2.png"], "b/c", "got a folder in a class folder"),
     (["train/a/1.png", "test/a/1.png", "test/b/"], "test/b", "got an empty class folder"),
-    (["1.png", "2.gif"], "2.gif", "got a .gif file, expected .png, .jpg, .jpeg, .webp, or notes"),
+    (["1.png", "2.gif"], "2.gif", "got a .gif file, expected .png, .jpg, .jpeg, .webp, .tif, .tiff, or notes"),
     (["1.png", "2.png.bak"], "2.png.bak", "got a .bak file"),
 ])  # fmt: skip
 def test_folders_of_another_layout_are_refused(tmp_path, paths, name, message):
@@ -144,6 +146,10 @@ def test_links_stay_inside_the_folder(tmp_path):
     (folder / "013.png").unlink()
     (folder / "013.png").symlink_to("nowhere.png")
     with refused("013.png", "got a pipe, a device or a broken link, expected a file"):
+        pictures.read(folder)
+    (folder / "013.png").unlink()
+    (folder / "013.png").symlink_to("013.png")
+    with refused("013.png", "Symlink loop"):
         pictures.read(folder)
     (folder / "013.png").unlink()
     os.mkfifo(folder / "013.png")
@@ -194,15 +200,69 @@ def test_kinds_of_file(tmp_path, suffix):
     assert np.abs(x.astype(int) - smooth).mean() < 20
 
 
+def draw_deep(path, pixels, **options):
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.mark.parametrize("compression", ["raw", "packbits", "tiff_lzw", "tiff_deflate"])
+def test_tiff_of_8_bits(tmp_path, compression):
+    for n, pixels in enumerate(RGB):
+        draw(tmp_path / f"{n:03}.{'tif' if n % 2 else 'TIFF'}", pixels, compression=compression)
+    found = pictures.read(tmp_path)
+    assert found.levels == 256
+    np.testing.assert_array_equal(found.parts["train"].x, RGB)
+
+
+@pytest.mark.usefixtures("resident_or_not")
+def test_16_bits_are_floats_that_hold_every_level(tmp_path):
+    draw_deep(tmp_path / "0.png", DEEP[0])
+    draw_deep(tmp_path / "1.tif", DEEP[1])
+    draw_deep(tmp_path / "2.tif", DEEP[2].astype(">u2"))
+    draw_deep(tmp_path / "3.tiff", DEEP[3], compression="tiff_deflate")
+    found = pictures.read(tmp_path)
+    x = found.parts["train"].x
+    assert (found.levels, x.shape, x.dtype) == (0, (4, 6, 5, 1), np.float32)
+    np.testing.assert_array_equal(np.rint(x[:][..., 0] * 65535), DEEP)
+    draw(tmp_path / "4.png", GREY[0])  # one of 8 bits among them has its own white
+    np.testing.assert_array_equal(pictures.read(tmp_path).parts["train"].x[:][4], GREY[0] / np.float32(255))
+
+
+def test_16_bits_are_scaled_and_stay_in_range(tmp_path):
+    pixels = np.zeros((40, 20), np.uint16)
+    pixels[:, 10:] = 65535
+    draw_deep(tmp_path / "x.png", pixels)
+    [x] = pictures.read(tmp_path, (10, 10), 3).parts["train"].x
+    assert x.shape == (10, 10, 3)
+    assert (x.min(), x.max()) == (0, 1)
+    assert (x[:, :4] < 0.01).all()
+    assert (x[:, 6:] > 0.99).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_or_rgb_on_request(tmp_path, channels):
+    draw(tmp_path / "0.png", GREY[0])
+    draw(tmp_path / "1.png", RGB[0])
+    with refused("1.png", r"got grey in 0\.png, RGB in 1\.png, .*choose what all become: .*channels=1"):
+        Data(str(tmp_path)).load()
+    x = pictures.read(tmp_path, (), channels).parts["train"].x
+    mode = {1: "L", 3: "RGB"}[channels]
+    colours = np.asarray(Image.fromarray(RGB[0]).convert(mode)).reshape(6, 5, channels)
+    np.testing.assert_array_equal(x, [np.broadcast_to(GREY[0], (6, 5, channels)), colours])
+    draw_all(tmp_path, RGB)
+    assert Data(str(tmp_path), channels=channels).load().event_shape == (6, 5, channels)
+    with pytest.raises(InputError, match="Data channels: got 2, expected 1 for grey, 3 for RGB"):
+        Data(str(tmp_path), channels=2)
+
+
 def test_cameras_turn_pictures_and_add_previews(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture = Image.fromarray(RGB[0])
-    for n, suffix in enumerate((".png", ".webp")):
+    for n, suffix in enumerate((".png", ".webp", ".tif")):
         picture.save(tmp_path / f"{n}{suffix}", exif=exif, lossless=True)
-    np.testing.assert_array_equal(pictures.read(tmp_path).parts["train"].x, [np.rot90(RGB[0], -1)] * 2)
-    picture.save(tmp_path / "2.jpg", format="MPO", save_all=True, append_images=[picture.resize((2, 2))])
-    assert pictures.read(tmp_path, (6, 5)).parts["train"].x.shape == (3, 6, 5, 3)
+    np.testing.assert_array_equal(pictures.read(tmp_path).parts["train"].x, [np.rot90(RGB[0], -1)] * 3)
+    picture.save(tmp_path / "3.jpg", format="MPO", save_all=True, append_images=[picture.resize((2, 2))])
+    assert pictures.read(tmp_path, (6, 5)).parts["train"].x.shape == (4, 6, 5, 3)
 
 
 @pytest.fixture(params=[2**30, 0], ids=["resident", "lazy"])
@@ -231,6 +291,13 @@ def encoded(mode, kind, pixels=RGB[0], **options):
     return file.getvalue()
 
 
+def inverted(tiff):
+    """A TIFF file that says of itself that 0 is white: entry 262, a short, is 0 where it was 1."""
+    black, white = (struct.pack("<HHII", 262, 3, 1, zero) for zero in (1, 0))
+    assert black in tiff
+    return tiff.replace(black, white)
+
+
 WHOLE = encoded("RGB", "PNG")
 MORE = [Image.fromarray(RGB[1])]
 GREY_PICTURE = encoded("L", "PNG")
@@ -239,16 +306,15 @@ GREY_PICTURE = encoded("L", "PNG")
 @pytest.mark.parametrize(("name", "contents", "message"), [
     ("x.png", b"", "cannot identify image file"),
     ("x.png", b"hello", "cannot identify image file"),
-    ("x.png", WHOLE[: len(WHOLE) // 2], "expected an intact picture"),
+    ("x.png", WHOLE[: len(WHOLE) // 2], "got a PNG file without its end, expected an intact picture"),
     ("x.png", WHOLE[:-1], "got a PNG file without its end"),
-    ("x.png", WHOLE[:100] + bytes((WHOLE[100] ^ 255,)) + WHOLE[101:], "got something unreadable"),
+    ("x.png", WHOLE[:100] + bytes((WHOLE[100] ^ 255,)) + WHOLE[101:], "got a PNG file that is damaged: a checksum"),
     ("x.png", png(5, 6, 8, 2, zlib.compress(bytes(50))), "got something unreadable"),
-    ("x.png", encoded("RGBA", "PNG"), "got mode RGBA, transparent, expected 8-bit grey or RGB, .*convert it, with Pil"),
+    ("x.png", encoded("RGBA", "PNG"), "got mode RGBA, transparent, expected grey, or RGB of 8 bits, .*convert it"),
     ("x.png", encoded("LA", "PNG"), "got mode LA, transparent"),
     ("x.png", encoded("P", "PNG", transparency=0), "got mode P, transparent"),
-    ("x.png", encoded("I;16", "PNG", RGB[0][..., 0]), "got mode I;16"),
     ("x.png", deep(RGB[0]), "got mode RGB, 16 bits"),
-    ("x.png", encoded("RGB", "PNG", save_all=True, append_images=MORE), "got an animation, expected one picture"),
+    ("x.png", encoded("RGB", "PNG", save_all=True, append_images=MORE), "got an animation or several pages, expected"),
     ("x.png", encoded("RGB", "GIF"), "cannot identify image file"),
     ("x.png", GREY_PICTURE, "got grey in x.png, RGB in 000.png, expected either of them"),
     ("x.jpg", encoded("CMYK", "JPEG"), "got mode CMYK"),
@@ -256,6 +322,13 @@ GREY_PICTURE = encoded("L", "PNG")
     ("x.webp", encoded("RGBA", "WEBP", np.dstack([RGB[0], RGB[0][..., :1]])), "got mode RGBA, transparent"),
     ("x.webp", encoded("RGB", "WEBP", save_all=True, append_images=MORE), "got an animation"),
     ("x.webp", encoded("RGB", "WEBP")[:-20], "got something unreadable"),
+    ("x.tif", encoded("RGB", "TIFF", save_all=True, append_images=MORE), "got an animation or several pages"),
+    ("x.tif", encoded("RGB", "TIFF", compression="jpeg"), "got mode RGB, jpeg"),
+    ("x.tif", encoded("F", "TIFF"), "got mode F, expected grey, or RGB of 8 bits"),
+    ("x.tif", encoded("I", "TIFF"), "got mode I, expected grey"),
+    ("x.tif", encoded("RGBA", "TIFF"), "got mode RGBA, transparent"),
+    ("x.tif", inverted(encoded("I;16", "TIFF", RGB[0][..., 0])), "got mode I;16, 16 bits, where 0 is white"),
+    ("x.tif", encoded("RGB", "TIFF")[:-1], "got something unreadable .*truncated"),
     ("x.png", png(9000, 9000, 8, 2, b""), "got 9000x9000 pixels, expected at most 67108864 pixels"),
     ("x.png", png(10_000, 10_000, 8, 2, b""), "got 10000x10000 pixels, expected at most"),
     ("x.png", png(2**31 - 1, 2**31 - 1, 8, 2, b""), "DecompressionBombError"),
@@ -269,12 +342,42 @@ def test_one_bad_picture_among_good_ones_is_refused(tmp_path, name, contents, me
         assemble("bad", pictures.read(tmp_path))
 
 
+@pytest.mark.parametrize("kind", ["grey", "palette", "deep"])
+def test_every_flipped_bit_of_a_png_file_is_noticed(tmp_path, kind):
+    pixels = {"grey": GREY[0, ..., 0], "palette": RGB[0], "deep": DEEP[0]}[kind]
+    picture = Image.fromarray(pixels)
+    file = io.BytesIO()
+    (picture.quantize(4) if kind == "palette" else picture).save(file, "PNG", dpi=(72, 72))
+    whole, path = file.getvalue(), tmp_path / "x.png"
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"x\.png\)"):
+            pictures.read(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "options"), [
+    ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {}), ("WEBP", {"lossless": True}),
+    ("TIFF", {}), ("TIFF", {"compression": "tiff_deflate"}),
+])  # fmt: skip
+def test_no_picture_is_made_of_a_part_of_a_file(tmp_path, kind, options):
+    whole, path = encoded("RGB", kind, **options), tmp_path / f"x.{kind.lower()}"
+    for end in range(0, len(whole), 1 + len(whole) // 100):
+        path.write_bytes(whole[:end])
+        with pytest.raises(InputError, match=r"expected an intact picture"):
+            pictures.read(tmp_path)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match=r"expected an intact picture"):
+        pictures.read(tmp_path)
+
+
 def test_a_file_too_large_for_a_picture_is_not_read(tmp_path):
     draw_all(tmp_path)
     with (tmp_path / "x.webp").open("wb") as file:
         file.write(b"RIFF\xff\xff\xff\x7fWEBPVP8 ")
         file.truncate(2**36)  # sparse: it takes no room
-    with refused("x.webp", "got 68719476736 bytes, expected at most 268435456"):
+    with refused("x.webp", "got 68,719,476,736 bytes, expected at most 268,435,456"):
         pictures.read(tmp_path)
 
 

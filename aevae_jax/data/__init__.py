@@ -56,6 +56,7 @@ class Data:
       directory: where prepared TFDS data sets live; empty for `$TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
       splits: how validation and test splits are made where the data set does not come with them.
       size: (height, width) that a folder's images are brought to; left out, the smallest height and width among them.
+      channels: 1 for grey or 3 for RGB, which a folder's images are brought to; left out, what they all have.
       categorical: columns of a table whose numbers are codes, not quantities.
     """
 
@@ -65,10 +66,13 @@ class Data:
     splits: Splits = OwnSplits()
     size: tuple[int, ...] = ()
     categorical: tuple[str, ...] = ()
+    channels: int = 0
 
     def __post_init__(self) -> None:
         if len(self.size) not in (0, 2) or any(side < 1 for side in self.size):
             raise InputError("Data size", got=self.size, expected="(height, width)")
+        if self.channels not in (0, 1, 3):
+            raise InputError("Data channels", got=self.channels, expected="1 for grey, 3 for RGB, 0 for what there is")
 
     def load(self) -> Dataset:
         """The raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
@@ -119,7 +123,7 @@ def _folder(path: Path, data: Data) -> Found:
         return arrays.read_idx(path)
     if (path / "train.npy").is_file():
         return arrays.read_npy_folder(path)
-    return pictures.read(path, data.size)
+    return pictures.read(path, data.size, data.channels)
 
 
 _FILES: dict[str, Reader] = {".npy": _npy, ".npz": _npz, ".csv": _table, ".parquet": _table}

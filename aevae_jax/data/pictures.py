@@ -1,15 +1,22 @@
-"""Folders of pictures: PNG, JPEG and WebP, decoded by Pillow."""
+"""Pictures in files, alone or in folders: PNG, JPEG, WebP and TIFF, decoded by Pillow.
+
+Whatever a file claims is compared with limits before anything is decoded. The checksums of a PNG file are compared; the
+other kinds have none, and damage that leaves them readable cannot be seen."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import warnings
-from collections.abc import Iterator, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from aevae_jax import durable
 from aevae_jax.data import datasets
 from aevae_jax.data.arrays import inside, reading, refused, regular
 from aevae_jax.data.datasets import Found, Source, Split
@@ -29,12 +36,20 @@ LARGE_PIXELS = 2**15
 """Larger pictures are decoded by several threads; for smaller ones they would only wait for each other."""
 
 _PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 _NOTES = ("", ".txt", ".md", ".rst", ".html", ".pdf", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".ini", ".db")
-_CHANNELS = {"1": 1, "L": 1, "P": 3, "RGB": 3}
-_PNG_END = b"IEND\xaeB`\x82"
+_KINDS = {"1": (1, 8), "L": (1, 8), "P": (3, 8), "RGB": (3, 8), "I;16, 16 bits": (1, 16), "I;16B, 16 bits": (1, 16)}
+"""Channels and bits of the modes that are taken."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
+"""Compressions of TIFF that lose nothing."""
+
+_MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112
 """The EXIF tag; from 5 on, height and width are exchanged."""
+_PHOTOMETRIC = 262
+"""The TIFF tag that says whether 0 is black."""
 
 
 class _File(NamedTuple):
@@ -45,8 +60,8 @@ class _File(NamedTuple):
     path: str
 
 
-def read(folder: Path, size: tuple[int, ...] = ()) -> Found:
-    """All pictures in a folder, 8-bit grey `[N, H, W, 1]` or RGB `[N, H, W, 3]`.
+def read(folder: Path, size: tuple[int, ...] = (), channels: int = 0) -> Found:
+    """Read all pictures in a folder, grey `[N, H, W, 1]` or RGB `[N, H, W, 3]`.
 
     Layout: pictures, or one folder of pictures per class; or either of the two in each of the folders `train`,
     `validation` (`valid`, `val`) and `test`. Labels are the places of the classes in the sorted names of all class
@@ -60,49 +75,79 @@ def read(folder: Path, size: tuple[int, ...] = ()) -> Found:
     antialiased) until it just covers the target, and its centre is cut out. The target is `size`, or the smallest
     height and the smallest width among all pictures.
 
-    Pixels: a palette counts as RGB; EXIF orientation is applied, colour profiles are not.
+    Pixels: 8 bits are bytes. If a picture has 16 bits (grey PNG or TIFF), all are floats in [0, 1], level / 65535 or
+    level / 255, as no likelihood here has 65,536 levels and float32 holds them all. A palette counts as RGB; grey from
+    RGB is ITU-R 601-2 luma. Orientation is applied, colour profiles are not.
 
     A part of at most `datasets.RESIDENT_BYTES` is decoded into memory, a larger one as its rows are asked for.
 
     Args:
       folder: where the pictures are.
       size: (height, width), or nothing.
+      channels: 1 or 3; left out, what all pictures have.
 
     Raises:
       InputError: another layout, no pictures in a folder, files or links of other kinds, pictures that are damaged,
-        animated, transparent, of 16 bits or too large (`MAX_PIXELS`), or grey and RGB mixed.
+        animated, transparent, RGB of 16 bits, too large (`MAX_PIXELS`, `MAX_FILE_BYTES`), or, unless `channels` says
+        what they become, grey and RGB mixed.
     """
     import numpy as np
 
     files = _files(folder)
-    channels, smallest, largest = _look([file.path for found in files.values() for file in found], folder)
-    height, width = size or smallest
+    seen = _look([file.path for found in files.values() for file in found])
+    height, width = size or (min(sides[0] for sides in seen.sizes), min(sides[1] for sides in seen.sizes))
     if height * width > MAX_PIXELS:
         raise InputError("size", got=f"{height}x{width}", expected=f"at most {MAX_PIXELS} pixels")
     classes = sorted({file.label for found in files.values() for file in found} - {""})
     number = {label: n for n, label in enumerate(classes)}
     parts = {}
     for part, found in files.items():
-        rows = PictureRows([file.path for file in found], (height, width, channels), threads=largest > LARGE_PIXELS)
+        rows = seen.rows([file.path for file in found], (height, width, channels or _one_kind(seen, folder)))
         x: Source = rows[:] if datasets.size_in_bytes(rows) <= datasets.RESIDENT_BYTES else rows
         labels = np.array([number[file.label] for file in found], np.int32) if found[0].label else None
         parts[part] = Split(x, labels)
-    return Found(parts, levels=256)
+    return Found(parts, levels=datasets.levels_of(parts["train"].x))
+
+
+def read_new(path: Path, shape: tuple[int, int, int], note: Callable[[str], None]) -> PictureRows:
+    """Read one picture, or all in a folder by the names of their files, as rows like those of `read`.
+
+    Args:
+      path: a picture, or a folder as in `read` without train, validation and test.
+      shape: height, width and channels that all are brought to.
+      note: is told how many were scaled.
+
+    Raises:
+      InputError: as `read`.
+    """
+    if path.is_dir():
+        files = _files(path)
+        if len(files) > 1:
+            raise refused(path, f"folders for {', '.join(files)}", "pictures alone", "name one of the folders")
+        paths = [file.path for file in files["train"]]
+    else:
+        paths = [str(path)]
+    seen = _look(paths)
+    scaled = sum(count for sides, count in seen.sizes.items() if sides != shape[:2])
+    if scaled:
+        note(f"{scaled} of {len(paths)} pictures are of another size: scaled and cropped to {shape[0]}x{shape[1]}")
+    return seen.rows(paths, shape)
 
 
 class PictureRows:
-    """Pictures that are decoded when their rows are asked for: a `Source` of uint8 `[N, H, W, C]`.
+    """Pictures that are decoded when their rows are asked for: a `Source` `[N, H, W, C]`, uint8 or floats in [0, 1].
 
     Args:
       paths: one for each row.
       shape: height, width and channels; pictures of another size are scaled and cropped as `read` says.
+      dtype: uint8, or float32 for `level / 255` of pictures with 8 bits and `level / 65535` of those with 16.
       threads: whether several decode at once.
     """
 
-    def __init__(self, paths: Sequence[str], shape: tuple[int, int, int], *, threads: bool):
+    def __init__(self, paths: Sequence[str], shape: tuple[int, int, int], dtype: Any, *, threads: bool):
         import numpy as np
 
-        self.paths, self.shape, self.dtype, self._threads = paths, (len(paths), *shape), np.dtype(np.uint8), threads
+        self.paths, self.shape, self.dtype, self._threads = paths, (len(paths), *shape), np.dtype(dtype), threads
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -115,7 +160,7 @@ class PictureRows:
         out = np.empty((len(paths), *self.shape[1:]), self.dtype)
 
         def fill(place: int) -> None:
-            out[place] = _pixels(paths[place], *self.shape[1:])
+            out[place] = _pixels(paths[place], self.shape[1:], self.dtype)
 
         if self._threads:
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -127,42 +172,67 @@ class PictureRows:
         return out
 
 
-def _pixels(path: str, height: int, width: int, channels: int) -> np.ndarray:
+def _pixels(path: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """One picture, `[height, width, channels]`."""
     import numpy as np
     from PIL import Image, ImageOps
 
+    height, width, channels = shape
     with _opened(path) as file:
         turned = ImageOps.exif_transpose(file) if "exif" in file.info else file
-        picture = turned.convert("L" if channels == 1 else "RGB")
+        deep = turned.mode.startswith("I;16")
+        if deep and dtype == np.uint8:
+            raise refused(path, "a picture of 16 bits", "one of 8 bits, as it was before")
+        picture: Any = Image.fromarray(np.asarray(turned, np.float32)) if deep else turned.convert(_MODES[channels])
         if picture.size != (width, height):
             picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-        return np.asarray(picture).reshape(height, width, channels)
+        x = np.asarray(picture).reshape(height, width, -1)
+        if dtype != np.uint8:
+            x = np.clip(x.astype(np.float32) / np.float32(65535 if deep else 255), 0, 1)  # Lanczos goes beyond edges
+        return np.broadcast_to(x, shape)
 
 
 # ------------------------------------------------------------------------------------------------- before any decoding
 
 
-def _look(paths: Sequence[str], folder: Path) -> tuple[int, tuple[int, int], int]:
-    """Channels, (smallest height, smallest width) and the most pixels of one picture, from the headers alone."""
-    example: dict[int, str] = {}
-    height = width = MAX_PIXELS
-    largest = 0
+class _Seen(NamedTuple):
+    """What the headers of some pictures say."""
+
+    examples: dict[int, str]
+    """By the number of channels, the path of one."""
+    bits: int
+    """The most that one has: 8 or 16."""
+    sizes: Counter[tuple[int, int]]
+    """How many there are of each height and width."""
+
+    def rows(self, paths: Sequence[str], shape: tuple[int, int, int]) -> PictureRows:
+        """Some of these pictures, brought to `shape`."""
+        threads = max(height * width for height, width in self.sizes) > LARGE_PIXELS
+        return PictureRows(paths, shape, "uint8" if self.bits == 8 else "float32", threads=threads)
+
+
+def _look(paths: Sequence[str]) -> _Seen:
+    seen = _Seen({}, 8, Counter())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large pictures, which are refused
         for path in paths:
             with _opened(path) as picture:
-                if picture.format == "PNG" and _PNG_END not in Path(path).read_bytes():  # Pillow would let it pass
-                    raise refused(path, "a PNG file without its end", "an intact picture")
+                channels, bits = _KINDS[_kind(picture)]
+                width, height = picture.size
                 turned = "exif" in picture.info and picture.getexif().get(_ORIENTATION, 1) >= 5
-                sides = picture.size if turned else picture.size[::-1]
-                height, width, largest = min(height, sides[0]), min(width, sides[1]), max(largest, sides[0] * sides[1])
-                example.setdefault(_CHANNELS[picture.mode], path)
-    if len(example) > 1:
-        grey, colour = (os.path.relpath(example[channels], folder) for channels in (1, 3))
+                seen.sizes[(width, height) if turned else (height, width)] += 1
+                seen.examples.setdefault(channels, path)
+                seen = seen._replace(bits=max(bits, seen.bits))
+    return seen
+
+
+def _one_kind(seen: _Seen, folder: Path) -> int:
+    """The channels that all pictures have."""
+    if len(seen.examples) > 1:
+        grey, colour = (os.path.relpath(seen.examples[channels], folder) for channels in (1, 3))
         raise refused(folder, f"grey in {grey}, RGB in {colour}", "either of them in all pictures",
-                      "convert them, with Pillow: picture.convert('L') or ('RGB')")  # fmt: skip
-    return next(iter(example)), (height, width), largest
+                      "choose what all become: Data('PATH', channels=1) or channels=3")  # fmt: skip
+    return next(iter(seen.examples))
 
 
 @contextlib.contextmanager
@@ -170,21 +240,57 @@ def _opened(path: str) -> Iterator[ImageFile]:
     """A picture that is not decoded yet, if it is of a kind that can be used."""
     from PIL import Image
 
-    with reading(path, "an intact picture"):
-        if os.path.getsize(path) > MAX_FILE_BYTES:
-            raise refused(path, f"{os.path.getsize(path)} bytes", f"at most {MAX_FILE_BYTES}")
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
+    with (
+        reading(path, "an intact picture"),
+        durable.open_regular(Path(path), limit=MAX_FILE_BYTES, what="picture") as file,
+    ):
+        if file.read(len(_PNG)) == _PNG:
+            _check_png(file, path)
+        file.seek(0)
+        with Image.open(file, formats=("PNG", "JPEG", "WEBP", "TIFF")) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise refused(path, f"{width}x{height} pixels", f"at most {MAX_PIXELS} pixels")
-            if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":  # cameras put a preview into MPO
-                raise refused(path, "an animation", "one picture in a file")
-            transparent = ", transparent" if picture.has_transparency_data else ""
-            deep = ", 16 bits" if ";16" in str(picture.tile) else ""
-            if picture.mode + transparent + deep not in _CHANNELS:
-                raise refused(path, f"mode {picture.mode}{transparent}{deep}", "8-bit grey or RGB, not transparent",
+            if getattr(picture, "is_animated", False) and picture.format != "MPO":  # cameras put a preview into MPO
+                raise refused(path, "an animation or several pages", "one picture in a file")
+            if _kind(picture) not in _KINDS:
+                raise refused(path, f"mode {_kind(picture)}", "grey, or RGB of 8 bits, not transparent",
                               "convert it, with Pillow: picture.convert('L') or ('RGB')")  # fmt: skip
             yield picture
+
+
+def _kind(picture: Any) -> str:
+    """Mode of a picture, and whatever else decides whether it can be used."""
+    transparent = ", transparent" if picture.has_transparency_data else ""
+    coded = str(picture.tile)  # how the bytes in the file become those of the mode
+    deep = next((f", {bits} bits" for bits in (16, 12) if f";{bits}" in coded), "")
+    odd = ""
+    if picture.format == "TIFF":
+        compression = picture.info.get("compression", "raw")
+        odd = f", {compression}" if compression not in _TIFF else ""
+        if deep and picture.tag_v2.get(_PHOTOMETRIC) != 1:  # Pillow would give its negative
+            odd += ", where 0 is white"
+    return f"{picture.mode}{transparent}{deep}{odd}"
+
+
+def _check_png(file: BinaryIO, path: str) -> None:
+    """Compare the checksums of all chunks behind the signature. Pillow passes over some, and over a missing end."""
+
+    def take(size: int) -> bytes:
+        taken = file.read(size)
+        if len(taken) < size:
+            raise refused(path, "a PNG file without its end", "an intact picture")
+        return taken
+
+    kind = b""
+    while kind != b"IEND":
+        left, kind = struct.unpack(">I4s", take(8))
+        checksum = zlib.crc32(kind)
+        while left:
+            block = take(min(left, 2**20))  # a length may claim 4 GiB
+            checksum, left = zlib.crc32(block, checksum), left - len(block)
+        if take(4) != struct.pack(">I", checksum):
+            raise refused(path, "a PNG file that is damaged: a checksum is wrong", "an intact picture")
 
 
 # ------------------------------------------------------------------------------------------------------ what lies where
@@ -222,9 +328,9 @@ def _part(folder: Path, root: Path) -> list[_File]:
             raise refused(deeper[0], "a folder in a class folder", "pictures alone")
         files += [_File(picture.name, one.name, str(picture)) for picture in pictures]
         if not pictures:
-            raise refused(one, "an empty class folder", f"pictures ({', '.join(_PICTURES)})")
+            raise refused(one, "an empty class folder", f"pictures ({', '.join(SUFFIXES)})")
     if not files:
-        raise refused(folder, "no pictures", f"files ending in {', '.join(_PICTURES)}, or class folders of them")
+        raise refused(folder, "no pictures", f"files ending in {', '.join(SUFFIXES)}, or class folders of them")
     return sorted(files)
 
 
@@ -239,8 +345,8 @@ def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
                 if path.is_symlink():
                     raise refused(path, "a link to a folder", "the folder itself")
                 folders.append(path)
-            elif path.suffix.lower() in _PICTURES:
+            elif path.suffix.lower() in SUFFIXES:
                 pictures.append(regular(inside(path, root)))
             elif path.suffix.lower() not in _NOTES:
-                raise refused(path, f"a {path.suffix} file", f"{', '.join(_PICTURES)}, or notes as .txt and .json")
+                raise refused(path, f"a {path.suffix} file", f"{', '.join(SUFFIXES)}, or notes as .txt and .json")
     return folders, pictures
