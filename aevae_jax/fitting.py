@@ -76,8 +76,9 @@ def fit(
       saving: when to write checkpoints, and which to keep; `Saving()` by default.
       fresh: delete the run that is in the directory, and start over.
       on_epoch: called after every epoch.
-      on_note: is told in a line when it goes on from a checkpoint, passes over damaged ones, or goes round batches
-        that broke the numbers. By default these troubles are warnings.
+      on_note: is told in a line what should be known of the data (`Prepared.notes`), and when it goes on from a
+        checkpoint, passes over damaged ones, or goes round batches that broke the numbers. By default these troubles
+        are warnings.
 
     Raises:
       InputError: before anything is written, if the run, the data and the directory do not fit, or another process is
@@ -88,9 +89,7 @@ def fit(
     if directory is not None:
         with signals.caught() as caught:
             return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
-    from aevae_jax.plans import plan_of
-
-    return _train(plan_of(run, dataset, stream), None, None, call)
+    return _train(_planned(call), None, None, call)
 
 
 def fit_seeds(
@@ -108,10 +107,8 @@ def fit_seeds(
     """
     if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
         raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
-    from aevae_jax.plans import plan_of
-
     call = _Call(run, dataset, stream, on_epoch, warnings.warn, _silent)
-    return _train(plan_of(run, dataset, stream), tuple(seeds), None, call)
+    return _train(_planned(call), tuple(seeds), None, call)
 
 
 def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
@@ -167,11 +164,10 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
         from aevae_jax import environment
         from aevae_jax.keeping import Keeper
-        from aevae_jax.plans import plan_of
 
         if not fresh and (folder / "run.json").exists():
             records.read_record(folder)  # a damaged one is refused before any work
-        plan = plan_of(call.run, call.dataset, call.stream)
+        plan = _planned(call)
         record = {
             "run": values.to_tree(plan.run),
             "digest": values.digest(plan.run),
@@ -258,6 +254,16 @@ class _Call(NamedTuple):
     on_epoch: OnEpoch | None
     on_note: Note
     on_resume: Note
+
+
+def _planned(call: _Call) -> Plan:
+    """The plan of a training; what should be known of its data is said."""
+    from aevae_jax.plans import plan_of
+
+    plan = plan_of(call.run, call.dataset, call.stream)
+    for text in plan.prepared.notes:
+        call.on_note(text)
+    return plan
 
 
 def _silent(text: str) -> None:

@@ -121,7 +121,7 @@ def test_accepted_arrays(array, event_shape, levels):
     dataset = data.from_arrays(array)
     assert dataset.event_shape == event_shape
     assert dataset.levels == levels
-    assert dataset.train.x.dtype == (np.uint8 if levels else np.float32)
+    assert dataset.train.x.dtype == (np.float32 if array.dtype == np.float16 else array.dtype)
 
 
 GOOD = random_images(20)
@@ -142,7 +142,7 @@ GOOD = random_images(20)
     ({"train": GOOD[:2]}, "arrays train: got 2 examples, expected enough to cut a split from"),
     ({"train": GOOD, "test": GOOD[:0]}, "arrays test: got 0 examples"),
     ({"train": GOOD, "validation": GOOD[:, :3]}, r"arrays validation: got uint8 \(3, 4, 1\), expected uint8 \(4, 4"),
-    ({"train": GOOD, "test": GOOD / 255}, r"arrays test: got float32 \(4, 4, 1\), expected uint8"),
+    ({"train": GOOD, "test": GOOD / 255}, r"arrays test: got float64 \(4, 4, 1\), expected uint8"),
     ({"train": GOOD, "labels": np.arange(19)}, r"labels: got shape \(19,\), expected \(20,\), one per example"),
     ({"train": GOOD, "labels": np.zeros((20, 1), int)}, r"labels: got shape \(20, 1\)"),
     ({"train": GOOD, "labels": np.linspace(0, 1, 20)}, "labels: got type float64, expected integers"),
@@ -301,7 +301,7 @@ def test_a_source_of_ones_own_is_a_data_set_like_the_array(monkeypatch):
 def test_a_source_is_converted_as_an_array_is():
     x = np.random.RandomState(0).rand(30, 4)  # float64
     lazy, resident = data.from_arrays(Rows(x)), data.from_arrays(x)
-    assert lazy.train.x.dtype == np.float32
+    assert lazy.train.x.dtype == resident.train.x.dtype == np.float64
     assert np.array_equal(lazy.train.x[:], resident.train.x)
     grey = Rows(random_images(30)[..., 0])
     assert data.from_arrays(grey).event_shape == (4, 4, 1)

@@ -90,7 +90,7 @@ def test_an_array_is_the_training_data(tmp_path, array, event):
     floats = array.dtype != np.uint8
     assert list(found.parts) == ["train"]
     assert found.levels == (0 if floats else 256)
-    assert x.dtype == (np.float32 if floats else np.uint8)
+    assert x.dtype == (np.float32 if array.dtype == np.float16 else array.dtype)
     assert x.flags.c_contiguous
     np.testing.assert_array_equal(x, array.reshape(40, *event).astype(x.dtype))
 
@@ -313,7 +313,7 @@ def test_archives_of_one_array_or_of_images_and_labels(tmp_path):
         np.savez(tmp_path / "x.npz", **contents)
         [(part, split)] = arrays.read_npz(tmp_path / "x.npz").parts.items()
         assert part == "train"
-        np.testing.assert_array_equal(split.x, floats.astype(np.float32))
+        np.testing.assert_array_equal(split.x, floats)
         np.testing.assert_array_equal(split.labels, LABELS if len(contents) == 2 else None)
 
 

@@ -230,8 +230,48 @@ def test_standardized_vectors_use_the_moments_of_the_training_data_alone():
     prepared = prepare(Standardize(), dataset)
     np.testing.assert_allclose(prepared.format.mean, x[:150].astype(float).mean(axis=0), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(prepared.format.scale, x[:150].astype(float).std(axis=0), rtol=1e-5)
-    expected = (dataset.test.x - np.float32(prepared.format.mean)) / np.float32(prepared.format.scale)
-    assert np.array_equal(prepared.test.x, expected)
+    expected = (dataset.test.x.astype(float) - prepared.format.mean) / prepared.format.scale
+    assert np.array_equal(prepared.test.x, expected.astype(np.float32))
+
+
+def times(count=1200):
+    """Float64 that float32 knows ten of."""
+    return 1.7327e9 + np.random.RandomState(0).permutation(count)[:, None].astype(float)
+
+
+@pytest.mark.parametrize("x", [times(), 1e12 + np.arange(320.0)[:, None], 48.1 + 1e-9 * np.arange(1000.0)[:, None]],
+                         ids=["times", "identifiers", "latitudes"])  # fmt: skip
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_offset_is_taken_off_before_anything_is_rounded_to_float32(x, lazy):  # mistake 43
+    prepared = prepare(Standardize(), data.from_arrays(Rows(x) if lazy else x, x[:40] + 0.5, x[-40:] + 0.25))
+    seen = batch(prepared)
+    assert seen.dtype == np.float32
+    assert len(np.unique(seen)) == len(x)
+    assert np.std(seen) == pytest.approx(1, abs=1e-3)
+    assert not prepared.notes
+    back = prepared.preparation.inverse(prepared.test.x[:], prepared.format)
+    np.testing.assert_allclose(back - x.min(), x[-40:] + 0.25 - x.min(), atol=1e-4 * np.ptp(x))
+
+
+def test_a_unit_so_small_that_numbers_look_like_zero_is_no_constant():
+    x = np.random.RandomState(0).randn(100, 2) * [1e-9, 1]
+    assert np.std(batch(prepare(Standardize(), data.from_arrays(x))), axis=0) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_feature_that_float32_runs_together_is_named():
+    x = np.concatenate([np.random.RandomState(0).rand(1200, 1), times(), np.full((1200, 1), 1e9)], axis=1)
+    [note] = prepare(Scale(), data.from_arrays(x)).notes
+    assert note.startswith("arrays: float32 is too coarse to tell the values of feature 1 apart; use Standardize()")
+    x[7, 0] = 1e30  # which leaves nothing of the others
+    [note] = prepare(Standardize(), data.from_arrays(x)).notes
+    assert note == "arrays: float32 is too coarse to tell the values of feature 0 apart; take the largest values out"
+    assert not prepare(Scale(), data.from_arrays(x[:, :1].astype(np.float32))).notes  # nothing can be lost
+
+
+def test_dequantized_levels_never_reach_one_in_training():
+    raw = np.full((4, 512, 512, 1), 255, np.uint8)  # of 2**20 draws eight are rounded up to 256
+    prepared = prepare(Dequantize(), Dataset("white", Split(raw), Split(raw[:1]), Split(raw[:1]), levels=256))
+    assert batch(prepared).max() == np.nextafter(np.float32(1), np.float32(0))
 
 
 def test_a_constant_column_is_only_shifted():

@@ -179,6 +179,8 @@ class Format:
 class Dataset:
     """Three splits without a common example, as loaded: uint8 images `[N, H, W, C]`, floats, or a table's rows.
 
+    Floats are float32, or float64 where they came so.
+
     Args:
       name: for messages and records.
       train, validation, test: the splits.
@@ -206,6 +208,14 @@ class Dataset:
     def format(self) -> Format:
         """What must be known of it to prepare more of its kind."""
         return Format(self.event_shape, self.levels, self.columns)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever trains on it should be told, a line each."""
+        if not self.left_out:
+            return ()
+        return (f"{self.name}: {self.left_out} examples of train or validation are left out, as they also stand in a "
+                "later split",)  # fmt: skip
 
     def digest(self) -> str:
         """sha256 over the shapes, types and bytes of the three splits."""
@@ -272,7 +282,9 @@ def check_labels(labels: Any, x: Source, what: str = "labels") -> np.ndarray:
 
 
 def as_source(x: Any, what: str) -> Source:
-    """`x` as rows of uint8 or float32 with the axes of an image or a vector; read or converted only when asked for.
+    """`x` as rows of uint8, float32 or float64 with the axes of an image or a vector; read or converted when asked for.
+
+    float64 stays: what prepares it takes offset and scale from it before anything is rounded to float32.
 
     Raises:
       InputError: another type or number of axes, or no examples.
@@ -287,12 +299,25 @@ def as_source(x: Any, what: str) -> Source:
         raise InputError(what, got=f"shape {x.shape}", expected="[N, D] or [N, H, W, C]")
     if shape[0] == 0:
         raise InputError(what, got="0 examples", expected="at least 1")
-    dtype = x.dtype if x.dtype == np.uint8 else np.dtype(np.float32)
+    dtype = np.dtype(np.float32) if x.dtype == np.float16 else x.dtype
+    return _converted(x, shape, dtype)
+
+
+def cast(x: Source, dtype: Any) -> Source:
+    """Floats in another precision; what float32 cannot hold becomes infinite. Anything else stays as it is."""
+    import numpy as np
+
+    return _converted(x, tuple(x.shape), dtype if {x.dtype.kind, np.dtype(dtype).kind} == {"f"} else x.dtype)
+
+
+def _converted(x: Source, shape: tuple[int, ...], dtype: Any) -> Source:
+    """`x` with another shape and type of each row: at once where it is in memory, else when it is read."""
+    import numpy as np
 
     def converted(rows: np.ndarray, indices: Any = None) -> np.ndarray:
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused later
+        with np.errstate(over="ignore"):
             return rows.astype(dtype, copy=False).reshape(len(rows), *shape[1:])
 
-    if in_memory(x):
-        return converted(x)
-    return x if x.shape == shape and x.dtype == dtype else Mapped(x, converted, shape[1:], dtype)
+    if x.shape == shape and x.dtype == dtype:
+        return x
+    return converted(x[:]) if in_memory(x) else Mapped(x, converted, shape[1:], dtype)

@@ -119,7 +119,8 @@ def _seen(preparation: Preparation, dataset: Dataset, train: Summary) -> list[np
     if train.values:
         raw = np.broadcast_to(np.array(train.values, np.uint8)[:, None], (len(train.values), train.shape[-1]))
         return [np.asarray(preparation.train(raw, jax.random.key(0), format))]
-    return [np.asarray(preparation.train(block, jax.random.key(0), format)) for block in _some(dataset)]
+    some = [preparation.training(block, format)[:] for block in _some(dataset)]
+    return [np.asarray(preparation.train(block, jax.random.key(0), format)) for block in some]
 
 
 def _some(dataset: Dataset) -> list[np.ndarray]:

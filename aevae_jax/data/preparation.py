@@ -1,10 +1,11 @@
 """How raw values become what the model sees, as values.
 
 Training batches are prepared inside the training step, from the run's key; evaluation data is prepared once, without
-the run's seed, and never redrawn. Every preparation has the same four methods:
+the run's seed, and never redrawn. Every preparation has the same methods:
 
     fit(dataset) -> Format                    what it must know; refuses data that it cannot prepare
-    train(raw, key, format) -> x              a batch `[B, *event]`, in the step, with JAX
+    training(x, format) -> source             what is kept of the training data, where that is not the raw rows
+    train(rows, key, format) -> x             a batch of them `[B, *event]`, in the step, with JAX
     evaluation(parts, format) -> [x, ...]     whole splits in their published order, with NumPy, float32
     units(x, format), inverse(x, format)      between what the model sees and the units of pictures and tables
 
@@ -13,18 +14,29 @@ Tables become features, as `tables.py` says; only `Scale` and `Standardize` take
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from aevae_jax.data import tables
-from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, Split, blocks, in_memory
+from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, Split, blocks, cast, in_memory
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from jax import Array
+
+
+BELOW_ONE = 1 - 2.0**-24
+"""The largest float32 below 1."""
+
+FINE_STEPS = 128
+"""Float32 must have at least so many steps within the spread of a feature; with fewer, its values run together."""
+
+SAMPLE = 2**22
+"""How many numbers are looked at to tell whether float32 is fine enough."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,10 @@ class _Pixels:
         if self.needs_levels and dataset.levels < 2:
             raise InputError(name, got=f"float data ({dataset.name})", expected="integer levels", hint="use Scale()")
         return dataset.format
+
+    def training(self, x: Source, format: Format) -> Source:
+        """The training data as `train` takes it: raw, but never float64."""
+        return cast(x, "float32")
 
     def units(self, x: np.ndarray, format: Format) -> np.ndarray:
         """What the model sees, from values in the units of the data ([0, 1] for images)."""
@@ -85,10 +101,12 @@ class Scale(_Pixels):
 class Standardize:
     """Zero mean and unit variance, per channel or column, with the moments of the training data.
 
-    Integer levels are first divided by L - 1, so that moments are in units of [0, 1]. A table's numbers are
-    standardised over the entries that are not missing; its codes become features and stay as they are. A channel or
-    column without variance is only shifted. Densities are those of standardised values: add the sum of ln scale over
-    the elements for a density in the data's own units.
+    Integer levels are first divided by L - 1, so that moments are in units of [0, 1], and stay bytes until the step.
+    Floats are standardised once, in float64: an offset that float32 could not hold beside the values, of times or of
+    coordinates, is gone before they become float32. A table's numbers are standardised over the entries that are not
+    missing; its codes become features and stay as they are. A channel or column without variance is only shifted.
+    Densities are those of standardised values: add the sum of ln scale over the elements for a density in the data's
+    own units.
     """
 
     def fit(self, dataset: Dataset) -> Format:
@@ -96,37 +114,39 @@ class Standardize:
         import numpy as np
 
         format = dataset.format
-        count, total, squares, shift = (np.zeros(dataset.event_shape[-1]) for _ in range(4))
+        count, total, squares, shift, size = (np.zeros(dataset.event_shape[-1]) for _ in range(5))
         for start, raw in blocks(dataset.train.x):
             x = raw.reshape(-1, raw.shape[-1]).astype(np.float64) / max(format.levels - 1, 1)
             present = ~np.isnan(x)
             if start == 0:  # near zero, the difference of squares below keeps its digits
                 shift = np.where(present, x, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+            size = np.maximum(size, np.where(present, np.abs(x), 0.0).max(axis=0))
             x = np.where(present, x - shift, 0.0)
             count, total, squares = count + present.sum(axis=0), total + x.sum(axis=0), squares + (x * x).sum(axis=0)
         mean = total / np.maximum(count, 1)
         scale = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0))
-        mean, scale = mean + shift, np.where(scale > 1e-6 * np.maximum(1.0, np.abs(mean)), scale, 1.0)
+        digits = np.finfo(np.float64 if dataset.train.x.dtype == np.float64 else np.float32).eps
+        mean, scale = mean + shift, np.where(scale > 8 * digits * size, scale, 1.0)  # less is rounding, not variance
         coded = [bool(column.categories) for column in format.columns]
         if coded:
             mean, scale = np.where(coded, 0.0, mean), np.where(coded, 1.0, scale)
         return replace(format, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
 
+    def training(self, x: Source, format: Format) -> Source:
+        """The training data as `train` takes it: bytes raw, floats standardised."""
+        return x if format.levels else self._standardized(x, format)
+
     def train(self, raw: Any, key: Array, format: Format) -> Array:
-        """A raw batch `[B, *event]` to what the model sees."""
-        x = raw.astype("float32") / max(format.levels - 1, 1)
+        """A batch `[B, *event]` of what `training` left to what the model sees."""
+        x = raw.astype("float32")
+        if not format.levels:
+            return tables.features(x, format) if format.columns else x
         each = (1,) * (raw.ndim - 1) + (-1,)  # ranks are spelled out
-        x = (x - _float32(format.mean).reshape(each)) / _float32(format.scale).reshape(each)
-        return tables.features(x, format) if format.columns else x
+        return (x / (format.levels - 1) - _float32(format.mean).reshape(each)) / _float32(format.scale).reshape(each)
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
         """Whole splits as the model sees them, float32."""
-        mean, scale = _float32(format.mean), _float32(format.scale)
-
-        def standardized(raw: np.ndarray, rows: np.ndarray) -> np.ndarray:
-            return (_float32(raw) / _float32(max(format.levels - 1, 1)) - mean) / scale
-
-        standard = [_mapped(x, standardized) for x in parts]
+        standard = [self._standardized(x, format) for x in parts]
         return [tables.mapped(x, format) for x in standard] if format.columns else standard
 
     def units(self, x: np.ndarray, format: Format) -> np.ndarray:
@@ -135,14 +155,34 @@ class Standardize:
         return prepared[:]
 
     def inverse(self, x: np.ndarray, format: Format) -> np.ndarray:
-        """Values in the units of the data ([0, 1] for images, codes and numbers for tables)."""
+        """Values in the units of the data ([0, 1] for images, codes and numbers for tables).
+
+        They are float32, or float64 where float32 would lose what tells them apart beside their offset.
+        """
+        import numpy as np
+
         x = tables.rows(x, format) if format.columns else x
-        return x * _float32(format.scale) + _float32(format.mean)
+        mean, scale = np.array(format.mean), np.array(format.scale)
+        if _is_coarse(mean, scale).any():
+            return x.astype(np.float64) * scale + mean
+        return x * _float32(scale) + _float32(mean)
+
+    def _standardized(self, x: Source, format: Format) -> Source:
+        """Rows as float32: from levels in float32, as in the step; from floats in float64."""
+        import numpy as np
+
+        if format.levels:
+            mean, scale, levels = _float32(format.mean), _float32(format.scale), _float32(format.levels - 1)
+            return _mapped(x, lambda raw, rows: (_float32(raw) / levels - mean) / scale)
+        offset, unit = np.array(format.mean), np.array(format.scale)
+        return _mapped(x, lambda raw, rows: _float32((raw.astype(np.float64) - offset) / unit))
 
 
 @dataclass(frozen=True)
 class Dequantize(_Pixels):
     """Integer levels to [0, 1) as (level + u) / L, u ~ U[0, 1) redrawn at every training step, fixed for evaluation.
+
+    What float32 rounds up to 1 becomes the largest float32 below it, in training as in evaluation.
 
     The density of the result bounds the probability of the levels: Theis, van den Oord & Bethge 2016, section 3.1.
     A density of it, in nats, plus D ln L of the D elements is comparable with -log p of the levels.
@@ -153,15 +193,15 @@ class Dequantize(_Pixels):
         import jax
         import jax.numpy as jnp
 
-        return (raw.astype(jnp.float32) + jax.random.uniform(key, raw.shape)) / format.levels
+        noisy = (raw.astype(jnp.float32) + jax.random.uniform(key, raw.shape, jnp.float32)) / format.levels
+        return jnp.minimum(noisy, BELOW_ONE)
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
         """Whole splits with noise that depends on the split and the row alone."""
-        top = 1 - 2.0**-24  # the largest float32 below 1
 
         def noisy(raw: np.ndarray, rows: np.ndarray, part: int) -> np.ndarray:
             u = _uniform(part, rows, raw.shape[1:])
-            return _float32(((raw + u) / format.levels).clip(max=top))
+            return _float32(((raw + u) / format.levels).clip(max=BELOW_ONE))
 
         return [_mapped(x, partial(noisy, part=i)) for i, x in enumerate(parts)]
 
@@ -248,6 +288,7 @@ class Prepared:
       format: what must be known to prepare more.
       train: raw rows; `batch` turns them into what the model sees.
       validation, test: as the model sees them, float32.
+      notes: what whoever trains on it should be told, a line each.
     """
 
     name: str
@@ -256,6 +297,7 @@ class Prepared:
     train: Split
     validation: Split
     test: Split
+    notes: tuple[str, ...] = ()
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -274,13 +316,49 @@ def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
       InputError: data that this preparation does not take.
     """
     format = preparation.fit(dataset)
-    train, training = dataset.train, getattr(preparation, "training", None)
-    if training is not None:
-        train = replace(train, x=training(train.x, format))
+    train = replace(dataset.train, x=preparation.training(dataset.train.x, format))
     parts = (dataset.validation, dataset.test)
     prepared = preparation.evaluation([part.x for part in parts], format)
     validation, test = (replace(part, x=x) for part, x in zip(parts, prepared, strict=True))
-    return Prepared(dataset.name, preparation, format, train, validation, test)
+    coarse = _run_together(dataset, train.x, format)
+    notes = (*dataset.notes, *([coarse] if coarse else []))
+    return Prepared(dataset.name, preparation, format, train, validation, test, notes)
+
+
+def _run_together(dataset: Dataset, prepared: Source, format: Format) -> str:
+    """Names the features of float64 data whose values float32 cannot tell apart; empty where there are none.
+
+    Args:
+      dataset: the data, of which rows are looked at that are spread evenly over the training split.
+      prepared: its training split as `Preparation.train` takes it.
+      format: that it was prepared with.
+    """
+    import numpy as np
+
+    if dataset.train.x.dtype != np.float64 or prepared.dtype != np.float32:
+        return ""
+    count = min(len(prepared), max(2, SAMPLE // math.prod(dataset.event_shape)))
+    rows = np.unique(np.linspace(0, len(prepared) - 1, count).astype(int))
+    raw, seen = (
+        np.nanquantile(np.where(np.isnan(x).all(axis=0), 0.0, x), (0.25, 0.75), axis=0)  # [2, D]
+        for x in (source[rows].reshape(-1, dataset.event_shape[-1]) for source in (dataset.train.x, prepared))
+    )
+    spread, size = raw[1] - raw[0], np.abs(raw).max(axis=0)
+    there = spread > 8 * np.finfo(np.float64).eps * size  # less is rounding
+    found = np.flatnonzero(there & _is_coarse(np.abs(seen).max(axis=0), spread / np.array(format.scale or 1.0)))
+    if not found.size:
+        return ""
+    names = [f"column {dataset.columns[i].name!r}" if dataset.columns else f"feature {i}" for i in found[:3].tolist()]
+    more = f" and {found.size - 3} more" if found.size > 3 else ""
+    cure = "take the largest values out" if format.scale else "use Standardize(), which takes the offset off first"
+    return f"{dataset.name}: float32 is too coarse to tell the values of {', '.join(names)}{more} apart; {cure}"
+
+
+def _is_coarse(size: Any, spread: Any) -> np.ndarray:
+    """Whether float32 has fewer than `FINE_STEPS` steps within `spread` at numbers of this `size`, element-wise."""
+    import numpy as np
+
+    return np.asarray(FINE_STEPS * np.spacing(_float32(size)) > spread)
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers

@@ -6,7 +6,18 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from aevae_jax.data.datasets import PARTS, Dataset, Found, Source, Split, as_source, blocks, check_labels, levels_of
+from aevae_jax.data.datasets import (
+    PARTS,
+    Dataset,
+    Found,
+    Source,
+    Split,
+    as_source,
+    blocks,
+    cast,
+    check_labels,
+    levels_of,
+)
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -90,6 +101,7 @@ def assemble(name: str, found: Found, splits: Splits = OwnSplits()) -> Dataset:
     if "train" not in parts:
         raise InputError(f"data set {name!r}", got=f"splits {sorted(parts)}", expected="one called train")
     like = parts["train"].x
+    parts = {part: replace(split, x=cast(split.x, like.dtype)) for part, split in parts.items()}
     for part, split in parts.items():
         if split.x.shape[1:] != like.shape[1:] or split.x.dtype != like.dtype:
             raise InputError(f"{name} {part}", got=f"{split.x.dtype} {tuple(split.x.shape[1:])}",
@@ -107,7 +119,9 @@ def _check_finite(x: Source, what: str, *, missing: bool) -> None:
     import numpy as np
 
     for start, block in blocks(x):
-        bad = np.isinf(block) if missing else ~np.isfinite(block)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+            seen = block.astype(np.float32, copy=False)
+        bad = np.isinf(seen) if missing else ~np.isfinite(seen)
         if bad.any():
             row = start + int(np.flatnonzero(bad.reshape(len(block), -1).any(axis=1))[0])
             got = f"{'infinity' if missing else 'NaN or infinity'} in example {row}"
