@@ -8,14 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from aevae_jax import limits
 from aevae_jax.types import InputError
 
 Dtype = Literal["float32", "bfloat16"]
 
 
 def _positive(sizes: tuple[int, ...], what: str, fewest: int = 0) -> None:
-    if len(sizes) < fewest or any(size < 1 for size in sizes):
-        raise InputError(what, got=sizes, expected="positive sizes" + (f", at least {fewest}" if fewest else ""))
+    limits.check_sizes(what, sizes)
+    if len(sizes) < fewest:
+        raise InputError(what, got=sizes, expected=f"at least {fewest} of them")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import array_files
+from aevae_jax import array_files, limits
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -58,11 +58,9 @@ class Saving:
     steps: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seconds < float("inf"):
-            raise InputError("Saving seconds", got=self.seconds, expected="a number, at least 0")
+        limits.check("Saving seconds", self.seconds, 0.0, limits.LARGEST)
         for name, least in (("last", 1), ("best", 0), ("every", 0), ("steps", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"Saving {name}", got=getattr(self, name), expected=f"at least {least}")
+            limits.check(f"Saving {name}", getattr(self, name), least)
 
 
 class Restored(NamedTuple):

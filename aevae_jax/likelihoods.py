@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from aevae_jax import limits
 from aevae_jax.types import Distribution, InputError, Params
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ class Normal:
     support: ClassVar[Support] = REAL
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale < float("inf"):
-            raise InputError("Normal scale", got=self.scale, expected="a positive number")
+        limits.check("Normal scale", self.scale, limits.SMALLEST, limits.LARGEST)
 
     def init(self) -> Params:
         return {}
@@ -124,6 +124,7 @@ class NormalSharedScale:
 
     def __post_init__(self) -> None:
         low, high = (math.exp(bound) for bound in SCALE_RANGE)
+        limits.check("initial_scale", self.initial_scale, -limits.LARGEST, limits.LARGEST)
         if not low < self.initial_scale < high:
             raise InputError("initial_scale", got=self.initial_scale, expected=f"between {low:.2g} and {high:.2g}")
 
@@ -199,8 +200,7 @@ class _Grid:
     levels: int = 256
 
     def __post_init__(self) -> None:
-        if self.levels < 2:
-            raise InputError("levels", got=self.levels, expected="at least 2")
+        limits.check("levels", self.levels, 2, 2**16)
 
     @property
     def support(self) -> Support:
@@ -245,8 +245,7 @@ class DiscretizedLogisticMixture(_Grid):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.components < 1:
-            raise InputError("components", got=self.components, expected="at least 1")
+        limits.check("components", self.components, 1)
 
     @property
     def outputs(self) -> int:
@@ -282,7 +281,8 @@ class Tabular:
     support: ClassVar[Support] = REAL
 
     def __post_init__(self) -> None:
-        if any(categories < 0 or categories == 1 for categories in self.columns):
+        limits.check_sizes("Tabular columns", self.columns, 0)
+        if 1 in self.columns:
             raise InputError("Tabular columns", got=self.columns, expected="0 for numbers, else 2 or more categories")
 
     def init(self) -> Params:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax import likelihoods, priors
+from aevae_jax import likelihoods, limits, priors
 from aevae_jax.architectures import MLP, Architecture
 from aevae_jax.likelihoods import Likelihood
 from aevae_jax.priors import Prior
@@ -209,13 +209,15 @@ Model = Autoencoder | VAE | TwoLevelVAE
 
 
 def _check(model: Model) -> None:
-    if model.latent < 1:
-        raise InputError("latent size", got=model.latent, expected="at least 1", where=type(model).__name__)
-    if any(size < 1 for size in model.event_shape):
-        raise InputError("event_shape", got=model.event_shape, expected="positive sizes", where=type(model).__name__)
-    low, high = model.log_scale_range
-    if not low < high:
-        raise InputError("log_scale_range", got=model.log_scale_range, expected="(low, high) with low < high")
+    limits.check("latent size", model.latent, 1, where=type(model).__name__)
+    limits.check_sizes("event_shape", model.event_shape, where=type(model).__name__)
+    bounds = model.log_scale_range
+    if not isinstance(bounds, tuple) or len(bounds) != 2:
+        raise InputError("log_scale_range", got=limits.shown(bounds), expected="(low, high)")
+    for bound in bounds:  # exp(bound) is the scale, and is squared
+        limits.check("log_scale_range", bound, -40.0, 40.0)
+    if not bounds[0] < bounds[1]:
+        raise InputError("log_scale_range", got=bounds, expected="(low, high) with low < high")
 
 
 def _check_built(model: Model) -> None:

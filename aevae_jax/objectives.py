@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from aevae_jax import limits
 from aevae_jax.types import InputError, LatentModel, Metrics, Params
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ class Linear:
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError("Linear steps", got=self.steps, expected="at least 1")
+        limits.check("Linear steps", self.steps, 1)
+        limits.check("Linear start", self.start, -limits.LARGEST, limits.LARGEST)
+        limits.check("Linear end", self.end, -limits.LARGEST, limits.LARGEST)
 
     def __call__(self, step: Any) -> Any:
         import jax.numpy as jnp
@@ -79,10 +81,8 @@ class ELBO:
     sticking_the_landing: bool = False
 
     def __post_init__(self) -> None:
-        if self.free_bits < 0:
-            raise InputError("free_bits", got=self.free_bits, expected="at least 0 nats")
-        if self.groups < 0:
-            raise InputError("groups", got=self.groups, expected="at least 0")
+        limits.check("free_bits", self.free_bits, 0.0, limits.LARGEST)
+        limits.check("groups", self.groups, 0)
         if self.free_bits and self.sticking_the_landing:
             raise InputError(
                 "free_bits with sticking_the_landing", got="both", expected="one: free bits need the rate per dimension"
@@ -131,8 +131,7 @@ class IWAE:
     doubly_reparameterised: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
-            raise InputError("num_samples", got=self.num_samples, expected="at least 1")
+        limits.check("num_samples", self.num_samples, 1)
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
         from aevae_jax import bounds

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aevae_jax.types import InputError, Params
+from aevae_jax import limits
+from aevae_jax.types import Params
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,10 @@ class Adam:
     clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < float("inf"):
-            raise InputError("Adam learning_rate", got=self.learning_rate, expected="a positive number")
-        for name in ("warmup", "weight_decay", "clip_norm"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"Adam {name}", got=getattr(self, name), expected="a number, at least 0")
+        limits.check("Adam learning_rate", self.learning_rate, limits.SMALLEST, limits.LARGEST)
+        limits.check("Adam warmup", self.warmup, 0)
+        limits.check("Adam weight_decay", self.weight_decay, 0.0, limits.LARGEST)
+        limits.check("Adam clip_norm", self.clip_norm, 0.0, limits.LARGEST)
 
     def build(self, steps: int) -> Any:
         """The `optax.GradientTransformation` for a training of `steps` steps."""

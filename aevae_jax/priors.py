@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax.types import Distribution, InputError, Params
+from aevae_jax import limits
+from aevae_jax.types import Distribution, Params
 
 if TYPE_CHECKING:
     from jax import Array
@@ -37,8 +38,7 @@ class GaussianMixture:
     components: int = 10
 
     def __post_init__(self) -> None:
-        if self.components < 1:
-            raise InputError("GaussianMixture components", got=self.components, expected="at least 1")
+        limits.check("GaussianMixture components", self.components, 1)
 
     def init(self, key: Array, model: Any) -> Params:
         import jax
@@ -66,8 +66,7 @@ class FullGaussianMixture:
     components: int = 10
 
     def __post_init__(self) -> None:
-        if self.components < 1:
-            raise InputError("FullGaussianMixture components", got=self.components, expected="at least 1")
+        limits.check("FullGaussianMixture components", self.components, 1)
 
     def init(self, key: Array, model: Any) -> Params:
         import jax
@@ -130,8 +129,7 @@ class VampPrior:
     components: int = 500
 
     def __post_init__(self) -> None:
-        if self.components < 1:
-            raise InputError("VampPrior components", got=self.components, expected="at least 1")
+        limits.check("VampPrior components", self.components, 1)
 
     def init(self, key: Array, model: Any) -> Params:
         import jax

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aevae_jax import limits
 from aevae_jax.data import Data
 from aevae_jax.models import VAE, Autoencoder, Model
 from aevae_jax.objectives import ELBO, IWAE, Objective, ReconstructionError
@@ -31,12 +32,9 @@ class Safeguard:
     detours: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_norm < float("inf"):
-            raise InputError("Safeguard max_norm", got=self.max_norm, expected="a number, at least 0")
-        if self.in_a_row < 1:
-            raise InputError("Safeguard in_a_row", got=self.in_a_row, expected="at least 1")
-        if self.detours < 0:
-            raise InputError("Safeguard detours", got=self.detours, expected="at least 0")
+        limits.check("Safeguard max_norm", self.max_norm, 0.0, limits.LARGEST)
+        limits.check("Safeguard in_a_row", self.in_a_row, 1)
+        limits.check("Safeguard detours", self.detours, 0)
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,13 @@ class Run:
         if self.objective is None:
             default = ReconstructionError() if isinstance(self.model, Autoencoder) else ELBO()
             object.__setattr__(self, "objective", default)
-        for name in ("batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise InputError(name, got=getattr(self, name), expected="at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise InputError("seed", got=self.seed, expected="0 to 4294967295")
+        limits.check("batch_size", self.batch_size, 1)
+        limits.check("epochs", self.epochs, 1)
+        limits.check("seed", self.seed, 0, 2**32 - 1)
+        limits.check("ema", self.ema, -limits.LARGEST, limits.LARGEST)
         if not 0 <= self.ema < 1:
             raise InputError("ema", got=self.ema, expected="at least 0 and less than 1")
-        if self.patience < 0:
-            raise InputError("patience", got=self.patience, expected="at least 0")
+        limits.check("patience", self.patience, 0)
         if isinstance(self.model, Autoencoder) and isinstance(self.objective, ELBO | IWAE):
             raise InputError("objective of an Autoencoder", got=type(self.objective).__name__,
                              expected="ReconstructionError(): its codes are points, which have no KL")  # fmt: skip

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
 import hashlib
 import json
+import math
+import numbers
 import re
-import sys
 import types
 import typing
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
+from aevae_jax import limits
 from aevae_jax.types import InputError
 
 FROM_PYTHON = "an object given from Python"
@@ -24,31 +29,50 @@ FROM_PYTHON = "an object given from Python"
 _POSITIONAL = ("positional",)
 """The key of arguments without a name in what `parse` reads; no JSON object can have it."""
 
-_PLAIN_NAME = re.compile(
-    r"[A-Za-z_][\w:./\\+ -]*|[./~].*"
-)  # a name of TFDS, with its configuration and version; a path
+_CALL = re.compile(r"\w+\s*\(.*\)|'.*'|\".*\"", re.DOTALL)
+"""What is no plain name: `Name(...)`, or text in quotes."""
+
+MOST_CHARACTERS = 10_000
+"""Longer texts are refused unread."""
+
+_ROOM = 90
+"""Characters of a message that say what is expected: with what was given, it stays below 200."""
 
 
 def to_tree(value: Any, annotation: Any = Any) -> Any:
-    """A JSON tree of a value. Objects that are not values (a function, a module) become `{"custom": description}`.
+    """Return the JSON tree of a value.
+
+    What is no value of this project becomes `{"custom": name, "fields": {...}}` where its fields can be written: a
+    dataclass, a named tuple, an array (its digest). Anything else, a function say, becomes
+    `{"custom": name, "opaque": true}`: two equal trees with that in them may be of unequal things, see `comparable`.
 
     Where `annotation` asks for a float, 1 becomes 1.0: equal values have equal trees.
     """
     options = _options(annotation)
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and _is_value(type(value)):
         hints = typing.get_type_hints(type(value))
-        fields = {
-            field.name: to_tree(getattr(value, field.name), hints[field.name]) for field in dataclasses.fields(value)
-        }
-        return {"type": type(value).__name__, **fields}
-    if isinstance(value, tuple):
+        trees = {f.name: to_tree(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **trees}
+    if type(value) in (tuple, list):
         inner = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple), Any)
         return [to_tree(item, inner) for item in value]
-    if type(value) is int and float in options and int not in options:
-        return float(value)
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | str):
         return value
-    return {"custom": getattr(value, "__name__", type(value).__name__)}
+    if isinstance(value, numbers.Integral) and (int in options or float not in options):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        if annotation is Any and not math.isfinite(value):
+            return {"custom": str(float(value)), "fields": {}}  # JSON has no such number
+        return float(value)
+    name, fields = getattr(value, "__name__", type(value).__name__), _own_fields(value)
+    return {"custom": name, "opaque": True} if fields is None else {"custom": name, "fields": fields}
+
+
+def comparable(tree: Any) -> bool:
+    """Whether equal trees are of equal values: there is nothing in `tree` that could not be written."""
+    if isinstance(tree, dict):
+        return ("custom" not in tree or "fields" in tree) and all(comparable(item) for item in tree.values())
+    return not isinstance(tree, list) or all(comparable(item) for item in tree)
 
 
 def from_tree(annotation: Any, tree: Any, where: str) -> Any:
@@ -77,9 +101,9 @@ def from_tree(annotation: Any, tree: Any, where: str) -> Any:
             return tree
         if option is int and type(tree) is int and abs(tree) < 2**63:
             return tree
-        if option is float and type(tree) in (int, float) and abs(tree) <= sys.float_info.max:
+        if option is float and type(tree) in (int, float) and abs(tree) <= limits.LARGEST:
             return float(tree)
-    raise InputError(where, got=_shown(tree), expected=describe(annotation))
+    raise _refusal(annotation, limits.shown(tree), where, tree if isinstance(tree, str) else "")
 
 
 def to_json(value: Any) -> str:
@@ -99,23 +123,29 @@ def parse(annotation: Any, text: str, where: str) -> Any:
     """The value that `text` spells: `VAE(latent=8, network=Conv())`, `conv`, `4.0`, `(32, 64)`.
 
     The text is read as Python's syntax and never evaluated: names of listed types, keyword arguments and constants.
-    Where only one type is possible and its first field is text, a plain name that is not the type's own stands for that
-    field: `fashion_mnist` is `Data(name='fashion_mnist')`.
+    Where only one type is possible and its first field is text, whatever is not spelled as a call, nor as the type's
+    own name, stands for that field: `fashion_mnist` is `Data(name='fashion_mnist')`.
+
+    Raises:
+      InputError: a text that spells nothing that `annotation` allows; the message is short, and says what was meant.
     """
-    short = _first_field(annotation, text.strip())
+    text = text.strip()
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(where, got=f"{len(text):,} characters", expected=f"at most {MOST_CHARACTERS:,}")
+    short = _first_field(annotation, text)
     if short is not None:
         return from_tree(annotation, short, where)
     try:
-        tree = _node_to_tree(ast.parse(text.strip(), mode="eval").body, where)
-    except InputError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Python would print what it thinks of "1if"
+            tree = _node_to_tree(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise InputError(where, got=repr(text), expected=describe(annotation)) from None
+        raise _refusal(annotation, limits.shown(text), where, text, _unbalanced(text)) from None
     return from_tree(annotation, tree, where)
 
 
 def describe(annotation: Any) -> str:
-    """What an annotation accepts, in words to be typed."""
+    """What an annotation accepts, in words to be typed: in at most about 100 characters, `--help` has the rest."""
     names = []
     for option in _options(annotation):
         if typing.get_origin(option) is typing.Literal:
@@ -128,6 +158,10 @@ def describe(annotation: Any) -> str:
             )
         elif option in (bool, int, float, str):
             names.append({bool: "True or False", int: "an integer", float: "a number", str: "text"}[option])
+    if len(" or ".join(names)) > _ROOM:
+        names = [name.split("(")[0] + "(...)" if name.endswith(")") else name for name in names]
+    if len(" or ".join(names)) > _ROOM:
+        names = [*names[:3], "another that --help lists"]
     return " or ".join(names) or FROM_PYTHON
 
 
@@ -183,18 +217,97 @@ def _can_be_typed(cls: Any) -> bool:
 def _first_field(annotation: Any, text: str) -> Any:
     """The tree of a plain name that stands for the first field of the only possible type, else `None`."""
     cls, *others = _options(annotation)
-    if others or not _is_value(cls) or not _PLAIN_NAME.fullmatch(text) or text.lower() == cls.__name__.lower():
+    if others or not _is_value(cls) or not text or not text.isprintable() or _CALL.fullmatch(text):
+        return None
+    if re.match(rf"{cls.__name__}\s*($|\()", text, re.IGNORECASE):  # the type's own name, or a call cut short
         return None
     first = dataclasses.fields(cls)[0].name
     return {"type": cls.__name__, first: text} if typing.get_type_hints(cls)[first] is str else None
 
 
-def _shown(tree: Any) -> str:
-    """`repr` of what was given, which may be nested too deeply, or be a number too long, for that."""
+def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str = "") -> InputError:
+    """That `got` is nothing that `annotation` allows, and what was probably meant.
+
+    Args:
+      annotation: what is allowed.
+      got: what was given, to be shown.
+      where: the file or option it came from.
+      typed: the text in which a name may be misspelled.
+      fault: what is wrong with it, where that is known.
+    """
+    known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
+    meant = "" if fault else _meant(re.split(r"[\s(\[]", typed, maxsplit=1)[0], list(known))
+    if fields := dataclasses.fields(known[meant]) if meant else ():
+        default = "" if fields[0].default is dataclasses.MISSING else f"={spell(fields[0].default)}"
+        meant += f"({fields[0].name}{default})"
+    return InputError(where, got=f"{got}, {fault}" if fault else got, expected=describe(annotation),
+                      hint=f"did you mean {meant}?" if meant else "")  # fmt: skip
+
+
+def _refused_field(cls: Any, got: str, where: str, typed: str = "") -> InputError:
+    """That a call of `cls` has `got`, and which field was probably meant."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    whole, meant = signature(cls), _meant(typed, names)
+    expected = whole if len(whole) <= _ROOM else f"{cls.__name__}({', '.join(names)})"
+    return InputError(f"{where}: {cls.__name__}", got=got, expected=expected,
+                      hint=f"did you mean {meant}?" if meant else "")  # fmt: skip
+
+
+def _meant(word: str, names: Sequence[str]) -> str:
+    """Which of `names` was probably meant by `word`, else an empty text: `lr` is learning_rate, `beta-vae` is VAE."""
+    lower = {name.lower(): name for name in names}
+    word = word.lower()[:100]
+    parts = set(re.split(r"[^a-z0-9]+", word))
+    for known, name in lower.items():
+        if known in parts or word == "".join(part[:1] for part in known.split("_")):
+            return name
+    for known, name in lower.items():
+        if len(word) > 2 and (known.startswith(word) or word.startswith(known)):
+            return name
+    close = difflib.get_close_matches(word, lower, n=1)
+    return lower[close[0]] if close else ""
+
+
+def _unbalanced(text: str) -> str:
+    """What is wrong with the brackets and quotes of a text, in words, else an empty text."""
+    waiting, quote = "", ""
+    for c in text:
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c in "([{":
+            waiting += {"(": ")", "[": "]", "{": "}"}[c]
+        elif c in ")]}":
+            if waiting[-1:] != c:
+                return f"whose {c} closes nothing"
+            waiting = waiting[:-1]
+    if quote:
+        return f"in which the quote {quote} is not closed"
+    return f"which lacks {waiting[:-9:-1]} at the end" if waiting else ""
+
+
+def _own_fields(value: Any) -> dict[str, Any] | None:
+    """The trees of the fields of an object that is no value of this project; `None` where they cannot be known."""
     try:
-        return repr(tree)
-    except (RecursionError, ValueError):
-        return "a value too large to show"
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {field.name: to_tree(getattr(value, field.name, None)) for field in dataclasses.fields(value)}
+            defaults = {field.name: field.default for field in dataclasses.fields(value)}
+            # a default that cannot be written, such as an initializer of a Linen module, is known by its class
+            return {name: tree for name, tree in fields.items()
+                    if comparable(tree) or getattr(value, name, None) is not defaults[name]}  # fmt: skip
+        if isinstance(value, tuple) and hasattr(value, "_asdict"):
+            return {name: to_tree(item) for name, item in value._asdict().items()}
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            return {key: to_tree(item) for key, item in value.items()}
+        if hasattr(value, "__array__") and not isinstance(value, type):
+            array = value.__array__()
+            if not array.dtype.hasobject:
+                sha256 = hashlib.sha256(array.tobytes()).hexdigest()
+                return {"dtype": str(array.dtype), "shape": to_tree(array.shape), "sha256": sha256}
+    except (TypeError, RecursionError):  # a traced array; a module that holds its parent
+        pass
+    return None
 
 
 def _options(annotation: Any) -> list[Any]:
@@ -206,46 +319,44 @@ def _options(annotation: Any) -> list[Any]:
 def _from_dict(annotation: Any, tree: dict[Any, Any], where: str) -> Any:
     known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
     if "custom" in tree:
-        raise InputError(where, got=f"{_shown(tree['custom'])}, which was given from Python",
+        raise InputError(where, got=f"{limits.shown(tree['custom'])}, which was given from Python",
                          expected="a type that can be rebuilt from a file", hint="pass your own object")  # fmt: skip
     name = tree.get("type")
     matches = [cls for key, cls in known.items() if isinstance(name, str) and key.lower() == name.lower()]
     if not matches:
-        got = name if isinstance(name, str) else _shown(name)
-        raise InputError(where, got=got, expected=describe(annotation))
+        raise _refusal(annotation, limits.shown(name).strip("'"), where, str(name))
     cls = matches[0]
     fields = {field.name: field for field in dataclasses.fields(cls)}
     given = dict(tree)
     given.pop("type")
     for position, item in enumerate(given.pop(_POSITIONAL, [])):
         if position >= len(fields) or list(fields)[position] in given:
-            raise InputError(f"{where}: {cls.__name__}", got="too many arguments", expected=signature(cls))
+            raise _refused_field(cls, "too many arguments", where)
         given[list(fields)[position]] = item
     unknown = sorted(set(given) - set(fields))
     if unknown:
-        raise InputError(f"{where}: {cls.__name__}", got=f"the unknown field {unknown[0]!r}", expected=signature(cls))
+        raise _refused_field(cls, f"the unknown field {limits.shown(unknown[0])}", where, unknown[0])
     missing = [n for n, field in fields.items() if n not in given and field.default is dataclasses.MISSING]
     if missing:
-        raise InputError(f"{where}: {cls.__name__}", got=f"no {missing[0]!r}", expected=signature(cls))
+        raise _refused_field(cls, f"no {missing[0]!r}", where)
     hints = typing.get_type_hints(cls)
     return cls(**{n: from_tree(hints[n], item, f"{where}.{n}") for n, item in given.items()})
 
 
-def _node_to_tree(node: ast.expr, where: str) -> Any:
+def _node_to_tree(node: ast.expr) -> Any:
+    """The tree that a syntax tree spells. Raises `ValueError` where it spells none."""
     if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool | int | float | str)):
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        number = _node_to_tree(node.operand, where)
+        number = _node_to_tree(node.operand)
         if isinstance(number, int | float):
             return -number
     if isinstance(node, ast.Tuple | ast.List):
-        return [_node_to_tree(item, where) for item in node.elts]
+        return [_node_to_tree(item) for item in node.elts]
     if isinstance(node, ast.Name):
         return {"type": node.id}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        given = {k.arg: _node_to_tree(k.value, where) for k in node.keywords}
+        given = {k.arg: _node_to_tree(k.value) for k in node.keywords}
         if len(given) == len(node.keywords) and not given.keys() & {None, "type", "custom"}:
-            return {"type": node.func.id, _POSITIONAL: [_node_to_tree(a, where) for a in node.args], **given}
-    raise InputError(
-        where, got=repr(ast.unparse(node)), expected="a name, a number, text, a tuple or Name(field=value)"
-    )
+            return {"type": node.func.id, _POSITIONAL: [_node_to_tree(a) for a in node.args], **given}
+    raise ValueError("neither a name, a number, text, a tuple nor Name(field=value)")

@@ -13,7 +13,8 @@ import aevae_jax
 
 PACKAGE = Path(aevae_jax.__file__).parent
 ORDER = (
-    "types", "keys", "values", "durable", "memory", "layout", "distributions", "compound", "tabular", "likelihoods",
+    "types", "limits",
+    "keys", "values", "durable", "memory", "layout", "distributions", "compound", "tabular", "likelihoods",
     "networks", "architectures", "priors", "models", "bounds", "objectives", "optimizers", "loops", "parallel",
     "training", "data", "evaluation", "statistics", "generation", "figures", "files", "weights", "locks", "signals",
     "array_files", "checkpoints", "records", "environment", "runs", "plans", "tracing", "trainer", "diagnosis",
@@ -29,7 +30,8 @@ WITHIN = {
 """The same for the files of a folder; its `__init__` may import them all."""
 
 VALUE_FILES = (
-    "types", "values", "durable", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers",
+    "types", "limits",
+    "values", "durable", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers",
     "data", "locks", "signals", "array_files", "checkpoints", "records", "environment", "runs", "fitting",
 )  # fmt: skip
 """Files that the command line reads before it knows whether any array will be computed."""

@@ -88,7 +88,7 @@ def test_convolutions_refuse_flat_vectors(name, shape):
     ],
 )
 def test_sizes_must_be_positive(make):
-    with pytest.raises(InputError, match="expected positive sizes"):
+    with pytest.raises(InputError, match="expected at least 1"):
         make()
 
 

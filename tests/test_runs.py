@@ -477,18 +477,19 @@ def nested(depth):
     (["run", "model", "type"], "Modules", "model: got Modules, expected Autoencoder"),
     (["run", "model", "latent"], 3, "weights .* expected"),
     (["run", "model", "latent"], 0, "latent size"),
-    (["run", "model", "latent"], 2**62, "weights"),
+    (["run", "model", "latent"], 2**62, "latent size .*at most 2147483647"),
     (["run", "model", "event_shape"], [], "event_shape"),
     (["run", "model", "event_shape"], [0, 3, 1], "event_shape"),
     (["run", "model", "event_shape"], [-4, -3, 1], "event_shape"),
-    (["run", "model", "event_shape"], [2**62, 2**62, 1], "weights"),
+    (["run", "model", "event_shape"], [2**62, 2**62, 1], "event_shape .*at most 2147483647"),
     (["run", "model", "network"], {"type": "Conv"}, "weights"),
+    (["run", "model", "latent"], 2**31 - 1, "weights"),
     (["run", "model", "network"], {"type": "Conv", "channels": []}, "weights|Conv"),
     (["run", "model", "network"], {"type": "Modules", "encoder_module": {"type": "os"}, "decoder_module": 1}, "module"),
     (["run", "model", "likelihood"], {"type": "NormalSharedScale", "__reduce__": "x"}, "unknown field '__reduce__'"),
     (["run", "objective"], {"custom": "a" * 10_000}, "objective: got 'aaa"),
     (["run", "data"], "digits", "data: got 'digits', expected Data"),
-], ids=range(22))  # fmt: skip
+], ids=range(23))  # fmt: skip
 def test_a_hostile_run_is_refused_in_one_line_and_executes_nothing(copied, monkeypatch, path, value, message):
     monkeypatch.chdir(copied)
     record = json.loads((copied / "run.json").read_text())

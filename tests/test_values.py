@@ -10,17 +10,21 @@ import sys
 from typing import Literal
 
 import flax.linen as nn
+import jax
+import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aevae_jax import likelihoods, objectives, priors, values
 from aevae_jax.architectures import MLP, Architecture, Conv, Modules, ResidualConv
-from aevae_jax.data import Data, DynamicBinarization, Scale
+from aevae_jax.checkpoints import Saving
+from aevae_jax.data import Data, DynamicBinarization, LastSplits, RandomSplits, Scale
 from aevae_jax.models import VAE, Autoencoder, Model
 from aevae_jax.objectives import ELBO, IWAE, Linear, Objective, ReconstructionError
 from aevae_jax.optimizers import Adam
-from aevae_jax.runs import Run
+from aevae_jax.runs import Run, Safeguard
 from aevae_jax.types import InputError
 
 RUNS = [
@@ -77,7 +81,7 @@ def test_every_listed_type_with_defaults_comes_back(annotation):
 
 @given(
     latent=st.integers(1, 10**6),
-    beta=st.floats(allow_nan=False, allow_infinity=False),
+    beta=st.floats(allow_nan=False, allow_infinity=False, width=32),
     hidden=st.lists(st.integers(1, 4096), max_size=4).map(tuple),
     gated=st.booleans(),
     name=st.text(max_size=20),
@@ -108,15 +112,81 @@ def test_digest_is_the_same_in_another_interpreter_and_differs_between_values():
     assert len({values.digest(run) for run in RUNS} | {values.digest(Run(seed=3))}) == len(RUNS) + 1
 
 
-def test_objects_from_python_are_described_and_not_rebuilt():
-    def my_loss(model, params, x, key, step): ...
+def my_loss(model, params, x, key, step): ...
 
-    assert values.to_tree(my_loss) == {"custom": "my_loss"}
-    assert values.to_tree(Modules(nn.Dense(3), nn.Dense(4)))["encoder_module"] == {"custom": "Dense"}
+
+@dataclasses.dataclass(frozen=True)
+class Capacity:
+    """What a user may write: an objective with numbers of its own, and perhaps with a function."""
+
+    target: float = 1.0
+    shape: object = None
+    initial: object = my_loss
+
+
+class Encoder(nn.Module):
+    width: int
+    activation: object = nn.relu
+
+
+def test_objects_from_python_are_described_and_not_rebuilt():
+    assert values.to_tree(my_loss) == {"custom": "my_loss", "opaque": True}
     tree = json.loads(values.to_json(Run(objective=my_loss)))
     with pytest.raises(InputError, match=r"run\.json\.objective: got 'my_loss', which was given from Python, expected "
                                          r"a type that can be rebuilt from a file; pass your own object"):  # fmt: skip
         values.from_tree(Run, tree, "run.json")
+    with pytest.raises(InputError, match="got 'Capacity', which was given from Python"):
+        values.from_tree(Objective, values.to_tree(Capacity()), "here")
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    (Capacity(1.0), Capacity(25.0)),
+    (Capacity(shape=(1, 2)), Capacity(shape=(1, 3))),
+    (Capacity(shape=[Capacity(2.0)]), Capacity(shape=[Capacity(3.0)])),
+    (Capacity(shape={"a": 1}), Capacity(shape={"a": 2})),
+    (Capacity(shape=np.zeros(3)), Capacity(shape=np.ones(3))),
+    (Capacity(shape=np.zeros(3)), Capacity(shape=np.zeros((3, 1)))),
+    (Capacity(math.inf), Capacity(math.nan)),
+    (Capacity(np.float32(1)), Capacity(np.float32(2))),
+    (Encoder(3), Encoder(4)),
+    (nn.Dense(3), nn.Dense(4)),
+    (Capacity(), nn.Dense(3)),
+])  # fmt: skip
+def test_fields_of_ones_own_objects_are_written_and_compared(one, other):
+    """Else a finished training with another setting would be taken for this one."""
+    runs = [Run(objective=value) for value in (one, other)]
+    trees = [json.loads(values.to_json(run)) for run in runs]
+    assert trees[0] != trees[1]
+    assert values.digest(runs[0]) != values.digest(runs[1])
+    assert all(values.comparable(tree) for tree in trees)
+
+
+@pytest.mark.parametrize("value", [
+    my_loss, lambda step: step, Capacity(shape=my_loss), Capacity(initial=abs), [my_loss], ELBO(beta=lambda step: 1.0),
+    Encoder(3, nn.gelu), object(), {1: 2}, np.array([None]), optax.linear_schedule(0, 1, 10), optax.adam(1e-3),
+], ids=range(12))  # fmt: skip
+def test_what_cannot_be_written_makes_runs_not_comparable(value):
+    assert not values.comparable(json.loads(values.to_json(Run(objective=value))))
+    assert not values.comparable({"type": "Run", "objective": {"custom": "my_loss"}})  # as version 0.1 wrote it
+
+
+def test_traced_arrays_and_circles_are_not_comparable():
+    circle = Capacity()
+    object.__setattr__(circle, "shape", circle)
+    assert not values.comparable(values.to_tree(circle))
+    seen = []
+    jax.make_jaxpr(lambda x: seen.append(values.to_tree(Capacity(x))))(1.0)
+    assert not values.comparable(seen[0])
+
+
+def test_every_run_of_listed_types_is_comparable():
+    assert all(values.comparable(values.to_tree(run)) for run in RUNS)
+
+
+def test_numbers_of_numpy_are_written_as_numbers():
+    assert values.to_json(VAE(latent=np.int64(8))) == values.to_json(VAE(latent=8))
+    assert values.to_json(ELBO(beta=np.float32(0.5))) == values.to_json(ELBO(beta=0.5))
+    assert values.to_json(ELBO(beta=np.int32(1))) == values.to_json(ELBO())
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
@@ -154,7 +224,7 @@ def test_what_is_typed_is_read(annotation, text, expected):
 
 
 @pytest.mark.parametrize(("annotation", "tree", "message"), [
-    (Run, {"type": "Run", "sed": 3}, r"Run: got the unknown field 'sed', expected Run\(data="),
+    (Run, {"type": "Run", "sed": 3}, r"Run: got the unknown field 'sed', expected Run\(data, .*; did you mean seed\?"),
     (Model, {"type": "VAE", "network": {"type": "MLP", "width": 3}}, r"network: MLP: got the unknown field 'width'"),
     (Model, {"type": "GAN"}, r"here: got GAN, expected Autoencoder\(.*\) or VAE\("),
     (Model, {"type": "Run"}, "here: got Run, expected"),
@@ -312,3 +382,105 @@ def test_vocabulary_lists_what_can_be_typed_and_nothing_else():
     assert all(f"{name}(" in everything for name in names)
     assert "Modules" not in everything
     assert set(listed) >= {"", "data", "model", "objective", "optimizer", "network", "likelihood"}
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(("annotation", "text", "message"), [
+    (Model, "VAE(latent=8", r"got 'VAE\(latent=8', which lacks \) at the end, expected"),
+    (Model, "VAE(log_scale_range=(1, 2", r"which lacks \)\) at the end"),
+    (Model, "VAE(latent=8))", r"whose \) closes nothing"),
+    (Model, "VAE(latent=8]", "whose ] closes nothing"),
+    (Data, "Data('it's.csv')", "in which the quote ' is not closed"),
+    (Data, "Data('x'", r"which lacks \) at the end"),
+    (Model, "VEA", r"got VEA, expected .*; did you mean VAE\(latent=16\)\?"),
+    (Model, "VEA(8)", r"did you mean VAE\(latent=16\)\?"),
+    (Model, "beta-vae", r"got 'beta-vae', expected .*; did you mean VAE\("),
+    (Model, "VAE latent=8", r"got 'VAE latent=8', expected .*; did you mean VAE\(latent=16\)\?"),
+    (Model, "VAE(likelihood=Bernouli())", r"likelihood: got Bernouli, .*; did you mean Bernoulli\?"),
+    (Model, "VAE(network=Convolution)", r"did you mean Conv\(channels=\(32, 64\)\)\?"),
+    (Model, "VAE(latent_dim=8)", r"VAE: got the unknown field 'latent_dim', .*; did you mean latent\?"),
+    (Model, "GAN", r"got GAN, expected Autoencoder\(\.\.\.\) or VAE\(\.\.\.\) or TwoLevelVAE\(\.\.\.\)$"),
+    (Model, "2 ** 3", r"got '2 \*\* 3', expected"),
+    (Adam, "Adam(lr=.1)", r"Adam: got the unknown field 'lr', .*; did you mean learning_rate\?"),
+    (Adam, "Adam(wd=.1)", r"did you mean weight_decay\?"),
+    (Adam, "Adam(clip=1)", r"did you mean clip_norm\?"),
+    (Adam, "Adam(learningrate=.1)", r"did you mean learning_rate\?"),
+    (Adam, "Adam(eps=.1)", r"got the unknown field 'eps', expected Adam\(.*\)$"),
+    (Objective, "ELBO(Linear)", r"Linear: got no 'steps', expected Linear\(steps, start=0.0, end=1.0\)$"),
+    (Objective, "VAE" * 3000, "got VAEVAE"),
+    (Objective, "ELBO(" + "x" * 3000 + "=3)", "unknown field 'xxx"),
+    (Objective, "x" * 10_001, "got 10,001 characters, expected at most 10,000"),
+    (Objective, "ELBO(" * 2000, "which lacks "),
+])  # fmt: skip
+def test_a_mistake_is_named_in_few_words(annotation, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        values.parse(annotation, text, "--option")
+    assert len(str(caught.value)) <= 200
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["table (1).csv", "2024.csv", "it's.csv", "x[1].csv", "a, b.csv", "-1.csv", "None",
+                                  "λ.npy", "1e3", "my file", "a=b.npy", "data.csv", "f(x).csv"])  # fmt: skip
+def test_a_name_need_not_be_quoted(name):
+    """Files are called all sorts of things, and what is typed after `--data` is nearly always one."""
+    assert values.parse(Data, name, "--data") == Data(name)
+
+
+@pytest.mark.parametrize("build", [
+    lambda: objectives.Linear(2**31), lambda: objectives.Linear(10**400), lambda: objectives.Linear(1.5),
+    lambda: objectives.Linear(3, start=1e300), lambda: objectives.Linear(3, end=math.nan),
+    lambda: IWAE(2**31), lambda: IWAE("3"), lambda: IWAE(True), lambda: IWAE(None), lambda: ELBO(free_bits=math.nan),
+    lambda: ELBO(free_bits=1e300), lambda: ELBO(groups=1.0), lambda: ELBO(groups=10**30), lambda: VAE(latent=2**31),
+    lambda: VAE(latent=10**400), lambda: VAE(latent=8.0), lambda: VAE(latent="8"), lambda: VAE(event_shape=(3, "a")),
+    lambda: VAE(event_shape=(3, 10**12)), lambda: VAE(event_shape=3), lambda: VAE(log_scale_range=3),
+    lambda: VAE(log_scale_range=(1, "b")), lambda: VAE(log_scale_range=(-math.inf, 0.0)), lambda: Conv((10**10,)),
+    lambda: VAE(log_scale_range=(-1e300, 0.0)), lambda: VAE(log_scale_range=(0.0, 90.0)),
+    lambda: Conv(3), lambda: MLP(("a",)), lambda: MLP((2.5,)), lambda: ResidualConv(blocks=10**30),
+    lambda: likelihoods.Normal(1e-300), lambda: likelihoods.Normal("a"),
+    lambda: likelihoods.NormalSharedScale(math.nan), lambda: likelihoods.NormalSharedScale("a"),
+    lambda: likelihoods.Categorical(2**17),
+    lambda: likelihoods.DiscretizedLogistic(2.5), lambda: likelihoods.DiscretizedLogisticMixture(256, 10**10),
+    lambda: likelihoods.Tabular((10**10,)), lambda: likelihoods.Tabular(3), lambda: priors.VampPrior(2**40),
+    lambda: priors.GaussianMixture("a"), lambda: priors.FullGaussianMixture(2**31), lambda: Adam(1e300),
+    lambda: Adam(1e-300), lambda: Adam("a"), lambda: Adam(warmup=2**31), lambda: Adam(warmup=1.5),
+    lambda: Adam(clip_norm=1e300), lambda: Adam(weight_decay=math.nan), lambda: Run(epochs=2**31),
+    lambda: Run(batch_size=10**30), lambda: Run(epochs=1.5), lambda: Run(seed="a"), lambda: Run(seed=1.5),
+    lambda: Run(patience=2**40), lambda: Run(ema="a"), lambda: Safeguard(max_norm="a"),
+    lambda: Safeguard(in_a_row=2**31), lambda: Safeguard(detours=2**31), lambda: Saving(seconds="a"),
+    lambda: Saving(last=2**31), lambda: Saving(steps=1.5), lambda: Data("x", size=(10**10, 3)),
+    lambda: Data("x", size=3), lambda: RandomSplits(validation="a"), lambda: RandomSplits(seed=1.5),
+    lambda: LastSplits(test=math.nan),
+], ids=range(67))  # fmt: skip
+def test_numbers_that_no_field_can_hold_are_refused(build):
+    with pytest.raises(InputError, match=r"got .*, expected") as caught:
+        build()
+    assert len(str(caught.value)) <= 200
+
+
+GARBAGE = [
+    "VAE", "Adam", "ELBO", "IWAE", "Linear", "Conv", "MLP", "Data", "Run", "Saving", "latent", "beta", "hidden",
+    "steps", "=", "==", "(", ")", "[", "]", "{", "}", ",", ".", ":", ";", "'", '"', "'''", "\\", "\n", "\r", "\t",
+    "\0", "#",
+    "@", "-", "+", "*", "**", "~", "!", "lambda", "if", "None", "True", "not ", "f'", "b'", "rb'", "\\N{", "\\x",
+    "0x", "1e",
+    "1_", "0777", "1j", "...", "9" * 40, "9" * 5000, "1e999", "-1", "0", "0.5", "nan", "é", "Ⅷ", "\u202e", "\ud800",
+    "😀",
+    "\ufeff", " ", "aevae", "type", "custom", "positional", "__class__", "await ", "yield ", ":=", "<", ">>", "%", "$",
+]  # fmt: skip
+
+
+def test_garbage_is_refused_in_one_line():
+    """Ten thousand texts of pieces that a parser may trip over: a value, or one short line, and nothing else."""
+    random, refused = np.random.default_rng(0), []
+    annotations = (Model, Objective, Adam, Data, Saving, Run, Safeguard, int, float, bool, tuple[int, ...])
+    for trial in range(10_000):
+        text = "".join(GARBAGE[i] for i in random.integers(len(GARBAGE), size=random.integers(1, 9)))
+        text = f"VAE(latent={text})" if trial % 3 == 0 else text
+        try:
+            values.parse(annotations[trial % len(annotations)], text, "--option")
+        except InputError as error:
+            refused.append(str(error))
+    assert all(len(message) <= 200 and message.isprintable() for message in refused)
+    assert len(refused) > 8_000

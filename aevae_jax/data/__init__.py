@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from aevae_jax import limits
 from aevae_jax.data.datasets import Column, Dataset, Format, Found, Source, Split
 from aevae_jax.data.preparation import (
     Dequantize,
@@ -69,7 +70,8 @@ class Data:
     channels: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.size) not in (0, 2) or any(side < 1 for side in self.size):
+        limits.check_sizes("Data size", self.size)
+        if len(self.size) not in (0, 2):
             raise InputError("Data size", got=self.size, expected="(height, width)")
         if self.channels not in (0, 1, 3):
             raise InputError("Data channels", got=self.channels, expected="1 for grey, 3 for RGB, 0 for what there is")

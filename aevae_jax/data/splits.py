@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from aevae_jax import limits
 from aevae_jax.data.datasets import (
     PARTS,
     Dataset,
@@ -49,8 +50,7 @@ class RandomSplits:
 
     def __post_init__(self) -> None:
         _check_fractions(self)
-        if not 0 <= self.seed < 2**32:
-            raise InputError("RandomSplits seed", got=self.seed, expected="0 to 4294967295")
+        limits.check("RandomSplits seed", self.seed, 0, 2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ Splits: TypeAlias = OwnSplits | RandomSplits | LastSplits
 
 def _check_fractions(splits: RandomSplits | LastSplits) -> None:
     for name in ("validation", "test"):
+        limits.check(f"{type(splits).__name__} {name}", getattr(splits, name), -limits.LARGEST, limits.LARGEST)
         if not 0 < getattr(splits, name) < 1:
             raise InputError(f"{type(splits).__name__} {name}", got=getattr(splits, name), expected="between 0 and 1")
     if splits.validation + splits.test >= 1:

@@ -1,0 +1,55 @@
+"""Which numbers a field of a value may hold: those that JAX, which counts in 32 bits, can compute with."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+from aevae_jax.types import InputError
+
+MOST = 2**31 - 1
+"""The largest integer of 32 bits."""
+
+SMALLEST, LARGEST = 2.0**-126, float(2**128 - 2**104)
+"""The smallest and the largest positive normal number in float32."""
+
+
+def check(what: str, got: Any, low: float, high: float = MOST, *, where: str = "") -> None:
+    """Refuse what is no number from `low` to `high`, both included; or no integer, where `low` is one.
+
+    Raises:
+      InputError: about `what`, in `where`.
+    """
+    kind, words = (numbers.Integral, "an integer") if isinstance(low, int) else (numbers.Real, "a number")
+    if not isinstance(got, kind) or isinstance(got, bool):
+        raise InputError(what, got=shown(got), expected=words, where=where)
+    number: Any = got
+    if not low <= number <= high:
+        expected = f"{low:g} to {high:.12g}"
+        if number > high and high in (MOST, LARGEST):
+            expected = f"at most {high:.12g}"
+        elif high in (MOST, LARGEST):
+            expected = "a positive number" if low == SMALLEST else f"at least {low:g}"
+        raise InputError(what, got=shown(got), expected="a number" if math.isnan(number) else expected, where=where)
+
+
+def check_sizes(what: str, sizes: Any, low: int = 1, *, where: str = "") -> None:
+    """Refuse what is no tuple of integers from `low` on.
+
+    Raises:
+      InputError: about `what`, in `where`.
+    """
+    if not isinstance(sizes, tuple | list):
+        raise InputError(what, got=shown(sizes), expected="a tuple of integers", where=where)
+    for size in sizes:
+        check(what, size, low, where=where)
+
+
+def shown(value: object, most: int = 50) -> str:
+    """`repr` of what was given, in at most `most` characters; it may be nested too deeply, or too long, for that."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        return "a value too large to show"
+    return text if len(text) <= most else f"{text[:most]}..."
