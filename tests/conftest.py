@@ -1,4 +1,9 @@
-"""Strict flags for all tests: no implicit broadcasting of ranks, no key used twice."""
+"""Strict flags for all tests: no implicit broadcasting of ranks, no key used twice; and little time spent compiling.
+
+Nine tenths of what these tests cost is XLA compiling programs that run for a moment. Two things make that little: a
+compiler that optimises less, and a cache of compiled programs in `.pytest_cache`, which the next call of pytest finds.
+`AEVAE_TEST_COMPILER=full` compiles as users do; CI runs the slow tests and those that claim equal bits that way, too.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,16 @@ import os
 import tempfile
 from pathlib import Path
 
-import jax
-import pytest
+QUICK = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+if os.environ.get("AEVAE_TEST_COMPILER", "quick") == "quick" and QUICK not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()  # inherited by all that tests start
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax  # noqa: E402 (reads the environment once)
+import pytest  # noqa: E402
 
 # nothing is left in the home folder
 os.environ.setdefault("AEVAE_CACHE_DIR", os.path.join(tempfile.gettempdir(), "aevae-tests"))
