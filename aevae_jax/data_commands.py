@@ -130,17 +130,15 @@ def _default_sheet(name: str) -> Path:
 
 def _sheet(path: Path, dataset: Dataset, num: int) -> None:
     """A sheet of training examples, spread evenly over the split."""
-    import numpy as np
-
     from aevae_jax import figures, files
     from aevae_jax.data import inspection
 
     raw = inspection.examples(dataset.train, num)
-    low, high = (0.0, dataset.levels - 1.0) if dataset.levels else (float(raw.min()), float(raw.max()))
-    images = (raw.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    span = (0.0, dataset.levels - 1.0) if dataset.levels else figures.span_of(raw, 0)
     files.check_output(path, (".png",), force=True)
-    figures.save_png(path, figures.grid(images, 8, scale=max(1, 56 // images.shape[1])))
-    print(f"wrote {path}: {len(images)} images")
+    sheet = figures.contact_sheet(raw, 8, span=span)
+    figures.save_png(path, sheet.pixels)
+    print(f"wrote {path}: {sheet.shown} images")
 
 
 def _arguments(value: Data, dataset: Dataset, fits: dict[str, list[Any]]) -> str:

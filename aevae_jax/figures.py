@@ -11,6 +11,15 @@ import numpy as np
 from aevae_jax import durable
 from aevae_jax.types import InputError
 
+MAX_SIDE = 4096
+"""A contact sheet has at most so many pixels on a side, whatever it shows."""
+
+TILE = 56
+"""Small images are magnified while their longer side stays below this, in pixels."""
+
+MIN_TILE = 8
+"""An image takes at least so many pixels on a side; where that leaves no room for all, the last ones are not shown."""
+
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Images in [0, 1] as bytes. Clipped before the cast: a value of 1.01 must not come out black."""
@@ -18,15 +27,75 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> np.ndarray:
-    """One uint8 image `[H, W, 3]` of many `[N, h, w, 1 or 3]` in rows of `columns`, each pixel `scale` wide.
+    """Return one uint8 image `[H, W, 3]` of many `[N, h, w, C]` in rows of `columns`, each pixel `scale` wide.
 
-    More or fewer channels than 1 or 3 are shown as their mean.
+    Three channels are colours; any other number of them is shown as their mean. Values are in [0, 1].
     """
     if images.ndim != 4:
         raise InputError("images", got=f"shape {images.shape}", expected="[N, H, W, C]")
-    if images.shape[-1] != 3:
-        images = np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1)
-    tiles = np.kron(to_uint8(images), np.ones((1, scale, scale, 1), np.uint8))
+    return _placed(to_uint8(_colours(images)).repeat(scale, axis=1).repeat(scale, axis=2), columns, gap)
+
+
+class Sheet(NamedTuple):
+    """Many images in one."""
+
+    pixels: np.ndarray
+    """uint8 `[H, W, 3]`."""
+    shown: int
+    """How many of the images it shows: the first ones."""
+
+
+def contact_sheet(images: np.ndarray, columns: int, *, span: tuple[float, float] = (0.0, 1.0)) -> Sheet:
+    """Lay images `[N, h, w, C]` of any size out in rows of `columns`, on at most `MAX_SIDE` pixels each way.
+
+    Small images are magnified by whole factors, large ones are shrunk to the mean of what each pixel covers. Strips,
+    such as signals `[N, 1, L, 1]`, are drawn `MIN_TILE` pixels thick.
+
+    Args:
+      images: as in `grid`.
+      columns: how many stand side by side; fewer if there is no room for them.
+      span: the values that are black and white.
+    """
+    if images.ndim != 4:
+        raise InputError("images", got=f"shape {images.shape}", expected="[N, H, W, C]")
+    most = (MAX_SIDE + 1) // (MIN_TILE + 1) // 2 * 2  # even, so that rows that belong together stay together
+    columns = min(columns, most)
+    shown = min(len(images), columns * most)
+    room = ((MAX_SIDE + 1) // -(-shown // columns) - 1, (MAX_SIDE + 1) // columns - 1)
+    low, high = span
+    tiles = [_tile(to_uint8((_colours(image) - low) / (high - low)), room) for image in images[:shown]]
+    return Sheet(_placed(np.stack(tiles), columns, gap=1), shown)
+
+
+def span_of(images: np.ndarray, levels: int) -> tuple[float, float]:
+    """Return the values to be shown black and white: 0 and 1 of integer levels; of floats, the lowest and highest."""
+    if levels:
+        return 0.0, 1.0
+    low, high = float(images.min()), float(images.max())
+    return low, max(high, np.nextafter(np.float32(low), np.float32(np.inf)).item())
+
+
+def _colours(images: np.ndarray) -> np.ndarray:
+    """Images `[..., C]` as `[..., 3]`."""
+    return images if images.shape[-1] == 3 else np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1)
+
+
+def _tile(image: np.ndarray, room: tuple[int, int]) -> np.ndarray:
+    """One uint8 image `[h, w, 3]` in the size that a sheet with so many pixels for each gives it."""
+    from PIL import Image
+
+    sides = image.shape[:2]
+    scale = min(max(1, TILE // max(sides)), room[0] // sides[0], room[1] // sides[1])
+    if scale:
+        down, across = (min(max(scale, -(-MIN_TILE // n)), most // n) for n, most in zip(sides, room, strict=True))
+        return image.repeat(down, axis=0).repeat(across, axis=1)
+    factor = min(room[0] / sides[0], room[1] / sides[1])
+    height, width = (max(int(n * factor), min(most, MIN_TILE)) for n, most in zip(sides, room, strict=True))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+
+
+def _placed(tiles: np.ndarray, columns: int, gap: int) -> np.ndarray:
+    """uint8 tiles `[N, h, w, 3]` in rows of `columns`, with white between them."""
     count, height, width, _ = tiles.shape
     rows = -(-count // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)

@@ -233,13 +233,13 @@ def _save_pictures(folder: Path, plan: Plan, fitted: Fitted) -> None:
     from aevae_jax import figures, generation, keys
 
     key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
-    scale = max(1, 56 // prepared.event_shape[0])
     x = jax.device_put(prepared.test.x[:16])
     samples, reconstructions = (np.asarray(images) for images in generation.sheets(fitted.model, fitted.params, x, key))
     pairs = np.concatenate([np.asarray(x), reconstructions])
+    samples, pairs = (prepared.preparation.inverse(images, prepared.format) for images in (samples, pairs))
+    span = figures.span_of(pairs[: len(x)], prepared.format.levels)
     for name, images, columns in (("samples", samples, 8), ("reconstructions", pairs, len(x))):
-        shown = prepared.preparation.inverse(images, prepared.format)
-        figures.save_png(folder / f"{name}.png", figures.grid(shown, columns, scale=scale))
+        figures.save_png(folder / f"{name}.png", figures.contact_sheet(images, columns, span=span).pixels)
 
 
 # --------------------------------------------------------------------------------------------------------- the loop

@@ -72,3 +72,47 @@ def test_png_comes_back_byte_for_byte(tmp_path):
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.format == "PNG"
         assert np.array_equal(np.asarray(picture), image)
+
+
+@pytest.mark.parametrize("side", [8, 28, 64])
+def test_a_contact_sheet_of_small_images_magnifies_each_pixel(side):
+    images = np.random.RandomState(0).rand(11, side, side, 1).astype(np.float32)
+    sheet = figures.contact_sheet(images, 4)
+    assert sheet.shown == 11
+    assert np.array_equal(sheet.pixels, figures.grid(images, 4, scale=max(1, 56 // side)))
+
+
+@pytest.mark.parametrize(("shape", "columns"), [
+    ((64, 1, 48, 1), 8), ((64, 1, 512, 1), 8), ((64, 512, 1, 1), 8), ((2, 1, 40_000, 1), 8), ((3, 200, 300, 3), 8),
+    ((300, 1, 1, 1), 8), ((500, 8, 8, 1), 8), ((60, 8, 8, 1), 60), ((1, 3, 5, 1), 1),
+])  # fmt: skip
+def test_a_contact_sheet_is_bounded_both_ways(shape, columns, monkeypatch):
+    monkeypatch.setattr(figures, "MAX_SIDE", 512)
+    images = np.zeros(shape, np.float32)
+    images[-1] = 1
+    sheet = figures.contact_sheet(images, columns)
+    assert max(sheet.pixels.shape) <= figures.MAX_SIDE
+    assert sheet.shown == min(len(images), 56 * min(columns, 56))
+    assert sheet.pixels[0, 0].tolist() == ([255] * 3 if len(images) == 1 else [0] * 3)
+    white_columns = (sheet.pixels == 255).all(axis=(0, 2)).nonzero()[0]
+    first = white_columns[0] if len(images) > 1 else sheet.pixels.shape[1]
+    assert first >= figures.MIN_TILE
+
+
+def test_large_images_are_shrunk_to_their_means(monkeypatch):
+    monkeypatch.setattr(figures, "MAX_SIDE", 401)
+    checkers = np.indices((400, 400)).sum(axis=0) % 2
+    sheet = figures.contact_sheet(checkers[None, :, :, None].astype(np.float32), 2)
+    assert sheet.pixels.shape == (200, 401, 3)
+    assert (sheet.pixels[:, :200] == 128).all()
+
+
+def test_floats_are_shown_in_their_own_units():
+    x = np.array([-40.0, 0.0, 120.0], np.float32).reshape(1, 1, 3, 1)
+    span = figures.span_of(x, 0)
+    assert span == (-40, 120)
+    assert figures.span_of(x, 256) == (0, 1)
+    sheet = figures.contact_sheet(x, 1, span=span).pixels
+    assert [sheet[0, 18 * i, 0] for i in range(3)] == [0, 64, 255]
+    constant = np.full((1, 2, 2, 1), 7.0, np.float32)
+    assert not figures.contact_sheet(constant, 1, span=figures.span_of(constant, 0)).pixels.any()
