@@ -5,6 +5,8 @@ Every finding is a comparison of measured numbers with a limit that stands here;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from math import inf, isfinite
 from typing import Any, NamedTuple
 
@@ -41,7 +43,9 @@ class Finding(NamedTuple):
     evidence: str
     """The numbers that show it."""
     remedy: str
-    """What to type."""
+    """What to do about it, in words."""
+    changes: Mapping[str, Any]
+    """The same as fields of the run that is to be trained in its place."""
 
 
 class Checkup(NamedTuple):
@@ -85,19 +89,18 @@ def _codes(fitted: Fitted, found: latents.Latents, error: float) -> list[Finding
     steps = max(1, fitted.history[-1]["step"] // 4)
     if found.rate < COLLAPSED_RATE or active == 0:
         evidence = f"the code holds {found.rate:.2g} nats, and {active} of {size} dimensions react to the data"
-        remedy = f'let the rate cost little at first: --objective "{values.spell(ELBO(Linear(steps)))}"'
+        objective = ELBO(Linear(steps))
+        remedy = f'let the rate cost little at first: --objective "{values.spell(objective)}"'
         if _beta(fitted) > 1:
-            remedy = (
-                f'--objective "{values.spell(ELBO(Linear(steps)))}": the loss multiplied the rate by {_beta(fitted):g}'
-            )
-        return [Finding("posterior collapse", evidence, remedy)]
+            remedy = f'--objective "{values.spell(objective)}": the loss multiplied the rate by {_beta(fitted):g}'
+        return [Finding("posterior collapse", evidence, remedy, _objective(objective))]
     findings = []
     if active < size:
         evidence = f"{size - active} of {size} dimensions do not react to the data (variance of their means below 0.01)"
         remedy = f"a smaller code is as good: latent={active} in --model"
         if found.rate_per_dimension is not None:  # else there are no bits per dimension to be free
             remedy += f'; or keep them alive: --objective "{values.spell(ELBO(free_bits=0.05))}"'
-        findings.append(Finding("dead units", evidence, remedy))
+        findings.append(Finding("dead units", evidence, remedy, _model(fitted, latent=active)))
     share = found.noise / (found.noise + found.spread)
     cheap = _beta(fitted) < 1 or _noise(fitted) * 1.5 < error
     limit = POINT_LIKE if cheap else POINTS
@@ -106,10 +109,11 @@ def _codes(fitted: Fitted, found: latents.Latents, error: float) -> list[Finding
         evidence = (f"in {points} of {active} active dimensions less than {100 * limit:g} % of the variance of the "
                     f"code is that of q(z|x): codes are points, {found.marginal_kl:.3g} nats from the prior, and "
                     "random codes fall between them")  # fmt: skip
-        remedy = f'weigh the rate fully: --objective "{values.spell(ELBO())}"'
+        remedy, changes = f'weigh the rate fully: --objective "{values.spell(ELBO())}"', _objective(ELBO())
         if _beta(fitted) >= 1:
             remedy = f"a likelihood that learns its scale: likelihood={values.spell(NormalSharedScale())} in --model"
-        findings.append(Finding("variance collapsed", evidence, remedy))
+            changes = _model(fitted, likelihood=NormalSharedScale())
+        findings.append(Finding("variance collapsed", evidence, remedy, changes))
     return findings
 
 
@@ -119,13 +123,13 @@ def _balance(fitted: Fitted, terms: dict[str, float]) -> list[Finding]:
     if beta > 1:
         evidence = (f"the loss multiplied the rate by {beta:g}: it holds {terms['rate']:.3g} nats, "
                     f"the distortion is {terms['distortion']:.4g}")  # fmt: skip
-        return [Finding("over-regularised", evidence, f'--objective "{values.spell(ELBO())}"')]
+        return [Finding("over-regularised", evidence, f'--objective "{values.spell(ELBO())}"', _objective(ELBO()))]
     noise, error = _noise(fitted), terms["mse_at_mean"] ** 0.5
     if isfinite(noise) and noise > 1.5 * error:
         evidence = (f"the likelihood takes a noise of {noise:g} for granted, {noise / error:.2g} times the "
                     f"reconstruction error of {error:.3g}: what is below it is not worth coding")  # fmt: skip
-        return [Finding("over-regularised", evidence,
-                        f"learn the scale: likelihood={values.spell(NormalSharedScale())} in --model")]  # fmt: skip
+        remedy = f"learn the scale: likelihood={values.spell(NormalSharedScale())} in --model"
+        return [Finding("over-regularised", evidence, remedy, _model(fitted, likelihood=NormalSharedScale()))]
     return []
 
 
@@ -140,7 +144,18 @@ def _length(fitted: Fitted) -> list[Finding]:
     evidence = f"the best of {count} epochs is number {best}, and the validation bound was still falling"
     if count > 1:
         evidence += f": {gained:.3g} of {whole:.3g} nats came in the second half"
-    return [Finding("under-trained", evidence, f"--epochs {4 * count}")]
+    return [Finding("under-trained", evidence, f"--epochs {4 * count}", {"epochs": 4 * count})]
+
+
+def _objective(objective: ELBO) -> dict[str, Any]:
+    """The change to another loss."""
+    return {"objective": objective}
+
+
+def _model(fitted: Fitted, **fields: Any) -> dict[str, Any]:
+    """The change of some fields of the model."""
+    model: Any = fitted.run.model
+    return {"model": replace(model, **fields)}
 
 
 def _noise(fitted: Fitted) -> float:

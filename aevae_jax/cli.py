@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import shlex
 import sys
@@ -27,6 +28,7 @@ from aevae_jax import (
 from aevae_jax.checkpoints import Saving
 from aevae_jax.evaluation_commands import key_of, prepared_of
 from aevae_jax.likelihoods import Tabular
+from aevae_jax.terminal import report, say
 from aevae_jax.types import InputError, LatentModel, Params
 
 if TYPE_CHECKING:
@@ -57,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
-        print(_OVERVIEW.format(commands=_rows(COMMANDS)))
+        say(*_OVERVIEW.format(commands=_rows(COMMANDS)).splitlines())
     elif name == "--version":
-        print(f"aevae {__version__}")
+        say(f"aevae {__version__}")
     elif name == "data" and (not rest or rest[0] in ("-h", "--help")):
-        print(_DATA_OVERVIEW.format(commands=_rows(DATA_COMMANDS)))
+        say(*_DATA_OVERVIEW.format(commands=_rows(DATA_COMMANDS)).splitlines())
     elif name == "data":
         _run(DATA_COMMANDS, rest[0], rest[1:], "aevae data")
     else:
@@ -70,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[str], prog: str) -> None:
     if name not in commands:
-        expected = ", ".join([*commands, *(["data"] if commands is COMMANDS else [])])
-        raise InputError("command", got=repr(name), expected=expected, hint=f"type: {prog} --help")
+        names = [*commands, *(["data"] if commands is COMMANDS else [])]
+        meant = difflib.get_close_matches(name[:40], names, 1)
+        advice = f"did you mean {meant[0]}? type: {prog} --help" if meant else f"type: {prog} --help"
+        raise InputError("command", got=repr(name[:40]), expected=", ".join(names), hint=advice)
     command = commands[name]
     purpose = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:")[0]
     if command is train:
@@ -170,12 +174,15 @@ def train(
     results, place = fitted.results, shlex.quote(str(directory))
     test = results["test"]
     terms = console.loss_terms({**test, "mse": test["mse_at_mean"]})
-    print(f"test   {terms}; best epoch {results['best_epoch']} of {len(fitted.history)}, {results['seconds']:.1f} s")
-    print(f"wrote  {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}")
-    print(f"next   aevae evaluate {place}")
-    model = fitted.run.model
-    suffix = ".png" if len(model.event_shape) == 3 else ".csv" if isinstance(model.likelihood, Tabular) else ".npy"
-    print(f"       aevae sample {place} --out samples{suffix}")
+    suffix = ".png" if len(fitted.run.model.event_shape) == 3 else ".npy"
+    if isinstance(fitted.run.model.likelihood, Tabular):
+        suffix = ".csv"
+    report(
+        f"test   {terms}; best epoch {results['best_epoch']} of {len(fitted.history)}, {results['seconds']:.1f} s",
+        f"wrote  {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}",
+        f"next   aevae evaluate {place}",
+        f"       aevae sample {place} --out samples{suffix}",
+    )
 
 
 def sample(
@@ -359,7 +366,7 @@ def _save(
 
     inverse = fitted.run.data.preparation.inverse
     arrays = {**{name: inverse(np.asarray(x), format) for name, x in data.items()}, **(codes or {})}
-    print(f"wrote {out}: {files.write(out, arrays, table=format.columns, **sheet)}")
+    report(f"wrote {out}: {files.write(out, arrays, table=format.columns, **sheet)}")
 
 
 # -------------------------------------------------------------------------------------------- the data of a run

@@ -1,4 +1,4 @@
-"""What the command line and the experiments share: arguments, errors of one line, and a line of progress.
+"""What the command line and the experiments share: arguments and a line of progress.
 
 Imports neither JAX nor, before they are needed, tyro and rich: help must come at once.
 """
@@ -10,56 +10,29 @@ import dataclasses
 import functools
 import inspect
 import io
+import itertools
+import math
 import os
 import re
+import shlex
 import sys
 import textwrap
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
-from aevae_jax import values
-from aevae_jax.signals import EXIT_CODE, Interrupted
-from aevae_jax.types import InputError
+from aevae_jax import terminal, values
+from aevae_jax.terminal import Quiet, leave, tell, unprintable
+from aevae_jax.types import InputError, shortened
 
 if TYPE_CHECKING:
     from aevae_jax.fitting import OnEpoch
     from aevae_jax.trainer import Epoch
 
 
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """A context, or called a decorator, that ends the program in one line where the user can do something about it.
-
-    `InputError` gives `error: <message>` and exit code 2; a signal after which training was saved gives a line, 75;
-    Ctrl-C elsewhere gives `interrupted` and 130; a pipe whose reader has
-    left gives nothing and 1. Other exceptions are bugs and keep their traceback.
-    """
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except InputError as error:
-        _leave(f"error: {error}", 2)
-    except Interrupted as stop:
-        _leave(str(stop), EXIT_CODE)
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
-        raise SystemExit(1) from None
-
-
-def note(text: str) -> None:
-    """Say on standard error what happened; above the line of progress, where there is one."""
-    print(f"note: {' '.join(text.split())}", file=sys.stderr, flush=True)
-
-
-def _leave(message: str, code: int) -> typing.NoReturn:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)
-    raise SystemExit(code) from None
+one_line_errors, note = terminal.one_line_errors, terminal.note  # so that experiments need this file alone
 
 
 # --------------------------------------------------------------------------------------------------------- arguments
@@ -77,8 +50,13 @@ def parse_arguments(
       description: the text above the options; the docstring where left out.
 
     Raises:
-      SystemExit: 0 after showing help; 2 after one line on standard error that says what is wrong with `argv`.
+      SystemExit: 0 after showing help.
+      InputError: what is wrong with `argv`.
     """
+    long = next((text for text in argv if len(text) > values.MOST_CHARACTERS), None)
+    if long is not None:
+        raise InputError("argument", got=f"{len(long):,} characters, {shortened(long, 40)}",
+                         expected=f"at most {values.MOST_CHARACTERS:,}", hint=f"type: {prog} --help")  # fmt: skip
     import tyro
 
     @functools.wraps(command)
@@ -100,7 +78,9 @@ def parse_arguments(
     except SystemExit as stop:
         if not stop.code:
             raise
-        _leave(f"error: {_unframed(box.getvalue())}; type: {prog} --help", 2)
+        leave(f"error: {shortened(_unframed(box.getvalue()), 200)}; type: {prog} --help", 2)
+    except OSError as error:  # nothing has been done yet but to show help
+        raise unprintable(error) from None
 
 
 def _number(info: Any) -> Any:
@@ -115,7 +95,7 @@ def _number(info: Any) -> Any:
         try:
             return values.parse(kind, texts[0], "")
         except InputError:
-            raise ValueError(f"got {texts[0]!r}, expected {values.describe(kind)}") from None
+            raise ValueError(f"got {shortened(texts[0], 60)!r}, expected {values.describe(kind)}") from None
 
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -193,6 +173,44 @@ def grammar(cls: Any) -> str:
     return "\n".join(rows)
 
 
+def train_command(directory: str | Path, run: Any) -> str:
+    """The line that trains `run`, as it is typed in a shell; empty where a part of it can only be given from Python.
+
+    Args:
+      directory: for the run.
+      run: a `runs.Run`. What follows from its data or is as usual is left out.
+    """
+    model = run.model
+    if "event_shape" in getattr(model, "__dataclass_fields__", {}):
+        model = dataclasses.replace(model, event_shape=())
+    usual = {**vars(type(run)()), "objective": type(run)(model=model).objective}
+    hints, typed = typing.get_type_hints(type(run)), []
+    for name, value in {**vars(run), "model": model}.items():
+        if name != "data" and value == usual[name]:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        for text in ([value.name] if name == "data" else []) + [values.spell(value)]:
+            with contextlib.suppress(InputError):
+                if values.parse(hints[name], text, option) == value:
+                    typed.append(f"{option} {_quoted(text)}")
+                    break
+        else:
+            return ""
+    return " ".join(["aevae train", shlex.quote(str(directory)), *typed])
+
+
+def unused(directory: str | Path) -> Path:
+    """`directory`, or that name with the first number behind it under which nothing exists."""
+    names = (Path(f"{directory}-{number}") if number > 1 else Path(directory) for number in itertools.count(1))
+    return next(path for path in names if not os.path.lexists(path))
+
+
+def _quoted(text: str) -> str:
+    """Text as a word of a shell, in double quotes where that is enough."""
+    word = shlex.quote(text)
+    return word if word == text or set(text) & set('"$`\\!') else f'"{text}"'
+
+
 def _documented(cls: Any) -> dict[str, str]:
     """The entries of a docstring's section `Args:`."""
     section = (inspect.getdoc(cls) or "").partition("Args:\n")[2]
@@ -213,9 +231,9 @@ def progress(title: str = "", *, every: float = 10.0) -> Iterator[OnEpoch]:
     Yields:
       A callback for `on_epoch` of `runs.fit` and `runs.fit_seeds`.
     """
-    clock = _Clock()
+    clock, stream = _Clock(), Quiet(sys.stderr)
     title = f"{title}: " if title else ""
-    if not sys.stderr.isatty():
+    if not stream.isatty():
         with _plain(title, clock, every) as on_epoch:
             yield on_epoch
         return
@@ -224,7 +242,7 @@ def progress(title: str = "", *, every: float = 10.0) -> Iterator[OnEpoch]:
     from rich.table import Column
 
     text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    with Progress(SpinnerColumn(), text, console=Console(stderr=True)) as live:
+    with Progress(SpinnerColumn(), text, console=Console(file=cast(TextIO, stream))) as live:
         task = live.add_task(f"{title}compiling and training the first epoch", total=None)
 
         def show(epoch: Epoch) -> None:
@@ -243,12 +261,12 @@ def _plain(title: str, clock: _Clock, every: float) -> Iterator[OnEpoch]:
         nonlocal waiting, printed
         waiting, now = title + clock.line(epoch), time.perf_counter()
         if epoch.epoch in (1, epoch.epochs) or now - printed >= every:
-            print(waiting, file=sys.stderr, flush=True)
+            tell(waiting)
             waiting, printed = "", now
 
     yield show
     if waiting:  # stopped early
-        print(waiting, file=sys.stderr, flush=True)
+        tell(waiting)
 
 
 @contextlib.contextmanager
@@ -258,42 +276,56 @@ def parts(title: str, *, every: float = 10.0) -> Iterator[Callable[[int, int], N
     Yields:
       A callback that is told how many are done, of how many.
     """
-    began = printed = time.monotonic()
+    printed = time.monotonic()
+    rate = _Rate()
 
     def show(done: int, total: int) -> None:
         nonlocal printed
-        now = time.monotonic()
+        left, now = rate.left(done, total), time.monotonic()
         if now - printed >= every:
-            left = duration((now - began) * (total - done) / done)
-            print(f"{title}: {done:,} of {total:,} examples, {left} left", file=sys.stderr, flush=True)
+            tell(f"{title}: {done:,} of {total:,} examples{left and f', {left}'}")
             printed = now
 
     yield show
 
 
-class _Clock:
-    """Time left, from the epochs after the first, which also compiles."""
+class _Rate:
+    """How long things take, from those after the first that is seen done: until then a program was compiled."""
 
     def __init__(self) -> None:
-        self._since, self._epochs = time.perf_counter(), -1
+        self._since, self._done = 0.0, -1
+
+    def left(self, done: int, total: int) -> str:
+        """`0:42 left`, or nothing as long as that is not known."""
+        now = time.perf_counter()
+        if self._done < 0 or done <= self._done:  # the first, which need not be number 1; or it went back
+            self._since, self._done = now, done
+            return ""
+        return f"{duration((now - self._since) * (total - done) / (done - self._done))} left"
+
+
+class _Clock:
+    """What is said of an epoch."""
+
+    def __init__(self) -> None:
+        self._rate = _Rate()
 
     def line(self, epoch: Epoch, width: float = float("inf")) -> str:
         """Epoch, loss, validation, speed, time left; speed and then validation give way where there is no room."""
-        now = time.perf_counter()
-        each = (now - self._since) / max(epoch.epoch - max(self._epochs, 0), 1)
-        if self._epochs < 0:  # the first one seen, which need not be number 1
-            each, self._since, self._epochs = now - self._since, now, epoch.epoch
+        speed = epoch.examples_per_second
         parts = {
             "epoch": f"epoch {epoch.epoch}/{epoch.epochs}",
             "loss": loss_terms(epoch.train),
             "validation": _validation(epoch.validation),
-            "speed": f"{epoch.examples_per_second:,.0f} examples/s",
-            "left": f"{duration(each * (epoch.epochs - epoch.epoch))} left",
+            "speed": "" if math.isnan(speed) else f"{speed:{',.0f' if speed >= 10 else '.2g'}} examples/s",
+            "left": self._rate.left(epoch.epoch, epoch.epochs),
         }
-        for name in ("speed", "validation"):
-            if len("  ".join(parts.values())) > width:
-                del parts[name]
-        return "  ".join(parts.values())
+        for name in ("", "speed", "validation"):
+            parts.pop(name, None)
+            line = "  ".join(filter(None, parts.values()))
+            if len(line) <= width:
+                break
+        return line
 
 
 def loss_terms(metrics: Mapping[str, float]) -> str:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import values
-from aevae_jax.data import Data, datasets, tables
+from aevae_jax import console, files, values
+from aevae_jax.data import Data, Standardize, datasets, tables
+from aevae_jax.likelihoods import Tabular
+from aevae_jax.models import VAE
+from aevae_jax.runs import Run
+from aevae_jax.terminal import report, say, show_table
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from aevae_jax.data import Dataset
+    from aevae_jax.data.inspection import Summary
+
+# Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
+MaybePicture = Annotated[Optional[Path], arg(metavar="FILE", help_behavior_hint="(default: runs/inspect/NAME.png)")]  # noqa: UP045
+
+MOST_EXAMPLES = 1_000
+"""What a contact sheet shows at most."""
 
 
-def inspect(data: Positional[str], *, out: Annotated[str, arg(metavar="FILE")] = "", num: int = 64) -> None:
+def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -> None:
     """Show what is in a data set: shapes, ranges, splits, hashes, a contact sheet, fitting likelihoods.
 
     Example: aevae data inspect ./photos
@@ -30,31 +40,31 @@ def inspect(data: Positional[str], *, out: Annotated[str, arg(metavar="FILE")] =
       num: how many training examples to show there.
     """
     value: Data = values.parse(Data, data, "data")
-    if num < 1:
-        raise InputError("--num", got=num, expected="at least 1")
-    if out and not out.endswith(".png"):
-        raise InputError("--out", got=out, expected="a name ending in .png")
+    if not 1 <= num <= MOST_EXAMPLES:
+        raise InputError("--num", got=num, expected=f"1 to {MOST_EXAMPLES}")
+    if out is not None:
+        files.check_output(out, (".png",), force=True)
     dataset = value.load()
-    from rich.console import Console
-
     from aevae_jax.data import inspection
 
-    show = Console().print
-    summaries = {part: inspection.summarize(getattr(dataset, part)) for part in datasets.PARTS}
-    show(_splits(dataset, summaries))
+    summaries = {part: inspection.summarize(getattr(dataset, part), dataset.levels) for part in datasets.PARTS}
+    first = summaries["train"]
+    _show_splits(dataset, summaries)
     if dataset.left_out:
-        show(f"{dataset.left_out} examples of train or validation are left out: they also stand in a later split.")
+        say(f"{dataset.left_out} examples of train or validation are left out: they also stand in a later split.")
     if dataset.columns:
-        show(_columns(tables.describe(dataset.train.x, dataset.columns)))
-    elif summaries["train"].labels:
-        shown = ", ".join(f"{label}: {count}" for label, count in enumerate(summaries["train"].labels[:20]))
-        show(f"labels of train: {shown}{', ...' if len(summaries['train'].labels) > 20 else ''}")
-    fits = inspection.suitable(dataset, summaries["train"])
-    show(_likelihoods(fits))
-    show(f"sha256 {dataset.digest()}", soft_wrap=True)
+        _show_columns(tables.describe(dataset.train.x, dataset.columns))
+    elif first.labels:
+        say(f"labels of train: {_labels(first.labels)}")
+    fits = inspection.suitable(dataset, first)
+    rows = [(likelihood, ", ".join(map(values.spell, preparations))) for likelihood, preparations in fits.items()]
+    show_table("likelihoods that can score it", ("likelihood", "with preparation"), rows)
+    for warning in inspection.warnings(dataset, first, fits):
+        say(f"WARNING: {warning}")
+    say(f"sha256 {dataset.digest()}")
     if len(dataset.event_shape) == 3:
-        _sheet(Path(out) if out else _default_sheet(dataset.name), dataset, num)
-    show(f"next   aevae train runs/first {_arguments(value, dataset, fits)}", soft_wrap=True, markup=False)
+        _sheet(out, dataset, num)
+    say(f"next   {console.train_command(console.unused('runs/first'), _first_run(value, dataset, first, fits))}")
 
 
 def prepare(
@@ -75,83 +85,73 @@ def prepare(
     from aevae_jax.data import tfds
 
     place = tfds.prepare(name, directory, manual_dir)
-    print(f"wrote {place}")
-    print(f"next   aevae data inspect {shlex.quote(name)}")
+    report(f"wrote {place}", f"next   aevae data inspect {shlex.quote(name)}")
 
 
-def _splits(dataset: Dataset, summaries: dict[str, Any]) -> Table:
+def _show_splits(dataset: Dataset, summaries: dict[str, Summary]) -> None:
     first = summaries["train"]
-    missing = ["missing"] if dataset.columns else []
-    shape = "x".join(map(str, first.shape))
-    table = _table(f"{dataset.name}: {first.dtype}, {shape} each", "split", "examples", "range", "values", *missing,
-                   "sha256")  # fmt: skip
+    headings = ["split", "examples", "range", "values", *(["missing"] if dataset.columns else []), "sha256"]
     digests = {part: split["sha256"][:16] for part, split in dataset.record()["splits"].items()}
+    rows = []
     for part, s in summaries.items():
-        levels = f"{len(s.values)} levels" if s.values else "floats"
         extent = f"{s.low:.6g} to {s.high:.6g}" if s.low <= s.high else "none"
-        table.add_row(part, f"{s.count:,}", extent, levels, *[f"{s.missing:,}"] * len(missing), digests[part])
-    return table
+        distinct = f"{len(s.values)} distinct" if s.values else "floats"
+        missing = [f"{s.missing:,}"] if dataset.columns else []
+        rows.append([part, f"{s.count:,}", extent, distinct, *missing, digests[part]])
+    levels = f", {dataset.levels} levels" if dataset.levels else ""
+    show_table(f"{dataset.name}: {first.dtype}, {'x'.join(map(str, first.shape))} each{levels}", headings, rows)
 
 
-def _columns(rows: list[dict[str, Any]]) -> Table:
-    table = _table("columns of train", "column", "kind", "missing", "values")
-    for row in rows:
-        if "counts" in row:
-            shown = ", ".join(f"{text}: {count}" for text, count in list(row["counts"].items())[:6])
+def _show_columns(columns: list[dict[str, Any]]) -> None:
+    rows = []
+    for column in columns:
+        if "counts" in column:
+            shown = ", ".join(f"{text}: {count}" for text, count in list(column["counts"].items())[:6])
+        elif column["min"] is None:
+            shown = "none"
         else:
-            shown = "none" if row["min"] is None else f"{row['min']:.6g} to {row['max']:.6g}, mean {row['mean']:.6g}"
-        table.add_row(row["name"], row["kind"], str(row["missing"]), shown)
-    return table
+            shown = f"{column['min']:.6g} to {column['max']:.6g}, mean {column['mean']:.6g}"
+        rows.append([column["name"], column["kind"], str(column["missing"]), shown])
+    show_table("columns of train", ("column", "kind", "missing", "values"), rows)
 
 
-def _likelihoods(fits: dict[str, list[Any]]) -> Table:
-    table = _table("likelihoods that can score it", "likelihood", "with preparation")
-    for likelihood, preparations in fits.items():
-        table.add_row(likelihood, ", ".join(values.spell(preparation) for preparation in preparations))
-    return table
+def _labels(labels: tuple[tuple[int, int], ...]) -> str:
+    """How many examples there are of each label; a negative one says that there is none."""
+    known = [f"{label}: {count}" for label, count in labels if label >= 0]
+    without = sum(count for label, count in labels if label < 0)
+    shown = ", ".join([*known[:20], *([f"... ({len(known)} classes)"] if len(known) > 20 else [])])
+    return f"{shown}; {without} are negative, which means none" if without else shown
 
 
-def _table(title: str, *headings: str) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
-
-
-def _default_sheet(name: str) -> Path:
-    folder = Path("runs/inspect")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name).strip('_') or 'data'}.png"
-
-
-def _sheet(path: Path, dataset: Dataset, num: int) -> None:
-    """A sheet of training examples, spread evenly over the split."""
-    from aevae_jax import figures, files
+def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:
+    """Write a sheet of training examples, spread evenly over the split; where nobody asked for it, only if possible."""
+    from aevae_jax import figures
     from aevae_jax.data import inspection
 
     raw = inspection.examples(dataset.train, num)
     span = (0.0, dataset.levels - 1.0) if dataset.levels else figures.span_of(raw, 0)
-    files.check_output(path, (".png",), force=True)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name).strip("_")[:100] or "data"
+    path = out or Path("runs/inspect", f"{name}.png")
     sheet = figures.contact_sheet(raw, 8, span=span)
-    figures.save_png(path, sheet.pixels)
-    print(f"wrote {path}: {sheet.shown} images")
+    try:
+        if out is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        figures.save_png(path, sheet.pixels)
+    except (InputError, OSError) as error:
+        if out is not None:
+            raise
+        console.note(f"no contact sheet: {error}; name a place with --out")
+        return
+    report(f"wrote {path}: {sheet.shown} images")
 
 
-def _arguments(value: Data, dataset: Dataset, fits: dict[str, list[Any]]) -> str:
-    """Options of `aevae train` that take this data as it is."""
-    from dataclasses import replace
-
+def _first_run(value: Data, dataset: Dataset, train: Summary, fits: dict[str, list[Any]]) -> Run:
+    """A run that takes this data as it is."""
+    model, preparation = VAE(), value.preparation
     if dataset.columns:
-        value = replace(value, preparation=fits["Tabular()"][0])
-        return f'--data {_quoted(value)} --model "VAE(likelihood=Tabular())"'
-    return f"--data {shlex.quote(value.name) if value == Data(value.name) else _quoted(value)}"
-
-
-def _quoted(value: Any) -> str:
-    """A value as it is typed in a shell, in double quotes where that is enough."""
-    text = values.spell(value)
-    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
+        model, preparation = VAE(likelihood=Tabular()), fits["Tabular()"][0]
+    elif not dataset.levels and max(abs(train.low), abs(train.high)) > 10:  # far from what networks start at
+        preparation = next((p for found in fits.values() for p in found if isinstance(p, Standardize)), preparation)
+    usual, enough = Run().batch_size, train.count // 4  # steps in an epoch, at least
+    size = usual if train.count >= usual else 2 ** max(0, enough.bit_length() - 1)
+    return Run(data=replace(value, preparation=preparation), model=model, batch_size=size)

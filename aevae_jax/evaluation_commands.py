@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import Positional, arg
 
 from aevae_jax import console, durable, files, fitting, records, runs, values
+from aevae_jax.terminal import report, say, show_table
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.data import Prepared
+    from aevae_jax.data import Data, Dataset, Prepared
     from aevae_jax.importance import Estimate
 
 # Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
 MaybeJson = Annotated[Optional[Path], arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]  # noqa: UP045
 MaybeCount = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: none)")]  # noqa: UP045
 MaybeSeed = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: the run's)")]  # noqa: UP045
+MaybeData = Annotated[str, arg(name="data", metavar="DATA", help_behavior_hint="(default: as in the run)")]
 Part = Literal["test", "validation"]
 
 
@@ -31,6 +34,7 @@ def evaluate(
     samples: MaybeCount = None,
     batch_size: int = 256,
     seed: MaybeSeed = None,
+    data: MaybeData = "",
     json_file: MaybeJson = None,
     force: bool = False,
 ) -> None:
@@ -44,6 +48,7 @@ def evaluate(
       samples: importance samples per example for the negative log likelihood, such as 5000.
       batch_size: examples to compute at once; the numbers do not depend on it.
       seed: of the codes that are sampled.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
       json_file: a file to write the numbers to as well.
       force: replace that file if it exists.
     """
@@ -53,7 +58,7 @@ def evaluate(
         raise InputError("--samples", got=samples, expected="at least 1")
     fitted = fitting.load_run(run)
     model, seed = fitted.model, fitted.run.seed if seed is None else seed
-    prepared = prepared_of(run, fitted.run)
+    prepared = prepared_of(run, fitted.run, data)
     x = getattr(prepared, split).x
     from aevae_jax import evaluation, keys
 
@@ -67,9 +72,9 @@ def evaluate(
         name: _entry(v, "squared error per element" if name == "mse_at_mean" else "nats/example")
         for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))
     }
-    data, likelihood = fitted.run.data, values.spell(getattr(model, "likelihood", None))
+    named, likelihood = fitted.run.data, values.spell(getattr(model, "likelihood", None))
     protocol = (
-        f"Means over {len(x)} examples, {data.name} {split}, {values.spell(data.preparation)}. "
+        f"Means over {len(x)} examples, {named.name} {split}, {values.spell(named.preparation)}. "
         f"Density of {likelihood} at one z ~ q(z|x) per example, seed {seed}; mse at mean is at the mean of q(z|x)."
     )
     if samples:
@@ -77,11 +82,11 @@ def evaluate(
             found = importance.estimate(model, fitted.params, x, key, num_samples=samples, on_part=on_part)
         metrics |= _likelihood(found, model, prepared)
         protocol += f" {_trust(found)}"
-    _print_table(f"{run}, {data.name} {split}", metrics, protocol)
+    _show(f"{run}, {named.name} {split}", metrics, protocol)
     if json_file is not None:
         record = {"run": str(run), "split": split, "seed": seed, "protocol": protocol, "metrics": metrics}
         durable.write_bytes(json_file, f"{json.dumps(record, indent=2)}\n".encode())
-        print(f"wrote {json_file}")
+        report(f"wrote {json_file}")
 
 
 def compare(
@@ -91,6 +96,7 @@ def compare(
     split: Part = "test",
     samples: int = 100,
     seed: int = 0,
+    data: MaybeData = "",
 ) -> None:
     """Which of two models gives data the larger likelihood, and by how much?
 
@@ -106,22 +112,23 @@ def compare(
       split: which part of their data set.
       samples: importance samples per example.
       seed: of the codes that are sampled, for both.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     if samples < 1:
         raise InputError("--samples", got=samples, expected="at least 1")
-    figures = [_figure(place, split, samples, seed) for place in (run, other)]
+    figures = [_figure(place, split, samples, seed, data) for place in (run, other)]
     from aevae_jax import protocols
 
     better, worse = protocols.rank(figures)
     found = protocols.difference(worse, better)
     for figure in figures:
-        print(f"{figure.name:<24} {figure.mean:.4f} +- {figure.standard_error:.2g} {figure.protocol.unit}")
-    print(f"{better.name} is better by {found.mean:.4f}, 95 % interval {found.low:.4f} to {found.high:.4f}"
-          f"{'' if found.low > 0 else ': no difference is shown'}")  # fmt: skip
-    print(f"protocol: {figures[0].protocol}")
+        say(f"{figure.name:<24} {figure.mean:.4f} +- {figure.standard_error:.2g} {figure.protocol.unit}")
+    say(f"{better.name} is better by {found.mean:.4f}, 95 % interval {found.low:.4f} to {found.high:.4f}"
+        f"{'' if found.low > 0 else ': no difference is shown'}")  # fmt: skip
+    say(f"protocol: {figures[0].protocol}")
 
 
-def diagnose(run: Positional[Path], *, seed: int = 0) -> None:
+def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> None:
     """Say what is wrong with a trained model, and what to type against it.
 
     It looks for posterior collapse, dead units, over-regularisation, collapsed variances and too short a training, on
@@ -132,22 +139,26 @@ def diagnose(run: Positional[Path], *, seed: int = 0) -> None:
     Args:
       run: a run directory.
       seed: of the codes that are sampled.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     fitted = fitting.load_run(run)
-    x = prepared_of(run, fitted.run).validation.x
+    x = prepared_of(run, fitted.run, data).validation.x
     from aevae_jax import checkup, keys
 
     found = checkup.check(fitted, x, key_of(seed, keys.Stream.EVALUATE))
     units = {"active_units": "", "latent_dimensions": "", "mse_at_mean": "squared error per element"}
     for name, value in found.measured.items():
-        print(f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip())
+        say(f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip())
     for finding in found.findings:
-        print(f"\n{finding.fault}: {finding.evidence}\n  try: {finding.remedy}")
+        say("", f"{finding.fault}: {finding.evidence}", f"  try: {finding.remedy}")
+        again = console.train_command(console.unused(run), replace(fitted.run, **finding.changes))
+        if again:
+            say(f"  type: {again}")
     if not found.findings:
-        print("\nnothing found: codes vary, their noise matters, the loss is balanced, and the training had settled")
+        say("", "nothing found: codes vary, their noise matters, the loss is balanced, and the training had settled")
 
 
-def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0) -> None:
+def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: MaybeData = "") -> None:
     """Measure the quality of samples and reconstructions.
 
     Samples by features of classifiers trained here, reconstructions pixel by pixel.
@@ -161,12 +172,15 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0) -> None:
       run: a run directory, of images.
       num: how many samples, at most as many as there are test images.
       seed: of the samples, and of the classifiers.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     if num < 10:
         raise InputError("--num", got=num, expected="at least 10")
     fitted = fitting.load_run(run)
-    dataset = fitted.run.data.load()
-    prepared = prepared_of(run, fitted.run)
+    dataset = dataset_of(run, fitted.run, data)
+    from aevae_jax.data import prepare
+
+    prepared = prepare(fitted.run.data.preparation, dataset)
     if len(prepared.event_shape) != 3:
         raise InputError("quality of pictures", got=f"{fitted.run.data.name}, events of shape {prepared.event_shape}",
                          expected="images [H, W, C]")  # fmt: skip
@@ -200,19 +214,39 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0) -> None:
         rows |= {name: _single(value, "share") for name, value in found.manifold._asdict().items()}
         caption += (f" {found.num_samples} samples against as many test images, by features of 3 classifiers "
                     "trained on this data: only to be compared with such figures of the same data.")  # fmt: skip
-    _print_table(f"{run}, {fitted.run.data.name}", rows, caption)
+    _show(f"{run}, {fitted.run.data.name}", rows, caption)
 
 
 # ------------------------------------------------------------------------------------------------------------- a run
 
 
-def prepared_of(directory: Path, run: runs.Run) -> Prepared:
-    """The run's data set with validation and test data as the model sees them; refused if it is not the same data."""
+def dataset_of(directory: Path, run: runs.Run, moved: str = "") -> Dataset:
+    """The data that a run was trained on, raw.
+
+    Args:
+      directory: of the run.
+      run: its value.
+      moved: what was typed to say where the data is by now, if it is not where the run says.
+
+    Raises:
+      InputError: it is not there, or it is not the same data.
+    """
+    named = run.data
+    if moved:
+        place: Data = values.parse(type(named), moved, "--data")
+        if place != replace(type(named)(), name=place.name, directory=place.directory):
+            raise InputError("--data", got=moved, expected="a name or path, and its directory; all else is the run's")
+        named = replace(named, name=place.name, directory=place.directory)
+    dataset = named.load()
+    records.check_data(directory, named.name, dataset.digest())
+    return replace(dataset, name=run.data.name)
+
+
+def prepared_of(directory: Path, run: runs.Run, moved: str = "") -> Prepared:
+    """The rows that a run's model sees, by split: validation and test data prepared; for the rest as `dataset_of`."""
     from aevae_jax.data import prepare
 
-    dataset = run.data.load()
-    records.check_data(directory, run.data.name, dataset.digest())
-    return prepare(run.data.preparation, dataset)
+    return prepare(run.data.preparation, dataset_of(directory, run, moved))
 
 
 def key_of(seed: int, use: Any) -> Any:
@@ -224,9 +258,9 @@ def key_of(seed: int, use: Any) -> Any:
     return keys.stream(keys.root(seed), use)
 
 
-def _figure(place: Path, split: Part, samples: int, seed: int) -> Any:
+def _figure(place: Path, split: Part, samples: int, seed: int, data: str) -> Any:
     fitted = fitting.load_run(place)
-    prepared = prepared_of(place, fitted.run)
+    prepared = prepared_of(place, fitted.run, data)
     from aevae_jax import importance, keys
 
     key = key_of(seed, keys.Stream.EVALUATE)
@@ -245,9 +279,12 @@ def _reconstruction(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]
 
 
 def _entry(v: Any, unit: str) -> dict[str, Any]:
-    """A mean with its standard error, in float64."""
-    error = float(v.std(ddof=1, dtype="float64")) / len(v) ** 0.5 if len(v) > 1 else None
-    return {"mean": float(v.mean(dtype="float64")), "standard_error": error, "unit": unit}
+    """A mean over examples with its standard error."""
+    from aevae_jax import statistics
+
+    error = statistics.standard_error(v)
+    return {"mean": float(v.mean(dtype="float64")), "standard_error": error if math.isfinite(error) else None,
+            "unit": unit}  # fmt: skip
 
 
 def _single(value: float, unit: str) -> dict[str, Any]:
@@ -287,14 +324,10 @@ def _order(name: str) -> tuple[int, str]:
     return (rows.index(name) if name in rows else len(rows), name)
 
 
-def _print_table(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    for heading in ("metric", "mean", "standard error", "unit"):
-        table.add_column(heading, justify="left" if heading in ("metric", "unit") else "right")
+def _show(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
+    rows = []
     for name, entry in metrics.items():
         error = "" if entry["standard_error"] is None else f"{entry['standard_error']:.2g}"
-        table.add_row(name.replace("_", " "), f"{entry['mean']:.6g}", error, entry["unit"])
-    Console().print(table)
+        rows.append([name.replace("_", " "), f"{entry['mean']:.6g}", error, entry["unit"]])
+    headings = ("metric", "mean", "standard error", "unit")
+    show_table(title, headings, rows, right=headings[1:3], caption=caption)

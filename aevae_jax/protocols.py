@@ -67,8 +67,7 @@ class Figure:
     @property
     def standard_error(self) -> float:
         """Of the mean as an estimate of that over the population the examples come from."""
-        values = np.asarray(self.values, np.float64)
-        return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
+        return statistics.standard_error(self.values)
 
     @property
     def interval(self) -> Interval:

@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from aevae_jax import console, environment, records
+from aevae_jax.terminal import say
 
 Step = Annotated[int, arg(metavar="INT")]
 
@@ -31,12 +32,12 @@ def reproduce(run: Positional[Path]) -> None:
 
     with console.progress("again") as on_epoch:
         verdict = reproduction.reproduce(run, on_epoch=on_epoch)
-    print(f"{verdict.outcome}: {verdict.reason}")
+    say(f"{verdict.outcome}: {verdict.reason}")
     for difference in verdict.differences:
-        print(f"  {difference}")
+        say(f"  {difference}")
     if not verdict.passed:
         if not verdict.differences:
-            print("  device, versions and settings are the same")
+            say("  device, versions and settings are the same")
         raise SystemExit(1)
 
 
@@ -54,24 +55,24 @@ def replay(run: Positional[Path], *, step: Step) -> None:
 
     found = reproduction.replay(run, step, note=console.note)
     diagnosis, culprit = found.diagnosis, found.diagnosis.culprit
-    print(f"step {step} of {run}, training examples {_shortened(diagnosis.rows)}")
+    say(f"step {step} of {run}, training examples {_shortened(diagnosis.rows)}")
     if found.detour is not None:
-        print(f"  steps {found.detour[0]} to {found.detour[1] - 1} were gone round; this is how it was before that")
+        say(f"  steps {found.detour[0]} to {found.detour[1] - 1} were gone round; this is how it was before that")
     for name, value in diagnosis.metrics.items():
-        print(f"  {name.replace('_', ' '):<16} {value:.9g}{'' if math.isfinite(value) else '  <- not finite'}")
+        say(f"  {name.replace('_', ' '):<16} {value:.9g}{'' if math.isfinite(value) else '  <- not finite'}")
     if found.recorded is not None:
         same = found.recorded == diagnosis.metrics["loss"] or math.isnan(found.recorded)
-        print(f"  {'recorded loss':<16} {found.recorded:.9g}{'' if same else '  <- another'}")
+        say(f"  {'recorded loss':<16} {found.recorded:.9g}{'' if same else '  <- another'}")
     if not diagnosis.broken:
-        print("all of it is finite and can be used")
+        say("all of it is finite and can be used")
         return
-    print(f"cannot be used: {', '.join(diagnosis.broken)}")
+    say(f"cannot be used: {', '.join(diagnosis.broken)}")
     if diagnosis.examples:
-        print(f"of these examples, taken alone: {_shortened(diagnosis.examples)}")
+        say(f"of these examples, taken alone: {_shortened(diagnosis.examples)}")
     if culprit is not None and culprit.operation == "input":
-        print(f"the first {culprit.value} came in from outside: {culprit.where}")
+        say(f"the first {culprit.value} came in from outside: {culprit.where}")
     elif culprit is not None:
-        print(f"the first {culprit.value} was made by {culprit.operation} at {culprit.where}, shape {culprit.shape}")
+        say(f"the first {culprit.value} was made by {culprit.operation} at {culprit.where}, shape {culprit.shape}")
 
 
 def _shortened(rows: tuple[int, ...]) -> str:

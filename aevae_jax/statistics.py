@@ -20,6 +20,12 @@ class Interval(NamedTuple):
     high: float
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Return the standard error of the mean of independent values `[N]`, in float64; infinite for a single one."""
+    values = np.asarray(values, np.float64)
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
+
+
 def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     """Student's t interval of the mean of independent repetitions `[S]`; infinite for a single one."""
     from scipy import stats
@@ -28,7 +34,7 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, -np.inf, np.inf)
-    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * standard_error(values))
     return Interval(mean, mean - half, mean + half)
 
 

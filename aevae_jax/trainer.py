@@ -39,6 +39,7 @@ class Epoch(NamedTuple):
     skipped: int
     """Steps that were not used: see `runs.Safeguard`."""
     examples_per_second: float
+    """Of training, less what a compilation took; NaN where all of it was one."""
     losses: np.ndarray
     """Of each step, float32 `[T]`; with several seeds, `[T, S]`."""
 
@@ -143,6 +144,7 @@ class Trainer:
         self._next_window = -1
         self._blank: Metrics | None = None
         self._took, self._trained = 0.0, 0  # seconds and steps of this epoch, in this process
+        self._compiled = False
 
     # ------------------------------------------------------------------------------------------------------- the steps
 
@@ -206,7 +208,9 @@ class Trainer:
                 before.append(metrics)
             step = end
         skipped = np.asarray(metrics["skipped"])[progress.step - base : stop - base]
-        self._took, self._trained = self._took + time.perf_counter() - began, self._trained + stop - progress.step
+        if self._compiled:  # else it took the time of a compilation, too
+            self._took, self._trained = self._took + time.perf_counter() - began, self._trained + stop - progress.step
+        self._compiled = True
         progress = replace(
             progress,
             step=stop,
@@ -251,7 +255,7 @@ class Trainer:
             epoch, run.epochs, progress.step,
             {name: float(_means(m, used).mean()) for name, m in logged.items()},
             {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
-            int((~used).sum()), lanes * run.batch_size * self._trained / max(self._took, 1e-9),
+            int((~used).sum()), lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
             np.asarray(metrics["loss"]),
         )  # fmt: skip
         train = {name: None if math.isnan(value) else value for name, value in report.train.items()}

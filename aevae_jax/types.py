@@ -89,13 +89,17 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, *, got: object, expected: str, where: str = "", hint: str = ""):
-        place = f" ({_short(where)})" if where else ""
+        place = f" ({shortened(where)})" if where else ""
         advice = f"; {hint}" if hint else ""
-        message = f"{_short(what)}{place}: got {_short(got)}, expected {expected}{advice}"
-        super().__init__("".join(c if c.isprintable() else " " for c in message))
+        super().__init__(printable(f"{shortened(what)}{place}: got {shortened(got)}, expected {expected}{advice}"))
 
 
-def _short(text: object) -> str:
-    """At most 300 characters: what was given may be a whole file."""
+def printable(text: object) -> str:
+    """Return `text` with a blank for each character that could steer a terminal, break the line or not be encoded."""
+    return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+def shortened(text: object, limit: int = 300) -> str:
+    """Return at most about `limit` characters of `text`: what was given may be a whole file."""
     shown = str(text)
-    return shown if len(shown) <= 300 else f"{shown[:300]}..."
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
+import math
+import shlex
 import subprocess
 import sys
 import typing
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,58 +36,6 @@ def test_importing_it_waits_for_no_other_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-# ------------------------------------------------------------------------------------------------------------ errors
-
-
-def test_a_mistake_of_the_user_is_one_line_and_code_2(capsys):
-    with pytest.raises(SystemExit) as stop, console.one_line_errors():
-        raise InputError("batch\nsize", got=0, expected="at least 1", where="--batch-size", hint="type 1")
-    assert stop.value.code == 2
-    assert capsys.readouterr() == ("", "error: batch size (--batch-size): got 0, expected at least 1; type 1\n")
-
-
-def test_ctrl_c_is_one_line_and_code_130(capsys):
-    with pytest.raises(SystemExit) as stop, console.one_line_errors():
-        raise KeyboardInterrupt
-    assert stop.value.code == 130
-    assert capsys.readouterr().err == "interrupted\n"
-
-
-def test_a_bug_keeps_its_traceback(capsys):
-    with pytest.raises(ZeroDivisionError), console.one_line_errors():
-        _ = 1 / 0
-    with pytest.raises(ValueError, match="plain"), console.one_line_errors():
-        raise ValueError("plain")
-    assert capsys.readouterr().err == ""
-
-
-def test_errors_decorate_a_function_that_is_called_twice():
-    @console.one_line_errors()
-    def half(x):
-        if x % 2:
-            raise InputError("x", got=x, expected="an even number")
-        return x // 2
-
-    assert half(4) == 2
-    with pytest.raises(SystemExit):
-        half(3)
-    assert half(6) == 3
-
-
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_seen_enough_is_no_error(unbuffered):
-    code = "from aevae_jax.console import one_line_errors\nwith one_line_errors():\n    print('x' * 100000)"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        process.stdout.close()
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
-    assert process.returncode == 1
 
 
 # --------------------------------------------------------------------------------------------------------- arguments
@@ -202,7 +151,7 @@ def test_only_what_is_typed_is_given(capsys):
         ("epochs", "many", r"--epochs: got many, expected an integer"),
         ("batch_size", "1.5", r"--batch-size: got 1.5, expected an integer"),
         ("model", "vea", r"--model: got vea, expected Autoencoder\(.*\) or VAE\("),
-        ("model", "VAE(latent=", r"--model: got 'VAE\(latent=', expected"),
+        ("model", "VAE(latent=", r"--model: got 'VAE\(latent=', which lacks \) at the end"),
         ("model", "VAE(laten=3)", r"--model: VAE: got the unknown field 'laten'"),
         ("objective", "ELBO(beta=many)", r"--objective.beta: got many, expected a number or Linear\("),
         ("data", "Data(3)", r"--data.name: got 3, expected text"),
@@ -270,6 +219,43 @@ def test_the_grammar_fits_a_terminal_and_what_it_shows_can_be_typed():
     assert "Modules" not in shown  # it takes objects that cannot be typed
 
 
+@pytest.mark.parametrize(("run", "text"), [
+    (Run(), "--data digits"),
+    (Run(data=Data("./a b.npy"), batch_size=8), '--data "./a b.npy" --batch-size 8'),
+    (Run(model=Autoencoder(event_shape=(8, 8, 1)), epochs=3), '--data digits --model "Autoencoder()" --epochs 3'),
+    (Run(data=Data("x", DynamicBinarization()), objective=ELBO(beta=4)),
+     "--data \"Data(name='x', preparation=DynamicBinarization())\" --objective \"ELBO(beta=4)\""),
+])  # fmt: skip
+def test_a_run_as_it_is_typed(run, text):
+    command = console.train_command("a run", run)
+    assert command == f"aevae train 'a run' {text}"
+    _, _, directory, *typed = shlex.split(command)
+    assert directory == "a run"
+    run_command.__annotations__["options"] = Annotated[console.options_of(Run), arg(name="")]
+    given = Run(**console.values_of(Run, console.parse_arguments(run_command, typed, prog="x")()))
+    assert given in (run, replace(run, model=replace(run.model, event_shape=())))
+
+
+def test_what_only_python_can_give_is_not_typed():
+    assert console.train_command("run", Run(objective=lambda *arguments: 0)) == ""
+
+
+@pytest.mark.parametrize("argv", [["a", "--out", "x" * 10_001], ["x" * 10_000_000], ["--" + "x" * 10_001]])
+def test_a_long_argument_is_refused_unread(argv, capsys):
+    with pytest.raises(
+        InputError, match=r"^argument: got 10,0\d\d?,?\d* characters, .{,50} expected at most 10,000"
+    ) as error:
+        console.parse_arguments(command, argv, prog="x")
+    assert len(str(error.value)) <= 200
+
+
+@pytest.mark.parametrize("typed", [["--" + "x" * 9_000], ["--size", "9" * 9_000 + "x"], ["--split", "s" * 9_000]])
+def test_messages_about_arguments_are_short(typed, capsys):
+    with pytest.raises(SystemExit):
+        console.parse_arguments(command, ["a", "--out", "b", *typed], prog="x")
+    assert len(capsys.readouterr().err) <= 250
+
+
 # ---------------------------------------------------------------------------------------------------------- progress
 
 VAE_TERMS = {"loss": 50.0, "distortion": 12.25, "rate": 4.5, "negative_elbo": 16.75, "gradient_norm": 1.0}
@@ -308,28 +294,56 @@ def test_loss_terms_carry_their_unit(metrics, text):
 def test_time_left_does_not_count_the_compilation_of_the_first_epoch(clock):
     counting = console._Clock()
     clock.now += 50
-    assert counting.line(epoch(1)).endswith("7:30 left")  # all that is known: 50 s for one of ten
+    assert "left" not in counting.line(epoch(1))  # all that is known is how long a compilation took
     clock.now += 2
-    assert counting.line(epoch(2)).endswith("0:16 left")
+    assert counting.line(epoch(2)).endswith("  0:16 left")
     clock.now += 6
-    assert counting.line(epoch(4)).endswith("0:16 left")  # 8 s for three epochs, six to go
+    assert counting.line(epoch(4)).endswith("  0:16 left")  # 8 s for three epochs, six to go
     counting.line(epoch(9))
+    counting = console._Clock()  # in a process of its own, after a resume
+    clock.now += 50
+    assert "left" not in counting.line(epoch(7))
+    clock.now += 3
+    assert counting.line(epoch(8)).endswith("  0:06 left")
+
+
+def test_parts_do_not_count_a_compilation(clock, monkeypatch, capsys):
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
+    with console.parts("likelihood", every=1.0) as show:
+        for done, seconds in ((10, 60), (20, 2), (30, 2)):
+            clock.now += seconds
+            show(done, 100)
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "likelihood: 10 of 100 examples"
+    assert second == "likelihood: 20 of 100 examples, 0:16 left"
+    assert third == "likelihood: 30 of 100 examples, 0:14 left"
+
+
+@pytest.mark.parametrize(("speed", "text"), [
+    (math.nan, "validation 17.2"), (0.04, "0.04 examples/s"), (3.6, "3.6 examples/s"), (12345.6, "12,346 examples/s"),
+])  # fmt: skip
+def test_a_speed_is_never_0(speed, text):
+    shown = console._Clock().line(epoch(1)._replace(examples_per_second=speed))
+    assert shown.endswith(f"  {text}")
+
+
+def test_durations_are_read_as_on_a_clock():
     assert console.duration(3 * 3600 + 62.4) == "3:01:02"
 
 
 def test_a_narrow_terminal_loses_speed_first_then_validation(clock):
-    counting = console._Clock()
-    clock.now += 1
-    whole = counting.line(epoch(1))
+    def line(width):
+        counting = console._Clock()
+        counting.line(epoch(1))
+        clock.now += 1
+        return counting.line(epoch(2), width)
+
+    whole = line(200)
     assert whole == (
-        "epoch 1/10  distortion 12.2 + rate 4.5 = 16.8 nats/example  validation 17.2  12,346 examples/s  0:09 left"
+        "epoch 2/10  distortion 12.2 + rate 4.5 = 16.8 nats/example  validation 17.2  12,346 examples/s  0:08 left"
     )
-    counting = console._Clock()
-    clock.now += 1
-    assert counting.line(epoch(1), 90) == whole.replace("  12,346 examples/s", "")
-    counting = console._Clock()
-    clock.now += 1
-    assert counting.line(epoch(1), 70) == "epoch 1/10  distortion 12.2 + rate 4.5 = 16.8 nats/example  0:09 left"
+    assert line(90) == whole.replace("  12,346 examples/s", "")
+    assert line(70) == "epoch 2/10  distortion 12.2 + rate 4.5 = 16.8 nats/example  0:08 left"
 
 
 def test_without_a_terminal_there_is_a_plain_line_now_and_then(clock, capsys):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import fitting
+from aevae_jax import fitting, values
 from aevae_jax.cli import main
-from aevae_jax.data import Data
+from aevae_jax.data import Data, Standardize
+from aevae_jax.runs import Run
 
 
 def typed(capsys, *arguments):
@@ -108,13 +111,75 @@ def test_inspect_lists_the_likelihoods_that_fit(scale, fits, unfit, tmp_path, ca
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["data", "inspect", "./nothing.npy"], "error: data: got nothing.npy, expected a file or folder that exists"),
-    (["data", "inspect", "digits", "--out", "x.jpg"], "error: --out: got x.jpg, expected a name ending in .png"),
-    (["data", "inspect", "digits", "--num", "0"], "error: --num: got 0, expected at least 1"),
+    (["data", "inspect", "digits", "--out", "x.jpg"], "error: output (--out): got x.jpg, expected a name ending"),
+    (["data", "inspect", "digits", "--num", "0"], "error: --num: got 0, expected 1 to 1000"),
     (["data", "look"], "error: command: got 'look', expected inspect, prepare; type: aevae data --help"),
+    (["data", "inspct", "digits"], "error: command: got 'inspct', expected inspect, prepare; did you mean inspect?"),
+    (["data", "inspect", "digits", "--num", "1001"], "error: --num: got 1001, expected 1 to 1000"),
     (["data", "inspect", "VAE()"], "error: data: got VAE"),
 ])  # fmt: skip
 def test_refused_commands(arguments, message, capsys):
     assert refused(capsys, *arguments).startswith(message)
+
+
+def test_names_in_a_table_reach_the_terminal_as_text(tmp_path, capsys):
+    """Neither an escape nor markup: the second would vanish, or end the command."""
+    reds = ("a[b]", "\x1b[2J")
+    rows = [
+        "flow [/s],age [years],\x1b[31mred",
+        *(f"{i}.5,{i % 7},{reds[i % 2]}" for i in range(30)),
+    ]
+    (tmp_path / "t[bold].csv").write_text("\n".join(rows))
+    out = typed(capsys, "data", "inspect", tmp_path / "t[bold].csv")
+    assert "\x1b" not in out
+    for text in ("flow [/s]", "age [years]", " [31mred", "a[b]: ", " [2J: "):
+        assert text in out
+
+
+def test_labels_are_counted_by_value(tmp_path, capsys):
+    """Not up to the largest: that could be a date, or an identifier. A negative one says that there is none."""
+    y = np.array([-1] * 20 + [20_231_100] * 20 + [2_000_000_000] * 40)
+    np.savez(tmp_path / "x.npz", x=np.random.RandomState(0).rand(80, 3), y=y)
+    out = typed(capsys, "data", "inspect", tmp_path / "x.npz")
+    counts = re.search(
+        r"labels of train: 20231100: (\d+), 2000000000: (\d+); (\d+) are negative, which means none", out
+    )
+    assert counts
+    assert sum(map(int, counts.groups())) == 64
+
+
+@pytest.mark.parametrize("count", [3, 30, 90])
+def test_what_comes_next_can_be_typed_for_few_rows(count, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "a b.npy", 1e6 * np.random.RandomState(0).rand(count, 3))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    out = typed(capsys, "data", "inspect", "./a b.npy")
+    command, _, rest = out.splitlines()[-1].removeprefix("next   aevae ").partition(" ")
+    _, directory, *options = [command, *shlex.split(rest)]
+    assert directory == "runs/first-2"
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    run = Run(data=values.parse(Data, given["--data"], "--data"), batch_size=int(given["--batch-size"]))
+    assert run.data == Data("./a b.npy", Standardize())  # such numbers are far from what a network starts at
+    assert 1 <= run.batch_size <= len(run.data.load().train)
+
+
+@pytest.mark.parametrize("taken", ["runs", "runs/inspect"])
+def test_no_place_for_the_contact_sheet_is_a_note(taken, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / taken).parent.mkdir(exist_ok=True)
+    (tmp_path / taken).write_text("a file")
+    main(["data", "inspect", "digits"])
+    out, err = capsys.readouterr()
+    assert "next   aevae train runs/first --data digits" in out
+    assert err.startswith("note: no contact sheet: ")
+    assert err.count("\n") == 1
+    assert refused(capsys, "data", "inspect", "digits", "--out", "runs/no/x.png").startswith("error: output (--out)")
+
+
+def test_exact_zeros_and_ones_under_a_continuous_bernoulli_are_warned_of(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.RandomState(0).rand(50, 3))
+    assert "WARNING" not in typed(capsys, "data", "inspect", tmp_path / "x.npy")
+    assert "WARNING: 58 % of the values are exactly 0 or 1" in typed(capsys, "data", "inspect", "digits", "--num", "1")
 
 
 def test_data_alone_shows_its_commands(capsys):

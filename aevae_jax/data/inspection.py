@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from aevae_jax import likelihoods
+from aevae_jax import likelihoods, values
 from aevae_jax.data.datasets import PARTS, Dataset, Split, blocks
 from aevae_jax.data.preparation import (
     Dequantize,
@@ -38,7 +38,9 @@ class Summary:
       low, high: the range of the elements that are not missing.
       values: the distinct raw values `[V]` of bytes; empty for floats.
       missing: how many entries of a table are missing.
-      labels: examples per class, for classes 0, 1, ...; empty without labels.
+      ends: share of the elements that are exactly at one of the two ends of the range of images: 0 or 1, of bytes 0 or
+        the largest level.
+      labels: each label with how many examples have it, in ascending order; empty without labels.
     """
 
     count: int
@@ -48,28 +50,47 @@ class Summary:
     high: float
     values: tuple[int, ...]
     missing: int
-    labels: tuple[int, ...]
+    ends: float
+    labels: tuple[tuple[int, int], ...]
 
 
-def summarize(split: Split) -> Summary:
-    """Read a split once."""
+def summarize(split: Split, levels: int = 0) -> Summary:
+    """Read a split once.
+
+    Args:
+      split: the examples.
+      levels: of the data set.
+    """
     import numpy as np
 
-    x, low, high, missing = split.x, math.inf, -math.inf, 0
-    occurs = np.zeros(256, bool)
+    x, low, high, missing, ends = split.x, math.inf, -math.inf, 0, 0
+    counts = np.zeros(256, np.int64)
     for _, block in blocks(x):
         if block.dtype == np.uint8:
-            occurs[block] = True
+            flat = block.reshape(-1)
+            for start in range(0, flat.size, 2**20):  # bincount needs eight times the memory of what it counts
+                counts += np.bincount(flat[start : start + 2**20], minlength=256)
             continue
         present = block[~np.isnan(block)]
         missing += block.size - present.size
+        ends += int(((present == 0) | (present == 1)).sum())
         if present.size:
             low, high = min(low, float(present.min())), max(high, float(present.max()))
-    values = np.flatnonzero(occurs)
-    if values.size:
-        low, high = float(values[0]), float(values[-1])
-    labels = () if split.labels is None else tuple(np.bincount(split.labels).tolist())
-    return Summary(len(split), tuple(x.shape[1:]), str(x.dtype), low, high, tuple(values.tolist()), missing, labels)
+    occur = np.flatnonzero(counts)
+    if occur.size:
+        low, high, ends = float(occur[0]), float(occur[-1]), int(counts[0] + counts[max(levels - 1, 1)])
+    labels = () if split.labels is None else _counted(split.labels)
+    share = ends / max(1, math.prod(x.shape))
+    return Summary(
+        len(split), tuple(x.shape[1:]), str(x.dtype), low, high, tuple(occur.tolist()), missing, share, labels
+    )
+
+
+def _counted(labels: np.ndarray) -> tuple[tuple[int, int], ...]:
+    import numpy as np
+
+    found, counts = np.unique(labels, return_counts=True)  # by value: a label may be any integer
+    return tuple(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def suitable(dataset: Dataset, train: Summary) -> dict[str, list[Preparation]]:
@@ -82,8 +103,6 @@ def suitable(dataset: Dataset, train: Summary) -> dict[str, list[Preparation]]:
     Returns:
       `{likelihood as it is typed: preparations}`. Preparations that make bits are listed for likelihoods of bits alone.
     """
-    from aevae_jax import values
-
     if dataset.columns:
         numbers = any(not column.categories for column in dataset.columns)
         return {"Tabular()": [Standardize() if numbers else Scale()]}
@@ -135,6 +154,26 @@ def _fits(support: likelihoods.Support, seen: list[np.ndarray]) -> bool:
     except InputError:
         return False
     return bool(seen)
+
+
+def warnings(dataset: Dataset, train: Summary, fits: dict[str, list[Preparation]]) -> list[str]:
+    """What can be done with this data and should not be, in sentences.
+
+    Args:
+      dataset: the data.
+      train: the summary of its training split.
+      fits: from `suitable`.
+    """
+    found = []
+    continuous = values.spell(likelihoods.ContinuousBernoulli())
+    if continuous in fits and train.ends >= END_SHARE:
+        found.append(f"{100 * train.ends:.0f} % of the values are exactly 0 or 1, where {continuous} has a density "
+                     "without bound: rates grow and samples turn blotchy; prefer another likelihood")  # fmt: skip
+    return found
+
+
+END_SHARE = 0.01
+"""From this share of exact zeros and ones on, they decide what a continuous Bernoulli distribution learns."""
 
 
 def examples(split: Split, num: int) -> np.ndarray:

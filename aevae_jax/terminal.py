@@ -1,0 +1,203 @@
+"""Standard output and standard error: everything that this package prints goes through this file.
+
+What is printed may come from a stranger's file, so it is text and nothing else: no escape reaches the terminal, and no
+markup is interpreted. Results that cannot be printed are an error; progress and notes that cannot are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NoReturn, TextIO
+
+from aevae_jax.signals import EXIT_CODE, Interrupted
+from aevae_jax.types import InputError, printable, shortened
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A context, or called a decorator, that ends the program in one line where the user can do something about it.
+
+    `InputError` gives `error: <message>` and exit code 2, as do files that the system refuses and too little memory; a
+    signal after which training was saved gives a line, 75; Ctrl-C elsewhere gives `interrupted` and 130; a pipe whose
+    reader has left gives nothing and 1. Other exceptions are bugs and keep their traceback.
+    """
+    _open_streams()
+    try:
+        try:
+            yield
+        finally:
+            _write(sys.stdout, "")
+    except InputError as error:
+        leave(f"error: {error}", 2)
+    except Interrupted as stop:
+        leave(str(stop), EXIT_CODE)
+    except KeyboardInterrupt:
+        leave("interrupted", 130)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        refused = InputError("file", got=f"{os.fsdecode(error.filename)} ({error.strerror})",
+                             expected="one that can be used")  # fmt: skip
+        leave(f"error: {refused}", 2)
+    except MemoryError:
+        leave("error: memory: got too little, expected more of it, or smaller sizes and counts", 2)
+    finally:
+        try:
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            _discard(sys.stderr)
+
+
+def say(*lines: str) -> None:
+    """Print lines of results on standard output.
+
+    Raises:
+      InputError: they cannot be written, for example because the disk is full.
+      BrokenPipeError: nobody reads them any more.
+    """
+    _write(sys.stdout, "".join(f"{printable(line)}\n" for line in lines))
+
+
+def report(*lines: str) -> None:
+    """Print what has been done and lies in files by now: if that cannot be printed, it is done all the same."""
+    try:
+        say(*lines)
+    except BrokenPipeError:
+        pass
+    except InputError as error:
+        note(f"all is done and in its files, but {error}")
+
+
+def note(text: str) -> None:
+    """Say on standard error what happened; above the line of progress, where there is one."""
+    tell(f"note: {' '.join(text.split())}")
+
+
+def tell(line: str) -> None:
+    """Print a line on standard error, if that is possible: no work ends because its progress cannot be shown."""
+    Quiet(sys.stderr).write(f"{printable(line)}\n")
+
+
+def show_table(
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Collection[str] = (),
+    caption: str = "",
+) -> None:
+    """Print a table on standard output; entries are folded where the terminal is narrow.
+
+    Args:
+      title: the line above it.
+      headings: one per column.
+      rows: the entries, as many in each row; long ones are cut.
+      right: the headings of the columns that are aligned to the right.
+      caption: the text below it.
+
+    Raises:
+      InputError, BrokenPipeError: as `say`.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    def text(entry: str) -> Text:
+        return Text(_encodable(sys.stdout, printable(shortened(entry))))  # a `str` would be searched for markup
+
+    table = Table(title=text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD,
+                  caption=Text(printable(caption)), caption_justify="left")  # fmt: skip
+    for heading in headings:
+        table.add_column(text(heading), overflow="fold", justify="right" if heading in right else "left")
+    for row in rows:
+        table.add_row(*map(text, row))
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    _write(sys.stdout, captured.get())
+
+
+class Quiet:
+    """A stream whose errors are passed over: for what is only said along the way.
+
+    Args:
+      stream: standard error, or what stands for it.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream, self.encoding = stream, stream.encoding
+
+    def write(self, text: str) -> int:
+        """Write and flush, if that is possible."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
+            self._stream.write(_encodable(self._stream, text))
+            self._stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: all is flushed."""
+
+    def isatty(self) -> bool:
+        """Say whether a terminal is at the other end."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
+
+
+def leave(message: str, code: int) -> NoReturn:
+    """End the program after a line on standard error."""
+    tell(" ".join(message.split()))
+    raise SystemExit(code) from None
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(_encodable(stream, text))
+        stream.flush()
+    except BrokenPipeError:
+        _discard(stream)
+        raise
+    except (OSError, ValueError) as error:
+        _discard(stream)
+        raise unprintable(error) from None
+
+
+def unprintable(error: Exception) -> InputError:
+    """One line about standard output that takes nothing."""
+    reason = error.strerror if isinstance(error, OSError) else error
+    return InputError("standard output", got=f"no room to print on ({reason})",
+                      expected="a terminal, file or pipe that takes all of it")  # fmt: skip
+
+
+def _encodable(stream: TextIO, text: str) -> str:
+    r"""`text` with `\u` escapes in place of what the stream's encoding does not have."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _discard(stream: TextIO) -> None:
+    """Lead what a stream still holds to nowhere: the interpreter flushes it at exit, and would fail."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of Python's own has no descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _open_streams() -> None:
+    """Open the null device in place of standard streams that are closed.
+
+    Otherwise the next file to be opened gets their number, and what a library prints goes into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
