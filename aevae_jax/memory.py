@@ -18,7 +18,16 @@ _GROUP_FILES = (
 """Of a control group, such as a container: its folder, limit, use, and what of that use the kernel would give back."""
 
 
-def check(need: int, *, what: str, got: object, expected: str = "", where: str = "", hint: str = "") -> None:
+def check(
+    need: int,
+    *,
+    what: str,
+    got: object,
+    expected: str = "",
+    where: str = "",
+    hint: str = "",
+    room: int | None = None,
+) -> None:
     """Refuse what needs more memory than is free.
 
     Args:
@@ -27,11 +36,13 @@ def check(need: int, *, what: str, got: object, expected: str = "", where: str =
       got: its value.
       expected: what would be accepted, if there is more to say than that less is.
       where, hint: as in `InputError`.
+      room: how many bytes there are, of an accelerator's own memory; left out, what `free()` says.
 
     Raises:
-      InputError: `need` is more than `free()`.
+      InputError: `need` is more than there is.
     """
-    if need > (room := free()):
+    room = free() if room is None else room
+    if need > room:
         raise InputError(what, got=f"{got}, which needs about {shown(need)} of memory", where=where,
                          expected=f"{expected or 'less'}, as {shown(room)} are free", hint=hint)  # fmt: skip
 

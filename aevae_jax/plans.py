@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from aevae_jax import evaluation, keys, training
+from aevae_jax import evaluation, keys, memory, training
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, tables
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.runs import Run
@@ -51,11 +52,39 @@ def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None
         params = run.model.init(k1)
         batch = prepared.batch(raw, k2)
         step = jnp.zeros((), int)
-        return run.objective(run.model, params, batch, k3, step), measures(run.model, params, x, k4)
+        return params, run.objective(run.model, params, batch, k3, step), measures(run.model, params, x, k4)
 
     # the networks, the loss and the measures fit the shapes; nothing is computed
-    jax.eval_shape(everything, prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0))
+    program, (params, *_) = jax.make_jaxpr(everything, return_shape=True)(
+        prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0)
+    )
+    _check_memory(run, program, params)
     return Plan(run, dataset, prepared, stream)
+
+
+def _check_memory(run: Run, program: Any, params: Any) -> None:
+    """Refuse what cannot be held where it is computed.
+
+    That is the parameters with their gradient and two moments, or an array of one step that alone is larger than all
+    memory: both are less than what a training needs.
+    """
+    statistics = jax.local_devices()[0].memory_stats() or {}  # CPUs have none: the system says what is free
+    room = statistics.get("bytes_limit")
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    memory.check(4 * size, what=f"size of the {type(run.model).__name__}", got=f"{size // 4:,} parameters",
+                 expected="smaller networks, a smaller latent or fewer components", room=room)  # fmt: skip
+    shape, size = _largest(program.jaxpr)
+    memory.check(size, what="size of a step", got=f"an array of shape {shape}",
+                 expected="a smaller batch size, fewer samples or a smaller model", room=room)  # fmt: skip
+
+
+def _largest(jaxpr: Any) -> tuple[tuple[int, ...], int]:
+    """Shape and bytes of the largest array that a program computes, in the programs that it calls, too."""
+    found = [(var.aval.shape, var.aval.size * var.aval.dtype.itemsize)
+             for equation in jaxpr.eqns for var in equation.outvars if hasattr(var.aval, "shape")]  # fmt: skip
+    inner = [value for equation in jaxpr.eqns for value in jax.tree.leaves(list(equation.params.values()))]
+    found += [_largest(getattr(value, "jaxpr", value)) for value in inner if isinstance(value, ClosedJaxpr | Jaxpr)]
+    return max(found, key=lambda each: each[1], default=((), 0))
 
 
 def _shaped(model: Any, prepared: Prepared) -> Any:

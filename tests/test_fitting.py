@@ -434,12 +434,15 @@ def test_many_seeds_stop_and_name_the_seed():
         fitting.fit_seeds(run, [7, 8], dataset())
 
 
-def test_too_little_memory_names_the_batch_size_and_a_remedy():
-    run = replace(RUN, model=VAE(2, MLP((2**42,)), Bernoulli()))
+def test_too_little_memory_names_the_batch_size_and_a_remedy(monkeypatch):
+    def exhausted(*arguments):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17592186044416 bytes.")
+
+    monkeypatch.setattr(fitting, "_loop", exhausted)
     with pytest.raises(
         InputError, match=r"memory: got too little on cpu for batches of 10, .*--batch-size 5, or --stream"
     ):
-        fitting.fit(run, dataset())
+        fitting.fit(RUN, dataset())
 
 
 # what a run records

@@ -1,0 +1,36 @@
+"""A run that cannot be held in memory is refused before anything is computed."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from aevae_jax import VAE, plans, priors
+from aevae_jax.architectures import MLP, Conv
+from aevae_jax.objectives import ELBO, IWAE, Linear
+from aevae_jax.optimizers import Adam
+from aevae_jax.runs import Run
+from aevae_jax.types import InputError
+
+NARROW = MLP((4,))
+
+
+@pytest.mark.parametrize(("run", "message"), [
+    (Run(model=VAE(latent=2**31 - 1, network=NARROW)), "size of the VAE: got .* parameters, which needs about .* GiB"),
+    (Run(model=VAE(network=Conv((1_000_000_000,)))), "size of the VAE: got .* parameters"),
+    (Run(model=VAE(network=NARROW, latent_prior=priors.VampPrior(2**31 - 1))), "size of the VAE: got .* parameters"),
+    (Run(model=VAE(network=NARROW), objective=IWAE(2**31 - 1)), r"size of a step: got an array of shape \(2147483647,"),
+], ids=["latent", "channels", "pseudo-inputs", "samples"])  # fmt: skip
+def test_what_no_memory_can_hold_is_refused_and_not_allocated(run, message):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=message):
+        plans.plan_of(run)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_long_schedules_are_no_large_ones():
+    """They count in 32 bits, and nothing is as long as they are."""
+    most = 2**31 - 1
+    plans.plan_of(Run(model=VAE(network=NARROW), objective=ELBO(Linear(most)), epochs=most,
+                      optimizer=Adam(warmup=most, cosine=True)))  # fmt: skip
