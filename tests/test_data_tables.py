@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from aevae_jax import VAE, architectures, keys, likelihoods, training
-from aevae_jax.data import Standardize, datasets, prepare, table_files, tables
+from aevae_jax.data import Standardize, datasets, prepare, table_files, table_text, tables
 from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.splits import assemble
+from aevae_jax.data.tables import Reading
 from aevae_jax.objectives import ELBO
 from aevae_jax.optimizers import Adam
 from aevae_jax.types import InputError
@@ -103,16 +104,20 @@ def test_a_source_is_mapped_when_it_is_read(tmp_path, monkeypatch):
 # --- reading ---
 
 
-def csv(tmp_path, text: str | bytes, categorical: tuple[str, ...] = ()):
+def csv(tmp_path, text: str | bytes, categorical: tuple[str, ...] = (), **reading):
     path = tmp_path / "table.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return table_files.read(path, categorical)
+    return table_files.read(path, Reading(categorical, **reading))
 
 
 def parquet_file(tmp_path, columns: dict, categorical: tuple[str, ...] = (), **options):
     path = tmp_path / "table.parquet"
     parquet.write_table(pa.table(columns), path, **options)
-    return table_files.read(path, categorical)
+    return table_files.read(path, Reading(categorical))
+
+
+def texts(name: str, *categories: str) -> Column:
+    return Column(name, categories, "text")
 
 
 def refused(read, *arguments, match: str, where: str = "table.") -> None:
@@ -132,14 +137,14 @@ PEOPLE = """age,sex,colour,children,smokes,height
 
 
 def test_every_kind_of_column_of_a_csv_file(tmp_path):
-    parts, levels, columns, _ = csv(tmp_path, PEOPLE, ("children",))
+    parts, levels, columns, _ = csv(tmp_path, PEOPLE, ("children",), missing=("NA",))
     assert levels == 0
     assert columns == (
-        Column("age"),
-        Column("sex", ("f", "m")),
-        Column("colour", ("blue", "green, dark", "red")),
-        Column("children", ("0", "1", "2")),
-        Column("smokes", ("false", "true")),
+        Column("age", kind="count"),
+        texts("sex", "f", "m"),
+        texts("colour", "blue", "green, dark", "red"),
+        texts("children", "0", "1", "2"),
+        texts("smokes", "false", "true"),
         Column("height"),
     )
     expected = np.float32(
@@ -165,7 +170,7 @@ def test_a_parquet_file_is_the_same_table(tmp_path):
         "smokes": [True, False, True, None, True],
         "height": pa.array([1.75, None, 1.5, 1.25, NAN]),
     }
-    expected = csv(tmp_path, PEOPLE, ("children",))
+    expected = csv(tmp_path, PEOPLE, ("children",), missing=("NA",))
     for options in ({}, {"row_group_size": 2, "use_dictionary": False}, {"row_group_size": 1, "compression": "zstd"}):
         found = parquet_file(tmp_path, columns, ("children",), **options)
         assert found.columns == expected.columns
@@ -178,7 +183,13 @@ def test_a_parquet_file_is_the_same_table(tmp_path):
         ("7 7 9 7", False, ("7", "9"), [0, 0, 1, 0]),  # two values are a bit, whatever they are
         ("0.5 -1 -1 NA", False, ("-1", "0.5"), [1, 0, 0, NAN]),
         ("10 9 9 1", True, ("1", "9", "10"), [2, 1, 1, 0]),  # by number, not by text
-        ("2.0 1 2 1e1", True, ("1", "2", "10"), [1, 0, 1, 2]),
+        ("0.50 0.50 1.5 NA", False, ("0.50", "1.5"), [0, 0, 1, NAN]),  # as they stand in the file
+        ("1.1 1.10 01 1E10 1.1", True, ("01", "1.1", "1.10", "1E10"), [1, 2, 0, 3, 1]),  # every character counts
+        ("True False true True", False, ("False", "True", "true"), [1, 0, 2, 1]),
+        ("02134 2134 02134", True, ("02134", "2134"), [0, 1, 0]),
+        ("08:30 09:00 closed 08:30", False, ("08:30", "09:00", "closed"), [0, 1, 2, 0]),
+        ("NA DE FR NA", False, ("DE", "FR", "NA"), [2, 0, 1, 2]),  # Namibia
+        ("5 0 5 17", False, (), [5, 0, 5, 17]),
         ("20230101 20230102 20230103 20230103", True, ("20230101", "20230102", "20230103"), [0, 1, 2, 2]),
         ("5 5 5 5", False, (), [5, 5, 5, 5]),  # a constant stays a number
         ("1 ? 2 1", True, ("1", "2", "?"), [0, 2, 1, 0]),
@@ -188,7 +199,7 @@ def test_a_parquet_file_is_the_same_table(tmp_path):
 def test_kinds_follow_from_the_entries(tmp_path, entries, categorical, categories, codes):
     text = "\n".join(["a", *entries.split()])
     found = csv(tmp_path, text, ("a",) if categorical else ())
-    assert found.columns == (Column("a", categories),)
+    assert found.columns[0].categories == categories
     np.testing.assert_array_equal(found.parts["train"].x[:, 0], np.float32(codes))
 
 
@@ -198,14 +209,14 @@ def test_kinds_follow_from_the_whole_file_and_not_from_its_start(tmp_path, monke
     assert csv(tmp_path, f"a\n{numbers}2.5\n").parts["train"].x[-1] == 2.5
     refused(csv, tmp_path, f"a\n{numbers}?\n", match=r"column 'a' .*numbers and the text '\?'")
     found = csv(tmp_path, "a\n" + '"x\ny"\nz\n' * 20)  # whatever the line breaks that stand where it stops reading
-    assert found.columns == (Column("a", ("x\ny", "z")),)
+    assert found.columns == (texts("a", "x\ny", "z"),)
     assert len(found.parts["train"]) == 40
     refused(csv, tmp_path, "a\n" + "x" * 100 + "\nz\n", match="cannot be read")
 
 
 def test_numbers_as_texts_are_sorted_as_numbers(tmp_path):
     found = parquet_file(tmp_path, {"a": ["10", "9", "1", "9"]})
-    assert found.columns == (Column("a", ("1", "9", "10")),)
+    assert found.columns == (texts("a", "1", "9", "10"),)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +230,7 @@ def test_lines_may_end_in_any_way_and_a_mark_may_come_first(tmp_path, text):
 
 def test_a_column_may_say_which_split_a_row_belongs_to(tmp_path):
     found = csv(tmp_path, "a,split\n1,train\n2,test\n3,train\n4,validation\n5,test\n")
-    assert found.columns == (Column("a"),)
+    assert found.columns == (Column("a", kind="count"),)
     assert {part: split.x.tolist() for part, split in found.parts.items()} == {
         "train": [[1], [3]], "validation": [[4]], "test": [[2], [5]],
     }  # fmt: skip
@@ -240,21 +251,24 @@ BAD_CSV = {
     "header without an end": ("a,b", "cannot be read"),
     "long row": ("a,b\n1,2\n1,2,3\n", r"Row #3: Expected 2 columns, got 3"),
     "short row": ("a,b\n1,2\n1\n", r"Row #3: Expected 2 columns, got 1"),
-    "open quote": ('a,b\n"1,2\n3,4\n', "Expected 2 columns"),
-    "not UTF-8": (b"a,b\nx,1\n\xff,2\n", "column 'a' .*not UTF-8"),
+    "open quote": ('a,b\n"1,2\n3,4\n', "a quote that is not closed in data row 1"),
+    "open quote at the end": ('a,b\n1,x\n2,"y\n3,z\n4,z\n', "a quote that is not closed in data row 2"),
+    "open quote up to the next": ('a,b\n\n1,"x"\n2,"y\n3,"z"\n4,"z"\n', "a quote that is not closed in data row 2"),
+    "open quote in the header": ('a,"b\n1,x\n', "a quote that is not closed in the header"),
+    "not UTF-8": (b"a,b\nx,1\n\xff,2\n", "column #0.*invalid UTF8.*expected UTF-8 text"),
     "name not UTF-8": (b"\xff,b\nx,1\n", "cannot be read"),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "cannot be read"),
     "one name twice": ("a,b,a\n1,2,3\n", "2 of the name 'a'"),
     "no name": (",a\n0,1\n1,2\n", r"no name for column 1.*index=False"),
     "blank name": ("a, \n0,1\n1,2\n", "no name for column 2"),
     "no header": ("0.5,1.5\n1,2\n", r"first row .*got 0.5,1.5, expected the columns' names"),
-    "semicolons": ("a;b\n1;2\n3;4\n", "expected the columns' names, with commas"),
-    "tabs": ("a\tb\n1\t2\n3\t4\n", "expected the columns' names, with commas"),
+    "semicolons": ("a;b\n1;2\n3;4\n", "expected the columns' names, with ',' between them; .*separator=';'"),
+    "tabs": ("a\tb\n1\t2\n3\t4\n", "expected the columns' names, .*separator="),
     "infinity": ("a\n1\n2\n-inf\n", r"column 'a' .*got -inf in data row 3"),
     "too large": ("a,b\n1,1\n2,1e39\n3,3\n", r"column 'b' .*got 1e\+39 in data row 2, expected numbers that float32"),
     "nothing": ("a,b\n1,\n2,NA\n", "column 'b' .*no entries"),
-    "date": ("a\n2020-01-01\n2020-01-02\n", "column 'a' .*type date32"),
-    "time": ("a\n12:30\n13:30\n", "column 'a' .*type time32"),
+    "date": ("a\n2020-01-01\n2020-01-02\n", "column 'a' .*dates or times, such as '2020-01-01'.*categorical="),
+    "time": ("a\n12:30\n13:30\n", "column 'a' .*dates or times, such as '12:30'"),
     "identifier": ("a\nx1\nx2\nx3\n", "column 'a' .*3 categories in 3 rows, such as 'x1'.*leave it out"),
     "one text": ("a\nx\nx\n", "column 'a' .*'x' in every row"),
     "text among numbers": ("a\n1\n?\n1\n2\n", r"column 'a' .*numbers and the text '\?'.*missing entries empty"),
@@ -272,7 +286,6 @@ def test_bad_csv_is_one_line_that_says_where(tmp_path, case):
     ("text", "match"),
     [
         ("a,b\n1,2\n", r"categorical .*got 'c', expected columns of it: a, b"),
-        ("c\n1\n2.5\n2\n1\n", "column 'c' .*got 2.5, expected whole numbers"),
         ("c\n1\n1\n", "column 'c' .*'1' in every row"),
         ("c\n1\n2\n3\n", "column 'c' .*3 categories in 3 rows"),
     ],
@@ -299,7 +312,6 @@ def test_a_text_among_too_many_numbers_is_named(tmp_path):
         ([b"x"], "column 'a' .*bytes"),
         ([None], "no entries"),
         ([NAN], "no entries"),
-        (["NA", ""], "no entries"),
         ([1.0, -np.inf], "-inf in data row 2"),
         (pa.array([], pa.float32()), "no rows"),
     ],
@@ -368,7 +380,7 @@ def varint(number: int) -> bytes:
 @pytest.mark.parametrize(
     ("rows", "match"),
     [
-        (2**40, "1099511627776 rows, 4096.0 GiB when expanded, expected at most 4 GiB"),
+        (2**40, "1099511627776 rows, 49152.0 GiB when expanded, expected at most 4 GiB"),
         (1_000_000, "column 'a' .*1000 entries, expected 1000000"),
         (1_001, "column 'a' .*1000 entries, expected 1001"),
     ],
@@ -385,9 +397,9 @@ def test_limits_are_kept(tmp_path, monkeypatch):
     refused(parquet_file, tmp_path, {"a": [1], "b": [2], "c": [3]}, match="got 3 columns, expected at most 2")
     monkeypatch.setattr(table_files, "MAX_FEATURES", 4)
     refused(csv, tmp_path, "a,b\n1,x\n2,y\n3,z\n4,z\n", match="got 5 features, expected 1 to 4")
-    monkeypatch.setattr(table_files, "MAX_BYTES", 100)
+    monkeypatch.setattr(table_files, "MAX_BYTES", 3000)
     refused(parquet_file, tmp_path, {"a": np.arange(100)}, match="got 100 rows, .* when expanded")
-    monkeypatch.setattr(table_files, "MAX_CSV_BYTES", 10)
+    monkeypatch.setattr(table_text, "MAX_CSV_BYTES", 10)
     refused(csv, tmp_path, "a,b\n1,2\n3,4\n", match="MiB of CSV.*write it as Parquet")
 
 
@@ -426,7 +438,7 @@ def test_numbers_are_written_with_the_digits_they_need(tmp_path):
     assert path.read_bytes().decode() == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.floats(width=32, allow_infinity=False), min_size=8, max_size=8),
     st.lists(st.text(st.characters(codec="utf-8"), max_size=5), min_size=3, max_size=3, unique=True),
@@ -434,10 +446,10 @@ def test_numbers_are_written_with_the_digits_they_need(tmp_path):
 def test_what_is_written_can_be_read_again(tmp_path_factory, numbers, texts):
     """Any float32 and any three texts that are neither numbers nor marks of missing entries."""
     path = tmp_path_factory.mktemp("tables") / "table.csv"
-    texts = sorted(f"t{text}" for text in texts)
+    texts = sorted(f"t{text}t" for text in texts)
     codes = [0, 1, 2, NAN, 0, 1, 2, 0]
     rows = np.stack([np.float32([*numbers[:6], 1, 2]), np.float32(codes)], axis=1)
-    columns = (Column("number"), Column("text", tuple(texts)))
+    columns = (Column("number"), Column("text", tuple(texts), "text"))
     tables.write_csv(path, rows, columns)
     parts, _, found, _ = table_files.read(path)
     if found[0].categories:  # two distinct numbers are a bit

@@ -6,7 +6,9 @@
     arrays.py        .npy, .npz and idx files
     pictures.py      folders of images
     tables.py        the rows of tables and the features that a model sees of them
-    table_files.py   CSV and Parquet: the only file that imports pyarrow
+    table_text.py    what is wrong with the text of a CSV file, before it is read
+    table_columns.py which kind of column entries make
+    table_files.py   CSV and Parquet files
     cache.py         decoded arrays on disk, noticed when damaged
     tfds.py          TensorFlow Datasets: the only file that imports it
     streams.py       windows of batches with prefetch: the only file that imports Grain
@@ -36,6 +38,7 @@ from aevae_jax.data.preparation import (
     prepare,
 )
 from aevae_jax.data.splits import LastSplits, OwnSplits, RandomSplits, Splits, assemble, from_arrays
+from aevae_jax.data.tables import Reading
 from aevae_jax.types import InputError
 
 __all__ = [
@@ -58,7 +61,11 @@ class Data:
       splits: how validation and test splits are made where the data set does not come with them.
       size: (height, width) that a folder's images are brought to; left out, the smallest height and width among them.
       channels: 1 for grey or 3 for RGB, which a folder's images are brought to; left out, what they all have.
-      categorical: columns of a table whose numbers are codes, not quantities.
+      categorical: columns of a table whose entries are names, even where they look like numbers.
+      numbers, positive, counts: columns of a table of that kind, whatever `table_files.read` would see in them.
+      missing: words that stand for a missing entry of a table, such as "NA" or "?"; an empty one always does.
+      decimal, thousands, separator: how a CSV file writes numbers and what stands between its fields.
+      label: the column of a table that holds labels; it is none of the data.
     """
 
     name: str = "digits"
@@ -68,6 +75,14 @@ class Data:
     size: tuple[int, ...] = ()
     categorical: tuple[str, ...] = ()
     channels: int = 0
+    numbers: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    decimal: str = "."
+    thousands: str = ""
+    separator: str = ","
+    label: str = ""
 
     def __post_init__(self) -> None:
         limits.check_sizes("Data size", self.size)
@@ -75,6 +90,13 @@ class Data:
             raise InputError("Data size", got=self.size, expected="(height, width)")
         if self.channels not in (0, 1, 3):
             raise InputError("Data channels", got=self.channels, expected="1 for grey, 3 for RGB, 0 for what there is")
+        _ = self.reading
+
+    @property
+    def reading(self) -> Reading:
+        """How files of a table are read and written."""
+        return Reading(self.categorical, self.numbers, self.positive, self.counts, self.missing, self.decimal,
+                       self.thousands, self.separator, self.label)  # fmt: skip
 
     def load(self) -> Dataset:
         """The raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
@@ -115,7 +137,7 @@ def _npz(path: Path, data: Data) -> Found:
 def _table(path: Path, data: Data) -> Found:
     from aevae_jax.data import table_files
 
-    return table_files.read(path, data.categorical)
+    return table_files.read(path, data.reading)
 
 
 def _folder(path: Path, data: Data) -> Found:

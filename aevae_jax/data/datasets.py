@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from aevae_jax.types import InputError
 
@@ -151,10 +151,17 @@ class Column:
     Args:
       name: its heading.
       categories: the texts that its codes 0, 1, ... stand for, two for a binary column; empty for numbers.
+      kind: of entries: "number"; "positive", modelled as ln(x - offset); "count", whole and at least 0; or "text", of
+        which every character counts. Two numbers that are categories are of the kind "number".
+      offset: of positive numbers, 0, or below it where some of them are 0.
+      double: whether its numbers stay float64 until their mean is taken off, as float32 would not tell them apart.
     """
 
     name: str
     categories: tuple[str, ...] = ()
+    kind: Literal["number", "positive", "count", "text"] = "number"
+    offset: float = 0.0
+    double: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,56 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax import durable, layout
 from aevae_jax.data.datasets import Column, Format, Mapped, Source, blocks, in_memory
+from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a table are read and written; the fields are those of `Data`."""
+
+    categorical: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    positive: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    decimal: str = "."
+    thousands: str = ""
+    separator: str = ","
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("decimal", ".,"), ("thousands", ",.' _\u00a0\u202f"), ("separator", ",;:|\t")):
+            value = getattr(self, name)
+            if not (value in tuple(allowed) or value == self.__dataclass_fields__[name].default):
+                raise InputError(f"Data {name}", got=repr(value), expected=" or ".join(map(repr, allowed)))
+        if self.decimal == self.thousands:
+            raise InputError("Data thousands", got=f"{self.thousands!r}, the decimal mark as well", expected="another")
+        named = [*self.categorical, *self.numbers, *self.positive, *self.counts, *([self.label] if self.label else [])]
+        name, times = Counter(named).most_common(1)[0] if named else ("", 1)
+        if times > 1:
+            raise InputError("Data", got=f"column {name!r} in {times} places",
+                             expected="one of categorical, numbers, positive, counts and label")  # fmt: skip
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The names of columns, each with the option that names it."""
+        given = {option: getattr(self, option) for option in ("categorical", "numbers", "positive", "counts")}
+        found = {name: option for option, names in given.items() for name in names}
+        return found | ({self.label: "label"} if self.label else {})
+
+
+AS_USUAL = Reading()
+"""Commas between fields, points in numbers, and kinds as they are seen."""
 
 
 # ------------------------------------------------------------------------------------------- between rows and features

@@ -1,0 +1,387 @@
+"""Columns of a table: which kind their entries make, and the raw numbers of a column that is known. With pyarrow."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from aevae_jax.data.datasets import Column
+from aevae_jax.data.tables import Reading, spelled
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WORDS = ("NA", "N/A", "NaN", "nan", "NULL", "null")
+"""Words that stand for a missing entry among the numbers of a CSV file. Among texts they are texts."""
+
+BLANKS = " \t"
+"""What may stand around an entry of a CSV file."""
+
+MAX_CATEGORIES = 1_000
+"""Of one column."""
+
+LIKELY_NEGATIVE = 4.0
+"""Numbers that are never negative are modelled so if their mean is less than this many standard deviations above 0."""
+
+Refuse: TypeAlias = Callable[..., InputError]
+"""An `InputError` about a column, still to be told what is wrong with it."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_OTHER_NUMBER = re.compile(r"[+-]?(\d{1,3}([., '\u00a0\u202f]\d{3})+|\d*)([.,]\d+)?\s?%?", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?:\d\d(:\d\d.*)?", re.ASCII)
+
+
+def looks_like_number(text: str) -> bool:
+    """Whether a text is a finite decimal number with a point."""
+    return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
+
+
+# ------------------------------------------------------------------------------------------------ what entries make
+
+
+def seen(values: Any, name: str, reading: Reading, untyped: bool, refuse: Refuse) -> tuple[np.ndarray, Column]:
+    """Make a column of its entries.
+
+    Args:
+      values: a `pyarrow.ChunkedArray` `[N]` of numbers, texts or booleans.
+      name: of the column.
+      reading: how the table is read.
+      untyped: the entries are the texts of a CSV file, which may be numbers.
+      refuse: makes the error.
+
+    Returns:
+      Numbers or codes `[N]`, NaN where they are missing, and the column.
+
+    Raises:
+      InputError: what `table_files.read` refuses.
+    """
+    option = reading.named.get(name, "")
+    quantity = option in ("numbers", "positive", "counts")
+    if not is_text(values.type):
+        x = values.cast("float64", safe=False).to_numpy()
+        return _codes(x, name, refuse) if option == "categorical" else _quantity(x, values, name, option, refuse)
+    if quantity or (untyped and not option):
+        texts = _present(values, reading, untyped)
+        x = numbers_in(texts, reading)
+        if x is not None:
+            return _quantity(x, texts, name, option, refuse)
+        if quantity:
+            raise _no_number(texts, reading, refuse)
+    code, categories = _encoded(values, reading, untyped)
+    _check_categories(categories, code, refuse)
+    if option != "categorical":
+        _check_texts(categories, name, untyped, refuse)
+    return code, Column(name, categories, "text")
+
+
+def labels(values: Any, reading: Reading, untyped: bool, refuse: Refuse) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return entries as labels, int32 `[N]`, -1 where they are missing, and the texts that they stand for."""
+    import numpy as np
+
+    if is_text(values.type):
+        code, categories = _encoded(values, reading, untyped)
+    else:
+        code, categories = _distinct(values.cast("float64", safe=False).to_numpy())
+    if not 0 < len(categories) <= MAX_CATEGORIES:
+        raise refuse(got=f"{len(categories)} labels", expected=f"1 to {MAX_CATEGORIES}")
+    return np.where(np.isnan(code), -1, code).astype(np.int32), categories
+
+
+def _quantity(x: np.ndarray, values: Any, name: str, option: str, refuse: Refuse) -> tuple[np.ndarray, Column]:
+    """Numbers, or the codes of two of them."""
+    import numpy as np
+
+    _check_finite(x, refuse)
+    present = x[~np.isnan(x)]
+    if not present.size:
+        raise refuse(got="no entries", expected="at least 1", hint="leave it out")
+    low, high = present.min(), present.max()
+    if not option and low < high and ((present == low) | (present == high)).all():
+        return np.where(np.isnan(x), np.nan, x == high), Column(name, _two(low, high, values))
+    kind = {"numbers": "number", "positive": "positive", "counts": "count"}.get(option) or _kind(present)
+    column = Column(name, (), kind, _offset(present) if kind == "positive" else 0.0)  # type: ignore[arg-type]
+    check_support(x, column, refuse)
+    if max(abs(low), abs(high)) >= 2**53:
+        from pyarrow import compute
+
+        distinct, kept = compute.count_distinct(values).as_py(), len(np.unique(present))
+        if distinct > 2 * kept:
+            raise refuse(got=f"{distinct} different numbers, of which float64 tells {kept} apart",
+                         expected="numbers below 2**53", hint="subtract what they have in common, or leave it out",
+                         )  # fmt: skip
+    return x, column
+
+
+def _kind(present: np.ndarray) -> str:
+    """What numbers look like: counts, positive numbers that a normal distribution would make negative, or any."""
+    import numpy as np
+
+    if present.min() < 0 or present.min() == present.max():
+        return "number"
+    if (present == np.rint(present)).all():
+        return "count"
+    return "positive" if present.mean() < LIKELY_NEGATIVE * present.std() else "number"
+
+
+def _offset(present: np.ndarray) -> float:
+    """0 for positive numbers; where there are zeros among them, as far below as the smallest twentieth is above."""
+    import numpy as np
+
+    positive = present[present > 0]
+    return 0.0 if positive.size in (0, present.size) else -float(np.quantile(positive, 0.05))
+
+
+def _two(low: float, high: float, values: Any) -> tuple[str, str]:
+    """The texts of two numbers as they stand in the file, or with the fewest digits where there are several."""
+    if is_text(values.type):
+        texts = [text for text in values.unique().to_pylist() if text is not None and text not in WORDS]
+        if len(texts) == 2 and all(map(looks_like_number, texts)):
+            first, second = sorted(texts, key=float)
+            return first, second
+    return spelled(low), spelled(high)
+
+
+def _codes(x: np.ndarray, name: str, refuse: Refuse) -> tuple[np.ndarray, Column]:
+    """Typed numbers that are categories."""
+    import numpy as np
+
+    _check_finite(x, refuse)
+    code, categories = _distinct(x)
+    odd = x[x != np.rint(x)]
+    odd = odd[~np.isnan(odd)]
+    if odd.size:
+        raise refuse(got=f"{odd[0]:g}", expected="whole numbers, as it is categorical")
+    _check_categories(categories, code, refuse)
+    return code, Column(name, categories, "text")
+
+
+def _distinct(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The codes of numbers `[N]`, NaN where they are, and their texts."""
+    import numpy as np
+
+    distinct = np.unique(x[~np.isnan(x)])
+    return np.where(np.isnan(x), np.nan, np.searchsorted(distinct, x)), tuple(map(spelled, distinct))
+
+
+def _encoded(values: Any, reading: Reading, untyped: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The codes of texts `[N]`, NaN where they are missing, and the texts in their order."""
+    import numpy as np
+    import pyarrow
+    from pyarrow import types
+
+    encoded = values if types.is_dictionary(values.type) else values.cast("large_string").dictionary_encode()
+    encoded = encoded.unify_dictionaries()
+    index = np.concatenate([chunk.indices.cast("int32").fill_null(-1).to_numpy() for chunk in encoded.chunks])
+    dictionary = encoded.chunk(0).dictionary.cast("string")
+    texts = _present(pyarrow.chunked_array([dictionary]), reading, untyped)
+    count = np.bincount(index + 1, minlength=len(texts) + 1)[1:]
+    there = np.flatnonzero((count > 0) & texts.is_valid().to_numpy())
+    used = texts.take(there).to_pylist()
+    categories = sorted(set(used))
+    if all(map(looks_like_number, categories)):
+        categories.sort(key=float)
+    places = {text: place for place, text in enumerate(categories)}
+    code = np.full(len(texts) + 1, np.nan)  # the last one is that of index -1
+    code[there] = [places[text] for text in used]
+    return code[index], tuple(categories)
+
+
+def _check_categories(categories: tuple[str, ...], code: np.ndarray, refuse: Refuse) -> None:
+    import numpy as np
+
+    count, present = len(categories), int((~np.isnan(code)).sum())
+    if count == 0:
+        raise refuse(got="no entries", expected="at least 1", hint="leave it out")
+    if count == 1:
+        raise refuse(got=f"{categories[0]!r} in every row", expected="at least 2 categories", hint="leave it out")
+    if count > MAX_CATEGORIES or 2 < count == present:
+        odd = next((text for text in categories if not looks_like_number(text)), categories[0])
+        raise refuse(got=f"{count} categories in {present} rows, such as {odd!r}",
+                     expected=f"at most {MAX_CATEGORIES}, and some of them twice",
+                     hint="leave it out, or, if it holds numbers, leave missing entries empty")  # fmt: skip
+
+
+def _check_texts(categories: tuple[str, ...], name: str, untyped: bool, refuse: Refuse) -> None:
+    """Refuse texts that are probably numbers, dates or times; those of Parquet may be numbers with a point."""
+    keep = f"categorical=({name!r},), if they are names"
+    plain = [looks_like_number(text) for text in categories]
+    other = [p or (any(map(str.isdigit, text)) and _OTHER_NUMBER.fullmatch(text) is not None)
+             for p, text in zip(plain, categories, strict=True)]  # fmt: skip
+    if all(plain) and not untyped:
+        return
+    odd = next((text for text, is_plain in zip(categories, plain, strict=True) if not is_plain), categories[0])
+    if all(other):
+        options = {"decimal": ".,", "thousands": ",' \u00a0\u202f"}
+        found = [f"{option}={mark!r}" for option, marks in options.items() for mark in marks if mark in odd]
+        cure = f"type in Data: {' or '.join([*found, keep])}" if found else f"leave out what is no digit, or {keep}"
+        raise refuse(got=f"texts that look like numbers, such as {odd!r}", expected="numbers such as 1234.5", hint=cure)
+    if any(plain):
+        raise refuse(got=f"numbers and the text {odd!r}", expected="one or the other",
+                     hint=f"leave missing entries empty, or type in Data: missing=({odd!r},), or {keep}")  # fmt: skip
+    if all(_TIME.fullmatch(text) for text in categories):
+        raise refuse(got=f"dates or times, such as {categories[0]!r}", expected="numbers, texts or booleans",
+                     hint=f"convert it, leave it out, or type in Data: {keep}")  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- columns that are known
+
+
+def known(values: Any, column: Column, reading: Reading, untyped: bool, refuse: Refuse) -> np.ndarray:
+    """Return the entries of a column that is known as numbers or codes `[N]`, NaN where they are missing.
+
+    Args:
+      values: a `pyarrow.ChunkedArray` `[N]` of numbers, texts or booleans.
+      column: as the training data had it. Categories are its texts, character by character; those that are two numbers
+        may be written otherwise.
+      reading, untyped, refuse: as in `seen`.
+
+    Raises:
+      InputError: a text among numbers, a category that is none, a number that is none of the kind.
+    """
+    if column.categories:
+        return _looked_up(values, column, reading, untyped, refuse)
+    if is_text(values.type):
+        texts = _present(values, reading, True)
+        x = numbers_in(texts, reading)
+        if x is None:
+            raise _no_number(texts, reading, refuse)
+    else:
+        x = values.cast("float64", safe=False).to_numpy()
+    _check_finite(x, refuse)
+    check_support(x, column, refuse)
+    return x
+
+
+def _looked_up(values: Any, column: Column, reading: Reading, untyped: bool, refuse: Refuse) -> np.ndarray:
+    import numpy as np
+
+    code = np.full(len(values), np.nan)
+    places: dict[Any, float] = {None: math.nan}
+    for row, entry in enumerate(values.to_pylist()):
+        if entry not in places:
+            found = _code_of(entry, column, reading, untyped)
+            if found is None:
+                raise refuse(got=f"{str(entry)!r} in data row {row + 1}", expected=" or ".join(column.categories[:20]))
+            places[entry] = found
+        code[row] = places[entry]
+    return code
+
+
+def _code_of(entry: Any, column: Column, reading: Reading, untyped: bool) -> float | None:
+    """The code of an entry, NaN if it is missing, None if it is none."""
+    if isinstance(entry, float) and math.isnan(entry):
+        return math.nan
+    text = entry if isinstance(entry, str) else str(entry).lower() if isinstance(entry, bool) else spelled(entry)
+    for spelling in (text, text.strip(BLANKS)) if untyped else (text,):
+        if spelling in column.categories:
+            return column.categories.index(spelling)
+    text = text.strip(BLANKS) if untyped else text
+    if text in reading.missing or (untyped and not text):
+        return math.nan
+    if column.kind != "text":
+        if text in WORDS:
+            return math.nan
+        number = float(text) if looks_like_number(text) else math.nan
+        numbers = [float(c) if looks_like_number(c) else math.nan for c in column.categories]
+        equal = [i for i, other in enumerate(numbers) if other == number]
+        if len(equal) == 1:
+            return equal[0]
+    if isinstance(entry, bool):
+        equal = [i for i, category in enumerate(column.categories) if category.lower() == text]
+        return equal[0] if len(equal) == 1 else None
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------- entries
+
+
+def is_text(type: Any) -> bool:
+    """Whether a pyarrow type is that of texts, booleans, or a dictionary of them."""
+    from pyarrow import types
+
+    kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_boolean, types.is_dictionary)
+    return any(kind(type) for kind in kinds)
+
+
+def _present(values: Any, reading: Reading, untyped: bool) -> Any:
+    """Texts, null where an entry is missing; those of CSV without blanks around them."""
+    import pyarrow
+    from pyarrow import compute
+
+    texts = values.cast("string") if str(values.type) != "string" else values
+    if untyped:
+        texts = compute.utf8_trim(texts, BLANKS)
+    missing = [*([""] if untyped else []), *reading.missing]
+    if not missing:
+        return texts
+    return compute.if_else(
+        compute.is_in(texts, pyarrow.array(missing, "string")), pyarrow.scalar(None, "string"), texts
+    )
+
+
+def numbers_in(texts: Any, reading: Reading) -> np.ndarray | None:
+    """Texts as float64 `[N]`, NaN where they are missing; None if there is one that is no number."""
+    import pyarrow
+    from pyarrow import compute
+
+    words = compute.is_in(texts, pyarrow.array(WORDS, "string"))
+    texts = compute.if_else(words, pyarrow.scalar(None, "string"), texts)
+    if reading.decimal != "." or reading.thousands:
+        # a mark in another place than between thousands makes no number: 1,5 is never 15
+        mark, point = re.escape(reading.thousands or "_"), re.escape(reading.decimal)
+        whole = rf"(\d+|\d{{1,3}}({mark}\d{{3}})+)" if reading.thousands else r"\d+"
+        pattern = rf"^[+-]?({whole}({point}\d*)?|{point}\d+)([eE][+-]?\d+)?$"
+        if not compute.all(compute.match_substring_regex(texts, pattern)).as_py() and texts.null_count < len(texts):
+            return None
+        if reading.thousands:
+            texts = compute.replace_substring(texts, reading.thousands, "")
+        texts = compute.replace_substring(texts, reading.decimal, ".")
+    try:
+        return texts.cast("float64").to_numpy()
+    except pyarrow.ArrowInvalid:
+        return None
+
+
+def _no_number(texts: Any, reading: Reading, refuse: Refuse) -> InputError:
+    """Names the first text that is no number."""
+    import pyarrow
+
+    def is_number(text: str) -> bool:
+        return numbers_in(pyarrow.chunked_array([[text]], "string"), reading) is not None
+
+    odd = next(text for text in texts.unique().to_pylist() if text is not None and not is_number(text))
+    return refuse(got=f"{odd!r} in data row {texts.index(odd).as_py() + 1}", expected="a number",
+                  hint=f"leave missing entries empty, or type in Data: missing=({odd!r},)")  # fmt: skip
+
+
+def _check_finite(x: np.ndarray, refuse: Refuse) -> None:
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        too_large = np.isinf(x.astype(np.float32))
+    if too_large.any():
+        row = int(too_large.argmax())
+        raise refuse(got=f"{x[row]:g} in data row {row + 1}", expected="numbers that float32 can hold")
+
+
+def check_support(x: np.ndarray, column: Column, refuse: Refuse) -> None:
+    """Refuse numbers `[N]` that are none of their column's kind.
+
+    Raises:
+      InputError: counts that are negative or not whole, positive numbers that are not, or 0 where none was in training.
+    """
+    import numpy as np
+
+    if column.kind == "count":
+        bad, expected = (x < 0) | (x != np.rint(x)), "whole numbers from 0, as it holds counts"
+    elif column.kind == "positive":
+        bad, expected = (x < 0) | (x <= column.offset), "numbers above 0, as it holds positive ones"
+    else:
+        return
+    bad &= ~np.isnan(x)
+    if bad.any():
+        row = int(bad.argmax())
+        raise refuse(got=f"{x[row]:g} in data row {row + 1}", expected=expected)

@@ -1,0 +1,326 @@
+"""What tables are in the wild: large offsets, texts like numbers, words for missing entries, special files, labels."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from aevae_jax.data import Data, table_files, tables
+from aevae_jax.data.datasets import Column
+from aevae_jax.data.tables import Reading
+from aevae_jax.types import InputError
+
+NAN = np.nan
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a table of that text."""
+
+    def read(text: str, **reading):
+        path = tmp_path / "table.csv"
+        path.write_bytes(text.encode())
+        return table_files.read(path, Reading(**reading))
+
+    return read
+
+
+def column(entries, name="a") -> str:
+    return "\n".join([name, *map(str, entries)]) + "\n"
+
+
+def refused(call, *match: str) -> None:
+    with pytest.raises(InputError) as error:
+        call()
+    assert "\n" not in str(error.value)
+    for text in match:
+        assert text in str(error.value)
+
+
+# --- kinds of numbers ---
+
+SKEWED = np.round(np.random.default_rng(0).lognormal(size=200), 3) + 0.001
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([0, 1, 2, 0, 5], "count"),
+        ([2001, 2005.0, 1999], "count"),
+        ([-1, 0, 3], "number"),
+        ([5, 5, 5], "number"),
+        (SKEWED, "positive"),
+        (SKEWED - 1, "number"),
+        (170.1 + 5 * SKEWED, "number"),  # a normal distribution does not reach 0
+        ([*SKEWED, 0, 0], "positive"),
+    ],
+)
+def test_kinds_of_numbers_are_seen(read, entries, expected):
+    [found] = read(column(entries)).columns
+    assert found == Column("a", (), expected, found.offset)
+    assert (found.offset < 0) == (expected == "positive" and 0 in list(entries))
+
+
+@pytest.mark.parametrize(
+    ("option", "entries", "kind"),
+    [("numbers", [0, 1, 2], "number"), ("positive", [1, 2, 3], "positive"), ("counts", [0, 0, 7], "count")],
+)
+def test_kinds_of_numbers_can_be_named(read, option, entries, kind):
+    assert read(column(entries), **{option: ("a",)}).columns[0].kind == kind
+
+
+@pytest.mark.parametrize(
+    ("option", "entries", "message"),
+    [
+        ("positive", [1, -2, 3], "got -2 in data row 2, expected numbers above 0"),
+        ("counts", [1, 2, 2.5], "got 2.5 in data row 3, expected whole numbers from 0"),
+        ("counts", [1, -2, 3], "got -2 in data row 2, expected whole numbers from 0"),
+        ("numbers", [1, "x", 2], "got 'x' in data row 2, expected a number"),
+    ],
+)
+def test_numbers_of_another_kind_than_they_are_named_are_refused(read, option, entries, message):
+    refused(lambda: read(column(entries), **{option: ("a",)}), "column 'a'", message)
+
+
+# --- large offsets ---
+
+TIMES = [f"{1.7327e9 + second:.3f}" for second in np.sort(np.random.default_rng(0).uniform(0, 1200, 1200))]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [TIMES, [10**12 + i for i in range(320)], [f"{5.4e6 + i / 100:.2f}" for i in range(0, 10**5, 497)],
+     [f"{52.52 + i * 1e-7:.7f}" for i in range(0, 50_000, 50)], ["0.0", *TIMES], [f"{i}e-46" for i in range(3, 300)]],
+    ids=["Unix times", "ids", "UTM northings", "latitudes", "an outlier", "tiny"],
+)  # fmt: skip
+def test_what_is_distinct_in_the_file_stays_distinct(read, entries):
+    found = read(column(entries))
+    assert found.columns[0].double
+    x = found.parts["train"].x[:, 0]
+    np.testing.assert_array_equal(x, np.array(entries, np.float64))
+
+
+@pytest.mark.parametrize("entries", [[170.1, 169.35, 180.2], range(1950, 2024), SKEWED, np.linspace(0, 1, 1000)])
+def test_other_numbers_are_float32_as_ever(read, entries):
+    found = read(column(entries))
+    assert found.parts["train"].x.dtype == np.float32
+    assert not found.columns[0].double
+
+
+def test_what_float64_does_not_tell_apart_is_named(tmp_path):
+    path = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"id": [10**18 + i for i in range(300)]}), path)
+    refused(lambda: table_files.read(path), "column 'id'", "300 different numbers, of which float64 tells 3 apart")
+
+
+def test_one_row_has_one_number_beside_columns_of_any_kind(read, tmp_path):
+    found = read("t,h\n" + "".join(f"{t},{170 + i / 10}\n" for i, t in enumerate(TIMES)))
+    assert [c.double for c in found.columns] == [True, False]
+    again = table_files.read_rows(tmp_path / "table.csv", found.columns)
+    np.testing.assert_array_equal(again, found.parts["train"].x)
+    np.testing.assert_array_equal(again[:, 1], again[:, 1].astype(np.float32))
+
+
+# --- missing entries ---
+
+
+def test_a_category_may_be_called_like_a_missing_entry(read, tmp_path):
+    text = "country,x\nNA,1\nDE, NA\n ,nan\nNA,4.5\nNA,2\n"
+    found = read(text)
+    assert found.columns[0] == Column("country", ("DE", "NA"), "text")
+    np.testing.assert_array_equal(found.parts["train"].x, [[1, 1], [0, NAN], [NAN, NAN], [1, 4.5], [1, 2]])
+    refused(lambda: read(text, missing=("NA",)), "'DE' in every row")
+    path = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"country": ["NA", "DE", None, "NA", ""], "n": ["1", "1", "2", None, "2"]}), path)
+    found = table_files.read(path)
+    assert found.columns == (Column("country", ("", "DE", "NA"), "text"), Column("n", ("1", "2"), "text"))
+    assert np.isnan(found.parts["train"].x).sum(axis=0).tolist() == [1, 1]
+    assert np.isnan(table_files.read(path, Reading(missing=("",))).parts["train"].x[:, 0]).sum() == 2
+
+
+def test_words_for_missing_entries_may_be_named(read):
+    found = read("a,b\n1,x\n?,y\n3,?\n4,x\n", missing=("?",))
+    np.testing.assert_array_equal(found.parts["train"].x, [[1, 0], [NAN, 1], [3, NAN], [4, 0]])
+    assert found.columns[1].categories == ("x", "y")
+    refused(lambda: read("a\n1\n?\n3\n1\n"), "numbers and the text '?'", "missing=('?',)")
+
+
+# --- numbers as people write them ---
+
+
+def test_blanks_around_entries_do_not_count(read):
+    found = read("age, job\n 39, State-gov\n 50 , Private\n 38,Private\n,  \n")
+    assert [c.name for c in found.columns] == ["age", "job"]
+    np.testing.assert_array_equal(found.parts["train"].x, [[39, 1], [50, 0], [38, 0], [NAN, NAN]])
+
+
+@pytest.mark.parametrize(
+    ("text", "reading"),
+    [
+        ('a\n"0,5"\n"1.200,25"\n-3\n"1e1"\n', {"decimal": ",", "thousands": "."}),
+        ("a;b\n0,5;\n1200,25;1\n-3;2\n10;3\n", {"decimal": ",", "separator": ";"}),
+        ('a\n.5\n"1,200.25"\n-3\n10\n', {"thousands": ","}),
+        ("a\n.5\n1'200.25\n-3\n10\n", {"thousands": "'"}),
+        ("a\n.5\n1\u202f200.25\n-3\n10\n", {"thousands": "\u202f"}),
+        ("a\tb\n.5\t1\n1200.25\t\n-3\t2\n10\t3\n", {"separator": "\t"}),
+    ],
+)
+def test_marks_within_numbers_and_between_fields_are_options(read, text, reading):
+    np.testing.assert_array_equal(read(text, **reading).parts["train"].x[:, 0], np.float32([0.5, 1200.25, -3, 10]))
+
+
+@pytest.mark.parametrize(
+    ("entries", "reading", "message"),
+    [
+        (['"0,5"', '"1,5"', '"2,5"', '"0,5"'], {}, "texts that look like numbers, such as '0,5'"),
+        (['"0,5"', '"1,5"', '"2,5"', '"0,5"'], {}, "decimal=',' or thousands=',' or categorical=('a',)"),
+        (["12%", "13%", "12%", "7 %"], {}, "texts that look like numbers, such as '12%'"),
+        (["1'000", "2'000", "1'000", "900"], {}, 'thousands="\'"'),
+        (['"1,5"', "2", "3", "2"], {"thousands": ","}, "look like numbers, such as '1,5'"),  # is not 15
+        (["0.5", "2", "3", "2"], {"decimal": ","}, "look like numbers, such as '0.5'"),
+    ],
+)
+def test_texts_that_look_like_numbers_are_named(read, entries, reading, message):
+    refused(lambda: read(column(entries), **reading), "column 'a'", message)
+
+
+@pytest.mark.parametrize(
+    "entries", [["1.1.2", "1.2.10", "1.1.2"], ["A1", "B2", "A1"], ["3-5", "5-9", "3-5"], ["-", "+"]]
+)
+def test_other_texts_are_categories(read, entries):
+    assert read(column(entries)).columns[0].categories == tuple(sorted(set(entries)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decimal": "x"}, "Data decimal: got 'x', expected '.' or ','"),
+        ({"separator": '"'}, "Data separator"),
+        ({"decimal": ",", "thousands": ","}, "Data thousands: got ',', the decimal mark as well"),
+        ({"counts": ("a",), "categorical": ("a",)}, "column 'a' in 2 places"),
+        ({"label": "a", "numbers": ("a",)}, "column 'a' in 2 places"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    refused(lambda: Data("x.csv", **options), message)
+
+
+# --- new rows ---
+
+CATEGORIES = ["1.1", "1.10", "01", "True", "0.50", "1E10", "2020-01-01", "08:30", "02134", "NA", "other"]
+
+
+@pytest.mark.parametrize("entry", CATEGORIES)
+def test_a_new_row_is_read_as_the_training_data_were(read, tmp_path, entry):
+    """From that entry alone one would guess a number, a truth value, a date or a time."""
+    columns = (
+        read(column(CATEGORIES * 2)).columns if False else read(column(CATEGORIES * 2), categorical=("a",)).columns
+    )
+    (tmp_path / "new.csv").write_text(column([entry]))
+    [[code]] = table_files.read_rows(tmp_path / "new.csv", columns)
+    assert columns[0].categories[int(code)] == entry
+    assert table_files.read_texts(tmp_path / "new.csv", columns) == [[entry]]
+
+
+@pytest.mark.parametrize("entry", ["1.100", "1", "true", "0.5", "1e10", "8:30", "2134", "na"])
+def test_another_spelling_is_another_category(read, tmp_path, entry):
+    columns = read(column(CATEGORIES * 2), categorical=("a",)).columns
+    (tmp_path / "new.csv").write_text(column([CATEGORIES[0], entry]))
+    refused(lambda: table_files.read_rows(tmp_path / "new.csv", columns), f"got {entry!r} in data row 2")
+
+
+def test_two_numbers_are_numbers_in_any_spelling(read, tmp_path):
+    columns = read(column(["0", "1", "1", "NA"])).columns
+    (tmp_path / "new.csv").write_text(column(["0.0", "1.0", '""', "NA"]))
+    np.testing.assert_array_equal(table_files.read_rows(tmp_path / "new.csv", columns)[:, 0], [0, 1, NAN, NAN])
+    parquet.write_table(pa.table({"a": [0.0, 1.0, NAN, None]}), tmp_path / "new.parquet")
+    np.testing.assert_array_equal(table_files.read_rows(tmp_path / "new.parquet", columns)[:, 0], [0, 1, NAN, NAN])
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry", "message"),
+    [
+        ("count", "1.5", "got 1.5 in data row 2, expected whole numbers"),
+        ("count", "-1", "got -1 in data row 2, expected whole numbers"),
+        ("positive", "0", "got 0 in data row 2, expected numbers above 0"),
+        ("number", "x", "got 'x' in data row 2, expected a number"),
+        ("number", "inf", "got inf in data row 2"),
+    ],
+)
+def test_a_new_number_must_be_of_its_column_s_kind(tmp_path, kind, entry, message):
+    (tmp_path / "new.csv").write_text(column(["3", entry]))
+    refused(lambda: table_files.read_rows(tmp_path / "new.csv", (Column("a", (), kind),)), "column 'a'", message)
+
+
+def test_rows_of_the_training_file_can_be_read_with_their_labels_and_splits(read, tmp_path):
+    reading = {"label": "species"}
+    found = read("x,species,split\n1.5,b,train\n2.5,a,test\n3,,train\n", **reading)
+    assert [c.name for c in found.columns] == ["x"]
+    assert [found.parts[part].labels.tolist() for part in ("train", "test")] == [[1, -1], [0]]
+    rows = table_files.read_rows(tmp_path / "table.csv", found.columns, Reading(**reading))
+    np.testing.assert_array_equal(rows, [[1.5], [2.5], [3]])
+    refused(lambda: read("x\n1\n", label="y"), "label", "got 'y', expected columns of it: x")
+
+
+def test_labels_may_be_numbers(read, tmp_path):
+    assert read("x,y\n1,10\n2,9\n4,10\n", label="y").parts["train"].labels.tolist() == [1, 0, 1]
+    parquet.write_table(pa.table({"x": [1.0, 2.0, 4.0], "y": [10, 9, None]}), tmp_path / "table.parquet")
+    labels = table_files.read(tmp_path / "table.parquet", Reading(label="y")).parts["train"].labels
+    assert labels.tolist() == [1, 0, -1]
+    assert labels.dtype == np.int32
+
+
+# --- headers ---
+
+
+def test_headers_keep_every_character(read, tmp_path):
+    names = ("flow [/s]", "age [years]", "[bold]", "a\x1b[31mb", "x\ty", "\u202ename")
+    found = read(",".join(names) + "\n" + "1.5,2.5,3.5,4.5,5.5,6.5\n" * 2 + "1,2,3,4,5,6\n", numbers=names)
+    assert tuple(c.name for c in found.columns) == names
+    tables.write_csv(tmp_path / "out.csv", found.parts["train"].x, found.columns)
+    assert table_files.read(tmp_path / "out.csv", Reading(numbers=names)).columns == found.columns
+
+
+# --- special files ---
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_only_regular_files_of_a_bounded_size_are_read(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"fifo.{suffix}")
+    (tmp_path / f"device.{suffix}").symlink_to("/dev/zero")
+    (tmp_path / f"folder.{suffix}").mkdir()
+    with (tmp_path / f"giant.{suffix}").open("wb") as file:
+        file.truncate(2**40)
+    for name, message in (("fifo", "a FIFO"), ("device", "a FIFO"), ("folder", "a directory"), ("giant", "at most")):
+        path = tmp_path / f"{name}.{suffix}"
+        refused(partial(table_files.read, path), message, path.name)
+        refused(partial(table_files.read_rows, path, (Column("a"),)), message, path.name)
+
+
+def test_what_a_parquet_file_expands_to_is_known_before_it_does(tmp_path, monkeypatch):
+    """10^8 equal rows are 372 kB."""
+    path = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"a": np.zeros(10**6, np.int8)}), path)
+    monkeypatch.setattr(table_files, "SMALL_BYTES", 2**20)
+    monkeypatch.setattr(parquet.ParquetFile, "read", lambda *_: pytest.fail("it was read"))
+    refused(lambda: table_files.read(path), "1000000 rows, 46 MiB from", "at most 100 times the size of the file")
+
+
+def test_what_a_csv_file_takes_is_known_before_it_does(read, monkeypatch):
+    monkeypatch.setattr(table_files, "MAX_BYTES", 2**20)
+    refused(lambda: read(column(range(10**5))), "table", "when expanded", "write it as Parquet")
+
+
+def test_old_records_of_columns_are_read():
+    from aevae_jax import values
+
+    tree = {"type": "Column", "name": "a", "categories": ["x", "y"]}
+    assert values.from_tree(Column, tree, "run.json") == Column("a", ("x", "y"))
+    tree = values.to_tree(Data("x.csv", categorical=("a",)))
+    old = {name: tree[name] for name in ("type", "name", "preparation", "directory", "splits", "size", "categorical")}
+    assert values.from_tree(Data, old, "run.json") == Data("x.csv", categorical=("a",))
