@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import shlex
 import sys
@@ -26,7 +25,7 @@ from aevae_jax import (
     values,
 )
 from aevae_jax.checkpoints import Saving
-from aevae_jax.evaluation_commands import key_of, prepared_of
+from aevae_jax.evaluation_commands import MaybeData, key_of, prepared_of
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.terminal import report, say
 from aevae_jax.types import InputError, LatentModel, Params
@@ -73,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[str], prog: str) -> None:
     if name not in commands:
         names = [*commands, *(["data"] if commands is COMMANDS else [])]
-        meant = difflib.get_close_matches(name[:40], names, 1)
-        advice = f"did you mean {meant[0]}? type: {prog} --help" if meant else f"type: {prog} --help"
+        meant = values.meant_by(name, names)
+        advice = f"did you mean {meant}? type: {prog} --help" if meant else f"type: {prog} --help"
         raise InputError("command", got=repr(name[:40]), expected=", ".join(names), hint=advice)
     command = commands[name]
     purpose = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:")[0]
@@ -215,7 +214,13 @@ def sample(
 
 
 def reconstruct(
-    run: Positional[Path], *, out: Out, input_file: MaybeInput = None, num: int = 16, force: bool = False
+    run: Positional[Path],
+    *,
+    out: Out,
+    input_file: MaybeInput = None,
+    num: int = 16,
+    data: MaybeData = "",
+    force: bool = False,
 ) -> None:
     """Encode images and decode them again, both at the mean.
 
@@ -227,19 +232,27 @@ def reconstruct(
       input_file: images: .npy or .npz with raw uint8, or floats in [0, 1], [N, H, W, C]; or one .png. Of a table:
         rows as .csv or .parquet.
       num: how many of the first test images to take where there is no input.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
       force: replace the output file if it exists.
     """
     files.check_output(out, files.DATA, force=force)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
     fitted = fitting.load_run(run)
-    x = prepared_of(run, fitted.run).test.x[:num] if input_file is None else _images(input_file, run, fitted)
+    x = prepared_of(run, fitted.run, data).test.x[:num] if input_file is None else _images(input_file, run, fitted)
     y = _batched(_reconstruction, fitted, x)["reconstructions"]
     _save(out, fitted, _format(run), {"reconstructions": y, "images": x}, columns=min(len(x), 16), paired=True)
 
 
 def interpolate(
-    run: Positional[Path], *, out: Out, start: int = 0, end: int = 1, steps: int = 10, force: bool = False
+    run: Positional[Path],
+    *,
+    out: Out,
+    start: int = 0,
+    end: int = 1,
+    steps: int = 10,
+    data: MaybeData = "",
+    force: bool = False,
 ) -> None:
     """Decode the codes on a straight line between those of two test images.
 
@@ -251,13 +264,14 @@ def interpolate(
       start: index of the first image in the test set.
       end: index of the last one.
       steps: how many images, the two ends included.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
       force: replace the output file if it exists.
     """
     files.check_output(out, files.DATA, force=force)
     if steps < 2:
         raise InputError("--steps", got=steps, expected="at least 2")
     fitted = fitting.load_run(run)
-    x = prepared_of(run, fitted.run).test.x
+    x = prepared_of(run, fitted.run, data).test.x
     for option, index in (("--start", start), ("--end", end)):
         if not 0 <= index < len(x):
             raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")

@@ -94,6 +94,22 @@ class InputError(ValueError):
         super().__init__(printable(f"{shortened(what)}{place}: got {shortened(got)}, expected {expected}{advice}"))
 
 
+def not_installed(package: str, extra: str, *, purpose: str, got: object = "not installed") -> InputError:
+    """Return what to say of a package that is missing.
+
+    The package index has no project of this name, and whoever made one there could be installed in its place: what is
+    typed names the checkout.
+
+    Args:
+      package: what is missing.
+      extra: the optional dependencies in pyproject.toml that bring it.
+      purpose: what it is needed for: "to stream data".
+      got: what is there in its place.
+    """
+    return InputError(package, got=got, expected=f"installed, {purpose}",
+                      hint=f'type in the checkout of this project: pip install -e ".[{extra}]"')  # fmt: skip
+
+
 def printable(text: object) -> str:
     """Return `text` with a blank for each character that could steer a terminal, break the line or not be encoded."""
     return "".join(c if c.isprintable() else " " for c in str(text))

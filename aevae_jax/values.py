@@ -236,7 +236,7 @@ def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str 
       fault: what is wrong with it, where that is known.
     """
     known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
-    meant = "" if fault else _meant(re.split(r"[\s(\[]", typed, maxsplit=1)[0], list(known))
+    meant = "" if fault else meant_by(re.split(r"[\s(\[]", typed, maxsplit=1)[0], list(known))
     if fields := dataclasses.fields(known[meant]) if meant else ():
         default = "" if fields[0].default is dataclasses.MISSING else f"={spell(fields[0].default)}"
         meant += f"({fields[0].name}{default})"
@@ -247,13 +247,13 @@ def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str 
 def _refused_field(cls: Any, got: str, where: str, typed: str = "") -> InputError:
     """That a call of `cls` has `got`, and which field was probably meant."""
     names = [field.name for field in dataclasses.fields(cls)]
-    whole, meant = signature(cls), _meant(typed, names)
+    whole, meant = signature(cls), meant_by(typed, names)
     expected = whole if len(whole) <= _ROOM else f"{cls.__name__}({', '.join(names)})"
     return InputError(f"{where}: {cls.__name__}", got=got, expected=expected,
                       hint=f"did you mean {meant}?" if meant else "")  # fmt: skip
 
 
-def _meant(word: str, names: Sequence[str]) -> str:
+def meant_by(word: str, names: Sequence[str]) -> str:
     """Which of `names` was probably meant by `word`, else an empty text: `lr` is learning_rate, `beta-vae` is VAE."""
     lower = {name.lower(): name for name in names}
     word = word.lower()[:100]

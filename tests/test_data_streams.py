@@ -124,7 +124,7 @@ def test_reading_ahead_is_bounded_and_leaves_no_threads(small_windows):
 
 def test_grain_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
-    with pytest.raises(InputError, match=r"grain: got not installed.*pip install 'aevae-jax\[streams\]'"):
+    with pytest.raises(InputError, match=r'grain: got not installed.*pip install -e "\.\[streams\]"'):
         next(streams.windows(numbered(), np.arange(10).reshape(1, 10)))
 
 

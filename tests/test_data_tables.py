@@ -412,7 +412,12 @@ def test_without_pyarrow_it_says_what_to_type(tmp_path, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    refused(csv, tmp_path, PEOPLE, match=r"pyarrow: got not installed.*type: pip install 'aevae-jax\[tables\]'")
+    refused(
+        csv,
+        tmp_path,
+        PEOPLE,
+        match=r'pyarrow: got not installed.*in the checkout.*: pip install -e "\.\[tables\]"',
+    )
 
 
 # --- describing and writing ---

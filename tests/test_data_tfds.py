@@ -37,7 +37,7 @@ def tiny(tmp_path):
 # what is not prepared here
 
 
-@pytest.mark.parametrize("name", ["no_such_data_set", "digits2", "fashion_mnist:9.9.9", "emnist/letters"])
+@pytest.mark.parametrize("name", ["no_such_data_set", "numerals", "fashion_mnist:9.9.9", "emnist/letters"])
 def test_what_is_not_prepared_is_one_line_with_the_command_and_no_wait(tmp_path, monkeypatch, name):
     for folder in ("fashion_mnist/3.0.1", "emnist/digits/3.1.0", "downloads/extracted"):
         (tmp_path / folder).mkdir(parents=True)
@@ -221,7 +221,7 @@ def test_a_damaged_data_set_is_one_line(tiny, name, damage):
 @pytest.mark.parametrize("package", ["tensorflow_datasets", "array_record"])
 def test_without_tensorflow_datasets_it_is_one_line(tiny, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    refused(r"tensorflow-datasets: got .*; type: pip install 'aevae-jax\[tfds\]'", read, tiny)
+    refused(r'tensorflow-datasets: got .*; type in the checkout .*: pip install -e "\.\[tfds\]"', read, tiny)
 
 
 # larger than memory
@@ -298,3 +298,24 @@ def test_fashion_mnist_is_split_as_published_and_starts_at_once_the_second_time(
     assert np.bincount(dataset.test.labels).tolist() == [1000] * 10
     assert dataset.train.labels[:8].tolist() == [9, 0, 0, 3, 0, 2, 7, 2]  # the order of the upstream files
     assert dataset.test.labels[:8].tolist() == [9, 2, 1, 1, 6, 1, 4, 6]
+
+
+@pytest.mark.parametrize(("name", "hint"), [
+    ("fashionmnist", "did you mean fashion_mnist? type: aevae data prepare fashion_mnist"),
+    ("Fashion-MNIST", "did you mean fashion_mnist?"),
+    ("cifar-10", "did you mean cifar10?"),
+    ("digit", "did you mean digits?"),
+    ("mnist_corrupted", "type: aevae data prepare mnist_corrupted"),
+    ("colorectal_histology", "type: aevae data prepare colorectal_histology"),
+])  # fmt: skip
+def test_a_misspelled_name_is_recognised(name, hint, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        Data(name).load()
+    assert str(error.value).split("; ")[-1].startswith(hint)
+
+
+def test_no_such_user_is_no_such_folder(monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "~nosuchuser/data")
+    with pytest.raises(InputError, match=r"prepared in ~nosuchuser/data \(none\)"):
+        Data("mnist").load()

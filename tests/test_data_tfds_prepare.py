@@ -129,7 +129,7 @@ def test_without_tensorflow_it_is_one_line(tmp_path, monkeypatch, asked):
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     message = refused("packages: got no tensorflow.*, expected", tfds.prepare, "mnist", str(tmp_path / "data"))
-    assert message.endswith("type: pip install 'aevae-jax[prepare]'")
+    assert message.endswith('pip install -e ".[prepare]"')
     assert not (tmp_path / "data").exists()
     assert asked == []
 

@@ -6,12 +6,16 @@ import contextlib
 import io
 import json
 import math
+import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from aevae_jax import console, fitting
 from aevae_jax.cli import main
+from aevae_jax.runs import Run
 
 TRAIN = [
     "--model",
@@ -93,6 +97,13 @@ def test_a_run_is_diagnosed_in_words(runs):
     out = typed("diagnose", runs / "one")
     assert "under-trained: the best of 2 epochs is number 2" in out
     assert "try: --epochs 8" in out
+    [again] = [line for line in out.splitlines() if line.startswith("  type: aevae train ") and "--epochs 8" in line]
+    _, _, _, directory, *options = shlex.split(again)
+    assert directory == str(runs / "one-2")  # a finished run does not go on with other values
+    given = {option.removeprefix("--"): text for option, text in zip(options[::2], options[1::2], strict=True)}
+    run = Run(**console.values_of(Run, console.options_of(Run)(**given)))
+    old = fitting.load_run(runs / "one").run
+    assert replace(run, epochs=2, model=old.model) == old
     assert "mutual information" in out
 
 
@@ -121,19 +132,53 @@ def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
     assert message in refused(capsys, command, *places)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "diagnose", "quality"])
-def test_data_that_changed_since_training_is_refused(runs, tmp_path, capsys, command):
-    """By its hash; as is another preparation of grey levels under a Bernoulli."""
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A run of data in a file, and the file's array; the file is gone."""
+    folder = tmp_path_factory.mktemp("own")
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
-    np.save(tmp_path / "x.npy", images, allow_pickle=False)
-    place = tmp_path / "run"
+    np.save(folder / "x.npy", images, allow_pickle=False)
     with contextlib.redirect_stderr(io.StringIO()):
-        typed("train", place, "--data", tmp_path / "x.npy", "--model", "VAE(2, MLP((4,)))", "--epochs", "1",
+        typed("train", folder / "run", "--data", folder / "x.npy", "--model", "VAE(2, MLP((4,)))", "--epochs", "1",
               "--batch-size", "8")  # fmt: skip
+    (folder / "x.npy").unlink()
+    return folder / "run", images
+
+
+OF_DATA = (
+    ["evaluate"],
+    ["diagnose"],
+    ["quality"],
+    ["reconstruct", "--out", "r.npy"],
+    ["interpolate", "--out", "i.npy"],
+)
+
+
+@pytest.mark.parametrize("command", OF_DATA, ids=lambda command: command[0])
+def test_data_that_moved_is_found_again_and_other_data_is_refused(own, tmp_path, monkeypatch, capsys, command):
+    """By its hash, whatever its name."""
+    place, images = own
+    monkeypatch.chdir(tmp_path)
+    name, *options = command
+    assert "x.npy" in refused(capsys, name, place, *options)
+    np.save("moved.npy", images, allow_pickle=False)
+    typed(name, place, *options, "--data", "moved.npy")
     capsys.readouterr()
+    images = images.copy()
     images[0, 0, 0] ^= 1
-    np.save(tmp_path / "x.npy", images, allow_pickle=False)
-    assert "other data under the name" in refused(capsys, command, place)
+    np.save("other.npy", images, allow_pickle=False)
+    message = refused(capsys, name, place, *options, *(["--force"] if options else []), "--data", "./other.npy")
+    assert "other data under the name './other.npy'" in message
+
+
+def test_both_sides_of_a_comparison_are_on_the_data_that_moved(own, tmp_path):
+    place, images = own
+    np.save(tmp_path / "moved.npy", images, allow_pickle=False)
+    assert "no difference" in typed("compare", place, place, "--samples", "2", "--data", tmp_path / "moved.npy")
+
+
+def test_only_the_place_of_data_can_be_said_anew(own, capsys):
+    assert "all else is the run's" in refused(capsys, "evaluate", own[0], "--data", "Data('x.npy', Standardize())")
 
 
 def test_grey_levels_under_a_bernoulli_are_refused(runs, tmp_path, capsys):  # mistake 9

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from aevae_jax.data.datasets import Source, size_in_bytes
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, not_installed
 
 WINDOW_BYTES = 2**23
 """How much is read and sent to the device at once: 8 MiB, of which a handful exist at a time."""
@@ -54,8 +54,7 @@ def windows(
     try:
         import grain
     except ImportError:
-        raise InputError("grain", got="not installed", expected="installed, to stream data",
-                         hint="type: pip install 'aevae-jax[streams]'") from None  # fmt: skip
+        raise not_installed("grain", "streams", purpose="to stream data") from None
     batch_size = rows.shape[-1]
     if batch_size % processes:
         raise InputError("batch size", got=batch_size, expected=f"a multiple of the {processes} processes")

@@ -16,7 +16,7 @@ from aevae_jax.data import table_columns, table_text
 from aevae_jax.data.datasets import PARTS, Column, Found, Split
 from aevae_jax.data.table_columns import is_text, looks_like_number
 from aevae_jax.data.tables import AS_USUAL, Reading, feature_count, spelled
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, not_installed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,8 +178,7 @@ def _opened(path: Path, reading: Reading) -> Iterator[_Table]:
         import pyarrow
         from pyarrow import parquet, types
     except ImportError:
-        raise InputError("pyarrow", got="not installed", expected=f"installed, to read {path.name}",
-                         hint="type: pip install 'aevae-jax[tables]'") from None  # fmt: skip
+        raise not_installed("pyarrow", "tables", purpose=f"to read {path.name}") from None
     is_csv = path.suffix.lower() == ".csv"
     try:
         if is_csv:

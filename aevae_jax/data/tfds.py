@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from aevae_jax.data import cache, datasets
 from aevae_jax.data.datasets import PARTS, Found, Split
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, not_installed, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,10 @@ CHUNK = 1024
 
 PREPARE_NEEDS = ("tensorflow_datasets", "tensorflow", "importlib_resources")
 """What the extra `prepare` brings. TFDS 4.9 needs the last one to find its own data sets, and does not say so."""
+
+WELL_KNOWN = ("digits", "mnist", "fashion_mnist", "kmnist", "emnist", "binarized_mnist", "cifar10", "cifar100",
+              "svhn_cropped", "omniglot", "dsprites", "shapes3d", "smallnorb", "celeb_a", "stl10")  # fmt: skip
+"""Names that are worth suggesting, prepared or not."""
 
 NETWORK_SECONDS = 5
 """How long a server may take to answer before there is said to be no network."""
@@ -80,15 +84,22 @@ def is_prepared(name: str, directory: str = "") -> bool:
 
 
 def _root(directory: str) -> Path:
-    return Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return _expanded(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+
+
+def _expanded(path: str) -> Path:
+    """`path` with a leading ~ replaced; as it is where there is no such user, or no home directory."""
+    return Path(os.path.expanduser(path))
 
 
 def _parse(name: str) -> tuple[str, str, str]:
     """Name, configuration and version; empty where they are not given. None of them leads out of a folder."""
     match = NAME.fullmatch(name)
     if match is None:
-        raise InputError("data set", got=repr(name), expected="digits, a name such as mnist, name/config or "
-                         "name/config:version, or a path that starts with ./")  # fmt: skip
+        meant = _meant(name)
+        expected = "digits, a name such as mnist, name/config or name/config:version, or a path that starts with ./"
+        raise InputError("data set", got=repr(shortened(name, 60)), expected=expected,
+                         hint=f"did you mean {meant}?" if meant else "")  # fmt: skip
     base, config, version = match.groups(default="")
     return base, config, version
 
@@ -119,11 +130,22 @@ def _unprepared(name: str, root: Path, directory: str) -> InputError:
     files = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
     paths = [path.parent.relative_to(root) for path in files]
     names = sorted(f"{path.parent}:{path.name}" for path in paths)
-    here = ", ".join(other for other in names if NAME.fullmatch(other)) or "none"
-    hint = f"type: {_command(name, directory)}"
-    if Path(name).exists():
+    here = shortened(", ".join(other for other in names if NAME.fullmatch(other)) or "none", 100)
+    meant = _meant(name)
+    hint = f"did you mean {meant}?" if meant else f"type: {_command(name, directory)}"
+    if meant and meant != "digits" and not _find(meant, root):
+        hint += f" type: {_command(meant, directory)}"
+    if os.path.exists(name):
         hint += f", or write ./{name} for the folder of that name"
-    return InputError("data set", got=repr(name), expected=f"digits, or one prepared in {root} ({here})", hint=hint)
+    return InputError("data set", got=repr(shortened(name, 60)), hint=hint,
+                      expected=f"digits, or one prepared in {root} ({here})")  # fmt: skip
+
+
+def _meant(name: str) -> str:
+    """The well-known data set whose name is misspelled as `name`; empty where it is not, or none is near."""
+    base = re.split("[/:]", name.lower()[:60])[0]
+    near = difflib.get_close_matches(base, WELL_KNOWN, 1, 0.75)
+    return near[0] if near and near[0] != base else ""
 
 
 def _command(name: str, directory: str) -> str:
@@ -291,8 +313,7 @@ def _import() -> Any:
         importlib.import_module("array_record")  # which TFDS would miss only later
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise InputError("tensorflow-datasets", got=error, expected="it installed, to read its data sets",
-                         hint="type: pip install 'aevae-jax[tfds]'") from None  # fmt: skip
+        raise not_installed("tensorflow-datasets", "tfds", purpose="to read its data sets", got=error) from None
     return tfds
 
 
@@ -332,11 +353,10 @@ def prepare(name: str, directory: str = "", manual_dir: str = "") -> Path:
         _check_format(name, folder)
         return folder
     if missing := [package for package in PREPARE_NEEDS if importlib.util.find_spec(package) is None]:
-        raise InputError("packages", got=f"no {', no '.join(missing)}", expected="all that preparing data sets needs",
-                         hint="type: pip install 'aevae-jax[prepare]'")  # fmt: skip
-    if manual_dir and not Path(manual_dir).expanduser().is_dir():
+        raise not_installed("packages", "prepare", purpose="to prepare data sets", got=f"no {', no '.join(missing)}")
+    if manual_dir and not os.path.isdir(_expanded(manual_dir)):
         raise InputError("folder", where="--manual-dir", got=manual_dir, expected="one that exists")
-    manual = Path(manual_dir).expanduser() if manual_dir else root / "downloads" / "manual"
+    manual = _expanded(manual_dir) if manual_dir else root / "downloads" / "manual"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word on how TensorFlow was compiled
     with _one_line(name, root, "a data set that TFDS can prepare here"):
         builder = _builder(name, root)
