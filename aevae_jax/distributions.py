@@ -269,15 +269,13 @@ class Categorical:
         return sum_event(jnp.exp(log_p) * (log_p - log_q))
 
 
-def _logistic_log_mass(value: Array, loc: Array, log_scale: Array, levels: int) -> Array:
-    """Log mass of the grid point `value` under a logistic rounded to `levels` points of [0, 1]; outer bins are open.
+def logistic_log_mass(value: Array, loc: Array, log_scale: Array, step: Any, *, lowest: Array, highest: Array) -> Array:
+    """Log mass of a bin of width `step` around `value` under a logistic; the lowest and highest bins are open.
 
     sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - e^(b-a)): three factors whose logs are exact, and no difference of
     nearly equal numbers. At an open end the factors of that end are 1.
     """
-    step = 1 / (levels - 1)
     inverse = jnp.exp(-log_scale)
-    lowest, highest = value < step / 2, value > 1 - step / 2
     log_below_top = log_sigmoid((value + step / 2 - loc) * inverse)
     log_above_bottom = log_sigmoid(-(value - step / 2 - loc) * inverse)
     log_width = jnp.log(-jnp.expm1(-step * inverse))
@@ -286,6 +284,12 @@ def _logistic_log_mass(value: Array, loc: Array, log_scale: Array, levels: int) 
         + jnp.where(lowest, 0.0, log_above_bottom)
         + jnp.where(lowest | highest, 0.0, log_width)
     )
+
+
+def _logistic_log_mass(value: Array, loc: Array, log_scale: Array, levels: int) -> Array:
+    """Log mass of the grid point `value` under a logistic rounded to `levels` points of [0, 1]."""
+    step = 1 / (levels - 1)
+    return logistic_log_mass(value, loc, log_scale, step, lowest=value < step / 2, highest=value > 1 - step / 2)
 
 
 def _logistic_mean(loc: Array, log_scale: Array, levels: int) -> Array:

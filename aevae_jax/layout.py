@@ -2,6 +2,7 @@
 
     a column             number of categories    features
     a number             0                       value or 0; observed 1 or 0
+    a count              COUNT                   value or 0; observed 1 or 0
     a binary column      2                       code 0 or 1, or 0; observed 1 or 0
     C >= 3 categories    C                       one of C is 1; all are 0 where the entry is missing
 
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+COUNT = -1
+"""What stands for a column of counts in place of its number of categories."""
+
+
 class Group(NamedTuple):
     """The K columns of a table that have the same number of categories, which are computed with at once."""
 
     categories: int
-    """0 for numbers, 2 for binary columns, C >= 3."""
+    """0 for numbers, `COUNT`, 2 for binary columns, C >= 3."""
     columns: np.ndarray
     """Their places in the table, `[K]`."""
     slots: np.ndarray
@@ -49,11 +54,11 @@ def groups(columns: tuple[int, ...]) -> tuple[Group, ...]:
 
 
 def log_scales(columns: tuple[int, ...]) -> np.ndarray:
-    """In which places a number's log standard deviation stands, if outputs take the places of features: `[F]`."""
+    """In which places the log scale of a number or count stands, if outputs take the places of features: `[F]`."""
     import numpy as np
 
     mask = np.zeros(feature_count(columns), bool)
-    mask[[slot for group in groups(columns) if not group.categories for slot in group.slots[:, 1]]] = True
+    mask[[slot for group in groups(columns) if group.categories <= 0 for slot in group.slots[:, 1]]] = True
     return mask
 
 

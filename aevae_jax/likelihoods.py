@@ -265,17 +265,20 @@ class DiscretizedLogisticMixture(_Grid):
 
 @dataclass(frozen=True)
 class Tabular:
-    """A table's columns side by side: Gaussian numbers, Bernoulli bits, categories; missing entries are left out.
+    """A table's columns side by side: Gaussian numbers, rounded logistic counts, bits, categories; what is missing is
+    left out.
 
-    Data and outputs are features, as `layout` says, and there is one output for each feature. A number's mean and log
-    scale, which is predicted for every example, take the places of its value and of its mark of observation.
+    Data and outputs are features, as `layout` says, and there is one output for each feature. The mean and log scale of
+    a number or count, which are predicted for every example, take the places of its value and of its mark of
+    observation. `fit` takes both arguments from the data where they are left out.
 
     Args:
-      columns: the number of categories of each column: 0 for numbers, 2 for bits; `fit` takes them from the data where
-        they are left out.
+      columns: the number of categories of each column: 0 for numbers and counts, 2 for bits.
+      counts: the place of each column of counts, where 0 lies among its standardised values, and how far 1 is from it.
     """
 
     columns: tuple[int, ...] = ()
+    counts: tuple[tuple[int, float, float], ...] = ()
 
     outputs: ClassVar[int] = 1
     support: ClassVar[Support] = REAL
@@ -284,6 +287,11 @@ class Tabular:
         limits.check_sizes("Tabular columns", self.columns, 0)
         if 1 in self.columns:
             raise InputError("Tabular columns", got=self.columns, expected="0 for numbers, else 2 or more categories")
+        for place, _, step in self.counts:
+            if not (0 <= place < len(self.columns) and self.columns[place] == 0 and step > 0):
+                raise InputError(
+                    "Tabular counts", got=(place, step), expected="places of numbers, each with a step > 0"
+                )
 
     def init(self) -> Params:
         return {}
@@ -295,14 +303,16 @@ class Tabular:
 
         if not self.columns:
             raise InputError("Tabular columns", got="()", expected="the number of categories of each, 0 for numbers",
-                             hint="write Tabular(tables.widths(dataset.columns)), or let `fit` do so")  # fmt: skip
+                             hint="write tables.likelihood(prepared.format), or let `fit` do so")  # fmt: skip
         if raw.shape[1:] != (layout.feature_count(self.columns), 1):
             raise InputError("features of a table", got=raw.shape[1:-1], where=f"Tabular({self.columns})",
                              expected=f"({layout.feature_count(self.columns)},)")  # fmt: skip
         outputs = raw[..., 0]
         is_log_scale = layout.log_scales(self.columns)[None]
         outputs = jnp.where(is_log_scale, distributions.bounded(outputs, *SCALE_RANGE), outputs)
-        return tabular.Tabular(outputs, self.columns)
+        ranges = {place: (zero, step) for place, zero, step in self.counts}
+        columns = tuple(layout.COUNT if place in ranges else width for place, width in enumerate(self.columns))
+        return tabular.Tabular(outputs, columns, tuple(ranges[place] for place in sorted(ranges)))
 
 
 Likelihood = (

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from aevae_jax import evaluation, keys, memory, training
+from aevae_jax import evaluation, keys, memory, training, values
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, tables
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.runs import Run
@@ -96,13 +96,13 @@ def _shaped(model: Any, prepared: Prepared) -> Any:
         raise InputError("event_shape of the model", got=shape,
                          expected=f"{prepared.event_shape}, as in {prepared.name}")  # fmt: skip
     if isinstance(likelihood, Tabular):
-        columns = tables.widths(prepared.format.columns)
-        if not columns:
+        fitting = tables.likelihood(prepared.format)
+        if not fitting.columns:
             raise InputError("likelihood", got="Tabular()", expected=f"another one: {prepared.name} is not a table")
-        if likelihood.columns not in ((), columns):
-            raise InputError("columns of the likelihood", got=likelihood.columns,
-                             expected=f"{columns}, as in {prepared.name}")  # fmt: skip
-        model = replace(model, likelihood=replace(likelihood, columns=columns))
+        if likelihood.columns not in ((), fitting.columns) or likelihood.counts not in ((), fitting.counts):
+            raise InputError("columns of the likelihood", got=values.spell(likelihood),
+                             expected=f"Tabular(), or {values.spell(fitting)} as in {prepared.name}")  # fmt: skip
+        model = replace(model, likelihood=fitting)
     elif prepared.format.columns and likelihood is not None:
         raise InputError(f"likelihood of a table ({prepared.name})", got=type(likelihood).__name__,
                          expected="Tabular()", hint="type: --model 'VAE(likelihood=Tabular())'")  # fmt: skip

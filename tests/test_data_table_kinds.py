@@ -10,9 +10,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from aevae_jax.data import Data, table_files, tables
+from aevae_jax import values
+from aevae_jax.data import Data, Scale, Standardize, prepare, table_files, tables
 from aevae_jax.data.datasets import Column
+from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
+from aevae_jax.likelihoods import Likelihood
 from aevae_jax.types import InputError
 
 NAN = np.nan
@@ -89,7 +92,7 @@ def test_numbers_of_another_kind_than_they_are_named_are_refused(read, option, e
 
 # --- large offsets ---
 
-TIMES = [f"{1.7327e9 + second:.3f}" for second in np.sort(np.random.default_rng(0).uniform(0, 1200, 1200))]
+TIMES = [f"{1.7327e9 + i / 1000:.3f}" for i in np.sort(np.random.default_rng(0).permutation(1_200_000)[:1200])]
 
 
 @pytest.mark.parametrize(
@@ -317,10 +320,101 @@ def test_what_a_csv_file_takes_is_known_before_it_does(read, monkeypatch):
 
 
 def test_old_records_of_columns_are_read():
-    from aevae_jax import values
-
     tree = {"type": "Column", "name": "a", "categories": ["x", "y"]}
     assert values.from_tree(Column, tree, "run.json") == Column("a", ("x", "y"))
     tree = values.to_tree(Data("x.csv", categorical=("a",)))
     old = {name: tree[name] for name in ("type", "name", "preparation", "directory", "splits", "size", "categorical")}
     assert values.from_tree(Data, old, "run.json") == Data("x.csv", categorical=("a",))
+
+
+# --- what a model sees, and the way back ---
+
+PEOPLE = "t,age,children,income,rain,height\n" + "".join(
+    f"{time},{20 + i % 60},{i % 4},{1000 * v},{max(0, v - 1.5):.3f},{170 + 0.1 * (i % 90)}\n"
+    for i, (time, v) in enumerate(zip(TIMES, np.tile(SKEWED, 6), strict=True))
+)
+
+
+@pytest.fixture
+def people(read):
+    return prepare(Standardize(), assemble("people", read(PEOPLE)))
+
+
+def test_every_kind_comes_back_from_what_the_model_sees(people):
+    assert [c.kind for c in people.format.columns] == ["number", "count", "count", "positive", "positive", "number"]
+    raw = np.asarray(people.validation.x)
+    back = people.preparation.inverse(raw, people.format)
+    again = people.preparation.units(back, people.format)
+    assert np.isfinite(raw).all()
+    assert again.dtype == np.float32
+    np.testing.assert_allclose(again, raw, atol=2e-5)
+    assert len(np.unique(people.train.x[:, 0])) == len(people.train.x)  # 1,200 times, of which float32 keeps 10
+
+
+def test_moments_of_positive_numbers_are_those_of_their_logarithms(people, read):
+    found = read(PEOPLE)
+    income = np.log(found.parts["train"].x[:, 3])
+    np.testing.assert_allclose(people.format.mean[3], income.mean(), atol=0.05)
+    column = found.columns[4]
+    assert column.offset < 0
+    x = np.asarray(people.train.x, np.float64)
+    np.testing.assert_allclose(np.nanmean(x[:, 1:5], axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(np.nanstd(x[:, 1:5], axis=0), 1, atol=1e-5)
+
+
+def test_what_a_model_makes_is_never_negative_and_counts_are_whole(people, tmp_path):
+    x = np.random.default_rng(0).normal(size=people.validation.x.shape).astype(np.float32) * 6
+    x[:, 1::2] = 1.0  # every entry is there
+    rows = people.preparation.inverse(x, people.format)
+    assert (rows[:, :5] >= 0).all()
+    np.testing.assert_array_equal(rows[:, 1:3], np.rint(rows[:, 1:3]))
+    assert (rows[:, 3] > 0).all()
+    assert (rows[:, 4] == 0).any()
+    tables.write_csv(tmp_path / "out.csv", rows, people.format.columns)
+    again = table_files.read_rows(tmp_path / "out.csv", people.format.columns)
+    np.testing.assert_allclose(again[:, 0], rows[:, 0], rtol=0, atol=0)
+    np.testing.assert_array_equal(again[:, 1:], rows[:, 1:].astype(np.float32))
+
+
+def test_the_likelihood_of_a_table_knows_its_counts(people):
+    likelihood = tables.likelihood(people.format)
+    assert likelihood.columns == (0,) * 6
+    assert [place for place, _, _ in likelihood.counts] == [1, 2]
+    x = np.asarray(people.validation.x)
+    for place, zero, step in likelihood.counts:
+        k = (x[:, 2 * place].astype(np.float64) - zero) / step
+        np.testing.assert_allclose(k, np.rint(k), atol=1e-4)
+        assert k.min() > -0.01
+    assert values.from_tree(Likelihood, values.to_tree(likelihood), "run.json") == likelihood
+
+
+def test_codes_alone_come_back_without_moments(read):
+    data = prepare(Scale(), assemble("codes", read("a,b\n" + "x,1\ny,2\nz,2\n,1\n" * 10)))
+    raw = data.preparation.inverse(np.asarray(data.validation.x), data.format)
+    assert raw.shape[1] == 2
+    np.testing.assert_array_equal(data.preparation.units(raw, data.format), data.validation.x)
+
+
+@pytest.mark.parametrize(("text", "said"), [("NA,DE,NA,FR", True), ("N,DE,N,FR", False), ("NA,1,2,2.5", False)])
+def test_categories_that_may_stand_for_missing_entries_are_said(read, text, said):
+    rows = "".join(f"{entry},{i}\n" for i, entry in enumerate(text.split(",") * 9))
+    data = prepare(Standardize(), assemble("x", read(f"c,x\n{rows}")))
+    assert [note for note in data.notes if "missing=('NA',)" in note and "column 'c'" in note] == list(data.notes)
+    assert bool(data.notes) == said
+
+
+def test_a_file_is_written_with_the_marks_it_was_read_with(read, tmp_path):
+    reading = Reading(decimal=",", separator=";", thousands=".")
+    found = read("a;b\n1.200,5;x\n-3;y\n4,25;x\n", decimal=",", separator=";", thousands=".")
+    tables.write_csv(tmp_path / "out.csv", found.parts["train"].x, found.columns, reading)
+    assert (tmp_path / "out.csv").read_text() == "a;b\n1200,5;x\n-3;y\n4,25;x\n"
+    np.testing.assert_array_equal(table_files.read_rows(tmp_path / "out.csv", found.columns, reading),
+                                  found.parts["train"].x)  # fmt: skip
+
+
+def test_given_entries_are_written_as_they_are(read, tmp_path):
+    columns = read("a,b,c\n1.5,x,3\n2.5,y,4\n-3,x,9\n").columns
+    (tmp_path / "new.csv").write_text('c,a,b\n007,1.50, x\n,"2e0",\n')
+    given = table_files.read_texts(tmp_path / "new.csv", columns)
+    tables.write_csv(tmp_path / "out.csv", np.float32([[9, 1, 9], [9, 1, 8]]), columns, given=given)
+    assert (tmp_path / "out.csv").read_text() == "a,b,c\n1.50, x,007\n2e0,y,8\n"

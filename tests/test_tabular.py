@@ -227,7 +227,7 @@ def test_accepts_features_and_refuses_what_is_no_number():  # mistake 13
 
 
 def test_its_columns_must_be_known():
-    with pytest.raises(InputError, match=r"Tabular columns: got \(\), .*; write Tabular\(tables.widths") as error:
+    with pytest.raises(InputError, match=r"Tabular columns: got \(\), .*; write tables.likelihood\(") as error:
         likelihoods.Tabular()({}, jnp.zeros((1, 2, 1)))
     assert "\n" not in str(error.value)
 
@@ -240,8 +240,80 @@ def test_its_columns_must_be_those_of_the_features(shape):
 
 @pytest.mark.parametrize("columns", [(1,), (0, -1), (0, 3, 1)])
 def test_impossible_columns_are_refused(columns):
-    with pytest.raises(InputError, match="expected 0 for numbers, else 2 or more categories"):
+    with pytest.raises(InputError, match=r"expected (0 for numbers, else 2 or more categories|at least 0)"):
         likelihoods.Tabular(columns)
+
+
+@pytest.mark.parametrize("counts", [((1, 0.0, 0.5),), ((0, 0.0, 0.0),), ((5, 0.0, 1.0),)])
+def test_impossible_counts_are_refused(counts):
+    with pytest.raises(InputError, match=r"Tabular counts: .*expected places of numbers, each with a step > 0"):
+        likelihoods.Tabular((0, 3), counts)
+
+
+# --- counts ---
+
+COUNTS = ((-0.7, 0.35), (-200.5, 0.1))  # such as children, and years
+LOC_SCALE = np.float32([[-0.7, -2.5, 0.1, -1.0], [0.3, 0.5, -2.0, -4.0], [-3.0, -0.5, 300.0, 2.0]])  # [B, 2 K]
+
+
+def counted(k: np.ndarray) -> np.ndarray:
+    """The features of counts `[B, 2]`."""
+    value = [zero + step * k[:, i] for i, (zero, step) in enumerate(COUNTS)]
+    return np.stack([value[0], np.ones(len(k)), value[1], np.ones(len(k))], axis=1).astype(np.float32)
+
+
+def counts_of(outputs: np.ndarray) -> Tabular:
+    return Tabular(jnp.asarray(outputs), (layout.COUNT, layout.COUNT), COUNTS)
+
+
+def test_counts_have_the_mass_of_a_rounded_logistic():  # mistake 36, mistake 37
+    k = np.array([[0, 2003], [1, 1985], [4, 0]])
+    expected = np.zeros(3)
+    for i, (zero, step) in enumerate(COUNTS):
+        edges = zero + step * (k[:, i, None] + [-0.5, 0.5])
+        below = stats.logistic(LOC_SCALE[:, None, 2 * i], np.exp(LOC_SCALE[:, None, 2 * i + 1])).cdf(edges)
+        expected += np.log(below[:, 1] - np.where(k[:, i] == 0, 0.0, below[:, 0]))
+    np.testing.assert_allclose(log_prob(counts_of(LOC_SCALE), counted(k)), expected, rtol=2e-4)
+
+
+def test_masses_of_counts_sum_to_one():
+    k = np.stack([np.arange(6000), np.zeros(6000)], axis=1)
+    x = counted(k)
+    x[:, 2:] = 0.0  # missing
+    for outputs in LOC_SCALE:
+        total = np.exp(np.asarray(log_prob(repeated(counts_of(outputs[None]), 6000), x), np.float64)).sum()
+        np.testing.assert_allclose(total, 1.0, atol=1e-4)
+
+
+def test_samples_of_counts_are_whole_and_their_mean_is_the_mean():
+    q = counts_of(LOC_SCALE)
+    found = np.asarray(jax.jit(jax.vmap(q.sample))(jax.random.split(jax.random.key(0), 20_000)), np.float64)
+    zero, step = np.array(COUNTS).T
+    k = (found[..., [0, 2]] - zero) / step
+    np.testing.assert_allclose(k, np.rint(k), atol=2e-3)
+    assert k.min() > -0.01
+    assert (np.rint(k[..., 0]) == 0).mean(axis=0)[2] > 0.9  # most of that logistic lies below 0
+    expected = np.asarray(mean(q), np.float64)
+    error = found.std(axis=0) / np.sqrt(len(found))
+    assert (np.abs(found.mean(axis=0) - expected) <= 5 * error + 1e-4)[:, [0, 2]].all()
+
+
+@pytest.mark.parametrize("log_scale", [-6.0, -2.0, -0.4, -0.3, 0.5, 2.0])  # on both sides of where the formula changes
+def test_means_of_counts_are_sums_over_their_masses(log_scale):
+    outputs = np.float32([[loc, log_scale, 0.0, 0.0] for loc in (-2.0, -0.7, -0.5, 1.03)])
+    zero, step = COUNTS[0]
+    above = stats.logistic(outputs[:, :1], np.exp(log_scale)).sf(zero + step * (np.arange(20_000) + 0.5))
+    np.testing.assert_allclose(mean(counts_of(outputs))[:, 0], zero + step * above.sum(axis=1), atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("extreme", [1e4, -1e4])
+def test_counts_with_extreme_outputs_stay_finite(extreme):  # mistake 10, mistake 14
+    raw = extreme * jnp.sign(jnp.asarray(LOC_SCALE))[..., None]
+    model = likelihoods.Tabular((0, 0), tuple((i, *pair) for i, pair in enumerate(COUNTS)))
+    x = jnp.asarray(counted(np.array([[0, 2003], [1, 1985], [4, 0]])))
+    value, gradient = jax.jit(jax.value_and_grad(lambda raw: model({}, raw).log_prob(x).sum()))(raw)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
 
 
 # --- the squared error ---

@@ -96,6 +96,14 @@ class Scale(_Pixels):
         # the same float32 division as in training, not a multiplication by the reciprocal
         return [_mapped(x, lambda raw, rows: _float32(raw) / _float32(max(format.levels - 1, 1))) for x in parts]
 
+    def units(self, x: np.ndarray, format: Format) -> np.ndarray:
+        """What the model sees, from values in the units of the data ([0, 1] for images, codes for tables)."""
+        return tables.features(x, format) if format.columns else x
+
+    def inverse(self, x: np.ndarray, format: Format) -> np.ndarray:
+        """Values in the units of the data ([0, 1] for images, codes for tables), from what the model sees."""
+        return tables.rows(x, format) if format.columns else x
+
 
 @dataclass(frozen=True)
 class Standardize:
@@ -104,7 +112,8 @@ class Standardize:
     Integer levels are first divided by L - 1, so that moments are in units of [0, 1], and stay bytes until the step.
     Floats are standardised once, in float64: an offset that float32 could not hold beside the values, of times or of
     coordinates, is gone before they become float32. A table's numbers are standardised over the entries that are not
-    missing; its codes become features and stay as they are. A channel or column without variance is only shifted.
+    missing, positive ones as logarithms; its codes become features and stay as they are. A channel or column without
+    variance is only shifted.
     Densities are those of standardised values: add the sum of ln scale over the elements for a density in the data's
     own units.
     """
@@ -117,6 +126,7 @@ class Standardize:
         count, total, squares, shift, size = (np.zeros(dataset.event_shape[-1]) for _ in range(5))
         for start, raw in blocks(dataset.train.x):
             x = raw.reshape(-1, raw.shape[-1]).astype(np.float64) / max(format.levels - 1, 1)
+            x = tables.linear(x, format.columns)
             present = ~np.isnan(x)
             if start == 0:  # near zero, the difference of squares below keeps its digits
                 shift = np.where(present, x, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
@@ -163,9 +173,11 @@ class Standardize:
 
         x = tables.rows(x, format) if format.columns else x
         mean, scale = np.array(format.mean), np.array(format.scale)
-        if _is_coarse(mean, scale).any():
-            return x.astype(np.float64) * scale + mean
-        return x * _float32(scale) + _float32(mean)
+        if _is_coarse(mean, scale).any() or any(column.double for column in format.columns):
+            x = x.astype(np.float64) * scale + mean
+        else:
+            x = x * _float32(scale) + _float32(mean)
+        return tables.natural(x, format) if format.columns else x
 
     def _standardized(self, x: Source, format: Format) -> Source:
         """Rows as float32: from levels in float32, as in the step; from floats in float64."""
@@ -175,7 +187,9 @@ class Standardize:
             mean, scale, levels = _float32(format.mean), _float32(format.scale), _float32(format.levels - 1)
             return _mapped(x, lambda raw, rows: (_float32(raw) / levels - mean) / scale)
         offset, unit = np.array(format.mean), np.array(format.scale)
-        return _mapped(x, lambda raw, rows: _float32((raw.astype(np.float64) - offset) / unit))
+        return _mapped(
+            x, lambda raw, rows: _float32((tables.linear(raw.astype(np.float64), format.columns) - offset) / unit)
+        )
 
 
 @dataclass(frozen=True)
@@ -321,7 +335,7 @@ def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
     prepared = preparation.evaluation([part.x for part in parts], format)
     validation, test = (replace(part, x=x) for part, x in zip(parts, prepared, strict=True))
     coarse = _run_together(dataset, train.x, format)
-    notes = (*dataset.notes, *([coarse] if coarse else []))
+    notes = (*dataset.notes, *tables.notes(dataset.columns), *([coarse] if coarse else []))
     return Prepared(dataset.name, preparation, format, train, validation, test, notes)
 
 

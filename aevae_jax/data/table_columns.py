@@ -8,14 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aevae_jax.data.datasets import Column
-from aevae_jax.data.tables import Reading, spelled
+from aevae_jax.data.tables import WORDS, Reading, spelled
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     import numpy as np
-
-WORDS = ("NA", "N/A", "NaN", "nan", "NULL", "null")
-"""Words that stand for a missing entry among the numbers of a CSV file. Among texts they are texts."""
 
 BLANKS = " \t"
 """What may stand around an entry of a CSV file."""

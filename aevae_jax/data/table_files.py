@@ -47,7 +47,7 @@ def read(path: Path, reading: Reading = AS_USUAL) -> Found:
 
     A CSV file is UTF-8 text with a header and equally many fields in every row, and empty lines are skipped. Blanks
     around its entries do not count. An entry is missing where it is empty or one of `reading.missing`, and among
-    numbers where it is one of `table_columns.WORDS`; in a Parquet file where it is null, NaN or one of
+    numbers where it is one of `tables.WORDS`; in a Parquet file where it is null, NaN or one of
     `reading.missing`. What kind a column is of follows from all its entries, unless `reading` says it:
 
         texts and booleans                        categories, sorted as texts, or as numbers if they all are

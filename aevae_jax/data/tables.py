@@ -1,7 +1,8 @@
 """Tables: the features that a model sees of their rows and the way back; what is in a column; CSV.
 
-A raw row is one float32 per column: a number, or the code 0, 1, ... of a category, and NaN where the entry is missing.
-`aevae_jax/layout.py` says which features stand for it, `table_files.py` reads files.
+A raw row is one float per column: a number, or the code 0, 1, ... of a category, and NaN where the entry is missing.
+Positive numbers become logarithms, all numbers are standardised, and then features stand for them, as
+`aevae_jax/layout.py` says. `table_files.py` reads files.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ import csv
 import io
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax import durable, layout
 from aevae_jax.data.datasets import Column, Format, Mapped, Source, blocks, in_memory
+from aevae_jax.likelihoods import Tabular
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+WORDS = ("NA", "N/A", "NaN", "nan", "NULL", "null")
+"""Words that stand for a missing entry among the numbers of a CSV file. Among texts they are texts."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,53 @@ def rows(x: np.ndarray, format: Format) -> np.ndarray:
     return out
 
 
+def linear(x: np.ndarray, columns: tuple[Column, ...]) -> np.ndarray:
+    """Raw rows `[..., D]`, float64, with logarithms in place of positive numbers: a copy, if there are any."""
+    import numpy as np
+
+    places = [i for i, column in enumerate(columns) if column.kind == "positive"]
+    if places:
+        x = x.copy()
+        x[..., places] = np.log(x[..., places] - [columns[i].offset for i in places])
+    return x
+
+
+def natural(x: np.ndarray, format: Format) -> np.ndarray:
+    """The inverse of `linear`, of data or of what a model made: counts whole, nothing below 0 where nothing can be.
+
+    Numbers that stay float64 have as many decimals as float32 leaves them when they are standardised.
+    """
+    import numpy as np
+
+    x = x.copy()
+    for i, (column, scale) in enumerate(zip(format.columns, format.scale, strict=True)):
+        if column.kind == "positive":
+            x[:, i] = np.maximum(np.exp(np.minimum(x[:, i], 88.0)) + column.offset, 0.0)  # e^88 is a float32
+        elif column.kind == "count":
+            x[:, i] = np.maximum(np.rint(x[:, i]), 0.0)
+        elif column.double:
+            x[:, i] = np.round(x[:, i], math.ceil(-math.log10(scale * 2.0**-24)))
+    return x
+
+
+def likelihood(format: Format) -> Tabular:
+    """The likelihood of a table's rows, standardised with the moments of `format`."""
+    counts = [(i, -format.mean[i] / format.scale[i], 1 / format.scale[i])
+              for i, column in enumerate(format.columns) if column.kind == "count"]  # fmt: skip
+    return Tabular(widths(format.columns), tuple(counts))
+
+
+def notes(columns: tuple[Column, ...]) -> tuple[str, ...]:
+    """What whoever trains on a table should be told of its categories, a line each."""
+    found = []
+    for column in columns:
+        words = [text for text in column.categories if text in WORDS]
+        if words and column.kind == "text":
+            found.append(f"column {column.name!r}: {words[0]} is a category; where it stands for a missing entry, "
+                         f"type in Data: missing=({words[0]!r},)")  # fmt: skip
+    return tuple(found)
+
+
 # -------------------------------------------------------------------------------------------- describing and writing
 
 
@@ -116,9 +170,9 @@ def describe(x: Source, columns: tuple[Column, ...]) -> list[dict[str, Any]]:
     """What there is in each column of raw rows `[N, D]`, which are read once, in blocks.
 
     Returns:
-      For each column its `name`, its `kind` ("number", "binary" or "categorical"), and how many entries are `missing`;
-      then, of those that are not, `min`, `mean` and `max` of numbers (None where there are none), or `counts`, how
-      often each category occurs.
+      For each column its `name`, its `kind` ("number", "positive", "count", "binary" or "categorical"), and how many
+      entries are `missing`; then, of those that are not, `min`, `mean` and `max` of numbers (None where there are
+      none), or `counts`, how often each category occurs.
     """
     import numpy as np
 
@@ -134,7 +188,7 @@ def describe(x: Source, columns: tuple[Column, ...]) -> list[dict[str, Any]]:
                 counts[i] += np.bincount(raw[there[:, i], i].astype(int), minlength=len(column.categories))
     found = []
     for i, column in enumerate(columns):
-        kind = {0: "number", 2: "binary"}.get(len(column.categories), "categorical")
+        kind = {0: column.kind, 2: "binary"}.get(len(column.categories), "categorical")
         row: dict[str, Any] = {"name": column.name, "kind": kind, "missing": int(len(x) - present[i])}
         if column.categories:
             row["counts"] = dict(zip(column.categories, counts[i].tolist(), strict=True))
@@ -145,24 +199,39 @@ def describe(x: Source, columns: tuple[Column, ...]) -> list[dict[str, Any]]:
     return found
 
 
-def write_csv(path: Path, rows: np.ndarray, columns: tuple[Column, ...]) -> None:
+def write_csv(
+    path: Path,
+    rows: np.ndarray,
+    columns: tuple[Column, ...],
+    reading: Reading = AS_USUAL,
+    given: Sequence[Sequence[str]] | None = None,
+) -> None:
     """Raw rows `[N, D]` as CSV under the names of the columns, such that `read` gives the same numbers and texts again.
 
-    Numbers have the fewest digits that tell float32 numbers apart, codes are written as their texts, and missing
-    entries are empty. Lines end as RFC 4180 says, with a carriage return and a line feed.
+    Numbers have the fewest digits that tell them apart, as float32 unless their column needs more, codes are written as
+    their texts, and missing entries are empty. Lines end as RFC 4180 says, with a carriage return and a line feed.
+
+    Args:
+      path, rows, columns: what is written, and where.
+      reading: the separator, and the mark of decimals.
+      given: texts `[D][N]` of entries, to be written as they are; empty for those that `rows` fills in.
     """
     with durable.replacing(path) as file:
         text = io.TextIOWrapper(file, newline="", encoding="utf-8")
-        writer = csv.writer(text)
+        writer = csv.writer(text, delimiter=reading.separator)
         writer.writerow([column.name for column in columns])
-        writer.writerows([_entry(value, column) for value, column in zip(row, columns, strict=True)] for row in rows)
+        for i, row in enumerate(rows):
+            entries = [_entry(value, column, reading) for value, column in zip(row, columns, strict=True)]
+            writer.writerow(entries if given is None else [own[i] or e for own, e in zip(given, entries, strict=True)])
         text.detach()  # flushes, and leaves the file open for whoever opened it
 
 
-def _entry(value: Any, column: Column) -> str:
+def _entry(value: Any, column: Column, reading: Reading) -> str:
     if math.isnan(value):
         return ""
-    return column.categories[int(value)] if column.categories else spelled(value)
+    if column.categories:
+        return column.categories[int(value)]
+    return spelled(value if column.double else value.astype("float32")).replace(".", reading.decimal)
 
 
 def spelled(value: Any) -> str:
