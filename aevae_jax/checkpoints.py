@@ -1,8 +1,8 @@
 """Checkpoints: all that a training needs to go on, durable once `save` returns, and refused when damaged.
 
-`<step>/arrays/` is what Orbax wrote; `<step>/manifest.json` has notes, the shape and type of each array, and the size
-and sha256 of each file, as Orbax promises neither that bytes reach the disk nor that it reads those it wrote. A name
-that ends in `.tmp` is no checkpoint: a killed process left it. JAX, NumPy and Orbax are imported inside the functions:
+`<step>/arrays/` is what Orbax wrote; `<step>/manifest.json` has notes, the digest of the run, the shape and type of each
+array, and the size and sha256 of each file, as Orbax promises neither that bytes reach the disk nor that it reads those
+it wrote. A name that ends in `.tmp` is no checkpoint: a killed process left it. JAX, NumPy and Orbax are imported inside the functions:
 `Saving` is typed on a command line before any of them is needed.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import array_files, limits
+from aevae_jax import array_files, durable, limits
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ _SLACK = 64 * 2**20
 
 class DamageError(InputError):
     """A checkpoint whose bytes are not those that were written."""
+
+
+class OtherRunError(InputError):
+    """A checkpoint of another run."""
 
 
 class NonFiniteError(InputError):
@@ -73,10 +77,17 @@ class Restored(NamedTuple):
 
 
 class Store:
-    """The checkpoints of one run in `folder`. One process at a time may write there: see `aevae_jax.locks`."""
+    """The checkpoints of one run in `folder`. One process at a time may write there: see `aevae_jax.locks`.
 
-    def __init__(self, folder: Path):
+    Args:
+      folder: where they are; a link is refused, as it may lead to those of another run.
+      run: the digest of the run, which each of them carries, and without which none is read; empty where they carry
+        none. `None` reads those of any run.
+    """
+
+    def __init__(self, folder: Path, *, run: str | None = None):
         self.folder = folder.absolute()  # the process may change its working directory
+        self._run = run
         self._known: dict[int, dict[str, Any]] = {}  # notes, for `retain`
         self._saved = -1
 
@@ -125,9 +136,20 @@ class Store:
 
         Raises:
           DamageError: the manifest is missing or not the one that was written.
+          OtherRunError: it is another run's.
           InputError: a newer version wrote it.
         """
         return self._manifest(step)["notes"]
+
+    def check(self) -> None:
+        """Refuse to go on where one of the checkpoints is another run's; damaged ones may be anybody's.
+
+        Raises:
+          OtherRunError: there is one.
+        """
+        for step in self.steps():
+            with contextlib.suppress(DamageError):
+                self.notes(step)
 
     def restore(self, step: int, like: Mapping[str, ShapeDtypeStruct]) -> dict[str, Array]:
         """The arrays of a checkpoint, bit for bit, on the first device. Every file is checked before any is used.
@@ -138,6 +160,7 @@ class Store:
 
         Raises:
           DamageError: what is on disk is not what was written.
+          OtherRunError: it is another run's.
           InputError: it is intact, but holds other arrays than `like`.
         """
         import jax
@@ -182,7 +205,8 @@ class Store:
 
         Raises:
           DamageError: there are checkpoints, and none is intact.
-          InputError: the newest that is intact holds other arrays than `like` says.
+          OtherRunError: the newest that is intact is another run's.
+          InputError: it holds other arrays than `like` says.
         """
         damaged: list[str] = []
         for step in reversed([step for step in self.steps() if until is None or step <= until]):
@@ -226,7 +250,7 @@ class Store:
                 array_files.remove(self.folder / f"{step}.gone.tmp")
                 (self.folder / str(step)).rename(self.folder / f"{step}.gone.tmp")
             if gone:
-                array_files.sync(self.folder)
+                durable.sync(self.folder)
             for step in gone:
                 array_files.remove(self.folder / f"{step}.gone.tmp")
 
@@ -242,9 +266,9 @@ class Store:
 
     def _write(self, step: int, arrays: Mapping[str, Any], notes: dict[str, Any]) -> None:
         final, part, old = (self.folder / f"{step}{suffix}" for suffix in ("", ".tmp", ".old.tmp"))
-        if not self.folder.is_dir():
+        if not self._exists():
             self.folder.mkdir()  # and not its parents: if the run's directory is gone, somebody removed it
-            array_files.sync(self.folder.parent)
+            durable.sync(self.folder.parent)
         self._tidy(step)
         part.mkdir()
         (part / "manifest.json").touch()
@@ -257,6 +281,7 @@ class Store:
             "format": _FORMAT,
             "step": int(step),
             "notes": notes,
+            **({"run": self._run} if self._run else {}),
             "arrays": array_files.signatures(arrays),
             "files": files,
         }
@@ -264,11 +289,11 @@ class Store:
         with (part / "manifest.json").open("r+b") as file:  # fails if the directory was removed and Orbax made it anew
             file.write(array_files.canonical({**manifest, "sha256": digest}))
         for path in (*part.rglob("*"), part):
-            array_files.sync(path)
+            durable.sync(path)
         if os.path.lexists(final):
             final.rename(old)
         part.rename(final)
-        array_files.sync(self.folder)
+        durable.sync(self.folder)
         array_files.remove(old)
 
     def _undo(self, step: int) -> None:
@@ -308,6 +333,10 @@ class Store:
         if manifest["format"] != _FORMAT:
             raise InputError(f"checkpoint of step {step}", got=f"format {manifest['format']}", where=str(folder),
                              expected=f"format {_FORMAT}", hint="use the version that wrote it")  # fmt: skip
+        if self._run is not None and manifest.get("run", "") != self._run:
+            raise OtherRunError(f"checkpoint of step {step}", got="that of another run", where=str(folder),
+                                expected=f"one of the run in {self.folder.parent / 'run.json'}",
+                                hint="remove it, or start over with --fresh")  # fmt: skip
         return manifest
 
     def _damage(self, step: int, got: str) -> DamageError:
@@ -326,8 +355,19 @@ class Store:
     def _numbers(self, pattern: str) -> list[int]:
         """The steps in names that match, ascending."""
         with self._files():
-            names = os.listdir(self.folder) if self.folder.is_dir() else []
+            names = os.listdir(self.folder) if self._exists() else []
             return sorted({int(match[1]) for name in names if (match := re.fullmatch(pattern, name))})
+
+    def _exists(self) -> bool:
+        """Whether there is a directory; refuses anything else in its place."""
+        try:
+            mode = self.folder.lstat().st_mode
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISDIR(mode):
+            raise InputError("checkpoints", got="a link" if stat.S_ISLNK(mode) else "a file", expected="a directory",
+                             where=str(self.folder), hint="remove it, or start over with --fresh")  # fmt: skip
+        return True
 
     @contextlib.contextmanager
     def _files(self) -> Iterator[None]:

@@ -1,13 +1,14 @@
 """Training as a function of a run, and the directory that it leaves behind.
 
 `run.json` holds the value and what its bits rest on, `metrics.jsonl` a line per epoch, `checkpoints` what is needed to
-go on, `weights.safetensors` the selected parameters, `losses.npy` the loss of every step, `results.json`, which comes
-last, the final figures.
+go on, `weights.safetensors` the selected parameters, `losses.npy` the loss of every step, `results.json`, which says
+that the run is finished, the final figures. Each says whose it is and that it is whole: see `records`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import time
 import warnings
@@ -16,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import durable, records, signals, values
+from aevae_jax import array_files, durable, records, signals, values
 from aevae_jax.checkpoints import NonFiniteError, Saving
 from aevae_jax.data import Dataset
 from aevae_jax.locks import Lock
@@ -111,49 +112,72 @@ def fit_seeds(
     return _train(_planned(call), tuple(seeds), None, call)
 
 
-def load_run(directory: str | Path, model: LatentModel | None = None) -> Fitted:
+def load_run(
+    directory: str | Path, model: LatentModel | None = None, *, on_note: Note | None = None
+) -> Fitted:
     """A finished run's directory as a model and parameters ready to call.
+
+    Every file must be as it was written, and of this run: their digests are compared, which runs of version 0.1 do not
+    have.
 
     Args:
       directory: written by `fit`.
       model: needed only if the run was trained with modules, losses or likelihoods of your own. The objective of the
         run that is given back is then the default of that model.
+      on_note: is told in a line if the run has no digests; by default that is a warning.
 
     Raises:
-      InputError: no run there, a damaged file, a field or type that no run can have, weights of another model.
+      InputError: no run there, a damaged or edited file, one of another run, a field or type that no run can have,
+        weights of another model.
     """
     folder = Path(directory)
-    tree = records.read_record(folder)["run"]
+    record = records.read_record(folder)
+    tree = record["run"]
     if model is not None:  # objects given from Python cannot be rebuilt, and need not be
         tree = {name: field for name, field in tree.items() if name not in ("model", "objective")}
     run = values.from_tree(Run, tree, str(folder / "run.json"))
     if model is not None:
         run = replace(run, model=model, objective=None)
-    return _load(folder, run)
+    return _load(folder, run, record, on_note or warnings.warn)
 
 
-def _load(folder: Path, run: Run) -> Fitted:
+def _load(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitted:
     import jax
 
     from aevae_jax.weights import load_weights
 
-    history = records.read_json(folder / "metrics.jsonl", lines=True)
-    results = records.read_json(folder / "results.json")
+    digest = records.digest_of(record)
+    results = records.read_results(folder, digest)
     shapes = jax.eval_shape(run.model.init, jax.random.key(0))
-    params = load_weights(folder / "weights.safetensors", shapes)
-    return Fitted(run, run.model, params, history, results, read_losses(folder))
+    weights = folder / records.WEIGHTS
+    params = load_weights(weights, shapes, run=digest, sha256=results.sha256.get(records.WEIGHTS))
+    losses = read_losses(folder, results)
+    if not digest:
+        note(f"{folder} was written by version 0.1: it has no digests, so edited or exchanged files are not noticed")
+    return Fitted(run, run.model, params, results.history, results.figures, losses)
 
 
-def read_losses(folder: Path) -> np.ndarray:
-    """The loss of every step of a finished run, float32 `[steps]`."""
+def read_losses(folder: Path, results: records.Results) -> np.ndarray:
+    """The loss of every step of a finished run, float32 `[steps]`.
+
+    Raises:
+      InputError: a file that is missing, damaged, or not the one that was written.
+    """
     import numpy as np
 
+    steps = results.history[-1]["step"]
+    path, sha256 = folder / records.LOSSES, results.sha256.get(records.LOSSES)
+    file = io.BytesIO(records.read_bytes(path, limit=4 * steps + 4096, sha256=sha256))
     try:
-        with (folder / "losses.npy").open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise InputError("losses.npy", got=f"an unreadable file ({error})", expected="the loss of every step",
+        version = np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        numbers = file.read()
+        if version != (1, 0) or shape != (steps,) or dtype != np.float32 or len(numbers) != 4 * steps:
+            raise ValueError(f"not {steps} float32 numbers")
+    except Exception as error:  # a damaged header may make NumPy raise anything
+        raise InputError(records.LOSSES, got=f"an unreadable file ({error})", expected="the loss of every step",
                          where=str(folder)) from None  # fmt: skip
+    return np.frombuffer(numbers, np.float32)
 
 
 # --------------------------------------------------------------------------------------------------- in a directory
@@ -168,30 +192,36 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         if not fresh and (folder / "run.json").exists():
             records.read_record(folder)  # a damaged one is refused before any work
         plan = _planned(call)
+        values.to_json(plan.run)  # refuses numbers that are not finite
         record = {
             "run": values.to_tree(plan.run),
-            "digest": values.digest(plan.run),
             "format": values.to_tree(plan.prepared.format),
             "provenance": environment.provenance(plan.dataset),
         }
+        record = records.sealed({"digest": records.identity(record), **record})
         records.open_directory(folder)
         lock = lock or held.enter_context(Lock.claim(folder))
         if fresh:
             records.clear_directory(folder)
-        if not (folder / "run.json").exists():
-            records.write_json(folder / "run.json", record)
+        if not (folder / records.RECORD).exists():
+            records.write_json(folder / records.RECORD, record)
         else:
-            _go_on(folder, record)
-            if (folder / "results.json").exists():
-                return _load(folder, plan.run)
-        keeper = Keeper(folder, saving, lock=lock, caught=caught, note=call.on_note)
+            record = _go_on(folder, record)
+            if (folder / records.RESULTS).exists():
+                return _load(folder, plan.run, record, call.on_note)
+        digest = records.digest_of(record)
+        keeper = Keeper(folder, digest, saving, lock=lock, caught=caught, note=call.on_note)
         fitted = _train(plan, None, keeper, call)
-        _finish(folder, plan, fitted)
+        _finish(folder, plan, fitted, digest, call.on_note)
         return fitted
 
 
-def _go_on(folder: Path, record: dict[str, Any]) -> None:
-    """Refuse to go on with another run or other data; write down an environment that is another."""
+def _go_on(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Refuse to go on with another run or other data; write down an environment that is another.
+
+    Returns:
+      The record that is there; of a run that version 0.1 began, it has no digests, and nor will the rest of that run.
+    """
     written = records.read_record(folder)
     if found := [*records.differences(written["run"], record["run"])]:
         raise InputError("run directory", got=f"{folder}, which holds another run ({'; '.join(found)})",
@@ -201,25 +231,30 @@ def _go_on(folder: Path, record: dict[str, Any]) -> None:
     here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
     known = [written["provenance"], *written.get("resumed", [])]
     if not any(here.items() <= entry.items() for entry in known):
-        records.write_json(folder / "run.json", {**written, "resumed": [*written.get("resumed", []), here]})
+        resumed = {**written, "resumed": [*written.get("resumed", []), here]}
+        written = records.sealed(resumed) if "sha256" in written else resumed
+        records.write_json(folder / records.RECORD, written)
+    return written
 
 
-def _finish(folder: Path, plan: Plan, fitted: Fitted) -> None:
-    """Leave what `load_run` reads; the results come last, as they say that the run is finished."""
+def _finish(folder: Path, plan: Plan, fitted: Fitted, digest: str, note: Note) -> None:
+    """Leave what `load_run` reads, and then pictures, which are not worth a training that is lost.
+
+    The results come last of what is needed, as they say that the run is finished.
+    """
     import numpy as np
 
     from aevae_jax.weights import save_weights
 
+    records.write_lines(folder / records.METRICS, fitted.history)
+    save_weights(folder / records.WEIGHTS, fitted.params, run=digest)
+    with durable.replacing(folder / records.LOSSES, what=records.LOSSES) as file:
+        np.save(file, fitted.losses, allow_pickle=False)
+    records.write_results(folder, fitted.results, digest)
     try:
-        save_weights(folder / "weights.safetensors", fitted.params)
-        with durable.replacing(folder / "losses.npy") as file:
-            np.save(file, fitted.losses, allow_pickle=False)
         _save_pictures(folder, plan, fitted)
-        records.write_json(folder / "results.json", fitted.results)
-    except OSError as error:
-        raise InputError("run directory", where=str(folder), got=f"a file that cannot be written ({error.strerror})",
-                         expected="room and permission",
-                         hint="the training is saved, and the same command goes on") from None  # fmt: skip
+    except Exception as error:
+        note(f"{folder} is finished, but has no pictures ({type(error).__name__}: {array_files.reason(error)})")
 
 
 def _save_pictures(folder: Path, plan: Plan, fitted: Fitted) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from aevae_jax import records
+from aevae_jax import durable, records
 from aevae_jax.checkpoints import NonFiniteError, Saving, Store
 from aevae_jax.locks import Lock
 from aevae_jax.signals import Caught, Interrupted
@@ -29,18 +29,25 @@ class Keeper:
 
     Args:
       folder: of the run.
+      run: its digest, which every checkpoint carries.
       saving: when to write, and what to keep.
       lock: held on the run's directory.
       caught: signals that ask to leave.
       note: is told what was damaged.
+
+    Raises:
+      checkpoints.OtherRunError: there are checkpoints of another run.
+      InputError: there is something else in the place of the checkpoints.
     """
 
-    def __init__(self, folder: Path, saving: Saving, *, lock: Lock, caught: Caught, note: Note):
+    def __init__(self, folder: Path, run: str, saving: Saving, *, lock: Lock, caught: Caught, note: Note):
         self.folder = folder
-        self._store, self._log = Store(folder / records.CHECKPOINTS), folder.absolute() / "metrics.jsonl"
+        self._store = Store(folder / records.CHECKPOINTS, run=run)
+        self._log = folder.absolute() / records.METRICS
         self._saving, self._lock, self._caught, self._note = saving, lock, caught, note
         self._saved_at, self._saved = time.monotonic(), Progress(step=-1)
         self._store.clean()
+        self._store.check()
 
     def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
         """As the function `restore`."""
@@ -59,12 +66,7 @@ class Keeper:
 
     def log(self, snapshot: Snapshot) -> None:
         """Add the last epoch to the log."""
-        try:
-            with self._log.open("a") as file:
-                file.write(records.line(snapshot.progress.history[-1]))
-        except OSError as error:
-            raise InputError("metrics.jsonl", got=f"a file that cannot be written ({error.strerror})",
-                             expected="room and permission", where=str(self.folder)) from None  # fmt: skip
+        durable.append(self._log, records.line(snapshot.progress.history[-1]), what=self._log.name)
 
     def next_stop(self, step: int, chunk: int) -> int:
         """Where to look up again, at most `chunk` steps on."""

@@ -1,22 +1,39 @@
-"""What stands in a run's directory beside its arrays: JSON that is easy to read and to compare."""
+"""What stands in a run's directory beside its arrays: JSON that is easy to read, and that says whose it is.
+
+A run has a digest, a sha256 over its value and its data. `run.json` holds it; every checkpoint, `weights.safetensors`
+and `results.json` carry it. `run.json` and `results.json` end with a sha256 over the rest of themselves, and the latter
+has those of `metrics.jsonl`, `losses.npy` and `weights.safetensors` as well: whoever reads a run compares them all.
+Runs of version 0.1 have none of these entries, and may not have some of them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import math
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from aevae_jax import array_files, durable
 from aevae_jax.types import InputError
 
-FILES = (
-    "run.json", "metrics.jsonl", "weights.safetensors", "losses.npy", "samples.png", "reconstructions.png",
-    "results.json",
+RECORD, METRICS, WEIGHTS, LOSSES, RESULTS = (
+    "run.json", "metrics.jsonl", "weights.safetensors", "losses.npy", "results.json",
 )  # fmt: skip
+FILES = (RECORD, METRICS, WEIGHTS, LOSSES, RESULTS, "samples.png", "reconstructions.png")
 """The files of a run, in the order in which they are written; `results.json` says that it is finished."""
 
 CHECKPOINTS = "checkpoints"
+
+_LARGEST = 2**24
+"""Bytes of a JSON file, at most, or of one line of `metrics.jsonl`."""
+_LARGEST_LOG = 2**27
+
+
+# ------------------------------------------------------------------------------------------------------------ the folder
 
 
 def create_directory(folder: Path) -> Path:
@@ -28,7 +45,7 @@ def create_directory(folder: Path) -> Path:
 
 def open_directory(folder: Path) -> Path:
     """Make a directory for a run; accept one that holds a run, or what was left of one."""
-    if folder.is_dir() and not (folder / "run.json").exists():
+    if folder.is_dir() and not (folder / RECORD).exists():
         ours = {*FILES, CHECKPOINTS, "lock"}
         if others := [path.name for path in folder.iterdir() if path.name not in ours and path.suffix != ".part"]:
             raise _taken(folder, f"is not empty ({min(others)})")
@@ -37,6 +54,8 @@ def open_directory(folder: Path) -> Path:
 
 def clear_directory(folder: Path) -> None:
     """Delete a run, and nothing else."""
+    import shutil
+
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for name in reversed(FILES):  # the record goes last: what is left of a run is never taken for another
         (folder / name).unlink(missing_ok=True)
@@ -50,74 +69,139 @@ def _taken(folder: Path, state: str) -> InputError:
 def _writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "probe.part").touch()
-        (folder / "probe.part").unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
     except OSError as error:
         raise InputError(
             "run directory", got=f"{folder} ({error.strerror})", expected="a directory to write in"
         ) from None
-    return folder
+
+
+# ------------------------------------------------------------------------------------------------------------------ JSON
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that is easy to read and to compare; the file appears whole or not at all."""
-    _write(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write JSON that is easy to read and to compare; the file appears whole or not at all, and is durable."""
+    durable.write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), what=path.name)
 
 
 def write_lines(path: Path, entries: Iterable[Any]) -> None:
-    """Write one line of JSON per entry; the file appears whole or not at all."""
-    _write(path, "".join(map(line, entries)))
+    """Write one line of JSON per entry; the file appears whole or not at all, and is durable."""
+    durable.write_bytes(path, b"".join(map(line, entries)), what=path.name)
 
 
-def line(entry: Any) -> str:
-    """One entry of a file of lines."""
-    return json.dumps(entry, allow_nan=False, sort_keys=True) + "\n"
+def line(entry: Any) -> bytes:
+    """Return one entry of a file of lines."""
+    return (json.dumps(entry, allow_nan=False, sort_keys=True) + "\n").encode()
 
 
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        raise InputError(path.name, got=f"a file that cannot be written ({error.strerror})",
-                         expected="room and permission", where=str(path.parent)) from None  # fmt: skip
+def read_json(path: Path, *, lines: bool = False, sha256: str | None = None) -> Any:
+    """Read JSON, or a list of one per line.
 
+    Args:
+      path: a file of a run, or of an experiment.
+      lines: whether each line is JSON of its own.
+      sha256: what the bytes must have, where that is known.
 
-def read_json(path: Path, *, lines: bool = False) -> Any:
-    """Read JSON, or a list of one per line, with one line of explanation where that cannot be done."""
-    try:
-        text = path.read_text()
-        return [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
-    except FileNotFoundError:
-        unfinished = path.name == FILES[-1] and (path.parent / FILES[0]).exists()
+    Raises:
+      InputError: there is no such file, it is not a regular one, too large, not JSON, or not the one that was written.
+    """
+    if not os.path.lexists(path):
+        unfinished = path.name == RESULTS and (path.parent / RECORD).exists()
         raise InputError("run", got=f"no {path.name}", expected="a run directory written by training",
                          where=str(path.parent),
                          hint="it is not finished: the command that began it goes on" if unfinished else "",
-                         ) from None  # fmt: skip
-    except (OSError, ValueError, RecursionError) as error:
+                         )  # fmt: skip
+    contents = read_bytes(path, limit=_LARGEST_LOG if lines else _LARGEST, sha256=sha256)
+    try:
+        if not lines:
+            return _parsed(contents)
+        return [_parsed(text) for text in contents.decode().splitlines()]
+    except (ValueError, RecursionError) as error:
         raise InputError(
             path.name, got=f"an unreadable file ({error})", expected="JSON", where=str(path.parent)
         ) from None
 
 
+def read_bytes(path: Path, *, limit: int, sha256: str | None = None) -> bytes:
+    """Read a file of a run whole, if it has at most `limit` bytes and, where that is known, this sha256."""
+    contents = durable.read_bytes(path, limit=limit, what=path.name)
+    if sha256 is not None and hashlib.sha256(contents).hexdigest() != sha256:
+        raise InputError(path.name, got=f"bytes that do not match their sha256 in {RESULTS}",
+                         expected="the file that training wrote", where=str(path.parent))  # fmt: skip
+    return contents
+
+
+def _parsed(text: bytes | str) -> Any:
+    if len(text) > _LARGEST:
+        raise ValueError(f"a line of {len(text):,} bytes")
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text}, which is no finite number")
+    return number
+
+
+# --------------------------------------------------------------------------------------------------- the record of a run
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with a sha256 over all its other entries."""
+    rest = {name: entry for name, entry in value.items() if name != "sha256"}
+    return {**rest, "sha256": hashlib.sha256(array_files.canonical(rest)).hexdigest()}
+
+
+def identity(record: dict[str, Any]) -> str:
+    """Return the digest of a run: a sha256 over its value, the form of its data and their sha256."""
+    parts = {"run": record["run"], "format": record["format"], "data": record["provenance"]["data"]["sha256"]}
+    return hashlib.sha256(array_files.canonical(parts)).hexdigest()
+
+
+def digest_of(record: dict[str, Any]) -> str:
+    """Return the digest that all files of a run carry; it is empty for a run of version 0.1, whose files carry none."""
+    return str(record["digest"]) if "sha256" in record else ""
+
+
 def read_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` holds: objects `run`, `format` and `provenance`, and `resumed`, a list.
+    """What `run.json` holds: objects `run`, `format` and `provenance`, `digest`, and `resumed`, a list.
 
     Raises:
-      InputError: no run there, or a damaged file.
+      InputError: no run there, a damaged file, or one that is not as it was written.
     """
-    path = folder / "run.json"
-    record = read_json(path)
+    path = folder / RECORD
+    record = _intact(read_json(path), path)
     if not isinstance(record, dict) or not isinstance(record.get("run"), dict):
         raise InputError("run", got="a file without one", expected='an object "run"', where=str(path))
     data = record.get("provenance")
     if not isinstance(data, dict) or not isinstance(data.get("data"), dict) or "sha256" not in data["data"]:
-        raise InputError("run.json", where=str(folder), got="no record of the data it was trained on",
+        raise InputError(RECORD, where=str(folder), got="no record of the data it was trained on",
                          expected='"provenance": {"data": ...}')  # fmt: skip
+    if "format" not in record:
+        raise InputError(RECORD, where=str(folder), got="no record of the form of its data",
+                         expected='an object "format"')  # fmt: skip
     if not isinstance(record.get("resumed", []), list):
-        raise InputError("run.json", where=str(folder), got='another thing under "resumed"', expected="a list")
+        raise InputError(RECORD, where=str(folder), got='another thing under "resumed"', expected="a list")
+    if "sha256" in record:
+        digest = identity(record)
+    else:  # version 0.1: over the value alone, and never read
+        digest = hashlib.sha256(json.dumps(record["run"], sort_keys=True).encode()).hexdigest()
+    if record.get("digest") != digest:
+        raise InputError(RECORD, where=str(folder), got="a run that does not match its digest", expected=_AS_WRITTEN)
     return record
+
+
+_AS_WRITTEN = "the file that training wrote"
+
+
+def _intact(value: Any, path: Path) -> Any:
+    """`value`, if it is as it was sealed, or was never sealed."""
+    if isinstance(value, dict) and "sha256" in value and sealed(value)["sha256"] != value["sha256"]:
+        raise InputError(path.name, where=str(path.parent), got="contents that do not match their sha256",
+                         expected=_AS_WRITTEN)  # fmt: skip
+    return value
 
 
 def check_data(folder: Path, name: str, sha256: str) -> None:
@@ -127,6 +211,97 @@ def check_data(folder: Path, name: str, sha256: str) -> None:
         raise InputError("data set", where=str(folder), got=f"other data under the name {name!r}",
                          expected=f"that of the training, {data.get('name')!r}, sha256 {str(data['sha256'])[:12]}",
                          hint="evaluate on data of your own from Python")  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- what a finished run made
+
+
+class Results(NamedTuple):
+    """What `results.json` and `metrics.jsonl` of a finished run hold."""
+
+    figures: dict[str, Any]
+    """Validation and test metrics, `best_epoch`, `seconds` and `protocol`."""
+    history: list[dict[str, Any]]
+    """One entry per epoch."""
+    sha256: dict[str, str]
+    """Of each file that was written before the results; empty for a run of version 0.1."""
+
+
+def write_results(folder: Path, figures: dict[str, Any], digest: str) -> None:
+    """Write `results.json`, which makes a run finished. Figures that are not finite are written as null.
+
+    Args:
+      folder: of the run, with its metrics, losses and weights in it.
+      figures: as `Trainer.results` returns them.
+      digest: of the run; empty for one that was begun by version 0.1.
+    """
+    figures = {name: {n: v if math.isfinite(v) else None for n, v in part.items()} if isinstance(part, dict) else part
+               for name, part in figures.items()}  # fmt: skip
+    if digest:
+        digests = {name: array_files.digest(folder / name) for name in (METRICS, WEIGHTS, LOSSES)}
+        figures = sealed({**figures, "run": digest, "files": digests})
+    write_json(folder / RESULTS, figures)
+
+
+def read_results(folder: Path, digest: str) -> Results:
+    """Read what a finished run made, if it belongs to the run with this digest.
+
+    Raises:
+      InputError: the run is not finished, or these files are damaged, edited, or another run's.
+    """
+    path = folder / RESULTS
+    figures = _intact(read_json(path), path)
+    sha256: Any = {}
+    if isinstance(figures, dict):
+        owner, sha256 = figures.pop("run", ""), figures.pop("files", {})
+        figures.pop("sha256", None)
+        if owner != digest:
+            raise InputError(RESULTS, where=str(folder), got="the results of another run",
+                             expected=f"those of the run in {RECORD}")  # fmt: skip
+    names = {METRICS, WEIGHTS, LOSSES} if digest else set()
+    if not _are_results(figures) or not isinstance(sha256, dict) or sha256.keys() != names:
+        raise InputError(RESULTS, where=str(folder), got="a file without the figures of a training",
+                         expected=_AS_WRITTEN)  # fmt: skip
+    history = read_json(folder / METRICS, lines=True, sha256=sha256.get(METRICS))
+    if not _is_history(history) or figures["best_epoch"] > len(history):
+        raise InputError(METRICS, where=str(folder), got="a file that is not one line for each epoch",
+                         expected=_AS_WRITTEN)  # fmt: skip
+    for part in ("validation", "test"):
+        figures[part] = {name: math.nan if value is None else value for name, value in figures[part].items()}
+    return Results(figures, history, sha256)
+
+
+def _are_results(tree: Any) -> bool:
+    return (
+        isinstance(tree, dict)
+        and _is_count(tree.get("best_epoch"))
+        and type(tree.get("seconds")) in (int, float)
+        and isinstance(tree.get("protocol"), str)
+        and all(_are_metrics(tree.get(part)) for part in ("validation", "test"))
+        and tree["validation"].keys() == tree["test"].keys()
+    )
+
+
+def _is_history(entries: list[Any]) -> bool:
+    return bool(entries) and all(
+        isinstance(entry, dict)
+        and entry.get("epoch") == number
+        and _is_count(entry.get("step"))
+        and _is_count(entry.get("skipped"))
+        and all(_are_metrics(entry.get(part)) for part in ("train", "validation"))
+        for number, entry in enumerate(entries, start=1)
+    )
+
+
+def _are_metrics(tree: Any) -> bool:
+    return isinstance(tree, dict) and all(v is None or type(v) in (int, float) for v in tree.values())
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+# ------------------------------------------------------------------------------------------------------------ comparing
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:

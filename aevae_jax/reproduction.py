@@ -60,7 +60,7 @@ def reproduce(directory: str | Path, *, on_epoch: Callable[[Epoch], None] | None
       InputError: no finished run there, other data, or parts that only Python can supply.
     """
     folder = Path(directory)
-    original, plan, record = fitting.load_run(folder), plan_again(folder), records.read_record(folder)
+    plan, original, record = plan_again(folder), fitting.load_run(folder), records.read_record(folder)
     differences = _differences(record)
 
     class Differs(Exception):
@@ -121,11 +121,13 @@ def replay(directory: str | Path, step: int, *, note: Callable[[str], None] = la
       InputError: no run there, no such step, other data, or parts that only Python can supply.
     """
     folder, plan = Path(directory), plan_again(Path(directory))
+    run = records.digest_of(records.read_record(folder))
     trainer = Trainer(plan)
     last = plan.run.epochs * trainer.steps_per_epoch - 1
     if not 0 <= step <= last:
         raise InputError("step", got=step, expected=f"0 to {last}")
-    store = Store(folder / records.CHECKPOINTS)
+    store = Store(folder / records.CHECKPOINTS, run=run)
+    store.check()
     newest = keeping.restore(store, trainer, note=note)
     detours = () if newest is None else newest.progress.detours
     index = next((i for i, (first, after) in enumerate(detours) if first <= step < after), len(detours))
@@ -136,7 +138,7 @@ def replay(directory: str | Path, step: int, *, note: Callable[[str], None] = la
     diagnosis = diagnose(trainer, trainer.move(snapshot, step), trace=True)
     recorded = None
     if (folder / "results.json").exists():
-        losses = fitting.read_losses(folder)
+        losses = fitting.read_losses(folder, records.read_results(folder, run))
         recorded = float(losses[step]) if step < len(losses) else None
     return Replay(diagnosis, recorded, detours[index] if index < len(detours) else None)
 

@@ -258,8 +258,11 @@ class Trainer:
             int((~used).sum()), lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
             np.asarray(metrics["loss"]),
         )  # fmt: skip
-        train = {name: None if math.isnan(value) else value for name, value in report.train.items()}
-        entry = {"epoch": epoch, "step": progress.step, "train": train, "validation": report.validation,
+        train, validation = (
+            {name: value if math.isfinite(value) else None for name, value in part.items()}
+            for part in (report.train, report.validation)
+        )
+        entry = {"epoch": epoch, "step": progress.step, "train": train, "validation": validation,
                  "skipped": report.skipped}  # fmt: skip
         progress = replace(
             progress,

@@ -1,4 +1,4 @@
-"""Weights on disk: one safetensors file, names such as `decoder/Dense_0/kernel`, and a sha256 over all of them.
+"""Weights on disk: one safetensors file, names such as `decoder/Dense_0/kernel`, a sha256 over all of them, and whose.
 
 The format holds arrays and nothing else, so reading a file from a stranger executes nothing.
 """
@@ -6,61 +6,129 @@ The format holds arrays and nothing else, so reading a file from a stranger exec
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
+from aevae_jax import durable
 from aevae_jax.types import InputError, Params
 
+_LARGEST_HEADER = 2**24
+_WHAT = "weights"
 
-def save_weights(path: Path, params: Params) -> None:
-    """Write a dict of arrays; the file appears whole or not at all."""
+
+def save_weights(path: Path, params: Params, *, run: str = "") -> None:
+    """Write a dict of arrays; the file appears whole or not at all, and is durable.
+
+    Args:
+      path: where to.
+      params: a dict of arrays.
+      run: the digest of the run that they belong to, if there is one.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
     arrays = {name: np.asarray(a) for name, a in flatten_dict(params, sep="/").items()}
-    contents = save(arrays, metadata={"sha256": params_digest(params)})
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    durable.write_bytes(path, save(arrays, metadata={_entry(run): params_digest(params)}), what=path.name)
 
 
-def load_weights(path: Path, like: Params) -> Params:
+def load_weights(path: Path, like: Params, *, run: str = "", sha256: str | None = None) -> Params:
     """The dict of arrays in `path`, if its names, shapes and types are those of `like` and its bytes are intact.
+
+    A process that computes with 64 bits reads weights of 32 bits as they are; the converse is refused, as it would
+    round them.
 
     Args:
       path: a file of `save_weights`.
       like: a dict of arrays, or of `jax.ShapeDtypeStruct` from `jax.eval_shape(model.init, key)`.
+      run: as it was written.
+      sha256: of the whole file, where that is known.
 
     Raises:
-      InputError: no such file, not a safetensors file, damaged, or weights of another model.
+      InputError: no such file, not a regular one, not safetensors, damaged, or weights of another model or run.
     """
     expected = {name: (tuple(a.shape), np.dtype(a.dtype).name) for name, a in flatten_dict(like, sep="/").items()}
+    contents, header = _read(path, expected)
+    if sha256 is not None and hashlib.sha256(contents).hexdigest() != sha256:
+        raise _refused(path, "bytes that do not match their sha256 in results.json", "the file that training wrote")
     try:
-        with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            shapes = {name: tuple(s.get_shape()) for name, s in slices.items()}
-            _compare(shapes, {name: shape for name, (shape, _) in expected.items()}, path)
-            arrays = {name: file.get_tensor(name) for name in expected}
-            digest = (file.metadata() or {}).get("sha256")
-    except FileNotFoundError:
-        raise InputError("weights", got="no file", expected="a file written by training", where=str(path)) from None
-    except (SafetensorError, OSError) as error:
-        raise InputError("weights", got=f"a damaged file ({error})", expected="safetensors", where=str(path)) from None
-    types = {name: a.dtype.name for name, a in arrays.items()}
-    _compare(types, {name: dtype for name, (_, dtype) in expected.items()}, path)
-    params = _unflatten(arrays, like)
-    if params_digest(params) != digest:
-        raise InputError(
-            "weights", got="bytes that do not match their sha256", expected="an intact file", where=str(path)
-        )
+        arrays = load(contents)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from None
+    params, metadata = _unflatten(arrays, like), header.get("__metadata__", {})
+    if metadata and _entry(run) not in metadata:
+        raise _refused(path, "weights of another run", "those of the run in run.json")
+    if metadata.get(_entry(run)) != params_digest(params):
+        raise _refused(path, "bytes that do not match their sha256", "an intact file")
     return params
+
+
+def _entry(run: str) -> str:
+    """The name of the only entry of the metadata: safetensors writes several in any order, and bytes must be equal."""
+    return f"sha256 of run {run}" if run else "sha256"
+
+
+def _read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> tuple[bytes, dict[str, Any]]:
+    """The whole file and its header, if that announces what is expected; before that, no more than the header is read.
+
+    https://github.com/huggingface/safetensors#format: the header's size in 8 bytes, the header in JSON, the arrays.
+    """
+    with durable.open_regular(path, what=_WHAT) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            first = file.read(8)
+            length = int.from_bytes(first, "little")
+            if len(first) < 8 or length > min(_LARGEST_HEADER, size - 8):
+                raise ValueError(f"{size:,} bytes, and a header of {length:,}")
+            start = file.read(length)
+            header = json.loads(start)
+            found = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            shapes = {name: tuple(entry["shape"]) for name, entry in found.items()}
+            types = {name: _TYPES.get(entry["dtype"], entry["dtype"]) for name, entry in found.items()}
+            if not isinstance(header.get("__metadata__", {}), dict):
+                raise ValueError("metadata that is no object")
+            _compare(shapes, {name: shape for name, (shape, _) in expected.items()}, path)
+            _compare(types, _as_wide(types, {name: dtype for name, (_, dtype) in expected.items()}, path), path)
+            length += 8 + sum(math.prod(shapes[name]) * np.dtype(types[name]).itemsize for name in found)
+            if size != length:
+                raise ValueError(f"{size:,} bytes in place of {length:,}")
+            return first + start + file.read(length), header
+        except InputError:
+            raise
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise _damaged(path, error) from None
+
+
+_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+          "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+          "BOOL": "bool"}  # fmt: skip
+
+
+def _as_wide(found: Mapping[str, str], expected: Mapping[str, str], path: Path) -> dict[str, str]:
+    """The types that are expected, with 32 bits where this process computes with 64 and the file has 32."""
+    for name, dtype in expected.items():
+        if found.get(name) == dtype.replace("32", "64") != dtype:
+            raise InputError(f"weights {name!r}", got=f"{found[name]}, of a run with JAX_ENABLE_X64=1", where=str(path),
+                             expected=dtype, hint="set JAX_ENABLE_X64=1 as that run did")  # fmt: skip
+    narrow = {name: dtype.replace("64", "32") for name, dtype in expected.items()}
+    return {name: narrow[name] if found.get(name) == narrow[name] else dtype for name, dtype in expected.items()}
+
+
+def _refused(path: Path, got: str, expected: str) -> InputError:
+    return InputError(_WHAT, got=got, expected=expected, where=str(path))
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return _refused(path, f"a damaged file ({error})", "safetensors")
 
 
 def params_digest(params: Params) -> str:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from run_files import edit_run, write_record
 
 import aevae_jax
 from aevae_jax import fitting, generation, keys, runs, values
@@ -162,12 +163,11 @@ def test_an_autoencoder_has_neither_rate_nor_bound(autoencoder, tmp_path):
 
 def test_other_data_under_the_same_name_is_refused(vae, tmp_path, capsys):
     changed = Path(shutil.copytree(vae, tmp_path / "run"))
-    record = json.loads((changed / "run.json").read_text())
-    record["provenance"]["data"]["sha256"] = "0" * 64
-    (changed / "run.json").write_text(json.dumps(record))
+    edit_run(changed, lambda record: record["provenance"]["data"].update(sha256="0" * 64))
     refused(capsys, ["evaluate", changed], "got other data under the name 'digits', expected that of the training")
+    record = json.loads((changed / "run.json").read_text())
     del record["provenance"]
-    (changed / "run.json").write_text(json.dumps(record))
+    write_record(changed, record)
     refused(capsys, ["evaluate", changed], "got no record of the data it was trained on")
 
 

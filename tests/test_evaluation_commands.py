@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from run_files import edit_run
 
 from aevae_jax import console, fitting
 from aevae_jax.cli import main
@@ -184,9 +185,7 @@ def test_only_the_place_of_data_can_be_said_anew(own, capsys):
 def test_grey_levels_under_a_bernoulli_are_refused(runs, tmp_path, capsys):  # mistake 9
     place = tmp_path / "run"
     shutil.copytree(runs / "one", place)
-    record = json.loads((place / "run.json").read_text())
-    record["run"]["data"]["preparation"] = {"type": "Scale"}
-    (place / "run.json").write_text(json.dumps(record))
+    edit_run(place, lambda record: record["run"]["data"].update(preparation={"type": "Scale"}))
     message = refused(capsys, "evaluate", place, "--samples", "5")
     assert "evaluation data: got" in message
     assert "expected 0 or 1, the support of the likelihood" in message

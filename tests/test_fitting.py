@@ -60,6 +60,7 @@ def outcome(folder):
     """All that a finished run leaves, but the seconds it took."""
     results = json.loads((folder / "results.json").read_text())
     assert results.pop("seconds") > 0
+    assert results.pop("sha256")
     losses = np.load(folder / "losses.npy")
     metrics, weights = (folder / "metrics.jsonl").read_text(), (folder / "weights.safetensors").read_bytes()
     return results, losses.tobytes(), metrics, weights
@@ -305,11 +306,36 @@ def test_a_checkpoint_of_another_model_is_refused(copied):
     cut(copied, 6)
     plan = plans.plan_of(replace(RUN, model=VAE(3, MLP((8,)), Bernoulli())), dataset())
     snapshot = trainer.Trainer(plan).start()
-    store = Store(copied / "checkpoints")
+    store = Store(copied / "checkpoints", run=records.read_record(copied)["digest"])
     notes = store.notes(6)
     store.save(6, keeping._named(snapshot), notes)
     with pytest.raises(InputError, match=r"of another model, expected .*as in run\.json"):
         fit(copied)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Another seed, stopped at step 8."""
+    folder = tmp_path_factory.mktemp("other") / "run"
+
+    def leave(epoch):
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        fit(folder, replace(RUN, seed=4), on_epoch=leave)
+    return folder
+
+
+@pytest.mark.parametrize("newest", [6, 12])
+def test_a_checkpoint_of_another_seed_is_refused(copied, other, newest):
+    """It has the same shapes, and is newer or older than those of the run."""
+    cut(copied, newest)
+    shutil.copytree(other / "checkpoints" / "8", copied / "checkpoints" / "8")
+    message = r"checkpoint of step 8 \(.*\): got that of another run, expected one of .*run\.json; remove it, or start"
+    with pytest.raises(InputError, match=message):
+        fit(copied, on_epoch=pytest.fail)
+    shutil.rmtree(copied / "checkpoints" / "8")
+    assert len(fit(copied).history) == 4
 
 
 # when numbers break

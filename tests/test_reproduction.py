@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_files import edit_results, edit_run
 
-from aevae_jax import cli, environment, fitting, reproduction
+from aevae_jax import cli, environment, fitting, records, reproduction
 from aevae_jax.architectures import MLP
 from aevae_jax.checkpoints import Saving
 from aevae_jax.data import Data, DynamicBinarization
@@ -19,7 +20,7 @@ from aevae_jax.models import VAE
 from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard
 from aevae_jax.types import InputError
-from aevae_jax.weights import load_weights, save_weights
+from aevae_jax.weights import save_weights
 
 RUN = Run(
     data=Data(preparation=DynamicBinarization()), model=VAE(2, MLP((8,)), Bernoulli()),
@@ -54,9 +55,7 @@ def here(copied, committed):
 
 
 def edit(folder, change):
-    record = json.loads((folder / "run.json").read_text())
-    change(record["provenance"])
-    (folder / "run.json").write_text(json.dumps(record))
+    edit_run(folder, lambda record: change(record["provenance"]))
 
 
 def typed(*arguments):
@@ -88,6 +87,7 @@ def test_one_bit_of_one_loss_fails_and_names_the_step(here, capsys):
     losses = np.load(here / "losses.npy")
     losses[17] = np.nextafter(losses[17], np.float32(0))
     np.save(here / "losses.npy", losses)
+    edit_results(here)
     verdict = reproduction.reproduce(here)
     assert (verdict.outcome, verdict.step) == ("FAIL", 17)
     assert verdict.reason.startswith("the loss of step 17 (epoch 2) is ")
@@ -101,33 +101,35 @@ def test_other_losses_in_another_environment_pass_or_fail_by_the_tolerance(here)
     edit(here, lambda provenance: provenance["versions"].update(jax="0.1"))
     losses = np.load(here / "losses.npy")
     np.save(here / "losses.npy", losses * np.float32(1 + 1e-5))
+    edit_results(here)
     verdict = reproduction.reproduce(here)
     assert verdict.outcome == "PASS within tolerance"
     assert verdict.differences[0].startswith("versions jax 0.1, here ")
     np.save(here / "losses.npy", losses * np.float32(1 + 1e-3))
+    edit_results(here)
     verdict = reproduction.reproduce(here)
     assert (verdict.outcome, verdict.step) == ("FAIL", 0)
 
 
-def test_other_weights_or_figures_fail(here, tmp_path):
-    results = json.loads((here / "results.json").read_text())
-    results["test"]["rate"] *= 1.001
-    (here / "results.json").write_text(json.dumps(results))
+def test_other_weights_or_figures_fail(here):
+    def times(factor):
+        edit_results(here, lambda results: results["test"].update(rate=results["test"]["rate"] * factor))
+
+    times(1.001)
     assert reproduction.reproduce(here)[:2] == (
         "FAIL", "all losses are equal, but the figures in results.json or metrics.jsonl are not those of this run"
     )  # fmt: skip
     edit(here, lambda provenance: provenance["device"].update(kind="abacus"))
     assert reproduction.reproduce(here).outcome == "PASS within tolerance"
-    results["test"]["rate"] *= 1.1
-    (here / "results.json").write_text(json.dumps(results))
+    times(1.1)
     assert reproduction.reproduce(here).outcome == "FAIL"
 
 
 def test_one_weight_fails(here):
     params = fitting.load_run(here).params
     params["decoder"]["Dense_0"]["bias"] = params["decoder"]["Dense_0"]["bias"] + 1e-6
-    save_weights(here / "weights.safetensors", params)
-    assert load_weights(here / "weights.safetensors", params)
+    save_weights(here / "weights.safetensors", params, run=records.read_record(here)["digest"])
+    edit_results(here)
     verdict = reproduction.reproduce(here)
     assert (verdict.outcome, verdict.reason[:34]) == ("FAIL", "all losses are equal, but the weig")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from run_files import as_version_0_1, edit_results, write_record
 
 from aevae_jax import (
     data,
@@ -199,7 +202,8 @@ def test_directory_holds_what_it_should(saved):
     assert sorted(path.name for path in folder.iterdir()) == FILES
     record = json.loads((folder / "run.json").read_text())
     assert record["run"] == values.to_tree(fitted.run)
-    assert record["digest"] == values.digest(fitted.run)
+    assert record["digest"] == records.identity(record)
+    assert record == records.sealed(record)
     assert record["run"]["seed"] == 5
     assert record["run"]["model"]["event_shape"] == [4, 3, 1]
     assert record["provenance"]["data"] == image_data().record()
@@ -209,7 +213,12 @@ def test_directory_holds_what_it_should(saved):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines == fitted.history
     assert [line["epoch"] for line in lines] == [1, 2, 3]
-    assert json.loads((folder / "results.json").read_text()) == fitted.results
+    results = json.loads((folder / "results.json").read_text())
+    assert results.pop("sha256") == records.sealed(results)["sha256"]
+    assert results.pop("run") == record["digest"]
+    for name, digest in results.pop("files").items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert results == fitted.results
     assert [report.epoch for report in reports] == [1, 2, 3]
     assert [report.validation for report in reports] == [line["validation"] for line in lines]
     assert all(report.examples_per_second > 0 for report in reports)
@@ -369,10 +378,10 @@ def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path, below):
 
 
 def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
-    def refuse(self, *arguments, **options):
+    def refuse(**options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(records.Path, "touch", refuse)
+    monkeypatch.setattr(records.tempfile, "TemporaryFile", refuse)
     with pytest.raises(
         InputError, match=r"run directory: got .* \(Permission denied\), expected a directory to write in"
     ):
@@ -493,7 +502,8 @@ def nested(depth):
 def test_a_hostile_run_is_refused_in_one_line_and_executes_nothing(copied, monkeypatch, path, value, message):
     monkeypatch.chdir(copied)
     record = json.loads((copied / "run.json").read_text())
-    (copied / "run.json").write_text(json.dumps(edited(record, path, value)))
+    write_record(copied, edited(record, path, value))
+    edit_results(copied, lambda results: results.update(run=json.loads((copied / "run.json").read_text())["digest"]))
     before = contents(copied)
     with pytest.raises(InputError, match=message) as caught:
         fitting.load_run(copied)
@@ -521,6 +531,140 @@ def test_a_missing_or_damaged_file_is_refused_in_one_line(copied, name):
     (copied / name).unlink()
     with pytest.raises(InputError, match=f"got no (file|{name})"):
         fitting.load_run(copied)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """The same run with another seed."""
+    folder = tmp_path_factory.mktemp("other") / "run"
+    fitting.fit(replace(RUN, seed=6), image_data(), directory=folder)
+    return folder
+
+
+def refused(folder, match):
+    with pytest.raises(InputError, match=match) as caught:
+        fitting.load_run(folder)
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(InputError, match=match):
+        fitting.fit(RUN, image_data(), directory=folder, on_epoch=never)
+
+
+@pytest.mark.parametrize(("path", "value"), [
+    (["run", "seed"], 6), (["run", "optimizer", "learning_rate"], 0.5), (["run", "objective", "beta"], 4.0),
+    (["digest"], "0" * 64), (["sha256"], "0" * 64), (["provenance", "data", "sha256"], "0" * 64),
+    (["provenance", "versions", "jax"], "0.1"), (["format", "levels"], 2), (["resumed"], []),
+])  # fmt: skip
+def test_an_edited_record_is_refused(copied, path, value):
+    """Also where whoever edited it made its sha256 right, but not what its other files carry."""
+    record = edited(json.loads((copied / "run.json").read_text()), path, value)
+    (copied / "run.json").write_text(json.dumps(record))
+    refused(copied, r"run\.json .*: got contents that do not match their sha256, expected the file that training wrote")
+    if path[0] in ("run", "format") or "data" in path:
+        (copied / "run.json").write_text(json.dumps(records.sealed(record)))
+        refused(copied, r"run\.json .*: got a run that does not match its digest")
+        write_record(copied, record)
+        with pytest.raises(InputError, match=r"results\.json .*: got the results of another run"):
+            fitting.load_run(copied)
+
+
+def test_a_record_without_its_digests_is_none_of_version_0_1(copied):
+    record = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps(edited(record, ["sha256"], ...)))
+    refused(copied, r"run\.json .*: got a run that does not match its digest")
+    (copied / "run.json").write_text(json.dumps(record))
+    before = (copied / "results.json").read_bytes()
+    as_version_0_1(copied)
+    (copied / "results.json").write_bytes(before)
+    refused(copied, r"results\.json .*: got the results of another run")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "losses.npy", "weights.safetensors", "results.json"])
+def test_a_file_of_another_run_is_refused(copied, other, name):
+    """Also where whoever put it there made the digests in `results.json` right."""
+    shutil.copy(other / name, copied / name)
+    refused(copied, rf"{name.partition('.')[0]}.*got (bytes that do not match|the results of another run)")
+    if name == "weights.safetensors":
+        edit_results(copied)
+        refused(copied, "got weights of another run")
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("test", {"negative_elbo": "1"}), ("test", {}), ("validation", None), ("best_epoch", 4), ("best_epoch", -1),
+    ("seconds", "1"), ("protocol", 3), ("files", {}), ("run", 3),
+])  # fmt: skip
+def test_results_that_make_no_sense_are_refused(copied, name, value):
+    edit_results(copied)
+    fitting.load_run(copied)
+    results = {**json.loads((copied / "results.json").read_text()), name: value}
+    (copied / "results.json").write_text(json.dumps(records.sealed(results)))
+    refused(copied, r"(results\.json|metrics\.jsonl) .*: got ")
+
+
+@pytest.mark.parametrize("text", [b"", b"[]\n", b'{"epoch": 1}\n', b'{"epoch": 1e999}\n', b"\xff\n", None])
+def test_a_log_that_is_none_is_refused(copied, text):
+    before = (copied / "metrics.jsonl").read_bytes()
+    (copied / "metrics.jsonl").write_bytes(before[: len(before) // 2] if text is None else text)
+    edit_results(copied)
+    refused(copied, r"metrics\.jsonl .*: got ")
+
+
+def npy(header, data=b""):
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+@pytest.mark.parametrize("contents", [
+    b"", b"\x93NUMPY", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000,)}"),
+    npy("{'descr': '<f4', 'fortran_order': False, 'shape': (18,)}", b"\0" * 71), npy("{'descr': '|O'"), npy("((("),
+    npy("{'descr': '<f8', 'fortran_order': False, 'shape': (18,)}", b"\0" * 144), npy("{'descr': '<f4', 'shape': 3}"),
+])  # fmt: skip
+def test_losses_whose_header_lies_are_refused(copied, contents):
+    (copied / "losses.npy").write_bytes(contents)
+    edit_results(copied)
+    refused(copied, r"losses\.npy .*: got an unreadable file")
+
+
+@pytest.mark.parametrize("name", ["run.json", "results.json", "metrics.jsonl", "weights.safetensors", "losses.npy"])
+@pytest.mark.parametrize("kind", ["FIFO", "device", "giant", "directory"])
+def test_what_is_no_file_of_a_bounded_size_is_refused_at_once(copied, name, kind):
+    (copied / name).unlink()
+    if kind == "FIFO":
+        os.mkfifo(copied / name)
+    elif kind == "device":
+        (copied / name).symlink_to("/dev/zero")
+    elif kind == "directory":
+        (copied / name).mkdir()
+    else:
+        with (copied / name).open("wb") as file:
+            file.truncate(2**40)
+    refused(copied, rf"{name.partition('.')[0]}.*: got (a FIFO|1,0|a directory|a damaged file)")
+
+
+def test_a_run_of_version_0_1_loads_with_a_note(copied, saved):
+    as_version_0_1(copied)
+    notes = []
+    loaded = fitting.load_run(copied, on_note=notes.append)
+    same(loaded.params, saved[1].params)
+    assert loaded.results == saved[1].results
+    assert [note.partition("run ")[2] for note in notes] == [
+        "was written by version 0.1: it has no digests, so edited or exchanged files are not noticed"
+    ]
+    with pytest.warns(UserWarning, match="has no digests"):
+        fitting.fit(RUN, image_data(), directory=copied, on_epoch=never)
+    edit = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps(edited(edit, ["run", "seed"], 6)))
+    refused(copied, "got a run that does not match its digest")  # this much it had
+
+
+def test_a_picture_that_fails_costs_no_training(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError("too large\nby far")
+
+    monkeypatch.setattr(fitting, "_save_pictures", fail)
+    notes = []
+    fitted = fitting.fit(replace(RUN, epochs=1), image_data(), directory=tmp_path / "run", on_note=notes.append)
+    assert notes == [f"{tmp_path / 'run'} is finished, but has no pictures (MemoryError: too large)"]
+    assert fitting.load_run(tmp_path / "run").results == fitted.results
 
 
 def test_pictures_are_not_needed_to_load(copied):

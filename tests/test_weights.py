@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import struct
 from dataclasses import replace
 
@@ -90,7 +92,7 @@ def test_a_failed_save_keeps_the_old_weights(path, params, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(weights.os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         weights.save_weights(path, jax.tree.map(lambda a: a + 1, params))
     jax.tree.map(np.testing.assert_array_equal, weights.load_weights(path, SHAPES), params)
 
@@ -178,6 +180,46 @@ def test_weights_without_a_digest_are_refused(path, params):
         weights.load_weights(path, SHAPES)
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("a", "b"), ("a", ""), ("", "a")])
+def test_weights_know_their_run(path, params, theirs, ours):
+    weights.save_weights(path, params, run=theirs)
+    weights.load_weights(path, SHAPES, run=theirs)
+    with pytest.raises(InputError, match=r"got weights of another run, expected those of the run in run\.json"):
+        weights.load_weights(path, SHAPES, run=ours)
+
+
+def test_a_file_that_is_not_the_one_that_was_pinned_is_refused(path):
+    pinned = hashlib.sha256(path.read_bytes()).hexdigest()
+    weights.load_weights(path, SHAPES, sha256=pinned)
+    with pytest.raises(InputError, match=r"do not match their sha256 in results\.json"):
+        weights.load_weights(path, SHAPES, sha256=pinned[::-1])
+
+
+def test_64_bits_are_named_and_32_are_read_as_they_are(path, params):
+    """`JAX_ENABLE_X64=1` is the only difference between the two processes."""
+    wide = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, np.float64), SHAPES)
+    loaded = weights.load_weights(path, wide)
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    weights.save_weights(path, jax.tree.map(lambda a: np.asarray(a, np.float64), params))
+    with pytest.raises(InputError, match=r"got float64, of a run with JAX_ENABLE_X64=1, expected float32; set JAX_EN"):
+        weights.load_weights(path, SHAPES)
+
+
+def test_only_a_regular_file_of_the_announced_size_is_read(path):
+    with path.open("ab") as file:
+        file.truncate(2**42)
+    with pytest.raises(InputError, match="got a damaged file"):
+        weights.load_weights(path, SHAPES)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="got a FIFO"):
+        weights.load_weights(path, SHAPES)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="got a FIFO, device or socket"):
+        weights.load_weights(path, SHAPES)
+
+
 def test_a_huge_announced_header_does_not_fill_the_memory(path):
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
     with pytest.raises(InputError, match="a damaged file"):
@@ -185,7 +227,7 @@ def test_a_huge_announced_header_does_not_fill_the_memory(path):
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"weights \(.*nothing\): got no file, expected a file written by training"):
+    with pytest.raises(InputError, match=r"weights \(.*nothing\): got no file, expected a file that exists"):
         weights.load_weights(tmp_path / "nothing", SHAPES)
     with pytest.raises(InputError, match="weights"):
         weights.load_weights(tmp_path, SHAPES)
