@@ -1,9 +1,9 @@
 """Checkpoints: all that a training needs to go on, durable once `save` returns, and refused when damaged.
 
-`<step>/arrays/` is what Orbax wrote; `<step>/manifest.json` has notes, the digest of the run, the shape and type of each
-array, and the size and sha256 of each file, as Orbax promises neither that bytes reach the disk nor that it reads those
-it wrote. A name that ends in `.tmp` is no checkpoint: a killed process left it. JAX, NumPy and Orbax are imported inside the functions:
-`Saving` is typed on a command line before any of them is needed.
+`<step>/arrays/` is what Orbax wrote; `<step>/manifest.json` has notes, the digest of the run, the shape and type of
+each array, and the size and sha256 of each file, as Orbax promises neither that bytes reach the disk nor that it reads
+those it wrote. A name that ends in `.tmp` is no checkpoint: a killed process left it. JAX, NumPy and Orbax are imported
+inside the functions: `Saving` is typed on a command line before any of them is needed.
 """
 
 from __future__ import annotations

@@ -112,9 +112,7 @@ def fit_seeds(
     return _train(_planned(call), tuple(seeds), None, call)
 
 
-def load_run(
-    directory: str | Path, model: LatentModel | None = None, *, on_note: Note | None = None
-) -> Fitted:
+def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note: Note | None = None) -> Fitted:
     """A finished run's directory as a model and parameters ready to call.
 
     Every file must be as it was written, and of this run: their digests are compared, which runs of version 0.1 do not
