@@ -19,6 +19,7 @@ from aevae_jax.fitting import Fitted
 from aevae_jax.likelihoods import Normal, NormalSharedScale
 from aevae_jax.models import Autoencoder
 from aevae_jax.objectives import ELBO, Linear
+from aevae_jax.types import InputError
 
 COLLAPSED_RATE = 0.1
 """Nats: a code that holds less says nothing."""
@@ -62,7 +63,12 @@ def check(fitted: Fitted, x: Source, key: jax.Array) -> Checkup:
       fitted: a trained VAE or autoencoder, with its history.
       x: validation data as the model sees it.
       key: of the noise.
+
+    Raises:
+      InputError: there is no history.
     """
+    if not fitted.history:
+        raise InputError("history", got="no epoch", expected="one entry for each, in metrics.jsonl")
     x = x[:MOST_EXAMPLES]
     terms = evaluation.evaluate(fitted.model, fitted.params, x, key)
     measured = {name: value for name, value in terms.items() if name != "negative_elbo"}

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 from aevae_jax import terminal, values
-from aevae_jax.terminal import Quiet, leave, tell, unprintable
+from aevae_jax.terminal import Quiet, leave, tell
 from aevae_jax.types import InputError, shortened
 
 if TYPE_CHECKING:
@@ -79,8 +79,6 @@ def parse_arguments(
         if not stop.code:
             raise
         leave(f"error: {shortened(_unframed(box.getvalue()), 200)}; type: {prog} --help", 2)
-    except OSError as error:  # nothing has been done yet but to show help
-        raise unprintable(error) from None
 
 
 def _number(info: Any) -> Any:

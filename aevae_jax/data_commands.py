@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import console, files, values
+from aevae_jax import console, files, limits, values
 from aevae_jax.data import Data, Standardize, datasets, tables
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.models import VAE
@@ -40,8 +40,7 @@ def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -
       num: how many training examples to show there.
     """
     value: Data = values.parse(Data, data, "data")
-    if not 1 <= num <= MOST_EXAMPLES:
-        raise InputError("--num", got=num, expected=f"1 to {MOST_EXAMPLES}")
+    limits.check("--num", num, 1, MOST_EXAMPLES)
     if out is not None:
         files.check_output(out, (".png",), force=True)
     dataset = value.load()
@@ -50,8 +49,7 @@ def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -
     summaries = {part: inspection.summarize(getattr(dataset, part), dataset.levels) for part in datasets.PARTS}
     first = summaries["train"]
     _show_splits(dataset, summaries)
-    if dataset.left_out:
-        say(f"{dataset.left_out} examples of train or validation are left out: they also stand in a later split.")
+    say(*dataset.notes)
     if dataset.columns:
         _show_columns(tables.describe(dataset.train.x, dataset.columns))
     elif first.labels:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import console, durable, files, fitting, records, runs, values
+from aevae_jax import console, durable, files, fitting, limits, records, runs, values
 from aevae_jax.terminal import report, say, show_table
 from aevae_jax.types import InputError
 
@@ -54,8 +54,8 @@ def evaluate(
     """
     if json_file is not None:
         files.check_output(json_file, (".json",), force=force, option="--json")
-    if samples is not None and samples < 1:
-        raise InputError("--samples", got=samples, expected="at least 1")
+    if samples is not None:
+        limits.check("--samples", samples, 1)
     fitted = fitting.load_run(run)
     model, seed = fitted.model, fitted.run.seed if seed is None else seed
     prepared = prepared_of(run, fitted.run, data)
@@ -114,8 +114,7 @@ def compare(
       seed: of the codes that are sampled, for both.
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
-    if samples < 1:
-        raise InputError("--samples", got=samples, expected="at least 1")
+    limits.check("--samples", samples, 1)
     figures = [_figure(place, split, samples, seed, data) for place in (run, other)]
     from aevae_jax import protocols
 
@@ -174,8 +173,7 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
       seed: of the samples, and of the classifiers.
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
-    if num < 10:
-        raise InputError("--num", got=num, expected="at least 10")
+    limits.check("--num", num, 10)
     fitted = fitting.load_run(run)
     dataset = dataset_of(run, fitted.run, data)
     from aevae_jax.data import prepare

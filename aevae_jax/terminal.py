@@ -29,7 +29,7 @@ def one_line_errors() -> Iterator[None]:
         try:
             yield
         finally:
-            _write(sys.stdout, "")
+            _write(sys.stdout, "")  # what was printed by others: an error of theirs comes again here
     except InputError as error:
         leave(f"error: {error}", 2)
     except Interrupted as stop:
@@ -41,7 +41,7 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
-        refused = InputError("file", got=f"{os.fsdecode(error.filename)} ({error.strerror})",
+        refused = InputError("file", got=f"{shortened(error.filename, 100)} ({error.strerror})",
                              expected="one that can be used")  # fmt: skip
         leave(f"error: {refused}", 2)
     except MemoryError:
@@ -165,14 +165,9 @@ def _write(stream: TextIO, text: str) -> None:
         raise
     except (OSError, ValueError) as error:
         _discard(stream)
-        raise unprintable(error) from None
-
-
-def unprintable(error: Exception) -> InputError:
-    """One line about standard output that takes nothing."""
-    reason = error.strerror if isinstance(error, OSError) else error
-    return InputError("standard output", got=f"no room to print on ({reason})",
-                      expected="a terminal, file or pipe that takes all of it")  # fmt: skip
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError("standard output", got=f"no room to print on ({reason})",
+                         expected="a terminal, file or pipe that takes all of it") from None  # fmt: skip
 
 
 def _encodable(stream: TextIO, text: str) -> str:

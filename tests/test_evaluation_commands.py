@@ -108,6 +108,12 @@ def test_a_run_is_diagnosed_in_words(runs):
     assert "mutual information" in out
 
 
+def test_a_history_without_epochs_is_one_line(runs, tmp_path, capsys):
+    place = shutil.copytree(runs / "one", tmp_path / "run")
+    (place / "metrics.jsonl").write_text("")
+    assert refused(capsys, "diagnose", place).startswith("error: ")
+
+
 @pytest.mark.slow
 def test_pictures_are_judged(runs):
     out = typed("quality", runs / "grey", "--num", "100")
@@ -121,6 +127,8 @@ def test_pictures_are_judged(runs):
     (["evaluate", "one", "--samples", "0"], "--samples: got 0, expected at least 1"),
     (["compare", "one", "two", "--samples", "0"], "--samples: got 0, expected at least 1"),
     (["compare", "one", "ae"], "likelihood: got Autoencoder"),
+    (["compare", "one", "two", "--samples", "4000000000"], "--samples: got 4000000000, expected at most 2147483647"),
+    (["quality", "one", "--num", "4000000000"], "--num: got 4000000000, expected at most"),
     (["evaluate", "one", "--split", "holdout"], "--split"),
     (["evaluate", "one", "--split", "train"], "--split"),
     (["diagnose", "nothing"], "no run.json"),

@@ -129,6 +129,7 @@ PROGRESS = "terminal.note('on the way'); terminal.say('result')"
     (PROGRESS, "2>&-", 0, "result\n", ""),
     (PROGRESS, ">&- 2>&-", 0, "", ""),
     ("raise InputError('x', got=1, expected='2')", "2>/dev/full", 2, "", ""),
+    ("print('x' * 9999)", "| true", 1, "", ""),
     ("print('printed')", ">/dev/full", 2, "", "error: standard output"),
 ])  # fmt: skip
 def test_streams_that_take_nothing(line, streams, code, out, err):
