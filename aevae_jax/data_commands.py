@@ -52,7 +52,7 @@ def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -
     say(*dataset.notes)
     if dataset.columns:
         _show_columns(tables.describe(dataset.train.x, dataset.columns))
-    elif first.labels:
+    if first.labels:
         say(f"labels of train: {_labels(first.labels)}")
     fits = inspection.suitable(dataset, first)
     rows = [(likelihood, ", ".join(map(values.spell, preparations))) for likelihood, preparations in fits.items()]

@@ -237,6 +237,11 @@ def dataset_of(directory: Path, run: runs.Run, moved: str = "") -> Dataset:
         named = replace(named, name=place.name, directory=place.directory)
     dataset = named.load()
     records.check_data(directory, named.name, dataset.digest())
+    if dataset.columns:  # their kinds are those that the model was trained with, whatever this version sees in them
+        from aevae_jax.data import Format
+
+        recorded = values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
+        dataset = replace(dataset, columns=recorded.columns)
     return replace(dataset, name=run.data.name)
 
 

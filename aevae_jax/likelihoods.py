@@ -288,10 +288,9 @@ class Tabular:
         if 1 in self.columns:
             raise InputError("Tabular columns", got=self.columns, expected="0 for numbers, else 2 or more categories")
         for place, _, step in self.counts:
-            if not (0 <= place < len(self.columns) and self.columns[place] == 0 and step > 0):
-                raise InputError(
-                    "Tabular counts", got=(place, step), expected="places of numbers, each with a step > 0"
-                )
+            of_numbers = not self.columns or self.columns[place : place + 1] == (0,)
+            if place < 0 or step <= 0 or not of_numbers:
+                raise InputError("Tabular counts", got=self.counts, expected="places of numbers, each with a step > 0")
 
     def init(self) -> Params:
         return {}

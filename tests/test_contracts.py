@@ -276,6 +276,8 @@ def another(hint: Any, old: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return next(choice for choice in arguments if choice != old)
+    if origin is tuple and typing.get_origin(arguments[0]) is tuple:
+        return (*old, (3, -0.5, 0.25))
     if origin is tuple:
         return (-5.0, 2.5) if arguments == (float, float) else (*old, 3)
     if hint is architectures.MLP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,12 +11,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from aevae_jax import values
+from aevae_jax import evaluation_commands, records, values
 from aevae_jax.data import Data, Scale, Standardize, prepare, table_files, tables
 from aevae_jax.data.datasets import Column
 from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
 from aevae_jax.likelihoods import Likelihood
+from aevae_jax.runs import Run
 from aevae_jax.types import InputError
 
 NAN = np.nan
@@ -393,6 +395,18 @@ def test_codes_alone_come_back_without_moments(read):
     raw = data.preparation.inverse(np.asarray(data.validation.x), data.format)
     assert raw.shape[1] == 2
     np.testing.assert_array_equal(data.preparation.units(raw, data.format), data.validation.x)
+
+
+def test_a_run_keeps_the_kinds_of_its_columns(read, tmp_path, monkeypatch):
+    """Runs of older versions were trained on numbers where counts and positive numbers are seen by now."""
+    data = Data(str(tmp_path / "table.csv"), Standardize())
+    found = assemble(data.name, read(PEOPLE))
+    old = replace(found.format, columns=tuple(Column(c.name) for c in found.columns))
+    record = {"format": values.to_tree(old), "provenance": {"data": {"sha256": found.digest(), "name": data.name}}}
+    monkeypatch.setattr(records, "read_record", lambda folder: record)
+    seen = evaluation_commands.dataset_of(tmp_path, Run(data))
+    assert seen.columns == old.columns
+    assert seen.digest() == found.digest()
 
 
 @pytest.mark.parametrize(("text", "said"), [("NA,DE,NA,FR", True), ("N,DE,N,FR", False), ("NA,1,2,2.5", False)])

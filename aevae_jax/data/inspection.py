@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aevae_jax import likelihoods, values
+from aevae_jax.data import tables
 from aevae_jax.data.datasets import PARTS, Dataset, Split, blocks
 from aevae_jax.data.preparation import (
     Dequantize,
@@ -164,7 +165,7 @@ def warnings(dataset: Dataset, train: Summary, fits: dict[str, list[Preparation]
       train: the summary of its training split.
       fits: from `suitable`.
     """
-    found = []
+    found = list(tables.notes(dataset.columns))
     continuous = values.spell(likelihoods.ContinuousBernoulli())
     if continuous in fits and train.ends >= END_SHARE:
         found.append(f"{100 * train.ends:.0f} % of the values are exactly 0 or 1, where {continuous} has a density "
