@@ -8,6 +8,7 @@ The rate is that of the *encoder's* distribution from the prior.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from aevae_jax import keys
-from aevae_jax.types import Distribution, Latent, LatentModel, Params
+from aevae_jax.types import Distribution, Latent, LatentModel, Metric, Params, PartlyObserved, measure_of
 
 
 class Bound(NamedTuple):
@@ -37,6 +38,19 @@ class Bound(NamedTuple):
         """distortion + rate at beta = 1, `[B]`: an upper bound of -log p(x) on average over z."""
         return self.distortion + self.rate
 
+    @property
+    def terms(self) -> dict[str, Array]:
+        """The terms by their names, `[B]` in nats: `distortion`, `rate` and `negative_elbo`, their sum.
+
+        Codes that are points have a distortion alone. A profile likelihood is no density, and what holds it is no
+        bound: its terms are `profile_distortion`, `rate` and `profile_loss`.
+        """
+        profile = measure_of(self.reconstruction) == "profile"
+        terms = {"profile_distortion" if profile else "distortion": self.distortion}
+        if measure_of(self.posterior) == "point":
+            return terms
+        return {**terms, "rate": self.rate, "profile_loss" if profile else "negative_elbo": self.negative_elbo}
+
 
 def sampled_rate(q: Distribution, p: Distribution, z: Latent) -> Array:
     """log q(z) - log p(z), `[B]`: for z ~ q an unbiased estimate of KL(q || p), with a variance."""
@@ -57,13 +71,12 @@ def distortion(likelihood: Distribution, x: Array) -> Array:
 def squared_error(likelihood: Distribution, x: Array) -> Array:
     """Mean over elements of the squared distance of `x` from the likelihood's mean, `[B]`.
 
-    Where the likelihood has a method `observed(x)`, weights 1 or 0 `[B, *event]`, only elements of weight 1 count.
+    Of a likelihood that is `PartlyObserved`, only elements that are data count.
     """
     error = ((likelihood.mean() - x) ** 2).reshape(x.shape[0], -1)
-    observed = getattr(likelihood, "observed", None)
-    if observed is None:
+    if not isinstance(likelihood, PartlyObserved):
         return error.mean(axis=-1)
-    weight = observed(x).reshape(x.shape[0], -1)
+    weight = likelihood.observed(x).reshape(x.shape[0], -1)
     return (weight * error).sum(axis=-1) / jnp.maximum(weight.sum(axis=-1), 1.0)
 
 
@@ -83,6 +96,41 @@ def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_t
     likelihood = model.decode(params, z)
     kl = sampled_rate(jax.lax.stop_gradient(q), p, z) if sticking_the_landing else rate(q, p, z)
     return Bound(distortion(likelihood, x), kl, q, p, likelihood)
+
+
+def measures(model: LatentModel, params: Params, event_shape: tuple[int, ...]) -> tuple[str, str]:
+    """Return the base measures of q(z|x) and of p(x|z), as `types.Measure` has them. Nothing is computed."""
+
+    def whole(params: Params, x: Array) -> tuple[Distribution, Distribution]:
+        q = model.encode(params, x)
+        return q, model.decode(params, q.mean())
+
+    q, p = jax.eval_shape(whole, params, jax.ShapeDtypeStruct((1, *event_shape), jnp.float32))
+    return measure_of(q), measure_of(p)
+
+
+def bound_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+    """Return per example `[B]` the terms of the ELBO at one sampled z, as `Bound.terms` names them, and `mse_at_mean`.
+
+    The squared error at the mean of q(z|x) is per element.
+    """
+    bound = elbo(model, params, x, key)
+    return {**bound.terms, "mse_at_mean": squared_error(model.decode(params, bound.posterior.mean()), x)}
+
+
+@lru_cache(maxsize=64)
+def weighted_terms(num_samples: int) -> Metric:
+    """Return the metric `bound_terms` with `negative_importance_weighted_bound` `[B]` of K = `num_samples` beside it.
+
+    One function per K: its identity decides what is compiled again.
+    """
+
+    def terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+        key_one, key_many = jax.random.split(key)
+        bound = importance_weighted_bound(log_weights(model, params, x, key_many, num_samples))
+        return {**bound_terms(model, params, x, key_one), "negative_importance_weighted_bound": -bound}
+
+    return terms
 
 
 def log_weight(

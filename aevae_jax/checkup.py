@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from aevae_jax import evaluation, latents, objectives, values
+from aevae_jax import bounds, evaluation, latents, objectives, values
 from aevae_jax.data.datasets import Source
 from aevae_jax.fitting import Fitted
-from aevae_jax.likelihoods import Normal, NormalSharedScale
-from aevae_jax.models import Autoencoder
+from aevae_jax.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, NormalSharedScale
 from aevae_jax.objectives import ELBO, Linear
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, RateWeighted, Scaled, likelihood_of, support_of
 
 COLLAPSED_RATE = 0.1
 """Nats: a code that holds less says nothing."""
@@ -32,6 +31,9 @@ POINTS = 1e-4
 
 STILL_FALLING = 0.03
 """Share of the whole improvement of the validation bound that the second half of the training brought."""
+
+AT_THE_ENDS = 0.01
+"""Share of values at an end of a bounded support, above which a density there is not that of noise."""
 
 MOST_EXAMPLES = 2_000
 """What is looked at: the first of the validation data."""
@@ -46,7 +48,7 @@ class Finding(NamedTuple):
     remedy: str
     """What to do about it, in words."""
     changes: Mapping[str, Any]
-    """The same as fields of the run that is to be trained in its place."""
+    """The same as fields of the run that is to be trained in its place; none where they cannot be told."""
 
 
 class Checkup(NamedTuple):
@@ -69,11 +71,12 @@ def check(fitted: Fitted, x: Source, key: jax.Array) -> Checkup:
     """
     if not fitted.history:
         raise InputError("history", got="no epoch", expected="one entry for each, in metrics.jsonl")
-    x = x[:MOST_EXAMPLES]
+    x = np.asarray(x[:MOST_EXAMPLES])
     terms = evaluation.evaluate(fitted.model, fitted.params, x, key)
-    measured = {name: value for name, value in terms.items() if name != "negative_elbo"}
-    findings = []
-    if not isinstance(fitted.model, Autoencoder):
+    measured = {name: value for name, value in terms.items() if name not in ("negative_elbo", "profile_loss")}
+    codes, measure = bounds.measures(fitted.model, fitted.params, x.shape[1:])
+    findings = _ends(fitted, x, measure)
+    if codes != "point":
         found = latents.describe(fitted.model, fitted.params, x, key)
         measured |= {
             "mutual_information": found.mutual_information,
@@ -127,8 +130,9 @@ def _balance(fitted: Fitted, terms: dict[str, float]) -> list[Finding]:
     """Whether the rate weighs more than the data can bear."""
     beta = _beta(fitted)
     if beta > 1:
+        distortion = next(value for name, value in terms.items() if name.endswith("distortion"))
         evidence = (f"the loss multiplied the rate by {beta:g}: it holds {terms['rate']:.3g} nats, "
-                    f"the distortion is {terms['distortion']:.4g}")  # fmt: skip
+                    f"the distortion is {distortion:.4g}")  # fmt: skip
         return [Finding("over-regularised", evidence, f'--objective "{values.spell(ELBO())}"', _objective(ELBO()))]
     noise, error = _noise(fitted), terms["mse_at_mean"] ** 0.5
     if isfinite(noise) and noise > 1.5 * error:
@@ -139,9 +143,40 @@ def _balance(fitted: Fitted, terms: dict[str, float]) -> list[Finding]:
     return []
 
 
+def _ends(fitted: Fitted, x: np.ndarray, measure: str) -> list[Finding]:
+    """Whether values lie exactly at an end of the support of a density.
+
+    A density can grow there without limit as the rate pays for being nearer to it: that of `ContinuousBernoulli` does.
+    """
+    support = support_of(fitted.model)
+    if support is None or measure != "density" or not isfinite(support.high - support.low):
+        return []
+    share = float(np.mean((x == support.low) | (x == support.high)))
+    if share < AT_THE_ENDS:
+        return []
+    likelihood = _of_levels(np.unique(x))
+    evidence = (f"{100 * share:.2g} % of the values are exactly {support.low:g} or {support.high:g}, where the density "
+                "of the likelihood has no limit: what the rate pays for is to come nearer to them")  # fmt: skip
+    remedy = f"a likelihood of levels, or one without ends: likelihood={values.spell(likelihood)} in --model"
+    return [Finding("density without limit", evidence, remedy, _model(fitted, likelihood=likelihood))]
+
+
+def _of_levels(found: np.ndarray) -> Likelihood:
+    """The likelihood of the fewest levels, at most 256, on which these values lie; a normal where there is none."""
+    for levels in range(2, 257):
+        likelihood: Likelihood = Bernoulli() if levels == 2 else DiscretizedLogistic(levels)
+        try:
+            likelihood.support.check(found, "")
+        except InputError:
+            continue
+        return likelihood
+    return NormalSharedScale()
+
+
 def _length(fitted: Fitted) -> list[Finding]:
     """Whether the validation bound was still falling."""
-    bound = np.array([evaluation.selection(entry["validation"]) for entry in fitted.history])
+    objective = fitted.run.objective
+    bound = np.array([evaluation.selection(objective, entry["validation"]) for entry in fitted.history])
     count = len(bound)
     best = int(bound.argmin()) + 1
     gained, whole = bound[: max(1, count // 2)].min() - bound.min(), bound[0] - bound.min()
@@ -159,18 +194,22 @@ def _objective(objective: ELBO) -> dict[str, Any]:
 
 
 def _model(fitted: Fitted, **fields: Any) -> dict[str, Any]:
-    """The change of some fields of the model."""
+    """The change of some fields of the model; none where it is not one that takes them."""
     model: Any = fitted.run.model
-    return {"model": replace(model, **fields)}
+    try:
+        return {"model": replace(model, **fields)}
+    except (TypeError, InputError):
+        return {}
 
 
 def _noise(fitted: Fitted) -> float:
     """The noise that the likelihood takes for granted; infinite where it learns it, or has none."""
-    likelihood = getattr(fitted.model, "likelihood", None)
-    return likelihood.scale if isinstance(likelihood, Normal) else inf
+    likelihood = likelihood_of(fitted.model)
+    return float(likelihood.scale) if isinstance(likelihood, Scaled) else inf
 
 
 def _beta(fitted: Fitted) -> float:
     """Weight of the rate at the last step; 1 where the loss has none."""
-    weight: Any = getattr(fitted.run.objective, "beta", 1.0)
+    objective = fitted.run.objective
+    weight: Any = objective.beta if isinstance(objective, RateWeighted) else 1.0
     return float(objectives.weight_at(weight, fitted.history[-1]["step"]))

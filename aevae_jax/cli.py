@@ -26,9 +26,8 @@ from aevae_jax import (
 )
 from aevae_jax.checkpoints import Saving
 from aevae_jax.evaluation_commands import MaybeData, key_of, prepared_of
-from aevae_jax.likelihoods import Tabular
 from aevae_jax.terminal import report, say
-from aevae_jax.types import InputError, LatentModel, Params
+from aevae_jax.types import Columned, InputError, LatentModel, Params, Scaled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,7 +173,7 @@ def train(
     test = results["test"]
     terms = console.loss_terms({**test, "mse": test["mse_at_mean"]})
     suffix = ".png" if len(fitted.run.model.event_shape) == 3 else ".npy"
-    if isinstance(fitted.run.model.likelihood, Tabular):
+    if isinstance(fitted.run.model.likelihood, Columned):
         suffix = ".csv"
     report(
         f"test   {terms}; best epoch {results['best_epoch']} of {len(fitted.history)}, {results['seconds']:.1f} s",
@@ -346,8 +345,7 @@ DATA_COMMANDS: dict[str, Callable[..., None]] = {
 
 def _code(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
     posterior = model.encode(params, x)
-    scale = getattr(posterior, "scale", None)
-    return {"codes": posterior.mean(), **({} if scale is None else {"scale": scale})}
+    return {"codes": posterior.mean(), **({"scale": posterior.scale} if isinstance(posterior, Scaled) else {})}
 
 
 def _decoded(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str, Array]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from aevae_jax.distributions import Normal
-from aevae_jax.types import Distribution
+from aevae_jax.types import Distribution, measure_of
 
 _LOG_2PI = 1.8378770664093453
 
@@ -29,6 +29,11 @@ class Chained:
     above: Any
     below: Any
     size: int = field(metadata={"static": True})
+
+    @property
+    def measure(self) -> Any:
+        """That of p(z2), which p(z1|z2) is taken to share."""
+        return measure_of(self.above)
 
     def sample(self, key: Array) -> Array:
         key_above, key_below = jax.random.split(key)
@@ -96,6 +101,11 @@ class Mixture:
     logits: Array
     components: Any
     size: int = field(metadata={"static": True})
+
+    @property
+    def measure(self) -> Any:
+        """That of the components."""
+        return measure_of(self.components)
 
     def sample(self, key: Array) -> Array:
         key_component, key_value = jax.random.split(key)

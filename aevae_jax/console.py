@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 from aevae_jax import terminal, values
 from aevae_jax.terminal import Quiet, leave, tell
-from aevae_jax.types import InputError, shortened
+from aevae_jax.types import InputError, Shaped, shortened
 
 if TYPE_CHECKING:
     from aevae_jax.fitting import OnEpoch
@@ -179,8 +179,8 @@ def train_command(directory: str | Path, run: Any) -> str:
       run: a `runs.Run`. What follows from its data or is as usual is left out.
     """
     model = run.model
-    if "event_shape" in getattr(model, "__dataclass_fields__", {}):
-        model = dataclasses.replace(model, event_shape=())
+    if isinstance(model, Shaped):
+        model = dataclasses.replace(model, event_shape=())  # type: ignore[type-var]
     usual = {**vars(type(run)()), "objective": type(run)(model=model).objective}
     hints, typed = typing.get_type_hints(type(run)), []
     for name, value in {**vars(run), "model": model}.items():
@@ -314,7 +314,7 @@ class _Clock:
         parts = {
             "epoch": f"epoch {epoch.epoch}/{epoch.epochs}",
             "loss": loss_terms(epoch.train),
-            "validation": _validation(epoch.validation),
+            "validation": _validation(epoch),
             "speed": "" if math.isnan(speed) else f"{speed:{',.0f' if speed >= 10 else '.2g'}} examples/s",
             "left": self._rate.left(epoch.epoch, epoch.epochs),
         }
@@ -328,18 +328,18 @@ class _Clock:
 
 def loss_terms(metrics: Mapping[str, float]) -> str:
     """A training's metrics with their unit: `distortion 12.3 + rate 4.5 = 16.8 nats/example`, or `mse 0.0123`."""
-    if "negative_elbo" in metrics:
-        terms = (metrics[name] for name in ("distortion", "rate", "negative_elbo"))
-        return "distortion {:.1f} + rate {:.1f} = {:.1f} nats/example".format(*terms)
+    for names in (("distortion", "rate", "negative_elbo"), ("profile_distortion", "rate", "profile_loss")):
+        if all(name in metrics for name in names):
+            distortion, rate, total = (f"{metrics[name]:.1f}" for name in names)
+            return f"{names[0].replace('_', ' ')} {distortion} + rate {rate} = {total} nats/example"
     return f"mse {metrics['mse']:.3g}" if "mse" in metrics else f"loss {metrics['loss']:.1f} nats/example"
 
 
-def _validation(metrics: Mapping[str, float]) -> str:
-    if "negative_importance_weighted_bound" in metrics:
-        return f"validation {metrics['negative_importance_weighted_bound']:.1f}"
-    if "negative_elbo" in metrics:
-        return f"validation {metrics['negative_elbo']:.1f}"
-    return f"validation mse {metrics['mse_at_mean']:.3g}"
+def _validation(epoch: Epoch) -> str:
+    """What selects the parameters; where that is a distortion, the squared error, as is shown of the training."""
+    if "mse" in epoch.train and epoch.selects.endswith("distortion"):
+        return f"validation mse {epoch.validation['mse_at_mean']:.3g}"
+    return f"validation {epoch.validation[epoch.selects]:.1f}"
 
 
 def duration(seconds: float) -> str:

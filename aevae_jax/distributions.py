@@ -7,14 +7,14 @@ image distributions lie in [0, 1]; those with `levels` live on the grid `k / (le
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import log_sigmoid, sigmoid, softplus
 
-from aevae_jax.types import Distribution
+from aevae_jax.types import Distribution, Measure
 
 _LOG_2PI = 1.8378770664093453
 
@@ -51,6 +51,8 @@ class Delta:
 
     loc: Array
 
+    measure: ClassVar[Measure] = "point"
+
     def sample(self, key: Array) -> Array:
         del key
         return self.loc
@@ -72,6 +74,8 @@ class Normal:
 
     loc: Array
     log_scale: Array
+
+    measure: ClassVar[Measure] = "density"
 
     @property
     def scale(self) -> Array:
@@ -116,6 +120,8 @@ class MultivariateNormal:
     loc: Array
     scale_tril: Array
 
+    measure: ClassVar[Measure] = "density"
+
     def sample(self, key: Array) -> Array:
         noise = jax.random.normal(key, self.loc.shape, self.loc.dtype)
         return self.loc + jnp.einsum("bij,bj->bi", jnp.tril(self.scale_tril), noise)
@@ -149,6 +155,8 @@ class NormalOptimalScale:
     loc: Array
     min_scale: float = field(default=1e-3, metadata={"static": True})
 
+    measure: ClassVar[Measure] = "profile"
+
     def log_prob(self, value: Array) -> Array:
         size = value[0].size
         squares = sum_event((value - self.loc) ** 2)
@@ -181,6 +189,8 @@ class Bernoulli:
 
     logits: Array
 
+    measure: ClassVar[Measure] = "mass"
+
     def sample(self, key: Array) -> Array:
         return jax.random.bernoulli(key, sigmoid(self.logits)).astype(self.logits.dtype)
 
@@ -209,6 +219,8 @@ class ContinuousBernoulli:
     """
 
     logits: Array
+
+    measure: ClassVar[Measure] = "density"
 
     def sample(self, key: Array) -> Array:
         # the inverse of the distribution function; u > 0 keeps the logarithm and its gradient finite
@@ -245,6 +257,8 @@ class Categorical:
     """One of L levels per element, `logits` `[B, *event, L]`. Values are `k / (L - 1)`, k = 0 .. L-1."""
 
     logits: Array
+
+    measure: ClassVar[Measure] = "mass"
 
     @property
     def levels(self) -> int:
@@ -317,6 +331,8 @@ class DiscretizedLogistic:
     log_scale: Array
     levels: int = field(default=256, metadata={"static": True})
 
+    measure: ClassVar[Measure] = "mass"
+
     def sample(self, key: Array) -> Array:
         return _logistic_sample(key, self.loc, self.log_scale, self.levels)
 
@@ -339,6 +355,8 @@ class DiscretizedLogisticMixture:
     loc: Array
     log_scale: Array
     levels: int = field(default=256, metadata={"static": True})
+
+    measure: ClassVar[Measure] = "mass"
 
     def sample(self, key: Array) -> Array:
         key_component, key_value = jax.random.split(key)

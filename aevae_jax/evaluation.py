@@ -6,7 +6,7 @@ own key, under `vmap`, so no number depends on the batch size or on what else is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -17,46 +17,38 @@ from jax import Array
 
 from aevae_jax import bounds, keys, loops, parallel
 from aevae_jax.data.datasets import Source, size_in_bytes
-from aevae_jax.distributions import Delta
-from aevae_jax.types import InputError, LatentModel, Params
+from aevae_jax.types import InputError, LatentModel, Metric, Params, Validated, Validation
 
-Metric = Callable[[LatentModel, Params, Array, Array], dict[str, Array]]
+bound_terms = bounds.bound_terms
+"""The metric of every model: see `bounds`."""
+
+DEFAULT = Validation(bound_terms, ("negative_elbo", "profile_loss", "distortion", "profile_distortion"))
+"""By what an objective is validated that does not say: the ELBO at beta = 1; codes that are points, the distortion."""
 
 
-def bound_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    """Per example `[B]`: `distortion`, `rate`, `negative_elbo` in nats at one sampled z, and `mse_at_mean` per element.
+def validation_of(objective: object) -> Validation:
+    """Return what is measured while `objective` trains, and the entry of it that selects the parameters."""
+    return objective.validation() if isinstance(objective, Validated) else DEFAULT
 
-    A posterior of type `Delta` has no density, so an autoencoder has a distortion but neither rate nor bound.
+
+def minimised(objective: object, names: Iterable[str]) -> str:
+    """Return the one of the metrics' `names` that parameters trained by `objective` are selected by.
+
+    Raises:
+      InputError: none of them is what the objective asks for.
     """
-    bound = bounds.elbo(model, params, x, key)
-    mse = bounds.squared_error(model.decode(params, bound.posterior.mean()), x)
-    if isinstance(bound.posterior, Delta):
-        return {"distortion": bound.distortion, "mse_at_mean": mse}
-    terms = {"distortion": bound.distortion, "rate": bound.rate, "negative_elbo": bound.negative_elbo}
-    return {**terms, "mse_at_mean": mse}
+    names, wanted = list(names), validation_of(objective).minimised
+    found = next((name for name in wanted if name in names), None)
+    if found is None:
+        raise InputError("objective", got=f"{type(objective).__name__}, which selects by {' or '.join(wanted)}",
+                         expected=f"one that selects by what this model has: {', '.join(names)}",
+                         hint="codes that are points have no rate: use ReconstructionError()")  # fmt: skip
+    return found
 
 
-def terms_for(objective: Any) -> Metric:
-    """What is measured while `objective` trains: `bound_terms`, and the bound it is about where that has K > 1 samples.
-
-    An objective with an attribute `num_samples` above 1, such as `IWAE(50)`, is worse at the ELBO the longer it trains:
-    `negative_importance_weighted_bound` `[B]` is then what its parameters are selected by. Burda, Grosse &
-    Salakhutdinov 2016.
-    """
-    num_samples = getattr(objective, "num_samples", 1)
-    return bound_terms if num_samples == 1 else _weighted_terms(num_samples)
-
-
-@lru_cache(maxsize=64)
-def _weighted_terms(num_samples: int) -> Metric:
-    """One metric per K: its identity decides what is compiled again."""
-
-    def terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-        key_one, key_many = jax.random.split(key)
-        bound = bounds.importance_weighted_bound(bounds.log_weights(model, params, x, key_many, num_samples))
-        return {**bound_terms(model, params, x, key_one), "negative_importance_weighted_bound": -bound}
-
-    return terms
+def selection(objective: object, metrics: Mapping[str, float]) -> float:
+    """Return what selection minimises, of the validation metrics of a training by `objective`."""
+    return metrics[minimised(objective, metrics)]
 
 
 def per_example(
@@ -125,12 +117,6 @@ def evaluate(
 ) -> dict[str, float]:
     """Data set means of a metric."""
     return means(per_example(metric, model, params, x, key, batch_size=batch_size))
-
-
-def selection(metrics: dict[str, float]) -> float:
-    """What selection minimises: the bound of `terms_for`, the ELBO at beta = 1, or an autoencoder's distortion."""
-    names = ("negative_importance_weighted_bound", "negative_elbo", "distortion")
-    return next(metrics[name] for name in names if name in metrics)
 
 
 @lru_cache(maxsize=64)

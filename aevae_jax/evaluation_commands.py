@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from aevae_jax import console, durable, files, fitting, limits, records, runs, values
 from aevae_jax.terminal import report, say, show_table
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, likelihood_of, support_of
 
 if TYPE_CHECKING:
     from aevae_jax.data import Data, Dataset, Prepared
@@ -32,7 +32,7 @@ def evaluate(
     *,
     split: Part = "test",
     samples: MaybeCount = None,
-    batch_size: int = 256,
+    batch_size: int = 0,
     seed: MaybeSeed = None,
     data: MaybeData = "",
     json_file: MaybeJson = None,
@@ -46,7 +46,7 @@ def evaluate(
       run: a run directory.
       split: which part of the run's data set.
       samples: importance samples per example for the negative log likelihood, such as 5000.
-      batch_size: examples to compute at once; the numbers do not depend on it.
+      batch_size: examples to compute at once, 0 for as many as suit; the numbers do not depend on it.
       seed: of the codes that are sampled.
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
       json_file: a file to write the numbers to as well.
@@ -60,22 +60,25 @@ def evaluate(
     model, seed = fitted.model, fitted.run.seed if seed is None else seed
     prepared = prepared_of(run, fitted.run, data)
     x = getattr(prepared, split).x
-    from aevae_jax import evaluation, keys
+    from aevae_jax import bounds, evaluation, keys
 
     key = key_of(seed, keys.Stream.EVALUATE)
+    _, measure = bounds.measures(model, fitted.params, x.shape[1:])
     if samples:
         from aevae_jax import importance
 
         importance.check_scorable(model, fitted.params, x)
     measured = evaluation.per_example(evaluation.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
+    squared = f"squared error per {'standardised ' if prepared.format.mean else ''}element"
     metrics = {
-        name: _entry(v, "squared error per element" if name == "mse_at_mean" else "nats/example")
+        name: _entry(v, squared if name == "mse_at_mean" else "nats/example")
         for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))
     }
-    named, likelihood = fitted.run.data, values.spell(getattr(model, "likelihood", None))
+    named, likelihood = fitted.run.data, values.spell(likelihood_of(model))
     protocol = (
         f"Means over {len(x)} examples, {named.name} {split}, {values.spell(named.preparation)}. "
-        f"Density of {likelihood} at one z ~ q(z|x) per example, seed {seed}; mse at mean is at the mean of q(z|x)."
+        f"{_MEASURES[measure]} of {likelihood} at one z ~ q(z|x) per example, seed {seed}; "
+        "mse at mean is at the mean of q(z|x)."
     )
     if samples:
         with console.parts("likelihood") as on_part:
@@ -151,7 +154,7 @@ def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> N
     for finding in found.findings:
         say("", f"{finding.fault}: {finding.evidence}", f"  try: {finding.remedy}")
         again = console.train_command(console.unused(run), replace(fitted.run, **finding.changes))
-        if again:
+        if again and finding.changes:
             say(f"  type: {again}")
     if not found.findings:
         say("", "nothing found: codes vary, their noise matters, the loss is balanced, and the training had settled")
@@ -175,10 +178,7 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     """
     limits.check("--num", num, 10)
     fitted = fitting.load_run(run)
-    dataset = dataset_of(run, fitted.run, data)
-    from aevae_jax.data import prepare
-
-    prepared = prepare(fitted.run.data.preparation, dataset)
+    prepared = prepared_of(run, fitted.run, data)
     if len(prepared.event_shape) != 3:
         raise InputError("quality of pictures", got=f"{fitted.run.data.name}, events of shape {prepared.event_shape}",
                          expected="images [H, W, C]")  # fmt: skip
@@ -188,25 +188,24 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     from aevae_jax import evaluation, features, generation, keys
     from aevae_jax import quality as measures
 
-    def clipped(x: Any) -> Any:
-        return np.clip(np.asarray(x), 0, 1)
-
     x = np.asarray(prepared.test.x[:num])
     again = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0))["reconstructions"]
-    pixels = measures.of_reconstructions(clipped(x), clipped(again))
-    rows = {"mse": _entry(pixels.mse, "squared error"), "psnr": _entry(pixels.psnr, "dB")}
+    pixels, (low, high) = measures.of_decoded(prepared, x, again)
+    rows = {"mse": _entry(pixels.mse, "squared error per element"), "psnr": _entry(pixels.psnr, "dB")}
     if pixels.ssim is not None:
         rows["ssim"] = _entry(pixels.ssim, "1 is perfect")
-    caption = f"Reconstructions of {len(x)} test images at the mean of q(z|x), values clipped to [0, 1]."
-    if dataset.train.labels is None:
+    caption = (f"Reconstructions of {len(x)} test images at the mean of q(z|x), in the units of the data, clipped to "
+               f"its range, {low:g} to {high:g}.")  # fmt: skip
+    if prepared.train.labels is None:
         caption += " No labels, and so no classifier to judge samples."
     else:
-        judge = features.train_ensemble(fitted.run.data, dataset, range(seed, seed + 3))
+        judge = features.train_ensemble(prepared, range(seed, seed + 3))
         draw = jax.jit(generation.sample, static_argnums=(0, 3))
         key = key_of(seed, keys.Stream.SAMPLE)
         drawn = draw(fitted.model, fitted.params, key, len(x))
-        binary = getattr(getattr(fitted.model, "likelihood", None), "support", None)
-        made = drawn.sample(jax.random.fold_in(key, 1)) if binary is not None and binary.levels == 2 else drawn.mean()
+        support = support_of(fitted.model)
+        bits = support is not None and support.levels == 2
+        made = drawn.sample(jax.random.fold_in(key, 1)) if bits else drawn.mean()
         found = measures.of_samples(x, np.asarray(made), judge)
         rows["frechet_distance"] = _single(found.frechet_distance, "features")
         rows |= {name: _single(value, "share") for name, value in found.manifold._asdict().items()}
@@ -280,6 +279,15 @@ def _reconstruction(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]
 
 # ----------------------------------------------------------------------------------------------------------- printing
 
+_MEASURES = {
+    "density": "Density",
+    "mass": "Probability",
+    "density and mass": "Density of numbers and probability of codes",
+    "profile": "Largest density, of scales fitted to each example and so no likelihood,",
+    "unknown": "Density or probability",
+}
+"""The base measures of likelihoods in words."""
+
 
 def _entry(v: Any, unit: str) -> dict[str, Any]:
     """A mean over examples with its standard error."""
@@ -323,7 +331,7 @@ def _trust(found: Estimate) -> str:
 
 def _order(name: str) -> tuple[int, str]:
     """The terms before their sum; what is new comes last."""
-    rows = ("distortion", "rate", "negative_elbo", "mse_at_mean")
+    rows = ("distortion", "profile_distortion", "rate", "negative_elbo", "profile_loss", "mse_at_mean")
     return (rows.index(name) if name in rows else len(rows), name)
 
 

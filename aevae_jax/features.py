@@ -19,7 +19,7 @@ from jax import Array
 
 from aevae_jax import keys, training
 from aevae_jax.architectures import MLP, Architecture, Conv
-from aevae_jax.data import Data, Dataset, prepare
+from aevae_jax.data import Prepared
 from aevae_jax.types import InputError, Metrics, Params
 
 
@@ -85,21 +85,29 @@ class Ensemble:
         return np.concatenate([np.asarray(_outputs(self.classifier, self.params, b)[0]) for b in _batches(x)])
 
 
-def train_ensemble(data: Data, dataset: Dataset, seeds: Sequence[int], *, steps: int = 600) -> Ensemble:
-    """Train one classifier per seed on the training split, all at once.
+def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600) -> Ensemble:
+    """Train one classifier per seed on the training split as a model sees it, all at once.
+
+    Args:
+      prepared: the data set; training examples whose label is negative have none and are left out.
+      seeds: one per classifier.
+      steps: of training.
 
     Raises:
       InputError: the data set has no labels.
     """
-    if dataset.train.labels is None:
+    train, labels = prepared.train, prepared.train.labels
+    if labels is None or not (labels >= 0).any():
         raise InputError(
-            f"{dataset.name} labels", got="none", expected="integer labels, to train the judging classifier"
+            f"{prepared.name} labels", got="none", expected="integer labels, to train the judging classifier"
         )
-    network = Conv((16, 32)) if len(dataset.event_shape) == 3 else MLP((256,))
-    classifier = Classifier(dataset.event_shape, int(dataset.train.labels.max()) + 1, network)
-    prepared = prepare(data.preparation, dataset)
-    batch_size = min(64, len(dataset.train))
-    per_epoch = len(dataset.train) // batch_size
+    if not (labels >= 0).all():
+        known = np.flatnonzero(labels >= 0)
+        train, labels = train[known], labels[known]
+    network = Conv((16, 32)) if len(prepared.event_shape) == 3 else MLP((256,))
+    classifier = Classifier(prepared.event_shape, int(labels.max()) + 1, network)
+    batch_size = min(64, len(train))
+    per_epoch = len(train) // batch_size
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
     step = training.make_train_step(
         classifier,  # type: ignore[arg-type]  # of a LatentModel, training calls `init` alone
@@ -109,7 +117,7 @@ def train_ensemble(data: Data, dataset: Dataset, seeds: Sequence[int], *, steps:
     )
     key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
     state = jax.vmap(lambda k: training.init_state(classifier, tx, k))(key)  # type: ignore[arg-type]
-    examples = jax.device_put((dataset.train.x, dataset.train.labels))
+    examples = jax.device_put((train.x[:], labels))
     for start in range(0, steps, per_epoch):
         chunk = min(per_epoch, steps - start)
         state, _ = training.train_epoch(step, state, examples, key, batch_size=batch_size, steps=chunk)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax import durable
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, support_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,9 @@ def read_images(path: Path, model: Any, preparation: Preparation, format: Format
     else:
         [prepared] = preparation.evaluation([x], replace(format, levels=levels))
         x = prepared[:]
-    model.likelihood.support.check(x, where)
+    support = support_of(model)
+    if support is not None:
+        support.check(x, where)
     return x
 
 

@@ -208,7 +208,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             if (folder / records.RESULTS).exists():
                 return _load(folder, plan.run, record, call.on_note)
         digest = records.digest_of(record)
-        keeper = Keeper(folder, digest, saving, lock=lock, caught=caught, note=call.on_note)
+        keeper = Keeper(folder, digest, saving, lock=lock, caught=caught, note=call.on_note, selects=plan.selects)
         fitted = _train(plan, None, keeper, call)
         _finish(folder, plan, fitted, digest, call.on_note)
         return fitted

@@ -10,8 +10,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
-from aevae_jax.types import Distribution, LatentModel, Params
+from aevae_jax.types import Distribution, Latent, LatentModel, Params
 
 
 def sample(model: LatentModel, params: Params, key: Array, num: int) -> Distribution:
@@ -24,24 +25,28 @@ def reconstruct(model: LatentModel, params: Params, x: Array) -> Array:
     return model.decode(params, model.encode(params, x).mean()).mean()
 
 
-def path(model: LatentModel, params: Params, start: Array, end: Array, num: int) -> Array:
-    """Codes `[num, B, latent]` on straight lines between the posterior means of two batches `[B, *event]`."""
+def path(model: LatentModel, params: Params, start: Array, end: Array, num: int) -> Latent:
+    """Codes `[num, B, *latent]` on straight lines between the posterior means of two batches `[B, *event]`."""
     a, b = model.encode(params, start).mean(), model.encode(params, end).mean()
-    return jax.vmap(lambda t: (1 - t) * a + t * b)(jnp.linspace(0.0, 1.0, num))
+    return jax.vmap(lambda t: jax.tree.map(lambda a, b: (1 - t) * a + t * b, a, b))(jnp.linspace(0.0, 1.0, num))
 
 
 def interpolate(model: LatentModel, params: Params, start: Array, end: Array, num: int) -> Array:
     """Decoded means along `path`, `[num, B, *event]`."""
     codes = path(model, params, start, end, num)
-    flat = codes.reshape(-1, *codes.shape[2:])  # one large batch: a loop over steps would be slow on a CPU
-    images = model.decode(params, flat).mean()
-    return images.reshape(*codes.shape[:2], *images.shape[1:])
+    # one large batch: a loop over steps would be slow on a CPU
+    images = model.decode(params, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), codes)).mean()
+    return images.reshape(num, -1, *images.shape[1:])
 
 
-def traverse(model: LatentModel, params: Params, z: Array, dimension: int, values: Array) -> Array:
-    """Decoded means of one code `[latent]` with one coordinate set to each of `values` `[num]`: `[num, *event]`."""
-    codes = jnp.broadcast_to(z, (values.shape[0], *z.shape)).at[:, dimension].set(values)
-    return model.decode(params, codes).mean()
+def traverse(model: LatentModel, params: Params, z: Latent, dimension: int, values: Array) -> Array:
+    """Decoded means of one code `[*latent]` with one coordinate set to each of `values` `[num]`: `[num, *event]`.
+
+    `dimension` counts all numbers of a code, also of one that is a pytree of arrays, in the order of its leaves.
+    """
+    flat, unravel = ravel_pytree(z)
+    codes = jnp.broadcast_to(flat, (values.shape[0], *flat.shape)).at[:, dimension].set(values)
+    return model.decode(params, jax.vmap(unravel)(codes)).mean()
 
 
 @partial(jax.jit, static_argnums=0)

@@ -21,9 +21,8 @@ from jax import Array
 from aevae_jax import bounds, keys, loops, parallel, values
 from aevae_jax.data import Dequantize, Prepared
 from aevae_jax.data.datasets import Source, blocks, digest_of
-from aevae_jax.distributions import Delta, NormalOptimalScale
 from aevae_jax.protocols import Figure, Protocol
-from aevae_jax.types import InputError, LatentModel, Params
+from aevae_jax.types import InputError, LatentModel, Params, support_of
 
 OnPart = Callable[[int, int], None]
 """Is told how many examples are done, and of how many."""
@@ -114,31 +113,26 @@ def estimate(
     )
 
 
-def check_scorable(model: LatentModel, params: Params, x: Array | Source) -> None:
-    """Refuse what has no likelihood.
+def check_scorable(model: LatentModel, params: Params, x: Array | Source) -> str:
+    """Refuse what has no likelihood; return the base measure of what has one, as in `types.Measure`.
 
     Raises:
       InputError: a posterior without a density, a likelihood that is none, or data outside its support.
     """
     if x.shape[0] == 0:
         raise InputError("evaluation data", got="0 examples", expected="at least 1")
-
-    def whole(params: Params, x: Array) -> Any:
-        q = model.encode(params, x)
-        return q, model.decode(params, q.mean())
-
-    q, likelihood = jax.eval_shape(whole, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32))
-    name = type(model).__name__
-    if isinstance(q, Delta):
+    name, (codes, measure) = type(model).__name__, bounds.measures(model, params, x.shape[1:])
+    if codes == "point":
         raise InputError("likelihood", got=f"{name}, whose codes are points", expected="a VAE",
                          hint="an autoencoder has a distortion and a squared error, and no density")  # fmt: skip
-    if isinstance(likelihood, NormalOptimalScale):
-        raise InputError("likelihood", got="NormalOptimalScale(), fitted to what it scores and so no density",
+    if measure == "profile":
+        raise InputError("likelihood", got=f"{name}, whose likelihood is fitted to what it scores and so no density",
                          expected="a likelihood such as NormalSharedScale()")  # fmt: skip
-    support = getattr(getattr(model, "likelihood", None), "support", None)
+    support = support_of(model)
     if support is not None:
         for _, block in blocks(x) if not isinstance(x, jax.Array) else [(0, np.asarray(x))]:
             support.check(block, "evaluation data")
+    return measure
 
 
 def figure(
@@ -168,6 +162,7 @@ def figure(
     if split not in ("validation", "test"):
         raise InputError("split", got=repr(split), expected="'validation' or 'test'")
     x = getattr(prepared, split).x
+    measure = check_scorable(model, params, x)
     found = estimate(model, params, x, key, num_samples=num_samples, on_part=on_part)
     protocol = Protocol(
         quantity="negative log likelihood",
@@ -178,6 +173,7 @@ def figure(
         preparation=values.spell(prepared.preparation),
         examples=x.shape[0],
         sha256=digest_of(x),
+        measure=measure,
     )
     return Figure(name, found.nll, protocol), found
 
@@ -189,7 +185,7 @@ def bits_per_dim(nll: np.ndarray, model: LatentModel, prepared: Prepared) -> np.
     of the number of levels is added: Theis, van den Oord & Bethge 2016, section 3.1.
     """
     size = math.prod(prepared.event_shape)
-    support = getattr(getattr(model, "likelihood", None), "support", None)
+    support = support_of(model)
     if support is not None and support.levels is not None:
         return np.asarray(nll / (size * math.log(2)))
     if isinstance(prepared.preparation, Dequantize):

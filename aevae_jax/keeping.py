@@ -34,14 +34,15 @@ class Keeper:
       lock: held on the run's directory.
       caught: signals that ask to leave.
       note: is told what was damaged.
+      selects: the entry of the validation metrics by which the best checkpoint is kept.
 
     Raises:
       checkpoints.OtherRunError: there are checkpoints of another run.
       InputError: there is something else in the place of the checkpoints.
     """
 
-    def __init__(self, folder: Path, run: str, saving: Saving, *, lock: Lock, caught: Caught, note: Note):
-        self.folder = folder
+    def __init__(self, folder: Path, run: str, saving: Saving, *, lock: Lock, caught: Caught, note: Note, selects: str):
+        self.folder, self._selects = folder, selects
         self._store = Store(folder / records.CHECKPOINTS, run=run)
         self._log = folder.absolute() / records.METRICS
         self._saving, self._lock, self._caught, self._note = saving, lock, caught, note
@@ -101,8 +102,7 @@ class Keeper:
         progress = snapshot.progress
         notes = {**progress.to_notes(), "boundary": boundary}
         if boundary and progress.history and len(progress.best_value) == 1:
-            validation = progress.history[-1]["validation"]
-            notes["value"] = validation.get("negative_elbo", validation["distortion"])
+            notes["value"] = progress.history[-1]["validation"][self._selects]
         self._lock.check()
         self._store.save(progress.step, _named(snapshot), notes)
         self._store.retain(self._saving)

@@ -21,8 +21,7 @@ from jax import Array
 
 from aevae_jax import evaluation, loops, statistics
 from aevae_jax.data.datasets import Source
-from aevae_jax.distributions import Delta, Normal
-from aevae_jax.types import InputError, LatentModel, Params
+from aevae_jax.types import Factorised, InputError, LatentModel, Params, Scaled, measure_of
 
 
 class Latents(NamedTuple):
@@ -44,7 +43,7 @@ class Latents(NamedTuple):
     spread: np.ndarray
     """Variance of the posterior means over the data, `[L]`."""
     noise: np.ndarray
-    """Mean posterior variance, `[L]`; half the mean squared difference of two draws where q does not factorise."""
+    """Mean posterior variance, `[L]`; half the mean squared difference of two draws where q is not `Scaled`."""
     num_examples: int
 
 
@@ -54,30 +53,35 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
     Args:
       model: any latent model over vectors; a diagonal Gaussian posterior tells most.
       params: its parameters.
-      x: data as the model sees it, `[N, *event]`, N >= 2. Another posterior than a `Normal` is computed of all at once.
+      x: data as the model sees it, `[N, *event]`, N >= 2. A posterior that is not `Factorised` is
+        computed of all at once.
       key: the noise of example i is `fold_in(key, i)`.
       block: codes that are scored at once.
 
     Raises:
-      InputError: codes that are points, or fewer than two examples.
+      InputError: codes that are points or no arrays, or fewer than two examples.
     """
     count = x.shape[0]
     if count < 2:
         raise InputError("evaluation data", got=f"{count} examples", expected="at least 2")
-    posterior = jax.eval_shape(model.encode, params, jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32))
-    if isinstance(posterior, Delta):
-        raise InputError("latent statistics", got=f"{type(model).__name__}, whose codes are points", expected="a VAE")
-    found = evaluation.per_example(_codes, model, params, x, key)
     q: Any
-    if isinstance(posterior, Normal):
-        q = Normal(jnp.asarray(found["mean"]), jnp.asarray(found["log_scale"]))
+    q, mean = jax.eval_shape(partial(_posterior, model), params, jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32))
+    if measure_of(q) == "point":
+        raise InputError("latent statistics", got=f"{type(model).__name__}, whose codes are points", expected="a VAE")
+    if not isinstance(mean, jax.ShapeDtypeStruct):
+        raise InputError("latent statistics", got=f"{type(model).__name__}, whose codes are of type "
+                         f"{type(mean).__name__}", expected="codes that are one array [B, latent]")  # fmt: skip
+    found = evaluation.per_example(_codes, model, params, x, key)
+    if isinstance(q, Factorised):
+        leaves = [jnp.asarray(found.pop(_leaf(i))) for i in range(len(jax.tree.leaves(q)))]
+        q = jax.tree.unflatten(jax.tree.structure(q), leaves)
     else:
         q = _encode(cast(Hashable, model), params, jnp.asarray(x[:]))
     size = min(block, count)
     starts = np.minimum(np.arange(0, count, size), count - size)  # the last block overlaps the one before
     _, aggregate = loops.scan(_aggregate(size), (), (q, jnp.asarray(found["z"])), jnp.asarray(starts))
     wide = {name: value.reshape(count, -1).astype(np.float64) for name, value in found.items()}
-    own, log_p, log_p_d, mean = wide["log_q"][:, 0], wide["log_p"][:, 0], wide.get("log_p_d"), wide["mean"]
+    own, log_p, log_p_d, means = wide["log_q"][:, 0], wide["log_p"][:, 0], wide.get("log_p_d"), wide["mean"]
     log_q = _in_order(aggregate["joint"], starts, count)
     log_q_d = _in_order(aggregate["per_dimension"], starts, count) if "per_dimension" in aggregate else None
     return Latents(
@@ -87,25 +91,36 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
         total_correlation=None if log_q_d is None else float((log_q - log_q_d.sum(axis=1)).mean()),
         dimension_wise_kl=None if log_q_d is None or log_p_d is None else (log_q_d - log_p_d).mean(axis=0),
         rate_per_dimension=wide["kl_terms"].mean(axis=0) if "kl_terms" in wide else None,
-        active=statistics.active_units(mean),
-        spread=mean.var(axis=0),
+        active=statistics.active_units(means),
+        spread=means.var(axis=0),
         noise=wide["noise"].mean(axis=0),
         num_examples=count,
     )
 
 
 def _codes(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    """q(z|x), a draw of it, and the densities there."""
+    """q(z|x), leaf by leaf where these are of its examples, a draw of it, and the densities there."""
     q, prior = model.encode(params, x), model.prior(params, x.shape[0])
     key_z, key_other = jax.random.split(key)
     z = q.sample(key_z)
     terms = {"mean": q.mean(), "z": z, "log_q": q.log_prob(z), "log_p": prior.log_prob(z)}
-    if not isinstance(q, Normal):
-        return {**terms, "noise": (z - q.sample(key_other)) ** 2 / 2}
-    terms |= {"log_scale": q.log_scale, "noise": q.scale**2}
-    if isinstance(prior, Normal):
-        terms |= {"log_p_d": prior.log_prob_terms(z), "kl_terms": q.kl_terms(prior)}
+    terms["noise"] = q.scale**2 if isinstance(q, Scaled) else (z - q.sample(key_other)) ** 2 / 2
+    if isinstance(q, Factorised):
+        terms |= {_leaf(i): leaf for i, leaf in enumerate(jax.tree.leaves(q))}
+        if isinstance(prior, Factorised):
+            terms["log_p_d"] = prior.log_prob_terms(z)
+        if (kl := q.kl_terms(prior)) is not NotImplemented:
+            terms["kl_terms"] = kl
     return terms
+
+
+def _leaf(index: int) -> str:
+    return f"q(z|x) leaf {index}"
+
+
+def _posterior(model: LatentModel, params: Params, x: Array) -> tuple[Any, Any]:
+    q = model.encode(params, x)
+    return q, q.mean()
 
 
 @partial(jax.jit, static_argnums=0)
@@ -116,7 +131,7 @@ def _encode(model: Any, params: Params, x: Array) -> Any:
 
 @lru_cache(maxsize=8)
 def _aggregate(size: int) -> loops.Body:
-    """log q(z_i) `[size]`, and log q(z_i,d) `[size, L]` of normals, of a block of codes under all posteriors mixed."""
+    """The aggregate posterior at a block of codes: log q(z_i) `[size]`, and log q(z_i,d) `[size, L]` if there is."""
 
     def body(carry: tuple[()], context: tuple[Any, Array], start: Array) -> tuple[tuple[()], dict[str, Array]]:
         q, codes = context
@@ -126,7 +141,7 @@ def _aggregate(size: int) -> loops.Body:
 
         def one(z: Array) -> dict[str, Array]:
             repeated = jnp.broadcast_to(z, codes.shape)
-            if not isinstance(q, Normal):
+            if not isinstance(q, Factorised):
                 return {"joint": mixed(q.log_prob(repeated))}
             terms = q.log_prob_terms(repeated).reshape(len(codes), -1)  # [N, L]
             return {"joint": mixed(terms.sum(axis=1)), "per_dimension": mixed(terms)}

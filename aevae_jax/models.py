@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from aevae_jax import likelihoods, limits, priors
 from aevae_jax.architectures import MLP, Architecture
@@ -39,6 +39,7 @@ class Autoencoder:
     event_shape: tuple[int, ...] = ()
 
     log_scale_range = (-7.0, 3.0)  # of the components of a mixture prior
+    point_codes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self)

@@ -2,16 +2,19 @@
 
 An objective is any function `(model, params, x, key, step) -> (loss, metrics)`. Metrics are `loss` as trained, and
 `distortion`, `rate` and `negative_elbo` (their sum, whatever the weights in the loss), all in nats per example.
+
+Each names what its parameters are selected by on validation data: see `types.Validated`. The weights of the loss have
+no part in that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from aevae_jax import limits
-from aevae_jax.types import InputError, LatentModel, Metrics, Params
+from aevae_jax.types import Factorised, InputError, LatentModel, Metrics, Params, Validation, measure_of
 
 if TYPE_CHECKING:
     from jax import Array
@@ -60,7 +63,14 @@ class ReconstructionError:
 
         likelihood = model.decode(params, model.encode(params, x).sample(key))
         loss = bounds.distortion(likelihood, x).mean()
-        return loss, {"loss": loss, "distortion": loss, "mse": bounds.squared_error(likelihood, x).mean()}
+        name = "profile_distortion" if measure_of(likelihood) == "profile" else "distortion"
+        return loss, {"loss": loss, name: loss, "mse": bounds.squared_error(likelihood, x).mean()}
+
+    def validation(self) -> Validation:
+        """Return that parameters are selected by the distortion at z ~ q(z|x)."""
+        from aevae_jax import bounds
+
+        return Validation(bounds.bound_terms, ("distortion", "profile_distortion"))
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,8 @@ class ELBO:
     groups: int = 0
     sticking_the_landing: bool = False
 
+    needs_rate: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         limits.check("free_bits", self.free_bits, 0.0, limits.LARGEST)
         limits.check("groups", self.groups, 0)
@@ -94,18 +106,20 @@ class ELBO:
         bound = bounds.elbo(model, params, x, key, sticking_the_landing=self.sticking_the_landing)
         rate = self._limited(bound) if self.free_bits else bound.rate.mean()
         loss = bound.distortion.mean() + weight_at(self.beta, step) * rate
-        return loss, {
-            "loss": loss,
-            "distortion": bound.distortion.mean(),
-            "rate": bound.rate.mean(),
-            "negative_elbo": bound.negative_elbo.mean(),
-        }
+        return loss, {"loss": loss, **{name: term.mean() for name, term in bound.terms.items()}}
+
+    def validation(self) -> Validation:
+        """Return that parameters are selected by the ELBO at beta = 1, with neither free bits nor warm-up."""
+        from aevae_jax import bounds
+
+        return Validation(bounds.bound_terms, ("negative_elbo", "profile_loss"))
 
     def _limited(self, bound: Bound) -> Array:
         """sum over groups of max(free_bits, batch mean of the group's rate)."""
         import jax.numpy as jnp
 
-        kl_terms = getattr(bound.posterior, "kl_terms", lambda prior: NotImplemented)(bound.prior)  # [B, *latent]
+        q = bound.posterior
+        kl_terms = q.kl_terms(bound.prior) if isinstance(q, Factorised) else NotImplemented  # [B, *latent]
         if kl_terms is NotImplemented:
             raise InputError("free_bits", got=f"a prior of type {type(bound.prior).__name__}",
                              expected="a rate in closed form per dimension")  # fmt: skip
@@ -130,6 +144,8 @@ class IWAE:
     num_samples: int = 50
     doubly_reparameterised: bool = False
 
+    needs_rate: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         limits.check("num_samples", self.num_samples, 1)
 
@@ -142,6 +158,14 @@ class IWAE:
             bound = bounds.importance_weighted_bound(bounds.log_weights(model, params, x, key, self.num_samples))
         loss = -bound.mean()
         return loss, {"loss": loss, "negative_importance_weighted_bound": loss}
+
+    def validation(self) -> Validation:
+        """Return that parameters are selected by this bound of K samples; the ELBO gets worse the longer it trains."""
+        from aevae_jax import bounds
+
+        if self.num_samples == 1:
+            return Validation(bounds.bound_terms, ("negative_elbo",))
+        return Validation(bounds.weighted_terms(self.num_samples), ("negative_importance_weighted_bound",))
 
 
 Objective = ReconstructionError | ELBO | IWAE

@@ -12,9 +12,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from aevae_jax import evaluation, keys, memory, training, values
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, tables
-from aevae_jax.likelihoods import Tabular
 from aevae_jax.runs import Run
-from aevae_jax.types import InputError
+from aevae_jax.types import Columned, InputError, Shaped, likelihood_of, support_of
 
 
 class Plan(NamedTuple):
@@ -24,6 +23,8 @@ class Plan(NamedTuple):
     dataset: Dataset
     prepared: Prepared
     stream: bool
+    selects: str
+    """The entry of the validation metrics that parameters are selected by: the least."""
 
 
 def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None) -> Plan:
@@ -39,13 +40,13 @@ def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None
     prepared = prepare(run.data.preparation, dataset)
     run = replace(run, model=_shaped(run.model, prepared))
     training.steps_per_epoch(prepared.train.x, run.batch_size)
-    support = getattr(getattr(run.model, "likelihood", None), "support", None)
+    support = support_of(run.model)
     if support is not None:
         _check_support(support, prepared)
     if stream is None:
         stream = datasets.size_in_bytes(prepared.train.x) > datasets.RESIDENT_BYTES
 
-    measures = evaluation.terms_for(run.objective)
+    measures = evaluation.validation_of(run.objective).metric
 
     def everything(raw: jax.Array, x: jax.Array, key: jax.Array) -> Any:
         k1, k2, k3, k4 = jax.random.split(key, 4)
@@ -55,11 +56,11 @@ def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None
         return params, run.objective(run.model, params, batch, k3, step), measures(run.model, params, x, k4)
 
     # the networks, the loss and the measures fit the shapes; nothing is computed
-    program, (params, *_) = jax.make_jaxpr(everything, return_shape=True)(
+    program, (params, _, measured) = jax.make_jaxpr(everything, return_shape=True)(
         prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0)
     )
     _check_memory(run, program, params)
-    return Plan(run, dataset, prepared, stream)
+    return Plan(run, dataset, prepared, stream, evaluation.minimised(run.objective, measured))
 
 
 def _check_memory(run: Run, program: Any, params: Any) -> None:
@@ -89,20 +90,21 @@ def _largest(jaxpr: Any) -> tuple[tuple[int, ...], int]:
 
 def _shaped(model: Any, prepared: Prepared) -> Any:
     """The model with what its value leaves to the data: the shape of an event, and the columns of a table."""
-    shape, likelihood = getattr(model, "event_shape", None), getattr(model, "likelihood", None)
-    if shape == ():
-        model = replace(model, event_shape=prepared.event_shape)
-    elif shape is not None and shape != prepared.event_shape:
-        raise InputError("event_shape of the model", got=shape,
-                         expected=f"{prepared.event_shape}, as in {prepared.name}")  # fmt: skip
-    if isinstance(likelihood, Tabular):
-        fitting = tables.likelihood(prepared.format)
+    likelihood = likelihood_of(model)
+    if isinstance(model, Shaped):
+        if model.event_shape not in ((), prepared.event_shape):
+            raise InputError("event_shape of the model", got=model.event_shape,
+                             expected=f"{prepared.event_shape}, as in {prepared.name}")  # fmt: skip
+        model = replace(model, event_shape=prepared.event_shape)  # type: ignore[type-var]
+    if isinstance(likelihood, Columned):
+        fitting, name = tables.likelihood(prepared.format), type(likelihood).__name__
         if not fitting.columns:
-            raise InputError("likelihood", got="Tabular()", expected=f"another one: {prepared.name} is not a table")
+            raise InputError("likelihood", got=f"{name}()", expected=f"another one: {prepared.name} is not a table")
         if likelihood.columns not in ((), fitting.columns) or likelihood.counts not in ((), fitting.counts):
             raise InputError("columns of the likelihood", got=values.spell(likelihood),
-                             expected=f"Tabular(), or {values.spell(fitting)} as in {prepared.name}")  # fmt: skip
-        model = replace(model, likelihood=fitting)
+                             expected=f"{name}(), or {values.spell(fitting)} as in {prepared.name}")  # fmt: skip
+        filled: Any = likelihood
+        model = replace(model, likelihood=replace(filled, columns=fitting.columns, counts=fitting.counts))
     elif prepared.format.columns and likelihood is not None:
         raise InputError(f"likelihood of a table ({prepared.name})", got=type(likelihood).__name__,
                          expected="Tabular()", hint="type: --model 'VAE(likelihood=Tabular())'")  # fmt: skip
@@ -112,7 +114,7 @@ def _shaped(model: Any, prepared: Prepared) -> Any:
 def _check_support(support: Any, prepared: Prepared) -> None:
     """Refuse data that the likelihood cannot score. Of integer levels, those that occur are checked, each once."""
     for part in ("validation", "test"):
-        for _, x in datasets.blocks(getattr(prepared, part).x):
+        for _, x in prepared.seen(part, jax.random.key(0)):
             support.check(x, f"{prepared.name} {part}")
     if prepared.train.x.dtype == np.uint8:
         occurs = np.zeros(256, bool)
@@ -121,5 +123,5 @@ def _check_support(support: Any, prepared: Prepared) -> None:
         levels = np.flatnonzero(occurs).astype(np.uint8)[:, None]
         support.check(np.asarray(prepared.batch(levels, jax.random.key(0))), f"{prepared.name} train, levels")
         return
-    for _, raw in datasets.blocks(prepared.train.x):
-        support.check(np.asarray(prepared.batch(raw, jax.random.key(0))), f"{prepared.name} train")
+    for _, x in prepared.seen("train", jax.random.key(0)):
+        support.check(x, f"{prepared.name} train")

@@ -25,7 +25,9 @@ class Protocol:
       split: "train", "validation" or "test".
       preparation: as it is typed, for example "DynamicBinarization()"; bits of evaluation data are drawn once.
       examples: how many.
-      sha256: of the evaluation data as the model sees it.
+      sha256: of the evaluation data as the model sees it, and so in the units that a density is a density in.
+      measure: the base measure, "density", "mass" or as `types.Measure` says: the log density of a grey level and the
+        log probability of it have no order.
       unit: for example "nats/example".
     """
 
@@ -37,12 +39,14 @@ class Protocol:
     preparation: str
     examples: int
     sha256: str
+    measure: str
     unit: str = "nats/example"
 
     def __str__(self) -> str:
         samples = {0: "", 1: ", 1 sample"}.get(self.num_samples, f", {self.num_samples:,} samples")
-        return (f"{self.quantity} in {self.unit} by {self.estimator}{samples} per example; {self.data} {self.split}, "
-                f"{self.examples:,} examples, {self.preparation}, sha256 {self.sha256[:12]}")  # fmt: skip
+        return (f"{self.quantity} ({self.measure}) in {self.unit} by {self.estimator}{samples} per example; "
+                f"{self.data} {self.split}, {self.examples:,} examples, {self.preparation}, "
+                f"sha256 {self.sha256[:12]}")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

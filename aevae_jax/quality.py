@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aevae_jax import statistics
+from aevae_jax.data import Prepared, inspection
 from aevae_jax.features import Ensemble
 from aevae_jax.statistics import Manifold
 from aevae_jax.types import InputError
@@ -28,9 +29,9 @@ class ReconstructionQuality(NamedTuple):
     """Of every image, `[N]`."""
 
     mse: np.ndarray
-    """Mean squared error per element, in units of [0, 1]."""
+    """Mean squared error per element, in the squared units of the data."""
     psnr: np.ndarray
-    """Peak signal to noise ratio in decibels: -10 log10 mse; infinite for a perfect one."""
+    """Peak signal to noise ratio in decibels: -10 log10 of the mse over the squared range; infinite if perfect."""
     ssim: np.ndarray | None
     """Structural similarity, at most 1. Wang, Bovik, Sheikh & Simoncelli 2004. `None` for images below 7 x 7."""
 
@@ -53,27 +54,60 @@ def of_samples(data: np.ndarray, samples: np.ndarray, judge: Ensemble, *, neighb
     return SampleQuality(float(np.mean(distances)), Manifold(*(float(v) for v in np.mean(shares, axis=0))), count)
 
 
-def of_reconstructions(images: np.ndarray, reconstructions: np.ndarray) -> ReconstructionQuality:
-    """Squared error, PSNR and SSIM of each pair of images `[N, H, W, C]` in [0, 1].
+def of_decoded(
+    prepared: Prepared, x: np.ndarray, decoded: np.ndarray
+) -> tuple[ReconstructionQuality, tuple[float, float]]:
+    """Squared error, PSNR and SSIM of what a model makes of images, in the units that the data had before preparation.
+
+    Args:
+      prepared: the data set.
+      x: some of its images as the model sees them, `[N, H, W, C]`.
+      decoded: what the model makes of each, in the same units.
+
+    Returns:
+      The measures, and the range of the data, to which the decoded images are clipped: [0, 1] for integer levels, else
+      the least and the largest value of the training data and of these images.
+    """
+    images, decoded = (prepared.preparation.inverse(a, prepared.format) for a in (x, decoded))
+    low, high = 0.0, 1.0
+    if not prepared.format.levels:
+        train = inspection.summarize(prepared.train)
+        low, high = min(train.low, float(images.min())), max(train.high, float(images.max()))
+    return of_reconstructions(images, decoded.clip(low, high), data_range=(low, high)), (low, high)
+
+
+def of_reconstructions(
+    images: np.ndarray, reconstructions: np.ndarray, *, data_range: tuple[float, float] = (0.0, 1.0)
+) -> ReconstructionQuality:
+    """Squared error, PSNR and SSIM of each pair of images `[N, H, W, C]`, in the units of the data.
 
     SSIM by scikit-image with its 7 x 7 window.
 
+    Args:
+      images: the originals, as they were before any preparation.
+      reconstructions: the same through a model and back: see `inverse` of the preparations.
+      data_range: the least and the largest value that the data can take; their difference is the peak of PSNR and SSIM.
+
     Raises:
-      InputError: other shapes, or values outside [0, 1].
+      InputError: other shapes, or values outside `data_range`.
     """
+    low, high = data_range
+    if not low < high:
+        raise InputError("range of the data", got=f"{low:g} to {high:g}", expected="two values, the smaller one first")
     if images.shape != reconstructions.shape or images.ndim != 4:
         raise InputError("images and reconstructions", got=f"{images.shape} and {reconstructions.shape}",
                          expected="the same [N, H, W, C]")  # fmt: skip
     for name, x in (("images", images), ("reconstructions", reconstructions)):
-        if not (x.min() >= 0 and x.max() <= 1):
-            raise InputError(name, got=f"values from {x.min():.4g} to {x.max():.4g}", expected="values in [0, 1]")
+        if not (x.min() >= low and x.max() <= high):
+            raise InputError(name, got=f"values from {x.min():.4g} to {x.max():.4g}",
+                             expected=f"values in [{low:g}, {high:g}]")  # fmt: skip
     from skimage.metrics import structural_similarity
 
     mse = ((images.astype(np.float64) - reconstructions) ** 2).reshape(len(images), -1).mean(axis=1)
     with np.errstate(divide="ignore"):
-        psnr = -10 * np.log10(mse)
+        psnr = -10 * np.log10(mse / (high - low) ** 2)
     if min(images.shape[1:3]) < 7:
         return ReconstructionQuality(mse, psnr, None)
     pairs = zip(images, reconstructions, strict=True)
-    ssim = [structural_similarity(a, b, data_range=1.0, channel_axis=-1) for a, b in pairs]
+    ssim = [structural_similarity(a, b, data_range=high - low, channel_axis=-1) for a, b in pairs]
     return ReconstructionQuality(mse, psnr, np.array(ssim))

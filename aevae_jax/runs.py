@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from aevae_jax import limits
 from aevae_jax.data import Data
-from aevae_jax.models import VAE, Autoencoder, Model
-from aevae_jax.objectives import ELBO, IWAE, Objective, ReconstructionError
+from aevae_jax.models import VAE, Model
+from aevae_jax.objectives import ELBO, Objective, ReconstructionError
 from aevae_jax.optimizers import Adam
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, RateNeeding, has_point_codes
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.objective is None:
-            default = ReconstructionError() if isinstance(self.model, Autoencoder) else ELBO()
+            default = ReconstructionError() if has_point_codes(self.model) else ELBO()
             object.__setattr__(self, "objective", default)
         limits.check("batch_size", self.batch_size, 1)
         limits.check("epochs", self.epochs, 1)
@@ -76,6 +76,7 @@ class Run:
         if not 0 <= self.ema < 1:
             raise InputError("ema", got=self.ema, expected="at least 0 and less than 1")
         limits.check("patience", self.patience, 0)
-        if isinstance(self.model, Autoencoder) and isinstance(self.objective, ELBO | IWAE):
-            raise InputError("objective of an Autoencoder", got=type(self.objective).__name__,
+        objective = self.objective
+        if has_point_codes(self.model) and isinstance(objective, RateNeeding) and objective.needs_rate:
+            raise InputError(f"objective of an {type(self.model).__name__}", got=type(objective).__name__,
                              expected="ReconstructionError(): its codes are points, which have no KL")  # fmt: skip

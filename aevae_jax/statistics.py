@@ -45,7 +45,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """
     _same_width(a, b)
     mean_a, mean_b = a.mean(axis=0, dtype=np.float64), b.mean(axis=0, dtype=np.float64)
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
     w, v = np.linalg.eigh(cov_a)
     root = (v * np.sqrt(w.clip(0))) @ v.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()

@@ -18,7 +18,7 @@ from jax.nn import log_softmax, one_hot, sigmoid, softmax, softplus
 
 from aevae_jax import layout
 from aevae_jax.distributions import Bernoulli, Normal, logistic_log_mass
-from aevae_jax.types import Distribution
+from aevae_jax.types import Distribution, Measure
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +36,12 @@ class Tabular:
     outputs: Array
     columns: tuple[int, ...] = field(metadata={"static": True})
     counts: tuple[tuple[float, float], ...] = field(default=(), metadata={"static": True})
+
+    @property
+    def measure(self) -> Measure:
+        """A density of the numbers, a mass of the counts and codes."""
+        kinds = {bool(categories) for categories in self.columns}
+        return "density and mass" if len(kinds) > 1 else "mass" if True in kinds else "density"
 
     def sample(self, key: Array) -> Array:
         """Whole rows: every entry is there."""

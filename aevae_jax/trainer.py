@@ -24,8 +24,6 @@ from aevae_jax.plans import Plan
 from aevae_jax.training import Span, TrainState
 from aevae_jax.types import InputError, Metrics, Params
 
-PROTOCOL = "data set means; one sample of z per example; parameters of the best validation bound (beta = 1)"
-
 
 class Epoch(NamedTuple):
     """What is known after an epoch; with several seeds, means over them."""
@@ -42,6 +40,8 @@ class Epoch(NamedTuple):
     """Of training, less what a compilation took; NaN where all of it was one."""
     losses: np.ndarray
     """Of each step, float32 `[T]`; with several seeds, `[T, S]`."""
+    selects: str
+    """The entry of `validation` that parameters are selected by."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Snapshot(NamedTuple):
 
     state: TrainState
     best: Params
-    """The parameters of the best validation bound so far."""
+    """The parameters of the least `Plan.selects` so far."""
     metrics: Metrics
     """Of the steps of the epoch that is being trained, `[T]` or `[T, S]`."""
     losses: np.ndarray
@@ -119,7 +119,7 @@ class Trainer:
     """
 
     def __init__(self, plan: Plan, seeds: tuple[int, ...] | None = None):
-        run, _, prepared, stream = plan
+        run, prepared, stream = plan.run, plan.prepared, plan.stream
         source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
         self.plan, self.seeds = plan, seeds
         self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
@@ -241,7 +241,7 @@ class Trainer:
         state, best, metrics, losses, progress = snapshot
         began, run, lanes = time.perf_counter(), self.plan.run, len(self._lane_keys)
         measured = self._measure(state.averaged, self._validation)
-        value = np.array([evaluation.selection(m) for m in measured])
+        value = np.array([m[self.plan.selects] for m in measured])
         if not np.isfinite(value).all():
             raise Broken(progress.step, progress.step, int(np.argmin(np.isfinite(value))))
         epoch, best_value, best_epoch = progress.epoch + 1, np.array(progress.best_value), np.array(progress.best_epoch)
@@ -256,7 +256,7 @@ class Trainer:
             {name: float(_means(m, used).mean()) for name, m in logged.items()},
             {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
             int((~used).sum()), lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
-            np.asarray(metrics["loss"]),
+            np.asarray(metrics["loss"]), self.plan.selects,
         )  # fmt: skip
         train, validation = (
             {name: value if math.isfinite(value) else None for name, value in part.items()}
@@ -284,7 +284,8 @@ class Trainer:
             "test": self._measure(snapshot.best, self._test),
         }
         return {
-            "protocol": PROTOCOL,
+            "protocol": "means over examples, at one sample of z each but where a metric has more; "
+            f"parameters of the epoch of the least {self.plan.selects} of validation data",
             "best_epoch": progress.best_epoch[0] if one else list(progress.best_epoch),
             "seconds": round(progress.seconds, 3),
             **{part: found[0] if one else found for part, found in measured.items()},
@@ -353,7 +354,7 @@ class Trainer:
         return [jax.tree.map(lambda a, lane=lane: a[lane], params) for lane in range(len(self.seeds))]
 
     def _measure(self, params: Params, x: Any) -> list[dict[str, float]]:
-        metric = evaluation.terms_for(self.plan.run.objective)
+        metric = evaluation.validation_of(self.plan.run.objective).metric
         return [
             evaluation.evaluate(self.plan.run.model, p, x, keys.stream(k, keys.Stream.EVALUATE), metric=metric)
             for p, k in zip(self._lanes(params), self._lane_keys, strict=True)

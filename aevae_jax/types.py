@@ -9,7 +9,8 @@ Densities are in nats, summed over the event axes, with all their constants.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:  # at run time the contracts must not import JAX: `aevae --help` reads them
     from jax import Array
@@ -75,6 +76,176 @@ class Objective(Protocol):
     def __call__(
         self, model: LatentModel, params: Params, x: Array, key: Array, step: Array
     ) -> tuple[Array, Metrics]: ...
+
+
+# ----------------------------------------------------------------------------- what may be offered beyond the contracts
+#
+# Each of these is optional. What a model, a likelihood, a distribution or an objective of yours offers is found by
+# `isinstance` of these protocols, which looks for the names alone; nothing else is looked for anywhere.
+
+Metric: TypeAlias = "Callable[[LatentModel, Params, Array, Array], dict[str, Array]]"
+"""(model, params, x, key) -> `{name: [B, ...]}`, with a stable identity: it is compiled once per function."""
+
+
+class Validation(NamedTuple):
+    """What is measured on validation data while an objective trains, and what selects the parameters."""
+
+    metric: Metric
+    minimised: tuple[str, ...]
+    """Entries of the metric. The first one that is measured selects: a model of points, for one, has no bound."""
+
+
+@runtime_checkable
+class Validated(Protocol):
+    """An objective that says what its parameters are selected by; others are selected as `evaluation` says."""
+
+    def validation(self) -> Validation:
+        """Return the metric and the entry of it that is minimised."""
+        ...
+
+
+@runtime_checkable
+class RateWeighted(Protocol):
+    """An objective that multiplies the rate by `beta`."""
+
+    @property
+    def beta(self) -> Any:
+        """A number, or a function of the step."""
+        ...
+
+
+@runtime_checkable
+class RateNeeding(Protocol):
+    """An objective that says whether it needs a rate, which codes that are points have not."""
+
+    @property
+    def needs_rate(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """A model, a frozen dataclass, that is built for one shape of event; `()` is replaced by that of the data."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        ...
+
+
+@runtime_checkable
+class PointCoded(Protocol):
+    """A model that says whether its codes are points: then q(z|x) has no density, and it is trained without a rate."""
+
+    @property
+    def point_codes(self) -> bool:
+        """Whether they are."""
+        ...
+
+
+@runtime_checkable
+class WithLikelihood(Protocol):
+    """A model, a frozen dataclass, that is given its p(x|z) as a value."""
+
+    @property
+    def likelihood(self) -> Any:
+        """The likelihood: see `likelihoods`."""
+        ...
+
+
+@runtime_checkable
+class Supported(Protocol):
+    """A likelihood that can score some values alone: data are checked once, before any training."""
+
+    @property
+    def support(self) -> Any:
+        """A `likelihoods.Support`."""
+        ...
+
+
+@runtime_checkable
+class Columned(Protocol):
+    """A likelihood of a table's rows, a frozen dataclass; `()` is replaced by the columns of the data."""
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The number of categories of each column, 0 for numbers and counts."""
+        ...
+
+    @property
+    def counts(self) -> tuple[tuple[int, float, float], ...]:
+        """The place of each column of counts, where 0 lies among its values, and how far 1 is from it."""
+        ...
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A distribution of which standard deviations are known, or a likelihood that takes one for granted."""
+
+    @property
+    def scale(self) -> Any:
+        """Standard deviation of each element, `[B, *event]`; of a likelihood, one number in the units of the data."""
+        ...
+
+
+@runtime_checkable
+class Factorised(Protocol):
+    """A distribution of independent elements, each leaf of which has the leading axis `B`."""
+
+    def log_prob_terms(self, value: Any) -> Array:
+        """Log density per element, `[B, *event]`; `log_prob` is its sum."""
+        ...
+
+    def kl_terms(self, other: Distribution) -> Any:
+        """KL(self || other) per element, `[B, *event]`; `NotImplemented` where no closed form exists."""
+        ...
+
+
+@runtime_checkable
+class PartlyObserved(Protocol):
+    """A distribution over events whose elements may be missing."""
+
+    def observed(self, value: Any) -> Array:
+        """Which elements of `value` are data: 1 or 0, `[B, *event]`."""
+        ...
+
+
+Measure: TypeAlias = Literal["density", "mass", "density and mass", "point", "profile"]
+"""What `log_prob` is the logarithm of: a density with respect to volume in the units of the values; the probability of
+levels or codes; the one of some elements and the other of the rest; 0 at a point; or the largest density of a family,
+chosen for the value that is scored, which is no density of anything. Only numbers of one measure can be compared."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A distribution that says what its `log_prob` is the logarithm of; others are taken to have a density or mass."""
+
+    @property
+    def measure(self) -> Measure:
+        """The base measure."""
+        ...
+
+
+def measure_of(distribution: object) -> str:
+    """Return the base measure of a distribution, "unknown" where it does not say."""
+    return distribution.measure if isinstance(distribution, Measured) else "unknown"
+
+
+def likelihood_of(model: object) -> Any:
+    """Return the likelihood that a model was given, `None` where it has none as a value."""
+    return model.likelihood if isinstance(model, WithLikelihood) else None
+
+
+def support_of(model: object) -> Any:
+    """Return the `likelihoods.Support` of a model's likelihood, `None` where it does not say."""
+    likelihood = likelihood_of(model)
+    return likelihood.support if isinstance(likelihood, Supported) else None
+
+
+def has_point_codes(model: object) -> bool:
+    """Whether a model says that its codes are points."""
+    return isinstance(model, PointCoded) and model.point_codes
 
 
 class InputError(ValueError):

@@ -91,9 +91,9 @@ def ae_vs_vae(
         run = runs.Run(source, model(latent, MLP(hidden)), optimizer=optimizer, batch_size=batch_size, epochs=epochs)
         with console.progress(name) as on_epoch:
             fitted[name] = fitting.fit_seeds(run, range(seeds), dataset, on_epoch=on_epoch)
-    judge = features.train_ensemble(source, dataset, range(100, 105), steps=max(600, per_epoch))
     prepared = prepare(source.preparation, dataset)
-    train = np.asarray(prepared.batch(dataset.train.x, jax.random.key(0)))
+    judge = features.train_ensemble(prepared, range(100, 105), steps=max(600, per_epoch))
+    train = np.concatenate([x for _, x in prepared.seen("train", jax.random.key(0))])
 
     measured = [measure(fitted, seed, train, prepared, judge) for seed in range(seeds)]
     baseline = _baselines(train, prepared, judge, latent)

@@ -261,7 +261,7 @@ def expected_time(runs: list[tuple[Run, str]], prepared: Prepared, samples: int)
         encode, decode = (
             2 * sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in ("encoder", "decoder")
         )
-        draws = getattr(run.objective, "num_samples", 1)
+        draws = run.objective.num_samples if isinstance(run.objective, IWAE) else 1
         rows = run.batch_size + (
             run.model.latent_prior.components if isinstance(run.model.latent_prior, VampPrior) else 0
         )

@@ -34,7 +34,7 @@ from aevae_jax import (
     values,
 )
 from aevae_jax.data import datasets, preparation
-from aevae_jax.types import Distribution, InputError, LatentModel, Objective
+from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, Validated
 
 B, EVENT, LATENT = 4, (3,), 2
 
@@ -248,6 +248,7 @@ def test_distribution_is_a_program(cls):
     assert value.shape == mean.shape
     assert value.dtype == mean.dtype == log_prob.dtype == jnp.float32
     assert log_prob.shape == (B,)
+    assert q.measure in typing.get_args(Measure)
     kl = q.kl(q)
     assert kl is NotImplemented or kl.shape == (B,)
     if cls is not distributions.Delta:  # where its log_prob is finite it is constant
@@ -470,6 +471,10 @@ def test_objective_keeps_its_contract(cls):
     assert loss.shape == ()
     assert all(metric.shape == () for metric in metrics.values())
     assert "loss" in metrics
+    assert isinstance(objective, Validated)
+    metric, minimised = objective.validation()
+    assert metric is objective.validation().metric  # compiled once
+    assert minimised[0] in jax.eval_shape(partial(metric, model), params, numbers(0, B, *EVENT), jax.random.key(0))
     assert_gradient(lambda p: objective(model, p, numbers(0, B, *EVENT), jax.random.key(0), 0)[0], params)
 
 

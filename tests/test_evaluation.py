@@ -14,7 +14,7 @@ from aevae_jax import bounds, evaluation, keys, likelihoods, objectives
 from aevae_jax.architectures import MLP, Conv
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, Linear
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, Validation
 
 COUNT = 23
 VAE_MODEL = VAE(latent=2, network=MLP(hidden=(16,)), event_shape=(4, 3, 1))
@@ -141,20 +141,49 @@ def test_reported_bound_is_the_same_function_whatever_was_trained(vae, x, terms)
     assert len({round(loss, 3) for loss in losses}) == 4
 
 
+def own_objective(model, params, x, key, step):
+    """A loss that says nothing of its validation."""
+    return jnp.zeros(()), {}
+
+
 def test_selection_is_the_bound_at_beta_one_or_the_distortion():  # mistakes 2 and 35
-    assert evaluation.selection({"negative_elbo": 3.0, "distortion": 1.0, "rate": 2.0, "loss": 9.0}) == 3.0
-    assert evaluation.selection({"distortion": 1.0, "mse_at_mean": 0.1}) == 1.0
+    bound = {"distortion": 1.0, "rate": 2.0, "negative_elbo": 3.0, "loss": 9.0}
+    for objective in (ELBO(), ELBO(beta=0.1), objectives.IWAE(1), own_objective):
+        assert evaluation.selection(objective, bound) == 3.0
+    for objective in (objectives.ReconstructionError(), own_objective):
+        assert evaluation.selection(objective, {"distortion": 1.0, "mse_at_mean": 0.1}) == 1.0
+    assert evaluation.selection(objectives.ReconstructionError(), bound) == 1.0  # what it is trained for
+    with pytest.raises(InputError, match=r"got ELBO, which selects by negative_elbo .*, expected one .* distortion"):
+        evaluation.selection(ELBO(), {"distortion": 1.0})
+
+
+class Sharp:
+    """An objective of one's own that names what selects; its fields, such as a number of samples, mean nothing."""
+
+    num_samples = 7
+
+    def __call__(self, model, params, x, key, step):
+        return jnp.zeros(()), {}
+
+    def validation(self):
+        return Validation(identity, ("sharpness", "size"))
+
+
+def test_an_objective_of_ones_own_names_what_selects():
+    assert evaluation.validation_of(Sharp()).metric is identity
+    assert evaluation.minimised(Sharp(), ["index", "size"]) == "size"
+    assert evaluation.selection(Sharp(), {"size": 1.0, "sharpness": 2.0, "negative_elbo": 0.0}) == 2.0
 
 
 def test_an_objective_of_many_samples_is_selected_by_its_own_bound(vae, x):
     """Its ELBO gets worse while what it is trained for gets better."""
-    metric = evaluation.terms_for(objectives.IWAE(5))
-    assert metric is evaluation.terms_for(objectives.IWAE(5))  # compiled once
-    assert evaluation.terms_for(objectives.IWAE(1)) is evaluation.terms_for(objectives.ELBO()) is evaluation.bound_terms
-    assert evaluation.terms_for({"an": "objective that cannot be hashed"}) is evaluation.bound_terms
+    metric = evaluation.validation_of(objectives.IWAE(5)).metric
+    assert metric is evaluation.validation_of(objectives.IWAE(5)).metric  # compiled once
+    for objective in (objectives.IWAE(1), ELBO(), {"an": "objective that cannot be hashed"}):
+        assert evaluation.validation_of(objective).metric is evaluation.bound_terms
     found = evaluation.evaluate(*vae, x, jax.random.key(0), metric=metric)
     assert found["negative_importance_weighted_bound"] < found["negative_elbo"]
-    assert evaluation.selection(found) == found["negative_importance_weighted_bound"]
+    assert evaluation.selection(objectives.IWAE(5), found) == found["negative_importance_weighted_bound"]
     key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))[1]
     log_w = bounds.log_weights(*vae, x[:1], key, 5)
     alone = evaluation.per_example(metric, *vae, x[:1], jax.random.key(0))["negative_importance_weighted_bound"]
@@ -194,6 +223,21 @@ def test_an_autoencoder_has_a_distortion_but_no_bound(autoencoder, x):
     mse = float(np.mean((np.asarray(reconstruction) - np.asarray(x)) ** 2, dtype=np.float64))
     assert metrics["mse_at_mean"] == pytest.approx(mse, rel=1e-5)
     assert metrics["distortion"] == pytest.approx(12 * (mse / 2 + 0.5 * math.log(2 * math.pi)), rel=1e-5)
+
+
+def test_a_profile_likelihood_is_not_called_a_bound(x):
+    """Its scale is fitted to what it scores: neither validation nor training shows it as a likelihood."""
+    model = VAE(latent=2, network=MLP(()), likelihood=likelihoods.NormalOptimalScale(), event_shape=(4, 3, 1))
+    params = jax.jit(model.init)(jax.random.key(0))
+    found = evaluation.evaluate(model, params, x, key())
+    assert set(found) == {"profile_distortion", "rate", "profile_loss", "mse_at_mean"}
+    assert found["profile_loss"] == pytest.approx(found["profile_distortion"] + found["rate"], rel=1e-6)
+    for objective in (ELBO(), objectives.ReconstructionError(), own_objective):
+        assert evaluation.minimised(objective, found).startswith("profile_")
+    metrics = jax.eval_shape(lambda p, k: ELBO()(model, p, x, k, 0)[1], params, key())
+    assert set(metrics) == {"loss", "profile_distortion", "rate", "profile_loss"}
+    metrics = jax.eval_shape(lambda p, k: objectives.ReconstructionError()(model, p, x, k, 0)[1], params, key())
+    assert set(metrics) == {"loss", "profile_distortion", "mse"}
 
 
 class Own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import oracles
 import pytest
 from scipy import stats
 
-from aevae_jax import bounds, data, importance, likelihoods, statistics
+from aevae_jax import bounds, data, importance, likelihoods, protocols, statistics
 from aevae_jax.architectures import MLP, Conv
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.priors import VampPrior
@@ -240,12 +241,24 @@ def test_a_figure_carries_its_protocol():
     figure, found = importance.figure(BITS, params, prepared, jax.random.key(0), name="mine", split="test",
                                       num_samples=9, on_part=lambda *done: told.append(done))  # fmt: skip
     assert figure.mean == pytest.approx(found.nll.mean())
-    assert figure.protocol.num_samples == 9
+    assert (figure.protocol.num_samples, figure.protocol.measure) == (9, "mass")
     assert figure.protocol.examples == len(prepared.test.x)
     assert "9 samples per example; arrays test" in str(figure.protocol)
     assert told[-1] == (len(prepared.test.x),) * 2
     with pytest.raises(InputError, match="split: got 'holdout'"):
         importance.figure(BITS, params, prepared, jax.random.key(0), name="mine", split="holdout")
+
+
+def test_a_density_is_not_ranked_against_a_probability():  # mistake 41
+    prepared = data.prepare(data.Scale(), data.from_arrays((bits(60) * 255).astype(np.uint8)))
+    figures = []
+    for likelihood in (likelihoods.NormalSharedScale(), likelihoods.DiscretizedLogistic(256)):
+        model = dataclasses.replace(BITS, likelihood=likelihood)
+        params = oracles.random_params(model)
+        figures.append(importance.figure(model, params, prepared, jax.random.key(0), name="one", split="test",
+                                         num_samples=2)[0])  # fmt: skip
+    with pytest.raises(InputError, match="which differ in measure 'density' and 'mass'"):
+        protocols.rank(figures)
 
 
 def test_the_estimate_is_free_of_the_order_of_magnitude():

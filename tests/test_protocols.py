@@ -11,7 +11,9 @@ import pytest
 from aevae_jax.protocols import Figure, Protocol, difference, rank
 from aevae_jax.types import InputError
 
-PROTOCOL = Protocol("negative log likelihood", "importance sampling", 100, "digits", "test", "Scale()", 4, "ab" * 32)
+PROTOCOL = Protocol(
+    "negative log likelihood", "importance sampling", 100, "digits", "test", "Scale()", 4, "ab" * 32, "mass"
+)
 
 
 def figure(name, values, **changes):
@@ -31,7 +33,7 @@ def test_paired_differences_are_surer_than_the_figures():
 @pytest.mark.parametrize("changes", [
     {"num_samples": 5000}, {"split": "validation"}, {"preparation": "DynamicBinarization()"}, {"data": "mnist"},
     {"unit": "bits/dimension"}, {"sha256": "cd" * 32}, {"estimator": "annealed importance sampling"}, {"examples": 3},
-    {"quantity": "negative ELBO"},
+    {"quantity": "negative ELBO"}, {"measure": "density"},
 ])  # fmt: skip
 def test_each_field_of_a_protocol_keeps_figures_apart(changes):  # mistakes 9, 19 and 36
     a, b = figure("mine", [1, 2, 3, 4]), figure("theirs", [1, 2, 3, 4], **changes)
@@ -48,6 +50,6 @@ def test_as_many_values_are_needed():
 
 def test_a_protocol_is_said_in_a_line():
     assert str(PROTOCOL) == (
-        "negative log likelihood in nats/example by importance sampling, 100 samples per example; digits test, "
+        "negative log likelihood (mass) in nats/example by importance sampling, 100 samples per example; digits test, "
         "4 examples, Scale(), sha256 abababababab"
     )

@@ -84,7 +84,7 @@ def test_samples_are_judged_by_classifiers_of_the_same_data():
     source = data.Data()
     dataset = source.load()
     prepared = data.prepare(source.preparation, dataset)
-    judge = features.train_ensemble(source, dataset, range(2), steps=60)
+    judge = features.train_ensemble(data.prepare(source.preparation, dataset), range(2), steps=60)
     x = np.asarray(prepared.test.x)
     alike = quality.of_samples(x[:180], x[180:], judge)
     noise = quality.of_samples(x[:180], RNG.random(x[180:].shape).astype(np.float32), judge)
@@ -92,3 +92,62 @@ def test_samples_are_judged_by_classifiers_of_the_same_data():
     assert alike.frechet_distance < 0.2 * noise.frechet_distance
     assert alike.manifold.coverage > 0.7
     assert noise.manifold.coverage < 0.2
+
+
+def images_of_range(low, high, preparation):
+    """Floats between two values, and what stands for their decoded images, shifted by a tenth of the range."""
+    raw = RNG.uniform(low, high, (60, 8, 8, 1)).astype(np.float32)
+    prepared = data.prepare(preparation, data.from_arrays(raw[:20], raw[20:40], raw[40:], name="floats"))
+    return prepared, raw[40:], np.clip(raw[40:] + 0.1 * (high - low), None, raw[:40].max())
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 240), (-1, 1)])
+@pytest.mark.parametrize("preparation", [data.Scale(), data.Standardize()], ids=repr)
+def test_quality_is_in_the_units_of_the_data(low, high, preparation):  # mistake 45
+    prepared, raw, decoded = images_of_range(low, high, preparation)
+    found, ends = quality.of_decoded(prepared, prepared.test.x[:], preparation.units(decoded, prepared.format))
+    mse = ((np.clip(decoded, *ends) - raw) ** 2).reshape(20, -1).mean(axis=1, dtype=np.float64)
+    np.testing.assert_allclose(found.mse, mse, rtol=1e-4)
+    assert ends == pytest.approx(
+        (min(prepared.train.x.min(), raw.min()), max(prepared.train.x.max(), raw.max())), abs=1e-3
+    )
+    np.testing.assert_allclose(found.psnr, 10 * np.log10((ends[1] - ends[0]) ** 2 / mse), rtol=1e-4)
+    assert (found.ssim < 0.999).all()
+
+
+def test_psnr_and_ssim_do_not_depend_on_the_units():
+    images = RNG.random((3, 9, 9, 1))
+    other = np.clip(images + RNG.normal(scale=0.1, size=images.shape), 0, 1)
+    here, there = (quality.of_reconstructions(c * images, c * other, data_range=(0, c)) for c in (1.0, 240.0))
+    np.testing.assert_allclose(there.psnr, here.psnr)
+    np.testing.assert_allclose(there.ssim, here.ssim)
+    np.testing.assert_allclose(there.mse, 240**2 * here.mse)
+
+
+@pytest.mark.parametrize("preparation", [data.StaticBinarization(), data.Scale()], ids=repr)
+def test_classifiers_are_trained_on_what_a_model_sees(monkeypatch, preparation):  # mistake 49
+    """Bits that were drawn for training, not the grey levels that they were drawn from; and examples with a label."""
+    raw = RNG.integers(0, 256, (60, 6), np.uint8)
+    labels = np.arange(60) % 3 - 1
+    source = data.datasets.Dataset("own", *(data.Split(raw[rows], labels[rows])
+                                            for rows in (slice(20), slice(20, 40), slice(40, 60))), 256)  # fmt: skip
+    prepared = data.prepare(preparation, source)
+    seen = []
+
+    def once(step, state, examples, key, **options):
+        seen.append([np.asarray(part) for part in examples])
+        return state, {}
+
+    monkeypatch.setattr(features.training, "train_epoch", once)
+    judge = features.train_ensemble(prepared, range(2), steps=1)
+    [(x, kept)] = seen
+    np.testing.assert_array_equal(x, prepared.train.x[:][labels[:20] >= 0])
+    assert set(np.unique(x)) == {0, 1} or preparation == data.Scale()
+    assert set(kept.tolist()) == {0, 1}
+    assert judge.classifier.classes == 2
+
+
+def test_the_frechet_distance_of_one_feature_is_that_of_two_normals_on_a_line():
+    a, b = RNG.normal(1, 2, (500, 1)), RNG.normal(-1, 3, (400, 1))
+    expected = (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2
+    assert statistics.frechet_distance(a, b) == pytest.approx(expected)

@@ -15,7 +15,7 @@ Tables become features, as `tables.py` says; only `Scale` and `Standardize` take
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -321,6 +321,19 @@ class Prepared:
     def batch(self, raw: Any, key: Array) -> Array:
         """A raw training batch as the model sees it, to be called in the step."""
         return self.preparation.train(raw, key, self.format)
+
+    def seen(self, part: str, key: Array) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows of a split as the model sees them, in blocks, each with the index of its first row.
+
+        Args:
+          part: "train", "validation" or "test".
+          key: of the noise of training rows, drawn anew for each block; evaluation data have theirs already.
+        """
+        import jax
+        import numpy as np
+
+        for start, block in blocks(getattr(self, part).x):
+            yield start, np.asarray(self.batch(block, jax.random.fold_in(key, start))) if part == "train" else block
 
 
 def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
