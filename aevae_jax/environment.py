@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import subprocess
+import re
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from aevae_jax import __version__
+from aevae_jax import __version__, durable
 from aevae_jax.data import Dataset
 from aevae_jax.types import InputError
 
@@ -64,8 +64,8 @@ def environment() -> dict[str, Any]:
             "aevae-jax": __version__,  # not from the metadata: a checkout on the path need not be installed
             **{name: version(name) for name in PACKAGES},
         },
-        "code": _revision(package),
-        "project": _revision(Path.cwd()),
+        "code": _code(),
+        "project": _revision(Path()),
         "pins_sha256": hashlib.sha256(pins.read_bytes()).hexdigest() if pins.is_file() else None,
         "installed_sha256": _installed(),
         "device": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "backend": backend},
@@ -102,22 +102,41 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _revision(folder: Path) -> dict[str, Any] | None:
-    """The git revision of the checkout that a folder belongs to, and whether it was clean; `None` outside of any."""
+def _code() -> dict[str, Any]:
+    """The sha256 over the names and contents of this package's files, and their revision if they lie in a checkout."""
+    package, total = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        contents = path.read_bytes()
+        total.update(f"{path.relative_to(package).as_posix()} {len(contents)}\n".encode() + contents)
+    checkout = (package.parent / ".git").exists()  # and not just an environment within somebody's checkout
+    return {"revision": _revision(package) if checkout else None, "sha256": total.hexdigest()}
 
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(folder), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout if done.returncode == 0 else None
 
-    if git("check-ignore", ".") is not None:  # installed into an environment that lies in somebody's checkout
+def _revision(folder: Path) -> str | None:
+    """The git revision of the checkout that a folder belongs to; `None` outside of any, or where it cannot be told.
+
+    It is read without git, which would run what the configuration of that checkout names (`core.fsmonitor`, filters):
+    the folder may be a stranger's. https://git-scm.com/docs/gitrepository-layout
+    """
+    try:
+        folder = folder.absolute()
+        top = next(path for path in (folder, *folder.parents) if os.path.lexists(path / ".git"))
+        git = top / ".git"
+        if git.is_file():  # of a worktree or a submodule
+            git = top / _text(git).removeprefix("gitdir:").strip()
+        head = _text(git / "HEAD").strip()
+        if name := _REFERENCE.fullmatch(head):
+            common = git / _text(git / "commondir").strip() if (git / "commondir").exists() else git
+            places = [place / name[1] for place in (git, common) if (place / name[1]).exists()]
+            packed = (line.split() for line in _text(common / "packed-refs").splitlines()) if not places else ()
+            head = _text(places[0]).strip() if places else next(line[0] for line in packed if line[1:] == [name[1]])
+    except (InputError, OSError, ValueError, StopIteration):
         return None
-    status = git("status", "--porcelain=v2", "--branch")
-    if status is None:
-        return None
-    lines = status.splitlines()
-    revision = next((line.split()[2] for line in lines if line.startswith("# branch.oid")), "")
-    return {"revision": revision, "clean": all(line.startswith("#") for line in lines)}
+    return head if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", head) else None
+
+
+_REFERENCE = re.compile(r"ref: (refs/(?!.*\.\.)[^\0\n]+)")
+
+
+def _text(path: Path) -> str:
+    return durable.read_bytes(path, limit=2**24, what="git").decode()

@@ -163,8 +163,6 @@ def _differences(record: dict[str, Any]) -> tuple[str, ...]:
     for there in (record["provenance"], *record.get("resumed", [])):
         for name in MATTER:
             found += records.differences(there.get(name), here[name], name)
-    if not (here["code"] or {"clean": True})["clean"]:
-        found.append("code with changes that are not committed")
     return tuple(dict.fromkeys(found))
 
 

@@ -508,9 +508,56 @@ def test_the_code_is_named_by_its_revision(tmp_path):
     (tmp_path / "code.py").write_text("one")
     git("add", "-A")
     git("commit", "-q", "-m", "one")
-    assert environment._revision(tmp_path) == {"revision": git("rev-parse", "HEAD"), "clean": True}
-    (tmp_path / "code.py").write_text("two")
-    assert environment._revision(tmp_path) == {"revision": git("rev-parse", "HEAD"), "clean": False}
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    assert environment._revision(tmp_path / "deep" / "er") == git("rev-parse", "HEAD")
+    git("pack-refs", "--all")
+    assert environment._revision(tmp_path) == git("rev-parse", "HEAD")
+    git("worktree", "add", "-q", "-b", "side", str(tmp_path / "tree"))
+    for path in ("tree", "."):
+        (tmp_path / path / "code.py").write_text("two")
+        git("-C", path, "commit", "-q", "-a", "-m", path)
+        assert environment._revision(tmp_path / path) == git("-C", path, "rev-parse", "HEAD")
+    git("checkout", "-q", "--detach")
+    assert environment._revision(tmp_path) == git("rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize(
+    "head", ["ref: refs/heads/../../../outside", "ref: refs/heads/none", "ref: /outside", "", "x" * 40]
+)
+def test_a_checkout_that_is_none_has_no_revision(tmp_path, monkeypatch, head):
+    (tmp_path / "outside").write_text("0" * 40)
+    (tmp_path / "a" / ".git").mkdir(parents=True)
+    (tmp_path / "a" / ".git" / "HEAD").write_text(head)
+    monkeypatch.chdir(tmp_path / "a")
+    assert environment._revision(Path()) is None
+    (tmp_path / "a" / ".git" / "HEAD").unlink()
+    os.mkfifo(tmp_path / "a" / ".git" / "HEAD")
+    assert environment._revision(Path()) is None
+    shutil.rmtree(tmp_path / "a")
+    assert environment._revision(Path()) is None
+
+
+def test_nothing_that_a_checkout_names_is_run(tmp_path, monkeypatch):
+    """The folder that somebody works in may be a stranger's."""
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "config", "core.fsmonitor", f"touch {tmp_path / 'executed'}; false"], check=True)
+    monkeypatch.chdir(tmp_path)
+    environment.environment()
+    assert not (tmp_path / "executed").exists()
+    subprocess.run([*git, "status"], check=True, capture_output=True)
+    assert (tmp_path / "executed").exists()  # else this would show nothing
+
+
+def test_the_code_is_named_by_its_bytes(tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "environment.py").write_text("one")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "package" / "environment.py"))
+    one = environment._code()
+    (tmp_path / "package" / "environment.py").write_text("two")
+    two = environment._code()
+    assert (one["revision"], two["revision"]) == (None, None)
+    assert len({one["sha256"], two["sha256"], environment._code()["sha256"]}) == 2
 
 
 def test_going_on_elsewhere_is_written_down_once(copied, monkeypatch):

@@ -42,13 +42,7 @@ def copied(finished, tmp_path):
 
 
 @pytest.fixture
-def committed(monkeypatch):
-    """As if the code were that of a clean checkout, whatever it is being worked on."""
-    monkeypatch.setattr(environment, "_revision", lambda folder: {"revision": "a", "clean": True})
-
-
-@pytest.fixture
-def here(copied, committed):
+def here(copied):
     """A run of this environment."""
     edit(copied, lambda provenance: provenance.update(environment.environment()))
     return copied
@@ -142,9 +136,10 @@ def test_what_differs_is_named_also_of_where_it_went_on(here):
     assert reproduction._differences(record) == (f"host cores 5, here {environment._cores()}",)
 
 
-def test_uncommitted_changes_are_named(here, monkeypatch):
-    monkeypatch.setattr(environment, "_revision", lambda folder: {"revision": "a", "clean": False})
-    assert "code with changes that are not committed" in reproduction.reproduce(here).differences
+def test_changed_code_is_named(here, monkeypatch):
+    record, code = records.read_record(here), environment._code()
+    monkeypatch.setattr(environment, "_code", lambda: {**code, "sha256": "b"})
+    assert reproduction._differences(record) == (f"code sha256 {code['sha256'][:60]}..., here b",)
 
 
 def test_an_unfinished_run_is_refused(copied):
