@@ -156,7 +156,7 @@ def train(
     kept = values.parse(Saving, saving, "--saving")
     if deterministic:
         environment.make_deterministic()
-    finished = not fresh and (directory / "results.json").exists()
+    finished = not fresh and records.holds(directory, records.RESULTS)
     with console.progress() as on_epoch:
         fitted = fitting.fit(
             run,

@@ -182,12 +182,13 @@ def read_losses(folder: Path, results: records.Results) -> np.ndarray:
 
 
 def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, call: _Call) -> Fitted:
+    records.check_place(folder)
     with contextlib.ExitStack() as held:
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
         from aevae_jax import environment
         from aevae_jax.keeping import Keeper
 
-        if not fresh and (folder / "run.json").exists():
+        if not fresh and records.holds(folder, records.RECORD):
             records.read_record(folder)  # a damaged one is refused before any work
         plan = _planned(call)
         values.to_json(plan.run)  # refuses numbers that are not finite
@@ -197,15 +198,16 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             "provenance": environment.provenance(plan.dataset),
         }
         record = records.sealed({"digest": records.identity(record), **record})
-        records.open_directory(folder)
+        records.open_directory(folder, fresh=fresh)
         lock = lock or held.enter_context(Lock.claim(folder))
+        records.sweep(folder)
         if fresh:
             records.clear_directory(folder)
-        if not (folder / records.RECORD).exists():
+        if not records.holds(folder, records.RECORD):
             records.write_json(folder / records.RECORD, record)
         else:
             record = _go_on(folder, record)
-            if (folder / records.RESULTS).exists():
+            if records.holds(folder, records.RESULTS):
                 return _load(folder, plan.run, record, call.on_note)
         digest = records.digest_of(record)
         keeper = Keeper(folder, digest, saving, lock=lock, caught=caught, note=call.on_note, selects=plan.selects)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,11 +100,18 @@ def _forget_after_fork() -> None:
 os.register_at_fork(after_in_child=_forget_after_fork)
 
 
+_SIGNATURE = b"process "
+
+
 def _open_locked(folder: Path) -> int | None:
     """The descriptor of the lock file, locked and signed; None if its holder removed it in the meantime."""
     path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)  # not inheritable, as all of Python's
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o644)  # not inheritable, as all of Python's
     try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
+            raise OSError(errno.EINVAL, "lock is not a file of its own")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -112,9 +121,11 @@ def _open_locked(folder: Path) -> int | None:
         if not _is_at(descriptor, path):
             os.close(descriptor)
             return None
+        if os.pread(descriptor, len(_SIGNATURE), 0).rstrip(b"\0") not in (b"", _SIGNATURE):  # NULs: after a power cut
+            raise OSError(errno.EEXIST, "lock is a file of something else")
         os.ftruncate(descriptor, 0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
+        os.write(descriptor, _SIGNATURE + f"{os.getpid()} on {socket.gethostname()} since {now}\n".encode())
     except BaseException:
         os.close(descriptor)
         raise

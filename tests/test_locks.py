@@ -154,6 +154,21 @@ def test_places_where_no_lock_can_be_are_named(tmp_path):
     assert (tmp_path / "elsewhere").read_text() == "precious"
 
 
+def test_what_is_no_lock_is_refused_at_once_and_left_as_it_is(tmp_path):
+    path, precious = tmp_path / "run" / "lock", tmp_path / "precious"
+    path.parent.mkdir()
+    precious.write_text("precious")
+    for make in (lambda: path.write_text("mine"), lambda: path.hardlink_to(precious), lambda: os.mkfifo(path)):
+        make()
+        with pytest.raises(InputError, match=r"run \(lock is (not )?a file of"):
+            Lock.claim(path.parent)
+        assert not path.is_file() or path.read_text() in ("mine", "precious")
+        path.unlink()
+    path.write_bytes(b"\0" * 60)  # a power cut
+    Lock.claim(path.parent).release()
+    assert precious.read_text() == "precious"
+
+
 def test_no_descriptor_is_left_open(tmp_path):
     count = len(os.listdir("/dev/fd"))
     with Lock.claim(tmp_path), pytest.raises(InputError):

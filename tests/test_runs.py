@@ -19,6 +19,7 @@ from PIL import Image
 from run_files import as_version_0_1, edit_results, write_record
 
 from aevae_jax import (
+    array_files,
     data,
     distributions,
     evaluation,
@@ -390,6 +391,99 @@ def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
         fitting.fit(RUN, image_data(), directory=tmp_path / "run", on_epoch=never)
 
 
+@pytest.mark.parametrize("name", ["x" * 256, "a/" * 3000 + "x", "nu\0ll", "\udcff", "loop/run", "loop"])
+def test_names_that_no_directory_can_have_are_refused(tmp_path, name):
+    (tmp_path / "loop").symlink_to("loop")
+    for call in (lambda: fitting.fit(RUN, image_data(), directory=tmp_path / name, on_epoch=never),
+                 lambda: fitting.load_run(tmp_path / name)):  # fmt: skip
+        with pytest.raises(InputError) as caught:
+            call()
+        assert len(str(caught.value).splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
+def test_a_private_place_is_refused(tmp_path, monkeypatch):
+    def private(path, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(records.Path, "stat", private)
+    with pytest.raises(InputError, match=r"run directory: got .* \(Permission denied\)"):
+        fitting.fit(RUN, image_data(), directory=tmp_path / "run", on_epoch=never)
+    monkeypatch.setattr(records.Path, "lstat", private)
+    with pytest.raises(InputError, match=r"run\.json .*Permission denied"):
+        fitting.load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "results.json", "samples.png"])
+def test_parts_of_a_run_without_its_record_are_refused(copied, name):
+    """Nothing says what run they are of; `fresh` deletes them."""
+    for other in FILES:
+        if other != name:
+            array_files.remove(copied / other)
+    before = contents(copied)
+    with pytest.raises(
+        InputError, match=rf"which holds {name} and no run\.json, expected a .*; put run\.json back, or"
+    ):
+        fitting.fit(RUN, image_data(), directory=copied, on_epoch=never)
+    assert contents(copied) == before
+    records.open_directory(copied, fresh=True)
+    records.clear_directory(copied)
+    assert list(copied.iterdir()) == []
+
+
+def test_checkpoints_elsewhere_are_neither_used_nor_deleted(copied, other):
+    """A link may lead to another run."""
+    (copied / "results.json").unlink()
+    array_files.remove(copied / "checkpoints")
+    (copied / "checkpoints").symlink_to(other / "checkpoints")
+    before = contents(other)
+    with pytest.raises(
+        InputError, match=r"checkpoints \(.*\): got a link, expected a directory; remove it, or start over"
+    ):
+        fitting.fit(RUN, image_data(), directory=copied, on_epoch=never)
+    records.clear_directory(copied)
+    assert list(copied.iterdir()) == []
+    assert contents(other) == before
+
+
+@pytest.mark.parametrize("name", ["run.json", "checkpoints"])
+def test_what_cannot_be_deleted_is_seen_before_anything_is(copied, monkeypatch, name):
+    rename, before = Path.rename, contents(copied)
+
+    def fail(path, target):
+        if path.name == name:
+            raise OSError(1, "Operation not permitted", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(
+        InputError, match=rf"deleted \(Operation not permitted: {name}\), expected .*; nothing was deleted"
+    ):
+        fitting.fit(RUN, image_data(), directory=copied, on_epoch=never, fresh=True)
+    assert contents(copied) == before
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("arrays"))
+    with pytest.raises(InputError, match=r"deleted \(Permission denied: arrays\), expected .*; nothing was deleted"):
+        records.clear_directory(copied)
+    assert contents(copied) == before
+
+
+def test_a_deletion_that_is_cut_short_leaves_no_record(copied, monkeypatch):
+    def fail(path):
+        raise OSError(1, "Operation not permitted", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(array_files, "remove", fail)
+        with pytest.raises(InputError, match=r"got run\.json, which cannot be deleted .*; remove \..*\.part by hand"):
+            records.clear_directory(copied)
+        records.sweep(copied)
+        assert not {path.name for path in copied.iterdir()} & set(FILES)
+    (copied / ".0123456789abcdef.part").symlink_to("/dev/zero")  # half written by a process that was killed
+    records.open_directory(copied)
+    records.sweep(copied)
+    assert list(copied.iterdir()) == []
+
+
 # runs that cannot be trained
 
 
@@ -658,15 +752,20 @@ def test_a_run_of_version_0_1_loads_with_a_note(copied, saved):
     refused(copied, "got a run that does not match its digest")  # this much it had
 
 
-def test_a_picture_that_fails_costs_no_training(tmp_path, monkeypatch):
+def test_a_picture_that_fails_costs_no_training_and_links_are_not_followed(tmp_path, monkeypatch):
     def fail(*arguments):
         raise MemoryError("too large\nby far")
 
     monkeypatch.setattr(fitting, "_save_pictures", fail)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "precious").write_text("precious")
+    for name in ("run", "metrics", "weights", "losses", "results", "probe"):  # the names of version 0.1
+        (tmp_path / "run" / f"{name}.part").symlink_to(tmp_path / "precious")
     notes = []
     fitted = fitting.fit(replace(RUN, epochs=1), image_data(), directory=tmp_path / "run", on_note=notes.append)
     assert notes == [f"{tmp_path / 'run'} is finished, but has no pictures (MemoryError: too large)"]
     assert fitting.load_run(tmp_path / "run").results == fitted.results
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_pictures_are_not_needed_to_load(copied):
