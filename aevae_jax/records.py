@@ -101,9 +101,9 @@ def clear_directory(folder: Path) -> None:
     """
     token, moved = secrets.token_hex(8), list[tuple[Path, Path]]()
     try:
-        for path, _, _ in os.walk(folder / CHECKPOINTS) if not (folder / CHECKPOINTS).is_symlink() else ():
-            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        for place, _, _ in os.walk(folder / CHECKPOINTS) if not (folder / CHECKPOINTS).is_symlink() else ():
+            if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
         for name in (*FILES, CHECKPOINTS):
             if holds(folder, name):
                 aside = folder / f".{token}-{name}{durable.PART}"
