@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import Positional, arg
 
@@ -17,32 +17,21 @@ from aevae_jax import (
     data_commands,
     environment,
     evaluation_commands,
-    files,
     fitting,
+    generation_commands,
     records,
     run_commands,
     runs,
     values,
 )
 from aevae_jax.checkpoints import Saving
-from aevae_jax.evaluation_commands import MaybeData, key_of, prepared_of
 from aevae_jax.terminal import report, say
-from aevae_jax.types import Columned, InputError, LatentModel, Params, Scaled
+from aevae_jax.types import Columned, InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jax import Array
-
-    from aevae_jax.data import Format
-
     RunOptions: TypeAlias = Any
 else:
     RunOptions = console.options_of(runs.Run)
-
-Out = Annotated[Path, arg(metavar="FILE")]
-Input = Annotated[Path, arg(name="input", metavar="FILE")]
-# Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
-MaybeInput = Annotated[Optional[Path], arg(name="input", metavar="FILE", help_behavior_hint="(default: test images)")]  # noqa: UP045
 
 
 @console.one_line_errors()
@@ -183,141 +172,6 @@ def train(
     )
 
 
-def sample(
-    run: Positional[Path], *, out: Out, num: int = 64, seed: int = 0, noise: bool = False, force: bool = False
-) -> None:
-    """Draw codes from the prior and decode them.
-
-    Example: aevae sample runs/first --out samples.png --num 100
-
-    Args:
-      run: a run directory.
-      out: .png for a sheet of images, .npy or .npz for numbers.
-      num: how many.
-      seed: of the draws.
-      noise: draw from p(x|z) as well, in place of its mean.
-      force: replace the output file if it exists.
-    """
-    files.check_output(out, files.DATA, force=force)
-    if num < 1:
-        raise InputError("--num", got=num, expected="at least 1")
-    fitted = fitting.load_run(run)
-    import jax
-
-    from aevae_jax import generation, keys
-
-    draw = jax.jit(generation.sample, static_argnums=(0, 3))
-    drawn = draw(fitted.model, fitted.params, key_of(seed, keys.Stream.SAMPLE), num)
-    images = drawn.sample(key_of(seed, keys.Stream.NOISE)) if noise else drawn.mean()
-    _save(out, fitted, _format(run), {"images": images})
-
-
-def reconstruct(
-    run: Positional[Path],
-    *,
-    out: Out,
-    input_file: MaybeInput = None,
-    num: int = 16,
-    data: MaybeData = "",
-    force: bool = False,
-) -> None:
-    """Encode images and decode them again, both at the mean.
-
-    Example: aevae reconstruct runs/first --out reconstructions.png
-
-    Args:
-      run: a run directory.
-      out: .png for a sheet with each row of inputs above its reconstructions, .npy or .npz for numbers.
-      input_file: images: .npy or .npz with raw uint8, or floats in [0, 1], [N, H, W, C]; or one .png. Of a table:
-        rows as .csv or .parquet.
-      num: how many of the first test images to take where there is no input.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
-      force: replace the output file if it exists.
-    """
-    files.check_output(out, files.DATA, force=force)
-    if num < 1:
-        raise InputError("--num", got=num, expected="at least 1")
-    fitted = fitting.load_run(run)
-    x = prepared_of(run, fitted.run, data).test.x[:num] if input_file is None else _images(input_file, run, fitted)
-    y = _batched(_reconstruction, fitted, x)["reconstructions"]
-    _save(out, fitted, _format(run), {"reconstructions": y, "images": x}, columns=min(len(x), 16), paired=True)
-
-
-def interpolate(
-    run: Positional[Path],
-    *,
-    out: Out,
-    start: int = 0,
-    end: int = 1,
-    steps: int = 10,
-    data: MaybeData = "",
-    force: bool = False,
-) -> None:
-    """Decode the codes on a straight line between those of two test images.
-
-    Example: aevae interpolate runs/first --out path.png --start 3 --end 8
-
-    Args:
-      run: a run directory.
-      out: .png for a row of images, .npy or .npz for numbers.
-      start: index of the first image in the test set.
-      end: index of the last one.
-      steps: how many images, the two ends included.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
-      force: replace the output file if it exists.
-    """
-    files.check_output(out, files.DATA, force=force)
-    if steps < 2:
-        raise InputError("--steps", got=steps, expected="at least 2")
-    fitted = fitting.load_run(run)
-    x = prepared_of(run, fitted.run, data).test.x
-    for option, index in (("--start", start), ("--end", end)):
-        if not 0 <= index < len(x):
-            raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
-    import jax
-
-    from aevae_jax import generation
-
-    arguments = fitted.model, fitted.params, x[start : start + 1], x[end : end + 1], steps
-    images = jax.jit(generation.interpolate, static_argnums=(0, 4))(*arguments)
-    codes = jax.jit(generation.path, static_argnums=(0, 4))(*arguments)
-    _save(out, fitted, _format(run), {"images": images[:, 0]}, {"codes": codes[:, 0]}, columns=min(steps, 20))
-
-
-def encode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = False) -> None:
-    """Turn images into codes: the means of q(z|x).
-
-    Example: aevae encode runs/first --input images.npy --out codes.npy
-
-    Args:
-      run: a run directory.
-      input_file: images: .npy or .npz with raw uint8, or floats in [0, 1], [N, H, W, C]; or one .png. Of a table:
-        rows as .csv or .parquet.
-      out: .npy for the codes [N, latent]; .npz for "codes" and, of a VAE, "scale", the standard deviations.
-      force: replace the output file if it exists.
-    """
-    files.check_output(out, files.ARRAYS, force=force)
-    fitted = fitting.load_run(run)
-    _save(out, fitted, _format(run), {}, _batched(_code, fitted, _images(input_file, run, fitted)))
-
-
-def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = False) -> None:
-    """Turn codes into images: the means of p(x|z).
-
-    Example: aevae decode runs/first --input codes.npy --out images.png
-
-    Args:
-      run: a run directory.
-      input_file: codes, .npy or .npz with floats [N, latent].
-      out: .png for a sheet of images, .npy or .npz for numbers.
-      force: replace the output file if it exists.
-    """
-    files.check_output(out, files.DATA, force=force)
-    fitted = fitting.load_run(run)
-    codes = files.read_codes(input_file, fitted.run.model.latent)
-    _save(out, fitted, _format(run), _batched(_decoded, fitted, codes))
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
     for command in (
@@ -326,11 +180,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
         evaluation_commands.compare,
         evaluation_commands.diagnose,
         evaluation_commands.quality,
-        sample,
-        reconstruct,
-        interpolate,
-        encode,
-        decode,
+        generation_commands.sample,
+        generation_commands.reconstruct,
+        generation_commands.interpolate,
+        generation_commands.encode,
+        generation_commands.decode,
         run_commands.reproduce,
         run_commands.replay,
     )
@@ -338,63 +192,3 @@ COMMANDS: dict[str, Callable[..., None]] = {
 DATA_COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command for command in (data_commands.inspect, data_commands.prepare)
 }
-
-
-# ------------------------------------------------------------------------------- what is computed of every example
-
-
-def _code(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    posterior = model.encode(params, x)
-    return {"codes": posterior.mean(), **({"scale": posterior.scale} if isinstance(posterior, Scaled) else {})}
-
-
-def _decoded(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str, Array]:
-    return {"images": model.decode(params, z).mean()}
-
-
-def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    from aevae_jax import generation
-
-    return {"reconstructions": generation.reconstruct(model, params, x)}
-
-
-def _batched(metric: Any, fitted: fitting.Fitted, x: Any) -> dict[str, np.ndarray]:
-    """`metric`, which uses no noise, of every example, in batches that fit into memory."""
-    from aevae_jax import evaluation, keys
-
-    return evaluation.per_example(metric, fitted.model, fitted.params, x, keys.root(0))
-
-
-def _save(
-    out: Path,
-    fitted: fitting.Fitted,
-    format: Format,
-    data: Mapping[str, Any],
-    codes: Mapping[str, Any] | None = None,
-    **sheet: Any,
-) -> None:
-    """Write what the model made, `data` in the units of the data set and `codes` as they are."""
-    import numpy as np
-
-    inverse = fitted.run.data.preparation.inverse
-    arrays = {**{name: inverse(np.asarray(x), format) for name, x in data.items()}, **(codes or {})}
-    report(f"wrote {out}: {files.write(out, arrays, table=format.columns, **sheet)}")
-
-
-# -------------------------------------------------------------------------------------------- the data of a run
-
-
-def _format(directory: Path) -> Format:
-    """What `run.json` says of the form of the training data."""
-    from aevae_jax.data import Format
-
-    path = directory / "run.json"
-    record = records.read_json(path)
-    if not isinstance(record, dict) or "format" not in record:
-        raise InputError("run.json", where=str(directory), got="no record of the form of its data",
-                         expected='an object "format"')  # fmt: skip
-    return values.from_tree(Format, record["format"], f"{path}, format")
-
-
-def _images(path: Path, directory: Path, fitted: fitting.Fitted) -> np.ndarray:
-    return files.read_images(path, fitted.model, fitted.run.data.preparation, _format(directory))

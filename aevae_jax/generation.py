@@ -17,7 +17,12 @@ from aevae_jax.types import Distribution, Latent, LatentModel, Params
 
 def sample(model: LatentModel, params: Params, key: Array, num: int) -> Distribution:
     """p(x|z) for `num` codes z drawn from the prior; take its `mean()`, or `sample(key)` for data with its noise."""
-    return model.decode(params, model.prior(params, num).sample(key))
+    return model.decode(params, codes(model, params, key, num))
+
+
+def codes(model: LatentModel, params: Params, key: Array, num: int) -> Latent:
+    """`num` codes z drawn from the prior, `[num, *latent]`."""
+    return model.prior(params, num).sample(key)
 
 
 def reconstruct(model: LatentModel, params: Params, x: Array) -> Array:

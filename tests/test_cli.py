@@ -371,7 +371,10 @@ def place(tmp_path, monkeypatch):
         ("reconstruct RUN --out r.png --num 0", "--num: got 0, expected at least 1"),
         ("reconstruct RUN --out r.png --input big.npy", "got (3, 28, 28, 1), expected (N, 8, 8, 1), as the model"),
         ("reconstruct RUN --out r.png --input nan.npy", "numbers (nan.npy): got NaN or infinity in example 0"),
-        ("reconstruct RUN --out r.png --input nothing.npy", "input: got nothing.npy, expected a file that exists"),
+        (
+            "reconstruct RUN --out r.png --input nothing.npy",
+            "input (nothing.npy): got no file, expected a file that exists",
+        ),
         ("interpolate RUN --out i.png --steps 1", "--steps: got 1, expected at least 2"),
         ("interpolate RUN --out i.png --end 360", "--end: got 360, expected 0 to 359, an index of the test set"),
         ("interpolate RUN --out i.png --start -1", "--start: got -1, expected 0 to 359"),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import files
-from aevae_jax.data import DynamicBinarization, Format, Scale
+from aevae_jax import figures, files
+from aevae_jax.data import DynamicBinarization, Format, Scale, datasets
 from aevae_jax.likelihoods import Bernoulli, ContinuousBernoulli
 from aevae_jax.models import VAE
 from aevae_jax.types import InputError
@@ -20,8 +21,9 @@ MODEL = VAE(latent=3, event_shape=SHAPE)
 IMAGES = np.random.RandomState(0).randint(0, 17, (6, *SHAPE)).astype(np.uint8)
 
 
-def read(path, model=MODEL, preparation=Scale(), levels=17):  # noqa: B008 (a frozen value)
-    return files.read_images(path, model, preparation, Format(model.event_shape, levels))
+def read(path, model=MODEL, preparation=Scale(), levels=17, notes=None):  # noqa: B008 (a frozen value)
+    note = pytest.fail if notes is None else notes.append
+    return files.read_images(path, model, preparation, Format(model.event_shape, levels), note=note)[:]
 
 
 def saved(path: Path, array) -> Path:
@@ -97,12 +99,12 @@ def with_nan(index):
     ("array", "message"),
     [
         (IMAGES.astype(np.int64), r"type of the images .*got int64, expected uint8 or floats"),
-        (IMAGES.astype(complex), r"got complex128, expected uint8 or floats"),
-        (IMAGES > 3, r"got bool, expected uint8 or floats"),
+        (IMAGES.astype(complex), r"got an array of type complex128 and shape .*, expected uint8, floats"),
+        (IMAGES > 3, r"got an array of type bool and shape .*, expected uint8, floats"),
         (IMAGES[:, :3], r"got \(6, 3, 5, 1\), expected \(N, 4, 5, 1\), as the model was built for"),
         (IMAGES[0], r"shape of the images .*got \(4, 5, 1\), expected \(N, 4, 5, 1\)"),
         (IMAGES[:0], r"got \(0, 4, 5, 1\), expected"),
-        (np.float32(3), r"got \(1,\), expected"),
+        (np.float32(3), r"got an array of type float32 and shape \(\), expected"),
         (with_nan((4, 0, 0, 0)), r"got NaN or infinity in example 4, expected finite ones"),
         (np.full((1, *SHAPE), 1e300), r"got NaN or infinity in example 0"),
         (IMAGES + np.uint8(1), r"got uint8 up to 17, expected 0 to 16, as in the training data; write floats"),
@@ -150,7 +152,7 @@ def test_nothing_is_unpickled(tmp_path, name):
     objects = np.array([Trap(tmp_path / "sprung")], dtype=object)
     save = np.save if name == "x.npy" else np.savez
     save(tmp_path / name, objects)
-    with pytest.raises(InputError, match=r"cannot be read .*Object arrays"):
+    with pytest.raises(InputError, match=r"got an array of type object and shape \(1,\), expected uint8, floats"):
         read(tmp_path / name)
     assert not (tmp_path / "sprung").exists()
     objects[0].__reduce__()[0](tmp_path / "sprung")
@@ -173,32 +175,101 @@ def test_files_that_are_not_what_they_are_called_are_refused(tmp_path):
         with pytest.raises(InputError, match=r"got .*expected") as error:
             read(tmp_path / name)
         assert name in str(error.value)
-    with pytest.raises(InputError, match=r"got .*missing\.npy, expected a file that exists"):
+    with pytest.raises(InputError, match=r"missing\.npy\): got no file, expected a file that exists"):
         read(tmp_path / "missing.npy")
-    with pytest.raises(InputError, match=r"got x\.jpg, expected a file ending in \.png or \.npy or \.npz"):
-        read(tmp_path / "x.jpg")
+    with pytest.raises(InputError, match=r"got x\.gif, expected a file ending in \.png .*or \.npy or \.npz"):
+        read(tmp_path / "x.gif")
     with pytest.raises(InputError, match=r"got x\.png, expected a file ending in \.npy or \.npz"):
         files.read_codes(tmp_path / "x.png", 3)
 
 
-@pytest.mark.parametrize(
-    ("mode", "size", "message"),
-    [
-        ("L", (4, 5), "size of the picture .*got 4x5, expected 5x4"),
-        ("RGBA", (5, 4), "got mode RGBA, expected 8-bit grey or RGB"),
-        ("I;16", (5, 4), "got mode I;16, expected 8-bit"),
-    ],
-)
-def test_pictures_that_do_not_fit_the_model_are_refused(tmp_path, mode, size, message):
-    Image.new(mode, size).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match=message):
+def test_a_transparent_picture_is_refused(tmp_path):
+    Image.new("RGBA", (5, 4)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match="got mode RGBA, transparent, expected grey, or RGB of 8 bits"):
         read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".TIFF"])
+def test_a_picture_of_any_kind_is_read(tmp_path, suffix):
+    colours = np.random.RandomState(1).randint(0, 256, (4, 5, 3)).astype(np.uint8)
+    Image.fromarray(colours).save(tmp_path / f"x{suffix}", lossless=True)
+    x = read(tmp_path / f"x{suffix}", VAE(latent=3, event_shape=(4, 5, 3)))
+    np.testing.assert_array_equal(x[0], colours.astype(np.float32) / np.float32(255))
+
+
+def test_16_bits_are_floats(tmp_path):
+    deep = np.random.RandomState(1).randint(0, 65536, (4, 5)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(np.rint(read(tmp_path / "x.png")[0, ..., 0] * 65535), deep)
+
+
+def test_a_folder_of_pictures_is_read_by_name_and_brought_to_the_size_of_the_data(tmp_path):
+    folder, notes = tmp_path / "new", []
+    (folder / "b").mkdir(parents=True)
+    (folder / "a").mkdir()
+    for n, path in enumerate(("b/1.png", "a/2.webp", "b/3.tif")):
+        Image.new("L", (5, 4), 50 * n).save(folder / path, lossless=True)
+    Image.new("L", (20, 8), 150).save(folder / "a/4.png")
+    x = read(folder, notes=notes)
+    np.testing.assert_allclose(x.reshape(4, -1) * 255, np.outer([0, 50, 100, 150], np.ones(20)), atol=1e-4)
+    assert notes == ["1 of 4 pictures are of another size: scaled and cropped to 4x5"]
+    (folder / "b").rename(folder / "test")
+    (folder / "a").rename(folder / "train")
+    with pytest.raises(InputError, match="got folders for test, train, expected pictures alone; name one"):
+        read(folder)
+    np.testing.assert_array_equal(read(folder / "test"), x[[0, 2]])
+
+
+def test_a_damaged_picture_is_refused(tmp_path):
+    Image.fromarray(IMAGES[0, ..., 0]).save(tmp_path / "x.png")
+    damaged = bytearray((tmp_path / "x.png").read_bytes())
+    damaged[-20] ^= 1
+    (tmp_path / "x.png").write_bytes(damaged)
+    with pytest.raises(InputError, match="a checksum is wrong"):
+        read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.png", "x.jpg"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}\): got a FIFO, device or socket, expected a regular file"):
+        read(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="got a FIFO, device or socket"):
+        read(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(name)
+    with pytest.raises(InputError, match=f"{name}"):
+        read(tmp_path / name)
+    with pytest.raises(InputError, match="File name too long"):
+        read(tmp_path / ("x" * 300 + name))
+
+
+def test_an_archive_that_expands_without_end_takes_no_memory(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((2**20, *SHAPE), np.uint8))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"got \d+ bytes that expand to 209716\d\d, expected at most 100 times"):
+        read(tmp_path / "x.npz")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_large_arrays_are_read_as_they_are_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 50)
+    path = saved(tmp_path / "x.npy", IMAGES)
+    x = files.read_images(path, MODEL, Scale(), Format(SHAPE, 17), note=pytest.fail)
+    assert not datasets.in_memory(x)
+    np.testing.assert_array_equal(x[:], IMAGES / np.float32(16))
+    with pytest.raises(InputError, match="got NaN or infinity in example 4"):
+        read(saved(tmp_path / "nan.npy", with_nan((4, 0, 0, 0))[..., 0]))
 
 
 @pytest.mark.parametrize("shape", [(20,), (4, 5, 2)])
 def test_a_picture_is_refused_where_the_data_are_none(tmp_path, shape):
     Image.new("L", (5, 4)).save(tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"got a picture, expected \.npy or \.npz"):
+    with pytest.raises(InputError, match=r"got pictures, expected \.npy or \.npz"):
         read(tmp_path / "x.png", VAE(latent=3, event_shape=shape))
 
 
@@ -215,6 +286,8 @@ def test_output_files_are_refused_before_any_work(tmp_path):
         (tmp_path / "no" / "x.npy", "expected a file in a directory that exists and is writable"),
         (old / "x.npy", "expected a file in a directory that exists"),
         (tmp_path / "folder.npy", "expected a file in a directory"),
+        (tmp_path / f"{'x' * 300}.npy", r"got a name that cannot be used \(File name too long\), expected another one"),
+        (tmp_path / ("x" * 300) / "x.npy", "expected a file in a directory that exists"),
         (old, r"old\.npy, which exists, expected a new file; choose another name, or add --force"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -261,12 +334,27 @@ def test_the_suffix_decides_what_is_written(tmp_path):
     assert files.write(tmp_path / "x.png", arrays, columns=2) == "3 images"
     with Image.open(tmp_path / "x.png") as picture:
         pixels = np.asarray(picture)
-    scale = 56 // 4
+    scale = 56 // 5
     assert pixels.shape == (2 * (4 * scale + 1) - 1, 2 * (5 * scale + 1) - 1, 3)
     tile = pixels[: 4 * scale : scale, : 5 * scale : scale, 0]
     np.testing.assert_array_equal(tile, np.round(x[0, :, :, 0] * 255))
     assert (pixels[4 * scale + 1 :, 5 * scale + 1 :] == 255).all()  # there is no fourth image
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_sheet_says_how_many_it_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "MAX_SIDE", 100)
+    said = files.write(tmp_path / "x.png", {"images": np.zeros((200, *SHAPE), np.float32)})
+    assert said == "the first 80 of 200 images"
+
+
+def test_a_sheet_of_floats_is_in_their_units(tmp_path):
+    x = np.full((3, *SHAPE), 120.0, np.float32)
+    x[1] = -40
+    files.write(tmp_path / "x.png", {"again": x + 1, "images": x}, columns=2, paired=True, span=(-40, 120))
+    with Image.open(tmp_path / "x.png") as picture:
+        pixels = np.asarray(picture)[..., 0]
+    assert [pixels[0, 0], pixels[0, 60], pixels[150, 60]] == [255, 0, 255]  # the last place is empty
 
 
 def test_vectors_cannot_be_drawn(tmp_path):

@@ -95,6 +95,25 @@ def read_npz(path: Path) -> Found:
         return _found(names, lambda name: _member(archive, members[name], f"{path}: {name}"), path)
 
 
+def read_array(path: Path, name: str) -> Source:
+    """Read one array of numbers `[N, ...]`: that of a .npy file, or of .npz its only one or the one called `name`.
+
+    Raises:
+      InputError: as `read_npy` and `read_npz`, but for types and shapes.
+    """
+    if path.suffix.lower() == ".npy":
+        return _npy(path)
+    with _archive(path) as archive:
+        names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+        members = dict(zip(names, archive.infolist(), strict=True))
+        chosen = names[0] if len(names) == 1 else name
+        if names.count(chosen) != 1:
+            raise refused(path, ", ".join(names) or "no arrays", f"one array, or one called {name!r}")
+        _stem(members[chosen], path)
+        _check_expansion({chosen: members[chosen]}, path)
+        return _member(archive, members[chosen], f"{path}: {chosen}")
+
+
 def is_idx_folder(folder: Path) -> bool:
     """Whether there are files here that are called as MNIST's files of images are."""
     return any(kind == "images" for _, kind in map(_idx_name, _idx_files(folder)))

@@ -120,7 +120,7 @@ def read_new(path: Path, shape: tuple[int, int, int], note: Callable[[str], None
     Raises:
       InputError: as `read`.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         files = _files(path)
         if len(files) > 1:
             raise refused(path, f"folders for {', '.join(files)}", "pictures alone", "name one of the folders")

@@ -322,18 +322,25 @@ class Prepared:
         """A raw training batch as the model sees it, to be called in the step."""
         return self.preparation.train(raw, key, self.format)
 
-    def seen(self, part: str, key: Array) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows of a split as the model sees them, in blocks, each with the index of its first row.
+    def rows(self, part: str, key: Array) -> Source:
+        """A split as the model sees it, `[N, *event]`, float32.
 
         Args:
           part: "train", "validation" or "test".
-          key: of the noise of training rows, drawn anew for each block; evaluation data have theirs already.
+          key: of the noise of training rows, drawn anew whenever some are read; evaluation data have theirs already.
         """
         import jax
         import numpy as np
 
-        for start, block in blocks(getattr(self, part).x):
-            yield start, np.asarray(self.batch(block, jax.random.fold_in(key, start))) if part == "train" else block
+        def seen(raw: np.ndarray, indices: np.ndarray) -> np.ndarray:
+            return np.asarray(self.batch(raw, jax.random.fold_in(key, int(indices[0]))))
+
+        x: Source = getattr(self, part).x
+        return Mapped(x, seen, self.event_shape, np.dtype(np.float32)) if part == "train" else x
+
+    def seen(self, part: str, key: Array) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows of a split as `rows` gives them, in blocks, each with the index of its first row."""
+        yield from blocks(self.rows(part, key))
 
 
 def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:

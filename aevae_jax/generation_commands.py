@@ -1,0 +1,281 @@
+"""`aevae sample`, `reconstruct`, `interpolate`, `encode` and `decode`: what a trained model makes, written to files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+
+from tyro.conf import Positional, arg
+
+from aevae_jax import files, fitting, memory, records, values
+from aevae_jax.evaluation_commands import MaybeData, key_of, prepared_of
+from aevae_jax.terminal import note, report
+from aevae_jax.types import InputError, LatentModel, Params, Scaled
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jax import Array
+
+    from aevae_jax.data import Format, Source
+
+Out = Annotated[Path, arg(metavar="FILE")]
+Input = Annotated[Path, arg(name="input", metavar="FILE")]
+Part = Literal["train", "validation", "test"]
+# Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
+MaybeInput = Annotated[Optional[Path], arg(name="input", metavar="PATH", help_behavior_hint="(default: none)")]  # noqa: UP045
+MaybePart = Annotated[Optional[Part], arg(help_behavior_hint="(default: none)")]  # noqa: UP045
+
+
+def sample(
+    run: Positional[Path], *, out: Out, num: int = 64, seed: int = 0, noise: bool = False, force: bool = False
+) -> None:
+    """Draw codes from the prior and decode them.
+
+    Example: aevae sample runs/first --out samples.png --num 100
+
+    Args:
+      run: a run directory.
+      out: .png for a sheet of images, .npy or .npz for numbers, .csv for a table.
+      num: how many.
+      seed: of the draws.
+      noise: draw from p(x|z) as well, in place of its mean.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.DATA, force=force)
+    if num < 1:
+        raise InputError("--num", got=num, expected="at least 1")
+    fitted = fitting.load_run(run)
+    made = _drawn if noise else _decoded
+    _check_room(made, fitted, (num, fitted.run.model.latent), "--num")
+    import jax
+
+    from aevae_jax import generation, keys
+
+    draw = jax.jit(generation.codes, static_argnums=(0, 3))
+    codes = draw(fitted.model, fitted.params, key_of(seed, keys.Stream.SAMPLE), num)
+    _save(out, run, fitted, _batched(made, fitted, codes, key_of(seed, keys.Stream.NOISE)), columns=_side(num))
+
+
+def reconstruct(
+    run: Positional[Path],
+    *,
+    out: Out,
+    input_file: MaybeInput = None,
+    split: MaybePart = None,
+    num: int = 16,
+    data: MaybeData = "",
+    force: bool = False,
+) -> None:
+    """Encode images and decode them again, both at the mean.
+
+    Example: aevae reconstruct runs/first --out reconstructions.png
+
+    Args:
+      run: a run directory.
+      out: .png for a sheet with each row of inputs above its reconstructions, .npy or .npz for numbers, .csv for a
+        table.
+      input_file: .npy or .npz with raw uint8 or floats in [0, 1], [N, H, W, C]; a picture (.png, .jpg, .webp, .tif); or
+        a folder of pictures. Of a table: .csv or .parquet.
+      split: a part of the run's own data; test, where there is no input either.
+      num: how many of the first examples of that part.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.DATA, force=force)
+    if num < 1:
+        raise InputError("--num", got=num, expected="at least 1")
+    fitted = fitting.load_run(run)
+    part = split or ("test" if input_file is None else None)
+    given = _inputs(run, fitted, input_file, part, data)
+    count = len(given) if part is None else min(num, len(given))
+    _check_room(_reconstruction, fitted, (count, *given.shape[1:]), "inputs")
+    x = given[:count]
+    y = _batched(_reconstruction, fitted, x)["reconstructions"]
+    _save(out, run, fitted, {"reconstructions": y, "images": x}, columns=min(len(x), 16), paired=True)
+
+
+def interpolate(
+    run: Positional[Path],
+    *,
+    out: Out,
+    start: int = 0,
+    end: int = 1,
+    steps: int = 10,
+    data: MaybeData = "",
+    force: bool = False,
+) -> None:
+    """Decode the codes on a straight line between those of two test images.
+
+    Example: aevae interpolate runs/first --out path.png --start 3 --end 8
+
+    Args:
+      run: a run directory.
+      out: .png for a row of images, .npy or .npz for numbers, .csv for a table.
+      start: index of the first image in the test set.
+      end: index of the last one.
+      steps: how many images, the two ends included.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.DATA, force=force)
+    if steps < 2:
+        raise InputError("--steps", got=steps, expected="at least 2")
+    fitted = fitting.load_run(run)
+    _check_room(_decoded, fitted, (steps, fitted.run.model.latent), "--steps")
+    x = prepared_of(run, fitted.run, data).test.x
+    for option, index in (("--start", start), ("--end", end)):
+        if not 0 <= index < len(x):
+            raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
+    import jax
+
+    from aevae_jax import generation
+
+    ends = x[start : start + 1], x[end : end + 1]
+    codes = jax.jit(generation.path, static_argnums=(0, 4))(fitted.model, fitted.params, *ends, steps)[:, 0]
+    _save(out, run, fitted, _batched(_decoded, fitted, codes), {"codes": codes}, columns=min(steps, 20))
+
+
+def encode(
+    run: Positional[Path],
+    *,
+    out: Out,
+    input_file: MaybeInput = None,
+    split: MaybePart = None,
+    data: MaybeData = "",
+    force: bool = False,
+) -> None:
+    """Turn images into codes: the means of q(z|x).
+
+    Example: aevae encode runs/first --input images.npy --out codes.npy
+
+    Args:
+      run: a run directory.
+      out: .npy for the codes [N, latent]; .npz for "codes" and, of a VAE, "scale", the standard deviations.
+      input_file: .npy or .npz with raw uint8 or floats in [0, 1], [N, H, W, C]; a picture (.png, .jpg, .webp, .tif); or
+        a folder of pictures, in the order of their names. Of a table: .csv or .parquet.
+      split: a part of the run's own data, in place of an input.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.ARRAYS, force=force)
+    fitted = fitting.load_run(run)
+    x = _inputs(run, fitted, input_file, split, data)
+    _save(out, run, fitted, {}, _batched(_code, fitted, x))
+
+
+def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = False) -> None:
+    """Turn codes into images: the means of p(x|z).
+
+    Example: aevae decode runs/first --input codes.npy --out images.png
+
+    Args:
+      run: a run directory.
+      input_file: codes, .npy or .npz with floats [N, latent].
+      out: .png for a sheet of images, .npy or .npz for numbers, .csv for a table.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.DATA, force=force)
+    fitted = fitting.load_run(run)
+    codes = files.read_codes(input_file, fitted.run.model.latent)
+    _check_room(_decoded, fitted, codes.shape, "codes")
+    _save(out, run, fitted, _batched(_decoded, fitted, codes), columns=_side(len(codes)))
+
+
+# ------------------------------------------------------------------------------- what is computed of every example
+
+
+def _code(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+    posterior = model.encode(params, x)
+    return {"codes": posterior.mean(), **({"scale": posterior.scale} if isinstance(posterior, Scaled) else {})}
+
+
+def _decoded(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str, Array]:
+    return {"images": model.decode(params, z).mean()}
+
+
+def _drawn(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str, Array]:
+    return {"images": model.decode(params, z).sample(key)}
+
+
+def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+    from aevae_jax import generation
+
+    return {"reconstructions": generation.reconstruct(model, params, x)}
+
+
+def _batched(metric: Any, fitted: fitting.Fitted, x: Any, key: Array | None = None) -> dict[str, np.ndarray]:
+    """`metric` of every example, in batches that fit into memory; it needs a key if it uses noise."""
+    from aevae_jax import evaluation, keys
+
+    return evaluation.per_example(metric, fitted.model, fitted.params, x, keys.root(0) if key is None else key)
+
+
+_COPIES = 4
+"""Results are held as the device computes them, in the order of the examples, in the units of the data, and once more
+for a moment in each of these steps."""
+
+
+def _check_room(metric: Any, fitted: fitting.Fitted, shape: tuple[int, ...], what: str) -> None:
+    """Refuse to compute `metric` of all rows of an array of this shape, if what it makes of them fits in no memory."""
+    import jax
+
+    from aevae_jax import keys
+
+    row = jax.ShapeDtypeStruct((1, *shape[1:]), "float32")
+    made = jax.eval_shape(lambda x: metric(fitted.model, fitted.params, x, keys.root(0)), row)
+    size = sum(math.prod(a.shape) * a.dtype.itemsize for a in (row, *jax.tree.leaves(made)))
+    memory.check(_COPIES * size * shape[0], what=what, got=f"{shape[0]:,}")
+
+
+def _side(count: int) -> int:
+    """How many images stand side by side on a sheet of `count`: 8, or as many as make it square."""
+    return max(8, math.isqrt(count - 1) + 1)
+
+
+def _save(
+    out: Path,
+    directory: Path,
+    fitted: fitting.Fitted,
+    data: Mapping[str, Any],
+    codes: Mapping[str, Any] | None = None,
+    **sheet: Any,
+) -> None:
+    """Write what the model made, `data` in the units of the data set and `codes` as they are."""
+    import numpy as np
+
+    from aevae_jax import figures
+
+    format, inverse = _format(directory), fitted.run.data.preparation.inverse
+    arrays = {name: inverse(np.asarray(x), format) for name, x in data.items()}
+    if "images" in arrays and not format.columns:
+        sheet["span"] = figures.span_of(arrays["images"], format.levels)
+    report(f"wrote {out}: {files.write(out, {**arrays, **(codes or {})}, table=format.columns, **sheet)}")
+
+
+# -------------------------------------------------------------------------------------------- the data of a run
+
+
+def _format(directory: Path) -> Format:
+    """What `run.json` says of the form of the training data."""
+    from aevae_jax.data import Format
+
+    path = directory / "run.json"
+    record = records.read_json(path)
+    if not isinstance(record, dict) or "format" not in record:
+        raise InputError("run.json", where=str(directory), got="no record of the form of its data",
+                         expected='an object "format"')  # fmt: skip
+    return values.from_tree(Format, record["format"], f"{path}, format")
+
+
+def _inputs(directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, data: str) -> Source:
+    """What a model is to see: a file or folder of the user's, or a part of the run's data, which may have moved."""
+    if (path is None) == (split is None):
+        given = "neither --input nor --split" if path is None else "--input and --split"
+        raise InputError("input", got=given, expected="one of them")
+    if path is not None:
+        return files.read_images(path, fitted.model, fitted.run.data.preparation, _format(directory), note=note)
+    from aevae_jax import keys
+
+    return prepared_of(directory, fitted.run, data).rows(str(split), keys.root(0))
