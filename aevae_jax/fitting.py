@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import time
 import warnings
@@ -76,6 +77,9 @@ def fit(
         is kept if it is at most 1 GiB. The numbers are the same.
       saving: when to write checkpoints, and which to keep; `Saving()` by default.
       fresh: delete the run that is in the directory, and start over.
+        A run is known by its fields, and by those of your own frozen dataclasses and functions in it. An object whose
+        fields cannot be written is the same only as long as it is the very same object: in another process, such a run
+        can be loaded by `load_run`, but neither goes on nor is given back.
       on_epoch: called after every epoch.
       on_note: is told in a line what should be known of the data (`Prepared.notes`), and when it goes on from a
         checkpoint, passes over damaged ones, or goes round batches that broke the numbers. By default these troubles
@@ -198,6 +202,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             "provenance": environment.provenance(plan.dataset),
         }
         record = records.sealed({"digest": records.identity(record), **record})
+        unwritten = [*records.unwritten(record["run"], plan.run)]
         records.open_directory(folder, fresh=fresh)
         lock = lock or held.enter_context(Lock.claim(folder))
         records.sweep(folder)
@@ -205,28 +210,45 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             records.clear_directory(folder)
         if not records.holds(folder, records.RECORD):
             records.write_json(folder / records.RECORD, record)
+            for name, _ in unwritten:
+                call.on_note(f"{name} of this run cannot be written down: if this process ends, {folder} cannot go on; "
+                             "a frozen dataclass or a function could")  # fmt: skip
         else:
-            record = _go_on(folder, record)
+            record = _go_on(folder, record, unwritten)
             if records.holds(folder, records.RESULTS):
                 return _load(folder, plan.run, record, call.on_note)
         digest = records.digest_of(record)
+        _UNWRITTEN[os.path.realpath(folder)] = digest, unwritten
         keeper = Keeper(folder, digest, saving, lock=lock, caught=caught, note=call.on_note, selects=plan.selects)
         fitted = _train(plan, None, keeper, call)
         _finish(folder, plan, fitted, digest, call.on_note)
         return fitted
 
 
-def _go_on(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+_UNWRITTEN: dict[str, tuple[str, list[tuple[str, Any]]]] = {}
+"""Of each directory, the digest of the run that this process trained there last, and those parts of it that a record
+cannot hold: whether a run has the same ones is only known as long as they are there."""
+
+
+def _go_on(folder: Path, record: dict[str, Any], unwritten: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse to go on with another run or other data; write down an environment that is another.
 
     Returns:
       The record that is there; of a run that version 0.1 began, it has no digests, and nor will the rest of that run.
     """
     written = records.read_record(folder)
-    if found := [*records.differences(written["run"], record["run"])]:
+    if found := [*records.differences(_completed(written["run"]), record["run"])]:
         raise InputError("run directory", got=f"{folder}, which holds another run ({'; '.join(found)})",
                          expected="the same run, to go on with, or a new directory",
                          hint="choose another name, or start over with --fresh")  # fmt: skip
+    if unwritten:
+        digest, before = _UNWRITTEN.get(os.path.realpath(folder), ("", []))
+        if digest != record["digest"] or any(a is not b for (_, a), (_, b) in zip(before, unwritten, strict=True)):
+            raise InputError(f"{unwritten[0][0]} of the run", where=str(folder),
+                             got=f"a {type(unwritten[0][1]).__name__} that cannot be compared with the one it has",
+                             expected="the same object, in the same process",
+                             hint="write it as a frozen dataclass or a function, and start over with --fresh",
+                             )  # fmt: skip
     records.check_data(folder, record["provenance"]["data"]["name"], record["provenance"]["data"]["sha256"])
     here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
     known = [written["provenance"], *written.get("resumed", [])]
@@ -235,6 +257,14 @@ def _go_on(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         written = records.sealed(resumed) if "sha256" in written else resumed
         records.write_json(folder / records.RECORD, written)
     return written
+
+
+def _completed(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a run with the fields that later versions added, at their defaults."""
+    try:
+        return dict(values.to_tree(values.from_tree(Run, tree, records.RECORD)))
+    except InputError:  # an object from Python, which cannot be built
+        return tree
 
 
 def _finish(folder: Path, plan: Plan, fitted: Fitted, digest: str, note: Note) -> None:

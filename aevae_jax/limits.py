@@ -31,7 +31,12 @@ def check(what: str, got: Any, low: float, high: float = MOST, *, where: str = "
             expected = f"at most {high:.12g}"
         elif high in (MOST, LARGEST):
             expected = "a positive number" if low == SMALLEST else f"at least {low:g}"
-        raise InputError(what, got=shown(got), expected="a number" if math.isnan(number) else expected, where=where)
+        raise InputError(
+            what,
+            got=shown(got),
+            expected="a number" if isinstance(number, float) and math.isnan(number) else expected,
+            where=where,
+        )
 
 
 def check_sizes(what: str, sizes: Any, low: int = 1, *, where: str = "") -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aevae_jax import array_files, durable
+from aevae_jax import array_files, durable, values
 from aevae_jax.types import InputError
 
 RECORD, METRICS, WEIGHTS, LOSSES, RESULTS = (
@@ -391,6 +391,20 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
             yield from differences(one.get(key), other.get(key), f"{name} {key}".strip())
     elif one != other:
         yield f"{name} {_shown(one)}, here {_shown(other)}"
+
+
+def unwritten(tree: Any, value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Those parts of a value that its JSON tree does not determine, each with a name such as `objective beta`."""
+    if values.comparable(tree):
+        return
+    if isinstance(tree, dict) and "custom" not in tree:
+        for field in [field for field in tree if field != "type"]:
+            yield from unwritten(tree[field], getattr(value, field), f"{name} {field}".strip())
+    elif isinstance(tree, list):
+        for item, part in zip(tree, value, strict=True):
+            yield from unwritten(item, part, name)
+    else:
+        yield name, value
 
 
 def _shown(tree: Any) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import hashlib
+import inspect
 import json
 import math
 import numbers
@@ -43,8 +45,9 @@ def to_tree(value: Any, annotation: Any = Any) -> Any:
     """Return the JSON tree of a value.
 
     What is no value of this project becomes `{"custom": name, "fields": {...}}` where its fields can be written: a
-    dataclass, a named tuple, an array (its digest). Anything else, a function say, becomes
-    `{"custom": name, "opaque": true}`: two equal trees with that in them may be of unequal things, see `comparable`.
+    dataclass, a named tuple, an array (its digest), a function (its compiled code, and what it refers to). Anything
+    else becomes `{"custom": name, "opaque": true}`: two equal trees with that in them may be of unequal things, see
+    `comparable`. A class is known by its name alone.
 
     Where `annotation` asks for a float, 1 becomes 1.0: equal values have equal trees.
     """
@@ -305,9 +308,43 @@ def _own_fields(value: Any) -> dict[str, Any] | None:
             if not array.dtype.hasobject:
                 sha256 = hashlib.sha256(array.tobytes()).hexdigest()
                 return {"dtype": str(array.dtype), "shape": to_tree(array.shape), "sha256": sha256}
-    except (TypeError, RecursionError):  # a traced array; a module that holds its parent
-        pass
-    return None
+        return _function_fields(value)
+    except (TypeError, ValueError, RecursionError):  # a traced array; an empty cell; a module that holds its parent
+        return None
+
+
+def _function_fields(value: Any) -> dict[str, Any] | None:
+    """What makes a function: its code, the numbers, texts and arrays of its module that it names, and what it encloses.
+
+    Other functions and classes of the module are known by their names, which are in the code.
+    """
+    if isinstance(value, functools.partial):
+        return {name: to_tree(getattr(value, name)) for name in ("func", "args", "keywords")}
+    function = inspect.unwrap(value) if callable(value) and not isinstance(value, type) else None
+    if isinstance(function, types.BuiltinFunctionType):
+        return {"module": function.__module__} if isinstance(function.__self__, types.ModuleType) else None
+    if not isinstance(function, types.FunctionType):
+        return None
+    code, found = function.__code__, function.__globals__
+    known = {name: to_tree(found[name]) for name in code.co_names if name in found and not callable(found[name])}
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    return {
+        "code": hashlib.sha256(_code_bytes(code)).hexdigest(),
+        "defaults": to_tree((function.__defaults__ or (), function.__kwdefaults__ or {})),
+        "globals": {name: tree for name, tree in known.items() if comparable(tree)},
+        "enclosed": {name: to_tree(cell.cell_contents) for name, cell in cells},
+    }
+
+
+def _code_bytes(code: types.CodeType) -> bytes:
+    """The instructions, names and constants of a function and of those within it, but not where they stand."""
+    constants = [_code_bytes(c) if isinstance(c, types.CodeType) else _stable(c) for c in code.co_consts]
+    return repr((code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants)).encode()
+
+
+def _stable(constant: Any) -> str:
+    """`repr` with one order for sets, which have another in each process."""
+    return repr(sorted(map(repr, constant))) if isinstance(constant, frozenset) else repr(constant)
 
 
 def _options(annotation: Any) -> list[Any]:

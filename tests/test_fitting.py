@@ -16,7 +16,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from run_files import edit_run
 
 import aevae_jax
 from aevae_jax import environment, fitting, keeping, locks, plans, records, signals, trainer
@@ -172,6 +174,84 @@ def test_another_run_is_refused_and_left_as_it_is(copied, run, data, message):
 def test_other_data_is_refused(copied):
     with pytest.raises(InputError, match=r"data set .*got other data under the name 'arrays', expected that of the"):
         fitting.fit(RUN, dataset(seed=1), directory=copied)
+
+
+def stop(*arguments):
+    raise SystemExit
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """The ELBO of someone else."""
+
+    beta: object
+
+    def __call__(self, model, params, x, key, step):
+        return ELBO(beta=float(self.beta))(model, params, x, key, step)
+
+
+class Number:
+    """What no record can hold."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __float__(self):
+        return self.value
+
+
+def own(beta):
+    def objective(model, params, x, key, step):
+        return ELBO(beta=beta)(model, params, x, key, step)
+
+    return objective
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Weighted, "objective fields beta 1, here 4"),
+        (own, "objective fields enclosed beta 1, here 4"),
+        (lambda n: ELBO(beta=optax.linear_schedule(0, 1, n)), "beta fields enclosed transition_steps 1, here 4"),
+    ],
+)
+def test_objects_of_ones_own_are_compared(tmp_path, monkeypatch, make, message):
+    monkeypatch.setattr(fitting, "_loop", stop)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            fit(tmp_path / "run", replace(RUN, objective=make(1)))
+    with pytest.raises(InputError, match=message):
+        fit(tmp_path / "run", replace(RUN, objective=make(4)))
+
+
+def test_what_cannot_be_compared_is_the_same_only_as_long_as_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "_loop", stop)
+    objective, notes = Weighted(Number(1.0)), []
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            fit(tmp_path / "run", replace(RUN, objective=objective), on_note=notes.append)
+    assert [note.partition(": ")[0] for note in notes] == ["objective of this run cannot be written down"]
+    message = (
+        r"objective of the run \(.*run\): got a Weighted that cannot be compared with the one it has, expected the s"
+    )
+    with pytest.raises(InputError, match=message):
+        fit(tmp_path / "run", replace(RUN, objective=Weighted(Number(1.0))))
+    monkeypatch.setattr(fitting, "_UNWRITTEN", {})  # another process
+    with pytest.raises(InputError, match=message):
+        fit(tmp_path / "run", replace(RUN, objective=objective))
+    with pytest.raises(SystemExit):
+        fit(tmp_path / "run", replace(RUN, objective=objective), fresh=True, on_note=notes.append)
+
+
+def test_a_record_of_a_version_with_fewer_fields_is_of_the_same_run(copied):
+    def without(record):
+        del record["run"]["safeguard"], record["run"]["objective"]["free_bits"]
+
+    edit_run(copied, without)
+    assert len(fit(copied, on_epoch=pytest.fail).history) == 4
+    edit_run(copied, lambda record: record["run"].update(ema=0.5))
+    with pytest.raises(InputError, match=r"another run \(ema 0.5, here 0.9\)"):
+        fit(copied, on_epoch=pytest.fail)
 
 
 # leaving

@@ -341,7 +341,10 @@ def test_a_model_of_ones_own_is_trained_saved_and_loaded(tmp_path):
     """Its best mean is that of the training data."""
     dataset, model = vector_data(), Mean()
     run = Run(model=model, optimizer=Adam(0.05, cosine=True), batch_size=20, epochs=100)
-    fitted = fitting.fit(run, dataset, directory=tmp_path / "run")
+    notes = []
+    fitted = fitting.fit(run, dataset, directory=tmp_path / "run", on_note=notes.append)
+    assert [note.partition(":")[0] for note in notes] == ["model of this run cannot be written down"]
+    assert fitting.fit(run, dataset, directory=tmp_path / "run").results == fitted.results
     last = fitted.history[-1]["train"]
     assert last["rate"] == 0.0
     best = 0.5 * ((dataset.train.x - dataset.train.x.mean(axis=0)) ** 2).sum(axis=1).mean() + 3 * np.log(2 * np.pi)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import subprocess
@@ -124,13 +125,20 @@ class Capacity:
     initial: object = my_loss
 
 
+def closure(weight):
+    def loss(model, params, x, key, step):
+        return weight
+
+    return loss
+
+
 class Encoder(nn.Module):
     width: int
     activation: object = nn.relu
 
 
 def test_objects_from_python_are_described_and_not_rebuilt():
-    assert values.to_tree(my_loss) == {"custom": "my_loss", "opaque": True}
+    assert values.to_tree(object()) == {"custom": "object", "opaque": True}
     tree = json.loads(values.to_json(Run(objective=my_loss)))
     with pytest.raises(InputError, match=r"run\.json\.objective: got 'my_loss', which was given from Python, expected "
                                          r"a type that can be rebuilt from a file; pass your own object"):  # fmt: skip
@@ -151,6 +159,15 @@ def test_objects_from_python_are_described_and_not_rebuilt():
     (Encoder(3), Encoder(4)),
     (nn.Dense(3), nn.Dense(4)),
     (Capacity(), nn.Dense(3)),
+    (lambda step: step, lambda step: step + 1),
+    (closure(1.0), closure(2.0)),
+    (closure(np.zeros(2)), closure(np.ones(2))),
+    (functools.partial(my_loss, step=1), functools.partial(my_loss, step=2)),
+    (lambda step, weight=1: step * weight, lambda step, weight=2: step * weight),
+    (ELBO(beta=optax.linear_schedule(0, 1, 10)), ELBO(beta=optax.linear_schedule(0, 1, 20))),
+    (optax.adam(1e-3), optax.adam(1e-4)),
+    (Encoder(3, nn.gelu), Encoder(3, nn.tanh)),
+    (abs, my_loss),
 ])  # fmt: skip
 def test_fields_of_ones_own_objects_are_written_and_compared(one, other):
     """Else a finished training with another setting would be taken for this one."""
@@ -162,12 +179,28 @@ def test_fields_of_ones_own_objects_are_written_and_compared(one, other):
 
 
 @pytest.mark.parametrize("value", [
-    my_loss, lambda step: step, Capacity(shape=my_loss), Capacity(initial=abs), [my_loss], ELBO(beta=lambda step: 1.0),
-    Encoder(3, nn.gelu), object(), {1: 2}, np.array([None]), optax.linear_schedule(0, 1, 10), optax.adam(1e-3),
-], ids=range(12))  # fmt: skip
+    object(), {1: 2}, np.array([None]), Capacity(shape=object()), [object()], closure(object()), "x".join,
+], ids=range(7))  # fmt: skip
 def test_what_cannot_be_written_makes_runs_not_comparable(value):
     assert not values.comparable(json.loads(values.to_json(Run(objective=value))))
     assert not values.comparable({"type": "Run", "objective": {"custom": "my_loss"}})  # as version 0.1 wrote it
+
+
+def test_a_function_is_known_by_what_it_does_in_any_process(tmp_path, monkeypatch):
+    """Comments and places do not matter; numbers of its module do."""
+
+    def tree_of(text):
+        (tmp_path / "losses.py").write_text(text)
+        code = "import json, losses; from aevae_jax import values; print(json.dumps(values.to_tree(losses.loss)))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    text = "BETA = 4.0\ndef loss(x):\n    return BETA * x if x in {'a', 'b', 'c'} else [y + 1 for y in x]\n"
+    one = tree_of(text)
+    assert values.comparable(one)
+    assert tree_of(text) == tree_of(f"# a comment\n{text}") == one
+    assert tree_of(text.replace("4.0", "5.0")) != one != tree_of(text.replace("y + 1", "y + 2"))
 
 
 def test_traced_arrays_and_circles_are_not_comparable():
