@@ -108,7 +108,8 @@ def _show_columns(columns: list[dict[str, Any]]) -> None:
         elif column["min"] is None:
             shown = "none"
         else:
-            shown = f"{column['min']:.6g} to {column['max']:.6g}, mean {column['mean']:.6g}"
+            digits = 6 if f"{column['min']:.6g}" != f"{column['max']:.6g}" else 15
+            shown = f"{column['min']:.{digits}g} to {column['max']:.{digits}g}, mean {column['mean']:.{digits}g}"
         rows.append([column["name"], column["kind"], str(column["missing"]), shown])
     show_table("columns of train", ("column", "kind", "missing", "values"), rows)
 

@@ -7,7 +7,7 @@ imported inside the functions, so that an output file can be refused at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from aevae_jax.data import Column, Format, Preparation, Source
+    from aevae_jax.data.tables import Reading
 
 ARRAYS = (".npy", ".npz")
 IMAGES = (".png", *ARRAYS)
@@ -29,7 +30,13 @@ DATA = (*IMAGES, ".csv")
 
 
 def read_images(
-    path: Path, model: Any, preparation: Preparation, format: Format, *, note: Callable[[str], None]
+    path: Path,
+    model: Any,
+    preparation: Preparation,
+    format: Format,
+    *,
+    note: Callable[[str], None],
+    reading: Reading | None = None,
 ) -> Source:
     """Read examples `[N, *event]`, float32, as a model sees them.
 
@@ -44,6 +51,7 @@ def read_images(
       preparation: of raw uint8.
       format: of the training data.
       note: is told what was done to the pictures.
+      reading: how files of a table are read, where that is not as usual.
 
     Raises:
       InputError: another type or shape, levels or numbers outside the model's range, NaN, or an unreadable file.
@@ -54,9 +62,10 @@ def read_images(
 
     shape, where = model.event_shape, str(path)
     if format.columns:
-        from aevae_jax.data import table_files
+        from aevae_jax.data import table_files, tables
 
-        [prepared] = preparation.evaluation([table_files.read_rows(path, format.columns)], format)
+        table = table_files.read_rows(path, format.columns, reading or tables.AS_USUAL)
+        [prepared] = preparation.evaluation([table], format)
         return prepared
     raw, levels = _raw(path, shape, format.levels, note)
     _check_shape(raw, shape, "images", where)
@@ -179,6 +188,8 @@ def write(
     arrays: Mapping[str, Any],
     *,
     table: tuple[Column, ...] = (),
+    reading: Reading | None = None,
+    given: Sequence[Sequence[str]] | None = None,
     columns: int = 8,
     paired: bool = False,
     span: tuple[float, float] = (0.0, 1.0),
@@ -189,6 +200,8 @@ def write(
       path: accepted by `check_output`.
       arrays: by the names they get in .npz.
       table: the columns, where the data are a table.
+      reading: how its files are written, where that is not as usual.
+      given: its entries that are written as they are: see `tables.write_csv`.
       columns: images per row of a sheet.
       paired: the first two arrays belong together: a sheet shows each row of the second above that of the first.
       span: the values that a sheet shows black and white.
@@ -201,29 +214,28 @@ def write(
     from aevae_jax import figures
     from aevae_jax.data import tables
 
-    given = {name: np.asarray(a) for name, a in arrays.items()}
-    name, first = next(iter(given.items()))
+    contents: Any = {name: np.asarray(a) for name, a in arrays.items()}
+    name, first = next(iter(contents.items()))
     if path.suffix == ".png" and first.ndim != 4:
         raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not images")
     if path.suffix == ".csv" and not table:
         raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not a table")
     if path.suffix == ".png":
-        tiles = pairs(list(given.values())[1], first, columns, white=span[1]) if paired else first
+        tiles = pairs(list(contents.values())[1], first, columns, white=span[1]) if paired else first
         sheet = figures.contact_sheet(tiles, columns, span=span)
         figures.save_png(path, sheet.pixels)
         all_shown = sheet.shown == len(tiles)
         return f"{len(first)} images" if all_shown else f"the first {sheet.shown} of {len(tiles)} images"
     if path.suffix == ".csv":
-        tables.write_csv(path, first, table)
+        tables.write_csv(path, first, table, reading or tables.AS_USUAL, given)
         return f"{len(first)} rows of {len(table)} columns"
     with durable.replacing(path) as file:
         if path.suffix == ".npy":
             np.save(file, first, allow_pickle=False)
-            given = {name: first}
+            contents = {name: first}
         else:
-            contents: Any = given
             np.savez(file, **contents)
-    return ", ".join(f"{name} {a.dtype} {a.shape}" for name, a in given.items())
+    return ", ".join(f"{name} {a.dtype} {a.shape}" for name, a in contents.items())
 
 
 def pairs(x: np.ndarray, y: np.ndarray, columns: int, *, white: float = 1.0) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 from tyro.conf import Positional, arg
 
 from aevae_jax import files, fitting, memory, records, values
-from aevae_jax.evaluation_commands import MaybeData, key_of, prepared_of
+from aevae_jax.evaluation_commands import MaybeData, dataset_of, key_of, prepared_of
 from aevae_jax.terminal import note, report
 from aevae_jax.types import InputError, LatentModel, Params, Scaled
 
@@ -68,7 +68,7 @@ def reconstruct(
     data: MaybeData = "",
     force: bool = False,
 ) -> None:
-    """Encode images and decode them again, both at the mean.
+    """Encode images and decode them again, both at the mean. Of a table, fill in what is missing and leave the rest.
 
     Example: aevae reconstruct runs/first --out reconstructions.png
 
@@ -88,6 +88,9 @@ def reconstruct(
         raise InputError("--num", got=num, expected="at least 1")
     fitted = fitting.load_run(run)
     part = split or ("test" if input_file is None else None)
+    if _format(run).columns:
+        _complete(out, run, fitted, input_file, part, num, data)
+        return
     given = _inputs(run, fitted, input_file, part, data)
     count = len(given) if part is None else min(num, len(given))
     _check_room(_reconstruction, fitted, (count, *given.shape[1:]), "inputs")
@@ -251,7 +254,26 @@ def _save(
     arrays = {name: inverse(np.asarray(x), format) for name, x in data.items()}
     if "images" in arrays and not format.columns:
         sheet["span"] = figures.span_of(arrays["images"], format.levels)
-    report(f"wrote {out}: {files.write(out, {**arrays, **(codes or {})}, table=format.columns, **sheet)}")
+    arrays |= codes or {}
+    reading = fitted.run.data.reading
+    report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, **sheet)}")
+
+
+def _complete(
+    out: Path, directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, num: int, data: str
+) -> None:
+    """Write the rows of a table with what was missing in them."""
+    from aevae_jax import completion
+
+    _check_one(path, split)
+    format, reading = _format(directory), fitted.run.data.reading
+    if path is not None:
+        done = completion.complete_file(fitted, format, path)
+    else:
+        rows = getattr(dataset_of(directory, fitted.run, data), str(split)).x[:num]
+        done = completion.complete_rows(fitted, format, rows)
+    arrays = {"reconstructions": done.rows, "images": done.given}
+    report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, given=done.texts)}")
 
 
 # -------------------------------------------------------------------------------------------- the data of a run
@@ -271,11 +293,18 @@ def _format(directory: Path) -> Format:
 
 def _inputs(directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, data: str) -> Source:
     """What a model is to see: a file or folder of the user's, or a part of the run's data, which may have moved."""
-    if (path is None) == (split is None):
-        given = "neither --input nor --split" if path is None else "--input and --split"
-        raise InputError("input", got=given, expected="one of them")
+    _check_one(path, split)
     if path is not None:
-        return files.read_images(path, fitted.model, fitted.run.data.preparation, _format(directory), note=note)
+        own = fitted.run.data
+        return files.read_images(
+            path, fitted.model, own.preparation, _format(directory), note=note, reading=own.reading
+        )
     from aevae_jax import keys
 
     return prepared_of(directory, fitted.run, data).rows(str(split), keys.root(0))
+
+
+def _check_one(path: Path | None, split: Part | None) -> None:
+    if (path is None) == (split is None):
+        given = "neither --input nor --split" if path is None else "--input and --split"
+        raise InputError("input", got=given, expected="one of them")

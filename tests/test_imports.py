@@ -18,7 +18,7 @@ ORDER = (
     "parallel", "training", "data", "evaluation", "statistics", "generation", "figures", "files", "weights", "locks",
     "signals", "array_files", "checkpoints", "records", "environment", "runs", "plans", "tracing", "trainer",
     "diagnosis", "keeping", "fitting", "reproduction", "features", "quality", "protocols", "importance", "annealing",
-    "latents", "checkup", "terminal", "console", "data_commands", "run_commands", "evaluation_commands",
+    "latents", "checkup", "completion", "terminal", "console", "data_commands", "run_commands", "evaluation_commands",
     "generation_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""

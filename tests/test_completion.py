@@ -1,0 +1,76 @@
+"""Rows of a table that are completed: what was given stays as it was, to the character."""
+
+from __future__ import annotations
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+
+from aevae_jax import VAE, architectures, completion, files, fitting, plans, runs
+from aevae_jax.data import Data, Standardize
+from aevae_jax.likelihoods import Tabular
+
+DECIMAL = {"decimal": ",", "separator": ";", "missing": ("?",)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model of random parameters of a table with every kind of column, and the form of that table."""
+    path, g = tmp_path_factory.mktemp("table") / "people.csv", np.random.default_rng(0)
+    lines = [
+        f"{str(round(100 + g.normal(), 3)).replace('.', ',')};{i % 7};{('01', '02', '03')[i % 3]};"
+        f"{str(round(np.exp(g.normal()), 3)).replace('.', ',')};{('yes', 'no')[i % 2]};{1732700000.125 + i}".replace(
+            ".", ","
+        )
+        for i in range(60)
+    ]
+    path.write_text("\n".join(["height;children;zip;income;smokes;time", *lines]))
+    data = Data(str(path), Standardize(), categorical=("zip",), **DECIMAL)
+    model = VAE(2, architectures.MLP((4,)), Tabular())
+    plan = plans.plan_of(runs.Run(data, model, batch_size=8))
+    params = jax.jit(plan.run.model.init)(jax.random.key(0))
+    return fitting.Fitted(plan.run, plan.run.model, params, [], {}, None), plan
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file, delimiter=";"))
+
+
+NEW = """time;zip;height;smokes;children;income
+1732700009,5;02;101,50;?; 007 ;1E0
+;;;;;
+;01;"99,1";yes;;?
+"""
+
+
+def test_given_entries_stay_and_missing_ones_are_filled(trained, tmp_path):
+    fitted, plan = trained
+    (tmp_path / "new.csv").write_text(NEW)
+    done = completion.complete_file(fitted, plan.prepared.format, tmp_path / "new.csv")
+    assert not np.isnan(done.rows).any()
+    assert np.isnan(done.given).sum() == 1 + 6 + 3
+    reading = fitted.run.data.reading
+    files.write(tmp_path / "out.csv", {"rows": done.rows}, table=plan.prepared.format.columns, reading=reading,
+                given=done.texts)  # fmt: skip
+    header, first, second, third = rows_of(tmp_path / "out.csv")
+    assert header == ["height", "children", "zip", "income", "smokes", "time"]
+    assert first[:4] == ["101,50", " 007 ", "02", "1E0"]
+    assert first[5] == "1732700009,5"
+    assert first[4] in ("yes", "no")
+    assert third[0] == "99,1"
+    assert third[2] == "01"
+    assert third[4] == "yes"
+    assert all(second)
+    assert second[1].isdigit()
+    assert third[1].isdigit()
+    assert second[5].startswith("17327000")
+    assert float(third[3].replace(",", ".")) > 0
+
+
+def test_whole_rows_stay_as_they_are(trained):
+    fitted, plan = trained
+    done = completion.complete_rows(fitted, plan.prepared.format, plan.dataset.test.x[:4])
+    np.testing.assert_array_equal(done.rows, plan.dataset.test.x[:4])
