@@ -52,8 +52,8 @@ def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -
     say(*dataset.notes)
     if dataset.columns:
         _show_columns(tables.describe(dataset.train.x, dataset.columns))
-    if first.labels:
-        say(f"labels of train: {_labels(first.labels)}")
+    if dataset.classes:
+        say(f"labels of train: {_labels(dataset.class_counts('train'))}")
     fits = inspection.suitable(dataset, first)
     rows = [(likelihood, ", ".join(map(values.spell, preparations))) for likelihood, preparations in fits.items()]
     show_table("likelihoods that can score it", ("likelihood", "with preparation"), rows)
@@ -114,12 +114,11 @@ def _show_columns(columns: list[dict[str, Any]]) -> None:
     show_table("columns of train", ("column", "kind", "missing", "values"), rows)
 
 
-def _labels(labels: tuple[tuple[int, int], ...]) -> str:
-    """How many examples there are of each label; a negative one says that there is none."""
-    known = [f"{label}: {count}" for label, count in labels if label >= 0]
-    without = sum(count for label, count in labels if label < 0)
+def _labels(counts: dict[int, int]) -> str:
+    """How many examples there are of each label; -1 says that there is none."""
+    known = [f"{label}: {count}" for label, count in counts.items() if label != -1]
     shown = ", ".join([*known[:20], *([f"... ({len(known)} classes)"] if len(known) > 20 else [])])
-    return f"{shown}; {without} are negative, which means none" if without else shown
+    return f"{shown}; {counts[-1]} are -1, which means none" if counts[-1] else shown
 
 
 def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:

@@ -15,6 +15,7 @@ import inspect
 import json
 import math
 import numbers
+import os
 import re
 import types
 import typing
@@ -220,7 +221,9 @@ def _can_be_typed(cls: Any) -> bool:
 def _first_field(annotation: Any, text: str) -> Any:
     """The tree of a plain name that stands for the first field of the only possible type, else `None`."""
     cls, *others = _options(annotation)
-    if others or not _is_value(cls) or not text or not text.isprintable() or _CALL.fullmatch(text):
+    if others or not _is_value(cls) or not text or not text.isprintable():
+        return None
+    if _CALL.fullmatch(text) and not os.path.exists(text):  # photos (1) may well be a folder
         return None
     if re.match(rf"{cls.__name__}\s*($|\()", text, re.IGNORECASE):  # the type's own name, or a call cut short
         return None

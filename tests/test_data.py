@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from aevae_jax import data
-from aevae_jax.data import Data, Dataset, LastSplits, OwnSplits, RandomSplits, Split, datasets
+from aevae_jax import data, values
+from aevae_jax.data import Data, Dataset, LastSplits, OwnSplits, RandomSplits, Scale, Split, datasets, prepare
 from aevae_jax.data.splits import assemble, fingerprints
 from aevae_jax.types import InputError
 
@@ -96,9 +98,9 @@ def test_arrays_are_taken_as_they_are():
     assert np.array_equal(dataset.train.labels, np.arange(30))
 
 
-def test_missing_splits_are_cut_from_the_end_and_disjoint():  # mistake 20
+def test_missing_splits_can_be_cut_from_the_end_and_are_disjoint():  # mistake 20
     train = random_images(50)
-    dataset = data.from_arrays(train, labels=np.arange(50))
+    dataset = data.from_arrays(train, labels=np.arange(50), splits=LastSplits())
     assert [len(getattr(dataset, part)) for part in PARTS] == [40, 5, 5]
     assert np.array_equal(np.concatenate([getattr(dataset, part).x for part in PARTS]), train)
     assert np.array_equal(np.concatenate([getattr(dataset, part).labels for part in PARTS]), np.arange(50))
@@ -110,12 +112,12 @@ def distinct(shape, dtype):
 
 
 @pytest.mark.parametrize(("array", "event_shape", "levels"), [
-    (distinct((20, 5, 4), np.uint8), (5, 4, 1), 256),
-    (distinct((20, 5, 4, 3), np.uint8), (5, 4, 3), 256),
+    (200 + distinct((20, 5, 4), np.uint8), (5, 4, 1), 256),
+    (200 + distinct((20, 5, 4, 3), np.uint8), (5, 4, 3), 256),
     (distinct((20, 7), np.float64), (7,), 0),
     (distinct((20, 7), np.float16), (7,), 0),
     (distinct((20, 5, 4, 2), np.float32), (5, 4, 2), 0),
-    (distinct((20, 7), np.uint8), (7,), 256),
+    (200 + distinct((20, 7), np.uint8), (7,), 256),
 ])  # fmt: skip
 def test_accepted_arrays(array, event_shape, levels):
     dataset = data.from_arrays(array)
@@ -144,7 +146,7 @@ GOOD = random_images(20)
     ({"train": GOOD, "validation": GOOD[:, :3]}, r"arrays validation: got uint8 \(3, 4, 1\), expected uint8 \(4, 4"),
     ({"train": GOOD, "test": GOOD / 255}, r"arrays test: got float64 \(4, 4, 1\), expected uint8"),
     ({"train": GOOD, "labels": np.arange(19)}, r"labels: got shape \(19,\), expected \(20,\), one per example"),
-    ({"train": GOOD, "labels": np.zeros((20, 1), int)}, r"labels: got shape \(20, 1\)"),
+    ({"train": GOOD, "labels": np.zeros((20, 2), int)}, r"labels: got shape \(20, 2\)"),
     ({"train": GOOD, "labels": np.linspace(0, 1, 20)}, "labels: got type float64, expected integers"),
     ({"train": GOOD, "labels": np.array(["a"] * 20)}, "labels: got type <U1, expected integers"),
 ])  # fmt: skip
@@ -215,26 +217,137 @@ def test_refused_fractions(make, message):
         make()
 
 
+def wide(*numbers):
+    """Examples of so many elements that chance makes no two alike: each carries its own index."""
+    return np.repeat(np.array(numbers, np.float32)[:, None], 64, axis=1)
+
+
 def test_an_example_that_stands_in_two_splits_is_left_out_of_the_earlier_one():  # mistake 20
-    train, validation, test = indexed(20), np.array([[3.0], [30.0]]), np.array([[30.0], [5.0], [31.0]])
-    dataset = data.from_arrays(train, np.concatenate([validation, [[32.0]]]), test)
+    dataset = data.from_arrays(wide(*range(20)), wide(3, 30, 32), wide(30, 5, 31))
     assert dataset.left_out == 3  # 3 and 5 of train, 30 of validation
     assert dataset.validation.x[:, 0].tolist() == [3, 32]
     assert dataset.test.x[:, 0].tolist() == [30, 5, 31]
     assert dataset.train.x[:, 0].tolist() == [i for i in range(20) if i not in (3, 5)]
     assert not hashes(dataset.train) & hashes(dataset.test)
     assert dataset.record()["left_out"] == 3
+    [note] = prepare(Scale(), dataset).notes
+    assert note.startswith("arrays: 3 examples of train or validation are left out")
+
+
+def test_duplicates_stay_where_they_are_wanted():
+    dataset = data.from_arrays(wide(*range(20)), wide(3, 30, 32), wide(30, 5, 31), keep_duplicates=True)
+    assert [len(getattr(dataset, part)) for part in PARTS] == [20, 3, 3]
+    assert dataset.left_out == 0
+    assert not dataset.notes
+
+
+def test_frequent_examples_keep_their_frequency():
+    frames = random_images(300)
+    frames[::5] = 0  # black
+    frames[1] = frames[2] = frames[3]  # copies
+    dataset = data.from_arrays(frames, splits=LastSplits())
+    black = [(getattr(dataset, part).x == 0).all(axis=(1, 2, 3)).mean() for part in PARTS]
+    np.testing.assert_allclose(black, 0.2, atol=0.01)
+    assert dataset.repeated == 48 + 6
+    assert "54 examples of train or validation also stand in a later split, and stay" in dataset.notes[0]
+
+
+@pytest.mark.parametrize("elements", [6, 10])
+def test_examples_of_few_values_keep_their_frequencies(elements):
+    bits = np.random.RandomState(0).randint(0, 2, (2000, elements)).astype(np.uint8)
+    dataset = data.from_arrays(bits)
+    assert [len(getattr(dataset, part)) for part in PARTS] == [1600, 200, 200]
+    assert dataset.levels == 2
 
 
 def test_labels_stay_with_their_examples_when_some_are_left_out():
-    dataset = data.from_arrays(indexed(20), test=np.array([[4.0]]), labels=np.arange(20) + 100)
-    assert (dataset.train.labels == dataset.train.x[:, 0] + 100).all()
-    assert len(dataset.train) == 17  # less two for validation, and one that stands in test
+    dataset = data.from_arrays(wide(*range(20)), test=wide(4), labels=np.arange(20) + 100)
+    given = np.array(dataset.classes)[dataset.train.labels]
+    assert (given == dataset.train.x[:, 0] + 100).all()
+    assert len(dataset.train) == 16  # less three for validation, and one that stands in test
 
 
 def test_nothing_left_to_train_on_is_refused():
-    with pytest.raises(InputError, match="arrays validation: got only examples that also stand in test"):
-        data.from_arrays(np.zeros((20, 3)))
+    with pytest.raises(InputError, match=r"arrays validation: got only examples that also stand in test.*keep_dup"):
+        data.from_arrays(wide(*[0] * 8))
+
+
+@pytest.mark.parametrize(
+    ("highest", "given", "levels"),
+    [(1, 0, 2), (255, 0, 256), (128, 0, 256), (2, 3, 3), (16, 17, 17), (2, 256, 256), (1, 256, 256)],
+)
+def test_the_number_of_levels_is_found_where_it_is_plain(highest, given, levels):  # mistake 42
+    masks = random_images(40).clip(max=highest)
+    masks[-1] = highest
+    assert data.from_arrays(masks, levels=given).levels == levels
+    assert data.from_arrays(Rows(masks), levels=given).levels == levels
+
+
+@pytest.mark.parametrize(("highest", "given", "message"), [
+    (2, 0, r"levels of arrays: got bytes of 0 to 2, expected to be told .*give levels=3 \(Data\('arrays', levels=3\)"),
+    (100, 0, "or levels=256 if these are dark 8-bit pictures"),
+    (2, 2, "arrays train: got the level 2, expected 0 to 1, as levels=2 says; give levels=3"),
+    (2, 257, "levels: got 257, expected 2 to 256, or 0"),
+    (2, 1, "levels: got 1"),
+    (2, -1, "levels: got -1"),
+])  # fmt: skip
+def test_other_numbers_of_levels_are_asked_for(highest, given, message):
+    masks = random_images(40).clip(max=highest)
+    masks[0] = highest
+    with pytest.raises(InputError, match=message):
+        data.from_arrays(masks, levels=given, splits=LastSplits())
+
+
+def test_floats_have_no_levels_and_digits_have_theirs():
+    with pytest.raises(InputError, match="levels of arrays: got 2, for floats"):
+        data.from_arrays(np.random.RandomState(0).rand(30, 4), levels=2)
+    with pytest.raises(InputError, match="Data levels: got 16, expected 17"):
+        Data(levels=16).load()
+    assert Data(levels=17).load().digest() == data.digits().digest()
+
+
+LABELS = np.arange(60) % 3
+
+
+@pytest.mark.parametrize("given", [
+    LABELS * 10 - 5, 20_231_100 + LABELS, LABELS + 2**31, LABELS.astype(np.uint64) << 60, np.uint8(100 * LABELS),
+])  # fmt: skip
+def test_labels_are_recoded_by_their_value(given):
+    dataset = data.from_arrays(random_images(60), labels=given, splits=LastSplits())
+    assert dataset.classes == tuple(np.unique(given).tolist())
+    assert dataset.train.labels.dtype == np.int32
+    assert np.array_equal(dataset.train.labels, LABELS[:48])
+    assert dataset.class_counts("test") == {-1: 0} | dict.fromkeys(dataset.classes, 2)
+
+
+def test_the_label_of_minus_one_means_none_and_is_said():
+    given = np.where(LABELS == 0, -1, LABELS + 7)
+    dataset = data.from_arrays(random_images(60), labels=given, splits=LastSplits())
+    assert dataset.classes == (8, 9)
+    assert dataset.train.labels[:6].tolist() == [-1, 0, 1, -1, 0, 1]
+    assert dataset.class_counts("train") == {-1: 16, 8: 16, 9: 16}
+    assert dataset.notes == ("arrays: 20 examples have the label -1, which is taken for none",)
+
+
+def test_labels_beyond_64_bits_are_one_line():
+    with pytest.raises(InputError, match="labels: got numbers up to 18446744073709551615, expected labels that int64"):
+        data.from_arrays(random_images(20), labels=np.full(20, 2**64 - 1, np.uint64))
+
+
+def test_labels_are_part_of_the_digest_and_the_earlier_digest_knows_none():
+    x = random_images(60)
+    plain, one, other = (data.from_arrays(x, labels=labels) for labels in (None, LABELS, LABELS + 1))
+    assert len({dataset.digest() for dataset in (plain, one, other)}) == 3
+    assert one.record()["splits"]["train"]["sha256"] != other.record()["splits"]["train"]["sha256"]
+    assert {dataset.earlier_digest() for dataset in (plain, one, other)} == {plain.digest()}
+    floats = np.random.RandomState(0).rand(60, 5)
+    assert data.from_arrays(floats).earlier_digest() == data.from_arrays(floats.astype(np.float32)).digest()
+
+
+def test_arrays_are_cut_into_the_same_splits_as_their_file(tmp_path):
+    x = random_images(60)
+    np.save(tmp_path / "x.npy", x)
+    assert data.from_arrays(x).digest() == Data(str(tmp_path / "x.npy")).load().digest()
 
 
 def test_equal_rows_of_a_table_are_observations_of_their_own():
@@ -326,11 +439,34 @@ def test_fingerprints_are_equal_for_equal_rows_only():
 # names and paths
 
 
-@pytest.mark.parametrize("name", ["./x.npy", "/no/such/place", "../../etc/nothing", "~/nothing-of-that-name", "x.csv"])
+@pytest.mark.parametrize("name", ["./x.npy", "/no/such/place", "../../etc/nothing", "~/nothing-of-that-name", "x.csv",
+                                  "~nosuchuser/x.npy", "./x\0.npy"])  # fmt: skip
 def test_a_path_that_does_not_exist_is_one_line(name):
-    with pytest.raises(InputError, match=r"data: got .*, expected a file or folder that exists") as caught:
+    with pytest.raises(InputError, match=r"data.*: got .*, expected a .*file") as caught:
         Data(name).load()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [
+    "a" * 300, "./" + "a" * 300, "a" * 300 + ".npy", "a" * 5000 + "/x.csv", "loop.npy", "loop", "./no\udcffsuch",
+    "pipe.npy", "pipe",
+])  # fmt: skip
+def test_names_that_the_system_refuses_are_one_line(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for loop in ("loop", "loop.npy"):
+        Path(loop).symlink_to(loop)
+    os.mkfifo("pipe.npy")
+    os.mkfifo("pipe")
+    with pytest.raises(InputError) as caught:
+        Data(name).load()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["table (1).csv", "2024.csv", "it's.csv", "x[1].csv", "photos (1)", "a=b.npy", "1"])
+def test_a_path_that_exists_is_a_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    assert values.parse(Data, name, "--data") == Data(name)
 
 
 def test_a_file_of_an_unknown_kind_is_refused(tmp_path):

@@ -261,7 +261,7 @@ def test_a_folder_of_arrays_has_splits_and_labels(tmp_path):
     ({"train": IMAGES, "test_labels": LABELS}, "test_labels", "got test_labels alone, expected the test images"),
     ({"train": IMAGES, "train_labels": LABELS[1:]}, "train_labels", r"got shape \(39,\), expected \(40,\), one per"),
     ({"train": IMAGES, "train_labels": LABELS / 2}, "train_labels", "got type float64, expected integers"),
-    ({"train": IMAGES, "train_labels": LABELS + 2**31}, "train_labels", "expected labels that int32 can hold"),
+    ({"train": IMAGES, "train_labels": LABELS.astype(np.uint64) + 2**63}, "train_labels", "expected labels that int64"),
     ({"train": IMAGES, "test": LABELS}, "test", "got type int64"),
 ])  # fmt: skip
 def test_folders_of_other_arrays_are_refused(tmp_path, files, name, message):
@@ -303,7 +303,7 @@ def test_an_archive_has_splits_and_labels(tmp_path, save, names):
     for part, x, labels in (("train", *contents[:2]), ("validation", contents[2], None), ("test", *contents[3:])):
         np.testing.assert_array_equal(parts[part].x, x)
         np.testing.assert_array_equal(parts[part].labels, labels)
-    assert parts["train"].labels.dtype == parts["test"].labels.dtype == np.int32
+    assert parts["train"].labels.dtype == parts["test"].labels.dtype == np.int64
 
 
 def test_archives_of_one_array_or_of_images_and_labels(tmp_path):
@@ -469,7 +469,7 @@ def test_idx_files_are_read_by_their_names(tmp_path, names):
     assert list(found.parts) == ["train", "test"]
     np.testing.assert_array_equal(found.parts["train"].x, IMAGES[:30])
     np.testing.assert_array_equal(found.parts["train"].labels, LABELS[:30])
-    assert found.parts["train"].labels.dtype == np.int32
+    assert found.parts["train"].labels.dtype == np.int64
     np.testing.assert_array_equal(found.parts["test"].x, IMAGES[30:])
     assert found.parts["test"].labels is None
 

@@ -141,9 +141,7 @@ def test_labels_are_counted_by_value(tmp_path, capsys):
     y = np.array([-1] * 20 + [20_231_100] * 20 + [2_000_000_000] * 40)
     np.savez(tmp_path / "x.npz", x=np.random.RandomState(0).rand(80, 3), y=y)
     out = typed(capsys, "data", "inspect", tmp_path / "x.npz")
-    counts = re.search(
-        r"labels of train: 20231100: (\d+), 2000000000: (\d+); (\d+) are negative, which means none", out
-    )
+    counts = re.search(r"labels of train: 20231100: (\d+), 2000000000: (\d+); (\d+) are -1, which means none", out)
     assert counts
     assert sum(map(int, counts.groups())) == 64
 

@@ -16,6 +16,7 @@ from aevae_jax.data import (
     Dequantize,
     DynamicBinarization,
     Format,
+    LastSplits,
     Scale,
     Split,
     Standardize,
@@ -208,7 +209,7 @@ def test_the_largest_level_stays_below_1_when_dequantized():
     assert x.max() < 1
 
 
-@pytest.mark.parametrize("at", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("at", [0.0, 0.3, 0.99])
 def test_threshold_is_strict(at):
     dataset = small_dataset()
     prepared = prepare(Threshold(at), dataset)
@@ -263,9 +264,31 @@ def test_a_feature_that_float32_runs_together_is_named():
     [note] = prepare(Scale(), data.from_arrays(x)).notes
     assert note.startswith("arrays: float32 is too coarse to tell the values of feature 1 apart; use Standardize()")
     x[7, 0] = 1e30  # which leaves nothing of the others
-    [note] = prepare(Standardize(), data.from_arrays(x)).notes
+    [note] = prepare(Standardize(), data.from_arrays(x, splits=LastSplits())).notes
     assert note == "arrays: float32 is too coarse to tell the values of feature 0 apart; take the largest values out"
     assert not prepare(Scale(), data.from_arrays(x[:, :1].astype(np.float32))).notes  # nothing can be lost
+
+
+def bits_as_bytes(levels):
+    x = (np.random.RandomState(0).rand(60, 8, 8, 1) < 0.3).astype(np.uint8)
+    return data.from_arrays(x, levels=levels)
+
+
+@pytest.mark.parametrize("preparation", BITS, ids=lambda p: type(p).__name__)
+def test_bits_are_not_divided_by_255(preparation):  # mistake 42
+    prepared = prepare(preparation, bits_as_bytes(0))
+    for x in (batch(prepared), prepared.test.x):
+        assert np.unique(x).tolist() == [0, 1]
+    assert np.array_equal(prepared.test.x, bits_as_bytes(0).test.x)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_preparation_that_leaves_one_value_is_refused(lazy):
+    dataset = bits_as_bytes(256)
+    with pytest.raises(
+        InputError, match="Threshold of arrays: got nothing but 0, expected more than one value; levels=2"
+    ):
+        prepare(Threshold(), lazily(dataset) if lazy else dataset)
 
 
 def test_dequantized_levels_never_reach_one_in_training():

@@ -24,7 +24,7 @@ import aevae_jax
 from aevae_jax import environment, fitting, keeping, locks, plans, records, signals, trainer
 from aevae_jax.architectures import MLP, Conv
 from aevae_jax.checkpoints import DamageError, Saving, Store
-from aevae_jax.data import Data, DynamicBinarization, from_arrays, streams
+from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, streams
 from aevae_jax.likelihoods import Bernoulli
 from aevae_jax.models import VAE
 from aevae_jax.objectives import ELBO, Linear
@@ -530,7 +530,7 @@ def test_only_the_examples_at_fault_are_named():
     with pytest.raises(
         InputError, match=r"step \d+ \(epoch 1\): got NaN or infinity in .*distortion.*, from training examples 17,"
     ):
-        fitting.fit(run, from_arrays(x))
+        fitting.fit(run, from_arrays(x, splits=LastSplits()))
 
 
 @pytest.mark.slow

@@ -19,12 +19,14 @@ Nothing here is imported before it is needed, so that the command line can list 
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aevae_jax import limits
+from aevae_jax import durable, limits
 from aevae_jax.data.datasets import Column, Dataset, Format, Found, Source, Split
 from aevae_jax.data.preparation import (
     Dequantize,
@@ -37,7 +39,7 @@ from aevae_jax.data.preparation import (
     Threshold,
     prepare,
 )
-from aevae_jax.data.splits import LastSplits, OwnSplits, RandomSplits, Splits, assemble, from_arrays
+from aevae_jax.data.splits import LastSplits, OwnSplits, RandomSplits, Splits, assemble, check_levels, from_arrays
 from aevae_jax.data.tables import Reading
 from aevae_jax.types import InputError
 
@@ -66,6 +68,9 @@ class Data:
       missing: words that stand for a missing entry of a table, such as "NA" or "?"; an empty one always does.
       decimal, thousands, separator: how a CSV file writes numbers and what stands between its fields.
       label: the column of a table that holds labels; it is none of the data.
+      levels: how many values the elements of integer data can take: 2 for bits, 3 for masks of 0, 1 and 2, 256 for
+        8-bit images. Left out, it is found where that is plain, and asked for where it is not.
+      keep_duplicates: leave no example out because it also stands in another split.
     """
 
     name: str = "digits"
@@ -83,6 +88,8 @@ class Data:
     thousands: str = ""
     separator: str = ","
     label: str = ""
+    levels: int = 0
+    keep_duplicates: bool = False
 
     def __post_init__(self) -> None:
         limits.check_sizes("Data size", self.size)
@@ -90,6 +97,7 @@ class Data:
             raise InputError("Data size", got=self.size, expected="(height, width)")
         if self.channels not in (0, 1, 3):
             raise InputError("Data channels", got=self.channels, expected="1 for grey, 3 for RGB, 0 for what there is")
+        check_levels(self.levels)
         _ = self.reading
 
     @property
@@ -101,13 +109,17 @@ class Data:
     def load(self) -> Dataset:
         """The raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
         if self.name == "digits":
+            if self.levels not in (0, 17):
+                raise InputError("Data levels", got=self.levels, expected="17, which digits have")
             return digits()
         if _is_path(self.name, self.directory):
-            path = Path(self.name).expanduser()
-            return assemble(self.name, _reader(path)(path, self), self.splits)
-        from aevae_jax.data import tfds
+            path = Path(os.path.expanduser(self.name))  # Path.expanduser raises where there is no such user
+            found = _reader(path)(path, self)
+        else:
+            from aevae_jax.data import tfds
 
-        return assemble(self.name, tfds.read(self.name, self.directory), self.splits)
+            found = tfds.read(self.name, self.directory)
+        return assemble(self.name, found, self.splits, levels=self.levels, keep_duplicates=self.keep_duplicates)
 
 
 def _is_path(name: str, directory: str) -> bool:
@@ -116,7 +128,7 @@ def _is_path(name: str, directory: str) -> bool:
         return True
     from aevae_jax.data import tfds
 
-    return bool(name) and Path(name).exists() and not tfds.is_prepared(name, directory)
+    return os.path.exists(name) and not tfds.is_prepared(name, directory)
 
 
 Reader = Callable[[Path, Data], Found]
@@ -145,7 +157,7 @@ def _folder(path: Path, data: Data) -> Found:
 
     if arrays.is_idx_folder(path):
         return arrays.read_idx(path)
-    if (path / "train.npy").is_file():
+    if os.path.isfile(path / "train.npy"):
         return arrays.read_npy_folder(path)
     return pictures.read(path, data.size, data.channels)
 
@@ -154,12 +166,18 @@ _FILES: dict[str, Reader] = {".npy": _npy, ".npz": _npz, ".csv": _table, ".parqu
 
 
 def _reader(path: Path) -> Reader:
-    if path.is_dir():
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError("data", got=path, expected="a file or folder that exists") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise durable.unreadable(path, error, what="data") from None
+    if stat.S_ISDIR(mode):
         return _folder
-    if not path.exists():
-        raise InputError("data", got=str(path), expected="a file or folder that exists")
     if path.suffix.lower() not in _FILES:
         raise InputError("data", got=path.name, expected=f"a folder, or a file ending in {', '.join(_FILES)}")
+    if not stat.S_ISREG(mode):
+        raise InputError("data", got="a FIFO, device or socket", expected="a file or folder", where=str(path))
     return _FILES[path.suffix.lower()]
 
 
@@ -180,4 +198,5 @@ def digits() -> Dataset:
     train, validation, test = (
         Split(x[part], labels[part]) for part in (slice(0, 1257), slice(1257, 1437), slice(1437, None))
     )
-    return Dataset("digits", train, validation, test, levels=17, version=f"scikit-learn {sklearn.__version__}")
+    return Dataset("digits", train, validation, test, levels=17, version=f"scikit-learn {sklearn.__version__}",
+                   classes=tuple(range(10)))  # fmt: skip

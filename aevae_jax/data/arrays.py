@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import io
 import math
+import os
 import re
 import struct
 import threading
@@ -188,23 +189,12 @@ def _found(names: Mapping[Name, str], load: Callable[[str], Source], where: Path
         images, labels = names.get((part, "images")), names.get((part, "labels"))
         if images is not None:
             x = as_source(load(images), f"{where}: {images}")
-            parts[part] = Split(x, None if labels is None else _labels(load(labels), x, f"{where}: {labels}"))
+            parts[part] = Split(x, None if labels is None else check_labels(load(labels), x, f"{where}: {labels}"))
         elif labels is not None:
             raise refused(where, f"{labels} alone", f"the {part} images as well")
     if "train" not in parts:
         raise refused(where, ", ".join(names.values()) or "no arrays", _EXPECTED)
     return Found(parts, levels_of(parts["train"].x))
-
-
-def _labels(source: Source, x: Source, what: str) -> np.ndarray:
-    """Labels `[N]` or `[N, 1]` as int32 `[N]`."""
-    import numpy as np
-
-    labels = source[:]
-    labels = check_labels(labels[:, 0] if labels.shape[1:] == (1,) else labels, x, what)
-    if (labels != labels.astype(np.int32)).any():
-        raise InputError(what, got=f"numbers up to {labels.max()}", expected="labels that int32 can hold")
-    return labels.astype(np.int32)
 
 
 # ------------------------------------------------------------------------------------------------ arrays in their files
@@ -413,6 +403,6 @@ def inside(path: Path, folder: Path) -> Path:
 
 def regular(path: Path) -> Path:
     """`path`, if it is a file that ends."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise refused(path, "a pipe, a device or a broken link", "a file")
     return path

@@ -7,7 +7,8 @@ looks at a whole split does so in blocks of bounded size, so no file here cares 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -115,7 +116,7 @@ def blocks(x: Source) -> Iterator[tuple[int, np.ndarray]]:
 
 @dataclass(frozen=True)
 class Split:
-    """Examples `[N, *event]` and, where there are any, their integer labels `[N]`."""
+    """Examples `[N, *event]` and, where there are any, their labels `[N]`: codes of classes 0, 1, ..., -1 for none."""
 
     x: Source
     labels: np.ndarray | None = None
@@ -195,6 +196,9 @@ class Dataset:
       columns: of a table; empty for everything else.
       left_out: how many examples were left out of training and validation because they also stand in a later split.
       version: of the source, where it has one.
+      repeated: how many examples of training and validation also stand in a later split and stay, as chance repeats
+        them: see `splits.assemble`.
+      classes: the label that each class was given, in ascending order; empty without labels.
     """
 
     name: str
@@ -205,6 +209,8 @@ class Dataset:
     columns: tuple[Column, ...] = ()
     left_out: int = 0
     version: str = ""
+    repeated: int = 0
+    classes: tuple[int, ...] = ()
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -219,14 +225,39 @@ class Dataset:
     @property
     def notes(self) -> tuple[str, ...]:
         """What whoever trains on it should be told, a line each."""
-        if not self.left_out:
-            return ()
-        return (f"{self.name}: {self.left_out} examples of train or validation are left out, as they also stand in a "
-                "later split",)  # fmt: skip
+        found = []
+        if self.left_out:
+            found.append(f"{self.left_out} examples of train or validation are left out, as they also stand in a later "
+                         "split; keep_duplicates=True keeps them")  # fmt: skip
+        if self.repeated:
+            found.append(f"{self.repeated} examples of train or validation also stand in a later split, and stay: the "
+                         "data repeats its values often")  # fmt: skip
+        if unlabelled := sum(self.class_counts(part)[-1] for part in PARTS):
+            found.append(f"{unlabelled} examples have the label -1, which is taken for none")
+        return tuple(f"{self.name}: {text}" for text in found)
+
+    def class_counts(self, part: str) -> dict[int, int]:
+        """How many examples of a split each class has, by the label that it was given; -1 counts those without."""
+        import numpy as np
+
+        labels = getattr(self, part).labels
+        codes, counts = np.unique(np.zeros(0, int) if labels is None else labels, return_counts=True)
+        found = dict(zip(codes.tolist(), counts.tolist(), strict=True))
+        names = self.classes or range(max(found, default=-1) + 1)
+        return {-1: found.get(-1, 0)} | {name: found.get(code, 0) for code, name in enumerate(names)}
 
     def digest(self) -> str:
-        """sha256 over the shapes, types and bytes of the three splits."""
+        """sha256 over the shapes, types and bytes of the three splits and of their labels."""
         return self._digests[0]
+
+    def earlier_digest(self) -> str:
+        """The digest as version 0.1 recorded it: without labels, and of floats as float32."""
+        total = hashlib.sha256()
+        for part in PARTS:
+            x = getattr(self, part).x
+            for text in _contents(x if x.dtype == "uint8" else cast(x, "float32")):
+                total.update(text)
+        return total.hexdigest()
 
     def record(self) -> dict[str, Any]:
         """What a run records of its data: name, version, levels, sha256, and the count and sha256 of each split."""
@@ -236,19 +267,28 @@ class Dataset:
             for part, digest in zip(PARTS, parts, strict=True)
         }
         return {"name": self.name, "version": self.version, "levels": self.levels, "sha256": total,
-                "left_out": self.left_out, "splits": splits}  # fmt: skip
+                "left_out": self.left_out, "repeated": self.repeated, "splits": splits}  # fmt: skip
 
     @cached_property
     def _digests(self) -> tuple[str, list[str]]:
-        """Of everything, and of each split; one pass over the data."""
+        """The digest of everything, and of each split; one pass over the data."""
         total, parts = hashlib.sha256(), []
         for part in PARTS:
             one = hashlib.sha256()
-            for text in _contents(getattr(self, part).x):
+            for text in itertools.chain(_contents(getattr(self, part).x), self._labels(part)):
                 total.update(text)
                 one.update(text)
             parts.append(one.hexdigest())
         return total.hexdigest(), parts
+
+    def _labels(self, part: str) -> Iterator[Any]:
+        """What is hashed of a split's labels, as they were given; nothing where there are none."""
+        import numpy as np
+
+        codes = getattr(self, part).labels
+        if codes is not None:
+            yield b"labels"
+            yield from _contents(np.append(self.classes, -1)[codes] if self.classes else codes.astype(np.int64))
 
 
 def digest_of(x: Source) -> str:
@@ -271,21 +311,76 @@ def _contents(x: Source) -> Iterator[Any]:
 # ------------------------------------------------------------------------------------------------ arrays as sources
 
 
+DARK = 128
+"""Bytes that all lie below this may have fewer levels than 256, or be dark pictures: only their owner knows."""
+
+
 def levels_of(x: Source) -> int:
-    """256 for bytes, 0 for floats."""
+    """256 for bytes, 0 for floats: what a source can say without being read."""
     return 256 if x.dtype == "uint8" else 0
 
 
+def find_levels(name: str, parts: Mapping[str, Split], given: int = 0) -> int:
+    """How many values the integer elements of a data set can take.
+
+    Args:
+      name: of the data set, for messages.
+      parts: its splits, of bytes; they are read until the answer is known.
+      given: what the user says; 0 where nothing is said. Then it is 2 where only 0 and 1 occur, and 256 where there are
+        bytes of `DARK` or more.
+
+    Raises:
+      InputError: bytes beyond what was given; or nothing was given, and it cannot be told.
+    """
+    highest, enough = 0, given if given else DARK
+    for part, split in parts.items():
+        for _, block in blocks(split.x) if given != 256 else ():
+            highest = max(highest, int(block.max()))
+            if highest >= enough:
+                if not given:
+                    return 256
+                raise InputError(f"{name} {part}", got=f"the level {highest}", expected=f"0 to {given - 1}, as "
+                                 f"levels={given} says", hint=f"give levels={highest + 1}")  # fmt: skip
+    if not given and highest > 1:
+        levels = highest + 1
+        raise InputError(f"levels of {name}", got=f"bytes of 0 to {highest}", expected="to be told how many values they"
+                         " can take", hint=f"give levels={levels} (Data({name!r}, levels={levels}) or from_arrays(x, "
+                         f"levels={levels})), or levels=256 if these are dark 8-bit pictures")  # fmt: skip
+    return given or 2
+
+
 def check_labels(labels: Any, x: Source, what: str = "labels") -> np.ndarray:
-    """`labels` as an array, if they are integers, one for each example."""
+    """`labels` as an array `[N]` of int64, if they are integers, one for each example. No label is read before that."""
     import numpy as np
 
-    labels = np.asarray(labels)
-    if labels.shape != tuple(x.shape[:1]):
-        raise InputError(what, got=f"shape {labels.shape}", expected=f"{tuple(x.shape[:1])}, one per example")
+    labels = labels if hasattr(labels, "shape") and hasattr(labels, "dtype") else np.asarray(labels)
+    if tuple(labels.shape) not in ((len(x),), (len(x), 1)):
+        raise InputError(what, got=f"shape {tuple(labels.shape)}", expected=f"{tuple(x.shape[:1])}, one per example")
     if not np.issubdtype(labels.dtype, np.integer):
         raise InputError(what, got=f"type {labels.dtype}", expected="integers")
-    return labels
+    numbers = np.asarray(labels[:]).reshape(-1)
+    if numbers.dtype == np.uint64 and (numbers > np.iinfo(np.int64).max).any():
+        raise InputError(what, got=f"numbers up to {numbers.max()}", expected="labels that int64 can hold")
+    return numbers.astype(np.int64)
+
+
+def recoded(parts: Mapping[str, Split]) -> tuple[dict[str, Split], tuple[int, ...]]:
+    """Splits whose labels are codes 0, 1, ... of the labels that occur, int32, and those labels; -1 stays -1."""
+    import numpy as np
+
+    labels = [split.labels for split in parts.values() if split.labels is not None]
+    if not labels:
+        return dict(parts), ()
+    classes = np.unique(np.concatenate([np.unique(part) for part in labels]))
+    classes = classes[classes != -1]
+
+    def coded(split: Split) -> Split:
+        if split.labels is None:
+            return split
+        codes = np.searchsorted(classes, split.labels).astype(np.int32)
+        return Split(split.x, np.where(split.labels == -1, np.int32(-1), codes))
+
+    return {part: coded(split) for part, split in parts.items()}, tuple(classes.tolist())
 
 
 def as_source(x: Any, what: str) -> Source:

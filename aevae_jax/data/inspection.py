@@ -41,7 +41,6 @@ class Summary:
       missing: how many entries of a table are missing.
       ends: share of the elements that are exactly at one of the two ends of the range of images: 0 or 1, of bytes 0 or
         the largest level.
-      labels: each label with how many examples have it, in ascending order; empty without labels.
     """
 
     count: int
@@ -52,7 +51,6 @@ class Summary:
     values: tuple[int, ...]
     missing: int
     ends: float
-    labels: tuple[tuple[int, int], ...]
 
 
 def summarize(split: Split, levels: int = 0) -> Summary:
@@ -80,18 +78,8 @@ def summarize(split: Split, levels: int = 0) -> Summary:
     occur = np.flatnonzero(counts)
     if occur.size:
         low, high, ends = float(occur[0]), float(occur[-1]), int(counts[0] + counts[max(levels - 1, 1)])
-    labels = () if split.labels is None else _counted(split.labels)
     share = ends / max(1, math.prod(x.shape))
-    return Summary(
-        len(split), tuple(x.shape[1:]), str(x.dtype), low, high, tuple(occur.tolist()), missing, share, labels
-    )
-
-
-def _counted(labels: np.ndarray) -> tuple[tuple[int, int], ...]:
-    import numpy as np
-
-    found, counts = np.unique(labels, return_counts=True)  # by value: a label may be any integer
-    return tuple(zip(found.tolist(), counts.tolist(), strict=True))
+    return Summary(len(split), tuple(x.shape[1:]), str(x.dtype), low, high, tuple(occur.tolist()), missing, share)
 
 
 def suitable(dataset: Dataset, train: Summary) -> dict[str, list[Preparation]]:

@@ -347,16 +347,31 @@ def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
     """`dataset` as training and evaluation consume it: in memory where it was in memory, else prepared when read.
 
     Raises:
-      InputError: data that this preparation does not take.
+      InputError: data that this preparation does not take, or of which it leaves a single value.
     """
     format = preparation.fit(dataset)
     train = replace(dataset.train, x=preparation.training(dataset.train.x, format))
     parts = (dataset.validation, dataset.test)
     prepared = preparation.evaluation([part.x for part in parts], format)
+    if not _varies(prepared) and _varies([part.x for part in parts]):
+        hint = f"levels={dataset.levels} is not that of the data, or " if dataset.levels else ""
+        raise InputError(f"{type(preparation).__name__} of {dataset.name}", expected="more than one value",
+                         got=f"nothing but {prepared[0][:1].flat[0]:g}", hint=f"{hint}choose another one")  # fmt: skip
     validation, test = (replace(part, x=x) for part, x in zip(parts, prepared, strict=True))
     coarse = _run_together(dataset, train.x, format)
     notes = (*dataset.notes, *tables.notes(dataset.columns), *([coarse] if coarse else []))
     return Prepared(dataset.name, preparation, format, train, validation, test, notes)
+
+
+def _varies(parts: Sequence[Source]) -> bool:
+    """Whether there is more than one value in all parts; they are read until a second one is seen."""
+    first = None
+    for x in parts:
+        for _, block in blocks(x):
+            first = block.flat[0] if first is None else first
+            if (block != first).any():
+                return True
+    return False
 
 
 def _run_together(dataset: Dataset, prepared: Source, format: Format) -> str:

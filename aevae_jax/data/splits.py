@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from aevae_jax import limits
-from aevae_jax.data.datasets import (
-    PARTS,
-    Dataset,
-    Found,
-    Source,
-    Split,
-    as_source,
-    blocks,
-    cast,
-    check_labels,
-    levels_of,
-)
+from aevae_jax.data import datasets
+from aevae_jax.data.datasets import PARTS, Dataset, Found, Source, Split, as_source, blocks
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -83,37 +74,54 @@ def _check_fractions(splits: RandomSplits | LastSplits) -> None:
                          expected="less than 1, to leave something to train on")  # fmt: skip
 
 
-def assemble(name: str, found: Found, splits: Splits = OwnSplits()) -> Dataset:
+FREQUENT = 10
+"""An example that stands in the data more often than this is one of its frequent values, not a copy that slipped in."""
+
+
+def assemble(
+    name: str, found: Found, splits: Splits = OwnSplits(), *, levels: int = 0, keep_duplicates: bool = False
+) -> Dataset:
     """A data set of what a loader found: checked, cut into splits, and freed of examples that stand in two splits.
 
     An example of the training data that also stands in the validation or test split is left out, and one of the
-    validation data that also stands in the test split; how many is recorded. Rows of a table are observations of their
-    own even where they are equal, and all stay.
+    validation data that also stands in the test split; how many is recorded. What chance repeats keeps its frequency:
+    examples that occur more than `FREQUENT` times, such as black frames, and all of data that can take so few values
+    that some must be equal. Rows of a table are observations of their own even where they are equal, and all stay.
 
     Args:
       name: for messages and records.
       found: what a loader found.
       splits: how missing splits are made.
+      levels: how many values the elements of integer data can take; 0 to find out (`datasets.find_levels`).
+      keep_duplicates: leave no example out.
 
     Raises:
-      InputError: splits of unlike shapes or types, none to train on, too few examples, NaN or infinity.
+      InputError: splits of unlike shapes or types, none to train on, too few examples, NaN or infinity, or a number of
+        levels that cannot be found or is not that of the data.
     """
-    parts, levels, columns, version = found
+    parts, known, columns, version = found
     if "train" not in parts:
         raise InputError(f"data set {name!r}", got=f"splits {sorted(parts)}", expected="one called train")
     like = parts["train"].x
-    parts = {part: replace(split, x=cast(split.x, like.dtype)) for part, split in parts.items()}
+    parts = {part: replace(split, x=datasets.cast(split.x, like.dtype)) for part, split in parts.items()}
     for part, split in parts.items():
         if split.x.shape[1:] != like.shape[1:] or split.x.dtype != like.dtype:
             raise InputError(f"{name} {part}", got=f"{split.x.dtype} {tuple(split.x.shape[1:])}",
                              expected=f"{like.dtype} {tuple(like.shape[1:])}, as in train")  # fmt: skip
         if len(split) == 0:
             raise InputError(f"{name} {part}", got="0 examples", expected="at least 1")
-        if levels == 0:
+        if known == 0:
             _check_finite(split.x, f"{name} {part}", missing=bool(columns))
-    whole = _cut(dict(parts), splits, name)
-    dataset = Dataset(name, whole["train"], whole["validation"], whole["test"], levels, columns, version=version)
-    return dataset if columns else _disjoint(dataset)
+    if known:
+        known = datasets.find_levels(name, parts, levels)
+    elif levels:
+        raise InputError(f"levels of {name}", got=f"{levels}, for {'a table' if columns else 'floats'}",
+                         expected="no levels, which only integers have")  # fmt: skip
+    parts, classes = datasets.recoded(parts)
+    whole = _cut(parts, splits, name)
+    dataset = Dataset(name, whole["train"], whole["validation"], whole["test"], known, columns, version=version,
+                      classes=classes)  # fmt: skip
+    return dataset if columns or keep_duplicates else _disjoint(dataset)
 
 
 def _check_finite(x: Source, what: str, *, missing: bool) -> None:
@@ -161,19 +169,44 @@ def _rows(split: Split, rows: np.ndarray) -> Split:
 
 
 def _disjoint(dataset: Dataset) -> Dataset:
-    """Without the examples that also stand in a later split."""
+    """The data set without the examples that also stand in a later split, but for those that chance repeats."""
     import numpy as np
 
     prints = {part: fingerprints(getattr(dataset, part).x) for part in PARTS}
+    values, counts = np.unique(np.concatenate(list(prints.values())), return_counts=True)
+    frequent = values if _few_values(dataset) else values[counts > FREQUENT]
     for part, later in (("validation", ("test",)), ("train", ("validation", "test"))):
-        keep = ~np.isin(prints[part], np.concatenate([prints[other] for other in later]))
+        again = np.isin(prints[part], np.concatenate([prints[other] for other in later]))
+        keep = ~again | np.isin(prints[part], frequent)
         if not keep.any():
             raise InputError(f"{dataset.name} {part}", got=f"only examples that also stand in {' or '.join(later)}",
-                             expected="splits without a common example")  # fmt: skip
+                             expected="splits without a common example",
+                             hint="give keep_duplicates=True if they are to stay")  # fmt: skip
+        dataset = replace(dataset, repeated=dataset.repeated + int((again & keep).sum()))
         if not keep.all():
             kept, prints[part] = getattr(dataset, part)[np.flatnonzero(keep)], prints[part][keep]
             dataset = replace(dataset, **{part: kept}, left_out=dataset.left_out + int((~keep).sum()))
     return dataset
+
+
+def _few_values(dataset: Dataset) -> bool:
+    """Whether examples can take so few values that some are equal by chance: about N^2 / 2 of them, or fewer.
+
+    Their number is that of the values which occur, to the power of the elements of an example.
+    """
+    import numpy as np
+
+    count = sum(len(getattr(dataset, part)) for part in PARTS)
+    most = int((count * count / 2) ** (1 / math.prod(dataset.event_shape)))
+    if most < 2:  # two values are the least, so nothing needs to be read
+        return False
+    seen = np.zeros(0, dataset.train.x.dtype)
+    for part in PARTS:
+        for _, block in blocks(getattr(dataset, part).x):
+            seen = np.union1d(seen, block)
+            if len(seen) > most:
+                return False
+    return True
 
 
 def fingerprints(x: Source) -> np.ndarray:
@@ -195,26 +228,41 @@ def from_arrays(
     *,
     labels: np.ndarray | None = None,
     name: str = "arrays",
-    splits: Splits = LastSplits(),
+    splits: Splits = OwnSplits(),
+    levels: int = 0,
+    keep_duplicates: bool = False,
 ) -> Dataset:
     """Your own arrays as a data set: checked, cut into splits, and freed of examples that stand in two of them.
 
-    To keep such examples, say to measure on training data, build a `Dataset` of `Split`s instead.
+    They become the same data set as from a file.
 
     Args:
       train: uint8 images `[N, H, W, C]` or `[N, H, W]`, or floats `[N, D]` or `[N, H, W, C]`; in memory, a
         `numpy.memmap`, or any `Source` of your own.
       validation, test: the same; where one is left out, `splits` says how it is made.
-      labels: integer labels `[N]` of `train`.
+      labels: integer labels `[N]` of `train`, of any values: they name classes, and -1 means none.
       name: for messages and records.
-      splits: by default the last tenth of `train` for each (at least one example).
+      splits: by default a random tenth of `train` for each (at least one example), or the last sixth for validation
+        where there is a test split.
+      levels: how many values the elements of integer data can take; 0 to find out where that is plain.
+      keep_duplicates: leave no example out because it also stands in another split.
 
     Raises:
       InputError: another type or number of axes, NaN or infinity, an empty split, splits of unlike shapes, labels of
-        another length or type, or nothing left to train on when what stands in other splits is left out.
+        another length or type, levels that must be given, or nothing left to train on when what stands in other splits
+        is left out.
     """
+    check_levels(levels)
     given = {part: x for part, x in zip(PARTS, (train, validation, test), strict=True) if x is not None}
-    sources = {part: as_source(x, f"{name} {part}") for part, x in given.items()}
-    parts = {part: Split(x) for part, x in sources.items()}
-    parts["train"] = Split(sources["train"], None if labels is None else check_labels(labels, sources["train"]))
-    return assemble(name, Found(parts, levels_of(sources["train"])), splits)
+    parts = {part: Split(as_source(x, f"{name} {part}")) for part, x in given.items()}
+    x = parts["train"].x
+    if labels is not None:
+        parts["train"] = Split(x, datasets.check_labels(labels, x))
+    found = Found(parts, datasets.levels_of(x))
+    return assemble(name, found, splits, levels=levels, keep_duplicates=keep_duplicates)
+
+
+def check_levels(levels: int) -> None:
+    """Refuse a number of levels that bytes cannot have; 0 stands for one that is to be found."""
+    if levels != 0 and not 2 <= levels <= 256:
+        raise InputError("levels", got=levels, expected="2 to 256, or 0 to find out")
