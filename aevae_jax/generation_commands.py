@@ -53,8 +53,11 @@ def sample(
 
     from aevae_jax import generation, keys
 
-    draw = jax.jit(generation.codes, static_argnums=(0, 3))
-    codes = draw(fitted.model, fitted.params, key_of(seed, keys.Stream.SAMPLE), num)
+    key = key_of(seed, keys.Stream.SAMPLE)
+    draw = jax.jit(generation.codes, static_argnums=(0, 3)).lower(fitted.model, fitted.params, key, num).compile()
+    if needs := draw.memory_analysis():  # a mixture of many components needs more than the codes and what they become
+        memory.check(needs.temp_size_in_bytes + needs.output_size_in_bytes, what="--num", got=f"{num:,}")
+    codes = draw(fitted.params, key)
     _save(out, run, fitted, _batched(made, fitted, codes, key_of(seed, keys.Stream.NOISE)), columns=_side(num))
 
 
@@ -215,9 +218,8 @@ def _batched(metric: Any, fitted: fitting.Fitted, x: Any, key: Array | None = No
     return evaluation.per_example(metric, fitted.model, fitted.params, x, keys.root(0) if key is None else key)
 
 
-_COPIES = 4
-"""Results are held as the device computes them, in the order of the examples, in the units of the data, and once more
-for a moment in each of these steps."""
+_COPIES = 3
+"""What is made is held as it is computed, in the units of the data, and for a moment in between."""
 
 
 def _check_room(metric: Any, fitted: fitting.Fitted, shape: tuple[int, ...], what: str) -> None:

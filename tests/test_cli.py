@@ -283,6 +283,45 @@ def test_a_picture_is_reconstructed(vae, tmp_path, test_images):
     np.testing.assert_allclose(load(tmp_path / "r.npz")["images"][0, :, :, 0], pixels / 255, atol=1e-6)
 
 
+def test_parts_of_the_own_data_are_inputs(vae, tmp_path):
+    dataset = Data().load()
+    for split in ("train", "validation", "test"):
+        run_main("encode", vae, "--split", split, "--out", tmp_path / f"{split}.npy")
+        assert load(tmp_path / f"{split}.npy").shape == (len(getattr(dataset, split)), 3)
+        run_main("reconstruct", vae, "--split", split, "--num", 3, "--out", tmp_path / "r.npz", "--force")
+        expected = getattr(dataset, split).x[:3].astype(np.float32) / np.float32(16)
+        np.testing.assert_array_equal(load(tmp_path / "r.npz")["images"], expected)
+        run_main("encode", vae, "--input", tmp_path / "r.npz", "--out", tmp_path / "z.npy", "--force")
+        np.testing.assert_allclose(load(tmp_path / "z.npy"), load(tmp_path / f"{split}.npy")[:3], atol=1e-5)
+
+
+def test_a_folder_of_pictures_is_encoded_by_name(vae, tmp_path, capsys):
+    (tmp_path / "new").mkdir()
+    pixels = np.random.RandomState(0).randint(0, 256, (3, 8, 8)).astype(np.uint8)
+    for n, suffix in enumerate((".png", ".webp", ".tif")):
+        Image.fromarray(pixels[n]).save(tmp_path / "new" / f"{n}{suffix}", lossless=True)
+    Image.new("RGB", (16, 12), (9, 9, 9)).save(tmp_path / "new" / "3.jpg")
+    run_main("encode", vae, "--input", tmp_path / "new", "--out", tmp_path / "z.npy")
+    assert "1 of 4 pictures are of another size: scaled and cropped to 8x8" in capsys.readouterr().err
+    np.save(tmp_path / "x.npy", np.concatenate([pixels, np.full((1, 8, 8), 9)])[..., None] / np.float32(255))
+    run_main("encode", vae, "--input", tmp_path / "x.npy", "--out", tmp_path / "expected.npy")
+    np.testing.assert_allclose(load(tmp_path / "z.npy"), load(tmp_path / "expected.npy"), atol=1e-5)
+
+
+def test_many_samples_make_a_square_sheet(vae, tmp_path):
+    run_main("sample", vae, "--out", tmp_path / "s.png", "--num", 100)
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.size == (10 * 57 - 1, 10 * 57 - 1)
+
+
+def test_what_the_draws_need_is_known_before_they_are_made(vae, tmp_path, capsys, monkeypatch):
+    from aevae_jax import memory
+
+    room = iter((2**40, 0))  # for what becomes of the codes; for drawing them
+    monkeypatch.setattr(memory, "free", lambda: next(room))
+    refused(capsys, ["sample", vae, "--out", tmp_path / "s.npy", "--num", 5], "--num: got 5, which needs about")
+
+
 def test_num_is_how_many(vae, tmp_path):
     run_main("sample", vae, "--out", tmp_path / "s.npy", "--num", 3)
     run_main("interpolate", vae, "--out", tmp_path / "i.npy", "--steps", 2)
@@ -368,6 +407,15 @@ def place(tmp_path, monkeypatch):
         ("sample RUN --out s.png --num 0", "--num: got 0, expected at least 1"),
         ("sample RUN --out s.png --seed -1", "--seed: got -1, expected 0 to 4294967295"),
         ("sample nothing --out s.png", "got no run.json"),
+        ("sample RUN --out s.npy --num 300000000000", "--num: got 300,000,000,000, which needs about"),
+        (f"sample RUN --out {'x' * 300}.png", "output (--out): got a name that cannot be used (File name too long)"),
+        (f"sample RUN --out {'x' * 300}/s.png", "expected a file in a directory that exists"),
+        (f"reconstruct RUN --out r.png --input {'x' * 300}.npy", "got a file that cannot be read (File name too long)"),
+        ("reconstruct RUN --out r.png --input full --split test", "input: got --input and --split, expected one of"),
+        ("reconstruct RUN --out r.png --input full", "data (full): got no pictures, expected files ending in .png"),
+        ("encode RUN --out z.npy", "input: got neither --input nor --split, expected one of them"),
+        ("encode RUN --out z.npy --split val", "invalid choice 'val' for argument '--split'"),
+        ("interpolate RUN --out i.npy --steps 300000000000", "--steps: got 300,000,000,000, which needs about"),
         ("reconstruct RUN --out r.png --num 0", "--num: got 0, expected at least 1"),
         ("reconstruct RUN --out r.png --input big.npy", "got (3, 28, 28, 1), expected (N, 8, 8, 1), as the model"),
         ("reconstruct RUN --out r.png --input nan.npy", "numbers (nan.npy): got NaN or infinity in example 0"),
