@@ -1,209 +1,146 @@
-"""Does a test fail when a known mistake is brought in? For each, a small patch and the tests that must notice it.
+"""Does a test fail when a known mistake is brought in? The mistakes stand in mistakes.py.
 
-    python tests/mutations.py            all of them, about three minutes on two cores
-    python tests/mutations.py 4 15       those of mistakes 4 and 15
+    python tests/mutations.py                 those whose file or tests differ from the commit before, or from main
+    python tests/mutations.py --changed REV   the same from another commit
+    python tests/mutations.py --all           all
+    python tests/mutations.py 4 15            those of mistakes 4 and 15
+    python tests/mutations.py 4 --unmutated   their tests without the mistake, which must pass
 
 Every patch is applied to a copy of the package, which the named tests then import; nothing here is touched. The script
 fails if a patch no longer applies, if the tests pass in spite of it, or if they cannot be run at all.
+
+Each copy is tested in a process forked from this one, which has imported the libraries, but neither the package nor
+started JAX; programs that are compiled alike are compiled once, through JAX's persistent cache, which is keyed by them.
 """
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NoReturn
+
+from mistakes import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parents[1]
+LIMIT = 900
+"""Seconds after which the tests of one mistake are given up."""
+
+LIBRARIES = ("flax.linen", "hypothesis", "jax", "jax.numpy", "numpy", "optax", "pytest", "safetensors.numpy",
+             "scipy.stats", "skimage.metrics", "sklearn.datasets", "sklearn.mixture", "sklearn.neighbors")  # fmt: skip
+"""What most tests import, and none of this project's own."""
 
 
-class Mutation(NamedTuple):
-    """A mistake, the text that makes it, and the tests of which at least one must fail."""
+def changed(revision: str) -> set[str] | None:
+    """Return the paths that differ from a commit, or are new; `None` where git cannot tell.
 
-    mistake: int
-    what: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
-
-MUTATIONS = (
-    Mutation(1, "reconstruction averaged over pixels, KL summed", "bounds.py",
-             "    return -likelihood.log_prob(x)\n", "    return -likelihood.log_prob(x) / x[0].size\n",
-             ("test_bounds.py::test_duplicating_every_pixel_doubles_the_distortion_alone",
-              "test_bounds.py::test_elbo_terms_are_the_closed_form")),
-    Mutation(2, "another KL weight in evaluation than in training", "evaluation.py",
-             '"negative_elbo": bound.negative_elbo}', '"negative_elbo": bound.distortion + 0.5 * bound.rate}',
-             ("test_evaluation.py::test_terms_are_those_of_the_bound",)),
-    Mutation(3, "beta not applied", "objectives.py",
-             "weight_at(self.beta, step) * rate", "rate",
-             ("test_objectives.py",)),
-    Mutation(4, "KL of the wrong sign", "distributions.py",
-             "return 0.5 * (shift**2 + jnp.expm1(log_ratio) - log_ratio)",
-             "return -0.5 * (shift**2 + jnp.expm1(log_ratio) - log_ratio)",
-             ("test_distributions.py::test_normal_kl_is_the_closed_form",)),
-    Mutation(5, "a log-variance's exponential used as standard deviation", "distributions.py",
-             "        return jnp.exp(self.log_scale)\n", "        return jnp.exp(2 * self.log_scale)\n",
-             ("test_distributions.py::test_normal_moments_are_loc_and_scale",)),
-    Mutation(6, "noise with another scale than 1", "distributions.py",
-             "self.loc + self.scale * jax.random.normal", "self.loc + 0.5 * self.scale * jax.random.normal",
-             ("test_distributions.py::test_normal_moments_are_loc_and_scale",)),
-    Mutation(7, "z at its mean, called ELBO", "bounds.py",
-             "    z = q.sample(key)\n", "    z = q.mean()\n",
-             ("test_bounds.py::test_evaluation_samples_and_names_what_it_computes_at_the_mean",)),
-    Mutation(8, "reconstruction silently random", "generation.py",
-             "model.decode(params, model.encode(params, x).mean()).mean()",
-             "model.decode(params, model.encode(params, x).sample(jax.random.key(id(x) % 1000))).mean()",
-             ("test_generation.py::test_reconstruction_is_the_decoded_mean_of_the_code",)),
-    Mutation(9, "grey levels scored as bits", "likelihoods.py",
-             "    support: ClassVar[Support] = BINARY\n", "    support: ClassVar[Support] = UNIT_INTERVAL\n",
-             ("test_likelihoods.py::test_bernoulli_refuses_grey_levels",)),
-    Mutation(10, "log(p + eps)", "distributions.py",
-             "return (value * logits - _softplus(logits)).sum(axis=-1)",
-             "p = sigmoid(logits)\n"
-             "        return (value * jnp.log(p + 1e-7) + (1 - value) * jnp.log(1 - p + 1e-7)).sum(axis=-1)",
-             ("test_distributions.py::test_bernoulli_equals_the_softplus_form_at_any_logit",)),
-    Mutation(11, "unstable cross-entropy", "distributions.py",
-             "return (value * logits - _softplus(logits)).sum(axis=-1)",
-             "return (value * logits - jnp.log1p(jnp.exp(logits))).sum(axis=-1)",
-             ("test_distributions.py::test_bernoulli_equals_the_softplus_form_at_any_logit",)),
-    Mutation(12, "sigmoid twice", "likelihoods.py",
-             "return distributions.Bernoulli(raw[..., 0])",
-             "return distributions.Bernoulli(1 / (1 + 2.718 ** -raw[..., 0]))",
-             ("test_likelihoods.py::test_bernoulli_takes_raw_outputs_as_log_odds",)),
-    Mutation(13, "range of the data not checked", "likelihoods.py",
-             "        if outside.any():\n", "        if False:\n",
-             ("test_likelihoods.py::test_refuses_data_outside_its_interval",)),
-    Mutation(14, "unbounded log-variance", "distributions.py",
-             "    middle, half = (low + high) / 2, (high - low) / 2\n", "    return raw\n",
-             ("test_distributions.py::test_bounded_stays_inside_and_rises",)),
-    Mutation(14, "log-variance clipped, without gradient", "distributions.py",
-             "    middle, half = (low + high) / 2, (high - low) / 2\n", "    return jnp.clip(raw, low, high)\n",
-             ("test_distributions.py::test_bounded_has_a_gradient_everywhere",)),
-    Mutation(15, "analytic KL inside importance weights", "bounds.py",
-             "    return model.decode(params, z).log_prob(x) + p.log_prob(z) - q.log_prob(z)\n",
-             "    return model.decode(params, z).log_prob(x) - rate(q, p, z)\n",
-             ("test_bounds.py::test_with_the_exact_posterior_every_weight_is_the_evidence",
-              "test_bounds.py::test_log_weights_are_those_of_the_samples")),
-    Mutation(16, "mean of logs for log of means", "bounds.py",
-             "jax.nn.logsumexp(log_w, axis=0) - jnp.log(log_w.shape[0])", "log_w.mean(axis=0)",
-             ("test_bounds.py::test_bound_is_the_log_of_the_mean",)),
-    Mutation(16, "batch summed inside logsumexp", "bounds.py",
-             "jax.nn.logsumexp(log_w, axis=0) - jnp.log(log_w.shape[0])",
-             "jax.nn.logsumexp(log_w.sum(axis=1)) - jnp.log(log_w.shape[0])",
-             ("test_bounds.py::test_bound_is_the_log_of_the_mean",)),
-    Mutation(17, "the number of samples ignored", "bounds.py",
-             "q.sample(k)))(keys.many(key, num_samples))", "q.sample(k)))(keys.many(key, 1))",
-             ("test_bounds.py::test_exactly_that_many_samples_are_used",)),
-    Mutation(16, "a streamed mean that forgets its scale", "importance.py",
-             "sums.total * kept + w", "sums.total + w",
-             ("test_importance.py::test_exactly_so_many_samples_are_used_whatever_the_chunk",)),
-    Mutation(17, "the last chunk of samples used whole", "importance.py",
-             "jnp.where(index < num_samples, log_w, -jnp.inf)", "log_w",
-             ("test_importance.py::test_exactly_so_many_samples_are_used_whatever_the_chunk",)),
-    Mutation(19, "evaluation data binarised anew every time", "data/preparation.py",
-             "np.random.RandomState(777)", "np.random.RandomState()",
-             ("test_data_preparation.py::test_evaluation_data_is_drawn_once_and_never_changes",
-              "test_data_preparation.py::test_binarized_evaluation_follows_the_published_protocol")),
-    Mutation(20, "train and validation overlap", "data/__init__.py",
-             "slice(0, 1257), slice(1257, 1437)", "slice(0, 1257), slice(1200, 1437)",
-             ("test_data.py::test_splits_of_digits_are_disjoint",)),
-    Mutation(20, "an example left in two splits", "data/splits.py",
-             "        if not keep.all():\n", "        if False:\n",
-             ("test_data.py::test_an_example_that_stands_in_two_splits_is_left_out_of_the_earlier_one",)),
-    Mutation(21, "random augmentation of evaluation data", "data/preparation.py",
-             "_float32(raw) / _float32(max(format.levels - 1, 1))) for",
-             "_float32(raw + __import__('numpy').random.rand(*raw.shape)) / _float32(max(format.levels - 1, 1))) for",
-             ("test_data_preparation.py::test_evaluation_data_is_pure",)),
-    Mutation(18, "the overlap of two windows of evaluation counted twice", "evaluation.py",
-             "v[start - first :]", "v",
-             ("test_data_streams.py::test_evaluation_in_windows_gives_the_same_numbers",)),
-    Mutation(29, "a resume that loads nothing", "keeping.py",
-             "    found = store.restore_newest(like, until=until)\n", "    found = None\n",
-             ("test_fitting.py::test_lines_past_the_restored_step_are_cut",)),
-    Mutation(30, "a resume that restarts the schedule and the optimizer", "keeping.py",
-             'state=type(like.state)(**tree["state"])',
-             'state=type(like.state)(**tree["state"])._replace(opt_state=jax.tree.map(lambda a: 0 * a, '
-             'tree["state"]["opt_state"]))',
-             ("test_fitting.py::test_lines_past_the_restored_step_are_cut",)),
-    Mutation(30, "a resume that forgets the epoch's first steps", "keeping.py",
-             'metrics=tree["logged"]["metrics"]', 'metrics=jax.tree.map(lambda a: 0 * a, tree["logged"]["metrics"])',
-             ("test_fitting.py::test_lines_past_the_restored_step_are_cut",)),
-    Mutation(32, "a deterministic switch that sets nothing", "environment.py",
-             'DETERMINISTIC = "--xla_gpu_deterministic_ops=true"', 'DETERMINISTIC = "--xla_gpu_autotune_level=4"',
-             ("test_fitting.py::test_the_deterministic_switch_sets_the_flag_and_is_refused_too_late",)),
-    Mutation(30, "a data order that is the same in every epoch", "training.py",
-             "epoch_order(key, step // per_epoch, count)", "epoch_order(key, 0, count)",
-             ("test_data_streams.py::test_order_is_that_of_resident_training",)),
-    Mutation(36, "missing entries of a table scored", "tabular.py",
-             "outputs = jnp.where(there[..., None], outputs, 0.0)", "pass", ("test_tabular.py",)),
-    Mutation(23, "an aggregate posterior of half the examples", "latents.py",
-             "- jnp.log(log_q.shape[0])", "- jnp.log(log_q.shape[0] / 2)",
-             ("test_latents.py::test_the_marginal_kl_is_the_integral",)),
-    Mutation(25, "free bits per example", "objectives.py",
-             "        per_dimension = kl_terms.mean(axis=0).reshape(-1)\n",
-             "        return jnp.maximum(self.free_bits, kl_terms).mean(axis=0).sum()\n",
-             ("test_objectives.py",)),
-    Mutation(25, "limited rate logged as the rate", "objectives.py",
-             '            "rate": bound.rate.mean(),\n', '            "rate": rate,\n',
-             ("test_objectives.py",)),
-    Mutation(31, "the seed ignored", "keys.py",
-             "return jax.random.key(seed)", "return jax.random.key(jax.numpy.zeros_like(seed))",
-             ("test_training.py::test_noise_of_a_step_is_a_function_of_root_key_and_step", "test_runs.py")),
-    Mutation(31, "a key used twice", "models.py",
-             "decoder.init(key_decoder,", "decoder.init(key_encoder,",
-             ("test_models.py",)),
-    Mutation(33, "step without jit", "training.py",
-             "    @jax.jit\n    def train_step(", "    def train_step(",
-             ("test_training.py::test_objective_is_traced_once_and_compiled_once_over_epochs",)),
-    Mutation(33, "a fetch by the host at every step", "training.py",
-             "        metrics = {\"loss\": value,",
-             "        jax.debug.callback(lambda v: None, value)\n        metrics = {\"loss\": value,",
-             ("test_training.py::test_the_step_calls_nothing_on_the_host",)),
-    Mutation(36, "Gaussian without its constant", "distributions.py",
-             "_LOG_2PI = 1.8378770664093453", "_LOG_2PI = 0.0",
-             ("test_distributions.py::test_normal_log_prob_is_scipys_with_its_constants",)),
-    Mutation(37, "outer bins closed", "distributions.py",
-             "lowest, highest = value < step / 2, value > 1 - step / 2", "lowest, highest = value < -1, value > 2",
-             ("test_distributions.py::test_masses_over_all_levels_sum_to_one",)),
-    Mutation(37, "samples off the grid", "distributions.py",
-             "return jnp.round(jnp.clip(draw, 0.0, 1.0) * (levels - 1)) / (levels - 1)",
-             "return jnp.clip(draw, 0.0, 1.0)",
-             ("test_distributions.py::test_samples_of_256_levels_are_valid_uint8",)),
-    Mutation(38, "sizes that are no powers of two not reached", "networks.py",
-             "[:, :height, :width]", "",
-             ("test_networks.py::test_encoder_and_decoder_fit_any_event_shape",)),
-    Mutation(39, "bytes overflow", "figures.py",
-             "np.round(np.clip(images, 0.0, 1.0) * 255).astype(np.uint8)", "np.round(images * 255).astype(np.uint8)",
-             ("test_figures.py::test_values_outside_the_range_are_clipped_before_the_cast",)),
-    Mutation(40, "losses in half precision", "networks.py",
-             "return x.astype(jnp.float32).reshape(x.shape[0], *shape)",
-             "return x.reshape(x.shape[0], *shape)",
-             ("test_networks.py::test_half_precision_computes_in_it_and_keeps_float32_around_it",)),
-)  # fmt: skip
+    Without a name that is the commit where this branch left main, or, on main, the one before.
+    """
+    names = [revision] if revision else ["origin/main", "main"]
+    bases = [_git("merge-base", "HEAD", name) for name in names]
+    base = next((base for base in bases if base and (revision or base != _git("rev-parse", "HEAD"))), None)
+    base = base or (None if revision else _git("rev-parse", "--verify", "--quiet", "HEAD~1"))
+    if not base:
+        return None
+    print(f"since {base[:12]}")
+    paths = {*_git("diff", "--name-only", base).splitlines(),
+             *_git("ls-files", "--others", "--exclude-standard").splitlines()}  # fmt: skip
+    if "tests/mistakes.py" in paths:
+        before: dict[str, object] = {"__name__": "before"}
+        exec(_git("show", f"{base}:tests/mistakes.py"), before)  # noqa: S102  # of this repository
+        known = set(before.get("MUTATIONS", ()))  # type: ignore[call-overload]
+        paths |= {f"aevae_jax/{mutation.file}" for mutation in MUTATIONS if mutation not in known}
+    return paths
 
 
-def killed(mutation: Mutation) -> str:
-    """Apply a patch to a copy and run its tests: an empty text if one of them fails, else what went wrong."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("aevae_jax", "tests"):  # the tests, too, so that nothing of the checkout is on the import path
-            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        source = Path(folder) / "aevae_jax" / mutation.file
-        text = source.read_text()
-        if mutation.old not in text:
-            return f"the patch does not apply: {mutation.old!r} is not in {mutation.file}"
-        source.write_text(text.replace(mutation.old, mutation.new, 1))
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
+def _git(*arguments: str) -> str:
+    """What git says; nothing where it cannot."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def concerned(mutation: Mutation, paths: Collection[str]) -> bool:
+    """Whether one of the paths could decide if a mistake is noticed."""
+    tests = {f"tests/{test.partition('::')[0]}" for test in mutation.tests}
+    helpers = {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py") if not path.name.startswith("test_")}
+    shared = {*helpers, "pyproject.toml", "pins.txt"} - {"tests/mutations.py", "tests/mistakes.py"}
+    return not shared.union(tests, {f"aevae_jax/{mutation.file}"}).isdisjoint(paths)
+
+
+def problems(mutations: Sequence[Mutation], *, mutated: bool, until: float) -> Iterator[tuple[Mutation, str, float]]:
+    """Test each: yields it, what went wrong, else an empty text, and the processor time it took in seconds."""
+    waiting, running = list(mutations), {}
+    while waiting or running:
+        if time.perf_counter() > until:
+            waiting = []
+        while waiting and len(running) < (os.cpu_count() or 1):
+            mutation = waiting.pop(0)
+            folder = tempfile.mkdtemp()
+            if not _patched(mutation if mutated else None, Path(folder)):
+                shutil.rmtree(folder)
+                yield mutation, f"the patch does not apply: {mutation.old!r} is not in {mutation.file}", 0.0
+                continue
+            sys.stdout.flush()
+            with warnings.catch_warnings(action="ignore"):  # JAX warns of forks; none of its threads runs yet
+                pid = os.fork()
+            if pid == 0:
+                _test(mutation, folder)
+            running[pid] = mutation, folder
+        if running:
+            pid, status, used = os.wait4(-1, 0)
+            mutation, folder = running.pop(pid)
+            said = (Path(folder) / "output").read_text(errors="replace")
+            shutil.rmtree(folder)
+            yield mutation, _verdict(mutation, status, said, mutated), used.ru_utime + used.ru_stime
+
+
+def _patched(mutation: Mutation | None, folder: Path) -> bool:
+    """Copy the package and its tests, so that nothing of the checkout is on the import path, and patch the copy."""
+    for name in ("aevae_jax", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    if mutation is None:
+        return True
+    source = folder / "aevae_jax" / mutation.file
+    text = source.read_text()
+    source.write_text(text.replace(mutation.old, mutation.new, 1))
+    return mutation.old in text
+
+
+def _test(mutation: Mutation, folder: str) -> NoReturn:
+    """In a process of its own: run the tests in the copy, and leave with pytest's exit code."""
+    code = 70
+    try:
+        signal.alarm(LIMIT)
+        output = os.open(os.path.join(folder, "output"), os.O_WRONLY | os.O_CREAT)
+        os.dup2(output, 1), os.dup2(output, 2)
+        os.chdir(folder)
+        os.environ |= {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        sys.dont_write_bytecode = True
+        sys.path[:] = [
+            folder,
+            *(path for path in sys.path if path and Path(path).resolve() not in (ROOT, ROOT / "tests")),
+        ]
+        sys.argv = ["pytest"]
+        import pytest
+
+        import aevae_jax
+
+        assert str(aevae_jax.__file__).startswith(folder), aevae_jax.__file__
+        options = [
             "-x",
             "-q",
             "-n0",
@@ -213,28 +150,63 @@ def killed(mutation: Mutation) -> str:
             "--tb=line",
             "-m",
             "",
+            "-W",
+            "ignore::pytest.PytestAssertRewriteWarning",
         ]
-        command += [f"tests/{test}" for test in mutation.tests]
-        environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode == 1:
-        return ""
-    if done.returncode == 0:
+        code = int(pytest.main([*options, *(f"tests/{test}" for test in mutation.tests)]))
+    except BaseException:  # nothing may return into the loop of the process that forked
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _verdict(mutation: Mutation, status: int, said: str, mutated: bool) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code == 0 and mutated:
         return f"SURVIVED: {', '.join(mutation.tests)} passed"
-    return f"the tests could not be run (exit code {done.returncode}):\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    if code == int(mutated):
+        return ""
+    return f"the tests {'could not be run' if mutated else 'do not pass'} (exit code {code}):\n{said[-2000:]}"
 
 
-def main(wanted: list[str]) -> int:
-    """Check all mutations, or those of the mistakes `wanted`; 0 if every one is noticed."""
-    chosen = [m for m in MUTATIONS if not wanted or str(m.mistake) in wanted]
-    started, bad = time.perf_counter(), 0
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for mutation, problem in zip(chosen, pool.map(killed, chosen), strict=True):
-            bad += bool(problem)
-            print(f"{mutation.mistake:>3} {mutation.what}: {problem or 'noticed'}", flush=True)
-    print(f"{len(chosen) - bad} of {len(chosen)} mistakes noticed in {time.perf_counter() - started:.0f} s")
-    return int(bad > 0 or not chosen)
+def main() -> int:
+    """Check the mistakes that were asked for; 0 if every one is noticed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mistakes", nargs="*", help="their numbers")
+    parser.add_argument("--changed", default="", metavar="REV", help="the commit to compare with")
+    parser.add_argument("--all", action="store_true", help="whatever has changed")
+    parser.add_argument("--seconds", type=float, default=0.0, help="begin no more after so many; 0 for no limit")
+    parser.add_argument("--unmutated", action="store_true", help="see that the tests pass without the mistakes")
+    options = parser.parse_args()
+    chosen = [m for m in MUTATIONS if not options.mistakes or str(m.mistake) in options.mistakes]
+    if not options.all and not options.mistakes:
+        paths = changed(options.changed)
+        chosen = chosen if paths is None else [m for m in chosen if concerned(m, paths)]
+    elif not chosen:
+        parser.error(f"no mistake has the number {', '.join(options.mistakes)}")
+
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)  # read when JAX is imported
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        for name in LIBRARIES:
+            importlib.import_module(name)
+        return _report(chosen, seconds=options.seconds, mutated=not options.unmutated)
+
+
+def _report(chosen: Sequence[Mutation], *, seconds: float, mutated: bool) -> int:
+    started, bad, done, used = time.perf_counter(), 0, 0, 0.0
+    until = started + seconds if seconds else float("inf")
+    for mutation, problem, took in problems(chosen, mutated=mutated, until=until):
+        done, bad, used = done + 1, bad + bool(problem), used + took
+        good = "noticed" if mutated else "passed"
+        print(f"{mutation.mistake:>3} {mutation.what}: {problem or good} ({took:.0f} s)", flush=True)
+    wall, used = time.perf_counter() - started, used + time.process_time()
+    print(f"{done - bad} of {done} {'noticed' if mutated else 'passed'} in {wall:.0f} s, {used:.0f} s of processor "
+          f"time; {len(chosen) - done} not begun, {len(MUTATIONS) - len(chosen)} not asked for")  # fmt: skip
+    return int(bad > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
