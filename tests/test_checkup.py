@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import jax
+import numpy as np
 import pytest
 
-from aevae_jax import checkup, fitting, likelihoods, values
+from aevae_jax import checkup, fitting, latents, likelihoods, values
 from aevae_jax.architectures import MLP
 from aevae_jax.data import Data, prepare
-from aevae_jax.models import VAE, Autoencoder, TwoLevelVAE
-from aevae_jax.objectives import ELBO, Linear
+from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE
+from aevae_jax.objectives import ELBO, Linear, Objective
 from aevae_jax.optimizers import Adam
 from aevae_jax.priors import VampPrior
 from aevae_jax.runs import Run
@@ -50,11 +54,48 @@ def test_an_autoencoder_is_only_asked_whether_it_was_trained_long_enough():
     assert set(found.measured) == {"distortion", "mse_at_mean"}
 
 
-def test_remedies_can_be_typed():
-    for finding in checked(objective=ELBO(beta=50.0), epochs=10).findings:
-        if "--objective" in finding.remedy:
-            text = finding.remedy.split('"')[1]
-            assert isinstance(values.parse(ELBO, text, "--objective"), ELBO)
+def typed(remedy, run):
+    """The fields of a run in its place, as the first thing that the remedy tells to type makes them."""
+    objective, field, epochs = re.search(r'--objective "([^"]*)"|(\w+=\S+) in --model|--epochs (\d+)', remedy).groups()
+    if objective:
+        return {"objective": values.parse(Objective, objective, "--objective")}
+    if epochs:
+        return {"epochs": values.parse(int, epochs, "--epochs")}
+    name, model = field.partition("=")[0], values.parse(Model, f"VAE({field})", "--model")
+    return {"model": dataclasses.replace(run.model, **{name: getattr(model, name)})}
+
+
+MODEL = dataclasses.replace(SMALL, event_shape=(8, 8, 1))
+SOUND = latents.Latents(8.0, 7.0, 1.0, 0.5, np.full(4, 0.25), np.full(4, 2.0), np.ones(4, bool), np.ones(4),
+                        np.full(4, 0.1), 180)  # fmt: skip
+NONE, HALF = np.zeros(4, bool), np.array([True, True, False, False])
+
+
+@pytest.mark.parametrize(("run", "found", "bounds", "expected"), [
+    (Run(model=MODEL), SOUND, (3.0, 1.0, 1.0), []),
+    (Run(model=MODEL), SOUND._replace(rate=0.01, active=NONE), (3.0, 1.0, 1.0),
+     [("posterior collapse", {"objective": ELBO(Linear(6))})]),
+    (Run(model=MODEL, objective=ELBO(50.0)), SOUND, (3.0, 1.0, 1.0), [("over-regularised", {"objective": ELBO()})]),
+    (Run(model=MODEL), SOUND._replace(active=HALF), (3.0, 1.0, 1.0),
+     [("dead units", {"model": dataclasses.replace(MODEL, latent=2)})]),
+    (Run(model=MODEL, objective=ELBO(0.1)), SOUND._replace(noise=np.full(4, 1e-6)), (3.0, 1.0, 1.0),
+     [("variance collapsed", {"objective": ELBO()})]),
+    (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(4.0))), SOUND, (3.0, 1.0, 1.0),
+     [("over-regularised", {"model": MODEL})]),
+    (Run(model=MODEL), SOUND, (3.0, 2.0, 1.0), [("under-trained", {"epochs": 12})]),
+], ids=["none", "collapse", "beta", "dead", "points", "noise", "short"])  # fmt: skip
+def test_remedies_can_be_typed(monkeypatch, run, found, bounds, expected):
+    """Each finding's remedy, as it is typed, makes the run that the finding says it makes."""
+    terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
+    monkeypatch.setattr(checkup.evaluation, "evaluate", lambda *arguments: terms)
+    monkeypatch.setattr(checkup.latents, "describe", lambda *arguments: found)
+    history = [{"epoch": i + 1, "step": 8 * (i + 1), "validation": {"negative_elbo": bound}}
+               for i, bound in enumerate(bounds)]  # fmt: skip
+    params = jax.eval_shape(MODEL.init, jax.random.key(0))
+    fitted = fitting.Fitted(run, run.model, params, history, {}, None)
+    findings = checkup.check(fitted, VALIDATION, jax.random.key(0)).findings
+    assert [(finding.fault, finding.changes) for finding in findings] == expected
+    assert [typed(finding.remedy, run) for finding in findings] == [finding.changes for finding in findings]
 
 
 @pytest.mark.parametrize("model", [TwoLevelVAE(40, MLP((32,))), VAE(40, MLP((32,)), latent_prior=VampPrior(5))])

@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import re
 import types
 import typing
 from functools import partial
@@ -119,15 +120,38 @@ def public_functions_and_classes(module: types.ModuleType) -> list[Any]:
     ]
 
 
+def documented(doc: str) -> list[str]:
+    """The names under `Args:`."""
+    section = doc.partition("Args:\n")[2].split("\n\n")[0]
+    return [name for names in re.findall(r"^  (\w+(?:, \w+)*): ", section, re.MULTILINE) for name in names.split(", ")]
+
+
 @pytest.mark.parametrize("name", MODULES)
-def test_every_public_thing_has_a_docstring_of_its_own(name):
+def test_every_public_thing_says_what_it_is_and_what_it_takes(name):
+    """A first paragraph that ends like a sentence, not made by `dataclass`; `Args:` has each argument, and no other."""
     module = importlib.import_module(f"aevae_jax.{name}")
     assert module.__doc__
     for thing in public_functions_and_classes(module):
-        doc = thing.__doc__ or ""
-        written_by_dataclass = inspect.isclass(thing) and doc.startswith(f"{thing.__name__}(")
-        assert len(doc.split()) >= 3, thing
-        assert not written_by_dataclass, thing
+        doc = inspect.getdoc(thing) or ""
+        assert re.fullmatch(r"\S.{15,}[.:]", doc.split("\n\n")[0], re.DOTALL), thing
+        assert not (inspect.isclass(thing) and doc.startswith(f"{thing.__name__}(")), thing
+        if "Args:" in doc:
+            assert sorted(documented(doc)) == sorted(parameters_of(thing)), thing
+
+
+def test_arguments_are_found_in_a_docstring():
+    """Else the test above would hold for anything."""
+    doc = inspect.cleandoc("""Do something.
+
+    Args:
+      one, two: which
+        three: of a line that goes on.
+      four: another.
+
+    Returns:
+      five: nothing.
+    """)
+    assert documented(doc) == ["one", "two", "four"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -195,6 +195,11 @@ def test_splits_share_nothing_and_lose_nothing(splits):  # mistake 20
     assert all(part == sorted(part) for part in (train, validation, test))
 
 
+@pytest.mark.parametrize("splits", [RandomSplits(), LastSplits()])
+def test_sizes_of_splits_are_rounded_to_the_nearest(splits):
+    assert [len(part) for part in cut(splits, train=indexed(57))] == [45, 6, 6]
+
+
 def test_random_splits_depend_on_their_seed_alone():
     assert cut(RandomSplits(seed=1)) == cut(RandomSplits(seed=1))
     assert cut(RandomSplits(seed=1)) != cut(RandomSplits(seed=2))

@@ -177,6 +177,15 @@ def test_binarized_training_data_is_redrawn_with_the_key():
     assert (np.abs(draws[:-1].mean(axis=0) - p) <= 5 * np.sqrt(p * (1 - p) / 200) + 1e-6).all()
 
 
+@pytest.mark.parametrize("levels", [2, 5])
+def test_the_highest_level_is_always_1_and_the_lowest_0_in_training(levels):
+    raw, format = jnp.asarray(np.tile(np.uint8([0, levels - 1]), (2000, 1))), Format((2,), levels)
+    drawn = DynamicBinarization().train(raw, jax.random.key(0), format)
+    assert np.array_equal(drawn, np.tile([0.0, 1.0], (2000, 1)))
+    fixed = StaticBinarization().training(np.asarray(raw), format)
+    assert np.array_equal(fixed, drawn)
+
+
 def test_static_bits_of_training_data_are_fixed_and_fair():
     """The same for every key; means over 2,000 rows of one level within 5 standard errors of its probability."""
     raw = np.repeat(np.array([0, 64, 200, 255], np.uint8), 2000).reshape(4, 2000).T.reshape(2000, 2, 2, 1)

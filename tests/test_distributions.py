@@ -586,3 +586,10 @@ def test_normals_in_pairs_keep_their_digits_far_from_the_origin():
     log_scale = jnp.full((1, 2), -5.0)
     expected = stats.norm.logpdf(f64(x), f64(loc), np.exp(-5)).sum()
     assert compound.pairwise_normal_log_prob(x, loc, log_scale)[0, 0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_mean_of_a_chain_is_that_of_the_lower_level_given_the_mean_above():
+    """On a lower level that moves with the upper one: at z2 = 0 it would be 1 everywhere."""
+    above = d.Normal(jnp.asarray([[2.0], [-1.0]]), jnp.zeros((2, 1)))
+    below = jax.tree_util.Partial(lambda slope, z2: d.Normal(slope * z2 + 1, jnp.zeros_like(z2)), 3.0)
+    np.testing.assert_allclose(mean(compound.Chained(above, below, 1)), [[7.0, 2.0], [-2.0, -1.0]])

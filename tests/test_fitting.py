@@ -30,7 +30,8 @@ from aevae_jax.models import VAE
 from aevae_jax.objectives import ELBO, Linear
 from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard
-from aevae_jax.trainer import Progress
+from aevae_jax.trainer import Progress, Snapshot
+from aevae_jax.training import TrainState
 from aevae_jax.types import InputError
 from aevae_jax.weights import params_digest
 
@@ -336,6 +337,29 @@ def test_chunks_take_about_as_long_as_asked():
 def test_retention_is_applied_and_the_last_state_is_kept(tmp_path):
     fit(tmp_path / "run", saving=Saving(seconds=0, last=1, best=0, every=2))
     assert Store(tmp_path / "run" / "checkpoints").steps() == [16, 32]
+
+
+def test_every_second_epoch_is_saved_and_those_between_are_not(tmp_path):
+    """What comes due by the clock would hide it."""
+    fit(tmp_path / "run", saving=Saving(seconds=1e9, last=10, best=0, every=2))
+    assert Store(tmp_path / "run" / "checkpoints").steps() == [16, 32]
+
+
+@pytest.mark.parametrize("selects", ["negative_elbo", "another"])
+def test_the_checkpoint_that_is_kept_is_that_of_the_best_epoch(tmp_path, selects):
+    """By the value of its own epoch, of what selects the parameters; neither the first epoch nor the last is best."""
+    bounds = {"negative_elbo": [5.0, 2.0, 3.0, 4.0], "another": [5.0, 4.0, 1.0, 9.0]}
+    history = [
+        {"epoch": epoch, "validation": {name: bounds[name][epoch - 1] for name in bounds}} for epoch in range(1, 5)
+    ]
+    keeper = keeping.Keeper(tmp_path, "0" * 64, Saving(last=1, best=1), lock=locks.Lock.claim(tmp_path),
+                            caught=signals.Caught(), note=print, selects=selects)  # fmt: skip
+    state = TrainState(jnp.zeros((), int), {"w": jnp.zeros(3)}, (), None)
+    for epoch in range(1, 5):
+        progress = Progress(epoch, epoch, (1.0,), (1,), (0,), history=tuple(history[:epoch]))
+        keeper.save(Snapshot(state, {"w": jnp.zeros(3)}, {}, np.zeros(0, np.float32), progress), boundary=True)
+    best = 1 + int(np.argmin(bounds[selects]))
+    assert Store(tmp_path / "checkpoints").steps() == [best, 4]
 
 
 def test_a_second_run_in_one_directory_is_refused(copied):

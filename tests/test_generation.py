@@ -104,3 +104,11 @@ def test_samples_of_data_carry_the_noise_of_the_likelihood():
     draw = jax.jit(lambda k1, k2: generation.sample(model, params, k1, 6).sample(k2))
     bits = draw(jax.random.key(1), jax.random.key(2))
     assert set(np.unique(bits)) == {0.0, 1.0}
+
+
+def test_a_sheet_of_samples_shows_as_many_draws(trained):
+    model, params, x, _ = trained
+    samples, pairs = generation.sheets(model, params, x, jax.random.key(0))
+    assert samples.shape == (64, *x.shape[1:])
+    assert len(np.unique(np.asarray(samples).reshape(64, -1), axis=0)) == 64
+    assert pairs.shape == x.shape

@@ -198,9 +198,18 @@ def test_the_shape_of_a_pareto_tail_is_found(shape):
     assert found.std() < 0.12
 
 
+def test_the_shape_of_a_short_tail_is_drawn_to_a_half():
+    """Twenty exceedances spread evenly have shape -1; the prior, worth ten of them, makes that -1/2."""
+    even = np.linspace(1, 0.05, 20)
+    found = importance.pareto_shape(np.log(1 + np.append(even, 0.0))[None])
+    assert found == pytest.approx((20 * -1 + 5) / 30, abs=0.1)
+
+
 def test_few_samples_say_nothing_of_their_tail():
-    found = importance.estimate(MODEL, parameters(), draws(2), jax.random.key(0), num_samples=5)
+    """The tail of 20 weights is four of them, fewer than five; that of 100 is a fifth."""
+    found = importance.estimate(MODEL, parameters(), draws(2), jax.random.key(0), num_samples=20)
     assert np.isnan(found.pareto_k).all()
+    assert [importance._tail(count) for count in (20, 100, 225, 10_000)] == [4, 20, 45, 300]
     assert not found.untrusted.any()
     assert importance.trusted_pareto_k(5000) == pytest.approx(0.7)
     assert importance.trusted_pareto_k(100) == pytest.approx(0.5)

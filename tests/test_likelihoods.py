@@ -221,3 +221,12 @@ def test_every_exported_likelihood_can_be_named_by_a_run():
     assert public == set(typing.get_args(likelihoods.Likelihood))
     named = {**vars(distributions), **vars(tabular)}
     assert all(cls.__name__ in named for cls in public if not cls.__name__.startswith("Normal"))
+
+
+def test_discretised_logistics_start_in_the_middle_and_a_seventh_wide():
+    """Raw outputs of 0, as fresh networks give about: log scale -2, up to the curve that bounds it, and loc 0.5."""
+    one = likelihoods.DiscretizedLogistic()({}, jnp.zeros((1, 1, 2)))
+    np.testing.assert_allclose(np.asarray([one.loc, one.log_scale]).ravel(), [0.5, -2.0], atol=5e-3)
+    mixture = likelihoods.DiscretizedLogisticMixture(256, 4)({}, jnp.zeros((1, 1, 12)))
+    np.testing.assert_allclose(np.ravel(mixture.loc), [0.125, 0.375, 0.625, 0.875], atol=1e-6)
+    np.testing.assert_allclose(np.ravel(mixture.log_scale), -2.0, atol=5e-3)

@@ -56,7 +56,9 @@ def results():
             return objective(model, p, x, jax.random.key(seed + shift), 0)
 
         points = [at(ReconstructionError(), POINTS, point_params, shift) for shift in (0, 1)]
-        return {**{repr(variant): at(variant) for variant in VARIANTS}, "points": points[0], "other key": points[1]}
+        draws = {f"VAE at key {shift}": at(ReconstructionError(), shift=shift) for shift in (0, 1)}
+        return {**{repr(variant): at(variant) for variant in VARIANTS}, **draws, "points": points[0],
+                "other key": points[1]}  # fmt: skip
 
     return run(PARAMS, POINT_PARAMS, X, 0)
 
@@ -78,6 +80,11 @@ def test_reconstruction_error_is_the_gaussian_nll_with_its_constant_and_mse_goes
     np.testing.assert_allclose(loss, (squares / 2 + SIZE / 2 * LOG_2PI).mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["distortion"], loss)
     np.testing.assert_allclose(metrics["mse"], (squares / SIZE).mean(), rtol=1e-5)
+
+
+def test_reconstruction_error_of_a_vae_is_that_of_a_draw():  # mistake 7
+    """Not of the mean of q(z|x), which would be the same at every key."""
+    assert results()["VAE at key 0"][0] != results()["VAE at key 1"][0]
 
 
 def test_reconstruction_error_of_an_autoencoder_has_no_noise():  # mistake 8

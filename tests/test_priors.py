@@ -181,6 +181,15 @@ def test_a_fitted_prior_takes_the_place_of_the_old_one():
     assert_mean(draws, z.mean(axis=0))
 
 
+def test_a_fitted_prior_weighs_its_components_as_the_codes_do():
+    """Four fifths of them in one cluster: weights in the place of log weights would make that two thirds."""
+    noise = np.random.default_rng(5).normal(size=(500, LATENT)) * 0.3
+    unequal = noise + np.where(np.arange(500) < 400, -3.0, 3.0)[:, None]
+    model = Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,))
+    _, new = priors.fit_mixture(model, random_params(model), unequal, components=2)
+    np.testing.assert_allclose(np.sort(special.softmax(f64(new["prior"]["logits"]))), [0.2, 0.8], atol=1e-6)
+
+
 def test_a_prior_of_ones_own_replaces_the_old_one_through_the_params():
     """`dataclasses.replace` and `params["prior"]`: the model needs no other change."""
     model = VAE(LATENT, architectures.MLP(()), event_shape=(4,))

@@ -116,6 +116,19 @@ def test_a_plain_function_trains_on_a_pytree_as_computed_by_hand(point_step, poi
         w -= 0.5 * gradient
 
 
+def test_a_gradient_whose_norm_overflows_is_not_used(point_state):
+    """Every entry is finite, and so is the loss; the square is not."""
+
+    def steep(model, params, batch, key, step):
+        return 1e30 * params["w"], {}
+
+    step = training.make_train_step(Point(), steep, optax.sgd(0.5))
+    state, metrics = step(point_state, point_data(), keys.root(0))
+    assert metrics["skipped"] == 1
+    assert np.isinf(metrics["gradient_norm"])
+    assert state.params["w"] == 0
+
+
 def test_moving_average_follows_its_formula(point_step, point_state):
     data, key = point_data(), keys.root(0)
     average, state = 0.0, point_state
