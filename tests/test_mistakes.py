@@ -1,0 +1,29 @@
+"""Every mistake in the list can be made, and the tests that are to notice it are there. mutations.py makes them."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import mistakes
+import pytest
+
+import aevae_jax
+
+PACKAGE, TESTS = Path(aevae_jax.__file__).parent, Path(__file__).parent
+
+
+@pytest.mark.parametrize("file", sorted({mutation.file for mutation in mistakes.MUTATIONS}))
+def test_every_patch_applies(file):
+    text = (PACKAGE / file).read_text(encoding="utf-8")
+    patches = [(m.old, m.new) for m in mistakes.MUTATIONS if m.file == file]
+    assert [old for old, _ in patches if old not in text] == []
+    assert [old for old, new in patches if old == new] == []
+
+
+def test_every_test_that_is_named_is_there():
+    named = {test.partition("::")[::2] for mutation in mistakes.MUTATIONS for test in mutation.tests}
+    for file in {file for file, _ in named}:
+        tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+        there = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert {name for f, name in named if f == file and name} <= there, file
