@@ -50,8 +50,8 @@ def parse_arguments(
       description: the text above the options; the docstring where left out.
 
     Raises:
-      SystemExit: 0 after showing help.
-      InputError: what is wrong with `argv`.
+      SystemExit: 0 after showing help; 2 after one line on standard error that says what is wrong with `argv`.
+      InputError: an argument of a length that nobody types.
     """
     long = next((text for text in argv if len(text) > values.MOST_CHARACTERS), None)
     if long is not None:

@@ -32,7 +32,7 @@ def evaluate(
     *,
     split: Part = "test",
     samples: MaybeCount = None,
-    batch_size: int = 0,
+    batch_size: int = 256,
     seed: MaybeSeed = None,
     data: MaybeData = "",
     json_file: MaybeJson = None,
@@ -46,7 +46,7 @@ def evaluate(
       run: a run directory.
       split: which part of the run's data set.
       samples: importance samples per example for the negative log likelihood, such as 5000.
-      batch_size: examples to compute at once, 0 for as many as suit; the numbers do not depend on it.
+      batch_size: examples to compute at once; the numbers do not depend on it.
       seed: of the codes that are sampled.
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
       json_file: a file to write the numbers to as well.
@@ -56,7 +56,7 @@ def evaluate(
         files.check_output(json_file, (".json",), force=force, option="--json")
     if samples is not None:
         limits.check("--samples", samples, 1)
-    fitted = fitting.load_run(run)
+    fitted = loaded(run)
     model, seed = fitted.model, fitted.run.seed if seed is None else seed
     prepared = prepared_of(run, fitted.run, data)
     x = getattr(prepared, split).x
@@ -143,7 +143,7 @@ def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> N
       seed: of the codes that are sampled.
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
-    fitted = fitting.load_run(run)
+    fitted = loaded(run)
     x = prepared_of(run, fitted.run, data).validation.x
     from aevae_jax import checkup, keys
 
@@ -177,7 +177,7 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     limits.check("--num", num, 10)
-    fitted = fitting.load_run(run)
+    fitted = loaded(run)
     prepared = prepared_of(run, fitted.run, data)
     if len(prepared.event_shape) != 3:
         raise InputError("quality of pictures", got=f"{fitted.run.data.name}, events of shape {prepared.event_shape}",
@@ -217,6 +217,11 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
 # ------------------------------------------------------------------------------------------------------------- a run
 
 
+def loaded(directory: Path) -> fitting.Fitted:
+    """The finished run in a directory; what is to be said of it is a note."""
+    return fitting.load_run(directory, on_note=console.note)
+
+
 def dataset_of(directory: Path, run: runs.Run, moved: str = "") -> Dataset:
     """The data that a run was trained on, raw.
 
@@ -228,6 +233,8 @@ def dataset_of(directory: Path, run: runs.Run, moved: str = "") -> Dataset:
     Raises:
       InputError: it is not there, or it is not the same data.
     """
+    from aevae_jax.data import Format
+
     named = run.data
     if moved:
         place: Data = values.parse(type(named), moved, "--data")
@@ -237,15 +244,13 @@ def dataset_of(directory: Path, run: runs.Run, moved: str = "") -> Dataset:
     dataset = named.load()
     records.check_data(directory, named.name, dataset.digest())
     if dataset.columns:  # their kinds are those that the model was trained with, whatever this version sees in them
-        from aevae_jax.data import Format
-
         recorded = values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
         dataset = replace(dataset, columns=recorded.columns)
     return replace(dataset, name=run.data.name)
 
 
 def prepared_of(directory: Path, run: runs.Run, moved: str = "") -> Prepared:
-    """The rows that a run's model sees, by split: validation and test data prepared; for the rest as `dataset_of`."""
+    """The rows that a run's model sees, by split; validation and test data are prepared. For the rest as `dataset_of`."""
     from aevae_jax.data import prepare
 
     return prepare(run.data.preparation, dataset_of(directory, run, moved))
@@ -261,7 +266,7 @@ def key_of(seed: int, use: Any) -> Any:
 
 
 def _figure(place: Path, split: Part, samples: int, seed: int, data: str) -> Any:
-    fitted = fitting.load_run(place)
+    fitted = loaded(place)
     prepared = prepared_of(place, fitted.run, data)
     from aevae_jax import importance, keys
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 from tyro.conf import Positional, arg
 
 from aevae_jax import files, fitting, memory, records, values
-from aevae_jax.evaluation_commands import MaybeData, dataset_of, key_of, prepared_of
+from aevae_jax.evaluation_commands import MaybeData, dataset_of, key_of, loaded, prepared_of
 from aevae_jax.terminal import note, report
 from aevae_jax.types import InputError, LatentModel, Params, Scaled
 
@@ -46,7 +46,7 @@ def sample(
     files.check_output(out, files.DATA, force=force)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
-    fitted = fitting.load_run(run)
+    fitted = loaded(run)
     made = _drawn if noise else _decoded
     _check_room(made, fitted, (num, fitted.run.model.latent), "--num")
     import jax
@@ -89,7 +89,7 @@ def reconstruct(
     files.check_output(out, files.DATA, force=force)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
-    fitted = fitting.load_run(run)
+    fitted = loaded(run)
     part = split or ("test" if input_file is None else None)
     if _format(run).columns:
         _complete(out, run, fitted, input_file, part, num, data)
@@ -128,7 +128,7 @@ def interpolate(
     files.check_output(out, files.DATA, force=force)
     if steps < 2:
         raise InputError("--steps", got=steps, expected="at least 2")
-    fitted = fitting.load_run(run)
+    fitted = loaded(run)
     _check_room(_decoded, fitted, (steps, fitted.run.model.latent), "--steps")
     x = prepared_of(run, fitted.run, data).test.x
     for option, index in (("--start", start), ("--end", end)):
@@ -166,7 +166,7 @@ def encode(
       force: replace the output file if it exists.
     """
     files.check_output(out, files.ARRAYS, force=force)
-    fitted = fitting.load_run(run)
+    fitted = loaded(run)
     x = _inputs(run, fitted, input_file, split, data)
     _save(out, run, fitted, {}, _batched(_code, fitted, x))
 
@@ -183,7 +183,7 @@ def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = 
       force: replace the output file if it exists.
     """
     files.check_output(out, files.DATA, force=force)
-    fitted = fitting.load_run(run)
+    fitted = loaded(run)
     codes = files.read_codes(input_file, fitted.run.model.latent)
     _check_room(_decoded, fitted, codes.shape, "codes")
     _save(out, run, fitted, _batched(_decoded, fitted, codes), columns=_side(len(codes)))

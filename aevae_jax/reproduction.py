@@ -46,7 +46,12 @@ class Verdict(NamedTuple):
         return self.outcome != "FAIL"
 
 
-def reproduce(directory: str | Path, *, on_epoch: Callable[[Epoch], None] | None = None) -> Verdict:
+def reproduce(
+    directory: str | Path,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Verdict:
     """Train again what `run.json` says, and compare every loss, the weights and all figures.
 
     In the same environment all bits must be equal. In another, named one, the losses of the first `FIRST_STEPS` steps
@@ -55,12 +60,13 @@ def reproduce(directory: str | Path, *, on_epoch: Callable[[Epoch], None] | None
     Args:
       directory: of a finished run.
       on_epoch: called after every epoch.
+      on_note: as in `fitting.load_run`.
 
     Raises:
       InputError: no finished run there, other data, or parts that only Python can supply.
     """
     folder = Path(directory)
-    plan, original, record = plan_again(folder), fitting.load_run(folder), records.read_record(folder)
+    plan, original, record = plan_again(folder), fitting.load_run(folder, on_note=on_note), records.read_record(folder)
     differences = _differences(record)
 
     class Differs(Exception):

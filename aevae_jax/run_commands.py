@@ -31,7 +31,7 @@ def reproduce(run: Positional[Path]) -> None:
     from aevae_jax import reproduction
 
     with console.progress("again") as on_epoch:
-        verdict = reproduction.reproduce(run, on_epoch=on_epoch)
+        verdict = reproduction.reproduce(run, on_epoch=on_epoch, on_note=console.note)
     say(f"{verdict.outcome}: {verdict.reason}")
     for difference in verdict.differences:
         say(f"  {difference}")

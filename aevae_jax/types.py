@@ -287,6 +287,6 @@ def printable(text: object) -> str:
 
 
 def shortened(text: object, limit: int = 300) -> str:
-    """Return at most about `limit` characters of `text`: what was given may be a whole file."""
-    shown = str(text)
-    return shown if len(shown) <= limit else f"{shown[:limit]}..."
+    """Return at most about `limit` characters of `text`, from its beginning and its end: it may be a whole file."""
+    shown, tail = str(text), limit // 4
+    return shown if len(shown) <= limit else f"{shown[: limit - tail]}...{shown[-tail:]}"

@@ -379,6 +379,13 @@ def place(tmp_path, monkeypatch):
     ("argv", "message"),
     [
         ("trian x", "command: got 'trian', expected train, evaluate, "),
+        ("evalaute x", "; did you mean evaluate? type: aevae --help"),
+        ("train LONG", "File name too long"),
+        ("train new --model TEXT", "argument: got 10,004 characters, xxx"),
+        ("train new --data fashionmnist", "; did you mean fashion_mnist?"),
+        ("evaluate LONG", "File name too long"),
+        ("evaluate RUN --data ./LONG", "File name too long"),
+        ("sample RUN --out LONG.npy", "File name too long"),
         ("--verison", "command: got '--verison', expected train"),
         ("train", "missing from aevae train: DIRECTORY; type: aevae train --help"),
         ("train new --epocs 3", "unrecognized options: --epocs, 3, perhaps for --epochs; type: aevae train --help"),
@@ -436,8 +443,10 @@ def place(tmp_path, monkeypatch):
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(argv, message, vae, place, capsys):
-    before = tree(place), tree(vae)
-    refused(capsys, [vae if word == "RUN" else word for word in argv.split(" ")], message)
+    before, argv = (tree(place), tree(vae)), argv.replace(" ", "\0")
+    for name, text in (("RUN", str(vae)), ("LONG", "n" * 300), ("TEXT", "x" * 10_004)):
+        argv = argv.replace(name, text)
+    refused(capsys, argv.split("\0"), message)
     assert (tree(place), tree(vae)) == before
 
 
