@@ -250,7 +250,7 @@ def dataset_of(directory: Path, run: runs.Run, moved: str = "") -> Dataset:
 
 
 def prepared_of(directory: Path, run: runs.Run, moved: str = "") -> Prepared:
-    """The rows that a run's model sees, by split; validation and test data are prepared. For the rest as `dataset_of`."""
+    """The rows that a run's model sees, by split; validation and test data prepared. For the rest as `dataset_of`."""
     from aevae_jax.data import prepare
 
     return prepare(run.data.preparation, dataset_of(directory, run, moved))

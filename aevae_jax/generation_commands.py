@@ -92,7 +92,7 @@ def reconstruct(
     fitted = loaded(run)
     part = split or ("test" if input_file is None else None)
     if _format(run).columns:
-        _complete(out, run, fitted, input_file, part, num, data)
+        _complete(out, run, fitted, input_file, split=part, num=num, data=data)
         return
     given = _inputs(run, fitted, input_file, part, data)
     count = len(given) if part is None else min(num, len(given))
@@ -262,7 +262,7 @@ def _save(
 
 
 def _complete(
-    out: Path, directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, num: int, data: str
+    out: Path, directory: Path, fitted: fitting.Fitted, path: Path | None, *, split: Part | None, num: int, data: str
 ) -> None:
     """Write the rows of a table with what was missing in them."""
     from aevae_jax import completion

@@ -111,15 +111,17 @@ def show_table(
     def text(entry: str) -> Text:
         return Text(_encodable(sys.stdout, printable(shortened(entry))))  # a `str` would be searched for markup
 
-    table = Table(title=text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD,
-                  caption=Text(printable(caption)), caption_justify="left")  # fmt: skip
+    table = Table(box=SIMPLE_HEAD)
     for heading in headings:
         table.add_column(text(heading), overflow="fold", justify="right" if heading in right else "left")
     for row in rows:
         table.add_row(*map(text, row))
     console = Console()
     with console.capture() as captured:
+        console.print(text(title), style="bold", soft_wrap=True)  # a name that is cut in two cannot be copied
         console.print(table)
+        if caption:
+            console.print(Text(_encodable(sys.stdout, printable(caption))))
     _write(sys.stdout, captured.get())
 
 
