@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,17 +84,21 @@ class _Loop(asyncio.SelectorEventLoop):
         """Not a word about the parts that failed after the first, whose error has been raised."""
 
 
+_ONE_THREAD = threading.Lock()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What Orbax raises it also puts on the terminal, with a traceback for each of its threads."""
     from absl import logging
 
-    logger, new_event_loop = logging.get_absl_logger(), asyncio.new_event_loop
-    before, logger.disabled, asyncio.new_event_loop = logger.disabled, True, _Loop
-    try:
-        yield
-    finally:
-        logger.disabled, asyncio.new_event_loop = before, new_event_loop
+    with _ONE_THREAD:  # else the second would find, and leave behind, what the first has changed
+        logger, new_event_loop = logging.get_absl_logger(), asyncio.new_event_loop
+        before, logger.disabled, asyncio.new_event_loop = logger.disabled, True, _Loop
+        try:
+            yield
+        finally:
+            logger.disabled, asyncio.new_event_loop = before, new_event_loop
 
 
 @_quiet()

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import optax
 
-from aevae_jax import tracing, training
+from aevae_jax import keys, tracing, training
+from aevae_jax.plans import Plan
 from aevae_jax.trainer import Snapshot, Trainer
 from aevae_jax.types import Params
 
@@ -28,6 +29,15 @@ class Diagnosis(NamedTuple):
     """Those rows whose loss or gradient is not sound if they are a batch of their own; empty if all are."""
     culprit: tracing.Culprit | None
     """The first operation whose result is not finite and reaches the loss or the gradient, if that was looked for."""
+
+
+def scale_advice(plan: Plan) -> str:
+    """What to try where the numbers that a model sees are far from unit scale; empty where they are not."""
+    _, x = next(plan.prepared.seen("train", keys.root(plan.run.seed)))
+    spread, largest = float(np.std(x)), float(np.max(np.abs(x)))
+    if 1e-2 < spread < 1e2 and largest < 1e3:
+        return ""
+    return f"the data reach {largest:.3g} with a standard deviation of {spread:.3g}: try the preparation Standardize()"
 
 
 def diagnose(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Diagnosis:

@@ -251,12 +251,22 @@ def _go_on(folder: Path, record: dict[str, Any], unwritten: list[tuple[str, Any]
                              )  # fmt: skip
     records.check_data(folder, record["provenance"]["data"]["name"], record["provenance"]["data"]["sha256"])
     here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
+    x64 = _x64(written)
+    if x64 != _x64(record) and not records.holds(folder, records.RESULTS):
+        raise InputError("JAX_ENABLE_X64", got=int(_x64(record)), expected=f"{int(x64)}, as where this run was begun",
+                         where=str(folder), hint=f"set JAX_ENABLE_X64={int(x64)}, or --fresh")  # fmt: skip
     known = [written["provenance"], *written.get("resumed", [])]
     if not any(here.items() <= entry.items() for entry in known):
         resumed = {**written, "resumed": [*written.get("resumed", []), here]}
         written = records.sealed(resumed) if "sha256" in written else resumed
         records.write_json(folder / records.RECORD, written)
     return written
+
+
+def _x64(record: dict[str, Any]) -> bool:
+    """Whether a run was begun with numbers of 64 bits."""
+    settings = record["provenance"].get("settings")
+    return isinstance(settings, dict) and settings.get("x64") is True
 
 
 def _completed(tree: dict[str, Any]) -> dict[str, Any]:
@@ -343,6 +353,9 @@ def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, cal
     try:
         trainer = Trainer(plan, seeds)
         last = _loop(trainer, keeper, call)
+        if not trainer.used(last.progress):
+            raise InputError("training", got=f"{last.progress.step} steps, none of which could be used",
+                             expected="finite losses and gradients, below max_norm", hint=_advice(plan))  # fmt: skip
         if keeper is not None:
             keeper.save(last, boundary=True)
         results = trainer.results(last)
@@ -415,7 +428,7 @@ def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken:
     if trainer.seeds is not None:
         lane = trainer.seeds[broken.lane]
         raise InputError(f"training of seed {lane}", got=f"no finite loss or gradient in {broken}",
-                         expected="finite numbers", hint="lower the learning rate or set clip_norm")  # fmt: skip
+                         expected="finite numbers", hint=_advice(trainer.plan))  # fmt: skip
     if len(detours) >= guard.detours:
         snapshot = _last(trainer, keeper, broken.first)
         snapshot = trainer.move(snapshot._replace(progress=replace(snapshot.progress, detours=detours)), broken.first)
@@ -431,12 +444,19 @@ def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken:
     return snapshot
 
 
+def _advice(plan: Plan) -> str:
+    """What to do about numbers that break."""
+    from aevae_jax.diagnosis import scale_advice
+
+    return "; or ".join(filter(None, [scale_advice(plan), "lower the learning rate or set clip_norm"]))
+
+
 def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> InputError:
     from aevae_jax.diagnosis import diagnose
 
     found = diagnose(trainer, snapshot)
     step, epoch = found.step, found.step // trainer.steps_per_epoch + 1
-    advice = "lower the learning rate or set clip_norm"
+    advice = _advice(trainer.plan)
     if keeper is not None:
         advice = f"type: aevae replay {keeper.folder} --step {step}; or {advice}"
     if not found.broken:

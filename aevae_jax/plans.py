@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from aevae_jax import evaluation, keys, memory, training, values
+from aevae_jax import evaluation, keys, limits, memory, training, values
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, tables
 from aevae_jax.runs import Run
 from aevae_jax.types import Columned, InputError, Shaped, likelihood_of, support_of
@@ -39,7 +39,8 @@ def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None
             raise InputError(f"{dataset.name} {part}", got="0 examples", expected="at least 1")
     prepared = prepare(run.data.preparation, dataset)
     run = replace(run, model=_shaped(run.model, prepared))
-    training.steps_per_epoch(prepared.train.x, run.batch_size)
+    steps = training.steps_per_epoch(prepared.train.x, run.batch_size)
+    limits.check("epochs", run.epochs, 1, limits.MOST // steps)  # a step is counted in 32 bits
     support = support_of(run.model)
     if support is not None:
         _check_support(support, prepared)
@@ -56,9 +57,13 @@ def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None
         return params, run.objective(run.model, params, batch, k3, step), measures(run.model, params, x, k4)
 
     # the networks, the loss and the measures fit the shapes; nothing is computed
-    program, (params, _, measured) = jax.make_jaxpr(everything, return_shape=True)(
+    program, (params, (loss, metrics), measured) = jax.make_jaxpr(everything, return_shape=True)(
         prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0)
     )
+    for name, metric in {"loss": loss, **metrics}.items():
+        if metric.shape != ():
+            raise InputError(f"{name} of the objective", got=f"an array of shape {metric.shape}", expected="a scalar",
+                             hint="take its mean over the batch")  # fmt: skip
     _check_memory(run, program, params)
     return Plan(run, dataset, prepared, stream, evaluation.minimised(run.objective, measured))
 

@@ -175,6 +175,11 @@ class Trainer:
         stopped = patience and all(progress.epoch - epoch >= patience for epoch in progress.best_epoch)
         return progress.epoch >= self.plan.run.epochs or bool(progress.epoch and stopped)
 
+    def used(self, progress: Progress) -> bool:
+        """Whether any step of the epochs so far could be used."""
+        skipped = sum(entry["skipped"] for entry in progress.history)
+        return skipped < progress.step * len(self._lane_keys)
+
     def end_of_epoch(self, progress: Progress) -> int:
         """The step at which the epoch being trained ends."""
         return (progress.epoch + 1) * self.steps_per_epoch
@@ -226,7 +231,7 @@ class Trainer:
             if progress.step == self.end_of_epoch(progress):
                 snapshot = snapshot._replace(
                     metrics=self._room(snapshot.state),
-                    losses=np.concatenate([snapshot.losses, np.asarray(snapshot.metrics["loss"])]),
+                    losses=np.concatenate([snapshot.losses, np.asarray(snapshot.metrics["loss"], np.float32)]),
                     progress=replace(progress, epoch=progress.epoch + 1),
                 )
             snapshot = self.advance(snapshot, min(step, self.end_of_epoch(snapshot.progress)))
@@ -256,7 +261,7 @@ class Trainer:
             {name: float(_means(m, used).mean()) for name, m in logged.items()},
             {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
             int((~used).sum()), lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
-            np.asarray(metrics["loss"]), self.plan.selects,
+            np.asarray(metrics["loss"], np.float32), self.plan.selects,
         )  # fmt: skip
         train, validation = (
             {name: value if math.isfinite(value) else None for name, value in part.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from run_files import edit_run
+from run_files import edit_run, write_record
 
 import aevae_jax
 from aevae_jax import environment, fitting, keeping, locks, plans, records, signals, trainer
@@ -172,6 +173,33 @@ def test_another_run_is_refused_and_left_as_it_is(copied, run, data, message):
     assert outcome(copied) == before
 
 
+def test_another_width_of_numbers_is_refused_and_named(copied):
+    (copied / "results.json").unlink()
+    edited = records.read_record(copied)
+    edited["provenance"]["settings"]["x64"] = True
+    write_record(copied, edited)
+    message = "got 0, expected 1, as where this run was begun; set JAX_ENABLE_X64=1, or --fresh"
+    with pytest.raises(InputError, match=message):
+        fit(copied, on_epoch=pytest.fail)
+
+
+@pytest.mark.slow
+def test_runs_of_64_bits_go_on_and_are_loaded(tmp_path):
+    """Weights of 32 bits are read as they are where numbers have 64."""
+    code = """
+import sys
+import test_fitting as t
+t.fitting.fit(t.RUN, t.dataset(), directory=sys.argv[1], on_epoch=t.stop if sys.argv[2:] else None)
+print(t.fitting.load_run(sys.argv[1]).losses.dtype)
+"""
+    for wide, arguments, output in (("1", ["run", "stop"], ""), ("1", ["run"], "float32"), ("1", ["run"], "float32"),
+                                    ("0", ["narrow"], "float32"), ("1", ["narrow"], "float32")):  # fmt: skip
+        command, path = [sys.executable, "-c", code, *arguments], f"{Path(__file__).parent}:{os.environ['PYTHONPATH']}"
+        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "JAX_ENABLE_X64": wide, "PYTHONPATH": path},
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert (done.returncode, done.stdout.strip()) == (0, output), done.stderr
+
+
 def test_other_data_is_refused(copied):
     with pytest.raises(InputError, match=r"data set .*got other data under the name 'arrays', expected that of the"):
         fitting.fit(RUN, dataset(seed=1), directory=copied)
@@ -310,6 +338,19 @@ def test_leaving_by_an_exception_of_the_callers_saves(dense, tmp_path, way):
     assert Store(tmp_path / "run" / "checkpoints").steps() == [24]
     fit(tmp_path / "run")
     assert outcome(tmp_path / "run") == outcome(dense)
+
+
+def test_two_threads_train_at_once_and_leave_nothing_behind(dense, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from absl import logging
+
+    before = asyncio.new_event_loop, logging.get_absl_logger().disabled
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(fit, tmp_path / name, saving=ALL) for name in ("one", "two")]:
+            done.result()
+    assert outcome(tmp_path / "one") == outcome(tmp_path / "two") == outcome(dense)
+    assert (asyncio.new_event_loop, logging.get_absl_logger().disabled) == before
 
 
 def test_outside_the_main_thread_training_goes_on_without_signals(tmp_path):
@@ -555,6 +596,37 @@ def test_only_the_examples_at_fault_are_named():
         InputError, match=r"step \d+ \(epoch 1\): got NaN or infinity in .*distortion.*, from training examples 17,"
     ):
         fitting.fit(run, from_arrays(x, splits=LastSplits()))
+
+
+@pytest.mark.parametrize(("epochs", "message"), [
+    (1, r"training: got 2 steps, none of which could be used, expected finite .*; the data reach 5\.38e\+06 with a "
+        r"standard deviation of 9\.98e\+05: try the preparation Standardize\(\); or lower the learning rate"),
+    (40, r"step \d+ \(epoch \d+\): got .* with a standard deviation of .* Standardize\(\)"),
+])  # fmt: skip
+def test_a_training_without_a_step_that_could_be_used_is_an_error(tmp_path, epochs, message):
+    """What stands at 3e6 +- 1e6 has squares that break the first gradients."""
+    x = np.random.RandomState(0).normal(3e6, 1e6, (50, 6)).astype(np.float32)
+    run = Run(model=VAE(2, MLP((8,))), batch_size=15, epochs=epochs, safeguard=Safeguard(max_norm=1e6))
+    for _ in range(2):
+        with pytest.raises(InputError, match=message) as caught, warnings.catch_warnings(action="ignore"):
+            fitting.fit(run, from_arrays(x), directory=tmp_path / "run")
+        assert len(str(caught.value).splitlines()) == 1
+        assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_metrics_that_are_not_finite_are_written_as_none(tmp_path):
+    def infinite(model, params, x, key, step):
+        loss, metrics = ELBO()(model, params, x, key, step)
+        return loss, {**metrics, "largest": jnp.inf}
+
+    fitted = fit(tmp_path / "run", replace(RUN, objective=infinite, epochs=1))
+    assert fitted.history[0]["train"]["largest"] is None
+    assert fitting.load_run(tmp_path / "run", model=fitted.model).history == fitted.history
+    figures = {"protocol": "", "best_epoch": 1, "seconds": 0.0, "validation": {"a": 1.0}, "test": {"a": float("nan")}}
+    records.write_results(tmp_path / "run", figures, "x")
+    found = records.read_results(tmp_path / "run", "x").figures
+    assert found["validation"] == {"a": 1.0}
+    assert np.isnan(found["test"]["a"])
 
 
 @pytest.mark.slow

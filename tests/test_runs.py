@@ -490,6 +490,12 @@ def test_a_deletion_that_is_cut_short_leaves_no_record(copied, monkeypatch):
 # runs that cannot be trained
 
 
+def unreduced(model, params, x, key, step):
+    """A loss of someone else that forgot to take a mean of what it logs."""
+    loss, metrics = ELBO()(model, params, x, key, step)
+    return loss, {**metrics, "distortion": model.decode(params, model.encode(params, x).mean()).log_prob(x)}
+
+
 GREY = Run(model=VAE(likelihood=likelihoods.Bernoulli()), batch_size=10)
 UNIT = Run(model=VAE(likelihood=likelihoods.ContinuousBernoulli()), batch_size=10)
 
@@ -513,9 +519,11 @@ def late_outlier():
     (replace(RUN, model=VAE(network=Modules(nn.Dense(3), nn.Dense(5)))), vector_data(), "output"),
     (replace(RUN, data=Data("no_such_data", directory="/nowhere")), None, "data set: got 'no_such_data'"),
     (replace(RUN, objective=ELBO(beta=float("nan"))), image_data(), "got a number that is not finite"),
+    (replace(RUN, objective=unreduced), image_data(), r"distortion of the objective: got an array of shape \(10,\)"),
+    (replace(RUN, epochs=2**31 - 1), image_data(), "epochs: got 2147483647, expected 1 to 357913941"),
     (RUN, Dataset("empty", Split(images(20)), Split(images(0)), Split(images(5)), 256), "empty validation: got 0"),
 ], ids=["grey images", "grey vectors", "late outlier", "levels", "floats binarized", "batch", "event shape",
-        "vectors in Conv", "own sizes", "unknown data", "NaN", "empty split"])  # fmt: skip
+        "vectors in Conv", "own sizes", "unknown data", "NaN", "not a scalar", "steps", "empty split"])  # fmt: skip
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, run, dataset, message):  # mistakes 9 and 13
     with pytest.raises(InputError, match=message) as caught:
         fitting.fit(run, dataset, directory=tmp_path / "run", on_epoch=never)
