@@ -164,13 +164,14 @@ def figure(
     x = getattr(prepared, split).x
     measure = check_scorable(model, params, x)
     found = estimate(model, params, x, key, num_samples=num_samples, on_part=on_part)
+    counts = [column.name for column in prepared.format.columns if column.kind == "count"]  # which have a mass
     protocol = Protocol(
         quantity="negative log likelihood",
         estimator="importance sampling from q(z|x)",
         num_samples=num_samples,
         data=prepared.name,
         split=split,
-        preparation=values.spell(prepared.preparation),
+        preparation=values.spell(prepared.preparation) + (f" with counts {counts}" if counts else ""),
         examples=x.shape[0],
         sha256=digest_of(x),
         measure=measure,

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from aevae_jax import evaluation_commands, records, values
+from aevae_jax import evaluation_commands, importance, protocols, records, values
 from aevae_jax.data import Data, Scale, Standardize, prepare, table_files, tables
-from aevae_jax.data.datasets import Column
+from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
 from aevae_jax.likelihoods import Likelihood
@@ -409,6 +409,21 @@ def test_a_run_keeps_the_kinds_of_its_columns(read, tmp_path, monkeypatch):
     assert seen.digest() == found.digest()
 
 
+def test_a_mass_of_counts_is_not_ranked_with_a_density_of_them(people, monkeypatch):
+    """Both score the same rows."""
+    monkeypatch.setattr(importance, "check_scorable", lambda *_: "density and mass")
+    estimate = importance.Estimate(**dict.fromkeys(importance.Estimate.__annotations__, np.zeros(len(people.test))))
+    monkeypatch.setattr(importance, "estimate", lambda *_, **__: estimate)
+    columns = tuple(
+        replace(column, kind="number") if column.kind == "count" else column for column in people.format.columns
+    )
+    other = replace(people, format=replace(people.format, columns=columns))
+    figures = [
+        importance.figure(None, None, p, None, name=str(i), split="test")[0] for i, p in enumerate((people, other))
+    ]
+    refused(lambda: protocols.rank(figures), "['age', 'children']")
+
+
 @pytest.mark.parametrize(("text", "said"), [("NA,DE,NA,FR", True), ("N,DE,N,FR", False), ("NA,1,2,2.5", False)])
 def test_categories_that_may_stand_for_missing_entries_are_said(read, text, said):
     rows = "".join(f"{entry},{i}\n" for i, entry in enumerate(text.split(",") * 9))
@@ -432,3 +447,18 @@ def test_given_entries_are_written_as_they_are(read, tmp_path):
     given = table_files.read_texts(tmp_path / "new.csv", columns)
     tables.write_csv(tmp_path / "out.csv", np.float32([[9, 1, 9], [9, 1, 8]]), columns, given=given)
     assert (tmp_path / "out.csv").read_text() == "a,b,c\n1.50, x,007\n2e0,y,8\n"
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"type": "Column", "name": "a", "kind": "positive", "offset": 1.0},
+        {"type": "Format", "event_shape": [1], "levels": 0, "columns": [{"type": "Column", "name": "a"}],
+         "mean": [0.0], "scale": [0.0]},
+        {"type": "Format", "event_shape": [1], "levels": 0, "columns": [{"type": "Column", "name": "a"}],
+         "mean": [0.0, 1.0], "scale": [1.0, 1.0]},
+        {"type": "Format", "event_shape": [1], "levels": 0, "mean": [0.0, 1.0], "scale": [1.0]},
+    ],
+)  # fmt: skip
+def test_records_that_cannot_be_are_refused(tree):
+    refused(lambda: values.from_tree(Column | Format, tree, "run.json"), "expected")

@@ -164,6 +164,10 @@ class Column:
     offset: float = 0.0
     double: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.offset <= 0:
+            raise InputError(f"offset of column {self.name!r}", got=self.offset, expected="0 or less")
+
 
 @dataclass(frozen=True)
 class Format:
@@ -181,6 +185,12 @@ class Format:
     columns: tuple[Column, ...] = ()
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = {0, len(self.columns) or len(self.mean)}
+        if len(self.mean) != len(self.scale) or len(self.mean) not in expected or not all(s > 0 for s in self.scale):
+            raise InputError("moments of the data", got=f"{len(self.mean)} means and the scales {self.scale}",
+                             expected="as many as columns or channels, and positive scales")  # fmt: skip
 
 
 @dataclass(frozen=True)
