@@ -784,3 +784,14 @@ def test_a_directory_removed_under_the_run_is_named(tmp_path):
         fit(folder, on_epoch=remove, saving=Saving(seconds=0))
     assert time.monotonic() - began < 60
     assert not folder.exists()
+
+
+def test_the_first_chunk_of_a_process_compiles_and_counts_in_no_speed():
+    training = trainer.Trainer(plans.plan_of(RUN, dataset(), False))
+    snapshot, speeds = training.start(), []
+    for _ in range(2):
+        snapshot = training.advance(snapshot, training.end_of_epoch(snapshot.progress))
+        snapshot, report = training.finish_epoch(snapshot)
+        speeds.append(report.examples_per_second)
+    assert np.isnan(speeds[0])
+    assert speeds[1] > 0
