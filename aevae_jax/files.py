@@ -18,7 +18,7 @@ from aevae_jax.types import InputError, support_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from aevae_jax.data import Column, Format, Preparation, Source
+    from aevae_jax.data import Column, Data, Format, Source
     from aevae_jax.data.tables import Reading
 
 ARRAYS = (".npy", ".npz")
@@ -29,29 +29,21 @@ DATA = (*IMAGES, ".csv")
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def read_images(
-    path: Path,
-    model: Any,
-    preparation: Preparation,
-    format: Format,
-    *,
-    note: Callable[[str], None],
-    reading: Reading | None = None,
-) -> Source:
+def read_images(path: Path, model: Any, data: Data, format: Format, *, note: Callable[[str], None]) -> Source:
     """Read examples `[N, *event]`, float32, as a model sees them.
 
     Raw uint8 is prepared as the training data was. Floats are in the units of the data, [0, 1] for images, and are only
-    standardised where the training data was. Pictures of 8 bits have 256 levels; those of 16 are floats. They are
-    brought to the size and channels of the training data, as those of a folder are in training.
+    standardised where the training data was. Pictures are brought to the size and channels of the training data, as
+    those of a folder are in training. Those of 16 bits are floats, those of 8 have 256 levels, or, where a model was
+    trained on pictures of fewer, that many.
 
     Args:
       path: a picture, or a folder of them; .npy; .npz with one array or one called `images`; of a table, .csv or
         .parquet.
       model: its `event_shape` and the support of its likelihood are required of the examples.
-      preparation: of raw uint8.
+      data: what the model was trained on: its preparation, and how files of a table are read.
       format: of the training data.
       note: is told what was done to the pictures.
-      reading: how files of a table are read, where that is not as usual.
 
     Raises:
       InputError: another type or shape, levels or numbers outside the model's range, NaN, or an unreadable file.
@@ -62,25 +54,21 @@ def read_images(
 
     shape, where = model.event_shape, str(path)
     if format.columns:
-        from aevae_jax.data import table_files, tables
+        from aevae_jax.data import table_files
 
-        table = table_files.read_rows(path, format.columns, reading or tables.AS_USUAL)
-        [prepared] = preparation.evaluation([table], format)
+        table = table_files.read_rows(path, format.columns, data.reading)
+        [prepared] = data.preparation.evaluation([table], format)
         return prepared
-    raw, levels = _raw(path, shape, format.levels, note)
+    raw, levels = _raw(path, shape, data, format, note)
     _check_shape(raw, shape, "images", where)
     x: Source
     if raw.dtype == np.uint8:
-        top = max(int(block.max()) for _, block in blocks(raw))
-        if top >= levels:
-            known = f"0 to {levels - 1}, as in the training data" if levels else "floats, as in training"
-            raise InputError("levels of the images", where=where, got=f"uint8 up to {top}", expected=known,
-                             hint="write floats as the model sees them")  # fmt: skip
-        [x] = preparation.evaluation([raw], replace(format, levels=levels))
+        _check_levels(max(int(block.max()) for _, block in blocks(raw)), levels, format.levels, where)
+        [x] = data.preparation.evaluation([raw], replace(format, levels=levels))
     else:
 
         def seen(rows: np.ndarray, _: Any) -> np.ndarray:
-            return _float32(preparation.units(rows, format))
+            return _float32(data.preparation.units(rows, format))
 
         x = Mapped(raw, seen, shape, np.dtype(np.float32))
         x = x[:] if in_memory(raw) else x
@@ -92,7 +80,9 @@ def read_images(
     return x
 
 
-def _raw(path: Path, shape: tuple[int, ...], levels: int, note: Callable[[str], None]) -> tuple[Source, int]:
+def _raw(
+    path: Path, shape: tuple[int, ...], data: Data, format: Format, note: Callable[[str], None]
+) -> tuple[Source, int]:
     """Images as they are in their files, `[N, *shape]` if they fit, and how many levels bytes have."""
     from aevae_jax.data import pictures
     from aevae_jax.data.datasets import Mapped
@@ -100,13 +90,27 @@ def _raw(path: Path, shape: tuple[int, ...], levels: int, note: Callable[[str], 
     if os.path.isdir(path) or path.suffix.lower() in pictures.SUFFIXES:
         if len(shape) != 3 or shape[2] not in (1, 3):
             raise InputError("input", where=str(path), got="pictures", expected=f".npy or .npz, for events of {shape}")
-        return pictures.read_new(path, (shape[0], shape[1], shape[2]), note), 256
+        arrays = data.name == "digits" or Path(data.name).suffix.lower() in ARRAYS
+        levels = 256 if arrays or not format.levels else format.levels
+        return pictures.read_new(path, (shape[0], shape[1], shape[2]), note), levels
     x = _read_array(path, "images", (*pictures.SUFFIXES, *ARRAYS))
     if x.dtype != "uint8" and x.dtype.kind != "f":
         raise InputError("type of the images", where=str(path), got=x.dtype, expected="uint8 or floats")
     if (*x.shape[1:], 1) == shape:
         x = Mapped(x, lambda rows, _: rows[..., None], shape, x.dtype)
-    return x, levels
+    return x, format.levels
+
+
+def _check_levels(top: int, levels: int, trained: int, where: str) -> None:
+    """Refuse bytes up to `top` that are to have so many `levels`, where the training data had `trained`."""
+    hint = "write floats as the model sees them, as .npy"
+    if top >= levels:
+        expected = f"0 to {levels - 1}, as in the training data" if levels else "floats, as in training"
+        raise InputError("levels of the images", where=where, got=f"uint8 up to {top}", expected=expected, hint=hint)
+    if 0 < top < trained < levels:
+        raise InputError("levels of the images", where=where, got=f"a picture of 0 to {top}",
+                         expected=f"0 to 255, as {top} could be nearly black or one of the {trained} levels of the "
+                         "training data", hint=hint)  # fmt: skip
 
 
 def read_codes(path: Path, latent: int) -> np.ndarray:

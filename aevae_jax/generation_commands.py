@@ -297,10 +297,7 @@ def _inputs(directory: Path, fitted: fitting.Fitted, path: Path | None, split: P
     """What a model is to see: a file or folder of the user's, or a part of the run's data, which may have moved."""
     _check_one(path, split)
     if path is not None:
-        own = fitted.run.data
-        return files.read_images(
-            path, fitted.model, own.preparation, _format(directory), note=note, reading=own.reading
-        )
+        return files.read_images(path, fitted.model, fitted.run.data, _format(directory), note=note)
     from aevae_jax import keys
 
     return prepared_of(directory, fitted.run, data).rows(str(split), keys.root(0))

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from aevae_jax import figures, files
-from aevae_jax.data import DynamicBinarization, Format, Scale, datasets
+from aevae_jax.data import Data, DynamicBinarization, Format, Scale, datasets
 from aevae_jax.likelihoods import Bernoulli, ContinuousBernoulli
 from aevae_jax.models import VAE
 from aevae_jax.types import InputError
@@ -21,9 +21,9 @@ MODEL = VAE(latent=3, event_shape=SHAPE)
 IMAGES = np.random.RandomState(0).randint(0, 17, (6, *SHAPE)).astype(np.uint8)
 
 
-def read(path, model=MODEL, preparation=Scale(), levels=17, notes=None):  # noqa: B008 (a frozen value)
+def read(path, model=MODEL, preparation=Scale(), levels=17, notes=None, *, name="digits"):  # noqa: B008
     note = pytest.fail if notes is None else notes.append
-    return files.read_images(path, model, preparation, Format(model.event_shape, levels), note=note)[:]
+    return files.read_images(path, model, Data(name, preparation), Format(model.event_shape, levels), note=note)[:]
 
 
 def saved(path: Path, array) -> Path:
@@ -80,6 +80,17 @@ def test_a_picture_has_256_levels_whatever_the_training_data_had(tmp_path, mode)
         assert set(np.unique(x)) == {0.0, 1.0}
     else:
         np.testing.assert_array_equal(x[0, :, :, 0], grey.astype(np.float32) / np.float32(255))
+
+
+def test_pictures_have_the_levels_of_the_pictures_that_were_trained_on(tmp_path):
+    masks = np.random.RandomState(0).randint(0, 3, (4, 5)).astype(np.uint8)
+    Image.fromarray(masks).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read(tmp_path / "x.png", levels=3, name="./masks")[0, ..., 0], masks / np.float32(2))
+    with pytest.raises(InputError, match="got a picture of 0 to 2, expected 0 to 255, as 2 could be nearly black or"):
+        read(tmp_path / "x.png", levels=3, name="./masks.npy")
+    Image.fromarray(masks * 127).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match="got uint8 up to 254, expected 0 to 2, as in the training data"):
+        read(tmp_path / "x.png", levels=3, name="./masks")
 
 
 def test_a_colour_picture_keeps_its_channels(tmp_path):
@@ -259,7 +270,7 @@ def test_large_arrays_are_read_as_they_are_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "RESIDENT_BYTES", 0)
     monkeypatch.setattr(datasets, "BLOCK_BYTES", 50)
     path = saved(tmp_path / "x.npy", IMAGES)
-    x = files.read_images(path, MODEL, Scale(), Format(SHAPE, 17), note=pytest.fail)
+    x = files.read_images(path, MODEL, Data(), Format(SHAPE, 17), note=pytest.fail)
     assert not datasets.in_memory(x)
     np.testing.assert_array_equal(x[:], IMAGES / np.float32(16))
     with pytest.raises(InputError, match="got NaN or infinity in example 4"):
