@@ -71,7 +71,9 @@ def reconstruct(
     data: MaybeData = "",
     force: bool = False,
 ) -> None:
-    """Encode images and decode them again, both at the mean. Of a table, fill in what is missing and leave the rest.
+    """Encode and decode images, both at the mean; complete rows of tables.
+
+    In a row of a table, what is missing is filled in, and what is given stays as it is.
 
     Example: aevae reconstruct runs/first --out reconstructions.png
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,10 @@ from PIL import Image
 from run_files import edit_run, write_record
 
 import aevae_jax
-from aevae_jax import fitting, generation, keys, runs, values
+from aevae_jax import fitting, generation, generation_commands, keys, runs, values
 from aevae_jax.architectures import MLP
 from aevae_jax.cli import COMMANDS, main
-from aevae_jax.data import Data, Scale, prepare
+from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, ReconstructionError
 from aevae_jax.optimizers import Adam
@@ -320,6 +321,21 @@ def test_what_the_draws_need_is_known_before_they_are_made(vae, tmp_path, capsys
     room = iter((2**40, 0))  # for what becomes of the codes; for drawing them
     monkeypatch.setattr(memory, "free", lambda: next(room))
     refused(capsys, ["sample", vae, "--out", tmp_path / "s.npy", "--num", 5], "--num: got 5, which needs about")
+
+
+@pytest.mark.parametrize("preparation", [Scale(), Standardize()], ids=["as it is", "standardised"])
+def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, preparation):  # mistake 45
+    x = np.linspace(-40, 120, 200 * 6, dtype=np.float32).reshape(200, 2, 3, 1)
+    prepared = prepare(preparation, from_arrays(x, splits=LastSplits(0.1, 0.1)))
+    fitted = SimpleNamespace(run=SimpleNamespace(data=Data("x.npy", preparation)))
+    monkeypatch.setattr(generation_commands, "_format", lambda directory: prepared.format)
+    shown = {"reconstructions": prepared.test.x + 0.0, "images": prepared.test.x}
+    for name in ("r.npz", "r.png"):
+        generation_commands._save(tmp_path / name, tmp_path, fitted, shown, columns=20, paired=True)
+    np.testing.assert_allclose(load(tmp_path / "r.npz")["reconstructions"], x[-20:], rtol=1e-5)
+    with Image.open(tmp_path / "r.png") as picture:
+        pixels = np.asarray(picture)[..., 0]
+    assert (pixels[0, 0], pixels[-1, -1]) == (0, 255)  # the lowest and the highest value of the test data
 
 
 def test_num_is_how_many(vae, tmp_path):

@@ -280,6 +280,10 @@ def test_links_stay_inside_the_folder(tmp_path):
     with refused("test.npy", "got a link to .*outside.npy, expected files, or links to files in the same folder"):
         arrays.read_npy_folder(folder)
     (folder / "test.npy").unlink()
+    (folder / "test.npy").symlink_to("test.npy")
+    with refused("test.npy", "got a pipe, a device or a broken link"):
+        arrays.read_npy_folder(folder)
+    (folder / "test.npy").unlink()
     (folder / "test.npy").symlink_to(folder / "nowhere")
     with refused("test.npy", "got a pipe, a device or a broken link"):
         arrays.read_npy_folder(folder)

@@ -149,7 +149,7 @@ def test_links_stay_inside_the_folder(tmp_path):
         pictures.read(folder)
     (folder / "013.png").unlink()
     (folder / "013.png").symlink_to("013.png")
-    with refused("013.png", "Symlink loop"):
+    with refused("013.png", "got a pipe, a device or a broken link"):
         pictures.read(folder)
     (folder / "013.png").unlink()
     os.mkfifo(folder / "013.png")
