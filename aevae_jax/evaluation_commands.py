@@ -241,8 +241,7 @@ def dataset_of(directory: Path, run: runs.Run, moved: str = "") -> Dataset:
         if place != replace(type(named)(), name=place.name, directory=place.directory):
             raise InputError("--data", got=moved, expected="a name or path, and its directory; all else is the run's")
         named = replace(named, name=place.name, directory=place.directory)
-    dataset = named.load()
-    records.check_data(directory, named.name, dataset.digest())
+    dataset = records.load_data(directory, named, typed=bool(moved))
     if dataset.columns:  # their kinds are those that the model was trained with, whatever this version sees in them
         recorded = values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
         dataset = replace(dataset, columns=recorded.columns)

@@ -214,7 +214,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
                 call.on_note(f"{name} of this run cannot be written down: if this process ends, {folder} cannot go on; "
                              "a frozen dataclass or a function could")  # fmt: skip
         else:
-            record = _go_on(folder, record, unwritten)
+            record = _go_on(folder, record, plan.dataset, unwritten)
             if records.holds(folder, records.RESULTS):
                 return _load(folder, plan.run, record, call.on_note)
         digest = records.digest_of(record)
@@ -230,7 +230,7 @@ _UNWRITTEN: dict[str, tuple[str, list[tuple[str, Any]]]] = {}
 cannot hold: whether a run has the same ones is only known as long as they are there."""
 
 
-def _go_on(folder: Path, record: dict[str, Any], unwritten: list[tuple[str, Any]]) -> dict[str, Any]:
+def _go_on(folder: Path, record: dict[str, Any], dataset: Dataset, unwritten: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse to go on with another run or other data; write down an environment that is another.
 
     Returns:
@@ -249,7 +249,7 @@ def _go_on(folder: Path, record: dict[str, Any], unwritten: list[tuple[str, Any]
                              expected="the same object, in the same process",
                              hint="write it as a frozen dataclass or a function, and start over with --fresh",
                              )  # fmt: skip
-    records.check_data(folder, record["provenance"]["data"]["name"], record["provenance"]["data"]["sha256"])
+    records.check_data(folder, dataset)
     here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
     x64 = _x64(written)
     if x64 != _x64(record) and not records.holds(folder, records.RESULTS):

@@ -9,6 +9,7 @@ Runs of version 0.1 have none of these entries, and may not have some of them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -16,12 +17,14 @@ import math
 import os
 import re
 import secrets
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aevae_jax import array_files, durable, values
+from aevae_jax.data import Data, Dataset
 from aevae_jax.types import InputError
 
 RECORD, METRICS, WEIGHTS, LOSSES, RESULTS = (
@@ -284,13 +287,45 @@ def _intact(value: Any, path: Path) -> Any:
     return value
 
 
-def check_data(folder: Path, name: str, sha256: str) -> None:
+def load_data(folder: Path, data: Data, *, typed: bool = False) -> Dataset:
+    """Load the data that a run was trained on.
+
+    Args:
+      folder: of the run.
+      data: as its record names it, or with the place where it is by now.
+      typed: whether the user said where it is. A directory of TensorFlow Datasets that only the record names, which may
+        be a stranger's, is used if it is the user's own.
+
+    Raises:
+      InputError: it is not there, it is not the same data, or its place must be named.
+    """
+    recorded = read_record(folder)["provenance"]["data"]
+    if data.directory and not typed:
+        from aevae_jax.data import tfds
+
+        if not tfds.is_own(data.directory):
+            raise InputError("directory of the data", where=str(folder), got=f"{data.directory}, which only the record "
+                             "of the run names", expected="your own, or one that you name",
+                             hint=f"if you trust it: export TFDS_DATA_DIR={shlex.quote(data.directory)}")  # fmt: skip
+    levels = recorded.get("levels")
+    if data.name != "digits" and type(levels) is int and 2 <= levels <= 256:
+        data = dataclasses.replace(data, levels=levels)  # as they were found then, by this version or another
+    dataset = data.load()
+    check_data(folder, dataset)
+    return dataset
+
+
+def check_data(folder: Path, dataset: Dataset) -> None:
     """Refuse data that is not what the run in `folder` was trained on."""
-    data = read_record(folder)["provenance"]["data"]
-    if data["sha256"] != sha256:
-        raise InputError("data set", where=str(folder), got=f"other data under the name {name!r}",
-                         expected=f"that of the training, {data.get('name')!r}, sha256 {str(data['sha256'])[:12]}",
-                         hint="evaluate on data of your own from Python")  # fmt: skip
+    record = read_record(folder)
+    data = record["provenance"]["data"]
+    if data["sha256"] == dataset.digest():
+        return
+    if "sha256" not in record and data["sha256"] == dataset.earlier_digest():  # of version 0.1
+        return
+    raise InputError("data set", where=str(folder), got=f"other data under the name {dataset.name!r}",
+                     expected=f"that of the training, {data.get('name')!r}, sha256 {str(data['sha256'])[:12]}",
+                     hint="evaluate on data of your own from Python")  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------- what a finished run made

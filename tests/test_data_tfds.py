@@ -319,3 +319,46 @@ def test_no_such_user_is_no_such_folder(monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", "~nosuchuser/data")
     with pytest.raises(InputError, match=r"prepared in ~nosuchuser/data \(none\)"):
         Data("mnist").load()
+
+
+# what a stranger's folder may hold
+
+DICT = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+
+
+@pytest.mark.parametrize("spelled", [
+    '{{"pythonClassName": "{0}", "featuresDict": {{"features": {{}}}}}}',
+    '{{"python_class_name": "{0}", "jsonFeature": {{"json": "{{}}"}}}}',
+    '{{"type": "{0}", "content": {{}}}}',
+    '{{"pythonClassName": "{0}", "pythonClassName": "tensorflow_datasets.core.features.text_feature.Text"}}',
+    '{{"pythonClassName": "' + DICT + '", "featuresDict": {{"features": {{"image": {{"pythonClassName": "{0}"}}}}}}}}',
+    '{{"pythonClassName": "' + DICT + '", "jsonFeature": '
+    '{{"json": "{{\\"x\\": {{\\"type\\": \\"{0}\\", \\"content\\": {{}}}}}}"}}}}',
+])  # fmt: skip
+def test_no_module_that_features_name_is_imported(tiny, tmp_path, monkeypatch, spelled):
+    (tmp_path / "strange_module.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tiny / "features.json").write_text(spelled.format("strange_module.Image"))
+    refused("got the class strange_module.Image, expected features that TensorFlow Datasets itself defines", read, tiny)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("file", ["features.json", "dataset_info.json", "label.labels.txt", "another"])
+def test_a_pipe_in_a_data_set_is_one_line(tiny, file):
+    (tiny / file).unlink(missing_ok=True)
+    os.mkfifo(tiny / file)
+    refused("got (a FIFO, a device or a broken link|'tiny')", read, tiny)
+
+
+def test_a_giant_without_content_is_not_read(tiny):
+    with (tiny / "features.json").open("r+b") as file:
+        file.truncate(2**40)
+    refused("got 1,099,511,627,776 bytes, expected at most 16,777,216", read, tiny)
+
+
+def test_a_missing_home_folder_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", "~nosuchuser/data")
+    refused("expected digits, or one prepared in ~nosuchuser/data", tfds.read, "mnist")
+    refused("directory: got ~nosuchuser/data, expected a home folder that exists", tfds.prepare, "mnist")
+    assert not list(tmp_path.iterdir())
