@@ -19,6 +19,7 @@ from aevae_jax import (
     evaluation_commands,
     fitting,
     generation_commands,
+    mistyped,
     records,
     run_commands,
     runs,
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[str], prog: str) -> None:
     if name not in commands:
         names = [*commands, *(["data"] if commands is COMMANDS else [])]
-        meant = values.meant_by(name, names)
+        meant = mistyped.meant_by(name, names)
         advice = f"did you mean {meant}? type: {prog} --help" if meant else f"type: {prog} --help"
         raise InputError("command", got=repr(name[:40]), expected=", ".join(names), hint=advice)
     command = commands[name]

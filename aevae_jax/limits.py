@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from typing import Any
 
@@ -26,17 +25,18 @@ def check(what: str, got: Any, low: float, high: float = MOST, *, where: str = "
         raise InputError(what, got=shown(got), expected=words, where=where)
     number: Any = got
     if not low <= number <= high:
-        expected = f"{low:g} to {high:.12g}"
-        if number > high and high in (MOST, LARGEST):
-            expected = f"at most {high:.12g}"
-        elif high in (MOST, LARGEST):
-            expected = "a positive number" if low == SMALLEST else f"at least {low:g}"
-        raise InputError(
-            what,
-            got=shown(got),
-            expected="a number" if isinstance(number, float) and math.isnan(number) else expected,
-            where=where,
-        )
+        raise InputError(what, got=shown(got), expected=_range(number, low, high), where=where)
+
+
+def _range(number: Any, low: float, high: float) -> str:
+    """What would not have been outside, in words: the end that was passed, or both where both are narrow."""
+    if number != number:  # noqa: PLR0124  # NaN; an integer may be too large for math.isnan
+        return "a number"
+    if high not in (MOST, LARGEST):
+        return f"{low:g} to {high:.12g}"
+    if number > high:
+        return f"at most {high:.12g}"
+    return "a positive number" if low == SMALLEST and number <= 0 else f"at least {low:g}"
 
 
 def check_sizes(what: str, sizes: Any, low: int = 1, *, where: str = "") -> None:

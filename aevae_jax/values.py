@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import functools
 import hashlib
 import inspect
@@ -20,10 +19,9 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
-from aevae_jax import limits
+from aevae_jax import limits, mistyped
 from aevae_jax.types import InputError
 
 FROM_PYTHON = "an object given from Python"
@@ -144,7 +142,7 @@ def parse(annotation: Any, text: str, where: str) -> Any:
             warnings.simplefilter("error")  # Python would print what it thinks of "1if"
             tree = _node_to_tree(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise _refusal(annotation, limits.shown(text), where, text, _unbalanced(text)) from None
+        raise _refusal(annotation, limits.shown(text), where, text, mistyped.unbalanced(text)) from None
     return from_tree(annotation, tree, where)
 
 
@@ -242,7 +240,7 @@ def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str 
       fault: what is wrong with it, where that is known.
     """
     known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
-    meant = "" if fault else meant_by(re.split(r"[\s(\[]", typed, maxsplit=1)[0], list(known))
+    meant = "" if fault else mistyped.meant_by(re.split(r"[\s(\[]", typed, maxsplit=1)[0], list(known))
     if fields := dataclasses.fields(known[meant]) if meant else ():
         default = "" if fields[0].default is dataclasses.MISSING else f"={spell(fields[0].default)}"
         meant += f"({fields[0].name}{default})"
@@ -253,44 +251,10 @@ def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str 
 def _refused_field(cls: Any, got: str, where: str, typed: str = "") -> InputError:
     """That a call of `cls` has `got`, and which field was probably meant."""
     names = [field.name for field in dataclasses.fields(cls)]
-    whole, meant = signature(cls), meant_by(typed, names)
+    whole, meant = signature(cls), mistyped.meant_by(typed, names)
     expected = whole if len(whole) <= _ROOM else f"{cls.__name__}({', '.join(names)})"
     return InputError(f"{where}: {cls.__name__}", got=got, expected=expected,
                       hint=f"did you mean {meant}?" if meant else "")  # fmt: skip
-
-
-def meant_by(word: str, names: Sequence[str]) -> str:
-    """Which of `names` was probably meant by `word`, else an empty text: `lr` is learning_rate, `beta-vae` is VAE."""
-    lower = {name.lower(): name for name in names}
-    word = word.lower()[:100]
-    parts = set(re.split(r"[^a-z0-9]+", word))
-    for known, name in lower.items():
-        if known in parts or word == "".join(part[:1] for part in known.split("_")):
-            return name
-    for known, name in lower.items():
-        if len(word) > 2 and (known.startswith(word) or word.startswith(known)):
-            return name
-    close = difflib.get_close_matches(word, lower, n=1)
-    return lower[close[0]] if close else ""
-
-
-def _unbalanced(text: str) -> str:
-    """What is wrong with the brackets and quotes of a text, in words, else an empty text."""
-    waiting, quote = "", ""
-    for c in text:
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"":
-            quote = c
-        elif c in "([{":
-            waiting += {"(": ")", "[": "]", "{": "}"}[c]
-        elif c in ")]}":
-            if waiting[-1:] != c:
-                return f"whose {c} closes nothing"
-            waiting = waiting[:-1]
-    if quote:
-        return f"in which the quote {quote} is not closed"
-    return f"which lacks {waiting[:-9:-1]} at the end" if waiting else ""
 
 
 def _own_fields(value: Any) -> dict[str, Any] | None:

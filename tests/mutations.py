@@ -186,6 +186,9 @@ def main() -> int:
         chosen = chosen if paths is None else [m for m in chosen if concerned(m, paths)]
     elif not chosen:
         parser.error(f"no mistake has the number {', '.join(options.mistakes)}")
+    if not chosen:
+        print(f"none of {len(MUTATIONS)} mistakes is of a file that changed")
+        return 0
 
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)  # read when JAX is imported

@@ -13,7 +13,8 @@ import aevae_jax
 
 PACKAGE = Path(aevae_jax.__file__).parent
 ORDER = (
-    "types", "limits", "keys", "values", "durable", "memory", "layout", "distributions", "compound", "tabular",
+    "types", "limits", "mistyped",
+    "keys", "values", "durable", "memory", "layout", "distributions", "compound", "tabular",
     "likelihoods", "networks", "architectures", "priors", "models", "bounds", "objectives", "optimizers", "loops",
     "parallel", "training", "data", "evaluation", "statistics", "generation", "figures", "files", "weights", "locks",
     "signals", "array_files", "checkpoints", "records", "environment", "runs", "plans", "tracing", "trainer",
@@ -30,7 +31,7 @@ WITHIN = {
 """The same for the files of a folder; its `__init__` may import them all."""
 
 VALUE_FILES = (
-    "types", "limits",
+    "types", "limits", "mistyped",
     "values", "durable", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers",
     "data", "locks", "signals", "array_files", "checkpoints", "records", "environment", "runs", "fitting",
 )  # fmt: skip
