@@ -287,12 +287,7 @@ def _format(directory: Path) -> Format:
     """What `run.json` says of the form of the training data."""
     from aevae_jax.data import Format
 
-    path = directory / "run.json"
-    record = records.read_json(path)
-    if not isinstance(record, dict) or "format" not in record:
-        raise InputError("run.json", where=str(directory), got="no record of the form of its data",
-                         expected='an object "format"')  # fmt: skip
-    return values.from_tree(Format, record["format"], f"{path}, format")
+    return values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
 
 
 def _inputs(directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, data: str) -> Source:

@@ -35,6 +35,8 @@ FILES = (RECORD, METRICS, WEIGHTS, LOSSES, RESULTS, "samples.png", "reconstructi
 
 CHECKPOINTS = "checkpoints"
 
+_AS_WRITTEN = "the file that training wrote"
+
 _LARGEST = 2**24
 """Bytes of a JSON file, at most, or of one line of `metrics.jsonl`."""
 _LARGEST_LOG = 2**27
@@ -211,7 +213,7 @@ def read_bytes(path: Path, *, limit: int, sha256: str | None = None) -> bytes:
     contents = durable.read_bytes(path, limit=limit, what=path.name)
     if sha256 is not None and hashlib.sha256(contents).hexdigest() != sha256:
         raise InputError(path.name, got=f"bytes that do not match their sha256 in {RESULTS}",
-                         expected="the file that training wrote", where=str(path.parent))  # fmt: skip
+                         expected=_AS_WRITTEN, where=str(path.parent))  # fmt: skip
     return contents
 
 
@@ -265,8 +267,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     if "format" not in record:
         raise InputError(RECORD, where=str(folder), got="no record of the form of its data",
                          expected='an object "format"')  # fmt: skip
-    if not isinstance(record.get("resumed", []), list):
-        raise InputError(RECORD, where=str(folder), got='another thing under "resumed"', expected="a list")
+    resumed = record.get("resumed", [])
+    if not isinstance(resumed, list) or not all(isinstance(entry, dict) for entry in resumed):
+        raise InputError(RECORD, where=str(folder), got='another thing under "resumed"', expected="a list of objects")
     if "sha256" in record:
         digest = identity(record)
     else:  # version 0.1: over the value alone, and never read
@@ -276,12 +279,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-_AS_WRITTEN = "the file that training wrote"
-
-
 def _intact(value: Any, path: Path) -> Any:
     """`value`, if it is as it was sealed, or was never sealed."""
-    if isinstance(value, dict) and "sha256" in value and sealed(value)["sha256"] != value["sha256"]:
+    try:
+        sha256 = sealed(value)["sha256"] if isinstance(value, dict) else None
+    except RecursionError:
+        raise InputError(path.name, where=str(path.parent), got="objects nested too deeply",
+                         expected=_AS_WRITTEN) from None  # fmt: skip
+    if sha256 and value.get("sha256", sha256) != sha256:
         raise InputError(path.name, where=str(path.parent), got="contents that do not match their sha256",
                          expected=_AS_WRITTEN)  # fmt: skip
     return value

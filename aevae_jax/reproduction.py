@@ -91,7 +91,7 @@ def reproduce(
     except Differs as differs:
         return Verdict("FAIL", str(differs), differences, found[0])
     ours, theirs = (params_digest(fitted.params) for fitted in (again, original))
-    results = [{**fitted.results, "seconds": None} for fitted in (again, original)]
+    results = [{**fitted.results, "seconds": None, "protocol": None} for fitted in (again, original)]
     same_losses = again.losses.tobytes() == original.losses.tobytes()
     if same_losses and ours == theirs and results[0] == results[1] and again.history == original.history:
         reason = f"{len(again.losses)} losses, the weights ({ours[:12]}) and all figures are equal"

@@ -589,6 +589,8 @@ def nested(depth):
     (["run", "lr"], 1, "got the unknown field 'lr'"),
     (["run", "seed"], "open('HERE', 'w')", "seed: got .*, expected an integer"),
     (["run", "seed"], nested(900), "seed: got .*, expected an integer"),
+    (["resumed"], [3], "a list of objects"),
+    (["format"], ..., "no record of the form of its data"),
     (["run", "seed"], 10**4000, "seed: got 1000"),
     (["run", "model", "type"], "Modules", "model: got Modules, expected Autoencoder"),
     (["run", "model", "latent"], 3, "weights .* expected"),
@@ -605,7 +607,7 @@ def nested(depth):
     (["run", "model", "likelihood"], {"type": "NormalSharedScale", "__reduce__": "x"}, "unknown field '__reduce__'"),
     (["run", "objective"], {"custom": "a" * 10_000}, "objective: got 'aaa"),
     (["run", "data"], "digits", "data: got 'digits', expected Data"),
-], ids=range(23))  # fmt: skip
+], ids=range(25))  # fmt: skip
 def test_a_hostile_run_is_refused_in_one_line_and_executes_nothing(copied, monkeypatch, path, value, message):
     monkeypatch.chdir(copied)
     record = json.loads((copied / "run.json").read_text())
@@ -627,6 +629,23 @@ def test_a_damaged_run_file_is_refused_in_one_line(copied, text):
         fitting.load_run(copied)
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < 3000
+
+
+def test_objects_nested_too_deeply_are_one_line(copied):
+    for depth in range(900, 1000):
+        (copied / "run.json").write_text('{"run": ' + '{"a": ' * depth + "1" + "}" * depth + "}")
+        with pytest.raises(InputError):
+            records.read_record(copied)
+
+
+def test_data_of_a_run_of_version_0_1_is_known_by_the_digest_of_then(copied):
+    """It knew nothing of labels."""
+    plain = image_data()
+    as_version_0_1(copied)
+    for labels in (None, np.zeros(63, np.int32)):
+        records.check_data(copied, replace(plain, train=replace(plain.train, labels=labels)))
+    with pytest.raises(InputError, match="other data under the name 'small'"):
+        records.check_data(copied, replace(plain, test=plain.validation))
 
 
 @pytest.mark.parametrize("name", ["run.json", "results.json", "metrics.jsonl", "weights.safetensors"])
