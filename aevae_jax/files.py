@@ -156,7 +156,8 @@ def _read_array(path: Path, name: str, suffixes: tuple[str, ...]) -> Source:
     from aevae_jax.data import arrays
 
     if path.suffix.lower() not in ARRAYS:
-        raise InputError("input", got=path.name, expected=f"a file ending in {' or '.join(suffixes)}")
+        folder = "a folder of pictures, or " if suffixes != ARRAYS else ""
+        raise InputError("input", got=path.name, expected=f"{folder}a file ending in {' or '.join(suffixes)}")
     durable.open_regular(path).close()
     return arrays.read_array(path, name)
 

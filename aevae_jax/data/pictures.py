@@ -102,15 +102,14 @@ def read(folder: Path, size: tuple[int, ...] = (), channels: int = 0) -> Found:
     number = {label: n for n, label in enumerate(classes)}
     parts = {}
     for part, found in files.items():
-        rows = seen.rows([file.path for file in found], (height, width, channels or _one_kind(seen, folder)))
-        x: Source = rows[:] if datasets.size_in_bytes(rows) <= datasets.RESIDENT_BYTES else rows
+        x = seen.rows([file.path for file in found], (height, width, channels or _one_kind(seen, folder)))
         labels = np.array([number[file.label] for file in found], np.int32) if found[0].label else None
         parts[part] = Split(x, labels)
     return Found(parts, levels=datasets.levels_of(parts["train"].x))
 
 
-def read_new(path: Path, shape: tuple[int, int, int], note: Callable[[str], None]) -> PictureRows:
-    """Read one picture, or all in a folder by the names of their files, as rows like those of `read`.
+def read_new(path: Path, shape: tuple[int, int, int], note: Callable[[str], None]) -> Source:
+    """Read one picture, or all in a folder by the names of their files, as `read` does.
 
     Args:
       path: a picture, or a folder as in `read` without train, validation and test.
@@ -205,10 +204,11 @@ class _Seen(NamedTuple):
     sizes: Counter[tuple[int, int]]
     """How many there are of each height and width."""
 
-    def rows(self, paths: Sequence[str], shape: tuple[int, int, int]) -> PictureRows:
-        """Some of these pictures, brought to `shape`."""
+    def rows(self, paths: Sequence[str], shape: tuple[int, int, int]) -> Source:
+        """Some of these pictures, brought to `shape`; in memory if that is little."""
         threads = max(height * width for height, width in self.sizes) > LARGE_PIXELS
-        return PictureRows(paths, shape, "uint8" if self.bits == 8 else "float32", threads=threads)
+        rows = PictureRows(paths, shape, "uint8" if self.bits == 8 else "float32", threads=threads)
+        return rows[:] if datasets.size_in_bytes(rows) <= datasets.RESIDENT_BYTES else rows
 
 
 def _look(paths: Sequence[str]) -> _Seen:
