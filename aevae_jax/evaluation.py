@@ -52,7 +52,7 @@ def selection(objective: object, metrics: Mapping[str, float]) -> float:
 
 
 def per_example(
-    metric: Metric, model: LatentModel, params: Params, x: Array | Source, key: Array, *, batch_size: int = 256
+    metric: Metric, model: LatentModel, params: Params, x: Array | Source, key: Array, *, batch_size: int = 0
 ) -> dict[str, np.ndarray]:
     """`metric` of every example, once, in the order of `x`: `{name: [N, ...]}`.
 
@@ -62,17 +62,18 @@ def per_example(
       params: its parameters.
       x: data as the model sees it, `[N, *event]`; rows in files are read a window at a time.
       key: the noise of example i is `fold_in(key, i)`: two calls see the same, and so do two models.
-      batch_size: how many examples to compute at once; the result does not depend on it.
+      batch_size: how many examples to compute at once, 0 for as many as suit: at most 256, and fewer where one is much
+        work, such as K samples of a bound. The result does not depend on it.
 
     Raises:
-      InputError: `x` is empty or the batch size is not positive.
+      InputError: `x` is empty or the batch size is negative.
     """
     count = x.shape[0]
     if count == 0:
         raise InputError("evaluation data", got="0 examples", expected="at least 1")
-    if batch_size < 1:
-        raise InputError("batch size", got=batch_size, expected="at least 1")
-    batch_size = min(batch_size, count)
+    if batch_size < 0:
+        raise InputError("batch size", got=batch_size, expected="at least 1, or 0 for as many as suit")
+    batch_size = min(batch_size or _suitable(metric, model, params, x[:1], key), count)
     if isinstance(x, jax.Array | np.ndarray) and not isinstance(x, np.memmap):
         return _window(metric, model, params, x, key, first=0, batch_size=batch_size)
     size = min(count, max(batch_size, _WINDOW_BYTES * count // size_in_bytes(x)))
@@ -86,6 +87,23 @@ def per_example(
 
 _WINDOW_BYTES = 2**25
 """How much of data that is not in memory is sent to the device at once: 32 MiB."""
+
+
+MOST_AT_ONCE = 256
+"""Examples, where none is much work."""
+
+LARGEST_ARRAY = 2**26
+"""Bytes of the largest array that evaluation makes on one device where the batch size is left open: 64 MiB."""
+
+
+def _suitable(metric: Metric, model: LatentModel, params: Params, x: Any, key: Array) -> int:
+    """The batch size whose largest array is of a size that suits; of more examples each array has as many more rows."""
+    context = (params, jnp.asarray(x), key, jnp.asarray(0))
+    batch = jax.ShapeDtypeStruct((1, MOST_AT_ONCE), jnp.int32)
+    size = loops.largest_array(_metric_body(metric, cast(Hashable, model)), (), context, batch)
+    devices = parallel.devices()
+    fitting = MOST_AT_ONCE * LARGEST_ARRAY * devices // max(size, 1)
+    return MOST_AT_ONCE if fitting >= MOST_AT_ONCE else max(1, fitting // devices) * devices
 
 
 def _window(
@@ -112,10 +130,10 @@ def evaluate(
     x: Array | Source,
     key: Array,
     *,
-    batch_size: int = 256,
+    batch_size: int = 0,
     metric: Metric = bound_terms,
 ) -> dict[str, float]:
-    """Data set means of a metric."""
+    """Return data set means of a metric; arguments as in `per_example`."""
     return means(per_example(metric, model, params, x, key, batch_size=batch_size))
 
 

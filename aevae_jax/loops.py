@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -119,6 +120,21 @@ def has_convolution(body: Body, carry: Any, context: Any, xs: Any) -> bool:
     return _has_convolution(body, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves))
 
 
+def largest_array(body: Body, carry: Any, context: Any, xs: Any) -> int:
+    """Return the bytes of the largest array that one step of `body` computes; only shapes are looked at."""
+    leaves, structure = jax.tree.flatten((carry, context, jax.tree.map(_first, xs)))
+    return _largest_array(body, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves))
+
+
+def largest(jaxpr: Any) -> tuple[tuple[int, ...], int]:
+    """Return shape and bytes of the largest array that a program computes, in the programs that it calls, too."""
+    found = [(var.aval.shape, var.aval.size * var.aval.dtype.itemsize)
+             for equation in jaxpr.eqns for var in equation.outvars if hasattr(var.aval, "shape")]  # fmt: skip
+    inner = [value for equation in jaxpr.eqns for value in jax.tree.leaves(list(equation.params.values()))]
+    found += [largest(getattr(value, "jaxpr", value)) for value in inner if isinstance(value, ClosedJaxpr | Jaxpr)]
+    return max(found, key=lambda each: each[1], default=((), 0))
+
+
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _scan(body: Body, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
     return jax.lax.scan(lambda c, x: body(c, context, x), carry, xs)
@@ -169,6 +185,11 @@ def _output(body: Body, structure: Any, shapes: tuple[Any, ...]) -> Any:
 def _has_convolution(body: Body, structure: Any, shapes: tuple[Any, ...]) -> bool:
     arguments = jax.tree.unflatten(structure, shapes)
     return "conv_general_dilated" in _primitives(jax.make_jaxpr(body)(*arguments))
+
+
+@lru_cache(maxsize=256)
+def _largest_array(body: Body, structure: Any, shapes: tuple[Any, ...]) -> int:
+    return largest(jax.make_jaxpr(body)(*jax.tree.unflatten(structure, shapes)).jaxpr)[1]
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from aevae_jax import evaluation, keys, limits, memory, training, values
+from aevae_jax import evaluation, keys, limits, loops, memory, training, values
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, tables
 from aevae_jax.runs import Run
 from aevae_jax.types import Columned, InputError, Shaped, likelihood_of, support_of
@@ -79,18 +78,9 @@ def _check_memory(run: Run, program: Any, params: Any) -> None:
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     memory.check(4 * size, what=f"size of the {type(run.model).__name__}", got=f"{size // 4:,} parameters",
                  expected="smaller networks, a smaller latent or fewer components", room=room)  # fmt: skip
-    shape, size = _largest(program.jaxpr)
+    shape, size = loops.largest(program.jaxpr)
     memory.check(size, what="size of a step", got=f"an array of shape {shape}",
                  expected="a smaller batch size, fewer samples or a smaller model", room=room)  # fmt: skip
-
-
-def _largest(jaxpr: Any) -> tuple[tuple[int, ...], int]:
-    """Shape and bytes of the largest array that a program computes, in the programs that it calls, too."""
-    found = [(var.aval.shape, var.aval.size * var.aval.dtype.itemsize)
-             for equation in jaxpr.eqns for var in equation.outvars if hasattr(var.aval, "shape")]  # fmt: skip
-    inner = [value for equation in jaxpr.eqns for value in jax.tree.leaves(list(equation.params.values()))]
-    found += [_largest(getattr(value, "jaxpr", value)) for value in inner if isinstance(value, ClosedJaxpr | Jaxpr)]
-    return max(found, key=lambda each: each[1], default=((), 0))
 
 
 def _shaped(model: Any, prepared: Prepared) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax import limits
-from aevae_jax.types import Distribution, Params
+from aevae_jax.types import Distribution, InputError, Params
 
 if TYPE_CHECKING:
     from jax import Array
@@ -94,20 +94,37 @@ def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *,
     model of an autoencoder.
 
     Args:
-      model: an `Autoencoder` or `VAE`.
+      model: one that is given its prior as `latent_prior`, as those of `models` are.
       params: its parameters; all but the prior's are kept.
-      codes: codes of training data, `[N, latent]`.
+      codes: codes of training data, `[N, latent]`; of a `TwoLevelVAE`, those of its upper level.
       components: of the mixture.
       seed: of EM's start.
 
     Returns:
       The model and parameters with the new prior.
+
+    Raises:
+      InputError: codes that are not finite, too few, or not what the prior is of; or a model without such a prior.
     """
+    import jax
     import jax.numpy as jnp
     import numpy as np
     from sklearn import mixture
 
+    new = FullGaussianMixture(components)
+    try:
+        replaced = replace(model, latent_prior=new)
+    except TypeError:
+        raise InputError("prior to be replaced", got=f"{type(model).__name__}, which has none as a value",
+                         expected="a model with a field latent_prior") from None  # fmt: skip
+    width = jax.eval_shape(replaced.init, jax.random.key(0))["prior"]["loc"].shape[1]
     codes = np.asarray(codes, np.float64)
+    if codes.ndim != 2 or codes.shape[1] != width or len(codes) < max(components, 2):
+        raise InputError("codes", got=f"shape {codes.shape}", where=f"prior of a {type(model).__name__}",
+                         expected=f"(N, {width}), N at least {max(components, 2)}",
+                         hint=f"of two levels, give the upper one: codes[:, -{width}:]")  # fmt: skip
+    if not np.isfinite(codes).all():
+        raise InputError("codes", got="NaN or infinity", expected="finite numbers")
     floor = 1e-4 * codes.var()  # keeps a component that shrinks onto few codes from becoming singular
     fitted = mixture.GaussianMixture(components, reg_covar=floor, random_state=seed).fit(codes)
     own = {
@@ -116,7 +133,7 @@ def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *,
         "scale_tril": np.linalg.cholesky(fitted.covariances_),
     }
     prior = {name: jnp.asarray(value, jnp.float32) for name, value in own.items()}
-    return replace(model, latent_prior=FullGaussianMixture(components)), {**params, "prior": prior}
+    return replaced, {**params, "prior": prior}
 
 
 @dataclass(frozen=True)

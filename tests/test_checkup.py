@@ -105,3 +105,32 @@ def test_dead_units_of_a_rate_without_a_closed_form_are_not_to_be_given_free_bit
     assert found.findings[0].fault == "dead units"
     assert "latent=" in found.findings[0].remedy
     assert "free_bits" not in found.findings[0].remedy
+
+
+def ends(likelihood, x, measure):
+    run = Run(model=VAE(2, MLP((3,)), likelihood, event_shape=(4,)))
+    return checkup._ends(fitting.Fitted(run, run.model, {}, [], {}, None), np.asarray(x, np.float32), measure)
+
+
+def test_a_density_of_values_at_the_ends_of_its_support_is_a_finding():
+    """`ContinuousBernoulli` on images that are black and white in places: its density there has no limit."""
+    grey = np.linspace(0.01, 0.99, 400).reshape(100, 4)
+    assert ends(likelihoods.ContinuousBernoulli(), grey, "density") == []
+    levels = np.round(grey * 16) / 16
+    [finding] = ends(likelihoods.ContinuousBernoulli(), levels, "density")
+    assert "of the values are exactly 0 or 1, where" in finding.evidence
+    assert "likelihood=DiscretizedLogistic(levels=17)" in finding.remedy
+    assert finding.changes["model"].likelihood == likelihoods.DiscretizedLogistic(17)
+    finding.changes["model"].likelihood.support.check(levels, "data")
+    [finding] = ends(likelihoods.ContinuousBernoulli(), levels > 0.5, "density")
+    assert finding.changes["model"].likelihood == likelihoods.Bernoulli()
+    [finding] = ends(likelihoods.ContinuousBernoulli(), np.where(grey < 0.1, 0, grey), "density")
+    assert finding.changes["model"].likelihood == likelihoods.NormalSharedScale()
+    for likelihood, measure in ((likelihoods.NormalSharedScale(), "density"), (likelihoods.Bernoulli(), "mass")):
+        assert ends(likelihood, levels > 0.5, measure) == []
+
+
+def test_a_remedy_that_the_model_does_not_take_changes_nothing():
+    run = Run(model=TwoLevelVAE(2, MLP((3,)), event_shape=(4,)))
+    assert checkup._model(fitting.Fitted(run, run.model, {}, [], {}, None), latent=1) == {}
+    assert checkup._model(fitting.Fitted(run, run.model, {}, [], {}, None), latent=3)["model"].latent == 3

@@ -420,7 +420,7 @@ def place(tmp_path, monkeypatch):
         ("evaluate nothing", "run (nothing): got no run.json, expected a run directory written by training"),
         ("evaluate full", "run (full): got no run.json"),
         ("evaluate RUN --split train", "invalid choice 'train' for argument '--split'"),
-        ("evaluate RUN --batch-size 0", "batch size: got 0, expected at least 1"),
+        ("evaluate RUN --batch-size -1", "batch size: got -1, expected at least 1"),
         ("evaluate RUN --batch-size 1.5", "--batch-size: got '1.5', expected an integer"),
         ("evaluate RUN --seed 4294967296", "--seed: got 4294967296, expected 0 to 4294967295"),
         ("evaluate RUN --json numbers.txt", "output (--json): got numbers.txt, expected a name ending in .json"),

@@ -101,8 +101,36 @@ def test_means_are_of_examples_in_float64_and_hide_nothing():  # mistake 18
     assert evaluation.means({"a": np.array([1.0, np.inf])})["a"] == math.inf
 
 
+@pytest.mark.parametrize(("sizes", "batch"), [((1, 1), 256), ((2**14, 2**3), 128), ((2**14, 2**10), 1), ((9, 9), 256)])
+def test_where_one_example_is_much_work_fewer_are_computed_at_once(monkeypatch, sizes, batch):
+    """Work is seen in the largest array of the program: here `[B, *sizes]`, in an inner program at that."""
+    made = []
+
+    def metric(model, params, x, key):
+        return {"sum": jax.jit(lambda v: jnp.broadcast_to(v, (1, *sizes)).sum(axis=(1, 2)))(x[:, :1, None])}
+
+    def window(metric, model, params, x, key, *, first, batch_size):
+        made.append(batch_size)
+        return {}
+
+    monkeypatch.setattr(evaluation, "_window", window)
+    data = np.zeros((300, 1), np.float32)
+    evaluation.per_example(metric, None, (), data, jax.random.key(0))
+    evaluation.per_example(metric, None, (), data, jax.random.key(0), batch_size=77)
+    assert made == [batch, 77]
+
+
+def test_validation_of_many_samples_of_convolutions_is_bounded_in_memory():
+    """256 examples of 50 decoded images would need 1.3 GB for one array."""
+    model = VAE(latent=2, network=Conv(channels=(32, 8)), event_shape=(28, 28, 1))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    metric, x = bounds.weighted_terms(50), np.zeros((1, 28, 28, 1), np.float32)
+    size = evaluation._suitable(metric, model, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), params), x, key())
+    assert 4 <= size <= 64
+
+
 @pytest.mark.parametrize(("count", "batch_size", "message"), [(0, 7, "evaluation data: got 0"),
-                                                              (5, 0, "batch size: got 0")])  # fmt: skip
+                                                              (5, -1, "batch size: got -1")])  # fmt: skip
 def test_nothing_to_evaluate_is_refused(count, batch_size, message):
     with pytest.raises(InputError, match=message):
         evaluation.per_example(identity, None, (), jnp.zeros((count, 1)), jax.random.key(0), batch_size=batch_size)

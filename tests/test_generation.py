@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aevae_jax import generation, likelihoods
+from aevae_jax import distributions, generation, latents, likelihoods
 from aevae_jax.architectures import MLP
 from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.types import InputError
 
 MODELS = {
     "vae": VAE(latent=3, network=MLP(hidden=(16,)), likelihood=likelihoods.Bernoulli(), event_shape=(4, 3, 1)),
@@ -112,3 +114,38 @@ def test_a_sheet_of_samples_shows_as_many_draws(trained):
     assert samples.shape == (64, *x.shape[1:])
     assert len(np.unique(np.asarray(samples).reshape(64, -1), axis=0)) == 64
     assert pairs.shape == x.shape
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pair:
+    """Points that are dicts."""
+
+    z: dict[str, jax.Array]
+
+    def sample(self, key):
+        return self.z
+
+    def mean(self):
+        return self.z
+
+
+class Halves:
+    """A model whose codes are dicts, of the two halves of what it sees."""
+
+    def encode(self, params, x):
+        return Pair({"left": x[:, :2], "right": x[:, 2:]})
+
+    def decode(self, params, z):
+        return distributions.Delta(jnp.concatenate([z["left"], z["right"]], axis=1))
+
+
+def test_codes_may_be_pytrees():
+    x = jnp.arange(12.0).reshape(3, 4)
+    images = generation.interpolate(Halves(), {}, x, x + 4, 5)
+    np.testing.assert_allclose(images, x[None] + np.arange(5.0)[:, None, None], rtol=1e-6)
+    z = {"left": x[0, :2], "right": x[0, 2:]}
+    moved = generation.traverse(Halves(), {}, z, 2, jnp.asarray([7.0, 8.0]))
+    np.testing.assert_allclose(moved, [[0, 1, 7, 3], [0, 1, 8, 3]])
+    with pytest.raises(InputError, match=r"whose codes are of type dict, expected codes that are one array"):
+        latents.describe(Halves(), {}, x, jax.random.key(0))

@@ -11,7 +11,7 @@ import pytest
 from oracles import assert_mean, log_prob, mean, random_params, sample
 from scipy import special, stats
 
-from aevae_jax import VAE, Autoencoder, architectures, bounds, priors
+from aevae_jax import VAE, Autoencoder, TwoLevelVAE, architectures, bounds, priors
 from aevae_jax.types import Distribution, InputError
 
 LATENT, COMPONENTS = 2, 3
@@ -202,3 +202,23 @@ def test_a_prior_of_ones_own_replaces_the_old_one_through_the_params():
     np.testing.assert_allclose(mean(model.prior(params, 2)), 0.0)
     x = jnp.ones((2, 4))
     np.testing.assert_array_equal(mixture.encode(new, x).loc, model.encode(params, x).loc)
+
+
+def test_a_prior_of_two_levels_is_fitted_to_codes_of_the_upper_one():
+    model = TwoLevelVAE(2 * LATENT, architectures.MLP((3,)), event_shape=(4,))
+    params = random_params(model)
+    fitted, new = priors.fit_mixture(model, params, codes(), components=2)
+    assert jax.eval_shape(lambda p: fitted.prior(p, 3).sample(jax.random.key(0)), new).shape == (3, 2 * LATENT)
+    whole = np.tile(codes(), 2)
+    with pytest.raises(InputError, match=r"codes \(prior of a TwoLevelVAE\): got shape \(800, 4\), expected \(N, 2\)"):
+        priors.fit_mixture(model, params, whole)
+
+
+@pytest.mark.parametrize(("model", "z", "message"), [
+    (Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,)), np.zeros((9, LATENT)), "N at least 10"),
+    (Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,)), np.full((20, LATENT), np.nan), "NaN or infinity"),
+    (object(), np.zeros((20, LATENT)), "got object, which has none as a value"),
+])  # fmt: skip
+def test_codes_that_no_mixture_fits_are_refused(model, z, message):
+    with pytest.raises(InputError, match=message):
+        priors.fit_mixture(model, {}, z)
