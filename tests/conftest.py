@@ -30,6 +30,13 @@ jax.config.update("jax_debug_key_reuse", True)
 FASHION_MNIST = Path(os.environ.get("TFDS_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data" / "tfds")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_let_go():
+    """A process that keeps what it compiled for every file of tests grows to 4 GB."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def fashion_mnist_directory() -> Path:
     """A TFDS directory with Fashion-MNIST in it; tests that need it are skipped where there is none."""

@@ -445,9 +445,10 @@ def test_weight_decay_shrinks_kernels_and_nothing_else():  # mistake 46
         latent_prior=priors.VampPrior(3),
         event_shape=(4, 4, 1),
     )
-    params = {**jax.tree.map(jnp.ones_like, model.init(jax.random.key(0))), "codebook": jnp.ones((4, 2))}
+    shapes = {**jax.eval_shape(model.init, jax.random.key(0)), "codebook": jax.ShapeDtypeStruct((4, 2), float)}
+    params = jax.tree.map(lambda a: np.ones(a.shape, np.float32), shapes)
     tx = Adam(learning_rate=0.1, weight_decay=0.5).build(1)
-    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    updates, _ = jax.jit(tx.update)(jax.tree.map(np.zeros_like, params), jax.jit(tx.init)(params), params)
     moved = {jax.tree_util.keystr(path, simple=True, separator="/"): bool((update != 0).any())
              for path, update in jax.tree_util.tree_leaves_with_path(updates)}  # fmt: skip
     assert {name for name, does in moved.items() if does} == {name for name in moved if name.endswith("/kernel")}
