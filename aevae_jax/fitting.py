@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import time
 import warnings
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import array_files, durable, records, signals, values
+from aevae_jax import array_files, durable, places, records, same_run, signals, values
 from aevae_jax.checkpoints import NonFiniteError, Saving
 from aevae_jax.data import Dataset
 from aevae_jax.locks import Lock
@@ -186,7 +185,7 @@ def read_losses(folder: Path, results: records.Results) -> np.ndarray:
 
 
 def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, call: _Call) -> Fitted:
-    records.check_place(folder)
+    places.check_place(folder)
     with contextlib.ExitStack() as held:
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
         from aevae_jax import environment
@@ -202,79 +201,27 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             "provenance": environment.provenance(plan.dataset),
         }
         record = records.sealed({"digest": records.identity(record), **record})
-        unwritten = [*records.unwritten(record["run"], plan.run)]
-        records.open_directory(folder, fresh=fresh)
+        unwritten = [*same_run.unwritten(record["run"], plan.run)]
+        places.open_directory(folder, fresh=fresh)
         lock = lock or held.enter_context(Lock.claim(folder))
-        records.sweep(folder)
+        places.sweep(folder)
         if fresh:
-            records.clear_directory(folder)
+            places.clear_directory(folder)
         if not records.holds(folder, records.RECORD):
             records.write_json(folder / records.RECORD, record)
             for name, _ in unwritten:
                 call.on_note(f"{name} of this run cannot be written down: if this process ends, {folder} cannot go on; "
                              "a frozen dataclass or a function could")  # fmt: skip
         else:
-            record = _go_on(folder, record, plan.dataset, unwritten)
+            record = same_run.go_on(folder, record, plan.dataset, unwritten)
             if records.holds(folder, records.RESULTS):
                 return _load(folder, plan.run, record, call.on_note)
         digest = records.digest_of(record)
-        _UNWRITTEN[os.path.realpath(folder)] = digest, unwritten
+        same_run.remember(folder, record, unwritten)
         keeper = Keeper(folder, digest, saving, lock=lock, caught=caught, note=call.on_note, selects=plan.selects)
         fitted = _train(plan, None, keeper, call)
         _finish(folder, plan, fitted, digest, call.on_note)
         return fitted
-
-
-_UNWRITTEN: dict[str, tuple[str, list[tuple[str, Any]]]] = {}
-"""Of each directory, the digest of the run that this process trained there last, and those parts of it that a record
-cannot hold: whether a run has the same ones is only known as long as they are there."""
-
-
-def _go_on(folder: Path, record: dict[str, Any], dataset: Dataset, unwritten: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse to go on with another run or other data; write down an environment that is another.
-
-    Returns:
-      The record that is there; of a run that version 0.1 began, it has no digests, and nor will the rest of that run.
-    """
-    written = records.read_record(folder)
-    if found := [*records.differences(_completed(written["run"]), record["run"])]:
-        raise InputError("run directory", got=f"{folder}, which holds another run ({'; '.join(found)})",
-                         expected="the same run, to go on with, or a new directory",
-                         hint="choose another name, or start over with --fresh")  # fmt: skip
-    if unwritten:
-        digest, before = _UNWRITTEN.get(os.path.realpath(folder), ("", []))
-        if digest != record["digest"] or any(a is not b for (_, a), (_, b) in zip(before, unwritten, strict=True)):
-            raise InputError(f"{unwritten[0][0]} of the run", where=str(folder),
-                             got=f"a {type(unwritten[0][1]).__name__} that cannot be compared with the one it has",
-                             expected="the same object, in the same process",
-                             hint="write it as a frozen dataclass or a function, and start over with --fresh",
-                             )  # fmt: skip
-    records.check_data(folder, dataset)
-    here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
-    x64 = _x64(written)
-    if x64 != _x64(record) and not records.holds(folder, records.RESULTS):
-        raise InputError("JAX_ENABLE_X64", got=int(_x64(record)), expected=f"{int(x64)}, as where this run was begun",
-                         where=str(folder), hint=f"set JAX_ENABLE_X64={int(x64)}, or --fresh")  # fmt: skip
-    known = [written["provenance"], *written.get("resumed", [])]
-    if not any(here.items() <= entry.items() for entry in known):
-        resumed = {**written, "resumed": [*written.get("resumed", []), here]}
-        written = records.sealed(resumed) if "sha256" in written else resumed
-        records.write_json(folder / records.RECORD, written)
-    return written
-
-
-def _x64(record: dict[str, Any]) -> bool:
-    """Whether a run was begun with numbers of 64 bits."""
-    settings = record["provenance"].get("settings")
-    return isinstance(settings, dict) and settings.get("x64") is True
-
-
-def _completed(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree of a run with the fields that later versions added, at their defaults."""
-    try:
-        return dict(values.to_tree(values.from_tree(Run, tree, records.RECORD)))
-    except InputError:  # an object from Python, which cannot be built
-        return tree
 
 
 def _finish(folder: Path, plan: Plan, fitted: Fitted, digest: str, note: Note) -> None:

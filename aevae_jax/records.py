@@ -8,22 +8,17 @@ Runs of version 0.1 have none of these entries, and may not have some of them.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import hashlib
 import json
 import math
 import os
-import re
-import secrets
 import shlex
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aevae_jax import array_files, durable, values
+from aevae_jax import array_files, durable
 from aevae_jax.data import Data, Dataset
 from aevae_jax.types import InputError
 
@@ -42,120 +37,9 @@ _LARGEST = 2**24
 _LARGEST_LOG = 2**27
 
 
-# ----------------------------------------------------------------------------------------------------------- the folder
-
-
-def check_place(folder: Path) -> None:
-    """Refuse a name that no directory can have, and a place that cannot be looked at.
-
-    Raises:
-      InputError: it is too long, not UTF-8, within a private directory or a file, or a link to itself.
-    """
-    try:
-        str(folder).encode()
-        folder.stat()
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:
-        raise _no_place(folder, error) from None
-
-
 def holds(folder: Path, name: str) -> bool:
     """Whether there is something with that name in a directory, be it a link that leads nowhere."""
     return os.path.lexists(folder / name)
-
-
-def create_directory(folder: Path) -> Path:
-    """Make a new directory; refuse one that already holds something."""
-    check_place(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise _taken(folder, "is not empty")
-    return _writable(folder)
-
-
-def open_directory(folder: Path, *, fresh: bool = False) -> Path:
-    """Make a directory for a run; accept one that holds a run.
-
-    Args:
-      folder: where.
-      fresh: accept parts of a run without its record as well: they will be deleted.
-
-    Raises:
-      InputError: it holds something else, or parts of a run that nothing says what they are of; or it is none.
-    """
-    check_place(folder)
-    if folder.is_dir() and not holds(folder, RECORD):
-        names = sorted(path.name for path in folder.iterdir() if path.name != "lock" and path.suffix != durable.PART)
-        if others := [name for name in names if name not in (*FILES, CHECKPOINTS)]:
-            raise _taken(folder, f"is not empty ({others[0]})")
-        if names and not fresh:
-            raise InputError("run directory", got=f"{folder}, which holds {names[0]} and no {RECORD}",
-                             expected="a run with its record, or an empty directory",
-                             hint=f"put {RECORD} back, or start over with --fresh")  # fmt: skip
-    return _writable(folder)
-
-
-def clear_directory(folder: Path) -> None:
-    """Delete a run, and nothing else; no link is followed.
-
-    All of it is moved out of the way before anything is deleted, and the record first: what is left of a run whose
-    deletion was cut short has no record, and is never taken for a run.
-
-    Raises:
-      InputError: something cannot be deleted. Where that was seen in time, nothing is.
-    """
-    token, moved = secrets.token_hex(8), list[tuple[Path, Path]]()
-    try:
-        for place, _, _ in os.walk(folder / CHECKPOINTS) if not (folder / CHECKPOINTS).is_symlink() else ():
-            if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
-        for name in (*FILES, CHECKPOINTS):
-            if holds(folder, name):
-                aside = folder / f".{token}-{name}{durable.PART}"
-                (folder / name).rename(aside)
-                moved.append((folder / name, aside))
-        durable.sync(folder)
-    except OSError as error:
-        for path, aside in reversed(moved):
-            with contextlib.suppress(OSError):
-                aside.rename(path)
-        raise InputError("run directory", got=f"a run that cannot be deleted ({array_files.reason(error)})",
-                         expected="permission to delete it", where=str(folder),
-                         hint="nothing was deleted; choose another directory") from None  # fmt: skip
-    for path, aside in moved:
-        try:
-            array_files.remove(aside)
-        except OSError as error:
-            raise InputError("run directory", got=f"{path.name}, which cannot be deleted ({array_files.reason(error)})",
-                             expected="permission to delete it", where=str(folder),
-                             hint=f"remove {aside.name} by hand") from None  # fmt: skip
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half written or half deleted, as far as that is possible."""
-    for path in folder.iterdir():
-        if re.fullmatch(rf"\.[0-9a-f]{{16}}(-.*)?\{durable.PART}", path.name):
-            with contextlib.suppress(OSError):
-                array_files.remove(path)
-
-
-def _taken(folder: Path, state: str) -> InputError:
-    return InputError("run directory", got=f"{folder}, which {state}", expected="a new or empty directory",
-                      hint="choose another name or remove it first")  # fmt: skip
-
-
-def _no_place(folder: Path, error: Exception) -> InputError:
-    reason = error.strerror if isinstance(error, OSError) else "a name that is not UTF-8"
-    return InputError("run directory", got=f"{folder} ({reason})", expected="a directory to write in")
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise _no_place(folder, error) from None
 
 
 # ----------------------------------------------------------------------------------------------------------------- JSON
@@ -419,34 +303,3 @@ def _are_metrics(tree: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
-
-
-# ------------------------------------------------------------------------------------------------------------ comparing
-
-
-def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
-    """Where two JSON trees differ, in words: `optimizer learning_rate 0.001, here 0.01`."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.get("type") == other.get("type"):
-        for key in [*one, *(key for key in other if key not in one)]:
-            yield from differences(one.get(key), other.get(key), f"{name} {key}".strip())
-    elif one != other:
-        yield f"{name} {_shown(one)}, here {_shown(other)}"
-
-
-def unwritten(tree: Any, value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Those parts of a value that its JSON tree does not determine, each with a name such as `objective beta`."""
-    if values.comparable(tree):
-        return
-    if isinstance(tree, dict) and "custom" not in tree:
-        for field in [field for field in tree if field != "type"]:
-            yield from unwritten(tree[field], getattr(value, field), f"{name} {field}".strip())
-    elif isinstance(tree, list):
-        for item, part in zip(tree, value, strict=True):
-            yield from unwritten(item, part, name)
-    else:
-        yield name, value
-
-
-def _shown(tree: Any) -> str:
-    text = str(tree["type"] if isinstance(tree, dict) and "type" in tree else tree)
-    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aevae_jax import environment, fitting, keeping, records, values
+from aevae_jax import environment, fitting, keeping, records, same_run, values
 from aevae_jax.checkpoints import Store
 from aevae_jax.diagnosis import Diagnosis, diagnose
 from aevae_jax.plans import Plan, plan_of
@@ -166,7 +166,7 @@ def _differences(record: dict[str, Any]) -> tuple[str, ...]:
     found: list[str] = []
     for there in (record["provenance"], *record.get("resumed", [])):
         for name in MATTER:
-            found += records.differences(there.get(name), here[name], name)
+            found += same_run.differences(there.get(name), here[name], name)
     return tuple(dict.fromkeys(found))
 
 

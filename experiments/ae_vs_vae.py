@@ -119,13 +119,13 @@ def ae_vs_vae(
 
 
 def _output(out: Path, force: bool) -> Path:
-    from aevae_jax import records, types
+    from aevae_jax import places, types
 
     if force:
         out.mkdir(parents=True, exist_ok=True)
         return out
     try:
-        return records.create_directory(out)
+        return places.create_directory(out)
     except types.InputError as error:
         raise types.InputError("output directory", got=str(error), expected="a new one", hint="use --force or --out") \
             from None  # fmt: skip

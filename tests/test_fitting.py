@@ -22,7 +22,7 @@ import pytest
 from run_files import edit_run, write_record
 
 import aevae_jax
-from aevae_jax import environment, fitting, keeping, locks, plans, records, signals, trainer
+from aevae_jax import environment, fitting, keeping, locks, plans, records, same_run, signals, trainer
 from aevae_jax.architectures import MLP, Conv
 from aevae_jax.checkpoints import DamageError, Saving, Store
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, streams
@@ -265,7 +265,7 @@ def test_what_cannot_be_compared_is_the_same_only_as_long_as_it_is_there(tmp_pat
     )
     with pytest.raises(InputError, match=message):
         fit(tmp_path / "run", replace(RUN, objective=Weighted(Number(1.0))))
-    monkeypatch.setattr(fitting, "_UNWRITTEN", {})  # another process
+    monkeypatch.setattr(same_run, "_KNOWN", {})  # another process
     with pytest.raises(InputError, match=message):
         fit(tmp_path / "run", replace(RUN, objective=objective))
     with pytest.raises(SystemExit):

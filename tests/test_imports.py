@@ -17,9 +17,9 @@ ORDER = (
     "keys", "values", "durable", "memory", "layout", "distributions", "compound", "tabular",
     "likelihoods", "networks", "architectures", "priors", "models", "bounds", "objectives", "optimizers", "loops",
     "parallel", "training", "data", "evaluation", "statistics", "generation", "figures", "files", "weights", "locks",
-    "signals", "array_files", "checkpoints", "records", "environment", "runs", "plans", "tracing", "trainer",
-    "diagnosis", "keeping", "fitting", "reproduction", "features", "quality", "protocols", "importance", "annealing",
-    "latents", "checkup", "completion", "terminal", "console", "data_commands", "run_commands", "evaluation_commands",
+    "signals", "array_files", "checkpoints", "records", "places", "environment", "runs", "same_run", "plans", "tracing",
+    "trainer", "diagnosis", "keeping", "fitting", "reproduction", "features", "quality", "protocols", "importance",
+    "annealing", "latents", "checkup", "completion", "terminal", "console", "data_commands", "run_commands", "evaluation_commands",
     "generation_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
@@ -33,7 +33,8 @@ WITHIN = {
 VALUE_FILES = (
     "types", "limits", "mistyped",
     "values", "durable", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers",
-    "data", "locks", "signals", "array_files", "checkpoints", "records", "environment", "runs", "fitting",
+    "data", "locks", "signals", "array_files", "checkpoints", "records", "places", "environment", "runs",
+    "same_run", "fitting",
 )  # fmt: skip
 """Files that the command line reads before it knows whether any array will be computed."""
 

@@ -27,6 +27,7 @@ from aevae_jax import (
     generation,
     keys,
     likelihoods,
+    places,
     records,
     training,
     values,
@@ -371,7 +372,7 @@ def test_a_directory_with_something_else_is_refused_and_left_as_it_is(tmp_path):
 
 
 def test_an_empty_directory_is_used(tmp_path):
-    assert records.create_directory(tmp_path) == tmp_path
+    assert places.create_directory(tmp_path) == tmp_path
     assert not list(tmp_path.iterdir())  # the probe is gone
 
 
@@ -387,7 +388,7 @@ def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
     def refuse(**options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(records.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(places.tempfile, "TemporaryFile", refuse)
     with pytest.raises(
         InputError, match=r"run directory: got .* \(Permission denied\), expected a directory to write in"
     ):
@@ -409,7 +410,7 @@ def test_a_private_place_is_refused(tmp_path, monkeypatch):
     def private(path, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(records.Path, "stat", private)
+    monkeypatch.setattr(places.Path, "stat", private)
     with pytest.raises(InputError, match=r"run directory: got .* \(Permission denied\)"):
         fitting.fit(RUN, image_data(), directory=tmp_path / "run", on_epoch=never)
     monkeypatch.setattr(records.Path, "lstat", private)
@@ -429,8 +430,8 @@ def test_parts_of_a_run_without_its_record_are_refused(copied, name):
     ):
         fitting.fit(RUN, image_data(), directory=copied, on_epoch=never)
     assert contents(copied) == before
-    records.open_directory(copied, fresh=True)
-    records.clear_directory(copied)
+    places.open_directory(copied, fresh=True)
+    places.clear_directory(copied)
     assert list(copied.iterdir()) == []
 
 
@@ -444,7 +445,7 @@ def test_checkpoints_elsewhere_are_neither_used_nor_deleted(copied, other):
         InputError, match=r"checkpoints \(.*\): got a link, expected a directory; remove it, or start over"
     ):
         fitting.fit(RUN, image_data(), directory=copied, on_epoch=never)
-    records.clear_directory(copied)
+    places.clear_directory(copied)
     assert list(copied.iterdir()) == []
     assert contents(other) == before
 
@@ -467,7 +468,7 @@ def test_what_cannot_be_deleted_is_seen_before_anything_is(copied, monkeypatch, 
     monkeypatch.undo()
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("arrays"))
     with pytest.raises(InputError, match=r"deleted \(Permission denied: arrays\), expected .*; nothing was deleted"):
-        records.clear_directory(copied)
+        places.clear_directory(copied)
     assert contents(copied) == before
 
 
@@ -478,12 +479,12 @@ def test_a_deletion_that_is_cut_short_leaves_no_record(copied, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(array_files, "remove", fail)
         with pytest.raises(InputError, match=r"got run\.json, which cannot be deleted .*; remove \..*\.part by hand"):
-            records.clear_directory(copied)
-        records.sweep(copied)
+            places.clear_directory(copied)
+        places.sweep(copied)
         assert not {path.name for path in copied.iterdir()} & set(FILES)
     (copied / ".0123456789abcdef.part").symlink_to("/dev/zero")  # half written by a process that was killed
-    records.open_directory(copied)
-    records.sweep(copied)
+    places.open_directory(copied)
+    places.sweep(copied)
     assert list(copied.iterdir()) == []
 
 

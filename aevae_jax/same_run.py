@@ -1,0 +1,107 @@
+"""Whether the run that is in a directory is the one that is asked for: then it goes on, or is given back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from aevae_jax import records, values
+from aevae_jax.data import Dataset
+from aevae_jax.runs import Run
+from aevae_jax.types import InputError
+
+Unwritten = list[tuple[str, Any]]
+"""Those parts of a run that a record cannot hold, each with a name such as `objective beta`."""
+
+_KNOWN: dict[str, tuple[str, Unwritten]] = {}
+"""Of each directory, the digest of the run that this process trained there last, and its parts that are not written:
+whether a run has the same ones is only known as long as they are there."""
+
+
+def remember(folder: Path, record: dict[str, Any], parts: Unwritten) -> None:
+    """Keep in mind which objects the run in a directory has."""
+    _KNOWN[os.path.realpath(folder)] = records.digest_of(record), parts
+
+
+def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritten) -> dict[str, Any]:
+    """Refuse to go on with another run or other data; write down an environment that is another.
+
+    Args:
+      folder: with a run in it.
+      record: of the run that is asked for.
+      dataset: its data.
+      parts: those of it that `unwritten` finds.
+
+    Returns:
+      The record that is there; of a run that version 0.1 began, it has no digests, and nor will the rest of that run.
+
+    Raises:
+      InputError: it is another run, or that cannot be known.
+    """
+    written = records.read_record(folder)
+    if found := [*differences(_completed(written["run"]), record["run"])]:
+        raise InputError("run directory", got=f"{folder}, which holds another run ({'; '.join(found)})",
+                         expected="the same run, to go on with, or a new directory",
+                         hint="choose another name, or start over with --fresh")  # fmt: skip
+    digest, before = _KNOWN.get(os.path.realpath(folder), ("", []))
+    if parts and (digest != record["digest"] or any(a is not b for (_, a), (_, b) in zip(before, parts, strict=True))):
+        name, value = parts[0]
+        raise InputError(f"{name} of the run", where=str(folder), expected="the same object, in the same process",
+                         got=f"a {type(value).__name__} that cannot be compared with the one it has",
+                         hint="write it as a frozen dataclass or a function, and start over with --fresh")  # fmt: skip
+    records.check_data(folder, dataset)
+    here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
+    x64 = _x64(written)
+    if x64 != _x64(record) and not records.holds(folder, records.RESULTS):
+        raise InputError("JAX_ENABLE_X64", got=int(_x64(record)), expected=f"{int(x64)}, as where this run was begun",
+                         where=str(folder), hint=f"set JAX_ENABLE_X64={int(x64)}, or --fresh")  # fmt: skip
+    known = [written["provenance"], *written.get("resumed", [])]
+    if not any(here.items() <= entry.items() for entry in known):
+        resumed = {**written, "resumed": [*written.get("resumed", []), here]}
+        written = records.sealed(resumed) if "sha256" in written else resumed
+        records.write_json(folder / records.RECORD, written)
+    return written
+
+
+def _x64(record: dict[str, Any]) -> bool:
+    """Whether a run was begun with numbers of 64 bits."""
+    settings = record["provenance"].get("settings")
+    return isinstance(settings, dict) and settings.get("x64") is True
+
+
+def _completed(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a run with the fields that later versions added, at their defaults."""
+    try:
+        return dict(values.to_tree(values.from_tree(Run, tree, records.RECORD)))
+    except InputError:  # an object from Python, which cannot be built
+        return tree
+
+
+def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
+    """Where two JSON trees differ, in words: `optimizer learning_rate 0.001, here 0.01`."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.get("type") == other.get("type"):
+        for key in [*one, *(key for key in other if key not in one)]:
+            yield from differences(one.get(key), other.get(key), f"{name} {key}".strip())
+    elif one != other:
+        yield f"{name} {_shown(one)}, here {_shown(other)}"
+
+
+def unwritten(tree: Any, value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Those parts of a value that its JSON tree does not determine, each with a name such as `objective beta`."""
+    if values.comparable(tree):
+        return
+    if isinstance(tree, dict) and "custom" not in tree:
+        for field in [field for field in tree if field != "type"]:
+            yield from unwritten(tree[field], getattr(value, field), f"{name} {field}".strip())
+    elif isinstance(tree, list):
+        for item, part in zip(tree, value, strict=True):
+            yield from unwritten(item, part, name)
+    else:
+        yield name, value
+
+
+def _shown(tree: Any) -> str:
+    text = str(tree["type"] if isinstance(tree, dict) and "type" in tree else tree)
+    return text if len(text) <= 60 else f"{text[:60]}..."
