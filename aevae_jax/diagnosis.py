@@ -34,7 +34,7 @@ class Diagnosis(NamedTuple):
 def scale_advice(plan: Plan) -> str:
     """What to try where the numbers that a model sees are far from unit scale; empty where they are not."""
     _, x = next(plan.prepared.seen("train", keys.root(plan.run.seed)))
-    spread, largest = float(np.std(x)), float(np.max(np.abs(x)))
+    spread, largest = float(np.std(x, dtype=np.float64)), float(np.max(np.abs(x)))
     if 1e-2 < spread < 1e2 and largest < 1e3:
         return ""
     return f"the data reach {largest:.3g} with a standard deviation of {spread:.3g}: try the preparation Standardize()"
