@@ -127,8 +127,11 @@ def weighted_terms(num_samples: int) -> Metric:
 
     def terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
         key_one, key_many = jax.random.split(key)
+        one = bound_terms(model, params, x, key_one)
+        if "negative_elbo" not in one:  # points, or a profile likelihood: there is no bound
+            return one
         bound = importance_weighted_bound(log_weights(model, params, x, key_many, num_samples))
-        return {**bound_terms(model, params, x, key_one), "negative_importance_weighted_bound": -bound}
+        return {**one, "negative_importance_weighted_bound": -bound}
 
     return terms
 

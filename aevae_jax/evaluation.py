@@ -42,7 +42,7 @@ def minimised(objective: object, names: Iterable[str]) -> str:
     if found is None:
         raise InputError("objective", got=f"{type(objective).__name__}, which selects by {' or '.join(wanted)}",
                          expected=f"one that selects by what this model has: {', '.join(names)}",
-                         hint="codes that are points have no rate: use ReconstructionError()")  # fmt: skip
+                         hint="codes that are points have no rate, and a profile likelihood has no bound")  # fmt: skip
     return found
 
 

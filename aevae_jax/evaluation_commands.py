@@ -69,9 +69,8 @@ def evaluate(
 
         importance.check_scorable(model, fitted.params, x)
     measured = evaluation.per_example(evaluation.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
-    squared = f"squared error per {'standardised ' if prepared.format.mean else ''}element"
     metrics = {
-        name: _entry(v, squared if name == "mse_at_mean" else "nats/example")
+        name: _entry(v, _squared(prepared) if name == "mse_at_mean" else "nats/example")
         for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))
     }
     named, likelihood = fitted.run.data, values.spell(likelihood_of(model))
@@ -144,11 +143,11 @@ def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> N
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     fitted = loaded(run)
-    x = prepared_of(run, fitted.run, data).validation.x
+    prepared = prepared_of(run, fitted.run, data)
     from aevae_jax import checkup, keys
 
-    found = checkup.check(fitted, x, key_of(seed, keys.Stream.EVALUATE))
-    units = {"active_units": "", "latent_dimensions": "", "mse_at_mean": "squared error per element"}
+    found = checkup.check(fitted, prepared.validation.x, key_of(seed, keys.Stream.EVALUATE))
+    units = {"active_units": "", "latent_dimensions": "", "mse_at_mean": _squared(prepared)}
     for name, value in found.measured.items():
         say(f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip())
     for finding in found.findings:
@@ -291,6 +290,11 @@ _MEASURES = {
     "unknown": "Density or probability",
 }
 """The base measures of likelihoods in words."""
+
+
+def _squared(prepared: Prepared) -> str:
+    """The unit of squared errors of what a model sees."""
+    return f"squared error per {'standardised ' if prepared.format.mean else ''}element"
 
 
 def _entry(v: Any, unit: str) -> dict[str, Any]:

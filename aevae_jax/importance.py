@@ -19,10 +19,10 @@ import numpy as np
 from jax import Array
 
 from aevae_jax import bounds, keys, loops, parallel, values
-from aevae_jax.data import Dequantize, Prepared
+from aevae_jax.data import Prepared
 from aevae_jax.data.datasets import Source, blocks, digest_of
 from aevae_jax.protocols import Figure, Protocol
-from aevae_jax.types import InputError, LatentModel, Params, support_of
+from aevae_jax.types import Dequantising, InputError, LatentModel, Params, support_of
 
 OnPart = Callable[[int, int], None]
 """Is told how many examples are done, and of how many."""
@@ -189,7 +189,8 @@ def bits_per_dim(nll: np.ndarray, model: LatentModel, prepared: Prepared) -> np.
     support = support_of(model)
     if support is not None and support.levels is not None:
         return np.asarray(nll / (size * math.log(2)))
-    if isinstance(prepared.preparation, Dequantize):
+    preparation = prepared.preparation
+    if isinstance(preparation, Dequantising) and preparation.dequantises:
         return np.asarray(nll / (size * math.log(2)) + math.log2(prepared.format.levels))
     return None
 

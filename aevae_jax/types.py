@@ -180,6 +180,16 @@ class Columned(Protocol):
 
 
 @runtime_checkable
+class Dequantising(Protocol):
+    """A preparation that says whether it spreads integer levels evenly over [0, 1): densities are then code lengths."""
+
+    @property
+    def dequantises(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+@runtime_checkable
 class Scaled(Protocol):
     """A distribution of which standard deviations are known, or a likelihood that takes one for granted."""
 

@@ -50,10 +50,14 @@ class Points(Autoencoder):
     point_codes = False
 
 
-def test_an_objective_that_cannot_select_is_refused_before_training():
-    run = replace(RUN, model=Points(2, MLP(())), objective=ELBO())
-    with pytest.raises(InputError, match="got ELBO, which selects by negative_elbo or profile_loss, expected"):
-        plan_of(run, DATA)
+@pytest.mark.parametrize(("model", "objective", "name"), [
+    (Points(2, MLP(())), ELBO(), "negative_elbo or profile_loss"),
+    (VAE(2, MLP(()), likelihoods.NormalOptimalScale()), IWAE(1), "negative_elbo"),
+    (VAE(2, MLP(()), likelihoods.NormalOptimalScale()), IWAE(5), BOUND),
+], ids=["points", "one sample of a profile", "many"])  # fmt: skip
+def test_an_objective_that_cannot_select_is_refused_before_training(model, objective, name):
+    with pytest.raises(InputError, match=f"which selects by {name}, expected"):
+        plan_of(replace(RUN, model=model, objective=objective), DATA)
 
 
 @pytest.fixture(scope="module")

@@ -202,6 +202,8 @@ class Dequantize(_Pixels):
     A density of it, in nats, plus D ln L of the D elements is comparable with -log p of the levels.
     """
 
+    dequantises: ClassVar[bool] = True
+
     def train(self, raw: Any, key: Array, format: Format) -> Array:
         """Fresh noise on a raw batch `[B, *event]`."""
         import jax
