@@ -6,8 +6,10 @@ import hashlib
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+import scipy.sparse
 
 from aevae_jax import data, values
 from aevae_jax.data import Data, Dataset, LastSplits, OwnSplits, RandomSplits, Scale, Split, datasets, prepare
@@ -499,3 +501,37 @@ def test_a_folder_of_the_name_is_taken_if_there_is_no_prepared_data_set(tmp_path
 def test_a_size_is_a_height_and_a_width():
     with pytest.raises(InputError, match=r"Data size: got \(8,\), expected \(height, width\)"):
         Data("./x", size=(8,))
+
+
+# what is no array
+
+
+class Increasing(Rows):
+    """As h5py's data sets: rows can only be asked for in increasing order."""
+
+    def __getitem__(self, rows):
+        if not isinstance(rows, slice) and (np.diff(rows) <= 0).any():
+            raise TypeError("Indexing elements must be in increasing order")
+        return super().__getitem__(rows)
+
+
+IMAGES = random_images(20)
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    (scipy.sparse.csr_array(np.eye(20)), r"got a csr_array, whose rows are no NumPy arrays, .*; use x.toarray\(\)"),
+    (scipy.sparse.csr_matrix(np.eye(20)), r"use x.toarray\(\)"),
+    (scipy.sparse.coo_matrix(np.eye(20)), r"use x.toarray\(\)"),
+    (Increasing(IMAGES), r"got a Increasing, of which rows cannot be read in any order .*; use x\[:\]"),
+    (np.ma.masked_equal(IMAGES, IMAGES.max()), r"got masked entries, expected every entry; use x.filled\(VALUE\)"),
+    (np.ma.masked_invalid([[np.nan, 1.0]] * 9), r"got masked entries"),
+])  # fmt: skip
+def test_what_is_no_array_is_one_line(source, message):
+    with pytest.raises(InputError, match=f"arrays train: .*{message}"):
+        data.from_arrays(source)
+
+
+def test_arrays_of_others_are_arrays():
+    plain = data.from_arrays(IMAGES).digest()
+    assert data.from_arrays(np.ma.array(IMAGES)).digest() == plain
+    assert data.from_arrays(jax.numpy.asarray(IMAGES)).digest() == plain

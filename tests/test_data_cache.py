@@ -94,6 +94,11 @@ def lengthen(path):
     os.utime(path, ns=(before, before))
 
 
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 DAMAGE = {
     "first byte": lambda folder: flip(folder / "train.x.npy", 0),
     "header": lambda folder: flip(folder / "train.x.npy", 70),
@@ -103,7 +108,10 @@ DAMAGE = {
     "longer": lambda folder: os.truncate(folder / "train.x.npy", 2000),
     "empty": lambda folder: os.truncate(folder / "test.labels.npy", 0),
     "missing": lambda folder: (folder / "test.labels.npy").unlink(),
-    "one more": lambda folder: shutil.copy(folder / "train.x.npy", folder / "validation.x.npy"),
+    "a pipe": lambda folder: pipe(folder / "train.x.npy"),
+    "a giant": lambda folder: os.truncate(folder / "train.x.npy", 2**40),
+    "a giant manifest": lambda folder: os.truncate(folder / "manifest.json", 2**40),
+    "a path": lambda folder: edit(folder, lambda m: m["shape"].update({"../x": m["shape"].pop("train.x")})),
     "swapped": swap,
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "no json": lambda folder: flip(folder / "manifest.json", 0),
@@ -246,9 +254,7 @@ def test_processes_that_cache_at_once_do_not_harm_each_other(tmp_path):
 def test_a_writer_that_is_killed_leaves_nothing_that_is_read(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
-    kill = (
-        "import os, aevae_jax.data.cache as c; c._sync = lambda path: os._exit(9)\n"  # all is written, and not renamed
-    )
+    kill = "import os; from pathlib import Path; Path.rename = lambda *_: os._exit(9)\n"  # all is written
     done = subprocess.run([sys.executable, "-c", kill + WRITER, str(source), "state", "1"], check=False, timeout=60)
     assert done.returncode == 9
     (left,) = source.iterdir()
@@ -259,3 +265,13 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read(tmp_path):
     os.utime(left, (0, 0))
     cache.store(source, "state", {"x": np.arange(3)})
     assert [path.name for path in source.iterdir()] == [cache.FOLDER]
+
+
+def test_without_a_home_folder_nothing_is_left_where_one_stands(tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("AEVAE_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nosuchuser/cache")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    tiny.chmod(0o555)
+    check_tiny(read(tiny))
+    assert sorted(tmp_path.iterdir()) == before

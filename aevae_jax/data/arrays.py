@@ -2,7 +2,7 @@
 
 Nothing is unpickled, and what a header claims is compared with the size of the file before any memory is taken. Raw
 files of more than `datasets.RESIDENT_BYTES` stay where they are and are read as rows are asked for; what is compressed
-is expanded into memory, up to `MAX_BYTES`.
+is expanded into memory, up to `MAX_BYTES` and what is free.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import math
 import os
 import re
 import struct
-import threading
+import weakref
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from aevae_jax import durable, memory
 from aevae_jax.data import datasets
 from aevae_jax.data.datasets import Found, Source, Split, as_source, check_labels, levels_of
 from aevae_jax.types import InputError
@@ -31,19 +32,13 @@ MAX_BYTES = 2**34
 """A compressed file may expand to at most 16 GiB."""
 
 MAX_RATIO = 100
-"""An array of more than `SMALL_BYTES` in .npz may be at most this many times larger than it is compressed."""
+"""What expands to more than `SMALL_BYTES` may be at most this many times larger than it is compressed."""
 
-SMALL_BYTES = 2**20
-"""Up to 1 MiB any ratio will do: sorted labels compress a thousandfold."""
+SMALL_BYTES = 2**26
+"""Up to 64 MiB any ratio will do: sorted labels and blank images compress a thousandfold."""
 
 MAX_HEADER = 2**14
 """A .npy header is looked for in the first 16 KiB."""
-
-WINDOW_BYTES = 2**27
-"""How much of a large file is mapped at a time: 128 MiB."""
-
-GZIP_RATIO = 1032
-"""No gzip file expands more than this: deflate's shortest code is 2 bits for 258 bytes."""
 
 _WORDS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test", "t10k")}
 _EXPECTED = "train, validation, test or x_train, y_train, ...; or one array, or images and labels"
@@ -81,7 +76,7 @@ def read_npy_folder(folder: Path) -> Found:
 def read_npz(path: Path) -> Found:
     """Arrays called `train`, `x_train` or `train_images` and alike for `validation` (`valid`, `val`) and `test`, each
     with `y_train` or `train_labels` where there are labels; or `images`, `x` or `data` with `labels` or `y`; or one
-    array of any name. Capitals do not matter.
+    array of any name. Capitals do not matter. Other arrays of Python objects are passed over.
 
     Raises:
       InputError: arrays of other names, a damaged or encrypted archive, one that expands too far (see `MAX_BYTES`,
@@ -91,7 +86,10 @@ def read_npz(path: Path) -> Found:
         members = {_stem(info, path): info for info in archive.infolist()}
         if len(members) < len(archive.infolist()):
             raise refused(path, "two arrays of one name", "a name for each")
-        _check_expansion(members, path)
+        foreign = [n for n, info in members.items() if n.lower() not in _KNOWN and _holds_objects(archive, info)]
+        if len(foreign) < len(members):
+            members = {name: info for name, info in members.items() if name not in foreign}
+        _check_expansion(_sizes(members.values()), path)
         names = {("train", "images"): next(iter(members))} if len(members) == 1 else _named(members, path)
         return _found(names, lambda name: _member(archive, members[name], f"{path}: {name}"), path)
 
@@ -111,7 +109,7 @@ def read_array(path: Path, name: str) -> Source:
         if names.count(chosen) != 1:
             raise refused(path, ", ".join(names) or "no arrays", f"one array, or one called {name!r}")
         _stem(members[chosen], path)
-        _check_expansion({chosen: members[chosen]}, path)
+        _check_expansion(_sizes([members[chosen]]), path)
         return _member(archive, members[chosen], f"{path}: {chosen}")
 
 
@@ -142,20 +140,27 @@ def read_idx(folder: Path) -> Found:
 # -------------------------------------------------------------------------------------------------------------- names
 
 
-def _named(names: Iterable[str], where: Path) -> dict[Name, str]:
-    """Which array is what, by its name; all must be known."""
+def _known_names() -> dict[str, Name]:
     known: dict[str, Name] = {}
     for part, words in _WORDS.items():
         for word in words:
             known |= dict.fromkeys((word, f"x_{word}", f"{word}_x", f"{word}_images"), (part, "images"))
             known |= dict.fromkeys((f"y_{word}", f"{word}_y", f"{word}_labels"), (part, "labels"))
     known |= dict.fromkeys(("images", "x", "data"), ("train", "images"))
-    known |= dict.fromkeys(("labels", "y"), ("train", "labels"))
+    return known | dict.fromkeys(("labels", "y"), ("train", "labels"))
+
+
+_KNOWN = _known_names()
+"""Which array is what, by its name in small letters."""
+
+
+def _named(names: Iterable[str], where: Path) -> dict[Name, str]:
+    """Which array is what, by its name; all must be known."""
     chosen: dict[Name, str] = {}
     for name in names:
-        if name.lower() not in known:
+        if name.lower() not in _KNOWN:
             raise refused(where, f"arrays called {', '.join(names)}", _EXPECTED)
-        _add(chosen, known[name.lower()], name, where)
+        _add(chosen, _KNOWN[name.lower()], name, where)
     return chosen
 
 
@@ -213,11 +218,11 @@ class _Layout(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-class MappedRows:
+class FileRows:
     """Rows of an array in a file, read when they are asked for: a `Source`.
 
-    The file is mapped in windows of `WINDOW_BYTES`, one at a time and for as long as it is read, since pages that stay
-    mapped count as memory of the process. The file must not change meanwhile.
+    They are read, not mapped: where a file is cut short meanwhile, reading is an error of one line, and a mapping would
+    end the process. The file stays open, so that another one of its name is not taken for it.
 
     Args:
       path: the file.
@@ -228,7 +233,8 @@ class MappedRows:
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int):
         self.path, self.shape, self.dtype, self.offset = path, shape, dtype, offset
         self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        self._one_window = threading.Lock()
+        self._file = durable.open_regular(path, what="data")
+        weakref.finalize(self, self._file.close)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -241,34 +247,37 @@ class MappedRows:
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"rows {indices.min()} to {indices.max()} of {len(self)}")
         out = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        order = np.argsort(indices, kind="stable")
-        ascending, begin = indices[order], 0
-        while begin < len(order):
-            end = int(np.searchsorted(ascending, ascending[begin] + max(1, WINDOW_BYTES // self._row_bytes)))
-            out[order[begin:end]] = self._within_window(ascending[begin:end])
-            begin = end
+        if not out.size:
+            return out
+        order = np.argsort(indices, kind="stable")  # in the order of the file
+        together = (np.diff(indices[order]) == 1) & (np.diff(order) == 1)  # neighbours there and here are read at once
+        firsts = np.flatnonzero(np.append(True, ~together))
+        counts = np.diff(firsts, append=len(order))
+        sources, places, sizes = (
+            (rows * self._row_bytes).tolist() for rows in (indices[order[firsts]], order[firsts], counts)
+        )
+        view, file, offset = out.reshape(-1).view(np.uint8).data, self._file.fileno(), self.offset
+        with reading(self.path, "the file as it was before"):
+            for source, place, size in zip(sources, places, sizes, strict=True):
+                done = os.preadv(file, [view[place : place + size]], offset + source)
+                while done < size:  # a signal came, or more was asked for than one call reads
+                    more = os.preadv(file, [view[place + done : place + size]], offset + source + done)
+                    if not more:
+                        raise EOFError("it has been cut short")
+                    done += more
         return out
 
-    def _within_window(self, rows: np.ndarray) -> np.ndarray:
-        """Rows in ascending order that lie in one window."""
-        import numpy as np
 
-        first = int(rows[0])
-        offset, shape = self.offset + first * self._row_bytes, (int(rows[-1]) - first + 1, *self.shape[1:])
-        with self._one_window, reading(self.path, "the file as it was before"):
-            return np.asarray(np.memmap(self.path, self.dtype, "r", offset, shape)).take(rows - first, axis=0)
-
-
-def _rows(path: Path, layout: _Layout) -> Source:
-    """The array in a file that is not compressed: in memory, or if it is too large for that, mapped."""
+def _rows(file: Any, path: Path, layout: _Layout) -> Source:
+    """The array in a file that is not compressed: in memory, or if it is too large for that, read by rows."""
     if layout.nbytes <= datasets.RESIDENT_BYTES:
-        with reading(path, "an intact file"), path.open("rb") as file:
+        with reading(path, "an intact file"):
             file.seek(layout.offset)
             return _array(file, layout)
     if layout.fortran:
         raise refused(path, "columns before rows (Fortran order)", "rows before columns, to be read row by row",
                       "save it with np.save(path, np.ascontiguousarray(x))")  # fmt: skip
-    return MappedRows(path, layout.shape, layout.dtype, layout.offset)
+    return FileRows(path, layout.shape, layout.dtype, layout.offset)
 
 
 def _array(file: Any, layout: _Layout) -> np.ndarray:
@@ -289,9 +298,15 @@ def _array(file: Any, layout: _Layout) -> np.ndarray:
 
 
 def _npy(path: Path) -> Source:
-    with reading(path, "an intact .npy file"), regular(path).open("rb") as file:
-        layout = _npy_layout(file.read(MAX_HEADER), path.stat().st_size, path)
-    return _rows(path, layout)
+    with durable.open_regular(path, what="data") as file:
+        return read_open(file, path)
+
+
+def read_open(file: BinaryIO, path: Path) -> Source:
+    """Read the array of a .npy file, `path`, that is open at its beginning."""
+    with reading(path, "an intact .npy file"):
+        layout = _npy_layout(file.read(MAX_HEADER), os.fstat(file.fileno()).st_size, path)
+    return _rows(file, path, layout)
 
 
 def _npy_layout(head: bytes, size: int, where: object) -> _Layout:
@@ -317,9 +332,13 @@ def _checked(layout: _Layout, size: int, where: object) -> _Layout:
     return layout
 
 
-def _archive(path: Path) -> zipfile.ZipFile:
-    with reading(path, "an intact .npz file"):
-        return zipfile.ZipFile(regular(path))
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    with durable.open_regular(path, what="data") as file:
+        with reading(path, "an intact .npz file"):
+            archive = zipfile.ZipFile(file)
+        with archive:
+            yield archive
 
 
 def _stem(info: zipfile.ZipInfo, path: Path) -> str:
@@ -333,16 +352,38 @@ def _stem(info: zipfile.ZipInfo, path: Path) -> str:
     return stem
 
 
-def _check_expansion(members: Mapping[str, zipfile.ZipInfo], path: Path) -> None:
-    """Refuse what would expand out of all proportion; only the directory of the archive is read for that."""
-    for name, info in members.items():
-        if info.file_size > max(SMALL_BYTES, MAX_RATIO * info.compress_size):
-            raise refused(f"{path}: {name}", f"{info.compress_size} bytes that expand to {info.file_size}",
-                          f"at most {MAX_RATIO} times as many", "save it with np.savez, uncompressed")  # fmt: skip
-    total, size = sum(info.file_size for info in members.values()), path.stat().st_size
-    if total > MAX_BYTES or sum(info.compress_size for info in members.values()) > size:
-        raise refused(path, f"arrays of {total} bytes in {size}", f"each once, and at most {MAX_BYTES} bytes in all",
-                      "save the training data alone, as .npy")  # fmt: skip
+def _check_expansion(sizes: Sequence[tuple[int, int]], path: Path) -> None:
+    """Refuse what would expand out of all proportion, or into more memory than is free, before any of it is expanded.
+
+    Args:
+      sizes: of each array in the file, how many bytes it is said to have, and how many it takes there.
+      path: of the file.
+    """
+    size, hint = os.path.getsize(path), "save the training data alone, as .npy"
+    whole, packed = sum(one for one, _ in sizes), sum(one for _, one in sizes)
+    if whole > max(SMALL_BYTES, MAX_RATIO * packed):
+        raise refused(path, f"{packed} bytes that expand to {whole}", f"at most {MAX_RATIO} times as many", hint)
+    if whole > MAX_BYTES or packed > size:
+        raise refused(
+            path, f"arrays of {whole} bytes in {size}", f"each once, and at most {MAX_BYTES} bytes in all", hint
+        )
+    memory.check(whole, what="data", got=f"{packed} bytes that expand", where=str(path), hint=hint)
+
+
+def _sizes(members: Iterable[zipfile.ZipInfo]) -> list[tuple[int, int]]:
+    """What the directory of an archive says of the arrays in it; nothing else is read for that."""
+    return [(info.file_size, info.compress_size) for info in members]
+
+
+def _holds_objects(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    """Whether the header of a member says that it is of Python objects, which nothing here reads."""
+    from numpy.lib import format
+
+    with contextlib.suppress(Exception), archive.open(info) as file:  # one that cannot be read is refused later
+        head = io.BytesIO(file.read(MAX_HEADER))
+        read = {1: format.read_array_header_1_0, 2: format.read_array_header_2_0}[format.read_magic(head)[0]]
+        return bool(read(head, max_header_size=MAX_HEADER)[2].hasobject)
+    return False
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.ndarray:
@@ -359,19 +400,19 @@ def _idx(path: Path) -> Source:
 
     kind = _idx_name(path)[1]
     axes = {"images": 3, "labels": 1}[kind]
-    zipped, size = path.suffix.lower() == ".gz", regular(path).stat().st_size
-    with reading(path, "an intact idx file"), gzip.open(path) if zipped else path.open("rb") as file:
-        head = file.read(4 + 4 * axes)
-        if len(head) < 4 + 4 * axes or head[:4] != bytes((0, 0, 8, axes)):
-            raise refused(path, f"a file that begins with {head[:4].hex(' ') or 'nothing'}",
-                          f"00 00 08 {axes:02}, the magic number of {kind}, and {axes} sizes")  # fmt: skip
-        layout = _Layout(struct.unpack(f">{axes}I", head[4:]), np.dtype(np.uint8), len(head))
-        if not zipped:
-            return _rows(path, _checked(layout, size, path))
-        most = min(MAX_BYTES, GZIP_RATIO * size)
-        if layout.nbytes > most:
-            raise refused(path, f"a header that claims {layout.nbytes} bytes", f"at most {most} in {size} of gzip")
-        return _array(file, layout)
+    zipped = path.suffix.lower() == ".gz"
+    with durable.open_regular(path, what="data") as raw, gzip.GzipFile(fileobj=raw) if zipped else raw as file:
+        size = os.fstat(raw.fileno()).st_size
+        with reading(path, "an intact idx file"):
+            head = file.read(4 + 4 * axes)
+            if len(head) < 4 + 4 * axes or head[:4] != bytes((0, 0, 8, axes)):
+                raise refused(path, f"a file that begins with {head[:4].hex(' ') or 'nothing'}",
+                              f"00 00 08 {axes:02}, the magic number of {kind}, and {axes} sizes")  # fmt: skip
+            layout = _Layout(struct.unpack(f">{axes}I", head[4:]), np.dtype(np.uint8), len(head))
+            if not zipped:
+                return _rows(file, path, _checked(layout, size, path))
+            _check_expansion([(layout.nbytes, size)], path)
+            return _array(file, layout)
 
 
 # --------------------------------------------------------------------------------------------------------------- files

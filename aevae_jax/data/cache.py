@@ -11,12 +11,17 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from aevae_jax import durable
+from aevae_jax.data import arrays, datasets
+from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +31,10 @@ FORMAT = 1
 
 FOLDER = ".aevae_cache"
 MANIFEST = "manifest.json"
+MAX_MANIFEST = 2**14
+
+_NAME = re.compile(r"[\w.]+", re.ASCII)
+
 STALE_SECONDS = 3600
 """An unfinished cache that nobody has written to for so long was left by a process that was killed."""
 
@@ -53,21 +62,23 @@ def store(source: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
     Args:
       source: the folder that they were decoded from.
       state: its fingerprint before decoding began.
-      arrays: by names that can be names of files.
+      arrays: of at most `datasets.RESIDENT_BYTES`, by names of letters, digits and dots.
     """
     for folder in _places(source):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, InputError):
             if _writable(folder.parent):
                 _write(folder, state, arrays)
                 return
 
 
-def _places(source: Path) -> tuple[Path, Path]:
+def _places(source: Path) -> Iterator[Path]:
     """Beside the source's files; else in `$AEVAE_CACHE_DIR`, `$XDG_CACHE_HOME/aevae_jax` or `~/.cache/aevae_jax`."""
+    yield source / FOLDER
     own, base = os.environ.get("AEVAE_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.path.abspath(os.path.expanduser(own or os.path.join(base, "aevae_jax")))
-    key = hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:32]
-    return source / FOLDER, Path(home, "arrays", key)
+    home = os.path.expanduser(own or os.path.join(base, "aevae_jax"))
+    if not home.startswith("~"):  # as it is left where there is no home folder
+        key = hashlib.sha256(os.fsencode(os.path.realpath(source))).hexdigest()[:32]
+        yield Path(os.path.abspath(home), "arrays", key)
 
 
 def _writable(folder: Path) -> bool:
@@ -78,20 +89,22 @@ def _writable(folder: Path) -> bool:
 
 def _read(folder: Path, state: str) -> dict[str, np.ndarray]:
     """All arrays of an intact cache of a source in this state; anything else raises, whatever it may be."""
-    import numpy as np
-
-    digests, arrays = {}, {}
-    for path in sorted(folder.glob("*.npy")):
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    manifest = durable.read_bytes(folder / MANIFEST, limit=MAX_MANIFEST)
+    digests, kept = {}, {}
+    for name in sorted(json.loads(manifest)["shape"]):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"a file called {name!r}")
+        path = folder / f"{name}.npy"
+        with durable.open_regular(path, limit=datasets.RESIDENT_BYTES + arrays.MAX_HEADER) as file:
+            digests[path.name] = _digest(file)
             file.seek(0)
-            arrays[path.stem] = np.load(file, allow_pickle=False)
-    if (folder / MANIFEST).read_text() != _manifest(state, digests, arrays):
+            kept[name] = arrays.read_open(file, path)[:]
+    if manifest.decode() != _manifest(state, digests, kept):
         raise ValueError("damaged, incomplete or of another source")
-    return arrays
+    return kept
 
 
-def _write(folder: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
+def _write(folder: Path, state: str, kept: Mapping[str, np.ndarray]) -> None:
     """Write beside `folder`, then rename; where another process does the same at once, one of the two stays."""
     import numpy as np
 
@@ -103,32 +116,25 @@ def _write(folder: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
     part.mkdir(parents=True)
     try:
         digests = {}
-        for name, array in sorted(arrays.items()):
-            with (part / f"{name}.npy").open("w+b") as file:
+        for name, array in sorted(kept.items()):
+            with durable.replacing(part / f"{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
                 file.seek(0)
-                digests[f"{name}.npy"] = hashlib.file_digest(file, "sha256").hexdigest()
-        (part / MANIFEST).write_text(_manifest(state, digests, arrays))
-        for path in (*part.iterdir(), part):
-            _sync(path)
+                digests[f"{name}.npy"] = _digest(file)
+        durable.write_bytes(part / MANIFEST, _manifest(state, digests, kept).encode())
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # the other process was faster
             part.rename(folder)
-        _sync(folder.parent)
+        durable.sync(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _manifest(state: str, digests: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
-    files = sorted(arrays.items())
+def _digest(file: Any) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _manifest(state: str, digests: Mapping[str, str], kept: Mapping[str, np.ndarray]) -> str:
+    files = sorted(kept.items())
     shapes, types = {name: array.shape for name, array in files}, {name: str(array.dtype) for name, array in files}
     return json.dumps({"format": FORMAT, "source": state, "shape": shapes, "type": types, "sha256": digests})
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the list of a folder, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

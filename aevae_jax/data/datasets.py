@@ -399,11 +399,12 @@ def as_source(x: Any, what: str) -> Source:
     float64 stays: what prepares it takes offset and scale from it before anything is rounded to float32.
 
     Raises:
-      InputError: another type or number of axes, or no examples.
+      InputError: another type or number of axes, no examples, masked entries, or rows that cannot be read in any order
+        or are no NumPy arrays.
     """
     import numpy as np
 
-    x = x if hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__") else np.asarray(x)
+    x = _readable(x, what)
     if x.dtype not in (np.float64, np.float32, np.float16, np.uint8):
         raise InputError(what, got=f"type {x.dtype}", expected="uint8 images or float arrays", hint="use x.astype(...)")
     shape = (*x.shape, 1) if len(x.shape) == 3 and x.dtype == np.uint8 else tuple(x.shape)
@@ -413,6 +414,32 @@ def as_source(x: Any, what: str) -> Source:
         raise InputError(what, got="0 examples", expected="at least 1")
     dtype = np.dtype(np.float32) if x.dtype == np.float16 else x.dtype
     return _converted(x, shape, dtype)
+
+
+def _readable(x: Any, what: str) -> Any:
+    """`x`, if its rows can be read as training reads them; what says that it is an array, as one."""
+    import numpy as np
+
+    if isinstance(x, np.ma.MaskedArray):
+        if np.ma.is_masked(x):
+            raise InputError(what, got="masked entries", expected="every entry", hint="use x.filled(VALUE)")
+        return x.data
+    if not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")):
+        return np.asarray(x)
+    if isinstance(x, np.ndarray) or len(x.shape) == 0 or x.shape[0] == 0:
+        return x
+    expected, dense = "an array or a source of rows", "use x.toarray()" if hasattr(x, "toarray") else ""
+    try:
+        rows = x[np.array([x.shape[0] - 1, 0])]
+    except Exception as error:  # whatever a class of somebody's own may raise
+        got = f"a {type(x).__name__}, of which rows cannot be read in any order ({error})"
+        raise InputError(what, got=got, expected=expected, hint=dense or "use x[:]") from error
+    if isinstance(rows, np.ndarray):
+        return x
+    if hasattr(x, "__array__"):
+        return np.asarray(x)
+    got = f"a {type(x).__name__}, whose rows are no NumPy arrays"
+    raise InputError(what, got=got, expected=expected, hint=dense)
 
 
 def cast(x: Source, dtype: Any) -> Source:
