@@ -2,7 +2,7 @@
 
 Nine tenths of what these tests cost is XLA compiling programs that run for a moment. Two things make that little: a
 compiler that optimises less, and a cache of compiled programs in `.pytest_cache`, which the next call of pytest finds.
-`AEVAE_TEST_COMPILER=full` compiles as users do; CI runs the slow tests and those that claim equal bits that way, too.
+`AEVAE_TEST_COMPILER=full` compiles as users do: CI runs the tests marked `exact` once more that way.
 """
 
 from __future__ import annotations

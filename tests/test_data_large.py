@@ -66,6 +66,7 @@ print(json.dumps({"speed": statistics.median(speed), "all": speed, "grown": grow
 """
 
 
+@pytest.mark.exact
 @pytest.mark.slow
 def test_two_million_images_train_in_little_memory_and_nearly_at_full_speed(tmp_path):
     """1.57 GB of images in a file: less than 1 GiB above the baseline, at 0.7 of the resident speed or more.

@@ -147,6 +147,7 @@ def test_resident_and_streamed_training_give_identical_losses(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, resident.params, streamed.params)
 
 
+@pytest.mark.exact
 def test_rows_from_files_train_as_arrays_do(monkeypatch):
     """Neither training nor evaluation ever sees the whole data set."""
     monkeypatch.setattr(streams, "WINDOW_BYTES", 64 * 50 * 7)

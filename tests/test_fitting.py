@@ -102,6 +102,7 @@ def copied(dense, tmp_path):
 # exact resume
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("stream", [False, True], ids=["resident", "streamed"])
 def test_going_on_from_any_step_makes_the_same_run(whole, tmp_path, monkeypatch, stream):  # mistakes 29 and 30
     monkeypatch.setattr(streams, "WINDOW_BYTES", 16 * 10 * 3)

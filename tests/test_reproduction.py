@@ -61,6 +61,7 @@ def typed(*arguments):
 # the whole run
 
 
+@pytest.mark.exact
 def test_the_same_run_passes_bitwise(here):
     epochs = []
     verdict = reproduction.reproduce(here, on_epoch=epochs.append)

@@ -96,6 +96,7 @@ def without_seconds(results):
 # what training makes
 
 
+@pytest.mark.exact
 def test_the_same_seed_makes_the_same_run_bit_for_bit(saved, repeated):  # mistake 31
     _, fitted, _ = saved
     assert params_digest(fitted.params) == params_digest(repeated.params)
@@ -110,6 +111,7 @@ def test_another_seed_makes_another_run(repeated):  # mistake 31
     assert other.history[0]["validation"] != repeated.history[0]["validation"]
 
 
+@pytest.mark.exact
 def test_fit_is_the_public_functions_put_together(repeated):
     """Nothing happens in `fit` that cannot be had by hand; a moving average is what is evaluated."""
     dataset, model = image_data(), repeated.model

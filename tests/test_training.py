@@ -221,6 +221,7 @@ def test_no_example_is_left_out_for_ever(point_step, point_state):
     assert seen == set(range(22))
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("parts", [(1, 3), (3, 1), (2, 1, 1)])
 def test_chunks_of_an_epoch_equal_the_whole_bitwise(point_step, point_state, parts):
     key = keys.root(0)
@@ -234,6 +235,7 @@ def test_chunks_of_an_epoch_equal_the_whole_bitwise(point_step, point_state, par
     jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda *m: jnp.concatenate(m), *metrics), expected)
 
 
+@pytest.mark.exact
 def test_chunks_of_a_vae_equal_the_whole_bitwise(trained):
     whole, expected = train_epoch(trained, trained.state)
     half, first = train_epoch(trained, trained.state, steps=2)
@@ -322,6 +324,7 @@ def test_state_is_donated(point_step, point_state):
 # dispatch
 
 
+@pytest.mark.exact
 def test_loop_of_jitted_steps_gives_the_losses_of_the_scan(trained):
     """Tolerance: float32 rounding of other loop bodies, through four steps of Adam."""
     rows = training.epoch_order(keys.root(0), 0, 40).reshape(4, 10)
