@@ -216,7 +216,7 @@ def _check(model: Model) -> None:
     if not isinstance(bounds, tuple) or len(bounds) != 2:
         raise InputError("log_scale_range", got=limits.shown(bounds), expected="(low, high)")
     for bound in bounds:  # exp(bound) is the scale, and is squared
-        limits.check("log_scale_range", bound, -1000.0, 40.0)
+        limits.check("log_scale_range", bound, -1000.0, 1000.0)
     if not bounds[0] < bounds[1]:
         raise InputError("log_scale_range", got=bounds, expected="(low, high) with low < high")
 

@@ -469,7 +469,7 @@ def test_a_name_need_not_be_quoted(name):
     lambda: VAE(latent=10**400), lambda: VAE(latent=8.0), lambda: VAE(latent="8"), lambda: VAE(event_shape=(3, "a")),
     lambda: VAE(event_shape=(3, 10**12)), lambda: VAE(event_shape=3), lambda: VAE(log_scale_range=3),
     lambda: VAE(log_scale_range=(1, "b")), lambda: VAE(log_scale_range=(-math.inf, 0.0)), lambda: Conv((10**10,)),
-    lambda: VAE(log_scale_range=(-1e300, 0.0)), lambda: VAE(log_scale_range=(0.0, 90.0)),
+    lambda: VAE(log_scale_range=(-1e300, 0.0)), lambda: VAE(log_scale_range=(0.0, 1e4)),
     lambda: Conv(3), lambda: MLP(("a",)), lambda: MLP((2.5,)), lambda: ResidualConv(blocks=10**30),
     lambda: likelihoods.Normal(1e-300), lambda: likelihoods.Normal("a"),
     lambda: likelihoods.NormalSharedScale(math.nan), lambda: likelihoods.NormalSharedScale("a"),
