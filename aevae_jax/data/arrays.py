@@ -34,8 +34,8 @@ MAX_BYTES = 2**34
 MAX_RATIO = 100
 """What expands to more than `SMALL_BYTES` may be at most this many times larger than it is compressed."""
 
-SMALL_BYTES = 2**26
-"""Up to 64 MiB any ratio will do: sorted labels and blank images compress a thousandfold."""
+SMALL_BYTES = 2**24
+"""Up to 16 MiB any ratio will do: sorted labels and blank images compress a thousandfold."""
 
 MAX_HEADER = 2**14
 """A .npy header is looked for in the first 16 KiB."""
