@@ -249,8 +249,11 @@ def times(count=1200):
     return 1.7327e9 + np.random.RandomState(0).permutation(count)[:, None].astype(float)
 
 
-@pytest.mark.parametrize("x", [times(), 1e12 + np.arange(320.0)[:, None], 48.1 + 1e-9 * np.arange(1000.0)[:, None]],
-                         ids=["times", "identifiers", "latitudes"])  # fmt: skip
+@pytest.mark.parametrize(
+    "x",
+    [times(), -times(), 1e12 + np.arange(320.0)[:, None], 48.1 + 1e-9 * np.arange(1000.0)[:, None]],
+    ids=["times", "before", "identifiers", "latitudes"],
+)
 @pytest.mark.parametrize("lazy", [False, True])
 def test_an_offset_is_taken_off_before_anything_is_rounded_to_float32(x, lazy):  # mistake 43
     prepared = prepare(Standardize(), data.from_arrays(Rows(x) if lazy else x, x[:40] + 0.5, x[-40:] + 0.25))

@@ -25,8 +25,9 @@ ORDER = (
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 
 WITHIN = {
-    "data": ("datasets", "splits", "tables", "table_text", "table_columns", "table_files", "preparation", "arrays",
-             "pictures", "cache", "tfds", "streams", "inspection"),
+    "data": ("datasets", "given", "splits", "tables", "table_text", "table_columns", "table_files",
+             "preparation", "prepared", "rows", "arrays", "pictures", "cache", "tfds_files", "tfds", "streams",
+             "inspection"),
 }  # fmt: skip
 """The same for the files of a folder; its `__init__` may import them all."""
 

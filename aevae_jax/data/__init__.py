@@ -2,7 +2,10 @@
 
     datasets.py      what a data set is: sources of rows, splits, and what must be known of them
     splits.py        splits without a common example; your own arrays as a data set
+    given.py         arrays, labels and levels as people give them, checked
     preparation.py   raw values to what the model sees
+    prepared.py      a data set as training and evaluation consume it
+    rows.py          how arrays lie in files, and how their rows are read
     arrays.py        .npy, .npz and idx files
     pictures.py      folders of images
     tables.py        the rows of tables and the features that a model sees of them
@@ -32,13 +35,12 @@ from aevae_jax.data.preparation import (
     Dequantize,
     DynamicBinarization,
     Preparation,
-    Prepared,
     Scale,
     Standardize,
     StaticBinarization,
     Threshold,
-    prepare,
 )
+from aevae_jax.data.prepared import Prepared, prepare
 from aevae_jax.data.splits import LastSplits, OwnSplits, RandomSplits, Splits, assemble, check_levels, from_arrays
 from aevae_jax.data.tables import Reading
 from aevae_jax.types import InputError

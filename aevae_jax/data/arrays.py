@@ -10,20 +10,19 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import math
 import os
 import re
 import struct
-import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING
 
 from aevae_jax import durable, memory
-from aevae_jax.data import datasets
-from aevae_jax.data.datasets import Found, Source, Split, as_source, check_labels, levels_of
-from aevae_jax.types import InputError
+from aevae_jax.data import datasets, rows
+from aevae_jax.data.datasets import Found, Source, Split, levels_of
+from aevae_jax.data.given import as_source, check_labels
+from aevae_jax.data.rows import inside, reading, refused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +35,6 @@ MAX_RATIO = 100
 
 SMALL_BYTES = 2**24
 """Up to 16 MiB any ratio will do: sorted labels and blank images compress a thousandfold."""
-
-MAX_HEADER = 2**14
-"""A .npy header is looked for in the first 16 KiB."""
 
 _WORDS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test", "t10k")}
 _EXPECTED = "train, validation, test or x_train, y_train, ...; or one array, or images and labels"
@@ -55,9 +51,9 @@ def read_npy(path: Path) -> Found:
 
     Raises:
       InputError: not an intact .npy file of numbers, another size than its header claims, or types and shapes that
-        `datasets.as_source` refuses.
+        `given.as_source` refuses.
     """
-    x = as_source(_npy(path), str(path))
+    x = as_source(rows.read_npy(path), str(path))
     return Found({"train": Split(x)}, levels_of(x))
 
 
@@ -70,7 +66,7 @@ def read_npy_folder(folder: Path) -> Found:
       InputError: names of another kind, or files that `read_npy` refuses.
     """
     files = {path.stem: path for path in sorted(folder.glob("*.npy")) if not path.name.startswith(".")}
-    return _found(_named(files, folder), lambda name: _npy(inside(files[name], folder)), folder)
+    return _found(_named(files, folder), lambda name: rows.read_npy(inside(files[name], folder)), folder)
 
 
 def read_npz(path: Path) -> Found:
@@ -101,7 +97,7 @@ def read_array(path: Path, name: str) -> Source:
       InputError: as `read_npy` and `read_npz`, but for types and shapes.
     """
     if path.suffix.lower() == ".npy":
-        return _npy(path)
+        return rows.read_npy(path)
     with _archive(path) as archive:
         names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
         members = dict(zip(names, archive.infolist(), strict=True))
@@ -202,136 +198,6 @@ def _found(names: Mapping[Name, str], load: Callable[[str], Source], where: Path
     return Found(parts, levels_of(parts["train"].x))
 
 
-# ------------------------------------------------------------------------------------------------ arrays in their files
-
-
-class _Layout(NamedTuple):
-    """How an array lies in its file: from `offset` to the end."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int
-    fortran: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-class FileRows:
-    """Rows of an array in a file, read when they are asked for: a `Source`.
-
-    They are read, not mapped: where a file is cut short meanwhile, reading is an error of one line, and a mapping would
-    end the process. The file stays open, so that another one of its name is not taken for it.
-
-    Args:
-      path: the file.
-      shape, dtype: of the array.
-      offset: where it begins, in bytes.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int):
-        self.path, self.shape, self.dtype, self.offset = path, shape, dtype, offset
-        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        self._file = durable.open_regular(path, what="data")
-        weakref.finalize(self, self._file.close)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """Rows at a slice, or at indices from 0 on, in that order. Raises `IndexError` for indices beyond the end."""
-        import numpy as np
-
-        indices = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"rows {indices.min()} to {indices.max()} of {len(self)}")
-        out = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        if not out.size:
-            return out
-        order = np.argsort(indices, kind="stable")  # in the order of the file
-        together = (np.diff(indices[order]) == 1) & (np.diff(order) == 1)  # neighbours there and here are read at once
-        firsts = np.flatnonzero(np.append(True, ~together))
-        counts = np.diff(firsts, append=len(order))
-        sources, places, sizes = (
-            (rows * self._row_bytes).tolist() for rows in (indices[order[firsts]], order[firsts], counts)
-        )
-        view, file, offset = out.reshape(-1).view(np.uint8).data, self._file.fileno(), self.offset
-        with reading(self.path, "the file as it was before"):
-            for source, place, size in zip(sources, places, sizes, strict=True):
-                done = os.preadv(file, [view[place : place + size]], offset + source)
-                while done < size:  # a signal came, or more was asked for than one call reads
-                    more = os.preadv(file, [view[place + done : place + size]], offset + source + done)
-                    if not more:
-                        raise EOFError("it has been cut short")
-                    done += more
-        return out
-
-
-def _rows(file: Any, path: Path, layout: _Layout) -> Source:
-    """The array in a file that is not compressed: in memory, or if it is too large for that, read by rows."""
-    if layout.nbytes <= datasets.RESIDENT_BYTES:
-        with reading(path, "an intact file"):
-            file.seek(layout.offset)
-            return _array(file, layout)
-    if layout.fortran:
-        raise refused(path, "columns before rows (Fortran order)", "rows before columns, to be read row by row",
-                      "save it with np.save(path, np.ascontiguousarray(x))")  # fmt: skip
-    return FileRows(path, layout.shape, layout.dtype, layout.offset)
-
-
-def _array(file: Any, layout: _Layout) -> np.ndarray:
-    """The array that `file` holds from where it stands to its end. A megabyte at a time: zip and gzip copy it."""
-    import numpy as np
-
-    out = np.empty(layout.nbytes, np.uint8)
-    view, done = out.data, 0
-    while done < len(out):
-        count = file.readinto(view[done : done + 2**20])
-        if not count:
-            raise EOFError(f"{done} bytes of {len(out)}")
-        done += count
-    if file.read(1):  # this also makes gzip and zip compare their checksums
-        raise ValueError("more bytes than its header claims")
-    x = out.view(layout.dtype)
-    return np.ascontiguousarray(x.reshape(layout.shape[::-1]).T) if layout.fortran else x.reshape(layout.shape)
-
-
-def _npy(path: Path) -> Source:
-    with durable.open_regular(path, what="data") as file:
-        return read_open(file, path)
-
-
-def read_open(file: BinaryIO, path: Path) -> Source:
-    """Read the array of a .npy file, `path`, that is open at its beginning."""
-    with reading(path, "an intact .npy file"):
-        layout = _npy_layout(file.read(MAX_HEADER), os.fstat(file.fileno()).st_size, path)
-    return _rows(file, path, layout)
-
-
-def _npy_layout(head: bytes, size: int, where: object) -> _Layout:
-    """What the header of a .npy file of `size` bytes claims, if the file has it; `head` is how it begins."""
-    from numpy.lib import format
-
-    file = io.BytesIO(head)  # NumPy would read as long a header as the file claims to have
-    with reading(where, "an intact .npy header"):
-        version = format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"version {version} of the format")
-        read = format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0
-        shape, fortran, dtype = read(file, max_header_size=MAX_HEADER)
-    if dtype.kind not in "iuf" or not shape or min(shape) < 0:
-        raise refused(where, f"an array of type {dtype} and shape {shape}", "uint8, floats, or integers for labels")
-    return _checked(_Layout(shape, dtype, file.tell(), fortran), size, where)
-
-
-def _checked(layout: _Layout, size: int, where: object) -> _Layout:
-    claim = layout.offset + layout.nbytes
-    if claim != size:
-        raise refused(where, f"{size} bytes", f"the {claim} that its header claims")
-    return layout
-
-
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     with durable.open_regular(path, what="data") as file:
@@ -380,19 +246,19 @@ def _holds_objects(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
     from numpy.lib import format
 
     with contextlib.suppress(Exception), archive.open(info) as file:  # one that cannot be read is refused later
-        head = io.BytesIO(file.read(MAX_HEADER))
+        head = io.BytesIO(file.read(rows.MAX_HEADER))
         read = {1: format.read_array_header_1_0, 2: format.read_array_header_2_0}[format.read_magic(head)[0]]
-        return bool(read(head, max_header_size=MAX_HEADER)[2].hasobject)
+        return bool(read(head, max_header_size=rows.MAX_HEADER)[2].hasobject)
     return False
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.ndarray:
     with reading(where, "an intact array"):
         with archive.open(info) as file:
-            layout = _npy_layout(file.read(MAX_HEADER), info.file_size, where)
+            layout = rows.npy_layout(file.read(rows.MAX_HEADER), info.file_size, where)
         with archive.open(info) as file:
             file.read(layout.offset)
-            return _array(file, layout)
+            return rows.read_all(file, layout)
 
 
 def _idx(path: Path) -> Source:
@@ -408,43 +274,8 @@ def _idx(path: Path) -> Source:
             if len(head) < 4 + 4 * axes or head[:4] != bytes((0, 0, 8, axes)):
                 raise refused(path, f"a file that begins with {head[:4].hex(' ') or 'nothing'}",
                               f"00 00 08 {axes:02}, the magic number of {kind}, and {axes} sizes")  # fmt: skip
-            layout = _Layout(struct.unpack(f">{axes}I", head[4:]), np.dtype(np.uint8), len(head))
+            layout = rows.Layout(struct.unpack(f">{axes}I", head[4:]), np.dtype(np.uint8), len(head))
             if not zipped:
-                return _rows(file, path, _checked(layout, size, path))
+                return rows.rows_of(file, path, rows.checked(layout, size, path))
             _check_expansion([(layout.nbytes, size)], path)
-            return _array(file, layout)
-
-
-# --------------------------------------------------------------------------------------------------------------- files
-
-
-def refused(where: object, got: str, expected: str, hint: str = "") -> InputError:
-    """What is said of a file or folder that cannot be used."""
-    return InputError("data", where=str(where), got=got, expected=expected, hint=hint)
-
-
-@contextlib.contextmanager
-def reading(where: object, expected: str) -> Iterator[None]:
-    """Whatever goes wrong while a file is read becomes one line: damage shows as whatever its reader then raises."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        got = f"something unreadable ({type(error).__name__}: {error})"
-        raise refused(where, got, expected) from error
-
-
-def inside(path: Path, folder: Path) -> Path:
-    """`path`, unless it is a link out of `folder`."""
-    end = Path(os.path.realpath(path))  # Path.resolve raises where links lead in a circle
-    if path.is_symlink() and not end.is_relative_to(os.path.realpath(folder)):
-        raise refused(path, f"a link to {end}", "files, or links to files in the same folder")
-    return path
-
-
-def regular(path: Path) -> Path:
-    """`path`, if it is a file that ends."""
-    if not os.path.isfile(path):
-        raise refused(path, "a pipe, a device or a broken link", "a file")
-    return path
+            return rows.read_all(file, layout)

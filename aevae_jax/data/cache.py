@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax import durable
-from aevae_jax.data import arrays, datasets
+from aevae_jax.data import datasets, rows
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ def _read(folder: Path, state: str) -> dict[str, np.ndarray]:
         if not _NAME.fullmatch(name):
             raise ValueError(f"a file called {name!r}")
         path = folder / f"{name}.npy"
-        with durable.open_regular(path, limit=datasets.RESIDENT_BYTES + arrays.MAX_HEADER) as file:
+        with durable.open_regular(path, limit=datasets.RESIDENT_BYTES + rows.MAX_HEADER) as file:
             digests[path.name] = _digest(file)
             file.seek(0)
-            kept[name] = arrays.read_open(file, path)[:]
+            kept[name] = rows.read_open(file, path)[:]
     if manifest.decode() != _manifest(state, digests, kept):
         raise ValueError("damaged, incomplete or of another source")
     return kept

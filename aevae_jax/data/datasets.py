@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -318,145 +318,26 @@ def _contents(x: Source) -> Iterator[Any]:
         yield np.ascontiguousarray(block).data
 
 
-# ------------------------------------------------------------------------------------------------ arrays as sources
-
-
-DARK = 128
-"""Bytes that all lie below this may have fewer levels than 256, or be dark pictures: only their owner knows."""
-
-
 def levels_of(x: Source) -> int:
     """256 for bytes, 0 for floats: what a source can say without being read."""
     return 256 if x.dtype == "uint8" else 0
-
-
-def find_levels(name: str, parts: Mapping[str, Split], given: int = 0) -> int:
-    """How many values the integer elements of a data set can take.
-
-    Args:
-      name: of the data set, for messages.
-      parts: its splits, of bytes; they are read until the answer is known.
-      given: what the user says; 0 where nothing is said. Then it is 2 where only 0 and 1 occur, and 256 where there are
-        bytes of `DARK` or more.
-
-    Raises:
-      InputError: bytes beyond what was given; or nothing was given, and it cannot be told.
-    """
-    highest, enough = 0, given if given else DARK
-    for part, split in parts.items():
-        for _, block in blocks(split.x) if given != 256 else ():
-            highest = max(highest, int(block.max()))
-            if highest >= enough:
-                if not given:
-                    return 256
-                raise InputError(f"{name} {part}", got=f"the level {highest}", expected=f"0 to {given - 1}, as "
-                                 f"levels={given} says", hint=f"give levels={highest + 1}")  # fmt: skip
-    if not given and highest > 1:
-        levels = highest + 1
-        raise InputError(f"levels of {name}", got=f"bytes of 0 to {highest}", expected="to be told how many values they"
-                         " can take", hint=f"give levels={levels} (Data({name!r}, levels={levels}) or from_arrays(x, "
-                         f"levels={levels})), or levels=256 if these are dark 8-bit pictures")  # fmt: skip
-    return given or 2
-
-
-def check_labels(labels: Any, x: Source, what: str = "labels") -> np.ndarray:
-    """`labels` as an array `[N]` of int64, if they are integers, one for each example. No label is read before that."""
-    import numpy as np
-
-    labels = labels if hasattr(labels, "shape") and hasattr(labels, "dtype") else np.asarray(labels)
-    if tuple(labels.shape) not in ((len(x),), (len(x), 1)):
-        raise InputError(what, got=f"shape {tuple(labels.shape)}", expected=f"{tuple(x.shape[:1])}, one per example")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(what, got=f"type {labels.dtype}", expected="integers")
-    numbers = np.asarray(labels[:]).reshape(-1)
-    if numbers.dtype == np.uint64 and (numbers > np.iinfo(np.int64).max).any():
-        raise InputError(what, got=f"numbers up to {numbers.max()}", expected="labels that int64 can hold")
-    return numbers.astype(np.int64)
-
-
-def recoded(parts: Mapping[str, Split]) -> tuple[dict[str, Split], tuple[int, ...]]:
-    """Splits whose labels are codes 0, 1, ... of the labels that occur, int32, and those labels; -1 stays -1."""
-    import numpy as np
-
-    labels = [split.labels for split in parts.values() if split.labels is not None]
-    if not labels:
-        return dict(parts), ()
-    classes = np.unique(np.concatenate([np.unique(part) for part in labels]))
-    classes = classes[classes != -1]
-
-    def coded(split: Split) -> Split:
-        if split.labels is None:
-            return split
-        codes = np.searchsorted(classes, split.labels).astype(np.int32)
-        return Split(split.x, np.where(split.labels == -1, np.int32(-1), codes))
-
-    return {part: coded(split) for part, split in parts.items()}, tuple(classes.tolist())
-
-
-def as_source(x: Any, what: str) -> Source:
-    """`x` as rows of uint8, float32 or float64 with the axes of an image or a vector; read or converted when asked for.
-
-    float64 stays: what prepares it takes offset and scale from it before anything is rounded to float32.
-
-    Raises:
-      InputError: another type or number of axes, no examples, masked entries, or rows that cannot be read in any order
-        or are no NumPy arrays.
-    """
-    import numpy as np
-
-    x = _readable(x, what)
-    if x.dtype not in (np.float64, np.float32, np.float16, np.uint8):
-        raise InputError(what, got=f"type {x.dtype}", expected="uint8 images or float arrays", hint="use x.astype(...)")
-    shape = (*x.shape, 1) if len(x.shape) == 3 and x.dtype == np.uint8 else tuple(x.shape)
-    if len(shape) not in (2, 4) or 0 in shape[1:]:
-        raise InputError(what, got=f"shape {x.shape}", expected="[N, D] or [N, H, W, C]")
-    if shape[0] == 0:
-        raise InputError(what, got="0 examples", expected="at least 1")
-    dtype = np.dtype(np.float32) if x.dtype == np.float16 else x.dtype
-    return _converted(x, shape, dtype)
-
-
-def _readable(x: Any, what: str) -> Any:
-    """`x`, if its rows can be read as training reads them; what says that it is an array, as one."""
-    import numpy as np
-
-    if isinstance(x, np.ma.MaskedArray):
-        if np.ma.is_masked(x):
-            raise InputError(what, got="masked entries", expected="every entry", hint="use x.filled(VALUE)")
-        return x.data
-    if not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")):
-        return np.asarray(x)
-    if isinstance(x, np.ndarray) or len(x.shape) == 0 or x.shape[0] == 0:
-        return x
-    expected, dense = "an array or a source of rows", "use x.toarray()" if hasattr(x, "toarray") else ""
-    try:
-        rows = x[np.array([x.shape[0] - 1, 0])]
-    except Exception as error:  # whatever a class of somebody's own may raise
-        got = f"a {type(x).__name__}, of which rows cannot be read in any order ({error})"
-        raise InputError(what, got=got, expected=expected, hint=dense or "use x[:]") from error
-    if isinstance(rows, np.ndarray):
-        return x
-    if hasattr(x, "__array__"):
-        return np.asarray(x)
-    got = f"a {type(x).__name__}, whose rows are no NumPy arrays"
-    raise InputError(what, got=got, expected=expected, hint=dense)
 
 
 def cast(x: Source, dtype: Any) -> Source:
     """Floats in another precision; what float32 cannot hold becomes infinite. Anything else stays as it is."""
     import numpy as np
 
-    return _converted(x, tuple(x.shape), dtype if {x.dtype.kind, np.dtype(dtype).kind} == {"f"} else x.dtype)
+    return converted(x, tuple(x.shape), dtype if {x.dtype.kind, np.dtype(dtype).kind} == {"f"} else x.dtype)
 
 
-def _converted(x: Source, shape: tuple[int, ...], dtype: Any) -> Source:
+def converted(x: Source, shape: tuple[int, ...], dtype: Any) -> Source:
     """`x` with another shape and type of each row: at once where it is in memory, else when it is read."""
     import numpy as np
 
-    def converted(rows: np.ndarray, indices: Any = None) -> np.ndarray:
+    def each(rows: np.ndarray, indices: Any = None) -> np.ndarray:
         with np.errstate(over="ignore"):
             return rows.astype(dtype, copy=False).reshape(len(rows), *shape[1:])
 
     if x.shape == shape and x.dtype == dtype:
         return x
-    return converted(x[:]) if in_memory(x) else Mapped(x, converted, shape[1:], dtype)
+    return each(x[:]) if in_memory(x) else Mapped(x, each, shape[1:], dtype)

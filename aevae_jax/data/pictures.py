@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from aevae_jax import durable
 from aevae_jax.data import datasets
-from aevae_jax.data.arrays import inside, reading, refused, regular
 from aevae_jax.data.datasets import Found, Source, Split
+from aevae_jax.data.rows import inside, reading, refused, regular
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:

@@ -14,14 +14,13 @@ Tables become features, as `tables.py` says; only `Scale` and `Standardize` take
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from aevae_jax.data import tables
-from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, Split, blocks, cast, in_memory
+from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, blocks, cast, in_memory
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ BELOW_ONE = 1 - 2.0**-24
 
 FINE_STEPS = 128
 """Float32 must have at least so many steps within the spread of a feature; with fewer, its values run together."""
-
-SAMPLE = 2**22
-"""How many numbers are looked at to tell whether float32 is fine enough."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +169,7 @@ class Standardize:
 
         x = tables.rows(x, format) if format.columns else x
         mean, scale = np.array(format.mean), np.array(format.scale)
-        if _is_coarse(mean, scale).any() or any(column.double for column in format.columns):
+        if is_coarse(mean, scale).any() or any(column.double for column in format.columns):
             x = x.astype(np.float64) * scale + mean
         else:
             x = x * _float32(scale) + _float32(mean)
@@ -294,125 +290,14 @@ Preparation: TypeAlias = Scale | Standardize | Dequantize | DynamicBinarization 
 """How raw values become what the model sees."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A data set as training and evaluation consume it.
-
-    Args:
-      name: of the data set.
-      preparation: what made it.
-      format: what must be known to prepare more.
-      train: raw rows; `batch` turns them into what the model sees.
-      validation, test: as the model sees them, float32.
-      notes: what whoever trains on it should be told, a line each.
-    """
-
-    name: str
-    preparation: Preparation
-    format: Format
-    train: Split
-    validation: Split
-    test: Split
-    notes: tuple[str, ...] = ()
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Shape of one example as the model sees it."""
-        return tuple(self.validation.x.shape[1:])
-
-    def batch(self, raw: Any, key: Array) -> Array:
-        """A raw training batch as the model sees it, to be called in the step."""
-        return self.preparation.train(raw, key, self.format)
-
-    def rows(self, part: str, key: Array) -> Source:
-        """A split as the model sees it, `[N, *event]`, float32.
-
-        Args:
-          part: "train", "validation" or "test".
-          key: of the noise of training rows, drawn anew whenever some are read; evaluation data have theirs already.
-        """
-        import jax
-        import numpy as np
-
-        def seen(raw: np.ndarray, indices: np.ndarray) -> np.ndarray:
-            return np.asarray(self.batch(raw, jax.random.fold_in(key, int(indices[0]))))
-
-        x: Source = getattr(self, part).x
-        return Mapped(x, seen, self.event_shape, np.dtype(np.float32)) if part == "train" else x
-
-    def seen(self, part: str, key: Array) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows of a split as `rows` gives them, in blocks, each with the index of its first row."""
-        yield from blocks(self.rows(part, key))
+# ------------------------------------------------------------------------------------------------------------- helpers
 
 
-def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
-    """`dataset` as training and evaluation consume it: in memory where it was in memory, else prepared when read.
-
-    Raises:
-      InputError: data that this preparation does not take, or of which it leaves a single value.
-    """
-    format = preparation.fit(dataset)
-    train = replace(dataset.train, x=preparation.training(dataset.train.x, format))
-    parts = (dataset.validation, dataset.test)
-    prepared = preparation.evaluation([part.x for part in parts], format)
-    if not _varies(prepared) and _varies([part.x for part in parts]):
-        hint = f"levels={dataset.levels} is not that of the data, or " if dataset.levels else ""
-        raise InputError(f"{type(preparation).__name__} of {dataset.name}", expected="more than one value",
-                         got=f"nothing but {prepared[0][:1].flat[0]:g}", hint=f"{hint}choose another one")  # fmt: skip
-    validation, test = (replace(part, x=x) for part, x in zip(parts, prepared, strict=True))
-    coarse = _run_together(dataset, train.x, format)
-    notes = (*dataset.notes, *tables.notes(dataset.columns), *([coarse] if coarse else []))
-    return Prepared(dataset.name, preparation, format, train, validation, test, notes)
-
-
-def _varies(parts: Sequence[Source]) -> bool:
-    """Whether there is more than one value in all parts; they are read until a second one is seen."""
-    first = None
-    for x in parts:
-        for _, block in blocks(x):
-            first = block.flat[0] if first is None else first
-            if (block != first).any():
-                return True
-    return False
-
-
-def _run_together(dataset: Dataset, prepared: Source, format: Format) -> str:
-    """Names the features of float64 data whose values float32 cannot tell apart; empty where there are none.
-
-    Args:
-      dataset: the data, of which rows are looked at that are spread evenly over the training split.
-      prepared: its training split as `Preparation.train` takes it.
-      format: that it was prepared with.
-    """
-    import numpy as np
-
-    if dataset.train.x.dtype != np.float64 or prepared.dtype != np.float32:
-        return ""
-    count = min(len(prepared), max(2, SAMPLE // math.prod(dataset.event_shape)))
-    rows = np.unique(np.linspace(0, len(prepared) - 1, count).astype(int))
-    raw, seen = (
-        np.nanquantile(np.where(np.isnan(x).all(axis=0), 0.0, x), (0.25, 0.75), axis=0)  # [2, D]
-        for x in (source[rows].reshape(-1, dataset.event_shape[-1]) for source in (dataset.train.x, prepared))
-    )
-    spread, size = raw[1] - raw[0], np.abs(raw).max(axis=0)
-    there = spread > 8 * np.finfo(np.float64).eps * size  # less is rounding
-    found = np.flatnonzero(there & _is_coarse(np.abs(seen).max(axis=0), spread / np.array(format.scale or 1.0)))
-    if not found.size:
-        return ""
-    names = [f"column {dataset.columns[i].name!r}" if dataset.columns else f"feature {i}" for i in found[:3].tolist()]
-    more = f" and {found.size - 3} more" if found.size > 3 else ""
-    cure = "take the largest values out" if format.scale else "use Standardize(), which takes the offset off first"
-    return f"{dataset.name}: float32 is too coarse to tell the values of {', '.join(names)}{more} apart; {cure}"
-
-
-def _is_coarse(size: Any, spread: Any) -> np.ndarray:
+def is_coarse(size: Any, spread: Any) -> np.ndarray:
     """Whether float32 has fewer than `FINE_STEPS` steps within `spread` at numbers of this `size`, element-wise."""
     import numpy as np
 
-    return np.asarray(FINE_STEPS * np.spacing(_float32(size)) > spread)
-
-
-# ------------------------------------------------------------------------------------------------------------- helpers
+    return np.asarray(FINE_STEPS * np.spacing(np.abs(_float32(size))) > spread)
 
 
 def _float32(values: Any) -> np.ndarray:

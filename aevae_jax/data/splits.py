@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from aevae_jax import limits
-from aevae_jax.data import datasets
-from aevae_jax.data.datasets import PARTS, Dataset, Found, Source, Split, as_source, blocks
+from aevae_jax.data import datasets, given
+from aevae_jax.data.datasets import PARTS, Dataset, Found, Source, Split, blocks
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def assemble(
       name: for messages and records.
       found: what a loader found.
       splits: how missing splits are made.
-      levels: how many values the elements of integer data can take; 0 to find out (`datasets.find_levels`).
+      levels: how many values the elements of integer data can take; 0 to find out (`given.find_levels`).
       keep_duplicates: leave no example out.
 
     Raises:
@@ -113,11 +113,11 @@ def assemble(
         if known == 0:
             _check_finite(split.x, f"{name} {part}", missing=bool(columns))
     if known:
-        known = datasets.find_levels(name, parts, levels)
+        known = given.find_levels(name, parts, levels)
     elif levels:
         raise InputError(f"levels of {name}", got=f"{levels}, for {'a table' if columns else 'floats'}",
                          expected="no levels, which only integers have")  # fmt: skip
-    parts, classes = datasets.recoded(parts)
+    parts, classes = given.recoded(parts)
     whole = _cut(parts, splits, name)
     dataset = Dataset(name, whole["train"], whole["validation"], whole["test"], known, columns, version=version,
                       classes=classes)  # fmt: skip
@@ -253,11 +253,11 @@ def from_arrays(
         is left out.
     """
     check_levels(levels)
-    given = {part: x for part, x in zip(PARTS, (train, validation, test), strict=True) if x is not None}
-    parts = {part: Split(as_source(x, f"{name} {part}")) for part, x in given.items()}
+    arrays = {part: x for part, x in zip(PARTS, (train, validation, test), strict=True) if x is not None}
+    parts = {part: Split(given.as_source(x, f"{name} {part}")) for part, x in arrays.items()}
     x = parts["train"].x
     if labels is not None:
-        parts["train"] = Split(x, datasets.check_labels(labels, x))
+        parts["train"] = Split(x, given.check_labels(labels, x))
     found = Found(parts, datasets.levels_of(x))
     return assemble(name, found, splits, levels=levels, keep_duplicates=keep_duplicates)
 

@@ -12,7 +12,6 @@ import hashlib
 import importlib
 import importlib.util
 import io
-import json
 import math
 import os
 import re
@@ -24,8 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax import durable
-from aevae_jax.data import cache, datasets
+from aevae_jax.data import cache, datasets, tfds_files
 from aevae_jax.data.datasets import PARTS, Found, Split
 from aevae_jax.types import InputError, not_installed, shortened
 
@@ -37,11 +35,6 @@ VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """What a picture is decoded to, by the number of its channels."""
-
-OWN_CLASS = re.compile(r"tensorflow_datasets\.core\.features\.[a-z_0-9]+\.[A-Za-z]\w*", re.ASCII)
-"""Features that TFDS itself defines, as features.json names them."""
-
-MAX_JSON_BYTES = 2**24
 
 CHUNK = 1024
 """At most so many examples are decoded at once; fewer if their images are large."""
@@ -75,7 +68,7 @@ def read(name: str, directory: str = "") -> Found:
     if folder is None:
         raise _unprepared(name, root, directory)
     with _one_line(name, folder):
-        _check_files(name, folder)
+        tfds_files.check_files(name, folder)
         state = cache.fingerprint(folder)
         parts = _splits(cache.load(folder, state) or {})
         if not parts or not _resident(parts):
@@ -132,7 +125,7 @@ def _find(name: str, root: Path) -> Path | None:
 def _default_config(home: Path) -> str:
     """The configuration that is meant where none is named, as TFDS noted it when it prepared one."""
     try:
-        metadata = _read_json(home / ".config" / "metadata.json")
+        metadata = tfds_files.read_json(home / ".config" / "metadata.json")
         config = str(metadata["default_config_name"])
     except (InputError, ValueError, KeyError, TypeError, RecursionError):
         return ""
@@ -244,7 +237,7 @@ def _decode(name: str, folder: Path) -> dict[str, Split]:
     """The splits of a data set: in memory if all are small enough, else their images are decoded on demand."""
     import numpy as np
 
-    _check_features(name, folder)
+    tfds_files.check_features(name, folder, _command(name, "ANOTHER_DIRECTORY"))
     tfds = _import()
     builder = tfds.builder_from_directory(folder)
     info, shape = builder.info, _image_shape(builder.info, name)
@@ -310,60 +303,6 @@ def _upstream_order(module: str, part: str, count: int) -> np.ndarray:
     return np.argsort(stored)
 
 
-def _check_files(name: str, folder: Path) -> None:
-    """Refuse what would never end when it is read."""
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith(".") and not (os.path.isfile(path) or os.path.isdir(path)):
-            raise InputError(f"data set {name!r}", where=str(path), got="a FIFO, a device or a broken link",
-                             expected="a file")  # fmt: skip
-
-
-def _check_features(name: str, folder: Path) -> None:
-    """Refuse files that only TensorFlow can read, as TFDS writes them by default, and features of others' classes.
-
-    TFDS imports whatever module features.json names: what is not its own is refused before it reads that file.
-    """
-    info = _read_json(folder / "dataset_info.json", f"data set {name!r}")
-    formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
-    if "array_record" not in formats:
-        raise InputError(f"data set {name!r}", where=str(folder), got=f"{formats[0]} files", expected="array_record "
-                         "files, which can be read without TensorFlow",
-                         hint=f"type: {_command(name, 'ANOTHER_DIRECTORY')}")  # fmt: skip
-    features = _read_json(folder / "features.json", f"data set {name!r}")
-    foreign = [cls for cls in _classes(features) if not OWN_CLASS.fullmatch(cls)]
-    if foreign:
-        raise InputError(f"data set {name!r}", where=str(folder / "features.json"), got=f"the class {foreign[0]}",
-                         expected="features that TensorFlow Datasets itself defines")  # fmt: skip
-
-
-def _read_json(path: Path, what: str = "data set") -> Any:
-    """What a regular file of a bounded size holds."""
-    contents = durable.read_bytes(path, limit=MAX_JSON_BYTES, what=what)
-    return json.loads(contents, object_pairs_hook=_Entries)
-
-
-class _Entries(dict[str, Any]):
-    """A JSON object that keeps all its pairs: of a name that comes twice, another parser may take the other one."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]):
-        super().__init__(pairs)
-        self.pairs = pairs
-
-
-def _classes(tree: Any) -> Iterator[str]:
-    """The classes that TFDS looks for in a tree of features, in JSON within JSON, too, and by their older key."""
-    if isinstance(tree, list):
-        for item in tree:
-            yield from _classes(item)
-    if isinstance(tree, _Entries):
-        for key, entry in tree.pairs:
-            if isinstance(entry, str) and key in ("pythonClassName", "python_class_name", "type"):
-                yield entry
-            elif isinstance(entry, str) and key == "json":
-                yield from _classes(json.loads(entry, object_pairs_hook=_Entries))
-            yield from _classes(entry)
-
-
 def _import() -> Any:
     try:
         importlib.import_module("array_record")  # which TFDS would miss only later
@@ -409,8 +348,8 @@ def prepare(name: str, directory: str = "", manual_dir: str = "") -> Path:
         raise InputError("directory", got=root, expected="a home folder that exists", hint="give --directory")
     if folder := _find(name, root):
         with _one_line(name, folder):
-            _check_files(name, folder)
-            _check_features(name, folder)
+            tfds_files.check_files(name, folder)
+            tfds_files.check_features(name, folder, _command(name, "ANOTHER_DIRECTORY"))
         return folder
     if missing := [package for package in PREPARE_NEEDS if importlib.util.find_spec(package) is None]:
         raise not_installed("packages", "prepare", purpose="to prepare data sets", got=f"no {', no '.join(missing)}")
