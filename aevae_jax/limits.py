@@ -51,7 +51,7 @@ def check_sizes(what: str, sizes: Any, low: int = 1, *, where: str = "") -> None
         check(what, size, low, where=where)
 
 
-def shown(value: object, most: int = 50) -> str:
+def shown(value: object, most: int = 45) -> str:
     """`repr` of what was given, in at most `most` characters; it may be nested too deeply, or too long, for that."""
     try:
         text = repr(value)
