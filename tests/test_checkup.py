@@ -68,6 +68,8 @@ def typed(remedy, run):
 MODEL = dataclasses.replace(SMALL, event_shape=(8, 8, 1))
 SOUND = latents.Latents(8.0, 7.0, 1.0, 0.5, np.full(4, 0.25), np.full(4, 2.0), np.ones(4, bool), np.ones(4),
                         np.full(4, 0.1), 180)  # fmt: skip
+NARROW = SOUND._replace(noise=np.full(4, 1e-3))
+"""A thousandth of the variance of the codes is that of q(z|x): too little only where the rate was cheap."""
 NONE, HALF = np.zeros(4, bool), np.array([True, True, False, False])
 
 
@@ -82,8 +84,12 @@ NONE, HALF = np.zeros(4, bool), np.array([True, True, False, False])
      [("variance collapsed", {"objective": ELBO()})]),
     (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(4.0))), SOUND, (3.0, 1.0, 1.0),
      [("over-regularised", {"model": MODEL})]),
+    (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.1))), NARROW, (3.0, 1.0, 1.0),
+     [("variance collapsed", {"model": MODEL})]),
+    (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.2))), NARROW, (3.0, 1.0, 1.0), []),
+    (Run(model=MODEL), NARROW, (3.0, 1.0, 1.0), []),
     (Run(model=MODEL), SOUND, (3.0, 2.0, 1.0), [("under-trained", {"epochs": 12})]),
-], ids=["none", "collapse", "beta", "dead", "points", "noise", "short"])  # fmt: skip
+], ids=["none", "collapse", "beta", "dead", "points", "noise", "cheap", "narrow", "learned", "short"])  # fmt: skip
 def test_remedies_can_be_typed(monkeypatch, run, found, bounds, expected):
     """Each finding's remedy, as it is typed, makes the run that the finding says it makes."""
     terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}

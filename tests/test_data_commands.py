@@ -13,7 +13,7 @@ from PIL import Image
 
 from aevae_jax import fitting, values
 from aevae_jax.cli import main
-from aevae_jax.data import Data, Standardize
+from aevae_jax.data import Data, Split, Standardize, inspection
 from aevae_jax.runs import Run
 
 
@@ -172,6 +172,14 @@ def test_no_place_for_the_contact_sheet_is_a_note(taken, tmp_path, monkeypatch, 
     assert err.startswith("note: no contact sheet: ")
     assert err.count("\n") == 1
     assert refused(capsys, "data", "inspect", "digits", "--out", "runs/no/x.png").startswith("error: output (--out)")
+
+
+@pytest.mark.parametrize(("x", "levels"), [
+    (np.array([[0.0, 1.0, 0.25, 0.0], [0.5, 0.75, 0.25, 1.0]]), 0),
+    (np.array([[0, 3, 1, 0], [2, 1, 1, 3]], np.uint8), 4),
+])  # fmt: skip
+def test_both_ends_of_the_range_count_as_ends(x, levels):
+    assert inspection.summarize(Split(x), levels).ends == 4 / 8
 
 
 def test_exact_zeros_and_ones_under_a_continuous_bernoulli_are_warned_of(tmp_path, capsys):

@@ -265,6 +265,18 @@ def test_cameras_turn_pictures_and_add_previews(tmp_path):
     assert pictures.read(tmp_path, (6, 5)).parts["train"].x.shape == (4, 6, 5, 3)
 
 
+TURNED = {1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1),
+          6: lambda x: np.rot90(x, -1), 7: lambda x: np.rot90(x, 2).swapaxes(0, 1), 8: np.rot90}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_every_orientation_is_applied(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(RGB[0]).save(tmp_path / "0.png", exif=exif)
+    np.testing.assert_array_equal(pictures.read(tmp_path).parts["train"].x, [TURNED[orientation](RGB[0])])
+
+
 @pytest.fixture(params=[2**30, 0], ids=["resident", "lazy"])
 def resident_or_not(monkeypatch, request):
     monkeypatch.setattr(datasets, "RESIDENT_BYTES", request.param)

@@ -54,6 +54,14 @@ def test_file_and_directory_are_synced_before_and_after_the_rename(tmp_path, mon
     assert done[1] == str(tmp_path)
 
 
+def test_what_is_appended_is_synced(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(os.fstat(descriptor).st_size))
+    durable.append(tmp_path / "log", b"one\n")
+    durable.append(tmp_path / "log", b"two\n")
+    assert done == [4, 8]  # with the new bytes in it, not before
+
+
 def test_appending_adds_and_follows_no_link(tmp_path):
     durable.append(tmp_path / "log", b"one\n")
     durable.append(tmp_path / "log", b"two\n")

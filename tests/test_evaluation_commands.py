@@ -73,6 +73,16 @@ def test_a_likelihood_comes_with_its_protocol(runs, tmp_path):
     assert "Too few samples to judge" in " ".join(few.split())
 
 
+def test_the_seed_is_that_of_the_run_or_the_one_that_is_typed_be_it_0(runs, tmp_path):
+    rates = {}
+    for seed in ("", "0", "1"):
+        typed("evaluate", runs / "two", "--json", tmp_path / f"seed{seed}.json", *(["--seed", seed] if seed else []))
+        record = json.loads((tmp_path / f"seed{seed}.json").read_text())
+        assert record["seed"] == int(seed or 1)
+        rates[seed] = record["metrics"]["distortion"]["mean"]
+    assert rates[""] == rates["1"] != rates["0"]
+
+
 def test_grey_levels_have_no_bits_per_dimension(runs, tmp_path):
     typed("evaluate", runs / "grey", "--samples", "5", "--json", tmp_path / "grey.json")
     assert "bits_per_dim" not in json.loads((tmp_path / "grey.json").read_text())["metrics"]

@@ -13,6 +13,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ from aevae_jax.models import VAE
 from aevae_jax.objectives import ELBO, Linear
 from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard
-from aevae_jax.trainer import Progress, Snapshot
+from aevae_jax.trainer import Broken, Progress, Snapshot
 from aevae_jax.training import TrainState
 from aevae_jax.types import InputError
 from aevae_jax.weights import params_digest
@@ -573,6 +574,16 @@ def test_params_that_broke_are_left_behind(tmp_path, monkeypatch):
     assert "went back" in notes[0]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
     assert np.isfinite(fitted.results["test"]["negative_elbo"])
+
+
+def test_each_detour_begins_twice_as_far_ahead_and_none_before_the_first_step():
+    progress, notes = Progress(), []
+    untrained = SimpleNamespace(plan=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=5, detours=4))),
+                                seeds=None, start=lambda: Snapshot(None, None, {}, None, Progress()))  # fmt: skip
+    for _ in range(4):
+        progress = fitting._detour(untrained, None, progress, Broken(25, 30, 0), notes.append).progress
+    assert progress.detours == ((20, 30), (15, 30), (5, 30), (0, 30))
+    assert notes[2].endswith("to go round the batches of steps 5 to 29")
 
 
 @pytest.mark.slow

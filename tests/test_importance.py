@@ -84,6 +84,19 @@ def test_exactly_so_many_samples_are_used_whatever_the_chunk(num_samples):  # mi
         np.testing.assert_allclose(found.nll, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 12])
+def test_running_sums_are_those_of_all_weights_at_once(chunk):
+    log_w = np.random.default_rng(7).normal(scale=5.0, size=(3, 12)).astype(np.float32)
+    sums = importance._start(3, 12)
+    for start in range(0, 12, chunk):
+        sums = importance._add(sums, jnp.asarray(log_w[:, start : start + chunk]))
+    w = np.exp(log_w - log_w.max(axis=1, keepdims=True).astype(np.float64))
+    np.testing.assert_allclose(sums.peak, log_w.max(axis=1))
+    np.testing.assert_allclose(sums.total, w.sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(sums.squares, (w**2).sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(sums.largest, -np.sort(-log_w, axis=1)[:, : sums.largest.shape[1]])
+
+
 def test_the_interval_of_the_data_covers_the_entropy_in_90_to_99_of_100_repetitions():
     """Fresh data in each; the mean of -log p(x) over the population is the entropy of its Gaussian."""
     x = draws(100 * 60, seed=5)

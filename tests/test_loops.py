@@ -99,6 +99,21 @@ def test_steps_and_scan_give_the_same_carry_and_stacked_outputs():
         assert start["sum"].is_deleted()  # the carry is donated
 
 
+@pytest.mark.parametrize("stepped", [True, False])
+def test_steps_of_a_later_span_see_its_own_rows(monkeypatch, stepped):
+    monkeypatch.setattr(loops, "has_convolution", lambda *arguments: stepped)
+
+    def body(carry, context, x):
+        return carry + context * x, carry
+
+    carry, ys = jnp.asarray(0), np.zeros(7, int)
+    for start, stop, first in ((0, 3, 0), (3, 4, 3), (4, 6, 3), (6, 7, 3)):
+        xs = np.arange(3) if first == 0 else np.arange(3, 7)
+        carry, ys = loops.scan_between(body, carry, jnp.asarray(2), xs, ys, start=start, stop=stop, first=first)
+    assert int(carry) == 2 * 21
+    assert np.asarray(ys).tolist() == [0, 0, 2, 6, 12, 20, 30]
+
+
 def test_side_by_side_keeps_the_order_and_runs_the_first_alone_then_two():
     running, seen, lock = set(), [], threading.Lock()
 

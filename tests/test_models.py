@@ -309,6 +309,14 @@ def test_the_prior_of_two_levels_is_that_of_the_upper_one():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), prior.above.components, pseudo.above)
 
 
+def test_log_scales_of_both_levels_stay_in_the_range_of_the_model():
+    model = dataclasses.replace(MODELS["TwoLevelVAE"], log_scale_range=(-1.0, 0.5))
+    params = jax.tree.map(lambda leaf: 100 * leaf, random_params(model))
+    q = encode(model, params, X)
+    for normal in (q.above, q.below(Z[:, 2:]), model.prior(params, BATCH).below(Z[:, 2:])):
+        assert ((normal.log_scale >= -1) & (normal.log_scale <= 0.5)).all()
+
+
 def test_two_levels_need_two_dimensions_and_a_hidden_layer():
     with pytest.raises(InputError, match="at least 2, for two levels"):
         TwoLevelVAE(1)

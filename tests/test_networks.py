@@ -150,6 +150,14 @@ def test_decoder_mirrors_the_encoder():
     assert sizes == [[8, 5, 4], [5, 8, 6]]
 
 
+def test_convolutions_of_the_decoder_mirror_those_of_the_encoder():
+    network = architectures.Conv((2, 3, 5))
+    encoder, _ = shapes(network.encoder((8, 8, 1), 4), (1, 8, 8, 1))
+    decoder, _ = shapes(network.decoder((8, 8, 1), 1), (1, 2))
+    channels = [[leaf.shape[2:] for leaf in jax.tree.leaves(tree) if leaf.ndim == 4] for tree in (encoder, decoder)]
+    assert channels == [[(1, 2), (2, 3), (3, 5)], [(5, 3), (3, 2), (2, 2), (2, 1)]]
+
+
 @pytest.mark.parametrize("size", [(8, 8), (33, 47), (1, 1), (5, 64)])
 def test_halved_is_what_a_stride_of_two_does(size):
     convolution = nn.Conv(1, (3, 3), strides=(2, 2))

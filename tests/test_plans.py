@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import resource
 
+import numpy as np
 import pytest
 
-from aevae_jax import VAE, plans, priors
+from aevae_jax import VAE, data, likelihoods, plans, priors
 from aevae_jax.architectures import MLP, Conv
 from aevae_jax.objectives import ELBO, IWAE, Linear
 from aevae_jax.optimizers import Adam
@@ -27,6 +28,17 @@ def test_what_no_memory_can_hold_is_refused_and_not_allocated(run, message):
     with pytest.raises(InputError, match=message):
         plans.plan_of(run)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_every_split_must_lie_in_the_support_of_the_likelihood(part):
+    parts = {name: np.random.default_rng(i).integers(0, 2, (40, 12)).astype(np.float32)
+             for i, name in enumerate(("train", "validation", "test"))}  # fmt: skip
+    model = VAE(network=NARROW, likelihood=likelihoods.Bernoulli())
+    plans.plan_of(Run(model=model, batch_size=8), data.from_arrays(**parts))
+    parts[part][-1, -1] = 0.5
+    with pytest.raises(InputError, match=f"arrays {part}.*: got 0.5 .*expected 0 or 1, the support of the likelihood"):
+        plans.plan_of(Run(model=model, batch_size=8), data.from_arrays(**parts))
 
 
 def test_long_schedules_are_no_large_ones():

@@ -190,6 +190,18 @@ def test_a_fitted_prior_weighs_its_components_as_the_codes_do():
     np.testing.assert_allclose(np.sort(special.softmax(f64(new["prior"]["logits"]))), [0.2, 0.8], atol=1e-6)
 
 
+def test_a_fitted_prior_depends_on_the_seed_of_its_start():
+    """Of one cloud, in which EM ends where it was begun."""
+    cloud = np.random.default_rng(6).normal(size=(60, LATENT))
+    model = Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,))
+    params = random_params(model)
+    first, again, other = (
+        priors.fit_mixture(model, params, cloud, components=4, seed=seed)[1]["prior"]["loc"] for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(np.sort(first, axis=0) - np.sort(other, axis=0)).max() > 1e-3
+
+
 def test_a_prior_of_ones_own_replaces_the_old_one_through_the_params():
     """`dataclasses.replace` and `params["prior"]`: the model needs no other change."""
     model = VAE(LATENT, architectures.MLP(()), event_shape=(4,))

@@ -35,6 +35,14 @@ def test_frechet_distance_is_the_closed_form():
     assert shifted == pytest.approx(25, rel=1e-5)
 
 
+def test_the_interval_is_students_two_sided_one():
+    """t of 3 degrees of freedom: 2.5 % lie above 3.1824, 5 % above 2.3534. The standard error is sqrt(5/12)."""
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    assert statistics.interval(values) == pytest.approx((2.5, 2.5 - 2.05426, 2.5 + 2.05426), rel=1e-5)
+    assert statistics.interval(values, 0.9).high == pytest.approx(2.5 + 1.51911, rel=1e-5)
+    assert statistics.interval(values[:1]) == (1.0, -np.inf, np.inf)
+
+
 def test_kl_of_a_gaussian_fit_is_the_closed_form():
     expected = 0.5 * (np.trace(A) + M @ M - 3 - np.log(np.linalg.det(A)))
     assert statistics.kl_of_gaussian_fit(with_moments(M, A)) == pytest.approx(expected, rel=1e-9)

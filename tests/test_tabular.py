@@ -250,6 +250,13 @@ def test_impossible_counts_are_refused(counts):
         likelihoods.Tabular((0, 3), counts)
 
 
+def test_counts_may_be_given_in_any_order():
+    counts = ((2, -200.5, 0.1), (0, -0.7, 0.35))
+    one, other = (likelihoods.Tabular((0, 3, 0), given)({}, jnp.zeros((1, 7, 1))) for given in (counts, counts[::-1]))
+    assert one.columns == other.columns == (layout.COUNT, 3, layout.COUNT)
+    assert one.counts == other.counts == ((-0.7, 0.35), (-200.5, 0.1))
+
+
 # --- counts ---
 
 COUNTS = ((-0.7, 0.35), (-200.5, 0.1))  # such as children, and years

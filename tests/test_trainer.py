@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 
@@ -51,6 +52,17 @@ def test_results_are_those_of_the_selected_parameters_and_not_of_the_last(severa
         for part in ("validation", "test"):
             measured = evaluation.evaluate(made.plan.run.model, params, getattr(prepared, part).x, key)
             assert results[part][lane] == pytest.approx(measured, rel=1e-5)
+
+
+def test_the_last_epoch_of_the_patience_may_be_the_best(several):
+    """A seed that has waited for longer has stopped, though others go on."""
+    made, snapshot = several
+    patient = trainer.Trainer(made.plan._replace(run=replace(made.plan.run, patience=2)), SEEDS)
+    snapshot = patient.advance(snapshot._replace(state=jax.tree.map(jnp.copy, snapshot.state)), STEPS)
+    third, _ = patient.finish_epoch(
+        snapshot._replace(progress=replace(snapshot.progress, epoch=2, best_epoch=(1, 0, 2)))
+    )
+    assert third.progress.best_epoch == (3, 0, 3)
 
 
 def test_the_best_parameters_are_kept_when_a_later_epoch_is_worse(several):

@@ -203,6 +203,21 @@ def test_a_function_is_known_by_what_it_does_in_any_process(tmp_path, monkeypatc
     assert tree_of(text.replace("4.0", "5.0")) != one != tree_of(text.replace("y + 1", "y + 2"))
 
 
+def test_a_function_is_known_by_the_defaults_of_its_arguments_too():
+    def loss(beta):
+        def scaled(x, *, beta=beta):
+            return beta * x
+
+        return scaled
+
+    def positional(beta):
+        return lambda x, beta=beta: beta * x
+
+    for make in (loss, positional):
+        assert values.to_tree(make(1.0)) == values.to_tree(make(1.0))
+        assert values.to_tree(make(1.0)) != values.to_tree(make(2.0))
+
+
 def test_traced_arrays_and_circles_are_not_comparable():
     circle = Capacity()
     object.__setattr__(circle, "shape", circle)

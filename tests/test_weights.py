@@ -226,6 +226,12 @@ def test_a_huge_announced_header_does_not_fill_the_memory(path):
         weights.load_weights(path, SHAPES)
 
 
+def test_a_header_beyond_the_limit_is_not_read(path, monkeypatch):
+    monkeypatch.setattr(weights, "_LARGEST_HEADER", header_size(path.read_bytes()) - 9)
+    with pytest.raises(InputError, match=r"a damaged file .*a header of"):
+        weights.load_weights(path, SHAPES)
+
+
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"weights \(.*nothing\): got no file, expected a file that exists"):
         weights.load_weights(tmp_path / "nothing", SHAPES)
