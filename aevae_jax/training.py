@@ -131,7 +131,8 @@ def steps_per_epoch(data: Any, batch_size: int) -> int:
 
 def _whole_batches(count: int, batch_size: int) -> int:
     if not 1 <= batch_size <= count:
-        raise InputError("batch size", got=batch_size, expected=f"1 to {count}, the number of training examples")
+        raise InputError("batch size", got=batch_size, expected=f"1 to {count}, the number of training examples",
+                         hint=f"type --batch-size {min(count, max(1, batch_size))}")  # fmt: skip
     return int(count // batch_size)
 
 

@@ -15,7 +15,8 @@ from aevae_jax.types import InputError
 def recorded(folder, data, *, version_01=False, **changes):
     """A directory with the record of a run on this data."""
     found = data.load().record() | changes
-    record = {"run": {"data": values.to_tree(data)}, "format": {}, "provenance": {"data": found}}
+    form = values.to_tree(data.load().format)
+    record = {"run": {"data": values.to_tree(data)}, "format": form, "provenance": {"data": found}}
     if version_01:
         digest = values.hashlib.sha256(json.dumps(record["run"], sort_keys=True).encode()).hexdigest()
         record = {"digest": digest, **record}
@@ -38,6 +39,21 @@ def test_other_labels_are_other_data(tmp_path, labelled):
     np.savez(labelled.name, x=np.load(labelled.name)["x"], y=np.arange(40) % 2)
     with pytest.raises(InputError, match=r"data set .*: got other data under the name"):
         records.load_data(folder, labelled)
+
+
+@pytest.mark.parametrize(("old", "new"), [("Rome", "Roma"), ("age", "height")])
+def test_what_codes_stand_for_belongs_to_the_data(tmp_path, old, new):
+    """The numbers and codes of the two tables, and hence their sha256, are equal."""
+    path = tmp_path / "x.csv"
+    path.write_text("city,age\n" + "".join(f"{('Oslo', 'Paris', 'Rome')[i % 3]},{i + 0.5}\n" for i in range(40)))
+    data = Data(str(path))
+    folder = recorded(tmp_path, data)
+    assert records.load_data(folder, data).columns
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(
+        InputError, match=f"data set .*: got the column '.*{new}.*, expected that of the training, .*{old}"
+    ):
+        records.load_data(folder, data)
 
 
 def test_a_record_of_version_01_knows_no_labels(tmp_path, labelled):

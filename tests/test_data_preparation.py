@@ -23,6 +23,7 @@ from aevae_jax.data import (
     StaticBinarization,
     Threshold,
     datasets,
+    inspection,
     prepare,
 )
 from aevae_jax.types import InputError
@@ -301,6 +302,19 @@ def test_a_preparation_that_leaves_one_value_is_refused(lazy):
         InputError, match="Threshold of arrays: got nothing but 0, expected more than one value; levels=2"
     ):
         prepare(Threshold(), lazily(dataset) if lazy else dataset)
+
+
+def test_an_offset_that_float32_drowns_in_is_to_be_taken_off_first():
+    """What the command line proposes for this data is what training accepts."""
+    x = 1e9 + np.random.default_rng(0).normal(size=(60, 3))
+    dataset = data.from_arrays(x)
+    with pytest.raises(
+        InputError, match=r"got nothing but 1e\+09, expected more than one value; take Standardize\(\), "
+    ):
+        prepare(Scale(), dataset)
+    fits = inspection.suitable(dataset, inspection.summarize(dataset.train))
+    assert {type(p) for found in fits.values() for p in found} == {Standardize}
+    assert list(fits) == ["Normal()", "NormalElementScale()", "NormalSharedScale()", "NormalOptimalScale()"]
 
 
 def test_dequantized_levels_never_reach_one_in_training():

@@ -462,3 +462,15 @@ def test_given_entries_are_written_as_they_are(read, tmp_path):
 )  # fmt: skip
 def test_records_that_cannot_be_are_refused(tree):
     refused(lambda: values.from_tree(Column | Format, tree, "run.json"), "expected")
+
+
+def test_names_of_digits_are_not_taken_for_quantities(read):
+    """A postal code that is read as a number loses its leading zero, and is drawn between two others."""
+    text = column(["01067", "10115", "02625"] * 3, "zip")
+    refused(lambda: read(text), "column 'zip'", "leading zeros, such as '01067'", "categorical=('zip',), if they are")
+    assert read(text, categorical=("zip",)).columns[0].categories == ("01067", "02625", "10115")
+    assert read(text, counts=("zip",)).columns[0].kind == "count"
+    many = column(f"{i:05d}" for i in range(2_000))
+    refused(lambda: read(many), "type in Data: counts=('a',), if they are quantities")
+    assert read(column(["0", "0.5", "10", "-0.25"] * 3)).columns[0].kind == "number"
+    assert read(column(["00", "01"] * 3)).columns[0].categories == ("00", "01")

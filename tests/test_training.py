@@ -246,7 +246,7 @@ def test_chunks_of_a_vae_equal_the_whole_bitwise(trained):
 
 @pytest.mark.parametrize("batch_size", [0, -1, 21])
 def test_batch_size_must_fit_the_data(point_step, point_state, batch_size):
-    with pytest.raises(InputError, match=r"batch size: got -?\d+, expected 1 to 20"):
+    with pytest.raises(InputError, match=r"batch size: got -?\d+, expected 1 to 20, .*; type --batch-size (1|20)$"):
         training.train_epoch(point_step, point_state, point_data(), keys.root(0), batch_size=batch_size)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aevae_jax.data import tables
 from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, Split, blocks
-from aevae_jax.data.preparation import Preparation, is_coarse
+from aevae_jax.data.preparation import Preparation, Scale, is_coarse
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
     prepared = preparation.evaluation([part.x for part in parts], format)
     if not _varies(prepared) and _varies([part.x for part in parts]):
         hint = f"levels={dataset.levels} is not that of the data, or " if dataset.levels else ""
+        if isinstance(preparation, Scale) and not dataset.levels:  # float32 holds one value where float64 held several
+            hint = "take Standardize(), which takes the offset off first, or "
         raise InputError(f"{type(preparation).__name__} of {dataset.name}", expected="more than one value",
                          got=f"nothing but {prepared[0][:1].flat[0]:g}", hint=f"{hint}choose another one")  # fmt: skip
     validation, test = (replace(part, x=x) for part, x in zip(parts, prepared, strict=True))

@@ -28,6 +28,7 @@ Refuse: TypeAlias = Callable[..., InputError]
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _OTHER_NUMBER = re.compile(r"[+-]?(\d{1,3}([., '\u00a0\u202f]\d{3})+|\d*)([.,]\d+)?\s?%?", re.ASCII)
+_PADDED = r"^0[0-9]+$"
 _TIME = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?:\d\d(:\d\d.*)?", re.ASCII)
 
 
@@ -64,7 +65,10 @@ def seen(values: Any, name: str, reading: Reading, untyped: bool, refuse: Refuse
         texts = _present(values, reading, untyped)
         x = numbers_in(texts, reading)
         if x is not None:
-            return _quantity(x, texts, name, option, refuse)
+            found = _quantity(x, texts, name, option, refuse)
+            if not option and not found[1].categories:
+                _check_padding(texts, name, found[1].kind, refuse)
+            return found
         if quantity:
             raise _no_number(texts, reading, refuse)
     code, categories = _encoded(values, reading, untyped)
@@ -110,6 +114,20 @@ def _quantity(x: np.ndarray, values: Any, name: str, option: str, refuse: Refuse
                          expected="numbers below 2**53", hint="subtract what they have in common, or leave it out",
                          )  # fmt: skip
     return x, column
+
+
+def _check_padding(texts: Any, name: str, kind: str, refuse: Refuse) -> None:
+    """Refuse numbers such as 01067, which are probably names, as of postal areas: a number loses its leading zero."""
+    from pyarrow import compute
+
+    padded = texts.filter(compute.match_substring_regex(texts, _PADDED))
+    if not len(padded):
+        return
+    few = compute.count_distinct(texts, mode="only_valid").as_py() <= MAX_CATEGORIES
+    names = f"categorical=({name!r},), if they are names, or " if few else ""
+    quantities = f"{'counts' if kind == 'count' else 'numbers'}=({name!r},), if they are quantities"
+    raise refuse(got=f"numbers with leading zeros, such as {padded[0].as_py()!r}", expected="numbers or names",
+                 hint=f"leave it out, or type in Data: {names}{quantities}")  # fmt: skip
 
 
 def _kind(present: np.ndarray) -> str:
