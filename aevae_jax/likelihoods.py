@@ -55,11 +55,18 @@ class Support:
             position = x * (self.levels - 1)
             outside |= np.abs(position - np.round(position)) > 1e-3
         if outside.any():
+            hint = "choose another likelihood, or a preparation such as DynamicBinarization()"
+            distinct = np.unique(x)
+            if self.levels not in (None, 2) and distinct[0] >= self.low and distinct[-1] <= self.high:
+                for levels in range(max(2, len(distinct)), 257):
+                    if np.allclose(distinct * (levels - 1), np.round(distinct * (levels - 1)), 0, 1e-3):
+                        hint = f"type levels={levels} in the likelihood, as the data has"
+                        break
             raise InputError(
                 name,
                 got=f"{x[outside].flat[0]:.6g} ({100 * outside.mean():.2g} % of the values are outside)",
                 expected=f"{self}, the support of the likelihood",
-                hint="choose another likelihood, or a preparation such as DynamicBinarization()",
+                hint=hint,
             )
 
 

@@ -105,6 +105,9 @@ def from_tree(annotation: Any, tree: Any, where: str) -> Any:
             return tree
         if option is float and type(tree) in (int, float) and abs(tree) <= limits.LARGEST:
             return float(tree)
+        if origin is tuple and args[1:] == (Ellipsis,) and type(tree) in (int, float, str) and type(tree) is args[0]:
+            shown = limits.shown(tree)
+            raise InputError(where, got=shown, expected=describe(annotation), hint=f"of one: ({shown},)")
     raise _refusal(annotation, limits.shown(tree), where, tree if isinstance(tree, str) else "")
 
 

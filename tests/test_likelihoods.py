@@ -230,3 +230,10 @@ def test_discretised_logistics_start_in_the_middle_and_a_seventh_wide():
     mixture = likelihoods.DiscretizedLogisticMixture(256, 4)({}, jnp.zeros((1, 1, 12)))
     np.testing.assert_allclose(np.ravel(mixture.loc), [0.125, 0.375, 0.625, 0.875], atol=1e-6)
     np.testing.assert_allclose(np.ravel(mixture.log_scale), -2.0, atol=5e-3)
+
+
+def test_levels_of_the_data_are_proposed_to_a_likelihood_of_others():
+    with pytest.raises(InputError, match="type levels=3 in the likelihood"):
+        likelihoods.Categorical().support.check(np.float32([0, 0.5, 1, 0.5]), "masks")
+    with pytest.raises(InputError, match="choose another likelihood"):
+        likelihoods.Categorical().support.check(np.float32([-0.5, 1.5, 2]) / 3.1, "floats")

@@ -566,3 +566,9 @@ def test_records_with_one_hostile_entry_are_refused_in_one_line():
             refused.append(str(error))
     assert all(message.isprintable() for message in refused)
     assert len(refused) > 450
+
+
+def test_how_a_tuple_of_one_is_typed_is_said():
+    for text, cure in (("(256)", r"\(256,\)"), ("256", r"\(256,\)")):
+        with pytest.raises(InputError, match=rf"hidden: got 256, expected \(an integer, ...\); of one: {cure}$"):
+            values.parse(MLP, f"MLP(hidden={text})", "network")
