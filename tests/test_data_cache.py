@@ -95,7 +95,7 @@ def lengthen(path):
 
 
 def pipe(path):
-    path.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
     os.mkfifo(path)
 
 
@@ -109,6 +109,7 @@ DAMAGE = {
     "empty": lambda folder: os.truncate(folder / "test.labels.npy", 0),
     "missing": lambda folder: (folder / "test.labels.npy").unlink(),
     "a pipe": lambda folder: pipe(folder / "train.x.npy"),
+    "a pipe in its place": pipe,
     "a giant": lambda folder: os.truncate(folder / "train.x.npy", 2**40),
     "a giant manifest": lambda folder: os.truncate(folder / "manifest.json", 2**40),
     "a path": lambda folder: edit(folder, lambda m: m["shape"].update({"../x": m["shape"].pop("train.x")})),

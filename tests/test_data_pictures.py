@@ -136,6 +136,13 @@ def test_folders_of_another_layout_are_refused(tmp_path, paths, name, message):
         pictures.read(folder)
 
 
+def test_a_class_folder_that_is_not_there_is_no_note(tmp_path):
+    draw_all(tmp_path / "folder" / "cat")
+    (tmp_path / "folder" / "dog").symlink_to("/a/disk/that/is/not/mounted")
+    with refused("dog", "got a pipe, a device or a broken link, expected a file"):
+        pictures.read(tmp_path / "folder")
+
+
 def test_links_stay_inside_the_folder(tmp_path):
     folder = draw_all(tmp_path / "folder")
     (folder / "012.png").symlink_to("003.png")

@@ -228,6 +228,12 @@ def test_lines_may_end_in_any_way_and_a_mark_may_come_first(tmp_path, text):
     np.testing.assert_array_equal(found.parts["train"].x, [[1, 2], [2, 3], [3, 5]])
 
 
+@pytest.mark.parametrize("other", [PEOPLE.replace("red", "rot"), PEOPLE.replace("colour", "color")])
+def test_what_codes_and_columns_are_called_is_in_the_sha256(tmp_path, other):
+    one, two = (assemble("x", csv(tmp_path, text)).digest() for text in (PEOPLE, other))
+    assert one != two
+
+
 def test_a_column_may_say_which_split_a_row_belongs_to(tmp_path):
     found = csv(tmp_path, "a,split\n1,train\n2,test\n3,train\n4,validation\n5,test\n")
     assert found.columns == (Column("a", kind="count"),)

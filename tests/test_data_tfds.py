@@ -218,6 +218,20 @@ def test_a_damaged_data_set_is_one_line(tiny, name, damage):
     refused("data set '?tiny'?|data set: got 'tiny'", read, tiny)
 
 
+@pytest.mark.parametrize(
+    ("part", "counts"), [("train", ["29"]), ("train", ["31"]), ("test", ["5"]), ("test", ["0"]), ("test", [])]
+)
+def test_there_are_as_many_records_as_it_says(tiny, part, counts):
+    info = json.loads((tiny / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        if split["name"] == part:
+            split["shardLengths"] = counts
+    (tiny / "dataset_info.json").write_text(json.dumps(info))
+    refused(
+        f"data set 'tiny' .*: got {len(TINY[part])} records of {part}, expected .*dataset_info.json says", read, tiny
+    )
+
+
 @pytest.mark.parametrize("package", ["tensorflow_datasets", "array_record"])
 def test_without_tensorflow_datasets_it_is_one_line(tiny, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)

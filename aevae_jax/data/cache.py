@@ -122,8 +122,11 @@ def _write(folder: Path, state: str, kept: Mapping[str, np.ndarray]) -> None:
                 file.seek(0)
                 digests[f"{name}.npy"] = _digest(file)
         durable.write_bytes(part / MANIFEST, _manifest(state, digests, kept).encode())
-        shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # the other process was faster
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+            else:  # `rmtree` would wait for whoever writes to a FIFO
+                folder.unlink(missing_ok=True)
             part.rename(folder)
         durable.sync(folder.parent)
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -257,7 +258,7 @@ class Dataset:
         return {-1: found.get(-1, 0)} | {name: found.get(code, 0) for code, name in enumerate(names)}
 
     def digest(self) -> str:
-        """sha256 over the shapes, types and bytes of the three splits and of their labels."""
+        """sha256 over the shapes, types and bytes of all splits and labels, and what a table calls things."""
         return self._digests[0]
 
     def earlier_digest(self) -> str:
@@ -283,6 +284,8 @@ class Dataset:
     def _digests(self) -> tuple[str, list[str]]:
         """The digest of everything, and of each split; one pass over the data."""
         total, parts = hashlib.sha256(), []
+        if self.columns:
+            total.update(json.dumps([[column.name, *column.categories] for column in self.columns]).encode())
         for part in PARTS:
             one = hashlib.sha256()
             for text in itertools.chain(_contents(getattr(self, part).x), self._labels(part)):

@@ -347,6 +347,8 @@ def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
                 folders.append(path)
             elif path.suffix.lower() in SUFFIXES:
                 pictures.append(regular(inside(path, root)))
+            elif not path.is_file():  # a class folder may have been here, and its disk not be mounted
+                regular(path)
             elif path.suffix.lower() not in _NOTES:
                 raise refused(path, f"a {path.suffix} file", f"{', '.join(SUFFIXES)}, or notes as .txt and .json")
     return folders, pictures

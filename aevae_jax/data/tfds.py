@@ -247,6 +247,8 @@ def _decode(name: str, folder: Path) -> dict[str, Split]:
                          expected="one called train, with examples")  # fmt: skip
     images = {}
     for part in PARTS:
+        if part in counts:
+            _check_count(info.splits[part], name, folder)
         if counts.get(part):
             records = builder.as_data_source(part, decoders={"image": tfds.decode.SkipDecoding()})
             order = _upstream_order(info.module_name, part, len(records))
@@ -255,6 +257,18 @@ def _decode(name: str, folder: Path) -> dict[str, Split]:
     labelled = label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
     whole = _resident({part: Split(x) for part, x in images.items()})
     return {part: _split(x, labelled, whole) for part, x in images.items()}
+
+
+def _check_count(split: Any, name: str, folder: Path) -> None:
+    """Refuse files with more or fewer records than `dataset_info.json` says: TFDS would read as many as it says."""
+    source = importlib.import_module("array_record.python.array_record_data_source").ArrayRecordDataSource
+
+    with _one_line(name, folder):
+        paths = [*map(str, split.filepaths)] or [*map(str, folder.glob(f"*-{split.name}.array_record*"))]
+        found = len(source(paths)) if paths else 0
+    if found != split.num_examples:
+        raise InputError(f"data set {name!r}", where=str(folder), got=f"{found:,} records of {split.name}",
+                         expected=f"{split.num_examples:,}, as dataset_info.json says")  # fmt: skip
 
 
 def _split(images: Images, labelled: bool, whole: bool) -> Split:
