@@ -27,6 +27,7 @@ from aevae_jax.types import InputError, LatentModel, Params
 if TYPE_CHECKING:
     import numpy as np
 
+    from aevae_jax.data import Prepared
     from aevae_jax.keeping import Keeper
     from aevae_jax.plans import Plan
     from aevae_jax.trainer import Broken, Epoch, Progress, Snapshot, Trainer
@@ -215,7 +216,10 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         else:
             record = same_run.go_on(folder, record, plan.dataset, unwritten)
             if records.holds(folder, records.RESULTS):
-                return _load(folder, plan.run, record, call.on_note)
+                fitted = _load(folder, plan.run, record, call.on_note)
+                if not all(records.holds(folder, f"{name}.png") for name in _PICTURES):  # it was killed just then
+                    _save_pictures(folder, plan, fitted, call.on_note)
+                return fitted
         digest = records.digest_of(record)
         same_run.remember(folder, record, unwritten)
         keeper = Keeper(folder, digest, saving, lock=lock, caught=caught, note=call.on_note, selects=plan.selects)
@@ -238,17 +242,23 @@ def _finish(folder: Path, plan: Plan, fitted: Fitted, digest: str, note: Note) -
     with durable.replacing(folder / records.LOSSES, what=records.LOSSES) as file:
         np.save(file, fitted.losses, allow_pickle=False)
     records.write_results(folder, fitted.results, digest)
+    _save_pictures(folder, plan, fitted, note)
+
+
+_PICTURES = ("samples", "reconstructions")
+
+
+def _save_pictures(folder: Path, plan: Plan, fitted: Fitted, note: Note) -> None:
+    """Leave pictures where events are images; what goes wrong with them is said, and no more."""
     try:
-        _save_pictures(folder, plan, fitted)
+        if len(plan.prepared.event_shape) == 3:
+            _draw(folder, plan.prepared, fitted)
     except Exception as error:
         note(f"{folder} is finished, but has no pictures ({type(error).__name__}: {array_files.reason(error)})")
 
 
-def _save_pictures(folder: Path, plan: Plan, fitted: Fitted) -> None:
-    """Samples from the prior, and inputs above their reconstructions; nothing where events are not images."""
-    prepared = plan.prepared
-    if len(prepared.event_shape) != 3:
-        return
+def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
+    """Draw samples from the prior, and inputs above their reconstructions."""
     import jax
     import numpy as np
 
@@ -260,7 +270,7 @@ def _save_pictures(folder: Path, plan: Plan, fitted: Fitted) -> None:
     pairs = np.concatenate([np.asarray(x), reconstructions])
     samples, pairs = (prepared.preparation.inverse(images, prepared.format) for images in (samples, pairs))
     span = figures.span_of(pairs[: len(x)], prepared.format.levels)
-    for name, images, columns in (("samples", samples, 8), ("reconstructions", pairs, len(x))):
+    for name, images, columns in zip(_PICTURES, (samples, pairs), (8, len(x)), strict=True):
         figures.save_png(folder / f"{name}.png", figures.contact_sheet(images, columns, span=span).pixels)
 
 

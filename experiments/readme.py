@@ -1,6 +1,6 @@
-"""Write the README's section of results from the recorded ones: no figure in it is typed by hand.
+"""Write the README's tables of results and faults from the recorded ones: no figure in them is typed by hand.
 
-Command:   python experiments/readme.py            (rewrites what stands between the two marks in README.md)
+Command:   python experiments/readme.py            (rewrites what stands between the marks in README.md)
            python experiments/readme.py --check    (writes nothing; exit code 2 if the README is not up to date)
 Reads:     experiments/results/*.json
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,21 @@ from aevae_jax import console, records
 from aevae_jax.types import InputError
 
 RESULTS = Path("experiments/results")
-BEGIN, END = "<!-- results, written by experiments/readme.py -->", "<!-- end of results -->"
 
 
 def readme(*, check: bool = False, path: Path = Path("README.md")) -> None:
-    """Write the results section of the README.
+    """Write the sections of the README that hold figures.
 
     Args:
-      check: only look whether it is up to date.
+      check: only look whether they are up to date.
       path: the README.
     """
-    text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise InputError(str(path), got="no section of results", expected=f"one between {BEGIN!r} and {END!r}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    new = f"{before}{BEGIN}\n\n{section()}\n{END}{after}"
+    text = new = path.read_text()
+    for name, written in (("results", section()), ("faults", faults())):
+        begin, end = f"<!-- {name}, written by experiments/readme.py -->", f"<!-- end of {name} -->"
+        if new.count(begin) != 1 or new.count(end) != 1:
+            raise InputError(str(path), got=f"no section of {name}", expected=f"one between {begin!r} and {end!r}")
+        new = f"{new.split(begin)[0]}{begin}\n\n{written}\n{end}{new.split(end)[1]}"
     if check and new != text:
         raise InputError(str(path), got="results other than those recorded", expected="the recorded ones",
                          hint="type python experiments/readme.py")  # fmt: skip
@@ -164,6 +165,38 @@ def linear() -> str:
         "`python experiments/linear_oracles.py` "
         "([linear_oracles_fashion_mnist.json](experiments/results/linear_oracles_fashion_mnist.json)).\n\n"
         + markdown(["quantity", "split", "trained", "optimum", "apart"], rows)
+    )
+
+
+VERDICTS = ("same", "refused", "as it says", "silent", "traceback", "hang", "memory", "executed", "outside", "raw")
+
+
+def faults() -> str:
+    """What became of trainings under faults, and of hostile inputs."""
+    found = recorded("faults.json")
+    if found is None:
+        return ""
+    trainings, inputs = list[list[str]](), list[list[str]]()
+    total = Counter[str]()
+    for name, part in found["sections"].items():
+        rows = [row for row in part["rows"] if not row["skipped"]]
+        if any(row.get("counts") for row in rows):
+            counts = sum((Counter(row["counts"]) for row in rows), Counter[str]())
+            total += counts
+            inputs.append([f"`{name}`: {part['what']}", *(f"{counts[kind]:,}" for kind in VERDICTS)])
+        else:
+            trainings += [[row["fault"], f"{row['trials']:,}", row["must"], row["figure"]] for row in rows]
+    inputs.append(["**all**", *(f"**{total[kind]:,}**" for kind in VERDICTS)])
+    what = ["hostile input", "as before", "refused", "as it says", "silent", "traceback", "hang", "memory", "code run",
+            "outside", "raw"]  # fmt: skip
+    return (
+        f"**Faults**, in processes and with signals that are real:\n\n"
+        f"{markdown(['fault', 'trials', 'what must hold', 'found'], trainings)}\n"
+        f"**Hostile inputs**, {total.total():,} of them. Good: what is read is, to the bit, what is read from the "
+        "intact file; or it is refused in one line, with exit code 2; or it is what the input says, as for an "
+        "independent reader, under another sha256, which a run refuses. Bad: other numbers in silence, a traceback, "
+        "more than 20 s, 1 GiB more than the file needs, code of the input that runs, a file outside that changes, "
+        f"escapes on the terminal.\n\n{markdown(what, inputs)}"
     )
 
 

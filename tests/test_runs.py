@@ -789,7 +789,8 @@ def test_a_picture_that_fails_costs_no_training_and_links_are_not_followed(tmp_p
     def fail(*arguments):
         raise MemoryError("too large\nby far")
 
-    monkeypatch.setattr(fitting, "_save_pictures", fail)
+    draw = fitting._draw
+    monkeypatch.setattr(fitting, "_draw", fail)
     (tmp_path / "run").mkdir()
     (tmp_path / "precious").write_text("precious")
     for name in ("run", "metrics", "weights", "losses", "results", "probe"):  # the names of version 0.1
@@ -799,6 +800,10 @@ def test_a_picture_that_fails_costs_no_training_and_links_are_not_followed(tmp_p
     assert notes == [f"{tmp_path / 'run'} is finished, but has no pictures (MemoryError: too large)"]
     assert fitting.load_run(tmp_path / "run").results == fitted.results
     assert (tmp_path / "precious").read_text() == "precious"
+    monkeypatch.setattr(fitting, "_draw", draw)
+    fitting.fit(replace(RUN, epochs=1), image_data(), directory=tmp_path / "run", on_note=notes.append)
+    assert (tmp_path / "run" / "samples.png").is_file()  # the same call leaves what was missing
+    assert len(notes) == 1
 
 
 def test_pictures_are_not_needed_to_load(copied):
