@@ -172,31 +172,34 @@ VERDICTS = ("same", "refused", "as it says", "silent", "traceback", "hang", "mem
 
 
 def faults() -> str:
-    """What became of trainings under faults, and of hostile inputs."""
+    """What became of trainings under faults, and of hostile inputs: a row for each section."""
     found = recorded("faults.json")
     if found is None:
         return ""
-    trainings, inputs = list[list[str]](), list[list[str]]()
-    total = Counter[str]()
+    trainings, inputs, total = list[list[str]](), list[list[str]](), Counter[str]()
     for name, part in found["sections"].items():
         rows = [row for row in part["rows"] if not row["skipped"]]
+        title = f"`{name}`: {part.get('what', name)}"
         if any(row.get("counts") for row in rows):
             counts = sum((Counter(row["counts"]) for row in rows), Counter[str]())
             total += counts
-            inputs.append([f"`{name}`: {part['what']}", *(f"{counts[kind]:,}" for kind in VERDICTS)])
+            inputs.append([title, *(f"{counts[kind]:,}" for kind in VERDICTS)])
         else:
-            trainings += [[row["fault"], f"{row['trials']:,}", row["must"], row["figure"]] for row in rows]
+            said = [f"{row['fault']}: {figure}" for row in rows if (figure := row["figure"].partition("; ")[2])]
+            trials, failed = (sum(row[key] for row in rows) for key in ("trials", "failed"))
+            trainings.append([title, f"{trials:,}", f"{failed:,}", "; ".join(said)])
+    trained = markdown(["fault", "trials", "failed", "figures"], trainings)
+    if not inputs:
+        return trained
     inputs.append(["**all**", *(f"**{total[kind]:,}**" for kind in VERDICTS)])
-    what = ["hostile input", "as before", "refused", "as it says", "silent", "traceback", "hang", "memory", "code run",
+    head = ["hostile input", "as before", "refused", "as it says", "silent", "traceback", "hang", "memory", "code run",
             "outside", "raw"]  # fmt: skip
     return (
-        f"**Faults**, in processes and with signals that are real:\n\n"
-        f"{markdown(['fault', 'trials', 'what must hold', 'found'], trainings)}\n"
-        f"**Hostile inputs**, {total.total():,} of them. Good: what is read is, to the bit, what is read from the "
-        "intact file; or it is refused in one line, with exit code 2; or it is what the input says, as for an "
+        f"{trained}\n**Hostile inputs**, {total.total():,} of them. Good: what is read is, to the bit, what is read "
+        "from the intact file; or it is refused in one line, with exit code 2; or it is what the input says, as for an "
         "independent reader, under another sha256, which a run refuses. Bad: other numbers in silence, a traceback, "
         "more than 20 s, 1 GiB more than the file needs, code of the input that runs, a file outside that changes, "
-        f"escapes on the terminal.\n\n{markdown(what, inputs)}"
+        f"escapes on the terminal.\n\n{markdown(head, inputs)}"
     )
 
 

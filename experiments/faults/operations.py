@@ -29,7 +29,7 @@ OPERATIONS = ("rename", "replace", "remove", "unlink", "rmdir", "mkdir", "trunca
               "fsync", "write")  # fmt: skip
 """Of the module `os`; opening a file in order to write comes beside them."""
 
-FEW = 3
+FEW = 2
 """Of the operations, in the short form."""
 
 

@@ -28,6 +28,20 @@ SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "machines": outcomes.machines, "operations": operations.operations,
 }  # fmt: skip
 
+FAULTS = {
+    "kills": "SIGKILL at any moment and at operations on files",
+    "nan": "NaN in batch, loss, gradient or parameters",
+    "signals": "SIGTERM, SIGINT, SIGUSR1",
+    "exits": "exit by return, exception or `sys.exit`",
+    "damage": "every file of a checkpoint, and the weights, flipped, truncated, deleted",
+    "disk": "no room, by a limit and on a small tmpfs; directory made read-only, removed or renamed",
+    "lock": "two trainings in one directory",
+    "resume": "going on at a random step, data resident and streamed",
+    "machines": "another process, fewer cores, another Python",
+    "operations": "SIGKILL before each operation on files of a training",
+}
+"""What the sections are, in a few words."""
+
 HOSTILE = {
     "runs": "every file of a run and of its checkpoints",
     "arrays": ".npy, .npz, idx, as data and as inputs",
@@ -84,7 +98,7 @@ def faults(
             shutil.rmtree(out / "work" / name, ignore_errors=True)
             rows = SECTIONS[name](bench) if name in SECTIONS else hostile(bench, name, trial)
             found = [row.to_json() for row in rows]
-            told = {"what": HOSTILE.get(name, ""), "short": short, "seconds": round(time.monotonic() - began, 1)}
+            told = {"what": {**FAULTS, **HOSTILE}[name], "short": short, "seconds": round(time.monotonic() - began, 1)}
             records.write_json(path, {**told, "rows": found})
         return records.read_json(path)
 
