@@ -86,7 +86,7 @@ def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
     modules = (distributions, compound, tabular, likelihoods, architectures, priors, models, objectives, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
-    assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support, preparation.Prepared} - {*SPLITS}
+    assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
     assert all(count >= least for count, least in zip(counts, (12, 10, 4, 4, 3, 3, 1), strict=True))
 
