@@ -364,4 +364,8 @@ MUTATIONS = (
              "guard.in_a_row * 2 ** len(detours)",
              "guard.in_a_row",
              ("test_fitting.py::test_each_detour_begins_twice_as_far_ahead_and_none_before_the_first_step",)),
+    Mutation(139, "what is typed about checkpoints not handed on", "cli.py",
+             "            saving=kept,\n",
+             "            saving=Saving(),\n",
+             ("test_cli.py::test_all_that_is_typed_of_a_training_is_handed_on",)),
 )  # fmt: skip

@@ -25,6 +25,7 @@ from run_files import edit_run, write_record
 import aevae_jax
 from aevae_jax import fitting, generation, generation_commands, keys, runs, values
 from aevae_jax.architectures import MLP
+from aevae_jax.checkpoints import Saving
 from aevae_jax.cli import COMMANDS, main
 from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare
 from aevae_jax.models import VAE, Autoencoder
@@ -577,6 +578,15 @@ def test_the_example_in_the_help_of_train_is_accepted(monkeypatch):
         main(shlex.split(example.split("Example: aevae ")[1]))
     assert seen["directory"] == Path("runs/first")
     assert seen["run"].model.latent == 8
+
+
+def test_all_that_is_typed_of_a_training_is_handed_on(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(fitting, "fit", lambda run, **kwargs: seen.update(kwargs) or exit_early())
+    saving = Saving(seconds=5.0, last=3, best=0, every=7, steps=11)
+    with pytest.raises(KeyError, match="early"):
+        main(["train", "runs/new", "--saving", values.spell(saving), "--stream", "no", "--fresh"])
+    assert (seen["saving"], seen["stream"], seen["fresh"]) == (saving, False, True)
 
 
 def exit_early():
