@@ -541,6 +541,23 @@ PACKED = packed(idx(IMAGES[..., 0]))
 CLAIM = bytes((0, 0, 8, 3)) + struct.pack(">3I", 2**32 - 1, 2**16, 2**8)
 
 
+def test_labels_that_are_a_folder_are_not_passed_over(tmp_path):
+    idx_folder(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    (tmp_path / "train-labels-idx1-ubyte").mkdir()
+    with refused("train-labels-idx1-ubyte", "got a folder, expected a file"):
+        arrays.read_idx(tmp_path)
+
+
+def test_gigabytes_of_zeros_after_a_packed_file_are_not_read(tmp_path):
+    idx_folder(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte").unlink()
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(PACKED)
+    os.truncate(tmp_path / "train-images-idx3-ubyte.gz", 2**40)
+    with refused("train-images-idx3-ubyte.gz", "got 1,099,511,627,776 bytes, expected no more than the 800 that"):
+        arrays.read_idx(tmp_path)
+
+
 @pytest.mark.parametrize(("name", "contents", "message"), [
     ("train-images-idx3-ubyte.gz", PACKED[:-30], "EOFError"),
     ("train-images-idx3-ubyte.gz", PACKED[:-8], "EOFError"),

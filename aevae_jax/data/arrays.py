@@ -130,6 +130,9 @@ def read_idx(folder: Path) -> Found:
         if not part:
             raise refused(path, "a name without train, t10k or test", "one of them")
         _add(names, (part, kind), path.name, folder)
+    for path in sorted(filter(Path.is_dir, folder.iterdir())):  # some archives unpack to one beside each file
+        if _IDX.fullmatch(path.name) and _idx_name(path) not in names:
+            raise refused(path, "a folder", "a file")
     return _found(names, lambda name: _idx(inside(folder / name, folder)), folder)
 
 
@@ -278,4 +281,6 @@ def _idx(path: Path) -> Source:
             if not zipped:
                 return rows.rows_of(file, path, rows.checked(layout, size, path))
             _check_expansion([(layout.nbytes, size)], path)
+            if size > layout.nbytes + layout.nbytes // 100 + 2**16:  # zeros that follow would be read to their end
+                raise refused(path, f"{size:,} bytes", f"no more than the {layout.nbytes:,} that are packed in them")
             return rows.read_all(file, layout)
