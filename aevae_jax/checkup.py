@@ -67,7 +67,7 @@ def check(fitted: Fitted, x: Source, key: jax.Array) -> Checkup:
       key: of the noise.
 
     Raises:
-      InputError: there is no history.
+      InputError: there is no history, or one without numbers.
     """
     if not fitted.history:
         raise InputError("history", got="no epoch", expected="one entry for each, in metrics.jsonl")
@@ -175,8 +175,10 @@ def _of_levels(found: np.ndarray) -> Likelihood:
 
 def _length(fitted: Fitted) -> list[Finding]:
     """Whether the validation bound was still falling."""
-    objective = fitted.run.objective
-    bound = np.array([evaluation.selection(objective, entry["validation"]) for entry in fitted.history])
+    chosen = [evaluation.selection(fitted.run.objective, entry["validation"]) for entry in fitted.history]
+    bound = np.array(chosen, np.float64)  # null becomes NaN
+    if not np.isfinite(bound).all():
+        raise InputError("history", got="an epoch without a validation bound", expected="a number in metrics.jsonl")
     count = len(bound)
     best = int(bound.argmin()) + 1
     gained, whole = bound[: max(1, count // 2)].min() - bound.min(), bound[0] - bound.min()

@@ -17,6 +17,7 @@ from aevae_jax.objectives import ELBO, Linear, Objective
 from aevae_jax.optimizers import Adam
 from aevae_jax.priors import VampPrior
 from aevae_jax.runs import Run
+from aevae_jax.types import InputError
 
 SMALL = VAE(4, MLP((32,)))
 DATASET = Data().load()
@@ -102,6 +103,13 @@ def test_remedies_can_be_typed(monkeypatch, run, found, bounds, expected):
     findings = checkup.check(fitted, VALIDATION, jax.random.key(0)).findings
     assert [(finding.fault, finding.changes) for finding in findings] == expected
     assert [typed(finding.remedy, run) for finding in findings] == [finding.changes for finding in findings]
+
+
+def test_a_history_without_numbers_is_one_line():
+    run = Run(model=MODEL)
+    fitted = fitting.Fitted(run, run.model, {}, [{"validation": {"negative_elbo": None}}], {}, None)
+    with pytest.raises(InputError, match="got an epoch without a validation bound"):
+        checkup._length(fitted)
 
 
 @pytest.mark.parametrize("model", [TwoLevelVAE(40, MLP((32,))), VAE(40, MLP((32,)), latent_prior=VampPrior(5))])

@@ -107,7 +107,6 @@ OPTIONS: tuple[tuple[str, ...], ...] = (
     ("interpolate", "a", "--out", "x.npy", "--steps"),
     ("interpolate", "a", "--out", "x.npy", "--start"),
     ("evaluate", "a", "--batch-size"),
-    ("evaluate", "a", "--samples"),
     ("reconstruct", "a", "--out", "x.npy", "--num"),
     ("replay", "a", "--step"),
     ("data", "inspect", "digits", "--num"),
