@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import random
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,30 +62,23 @@ def forged(name: str, makers: Mapping[str, Callable[[Path, random.Random], Any]]
 
 
 def pickled(name: str, *, archive: bool = False) -> Change:
-    """An array of objects: whoever unpickles it touches the canary."""
+    """An array of objects: whoever unpickles it makes the canary."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> None:
         import numpy as np
 
-        array = np.array([Touch(str(place.canary))], dtype=object)
-        with (folder / name).open("wb") as file:
-            if archive:
-                np.savez(file, images=array, allow_pickle=True)
-            else:
-                np.save(file, array, allow_pickle=True)
+        file = io.BytesIO()
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": (1,)})
+        file.write(payload(place.canary))
+        if archive:
+            with zipfile.ZipFile(folder / name, "w") as members:
+                members.writestr("images.npy", file.getvalue())
+        else:
+            (folder / name).write_bytes(file.getvalue())
 
     return change
 
 
-class Touch:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, path: str):
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return _touch, (self.path,)
-
-
-def _touch(path: str) -> None:
-    Path(path).write_text("executed")
+def payload(canary: Path) -> bytes:
+    """Return a pickle, written by hand in protocol 0, that makes the file `canary` as soon as it is read."""
+    return f"cos\nmknod\n({str(canary)!r}\n".replace("(", "(S", 1).encode() + b"tR."

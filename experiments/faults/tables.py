@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import os
-import pickle
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from faults.formats import Touch, damaged, draw, forged
+from faults.formats import damaged, draw, forged, payload
 from faults.headers import sparse
 from faults.mutate import ESCAPES
 from faults.trials import FREE, Change, Place, Subject
@@ -200,8 +199,8 @@ def _extension(path: Path, dice: random.Random) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    payload = pickle.dumps(Touch(str(Path("../executed").absolute())))
-    told = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": payload}
+    metadata = payload(Path("../executed").absolute())
+    told = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": metadata}
     schema = pyarrow.schema([pyarrow.field("a", pyarrow.float64(), metadata=told), pyarrow.field("b", pyarrow.int64())])
     pyarrow.parquet.write_table(pyarrow.table({"a": [1.0, 2.5] * 20, "b": list(range(40))}, schema=schema), path)
 
