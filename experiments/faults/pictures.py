@@ -38,7 +38,7 @@ def subjects() -> list[Subject]:
         _folder("colour.webp", "RGB"),
         _folder("grey.tif", "L"),
         _folder("colour.tiff", "RGB"),
-        _single(),
+        *map(_single, ("one.png", "one.jpg", "one.tif", "folder")),
         _classes(),
     ]
 
@@ -91,16 +91,32 @@ def _folder(name: str, mode: str) -> Subject:
     return Subject(name, write, read_data("data"), changes, None if exact else reference)
 
 
-def _single() -> Subject:
-    """One picture that is encoded."""
+def _single(name: str) -> Subject:
+    """One picture that is encoded, or a folder of them, whose first is damaged."""
+    file = name if "." in name else f"{name}/0.png"
 
     def write(folder: Path) -> None:
-        picture(1, "L").save(folder / "one.png")
+        (folder / file).parent.mkdir(exist_ok=True)
+        picture(1, "L").save(folder / file)
+        if file != name:
+            picture(2, "L").save(folder / name / "1.png")
 
     def read(folder: Path) -> Any:
-        return read_images(folder / "one.png", (7, 6, 1))
+        x = read_images(folder / name, (7, 6, 1))
+        return {"values": x, "sha256": str(x.tolist())}
 
-    return Subject("encode-one.png", write, read, damaged("one.png", HEAVY) | forged("one.png", BOMBS))
+    def reference(folder: Path) -> Any:
+        import numpy as np
+        from PIL import Image, ImageOps
+
+        with Image.open(folder / file) as image:
+            found = image if image.size == (6, 7) else ImageOps.fit(image, (6, 7), Image.Resampling.LANCZOS)
+            return rows((np.asarray(found.convert("L")) / np.float32(255))[None])
+
+    changes = damaged(file, HEAVY) | forged(file, BOMBS)
+    if file != name:
+        changes["missing"] = (1, freely(changes["missing"][1]))  # one less is another input
+    return Subject(f"encode-{name}", write, read, changes, None if file.endswith(".png") else reference)
 
 
 def _classes() -> Subject:

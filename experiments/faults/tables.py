@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from faults import names
 from faults.formats import damaged, draw, forged, payload
 from faults.headers import sparse
 from faults.mutate import ESCAPES
-from faults.trials import FREE, Change, Place, Subject
+from faults.trials import Subject
 
 WARM = ("numpy", "pyarrow.csv", "pyarrow.parquet", "aevae_jax.data.table_files")
 """What a worker imports before its first trial."""
@@ -24,7 +24,12 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 
 def subjects() -> list[Subject]:
     """Files that hold tables."""
-    return [_csv(), *(_parquet(f"{codec}.parquet", codec, sums=sums) for codec, sums in CODECS), _names()]
+    return [
+        _csv(),
+        *(_parquet(f"{codec}.parquet", codec, sums=sums) for codec, sums in CODECS),
+        _new_rows(),
+        names.subject(),
+    ]
 
 
 CODECS = (("none", False), ("snappy", False), ("zstd", True))
@@ -50,14 +55,18 @@ def read_table(name: str, **options: Any) -> Callable[[Path], Any]:
         value = data.Data(f"./{name}", **options)
         found = data._reader(Path(value.name))(Path(value.name), value)
         dataset = value.load()
-        entries = {}
-        for n, column in enumerate(dataset.columns):
-            x = found.parts["train"].x[:][:, n]
-            texts = [None if math.isnan(v) else column.categories[int(v)] if column.categories else v for v in x]
-            entries[column.name] = [plain(text) for text in texts]
-        return {"values": entries, "sha256": dataset.digest()}
+        return {"values": _entries(found.parts["train"].x, dataset.columns), "sha256": dataset.digest()}
 
     return read
+
+
+def _entries(rows: Any, columns: Any) -> dict[str, list[str]]:
+    """The texts of all entries, by column."""
+    entries, x = {}, rows[:]
+    for n, column in enumerate(columns):
+        texts = [None if math.isnan(v) else column.categories[int(v)] if column.categories else v for v in x[:, n]]
+        entries[column.name] = [plain(text) for text in texts]
+    return entries
 
 
 def plain(entry: Any) -> str:
@@ -80,23 +89,52 @@ def plain(entry: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------------- CSV
 
 
-def _csv() -> Subject:
-    def write(folder: Path) -> None:
-        with (folder / "x.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns())
-            writer.writerows(zip(*columns().values(), strict=True))
+def write_csv(path: Path, count: int = ROWS) -> None:
+    """The first rows of the table."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns())
+        writer.writerows(list(zip(*columns().values(), strict=True))[:count])
+
+
+def reference_of(name: str) -> Callable[[Path], Any]:
+    """What Python's reader of CSV says, in its strict mode."""
 
     def reference(folder: Path) -> Any:
-        with (folder / "x.csv").open(newline="", encoding="utf-8-sig") as file:
+        with (folder / name).open(newline="", encoding="utf-8-sig") as file:
             head, *body = [row for row in csv.reader(file, strict=True) if row]
         if any(len(row) != len(head) for row in body):
             raise ValueError("rows of unlike lengths")
         return {name: [plain(row[n]) for row in body] for n, name in enumerate(head)}
 
+    return reference
+
+
+def _csv() -> Subject:
     changes = damaged("x.csv", {"flip": 60, "cut": 40, "remove": 25, "repeat": 25})
     changes |= forged("x.csv", CSV)
-    return Subject("x.csv", write, read_table("x.csv"), changes, reference)
+    return Subject(
+        "x.csv", lambda folder: write_csv(folder / "x.csv"), read_table("x.csv"), changes, reference_of("x.csv")
+    )
+
+
+def _new_rows() -> Subject:
+    """Rows that are encoded, of a table that a model was trained on."""
+
+    def write(folder: Path) -> None:
+        write_csv(folder / "x.csv")
+        write_csv(folder / "new.csv", 12)
+
+    def read(folder: Path) -> Any:
+        from aevae_jax.data import Data, table_files
+
+        data = Data("./x.csv")
+        known = data.load().columns
+        entries = _entries(table_files.read_rows(folder / "new.csv", known, data.reading), known)
+        return {"values": entries, "sha256": str(entries)}
+
+    changes = damaged("new.csv", {"flip": 40, "cut": 20, "remove": 20}) | forged("new.csv", CSV)
+    return Subject("new.csv", write, read, changes, reference_of("new.csv"))
 
 
 def _text(*lines: str, encoding: str = "utf-8") -> Callable[[Path, random.Random], Any]:
@@ -235,49 +273,3 @@ PARQUET: Mapping[str, Callable[[Path, random.Random], Any]] = {
     ),
     "empty-texts": _table(lambda pa: pa.table({"a": ["", " "] * 15, "b": _N})),
 }
-
-
-# -------------------------------------------------------------------------------------------------- the name of a file
-
-
-NAMES: tuple[str | bytes, ...] = (
-    "table (1).csv", "2024.csv", "it's.csv", "x[1].csv", "a b.csv", "-.csv", "\x1b[31m.csv", b"\xff.csv", "x.CSV",
-    ".csv", "$(touch ..executed).csv", '"; import os.csv', "Data('x.csv').csv", "x.csv\n", "x\0.csv",
-    "x" * 251 + ".csv", "x" * 300 + ".csv", "~nosuchuser/x.csv", "x.csv/../x.csv", "/dev/stdin", "x.csv/", "Ä.csv",
-    "None", "True", "1e5", "(1, 2)", "digits.csv", "", ".", "..", "/", "~", "x.csv ", "\u202e.csv",
-    "https://example.org/x.csv", "file:x.csv",
-)  # fmt: skip
-
-
-def _names() -> Subject:
-    """`--data` is typed as the name of a file, which is there where a file can have that name."""
-
-    def write(folder: Path) -> None:
-        with (folder / "x.csv").open("w") as file:
-            file.write("\n".join(["a,b", *_BODY]))
-        (folder / "name").write_text("./x.csv")
-
-    def read(folder: Path) -> Any:
-        from aevae_jax import values
-        from aevae_jax.data import Data
-
-        text = os.fsdecode((folder / "name").read_bytes())
-        dataset = values.parse(Data, text, "--data").load()
-        return {"rows": [row.tolist() for row in dataset.train.x[:]], "names": [c.name for c in dataset.columns]}
-
-    def named(n: int, start: bytes) -> Change:
-        def change(folder: Path, dice: random.Random, place: Place) -> Any:
-            raw = NAMES[n] if isinstance(NAMES[n], bytes) else str(NAMES[n]).encode()
-            assert isinstance(raw, bytes)
-            there = b"\0" not in raw and b"/" not in raw and len(raw) < 256 and raw not in (b"", b".", b"..")
-            if there:
-                os.rename(folder / "x.csv", os.path.join(os.fsencode(folder), raw))
-            (folder / "name").write_bytes(start + raw)
-            return None if there else FREE
-
-        return change
-
-    changes: dict[str, tuple[int, Change]] = {}
-    for n in range(len(NAMES)):
-        changes |= {f"plain-{n}": (1, named(n, b"")), f"dotted-{n}": (1, named(n, b"./"))}
-    return Subject("names", write, read, changes)
