@@ -208,12 +208,12 @@ def check_data(folder: Path, dataset: Dataset) -> None:
     """Refuse data that is not what the run in `folder` was trained on."""
     record = read_record(folder)
     data = record["provenance"]["data"]
-    if data["sha256"] == dataset.digest():  # which is over the codes of categories, and not over what they stand for
-        if dataset.columns:
-            _check_columns(folder, dataset, values.from_tree(Format, record["format"], f"{folder}, format"))
+    if data["sha256"] == dataset.digest():
         return
     if "sha256" not in record and data["sha256"] == dataset.earlier_digest():  # of version 0.1
         return
+    if dataset.columns:  # to be told which
+        _check_columns(folder, dataset, values.from_tree(Format, record["format"], f"{folder}, format"))
     raise InputError("data set", where=str(folder), got=f"other data under the name {dataset.name!r}",
                      expected=f"that of the training, {data.get('name')!r}, sha256 {str(data['sha256'])[:12]}",
                      hint="evaluate on data of your own from Python")  # fmt: skip
@@ -223,8 +223,9 @@ def _check_columns(folder: Path, dataset: Dataset, format: Format) -> None:
     """Refuse a table whose columns, or categories of texts, are called otherwise than in the training."""
     named, known = ([(column.name, column.categories if column.kind == "text" else ()) for column in columns]
                     for columns in (dataset.columns, format.columns))  # fmt: skip
-    if named != known:
-        new, old = next(pair for pair in zip(named, known, strict=True) if pair[0] != pair[1])
+    for new, old in zip(named, known, strict=False):
+        if new == old:
+            continue
         raise InputError("data set", where=str(folder), got=f"the column {_spelled(*new)}",
                          expected=f"that of the training, {_spelled(*old)}")  # fmt: skip
 
