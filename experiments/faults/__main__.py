@@ -1,6 +1,6 @@
 """Does a training survive anything, and is anything wrong taken for right?
 
-Command:   python experiments/faults                (about three quarters of an hour on two CPU cores)
+Command:   python experiments/faults                (about forty minutes on two CPU cores)
            python experiments/faults --only arrays  (one section; see --help)
            python experiments/faults --short        (a few trials of each kind)
 Writes:    runs/faults/<section>.json, with the first failures in words; what the runs left is in runs/faults/work
