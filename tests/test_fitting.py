@@ -196,8 +196,9 @@ print(t.fitting.load_run(sys.argv[1]).losses.dtype)
 """
     for wide, arguments, output in (("1", ["run", "stop"], ""), ("1", ["run"], "float32"), ("1", ["run"], "float32"),
                                     ("0", ["narrow"], "float32"), ("1", ["narrow"], "float32")):  # fmt: skip
-        command, path = [sys.executable, "-c", code, *arguments], f"{Path(__file__).parent}:{os.environ['PYTHONPATH']}"
-        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "JAX_ENABLE_X64": wide, "PYTHONPATH": path},
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path,
+                              env={**os.environ, "JAX_ENABLE_X64": wide, "PYTHONPATH": path},
                               capture_output=True, text=True, check=False)  # fmt: skip
         assert (done.returncode, done.stdout.strip()) == (0, output), done.stderr
 
