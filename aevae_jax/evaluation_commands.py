@@ -16,7 +16,7 @@ from aevae_jax.terminal import report, say, show_table
 from aevae_jax.types import InputError, likelihood_of, support_of
 
 if TYPE_CHECKING:
-    from aevae_jax.data import Data, Dataset, Prepared
+    from aevae_jax.data import Prepared
     from aevae_jax.importance import Estimate
 
 # Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
@@ -148,6 +148,8 @@ def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> N
 
     found = checkup.check(fitted, prepared.validation.x, key_of(seed, keys.Stream.EVALUATE))
     units = {"active_units": "", "latent_dimensions": "", "mse_at_mean": _squared(prepared)}
+    looked_at = min(len(prepared.validation), checkup.MOST_EXAMPLES)
+    say(f"the first {looked_at:,} examples of the validation data")
     for name, value in found.measured.items():
         say(f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip())
     for finding in found.findings:
@@ -221,37 +223,11 @@ def loaded(directory: Path) -> fitting.Fitted:
     return fitting.load_run(directory, on_note=console.note)
 
 
-def dataset_of(directory: Path, run: runs.Run, moved: str = "") -> Dataset:
-    """The data that a run was trained on, raw.
-
-    Args:
-      directory: of the run.
-      run: its value.
-      moved: what was typed to say where the data is by now, if it is not where the run says.
-
-    Raises:
-      InputError: it is not there, or it is not the same data.
-    """
-    from aevae_jax.data import Format
-
-    named = run.data
-    if moved:
-        place: Data = values.parse(type(named), moved, "--data")
-        if place != replace(type(named)(), name=place.name, directory=place.directory):
-            raise InputError("--data", got=moved, expected="a name or path, and its directory; all else is the run's")
-        named = replace(named, name=place.name, directory=place.directory)
-    dataset = records.load_data(directory, named, typed=bool(moved))
-    if dataset.columns:  # their kinds are those that the model was trained with, whatever this version sees in them
-        recorded = values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
-        dataset = replace(dataset, columns=recorded.columns)
-    return replace(dataset, name=run.data.name)
-
-
 def prepared_of(directory: Path, run: runs.Run, moved: str = "") -> Prepared:
-    """The rows that a run's model sees, by split; validation and test data prepared. For the rest as `dataset_of`."""
+    """The rows that a run's model sees, by split; validation and test data prepared. Data as `records.load_data`."""
     from aevae_jax.data import prepare
 
-    return prepare(run.data.preparation, dataset_of(directory, run, moved))
+    return prepare(run.data.preparation, records.load_data(directory, run.data, moved))
 
 
 def key_of(seed: int, use: Any) -> Any:

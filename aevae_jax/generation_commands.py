@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 from tyro.conf import Positional, arg
 
 from aevae_jax import files, fitting, memory, records, values
-from aevae_jax.evaluation_commands import MaybeData, dataset_of, key_of, loaded, prepared_of
+from aevae_jax.evaluation_commands import MaybeData, key_of, loaded, prepared_of
 from aevae_jax.terminal import note, report
 from aevae_jax.types import InputError, LatentModel, Params, Scaled
 
@@ -274,7 +274,7 @@ def _complete(
     if path is not None:
         done = completion.complete_file(fitted, format, path)
     else:
-        rows = getattr(dataset_of(directory, fitted.run, data), str(split)).x[:num]
+        rows = getattr(records.load_data(directory, fitted.run.data, data), str(split)).x[:num]
         done = completion.complete_rows(fitted, format, rows)
     arrays = {"reconstructions": done.rows, "images": done.given}
     report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, given=done.texts)}")

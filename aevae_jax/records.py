@@ -176,20 +176,26 @@ def _intact(value: Any, path: Path) -> Any:
     return value
 
 
-def load_data(folder: Path, data: Data, *, typed: bool = False) -> Dataset:
-    """Load the data that a run was trained on.
+def load_data(folder: Path, data: Data, moved: str = "") -> Dataset:
+    """Load the data that a run was trained on, raw.
 
     Args:
       folder: of the run.
-      data: as its record names it, or with the place where it is by now.
-      typed: whether the user said where it is. A directory of TensorFlow Datasets that only the record names, which may
-        be a stranger's, is used if it is the user's own.
+      data: as its record names it.
+      moved: what was typed for `--data`, where the data is by now elsewhere. A directory of TensorFlow Datasets that
+        only the record names, which may be a stranger's, is used if it is the user's own.
 
     Raises:
       InputError: it is not there, it is not the same data, or its place must be named.
     """
-    recorded = read_record(folder)["provenance"]["data"]
-    if data.directory and not typed:
+    record = read_record(folder)
+    recorded, named = record["provenance"]["data"], data
+    if moved:
+        place: Data = values.parse(type(data), moved, "--data")
+        if place != type(data)(name=place.name, directory=place.directory):
+            raise InputError("--data", got=moved, expected="a name or path, and its directory; all else is the run's")
+        named = dataclasses.replace(data, name=place.name, directory=place.directory)
+    elif data.directory:
         from aevae_jax.data import tfds
 
         if not tfds.is_own(data.directory):
@@ -197,11 +203,14 @@ def load_data(folder: Path, data: Data, *, typed: bool = False) -> Dataset:
                              "of the run names", expected="your own, or one that you name",
                              hint=f"if you trust it: export TFDS_DATA_DIR={shlex.quote(data.directory)}")  # fmt: skip
     levels = recorded.get("levels")
-    if data.name != "digits" and type(levels) is int and 2 <= levels <= 256:
-        data = dataclasses.replace(data, levels=levels)  # as they were found then, by this version or another
-    dataset = data.load()
+    if named.name != "digits" and type(levels) is int and 2 <= levels <= 256:
+        named = dataclasses.replace(named, levels=levels)  # as they were found then, by this version or another
+    dataset = named.load()
     check_data(folder, dataset)
-    return dataset
+    if dataset.columns:  # their kinds are those that the model was trained with, whatever this version sees in them
+        format: Format = values.from_tree(Format, record["format"], f"{folder}, format")
+        dataset = dataclasses.replace(dataset, columns=format.columns)
+    return dataclasses.replace(dataset, name=data.name)
 
 
 def check_data(folder: Path, dataset: Dataset) -> None:

@@ -49,6 +49,7 @@ class Verdict(NamedTuple):
 def reproduce(
     directory: str | Path,
     *,
+    data: str = "",
     on_epoch: Callable[[Epoch], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Verdict:
@@ -59,6 +60,7 @@ def reproduce(
 
     Args:
       directory: of a finished run.
+      data: where its data is by now, a name or path, if it has moved.
       on_epoch: called after every epoch.
       on_note: as in `fitting.load_run`.
 
@@ -66,8 +68,8 @@ def reproduce(
       InputError: no finished run there, other data, or parts that only Python can supply.
     """
     folder = Path(directory)
-    plan, original, record = plan_again(folder), fitting.load_run(folder, on_note=on_note), records.read_record(folder)
-    differences = _differences(record)
+    plan, original = plan_again(folder, data), fitting.load_run(folder, on_note=on_note)
+    differences = _differences(records.read_record(folder))
 
     class Differs(Exception):
         """Training on would tell nothing more."""
@@ -115,18 +117,21 @@ class Replay(NamedTuple):
     """The steps that were gone round, if it is one of them: then this is how it was before that."""
 
 
-def replay(directory: str | Path, step: int, *, note: Callable[[str], None] = lambda text: None) -> Replay:
+def replay(
+    directory: str | Path, step: int, *, data: str = "", note: Callable[[str], None] = lambda text: None
+) -> Replay:
     """Compute one step of a run again, from the checkpoint before it, and say what in it is not finite.
 
     Args:
       directory: of a run, finished or not. Nothing is written to it.
       step: counted from 0.
+      data: where its data is by now, a name or path, if it has moved.
       note: is told which checkpoints are damaged.
 
     Raises:
       InputError: no run there, no such step, other data, or parts that only Python can supply.
     """
-    folder, plan = Path(directory), plan_again(Path(directory))
+    folder, plan = Path(directory), plan_again(Path(directory), data)
     run = records.digest_of(records.read_record(folder))
     trainer = Trainer(plan)
     last = plan.run.epochs * trainer.steps_per_epoch - 1
@@ -149,11 +154,11 @@ def replay(directory: str | Path, step: int, *, note: Callable[[str], None] = la
     return Replay(diagnosis, recorded, detours[index] if index < len(detours) else None)
 
 
-def plan_again(folder: Path) -> Plan:
-    """The plan of a run, from its record alone; refused if its data has changed."""
+def plan_again(folder: Path, moved: str = "") -> Plan:
+    """The plan of a run, from its record alone; its data, which may have moved, is refused if it has changed."""
     record = records.read_record(folder)
     run: Run = values.from_tree(Run, record["run"], str(folder / "run.json"))
-    return plan_of(run, records.load_data(folder, run.data))
+    return plan_of(run, records.load_data(folder, run.data, moved))
 
 
 def _silent(text: str) -> None:

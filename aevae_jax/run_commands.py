@@ -9,12 +9,13 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from aevae_jax import console, environment, records
+from aevae_jax.evaluation_commands import MaybeData
 from aevae_jax.terminal import say
 
 Step = Annotated[int, arg(metavar="INT")]
 
 
-def reproduce(run: Positional[Path]) -> None:
+def reproduce(run: Positional[Path], *, data: MaybeData = "") -> None:
     """Train a run again from its record, and say if it comes out the same.
 
     PASS (bitwise): every loss, the weights and all figures are equal to the last bit. PASS within tolerance: trained on
@@ -24,6 +25,7 @@ def reproduce(run: Positional[Path]) -> None:
 
     Args:
       run: the directory of a finished run.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     settings = records.read_record(run)["provenance"].get("settings")
     if isinstance(settings, dict) and environment.DETERMINISTIC in str(settings.get("xla_flags")).split():
@@ -31,7 +33,7 @@ def reproduce(run: Positional[Path]) -> None:
     from aevae_jax import reproduction
 
     with console.progress("again") as on_epoch:
-        verdict = reproduction.reproduce(run, on_epoch=on_epoch, on_note=console.note)
+        verdict = reproduction.reproduce(run, data=data, on_epoch=on_epoch, on_note=console.note)
     say(f"{verdict.outcome}: {verdict.reason}")
     for difference in verdict.differences:
         say(f"  {difference}")
@@ -41,7 +43,7 @@ def reproduce(run: Positional[Path]) -> None:
         raise SystemExit(1)
 
 
-def replay(run: Positional[Path], *, step: Step) -> None:
+def replay(run: Positional[Path], *, step: Step, data: MaybeData = "") -> None:
     """Compute one training step of a run again, and say what broke in it.
 
     Example: aevae replay runs/first --step 1200
@@ -49,11 +51,12 @@ def replay(run: Positional[Path], *, step: Step) -> None:
     Args:
       run: a run directory, of a finished run or not; nothing is written to it.
       step: which step, counted from 0.
+      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     records.read_record(run)
     from aevae_jax import reproduction
 
-    found = reproduction.replay(run, step, note=console.note)
+    found = reproduction.replay(run, step, data=data, note=console.note)
     diagnosis, culprit = found.diagnosis, found.diagnosis.culprit
     say(f"step {step} of {run}, training examples {_shortened(diagnosis.rows)}")
     if found.detour is not None:

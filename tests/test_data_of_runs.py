@@ -78,7 +78,7 @@ def test_a_directory_that_only_a_record_names_is_not_used(tmp_path, monkeypatch,
     with pytest.raises(InputError, match=r"which only the record of the run names.*export TFDS_DATA_DIR='.*their own'"):
         records.load_data(folder, data)
     with pytest.raises(InputError, match="data set: got 'tiny'"):
-        records.load_data(folder, data, typed=True)
+        records.load_data(folder, data, "tiny")
     monkeypatch.setenv("TFDS_DATA_DIR", data.directory)
     with pytest.raises(InputError, match="data set: got 'tiny'"):
         records.load_data(folder, data)

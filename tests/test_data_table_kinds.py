@@ -11,13 +11,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from aevae_jax import evaluation_commands, importance, protocols, records, values
+from aevae_jax import importance, protocols, records, values
 from aevae_jax.data import Data, Scale, Standardize, prepare, table_files, tables
 from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
 from aevae_jax.likelihoods import Likelihood
-from aevae_jax.runs import Run
 from aevae_jax.types import InputError
 
 NAN = np.nan
@@ -404,7 +403,7 @@ def test_a_run_keeps_the_kinds_of_its_columns(read, tmp_path, monkeypatch):
     old = replace(found.format, columns=tuple(Column(c.name) for c in found.columns))
     record = {"format": values.to_tree(old), "provenance": {"data": {"sha256": found.digest(), "name": data.name}}}
     monkeypatch.setattr(records, "read_record", lambda folder: record)
-    seen = evaluation_commands.dataset_of(tmp_path, Run(data))
+    seen = records.load_data(tmp_path, data)
     assert seen.columns == old.columns
     assert seen.digest() == found.digest()
 

@@ -116,6 +116,7 @@ def test_a_run_is_diagnosed_in_words(runs):
     old = fitting.load_run(runs / "one").run
     assert replace(run, epochs=2, model=old.model) == old
     assert "mutual information" in out
+    assert f"the first {len(old.data.load().validation)} examples of the validation data" in out
 
 
 def test_a_history_without_epochs_is_one_line(runs, tmp_path, capsys):
@@ -170,6 +171,8 @@ OF_DATA = (
     ["quality"],
     ["reconstruct", "--out", "r.npy"],
     ["interpolate", "--out", "i.npy"],
+    ["reproduce"],
+    ["replay", "--step", "0"],
 )
 
 
@@ -186,7 +189,8 @@ def test_data_that_moved_is_found_again_and_other_data_is_refused(own, tmp_path,
     images = images.copy()
     images[0, 0, 0] ^= 1
     np.save("other.npy", images, allow_pickle=False)
-    message = refused(capsys, name, place, *options, *(["--force"] if options else []), "--data", "./other.npy")
+    again = [*options, "--force"] if "--out" in options else options
+    message = refused(capsys, name, place, *again, "--data", "./other.npy")
     assert "other data under the name './other.npy'" in message
 
 

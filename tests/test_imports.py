@@ -19,8 +19,8 @@ ORDER = (
     "parallel", "training", "data", "evaluation", "statistics", "generation", "figures", "files", "weights", "locks",
     "signals", "array_files", "checkpoints", "records", "places", "environment", "runs", "same_run", "plans", "tracing",
     "trainer", "diagnosis", "keeping", "fitting", "reproduction", "features", "quality", "protocols", "importance",
-    "annealing", "latents", "checkup", "completion", "terminal", "console", "data_commands", "run_commands",
-    "evaluation_commands", "generation_commands", "cli",
+    "annealing", "latents", "checkup", "completion", "terminal", "console", "data_commands",
+    "evaluation_commands", "run_commands", "generation_commands", "cli",
 )  # fmt: skip
 """Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
 
