@@ -305,19 +305,20 @@ class Tabular:
     def __call__(self, params: Params, raw: Array) -> Distribution:
         import jax.numpy as jnp
 
-        from aevae_jax import distributions, layout, tabular
+        from aevae_jax import distributions
+        from aevae_jax.distributions import table_layout, tabular
 
         if not self.columns:
             raise InputError("Tabular columns", got="()", expected="the number of categories of each, 0 for numbers",
                              hint="write tables.likelihood(prepared.format), or let `fit` do so")  # fmt: skip
-        if raw.shape[1:] != (layout.feature_count(self.columns), 1):
+        if raw.shape[1:] != (table_layout.feature_count(self.columns), 1):
             raise InputError("features of a table", got=raw.shape[1:-1], where=f"Tabular({self.columns})",
-                             expected=f"({layout.feature_count(self.columns)},)")  # fmt: skip
+                             expected=f"({table_layout.feature_count(self.columns)},)")  # fmt: skip
         outputs = raw[..., 0]
-        is_log_scale = layout.log_scales(self.columns)[None]
+        is_log_scale = table_layout.log_scales(self.columns)[None]
         outputs = jnp.where(is_log_scale, distributions.bounded(outputs, *SCALE_RANGE), outputs)
         ranges = {place: (zero, step) for place, zero, step in self.counts}
-        columns = tuple(layout.COUNT if place in ranges else width for place, width in enumerate(self.columns))
+        columns = tuple(table_layout.COUNT if place in ranges else width for place, width in enumerate(self.columns))
         return tabular.Tabular(outputs, columns, tuple(ranges[place] for place in sorted(ranges)))
 
 

@@ -158,11 +158,11 @@ class TwoLevelVAE:
         """x `[B, *event]` -> q(z1, z2|x), a `Chained` over `[B, latent]`."""
         from jax.tree_util import Partial
 
-        from aevae_jax import compound
+        from aevae_jax.distributions import joint
 
         _check_built(self)
         above = self._upper.encode({"encoder": params["encoder"]["z2"]}, x)
-        return compound.Chained(above, Partial(self._posterior, params["encoder"]["z1"], x), self._size1)
+        return joint.Chained(above, Partial(self._posterior, params["encoder"]["z1"], x), self._size1)
 
     def decode(self, params: Params, z: Array) -> Distribution:
         """z `[B, latent]` -> p(x|z1, z2)."""
@@ -176,10 +176,10 @@ class TwoLevelVAE:
         """p(z1, z2), a `Chained` for a batch of `n`."""
         from jax.tree_util import Partial
 
-        from aevae_jax import compound
+        from aevae_jax.distributions import joint
 
         above = self.latent_prior(self._upper, {**params, "encoder": params["encoder"]["z2"]}, n)
-        return compound.Chained(above, Partial(self._below, params["decoder"]["z1"]), self._size1)
+        return joint.Chained(above, Partial(self._below, params["decoder"]["z1"]), self._size1)
 
     @property
     def _upper(self) -> VAE:

@@ -52,11 +52,12 @@ class GaussianMixture:
         }
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        from aevae_jax import compound, distributions
+        from aevae_jax import distributions
+        from aevae_jax.distributions import joint
 
         own = params["prior"]
         log_scale = distributions.bounded(own["log_scale"], *model.log_scale_range)
-        return compound.Mixture(own["logits"], distributions.Normal(own["loc"], log_scale), n)
+        return joint.Mixture(own["logits"], distributions.Normal(own["loc"], log_scale), n)
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,12 @@ class FullGaussianMixture:
         }
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        from aevae_jax import compound, distributions
+        from aevae_jax import distributions
+        from aevae_jax.distributions import joint
 
         own = params["prior"]
         components = distributions.MultivariateNormal(own["loc"], own["scale_tril"])
-        return compound.Mixture(own["logits"], components, n)
+        return joint.Mixture(own["logits"], components, n)
 
 
 def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *, seed: int = 0) -> tuple[Any, Params]:
@@ -156,10 +158,10 @@ class VampPrior:
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
         import jax.numpy as jnp
 
-        from aevae_jax import compound
+        from aevae_jax.distributions import joint
 
         components = model.encode(params, params["prior"]["pseudo_inputs"])
-        return compound.Mixture(jnp.zeros(self.components), components, n)
+        return joint.Mixture(jnp.zeros(self.components), components, n)
 
 
 Prior = StandardNormal | GaussianMixture | FullGaussianMixture | VampPrior

@@ -20,21 +20,9 @@ import pytest
 from oracles import random_params
 
 import aevae_jax
-from aevae_jax import (
-    VAE,
-    Autoencoder,
-    architectures,
-    compound,
-    data,
-    distributions,
-    likelihoods,
-    models,
-    objectives,
-    priors,
-    tabular,
-    values,
-)
+from aevae_jax import VAE, Autoencoder, architectures, data, likelihoods, models, objectives, priors, values
 from aevae_jax.data import datasets, preparation
+from aevae_jax.distributions import elementary, joint, tabular
 from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, Validated
 
 B, EVENT, LATENT = 4, (3,), 2
@@ -61,7 +49,7 @@ def named(cls: type) -> str:
     return cls.__name__
 
 
-DISTRIBUTIONS = [cls for module in (distributions, compound, tabular) for cls in having(module, "log_prob")]
+DISTRIBUTIONS = [cls for module in (elementary, joint, tabular) for cls in having(module, "log_prob")]
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = having(priors, "init")
@@ -84,7 +72,7 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    modules = (distributions, compound, tabular, likelihoods, architectures, priors, models, objectives, preparation)
+    modules = (elementary, joint, tabular, likelihoods, architectures, priors, models, objectives, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
     assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
@@ -210,21 +198,19 @@ def assert_gradient(function: Any, tree: Any) -> None:
 # --- distributions ---
 
 
-def a_normal_at(scale: jax.Array, z: jax.Array) -> distributions.Normal:
-    return distributions.Normal(scale * z, 0.1 * z)
+def a_normal_at(scale: jax.Array, z: jax.Array) -> elementary.Normal:
+    return elementary.Normal(scale * z, 0.1 * z)
 
 
 # those whose leaves are not all of one shape, or that have other fields
 EXAMPLES: dict[str, Any] = {
-    "Mixture": lambda: compound.Mixture(
-        numbers(0, 5), distributions.Normal(numbers(1, 5, *EVENT), numbers(2, 5, *EVENT)), B
-    ),
-    "Chained": lambda: compound.Chained(
-        distributions.Normal(numbers(0, B, 2), numbers(1, B, 2)),
+    "Mixture": lambda: joint.Mixture(numbers(0, 5), elementary.Normal(numbers(1, 5, *EVENT), numbers(2, 5, *EVENT)), B),
+    "Chained": lambda: joint.Chained(
+        elementary.Normal(numbers(0, B, 2), numbers(1, B, 2)),
         jax.tree_util.Partial(a_normal_at, numbers(2, 1, 2)),
         2,
     ),
-    "MultivariateNormal": lambda: distributions.MultivariateNormal(
+    "MultivariateNormal": lambda: elementary.MultivariateNormal(
         numbers(0, B, *EVENT), numbers(1, B, *EVENT, *EVENT) + jnp.eye(*EVENT)[None]
     ),
     "Tabular": lambda: tabular.Tabular(numbers(0, B, 7), (0, 2, 3)),
@@ -257,7 +243,7 @@ def test_distribution_is_a_frozen_pytree(cls):
     assert type(jax.tree.unflatten(structure, leaves)) is cls
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(q, dataclasses.fields(cls)[0].name, 0)
-    if cls not in (compound.Mixture, compound.Chained):  # rows share a distribution, or what makes it
+    if cls not in (joint.Mixture, joint.Chained):  # rows share a distribution, or what makes it
         assert all(leaf.shape[0] == B for leaf in leaves)
 
 
@@ -275,7 +261,7 @@ def test_distribution_is_a_program(cls):
     assert q.measure in typing.get_args(Measure)
     kl = q.kl(q)
     assert kl is NotImplemented or kl.shape == (B,)
-    if cls is not distributions.Delta:  # where its log_prob is finite it is constant
+    if cls is not elementary.Delta:  # where its log_prob is finite it is constant
         assert_gradient(lambda q: q.log_prob(jax.lax.stop_gradient(value)).sum() + q.mean().sum(), q)
 
 

@@ -11,8 +11,8 @@ import pytest
 from oracles import LOG_2PI, assert_distribution, assert_mean, kl, log_prob, mean, normal_kl, repeated, sample
 from scipy import integrate, optimize, special, stats
 
-from aevae_jax import compound
-from aevae_jax import distributions as d
+from aevae_jax.distributions import elementary as d
+from aevae_jax.distributions import joint
 from aevae_jax.types import Distribution
 
 B, EVENT = 3, (2, 2)
@@ -49,7 +49,7 @@ EXAMPLES = {
     "DiscretizedLogisticMixture": d.DiscretizedLogisticMixture(
         array(2, B, *EVENT, 3), 0.5 + array(0, B, *EVENT, 3) / 2, array(1, B, *EVENT, 3) - 2, levels=17
     ),
-    "Mixture": compound.Mixture(array(2, 4), d.Normal(array(0, 4, *EVENT), array(1, 4, *EVENT, scale=0.5)), B),
+    "Mixture": joint.Mixture(array(2, 4), d.Normal(array(0, 4, *EVENT), array(1, 4, *EVENT, scale=0.5)), B),
 }
 EXAMPLES["MultivariateNormal"] = d.MultivariateNormal(
     array(0, B, 3), array(1, B, 3, 3, scale=0.5) + np.eye(3, dtype=np.float32)
@@ -555,7 +555,7 @@ def test_mixture_of_one_is_that_one():
     one = jax.tree.map(jnp.asarray, d.Normal(array(0, 1, 3), array(1, 1, 3)))
     value = array(6, B, 3)
     np.testing.assert_allclose(
-        log_prob(compound.Mixture(jnp.asarray([2.5]), one, B), value), log_prob(repeated(one, B), value), rtol=1e-6
+        log_prob(joint.Mixture(jnp.asarray([2.5]), one, B), value), log_prob(repeated(one, B), value), rtol=1e-6
     )
 
 
@@ -567,7 +567,7 @@ def test_normals_in_pairs_are_those_one_by_one():
     """Values in float64 and all derivatives, forward, backward and second, of the residuals written out."""
     x, loc, log_scale = array(0, 5, 3), array(1, 7, 3), array(2, 7, 3, scale=0.5)
     expected = stats.norm.logpdf(f64(x)[:, None], f64(loc), np.exp(f64(log_scale))).sum(axis=-1)
-    np.testing.assert_allclose(compound.pairwise_normal_log_prob(x, loc, log_scale), expected, rtol=1e-5)
+    np.testing.assert_allclose(joint.pairwise_normal_log_prob(x, loc, log_scale), expected, rtol=1e-5)
 
     def total(function):
         return lambda x, loc, log_scale: jax.nn.logsumexp(function(x, loc, log_scale), axis=1).sum()
@@ -575,7 +575,7 @@ def test_normals_in_pairs_are_those_one_by_one():
     for derivative in (jax.jacfwd, jax.jacrev, jax.hessian):
         ours, plain = (
             jax.jit(derivative(total(f), argnums=(0, 1, 2)))(x, loc, log_scale)
-            for f in (compound.pairwise_normal_log_prob, plain_pairwise)
+            for f in (joint.pairwise_normal_log_prob, plain_pairwise)
         )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), ours, plain)
 
@@ -594,8 +594,8 @@ def test_derivatives_of_normals_in_pairs_are_those_in_float64(log_scale):
     def gradient(function):
         return jax.grad(lambda *a: jax.nn.logsumexp(function(*a), axis=1).sum(), argnums=(0, 1, 2))
 
-    ours = jax.jit(gradient(compound.pairwise_normal_log_prob))(*inputs)
-    each = jax.jit(jax.vmap(gradient(compound.pairwise_normal_log_prob)))(*(a[None] for a in inputs))
+    ours = jax.jit(gradient(joint.pairwise_normal_log_prob))(*inputs)
+    each = jax.jit(jax.vmap(gradient(joint.pairwise_normal_log_prob)))(*(a[None] for a in inputs))
     with jax.enable_x64(True):
         exact = jax.jit(gradient(plain_pairwise))(*(np.float64(a) for a in inputs))
     for found, one, truth in zip(ours, each, exact, strict=True):
@@ -609,11 +609,11 @@ def test_normals_in_pairs_keep_their_digits_far_from_the_origin():
     x, loc = jnp.full((1, 2), 100.0), jnp.asarray([[100.01, 100.01]])
     log_scale = jnp.full((1, 2), -5.0)
     expected = stats.norm.logpdf(f64(x), f64(loc), np.exp(-5)).sum()
-    assert compound.pairwise_normal_log_prob(x, loc, log_scale)[0, 0] == pytest.approx(expected, rel=1e-5)
+    assert joint.pairwise_normal_log_prob(x, loc, log_scale)[0, 0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_mean_of_a_chain_is_that_of_the_lower_level_given_the_mean_above():
     """On a lower level that moves with the upper one: at z2 = 0 it would be 1 everywhere."""
     above = d.Normal(jnp.asarray([[2.0], [-1.0]]), jnp.zeros((2, 1)))
     below = jax.tree_util.Partial(lambda slope, z2: d.Normal(slope * z2 + 1, jnp.zeros_like(z2)), 3.0)
-    np.testing.assert_allclose(mean(compound.Chained(above, below, 1)), [[7.0, 2.0], [-2.0, -1.0]])
+    np.testing.assert_allclose(mean(joint.Chained(above, below, 1)), [[7.0, 2.0], [-2.0, -1.0]])

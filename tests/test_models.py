@@ -18,7 +18,6 @@ from aevae_jax import (
     Autoencoder,
     architectures,
     bounds,
-    compound,
     distributions,
     generation,
     importance,
@@ -26,6 +25,7 @@ from aevae_jax import (
     models,
     priors,
 )
+from aevae_jax.distributions import joint as compound
 from aevae_jax.models import TwoLevelVAE
 from aevae_jax.types import Distribution, InputError, LatentModel
 

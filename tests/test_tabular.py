@@ -9,8 +9,9 @@ import pytest
 from oracles import assert_mean, log_prob, mean, random_params, repeated, sample
 from scipy import special, stats
 
-from aevae_jax import VAE, architectures, bounds, distributions, evaluation, layout, likelihoods, objectives
-from aevae_jax.tabular import Tabular
+from aevae_jax import VAE, architectures, bounds, distributions, evaluation, likelihoods, objectives
+from aevae_jax.distributions import table_layout
+from aevae_jax.distributions.tabular import Tabular
 from aevae_jax.types import Distribution, InputError
 
 COLUMNS = (0, 3, 2, 0, 5, 3, 2)
@@ -77,7 +78,7 @@ def test_log_prob_is_the_sum_over_the_columns_that_are_observed():  # mistake 36
     expected = [log_density(row, outputs) for row, outputs in zip(ROWS, OUTPUTS, strict=True)]
     np.testing.assert_allclose(log_prob(Q, X), expected, rtol=1e-5)
     assert isinstance(Q, Distribution)
-    assert layout.feature_count(COLUMNS) == WIDTH == X.shape[1]
+    assert table_layout.feature_count(COLUMNS) == WIDTH == X.shape[1]
 
 
 def test_a_row_without_entries_has_log_prob_zero():
@@ -253,7 +254,7 @@ def test_impossible_counts_are_refused(counts):
 def test_counts_may_be_given_in_any_order():
     counts = ((2, -200.5, 0.1), (0, -0.7, 0.35))
     one, other = (likelihoods.Tabular((0, 3, 0), given)({}, jnp.zeros((1, 7, 1))) for given in (counts, counts[::-1]))
-    assert one.columns == other.columns == (layout.COUNT, 3, layout.COUNT)
+    assert one.columns == other.columns == (table_layout.COUNT, 3, table_layout.COUNT)
     assert one.counts == other.counts == ((-0.7, 0.35), (-200.5, 0.1))
 
 
@@ -270,7 +271,7 @@ def counted(k: np.ndarray) -> np.ndarray:
 
 
 def counts_of(outputs: np.ndarray) -> Tabular:
-    return Tabular(jnp.asarray(outputs), (layout.COUNT, layout.COUNT), COUNTS)
+    return Tabular(jnp.asarray(outputs), (table_layout.COUNT, table_layout.COUNT), COUNTS)
 
 
 def test_counts_have_the_mass_of_a_rounded_logistic():  # mistake 36, mistake 37

@@ -2,7 +2,7 @@
 
 A raw row is one float per column: a number, or the code 0, 1, ... of a category, and NaN where the entry is missing.
 Positive numbers become logarithms, all numbers are standardised, and then features stand for them, as
-`aevae_jax/layout.py` says. `table_files.py` reads files.
+`distributions/table_layout.py` says. `table_files.py` reads files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax import durable, layout
+from aevae_jax import durable
 from aevae_jax.data.datasets import Column, Format, Mapped, Source, blocks, in_memory
+from aevae_jax.distributions import table_layout
 from aevae_jax.likelihoods import Tabular
 from aevae_jax.types import InputError
 
@@ -78,21 +79,21 @@ def widths(columns: tuple[Column, ...]) -> tuple[int, ...]:
 
 def feature_count(columns: tuple[Column, ...]) -> int:
     """How many features a model sees of a row."""
-    return layout.feature_count(widths(columns))
+    return table_layout.feature_count(widths(columns))
 
 
 def features(raw: Any, format: Format) -> Any:
     """Raw rows `[B, D]` as features `[B, F]`, float32, all finite: NumPy from NumPy; JAX from JAX, in a step, too."""
     xp, columns = raw.__array_namespace__(), widths(format.columns)
 
-    def part(group: layout.Group) -> Any:  # [B, K, W]
+    def part(group: table_layout.Group) -> Any:  # [B, K, W]
         x = raw[:, group.columns]
         if group.categories > 2:
             return (x[..., None] == xp.arange(group.categories)[None, None]).astype("float32")  # NaN equals nothing
         missing = xp.isnan(x)
         return xp.stack([xp.where(missing, 0.0, x), ~missing], axis=-1).astype("float32")
 
-    return layout.joined(columns, [part(group) for group in layout.groups(columns)])
+    return table_layout.joined(columns, [part(group) for group in table_layout.groups(columns)])
 
 
 def mapped(x: Source, format: Format) -> Source:
@@ -108,11 +109,11 @@ def rows(x: np.ndarray, format: Format) -> np.ndarray:
     import numpy as np
 
     out = np.empty((len(x), len(format.columns)), np.float32)
-    for group in layout.groups(widths(format.columns)):
+    for group in table_layout.groups(widths(format.columns)):
         part = x[:, group.slots]
         value = part.argmax(axis=-1) if group.categories > 2 else part[..., 0]
         value = value > 0.5 if group.categories == 2 else value
-        out[:, group.columns] = np.where(layout.observed(group.categories, part), value, np.nan)
+        out[:, group.columns] = np.where(table_layout.observed(group.categories, part), value, np.nan)
     return out
 
 

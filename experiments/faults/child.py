@@ -73,7 +73,8 @@ def run_of(epochs: int, poison: dict[str, Any] | None = None) -> Any:
 
     adam, data = Adam(1e-2, warmup=5, cosine=True), Data(preparation=DynamicBinarization())
     run = Run(data, VAE(2, MLP((16,)), Bernoulli()), optimizer=adam, batch_size=32, epochs=epochs, seed=1, ema=0.9)
-    return replace(run, objective=Poisoned(**poison)) if poison else run
+    objective: Any = Poisoned(**poison) if poison else run.objective
+    return replace(run, objective=objective)
 
 
 class Child:

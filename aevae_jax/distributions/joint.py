@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from aevae_jax.distributions import Normal
+from aevae_jax.distributions.elementary import Normal
 from aevae_jax.types import Distribution, measure_of
 
 _LOG_2PI = 1.8378770664093453

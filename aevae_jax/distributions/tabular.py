@@ -16,20 +16,20 @@ import numpy as np
 from jax import Array
 from jax.nn import log_softmax, one_hot, sigmoid, softmax, softplus
 
-from aevae_jax import layout
-from aevae_jax.distributions import Bernoulli, Normal, logistic_log_mass
+from aevae_jax.distributions import table_layout
+from aevae_jax.distributions.elementary import Bernoulli, Normal, logistic_log_mass
 from aevae_jax.types import Distribution, Measure
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Tabular:
-    """Independent columns, whose values are features `[B, F]` as `layout` says; a missing entry is marginalised out.
+    """Independent columns, whose values are features `[B, F]` as `table_layout` says; a missing entry is marginalised out.
 
     Args:
       outputs: `[B, F]`, in the places of the features: a number's mean and log standard deviation; a count's location
         and log scale; a binary column's log-odds and one that is not used; a categorical column's logits.
-      columns: the number of categories of each column, 0 for numbers, `layout.COUNT` for counts.
+      columns: the number of categories of each column, 0 for numbers, `table_layout.COUNT` for counts.
       counts: of each column of counts, where 0 lies among its values and how far apart they are.
     """
 
@@ -45,7 +45,7 @@ class Tabular:
 
     def sample(self, key: Array) -> Array:
         """Whole rows: every entry is there."""
-        draws = iter(jax.random.split(key, len(layout.groups(self.columns))))
+        draws = iter(jax.random.split(key, len(table_layout.groups(self.columns))))
         return self._joined(lambda categories, outputs: self._sample(categories, outputs, next(draws)))
 
     def log_prob(self, value: Array) -> Array:
@@ -55,9 +55,9 @@ class Tabular:
         the gradient depends on what stands there, be it infinite.
         """
         total = jnp.zeros(value.shape[0], self.outputs.dtype)
-        for group in layout.groups(self.columns):
+        for group in table_layout.groups(self.columns):
             x, outputs = value[:, group.slots], self.outputs[:, group.slots]  # [B, K, W]
-            there = layout.observed(group.categories, x)
+            there = table_layout.observed(group.categories, x)
             outputs = jnp.where(there[..., None], outputs, 0.0)
             total += jnp.where(there, self._log_prob(group.categories, outputs, x), 0.0).sum(axis=-1)
         return total
@@ -72,24 +72,24 @@ class Tabular:
     def observed(self, value: Array) -> Array:
         """Which features of `value` are data, 1 or 0 `[B, F]`: neither missing entries nor the marks of observation."""
 
-        def weights(group: layout.Group) -> Array:
+        def weights(group: table_layout.Group) -> Array:
             x = value[:, group.slots]
-            there = layout.observed(group.categories, x)[..., None]
+            there = table_layout.observed(group.categories, x)[..., None]
             data = jnp.arange(x.shape[-1])[None, None] < (group.categories if group.categories > 2 else 1)
             return (there & data).astype(value.dtype)
 
-        return layout.joined(self.columns, [weights(group) for group in layout.groups(self.columns)])
+        return table_layout.joined(self.columns, [weights(group) for group in table_layout.groups(self.columns)])
 
     def _joined(self, function: Callable[[int, Array], Array]) -> Array:
         """`function` of each group of columns, `(categories, outputs [B, K, W]) -> [B, K, W]`, as features `[B, F]`."""
-        groups = layout.groups(self.columns)
-        return layout.joined(self.columns, [function(g.categories, self.outputs[:, g.slots]) for g in groups])
+        groups = table_layout.groups(self.columns)
+        return table_layout.joined(self.columns, [function(g.categories, self.outputs[:, g.slots]) for g in groups])
 
     def _log_prob(self, categories: int, outputs: Array, x: Array) -> Array:
         """Of each entry by itself: `[B, K, W], [B, K, W] -> [B, K]`."""
         if categories > 2:
             return (x * log_softmax(outputs)).sum(axis=-1)
-        if categories == layout.COUNT:
+        if categories == table_layout.COUNT:
             return self._counts(outputs).log_prob_terms(x[..., 0])
         width = x.shape[-1]
         return (
@@ -99,14 +99,15 @@ class Tabular:
     def _sample(self, categories: int, outputs: Array, key: Array) -> Array:
         if categories > 2:
             return one_hot(jax.random.categorical(key, outputs), categories, dtype=outputs.dtype)
-        return _whole(
-            (self._counts(outputs) if categories == layout.COUNT else _pairs(categories, outputs)).sample(key)
-        )
+        return _whole(self._element(categories, outputs).sample(key))
 
     def _mean(self, categories: int, outputs: Array) -> Array:
         if categories > 2:
             return softmax(outputs)
-        return _whole((self._counts(outputs) if categories == layout.COUNT else _pairs(categories, outputs)).mean())
+        return _whole(self._element(categories, outputs).mean())
+
+    def _element(self, categories: int, outputs: Array) -> _Counts | Normal | Bernoulli:
+        return self._counts(outputs) if categories == table_layout.COUNT else _pairs(categories, outputs)
 
     def _counts(self, outputs: Array) -> _Counts:
         zero, step = np.array(self.counts).T
