@@ -62,6 +62,6 @@ def _filled(fitted: Fitted, format: Format, raw: np.ndarray) -> np.ndarray:
 
 
 def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    from aevae_jax import generation
+    from aevae_jax.models import generation
 
     return {"rows": generation.reconstruct(model, params, x)}

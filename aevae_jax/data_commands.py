@@ -12,8 +12,8 @@ from tyro.conf import Positional, arg
 
 from aevae_jax import console, files, limits, values
 from aevae_jax.data import Data, Standardize, datasets, tables
-from aevae_jax.likelihoods import Tabular
-from aevae_jax.models import VAE
+from aevae_jax.models.likelihoods import Tabular
+from aevae_jax.models.vae import VAE
 from aevae_jax.runs import Run
 from aevae_jax.terminal import report, say, show_table
 from aevae_jax.types import InputError

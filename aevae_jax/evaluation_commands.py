@@ -186,8 +186,9 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     import jax
     import numpy as np
 
-    from aevae_jax import evaluation, features, generation, keys
+    from aevae_jax import evaluation, features, keys
     from aevae_jax import quality as measures
+    from aevae_jax.models import generation
 
     x = np.asarray(prepared.test.x[:num])
     again = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0))["reconstructions"]
@@ -251,7 +252,7 @@ def _figure(place: Path, split: Part, samples: int, seed: int, data: str) -> Any
 
 
 def _reconstruction(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
-    from aevae_jax import generation
+    from aevae_jax.models import generation
 
     return {"reconstructions": generation.reconstruct(model, params, x)}
 

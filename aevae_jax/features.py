@@ -18,8 +18,8 @@ import optax
 from jax import Array
 
 from aevae_jax import keys, training
-from aevae_jax.architectures import MLP, Architecture, Conv
 from aevae_jax.data import Prepared
+from aevae_jax.models.architectures import MLP, Architecture, Conv
 from aevae_jax.types import InputError, Metrics, Params
 
 

@@ -262,7 +262,8 @@ def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
     import jax
     import numpy as np
 
-    from aevae_jax import figures, generation, keys
+    from aevae_jax import figures, keys
+    from aevae_jax.models import generation
 
     key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
     x = jax.device_put(prepared.test.x[:16])

@@ -51,7 +51,8 @@ def sample(
     _check_room(made, fitted, (num, fitted.run.model.latent), "--num")
     import jax
 
-    from aevae_jax import generation, keys
+    from aevae_jax import keys
+    from aevae_jax.models import generation
 
     key = key_of(seed, keys.Stream.SAMPLE)
     draw = jax.jit(generation.codes, static_argnums=(0, 3)).lower(fitted.model, fitted.params, key, num).compile()
@@ -138,7 +139,7 @@ def interpolate(
             raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
     import jax
 
-    from aevae_jax import generation
+    from aevae_jax.models import generation
 
     ends = x[start : start + 1], x[end : end + 1]
     codes = jax.jit(generation.path, static_argnums=(0, 4))(fitted.model, fitted.params, *ends, steps)[:, 0]
@@ -208,7 +209,7 @@ def _drawn(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str
 
 
 def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    from aevae_jax import generation
+    from aevae_jax.models import generation
 
     return {"reconstructions": generation.reconstruct(model, params, x)}
 

@@ -74,8 +74,8 @@ def ae_vs_vae(
     import numpy as np
 
     from aevae_jax import environment, features, fitting, models, records, runs, training, types
-    from aevae_jax.architectures import MLP
     from aevae_jax.data import Data, prepare
+    from aevae_jax.models.architectures import MLP
     from aevae_jax.optimizers import Adam
 
     if seeds < 2:
@@ -142,7 +142,7 @@ def measure(
     import jax.numpy as jnp
     import numpy as np
 
-    from aevae_jax import priors
+    from aevae_jax.models import priors
 
     values: dict[str, Any] = {}
     for name, fit in fitted.items():
@@ -196,7 +196,8 @@ def _samples(model: LatentModel, params: Params, prepared: Prepared, judge: Ense
     import jax
     import numpy as np
 
-    from aevae_jax import generation, statistics
+    from aevae_jax import statistics
+    from aevae_jax.models import generation
 
     images = np.asarray(generation.sample(model, params, jax.random.key(1_000 + seed), SAMPLES).mean()).clip(0, 1)
     distances = [
@@ -211,7 +212,7 @@ def _paths(model: LatentModel, params: Params, prepared: Prepared, judge: Ensemb
     import jax.numpy as jnp
     import numpy as np
 
-    from aevae_jax import generation
+    from aevae_jax.models import generation
 
     x = _held_out(prepared)
     a, b = np.random.RandomState(seed).permutation(len(x))[: 2 * PATHS].reshape(2, -1)
@@ -327,7 +328,8 @@ def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Pr
     import jax.numpy as jnp
     import numpy as np
 
-    from aevae_jax import figures, generation, priors
+    from aevae_jax import figures
+    from aevae_jax.models import generation, priors
 
     x, labels = prepared.test.x, np.asarray(prepared.test.labels)
     first = jnp.asarray(x[:10])

@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import console
-from aevae_jax.architectures import MLP
 from aevae_jax.data import Data, DynamicBinarization
-from aevae_jax.likelihoods import Bernoulli
-from aevae_jax.models import VAE, Model, TwoLevelVAE
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.likelihoods import Bernoulli
+from aevae_jax.models.priors import VampPrior
+from aevae_jax.models.vae import VAE, Model, TwoLevelVAE
 from aevae_jax.objectives import ELBO, IWAE, Linear, Objective
 from aevae_jax.optimizers import Adam
-from aevae_jax.priors import VampPrior
 from aevae_jax.runs import Run
 from aevae_jax.types import InputError
 

@@ -61,9 +61,10 @@ def linear_oracles(
     """
     import numpy as np
 
-    from aevae_jax import environment, fitting, likelihoods, models, records, runs
-    from aevae_jax.architectures import MLP
+    from aevae_jax import environment, fitting, models, records, runs
     from aevae_jax.data import Dataset, Split
+    from aevae_jax.models import likelihoods
+    from aevae_jax.models.architectures import MLP
     from aevae_jax.optimizers import Adam
 
     train, test = _rows(data)
@@ -131,7 +132,7 @@ def squared_error(fitted: Fitted, x: np.ndarray) -> float:
     import jax.numpy as jnp
     import numpy as np
 
-    from aevae_jax import generation
+    from aevae_jax.models import generation
 
     decoded = np.asarray(generation.reconstruct(fitted.model, fitted.params, jnp.asarray(x)))
     return float(((decoded - x) ** 2).mean(dtype=np.float64))
@@ -141,7 +142,8 @@ def decoder_of(params: Params) -> tuple[np.ndarray, np.ndarray, float]:
     """W `[D, k]`, mean `[D]` and noise variance of a linear decoder, in float64."""
     import numpy as np
 
-    from aevae_jax import distributions, likelihoods
+    from aevae_jax import distributions
+    from aevae_jax.models import likelihoods
 
     layer = params["decoder"]["out"]
     log_scale = distributions.bounded(params["likelihood"]["log_scale"], *likelihoods.SCALE_RANGE)

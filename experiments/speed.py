@@ -63,9 +63,9 @@ def likelihood(images: int, samples: int, turns: int) -> dict[str, Any]:
     import numpy as np
 
     from aevae_jax import importance
-    from aevae_jax.architectures import MLP
-    from aevae_jax.likelihoods import Bernoulli
-    from aevae_jax.models import VAE
+    from aevae_jax.models.architectures import MLP
+    from aevae_jax.models.likelihoods import Bernoulli
+    from aevae_jax.models.vae import VAE
 
     model = VAE(40, MLP((300, 300), gated=True), Bernoulli(), log_scale_range=(-3.0, 1.0), event_shape=(28, 28, 1))
     params = jax.jit(model.init)(jax.random.key(0))
@@ -101,8 +101,8 @@ def training(images: int, turns: int) -> dict[str, Any]:
     import numpy as np
 
     import aevae_jax as ae
-    from aevae_jax.architectures import MLP
-    from aevae_jax.likelihoods import Bernoulli
+    from aevae_jax.models.architectures import MLP
+    from aevae_jax.models.likelihoods import Bernoulli
 
     batch, images = 128, max(images, 128)
     model = ae.VAE(20, MLP((500,)), Bernoulli(), event_shape=(28, 28, 1))

@@ -9,10 +9,11 @@ import numpy as np
 import oracles
 import pytest
 
-from aevae_jax import annealing, keys, likelihoods
-from aevae_jax.architectures import MLP
-from aevae_jax.models import VAE, Autoencoder
-from aevae_jax.priors import VampPrior
+from aevae_jax import annealing, keys
+from aevae_jax.models import likelihoods
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.priors import VampPrior
+from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.types import InputError
 
 GAUSSIAN = oracles.linear_gaussian()

@@ -9,13 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from aevae_jax import checkup, fitting, latents, likelihoods, values
-from aevae_jax.architectures import MLP
+from aevae_jax import checkup, fitting, latents, values
 from aevae_jax.data import Data, prepare
-from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE
+from aevae_jax.models import likelihoods
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.priors import VampPrior
+from aevae_jax.models.vae import VAE, Autoencoder, Model, TwoLevelVAE
 from aevae_jax.objectives import ELBO, Linear, Objective
 from aevae_jax.optimizers import Adam
-from aevae_jax.priors import VampPrior
 from aevae_jax.runs import Run
 from aevae_jax.types import InputError
 

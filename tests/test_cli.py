@@ -23,12 +23,13 @@ from PIL import Image
 from run_files import edit_run, write_record
 
 import aevae_jax
-from aevae_jax import fitting, generation, generation_commands, keys, runs, values
-from aevae_jax.architectures import MLP
+from aevae_jax import fitting, generation_commands, keys, runs, values
 from aevae_jax.checkpoints import Saving
 from aevae_jax.cli import COMMANDS, main
 from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.models import generation
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, ReconstructionError
 from aevae_jax.optimizers import Adam
 

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from aevae_jax import VAE, architectures, completion, files, fitting, plans, runs
+from aevae_jax import VAE, completion, files, fitting, plans, runs
 from aevae_jax.data import Data, Standardize
-from aevae_jax.likelihoods import Tabular
+from aevae_jax.models import architectures
+from aevae_jax.models.likelihoods import Tabular
 
 DECIMAL = {"decimal": ",", "separator": ";", "missing": ("?",)}
 

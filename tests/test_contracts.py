@@ -20,9 +20,10 @@ import pytest
 from oracles import random_params
 
 import aevae_jax
-from aevae_jax import VAE, Autoencoder, architectures, data, likelihoods, models, objectives, priors, values
+from aevae_jax import VAE, Autoencoder, data, objectives, values
 from aevae_jax.data import datasets, preparation
 from aevae_jax.distributions import elementary, joint, tabular
+from aevae_jax.models import architectures, likelihoods, priors, vae
 from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, Validated
 
 B, EVENT, LATENT = 4, (3,), 2
@@ -53,7 +54,7 @@ DISTRIBUTIONS = [cls for module in (elementary, joint, tabular) for cls in havin
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = having(priors, "init")
-MODELS = having(models, "encode")
+MODELS = having(vae, "encode")
 OBJECTIVES = [
     cls for cls in public_classes(objectives) if parameters_of(cls.__call__) == parameters_of(Objective.__call__)
 ]
@@ -72,7 +73,7 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    modules = (elementary, joint, tabular, likelihoods, architectures, priors, models, objectives, preparation)
+    modules = (elementary, joint, tabular, likelihoods, architectures, priors, vae, objectives, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
     assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
@@ -85,7 +86,7 @@ def test_every_public_class_is_of_a_known_kind():
         (likelihoods.Likelihood, LIKELIHOODS),
         (architectures.Architecture, ARCHITECTURES),
         (priors.Prior, PRIORS),
-        (models.Model, MODELS),
+        (vae.Model, MODELS),
         (objectives.Objective, OBJECTIVES),
         (preparation.Preparation, PREPARATIONS),
     ],

@@ -16,9 +16,9 @@ from oracles import train_windows
 from PIL import Image
 
 from aevae_jax import evaluation, fitting, keys, training
-from aevae_jax.architectures import MLP
 from aevae_jax.data import Data, Split, datasets, prepare, streams
-from aevae_jax.models import VAE
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.vae import VAE
 from aevae_jax.objectives import ELBO
 from aevae_jax.runs import Run
 from aevae_jax.types import InputError

@@ -16,7 +16,7 @@ from aevae_jax.data import Data, Scale, Standardize, prepare, table_files, table
 from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
-from aevae_jax.likelihoods import Likelihood
+from aevae_jax.models.likelihoods import Likelihood
 from aevae_jax.types import InputError
 
 NAN = np.nan

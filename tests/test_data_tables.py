@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from aevae_jax import VAE, architectures, keys, likelihoods, training
+from aevae_jax import VAE, keys, training
 from aevae_jax.data import Standardize, datasets, prepare, table_files, table_text, tables
 from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
+from aevae_jax.models import architectures, likelihoods
 from aevae_jax.objectives import ELBO
 from aevae_jax.optimizers import Adam
 from aevae_jax.types import InputError

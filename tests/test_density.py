@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from aevae_jax import models, priors
+from aevae_jax import models
 from aevae_jax.data import Data, DynamicBinarization, prepare
+from aevae_jax.models import priors
 from aevae_jax.types import InputError
 
 ROOT = Path(__file__).parents[1]

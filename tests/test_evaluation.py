@@ -10,9 +10,10 @@ import numpy as np
 import oracles
 import pytest
 
-from aevae_jax import bounds, evaluation, keys, likelihoods, objectives
-from aevae_jax.architectures import MLP, Conv
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax import bounds, evaluation, keys, objectives
+from aevae_jax.models import likelihoods
+from aevae_jax.models.architectures import MLP, Conv
+from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, Linear
 from aevae_jax.types import InputError, Validation
 

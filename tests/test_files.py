@@ -12,8 +12,8 @@ from PIL import Image
 
 from aevae_jax import figures, files
 from aevae_jax.data import Data, DynamicBinarization, Format, Scale, datasets
-from aevae_jax.likelihoods import Bernoulli, ContinuousBernoulli
-from aevae_jax.models import VAE
+from aevae_jax.models.likelihoods import Bernoulli, ContinuousBernoulli
+from aevae_jax.models.vae import VAE
 from aevae_jax.types import InputError
 
 SHAPE = (4, 5, 1)

@@ -24,11 +24,11 @@ from run_files import edit_run, write_record
 
 import aevae_jax
 from aevae_jax import environment, fitting, keeping, locks, plans, records, same_run, signals, trainer
-from aevae_jax.architectures import MLP, Conv
 from aevae_jax.checkpoints import DamageError, Saving, Store
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, streams
-from aevae_jax.likelihoods import Bernoulli
-from aevae_jax.models import VAE
+from aevae_jax.models.architectures import MLP, Conv
+from aevae_jax.models.likelihoods import Bernoulli
+from aevae_jax.models.vae import VAE
 from aevae_jax.objectives import ELBO, Linear
 from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard

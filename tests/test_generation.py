@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aevae_jax import distributions, generation, latents, likelihoods
-from aevae_jax.architectures import MLP
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax import distributions, latents
+from aevae_jax.models import generation, likelihoods
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.types import InputError
 
 MODELS = {

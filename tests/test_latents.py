@@ -9,10 +9,11 @@ import oracles
 import pytest
 from scipy import integrate, special, stats
 
-from aevae_jax import evaluation, latents, likelihoods
-from aevae_jax.architectures import MLP
-from aevae_jax.models import VAE, Autoencoder, TwoLevelVAE
-from aevae_jax.priors import VampPrior
+from aevae_jax import evaluation, latents
+from aevae_jax.models import likelihoods
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.priors import VampPrior
+from aevae_jax.models.vae import VAE, Autoencoder, TwoLevelVAE
 from aevae_jax.types import InputError
 
 MODEL = VAE(latent=2, network=MLP(()), likelihood=likelihoods.Normal(), event_shape=(2,))

@@ -11,8 +11,8 @@ import pytest
 from oracles import LOG_2PI, log_prob, mean, sample
 from scipy import special, stats
 
-from aevae_jax import likelihoods
 from aevae_jax.distributions import elementary, tabular
+from aevae_jax.models import likelihoods
 from aevae_jax.types import Distribution, InputError
 
 EVENT = (2, 3, 1)

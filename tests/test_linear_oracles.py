@@ -17,9 +17,10 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
-from aevae_jax import data, evaluation, generation, keys, training
-from aevae_jax.architectures import MLP
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax import data, evaluation, keys, training
+from aevae_jax.models import generation
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, ReconstructionError
 from aevae_jax.optimizers import Adam
 

@@ -12,8 +12,8 @@ import optax
 import pytest
 
 from aevae_jax import evaluation, keys, loops, training
-from aevae_jax.architectures import MLP, Conv, ResidualConv
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.models.architectures import MLP, Conv, ResidualConv
+from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, ReconstructionError
 
 NETWORKS = [

@@ -13,7 +13,8 @@ import pytest
 from flax import nnx
 from oracles import random_params
 
-from aevae_jax import VAE, architectures, likelihoods, networks
+from aevae_jax import VAE
+from aevae_jax.models import architectures, likelihoods, networks
 from aevae_jax.objectives import ELBO
 from aevae_jax.types import InputError
 

@@ -12,7 +12,8 @@ import optax
 import pytest
 from oracles import LOG_2PI, assert_mean, linear_gaussian, log_mean_exp, normal_kl, random_params
 
-from aevae_jax import VAE, Autoencoder, architectures, bounds, likelihoods, objectives, priors
+from aevae_jax import VAE, Autoencoder, bounds, objectives
+from aevae_jax.models import architectures, likelihoods, priors
 from aevae_jax.objectives import ELBO, IWAE, Linear, ReconstructionError
 from aevae_jax.types import InputError
 

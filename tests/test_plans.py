@@ -7,8 +7,9 @@ import resource
 import numpy as np
 import pytest
 
-from aevae_jax import VAE, data, likelihoods, plans, priors
-from aevae_jax.architectures import MLP, Conv
+from aevae_jax import VAE, data, plans
+from aevae_jax.models import likelihoods, priors
+from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.objectives import ELBO, IWAE, Linear
 from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run

@@ -12,11 +12,11 @@ import pytest
 from run_files import edit_results, edit_run
 
 from aevae_jax import cli, environment, fitting, records, reproduction
-from aevae_jax.architectures import MLP
 from aevae_jax.checkpoints import Saving
 from aevae_jax.data import Data, DynamicBinarization
-from aevae_jax.likelihoods import Bernoulli
-from aevae_jax.models import VAE
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.likelihoods import Bernoulli
+from aevae_jax.models.vae import VAE
 from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard
 from aevae_jax.types import InputError

@@ -18,23 +18,11 @@ import pytest
 from PIL import Image
 from run_files import as_version_0_1, edit_results, write_record
 
-from aevae_jax import (
-    array_files,
-    data,
-    distributions,
-    evaluation,
-    fitting,
-    generation,
-    keys,
-    likelihoods,
-    places,
-    records,
-    training,
-    values,
-)
-from aevae_jax.architectures import MLP, Conv, Modules
+from aevae_jax import array_files, data, distributions, evaluation, fitting, keys, places, records, training, values
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.models import generation, likelihoods
+from aevae_jax.models.architectures import MLP, Conv, Modules
+from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, IWAE, Linear, ReconstructionError
 from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard

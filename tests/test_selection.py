@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aevae_jax import console, data, keeping, likelihoods
-from aevae_jax.architectures import MLP
+from aevae_jax import console, data, keeping
 from aevae_jax.checkpoints import Saving
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.models import likelihoods
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives import ELBO, IWAE, ReconstructionError
 from aevae_jax.plans import plan_of
 from aevae_jax.runs import Run

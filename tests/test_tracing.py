@@ -12,8 +12,9 @@ import optax
 import pytest
 
 import aevae_jax as ae
-from aevae_jax import networks, tracing, training
-from aevae_jax.architectures import MLP
+from aevae_jax import tracing, training
+from aevae_jax.models import networks
+from aevae_jax.models.architectures import MLP
 
 ZERO = jnp.array([0.0, 1.0])
 BIG = jnp.array([1.0, 200.0])

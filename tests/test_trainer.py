@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from aevae_jax import data, evaluation, keys, plans, trainer
-from aevae_jax.architectures import MLP
-from aevae_jax.models import VAE
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.vae import VAE
 from aevae_jax.runs import Run
 
 RUN = Run(model=VAE(2, MLP((4,))), batch_size=10, epochs=3)

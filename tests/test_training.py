@@ -14,9 +14,10 @@ import numpy as np
 import optax
 import pytest
 
-from aevae_jax import keys, likelihoods, loops, priors, training
-from aevae_jax.architectures import MLP, Conv, ResidualConv
-from aevae_jax.models import VAE
+from aevae_jax import keys, loops, training
+from aevae_jax.models import likelihoods, priors
+from aevae_jax.models.architectures import MLP, Conv, ResidualConv
+from aevae_jax.models.vae import VAE
 from aevae_jax.objectives import ELBO
 from aevae_jax.optimizers import Adam
 from aevae_jax.types import InputError

@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aevae_jax import likelihoods, objectives, priors, values
-from aevae_jax.architectures import MLP, Architecture, Conv, Modules, ResidualConv
+from aevae_jax import objectives, values
 from aevae_jax.checkpoints import Saving
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, RandomSplits, Scale
-from aevae_jax.models import VAE, Autoencoder, Model
+from aevae_jax.models import likelihoods, priors
+from aevae_jax.models.architectures import MLP, Architecture, Conv, Modules, ResidualConv
+from aevae_jax.models.vae import VAE, Autoencoder, Model
 from aevae_jax.objectives import ELBO, IWAE, Linear, Objective, ReconstructionError
 from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard

@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from aevae_jax import likelihoods, values
+from aevae_jax import values
 from aevae_jax.data import tables
 from aevae_jax.data.datasets import PARTS, Dataset, Split, blocks
 from aevae_jax.data.preparation import (
@@ -22,6 +22,7 @@ from aevae_jax.data.preparation import (
     StaticBinarization,
     Threshold,
 )
+from aevae_jax.models import likelihoods
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from aevae_jax import durable
 from aevae_jax.data.datasets import Column, Format, Mapped, Source, blocks, in_memory
 from aevae_jax.distributions import table_layout
-from aevae_jax.likelihoods import Tabular
+from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from aevae_jax.types import Distribution, Measure
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Tabular:
-    """Independent columns, whose values are features `[B, F]` as `table_layout` says; a missing entry is marginalised out.
+    """Independent columns, of features `[B, F]` as `table_layout` says; a missing entry is marginalised out.
 
     Args:
       outputs: `[B, F]`, in the places of the features: a number's mean and log standard deviation; a count's location

@@ -67,9 +67,9 @@ def _spoiled(inner: Any) -> Any:
 def run_of(epochs: int, poison: dict[str, Any] | None = None) -> Any:
     """The run of all sections."""
     from aevae_jax import VAE, Adam, Data, Run
-    from aevae_jax.architectures import MLP
     from aevae_jax.data import DynamicBinarization
-    from aevae_jax.likelihoods import Bernoulli
+    from aevae_jax.models.architectures import MLP
+    from aevae_jax.models.likelihoods import Bernoulli
 
     adam, data = Adam(1e-2, warmup=5, cosine=True), Data(preparation=DynamicBinarization())
     run = Run(data, VAE(2, MLP((16,)), Bernoulli()), optimizer=adam, batch_size=32, epochs=epochs, seed=1, ema=0.9)

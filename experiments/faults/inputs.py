@@ -24,7 +24,7 @@ class _Model:
 
     @property
     def likelihood(self) -> Any:
-        from aevae_jax.likelihoods import NormalSharedScale
+        from aevae_jax.models.likelihoods import NormalSharedScale
 
         return NormalSharedScale()
 

@@ -20,7 +20,7 @@ from faults.trials import Place, Verdict
 from faults.watch import SECONDS
 
 WARM = (
-    "aevae_jax.figures", "aevae_jax.fitting", "aevae_jax.generation", "aevae_jax.keeping", "aevae_jax.plans",
+    "aevae_jax.figures", "aevae_jax.fitting", "aevae_jax.models.generation", "aevae_jax.keeping", "aevae_jax.plans",
     "aevae_jax.trainer", "aevae_jax.weights", "jax", "orbax.checkpoint", "sklearn.datasets",
 )  # fmt: skip
 """What a worker imports; it computes nothing, as JAX must not have threads when this process is forked."""

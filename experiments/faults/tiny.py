@@ -16,7 +16,7 @@ STEPS = (6, 12)
 def run_of(seed: int) -> Any:
     """A run that takes a second."""
     from aevae_jax import VAE, Data, Run
-    from aevae_jax.architectures import MLP
+    from aevae_jax.models.architectures import MLP
 
     return Run(Data("digits"), VAE(2, MLP((8,))), batch_size=256, epochs=3, seed=seed)
 

@@ -66,9 +66,10 @@ def plain(value: Any) -> Any:
 
 def reference(folder: Path) -> Any:
     """What Python itself would make of the text, if its names were the classes."""
-    from aevae_jax import architectures, data, likelihoods, models, objectives, optimizers, priors
+    from aevae_jax import data, objectives, optimizers
+    from aevae_jax.models import architectures, likelihoods, priors, vae
 
-    modules = (architectures, data, likelihoods, models, objectives, optimizers, priors)
+    modules = (architectures, data, likelihoods, vae, objectives, optimizers, priors)
     classes: dict[str, Any] = {name.lower(): found for module in modules for name, found in vars(module).items()
                if dataclasses.is_dataclass(found)}  # fmt: skip
 

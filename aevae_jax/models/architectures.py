@@ -39,19 +39,19 @@ class MLP:
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, *event] -> [B, outputs]`."""
-        from aevae_jax import networks
+        from aevae_jax.models import networks
 
         return networks.MLP(self.hidden, (outputs,), self.gated, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, latent] -> [B, *event, outputs]`."""
-        from aevae_jax import networks
+        from aevae_jax.models import networks
 
         return networks.MLP(self.hidden[::-1], (*event_shape, outputs), self.gated, self.dtype)
 
     def joint(self, *shape: int) -> Any:
         """Linen module `[B, ...], [B, ...] -> [B, *shape]`: what depends on two things."""
-        from aevae_jax import networks
+        from aevae_jax.models import networks
 
         return networks.JointMLP(self.hidden, shape, self.gated, self.dtype)
 
@@ -73,14 +73,14 @@ class Conv:
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, H, W, C] -> [B, outputs]`."""
-        from aevae_jax import networks
+        from aevae_jax.models import networks
 
         _image(event_shape, "Conv")
         return networks.ConvEncoder(self.channels, outputs, 0, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
-        from aevae_jax import networks
+        from aevae_jax.models import networks
 
         _image(event_shape, "Conv")
         return networks.ConvDecoder(self.channels, event_shape, outputs, 0, self.dtype)
@@ -100,14 +100,14 @@ class ResidualConv:
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, H, W, C] -> [B, outputs]`."""
-        from aevae_jax import networks
+        from aevae_jax.models import networks
 
         _image(event_shape, "ResidualConv")
         return networks.ConvEncoder(self.channels, outputs, self.blocks, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
-        from aevae_jax import networks
+        from aevae_jax.models import networks
 
         _image(event_shape, "ResidualConv")
         return networks.ConvDecoder(self.channels, event_shape, outputs, self.blocks, self.dtype)

@@ -10,10 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from aevae_jax import likelihoods, limits, priors
-from aevae_jax.architectures import MLP, Architecture
-from aevae_jax.likelihoods import Likelihood
-from aevae_jax.priors import Prior
+from aevae_jax import limits
+from aevae_jax.models import likelihoods, priors
+from aevae_jax.models.architectures import MLP, Architecture
+from aevae_jax.models.likelihoods import Likelihood
+from aevae_jax.models.priors import Prior
 from aevae_jax.types import Distribution, InputError, Params
 
 if TYPE_CHECKING:

@@ -1,0 +1,9 @@
+from . import architectures as architectures
+from . import generation as generation
+from . import likelihoods as likelihoods
+from . import networks as networks
+from . import priors as priors
+from .vae import VAE as VAE
+from .vae import Autoencoder as Autoencoder
+from .vae import Model as Model
+from .vae import TwoLevelVAE as TwoLevelVAE
