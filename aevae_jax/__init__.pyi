@@ -1,5 +1,4 @@
 from . import annealing as annealing
-from . import bounds as bounds
 from . import checkpoints as checkpoints
 from . import checkup as checkup
 from . import data as data
@@ -21,9 +20,6 @@ from . import runs as runs
 from . import statistics as statistics
 from . import training as training
 from . import types as types
-from .bounds import elbo as elbo
-from .bounds import importance_weighted_bound as importance_weighted_bound
-from .bounds import log_weights as log_weights
 from .checkpoints import Saving as Saving
 from .data import Data as Data
 from .data import Dataset as Dataset
@@ -47,9 +43,13 @@ from .models.generation import traverse as traverse
 from .models.vae import VAE as VAE
 from .models.vae import Autoencoder as Autoencoder
 from .models.vae import TwoLevelVAE as TwoLevelVAE
-from .objectives import ELBO as ELBO
-from .objectives import IWAE as IWAE
-from .objectives import ReconstructionError as ReconstructionError
+from .objectives import bounds as bounds
+from .objectives.bounds import elbo as elbo
+from .objectives.bounds import importance_weighted_bound as importance_weighted_bound
+from .objectives.bounds import log_weights as log_weights
+from .objectives.losses import ELBO as ELBO
+from .objectives.losses import IWAE as IWAE
+from .objectives.losses import ReconstructionError as ReconstructionError
 from .optimizers import Adam as Adam
 from .runs import Run as Run
 from .runs import Safeguard as Safeguard

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from aevae_jax import bounds, evaluation, latents, objectives, values
+from aevae_jax import evaluation, latents, objectives, values
 from aevae_jax.data.datasets import Source
 from aevae_jax.fitting import Fitted
 from aevae_jax.models.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, NormalSharedScale
-from aevae_jax.objectives import ELBO, Linear
+from aevae_jax.objectives import bounds
+from aevae_jax.objectives.losses import ELBO, Linear
 from aevae_jax.types import InputError, RateWeighted, Scaled, likelihood_of, support_of
 
 COLLAPSED_RATE = 0.1

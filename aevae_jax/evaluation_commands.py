@@ -60,7 +60,8 @@ def evaluate(
     model, seed = fitted.model, fitted.run.seed if seed is None else seed
     prepared = prepared_of(run, fitted.run, data)
     x = getattr(prepared, split).x
-    from aevae_jax import bounds, evaluation, keys
+    from aevae_jax import evaluation, keys
+    from aevae_jax.objectives import bounds
 
     key = key_of(seed, keys.Stream.EVALUATE)
     _, measure = bounds.measures(model, fitted.params, x.shape[1:])

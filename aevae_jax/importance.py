@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aevae_jax import bounds, keys, loops, parallel, values
+from aevae_jax import keys, loops, parallel, values
 from aevae_jax.data import Prepared
 from aevae_jax.data.datasets import Source, blocks, digest_of
+from aevae_jax.objectives import bounds
 from aevae_jax.protocols import Figure, Protocol
 from aevae_jax.types import Dequantising, InputError, LatentModel, Params, support_of
 

@@ -16,8 +16,9 @@ from hypothesis.extra import numpy as hnp
 from oracles import assert_mean, linear_gaussian, log_mean_exp, normal_kl
 from scipy import stats
 
-from aevae_jax import VAE, bounds, distributions, evaluation, keys
+from aevae_jax import VAE, distributions, evaluation, keys
 from aevae_jax.models import architectures, likelihoods
+from aevae_jax.objectives import bounds
 
 SIZE, LATENT, BATCH = 5, 2, 3
 ORACLE = linear_gaussian(SIZE, LATENT)

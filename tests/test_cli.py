@@ -30,7 +30,7 @@ from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, pr
 from aevae_jax.models import generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder
-from aevae_jax.objectives import ELBO, ReconstructionError
+from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.optimizers import Adam
 
 TYPED = ["--model", "VAE(latent=3, network=MLP((8,)))", "--objective", "ELBO(beta=0.5)", "--optimizer", "Adam(1e-2)",

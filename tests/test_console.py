@@ -21,7 +21,7 @@ from aevae_jax import console, values
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import Conv
 from aevae_jax.models.vae import VAE, Autoencoder
-from aevae_jax.objectives import ELBO, Linear
+from aevae_jax.objectives.losses import ELBO, Linear
 from aevae_jax.runs import Run
 from aevae_jax.trainer import Epoch
 from aevae_jax.types import InputError

@@ -20,10 +20,11 @@ import pytest
 from oracles import random_params
 
 import aevae_jax
-from aevae_jax import VAE, Autoencoder, data, objectives, values
+from aevae_jax import VAE, Autoencoder, data, values
 from aevae_jax.data import datasets, preparation
 from aevae_jax.distributions import elementary, joint, tabular
 from aevae_jax.models import architectures, likelihoods, priors, vae
+from aevae_jax.objectives import losses
 from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, Validated
 
 B, EVENT, LATENT = 4, (3,), 2
@@ -55,10 +56,8 @@ LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = having(priors, "init")
 MODELS = having(vae, "encode")
-OBJECTIVES = [
-    cls for cls in public_classes(objectives) if parameters_of(cls.__call__) == parameters_of(Objective.__call__)
-]
-WEIGHTS = [cls for cls in public_classes(objectives) if parameters_of(cls.__call__) == ["step"]]
+OBJECTIVES = [cls for cls in public_classes(losses) if parameters_of(cls.__call__) == parameters_of(Objective.__call__)]
+WEIGHTS = [cls for cls in public_classes(losses) if parameters_of(cls.__call__) == ["step"]]
 PREPARATIONS = having(preparation, "fit", "train", "evaluation")
 SPLITS = list(typing.get_args(data.Splits))
 VALUES = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *MODELS, *OBJECTIVES, *WEIGHTS, *PREPARATIONS, *SPLITS]
@@ -73,7 +72,7 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    modules = (elementary, joint, tabular, likelihoods, architectures, priors, vae, objectives, preparation)
+    modules = (elementary, joint, tabular, likelihoods, architectures, priors, vae, losses, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
     assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
@@ -87,7 +86,7 @@ def test_every_public_class_is_of_a_known_kind():
         (architectures.Architecture, ARCHITECTURES),
         (priors.Prior, PRIORS),
         (vae.Model, MODELS),
-        (objectives.Objective, OBJECTIVES),
+        (losses.Objective, OBJECTIVES),
         (preparation.Preparation, PREPARATIONS),
     ],
     ids=["likelihoods", "architectures", "priors", "models", "objectives", "preparations"],
@@ -500,7 +499,7 @@ def test_an_autoencoder_is_the_same_model_with_another_posterior():
     """There is no second code path: the estimators of the VAE run on it unchanged."""
     model = Autoencoder(LATENT, architectures.MLP(()), event_shape=EVENT)
     params = random_params(model)
-    loss, metrics = jax.jit(lambda key: objectives.ReconstructionError()(model, params, numbers(0, B, *EVENT), key, 0))(
+    loss, metrics = jax.jit(lambda key: losses.ReconstructionError()(model, params, numbers(0, B, *EVENT), key, 0))(
         jax.random.key(0)
     )
     bound = aevae_jax.elbo(model, params, numbers(0, B, *EVENT), jax.random.key(0))

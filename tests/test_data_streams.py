@@ -19,7 +19,7 @@ from aevae_jax import evaluation, fitting, keys, training
 from aevae_jax.data import Data, Split, datasets, prepare, streams
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE
-from aevae_jax.objectives import ELBO
+from aevae_jax.objectives.losses import ELBO
 from aevae_jax.runs import Run
 from aevae_jax.types import InputError
 

@@ -10,11 +10,13 @@ import numpy as np
 import oracles
 import pytest
 
-from aevae_jax import bounds, evaluation, keys, objectives
+from aevae_jax import evaluation, keys
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.vae import VAE, Autoencoder
-from aevae_jax.objectives import ELBO, Linear
+from aevae_jax.objectives import bounds
+from aevae_jax.objectives import losses as objectives
+from aevae_jax.objectives.losses import ELBO, Linear
 from aevae_jax.types import InputError, Validation
 
 COUNT = 23

@@ -29,7 +29,7 @@ from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, s
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
-from aevae_jax.objectives import ELBO, Linear
+from aevae_jax.objectives.losses import ELBO, Linear
 from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard
 from aevae_jax.trainer import Broken, Progress, Snapshot

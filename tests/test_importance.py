@@ -17,11 +17,12 @@ import oracles
 import pytest
 from scipy import stats
 
-from aevae_jax import bounds, data, importance, protocols, statistics
+from aevae_jax import data, importance, protocols, statistics
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.priors import VampPrior
 from aevae_jax.models.vae import VAE, Autoencoder
+from aevae_jax.objectives import bounds
 from aevae_jax.types import InputError
 
 GAUSSIAN = oracles.linear_gaussian()

@@ -14,7 +14,7 @@ import pytest
 from aevae_jax import evaluation, keys, loops, training
 from aevae_jax.models.architectures import MLP, Conv, ResidualConv
 from aevae_jax.models.vae import VAE, Autoencoder
-from aevae_jax.objectives import ELBO, ReconstructionError
+from aevae_jax.objectives.losses import ELBO, ReconstructionError
 
 NETWORKS = [
     (VAE(latent=2, network=MLP(hidden=(5,)), event_shape=(6, 6, 1)), False),

@@ -13,11 +13,12 @@ import pytest
 from oracles import random_params
 from scipy import special, stats
 
-from aevae_jax import VAE, Autoencoder, bounds, distributions, importance
+from aevae_jax import VAE, Autoencoder, distributions, importance
 from aevae_jax.distributions import joint as compound
 from aevae_jax.models import architectures, generation, likelihoods, priors
 from aevae_jax.models import vae as models
 from aevae_jax.models.vae import TwoLevelVAE
+from aevae_jax.objectives import bounds
 from aevae_jax.types import Distribution, InputError, LatentModel
 
 LATENT, EVENT, BATCH = 3, (4, 4, 1), 5

@@ -15,7 +15,7 @@ from oracles import random_params
 
 from aevae_jax import VAE
 from aevae_jax.models import architectures, likelihoods, networks
-from aevae_jax.objectives import ELBO
+from aevae_jax.objectives.losses import ELBO
 from aevae_jax.types import InputError
 
 IMAGES = [(8, 8, 1), (28, 28, 1), (32, 32, 3), (33, 33, 1), (48, 64, 5)]

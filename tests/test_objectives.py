@@ -12,9 +12,10 @@ import optax
 import pytest
 from oracles import LOG_2PI, assert_mean, linear_gaussian, log_mean_exp, normal_kl, random_params
 
-from aevae_jax import VAE, Autoencoder, bounds, objectives
+from aevae_jax import VAE, Autoencoder, objectives
 from aevae_jax.models import architectures, likelihoods, priors
-from aevae_jax.objectives import ELBO, IWAE, Linear, ReconstructionError
+from aevae_jax.objectives import bounds
+from aevae_jax.objectives.losses import ELBO, IWAE, Linear, ReconstructionError
 from aevae_jax.types import InputError
 
 SIZE, LATENT, BATCH = 5, 4, 6

@@ -11,8 +11,9 @@ import pytest
 from oracles import assert_mean, log_prob, mean, random_params, sample
 from scipy import special, stats
 
-from aevae_jax import VAE, Autoencoder, TwoLevelVAE, bounds
+from aevae_jax import VAE, Autoencoder, TwoLevelVAE
 from aevae_jax.models import architectures, priors
+from aevae_jax.objectives import bounds
 from aevae_jax.types import Distribution, InputError
 
 LATENT, COMPONENTS = 2, 3

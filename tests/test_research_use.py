@@ -12,9 +12,10 @@ from jax.ad_checkpoint import checkpoint_name
 from oracles import random_params
 
 import aevae_jax
-from aevae_jax import VAE, bounds, distributions, keys
+from aevae_jax import VAE, distributions, keys
 from aevae_jax.models import architectures, likelihoods
-from aevae_jax.objectives import ELBO, IWAE
+from aevae_jax.objectives import bounds
+from aevae_jax.objectives.losses import ELBO, IWAE
 from aevae_jax.training import TrainState, init_state, make_train_step
 
 LATENT, EVENT, BATCH = 2, (6,), 4

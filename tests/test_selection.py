@@ -14,7 +14,7 @@ from aevae_jax.checkpoints import Saving
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder
-from aevae_jax.objectives import ELBO, IWAE, ReconstructionError
+from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
 from aevae_jax.plans import plan_of
 from aevae_jax.runs import Run
 from aevae_jax.trainer import Progress, Trainer

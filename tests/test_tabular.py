@@ -9,10 +9,11 @@ import pytest
 from oracles import assert_mean, log_prob, mean, random_params, repeated, sample
 from scipy import special, stats
 
-from aevae_jax import VAE, bounds, distributions, evaluation, objectives
+from aevae_jax import VAE, distributions, evaluation, objectives
 from aevae_jax.distributions import table_layout
 from aevae_jax.distributions.tabular import Tabular
 from aevae_jax.models import architectures, likelihoods
+from aevae_jax.objectives import bounds
 from aevae_jax.types import Distribution, InputError
 
 COLUMNS = (0, 3, 2, 0, 5, 3, 2)

@@ -18,7 +18,7 @@ from aevae_jax import keys, loops, training
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv, ResidualConv
 from aevae_jax.models.vae import VAE
-from aevae_jax.objectives import ELBO
+from aevae_jax.objectives.losses import ELBO
 from aevae_jax.optimizers import Adam
 from aevae_jax.types import InputError
 

@@ -37,7 +37,7 @@ class Poisoned:
         import jax
         import jax.numpy as jnp
 
-        from aevae_jax.objectives import ELBO
+        from aevae_jax.objectives.losses import ELBO
 
         bad = (step >= self.first) & (step < self.after)
         loss, metrics = ELBO()(model, params, jnp.where(bad & (self.place == "batch"), jnp.nan, x), key, step)

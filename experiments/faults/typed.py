@@ -66,10 +66,11 @@ def plain(value: Any) -> Any:
 
 def reference(folder: Path) -> Any:
     """What Python itself would make of the text, if its names were the classes."""
-    from aevae_jax import data, objectives, optimizers
+    from aevae_jax import data, optimizers
     from aevae_jax.models import architectures, likelihoods, priors, vae
+    from aevae_jax.objectives import losses
 
-    modules = (architectures, data, likelihoods, vae, objectives, optimizers, priors)
+    modules = (architectures, data, likelihoods, vae, losses, optimizers, priors)
     classes: dict[str, Any] = {name.lower(): found for module in modules for name, found in vars(module).items()
                if dataclasses.is_dataclass(found)}  # fmt: skip
 

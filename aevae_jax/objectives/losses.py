@@ -19,7 +19,7 @@ from aevae_jax.types import Factorised, InputError, LatentModel, Metrics, Params
 if TYPE_CHECKING:
     from jax import Array
 
-    from aevae_jax.bounds import Bound
+    from aevae_jax.objectives.bounds import Bound
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ReconstructionError:
     """
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
-        from aevae_jax import bounds
+        from aevae_jax.objectives import bounds
 
         likelihood = model.decode(params, model.encode(params, x).sample(key))
         loss = bounds.distortion(likelihood, x).mean()
@@ -68,7 +68,7 @@ class ReconstructionError:
 
     def validation(self) -> Validation:
         """Return that parameters are selected by the distortion at z ~ q(z|x)."""
-        from aevae_jax import bounds
+        from aevae_jax.objectives import bounds
 
         return Validation(bounds.bound_terms, ("distortion", "profile_distortion"))
 
@@ -101,7 +101,7 @@ class ELBO:
             )
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
-        from aevae_jax import bounds
+        from aevae_jax.objectives import bounds
 
         bound = bounds.elbo(model, params, x, key, sticking_the_landing=self.sticking_the_landing)
         rate = self._limited(bound) if self.free_bits else bound.rate.mean()
@@ -110,7 +110,7 @@ class ELBO:
 
     def validation(self) -> Validation:
         """Return that parameters are selected by the ELBO at beta = 1, with neither free bits nor warm-up."""
-        from aevae_jax import bounds
+        from aevae_jax.objectives import bounds
 
         return Validation(bounds.bound_terms, ("negative_elbo", "profile_loss"))
 
@@ -150,7 +150,7 @@ class IWAE:
         limits.check("num_samples", self.num_samples, 1)
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
-        from aevae_jax import bounds
+        from aevae_jax.objectives import bounds
 
         if self.doubly_reparameterised:
             bound = bounds.doubly_reparameterised_bound(model, params, x, key, self.num_samples)
@@ -161,7 +161,7 @@ class IWAE:
 
     def validation(self) -> Validation:
         """Return that parameters are selected by this bound of K samples; the ELBO gets worse the longer it trains."""
-        from aevae_jax import bounds
+        from aevae_jax.objectives import bounds
 
         if self.num_samples == 1:
             return Validation(bounds.bound_terms, ("negative_elbo",))

@@ -1,0 +1,12 @@
+from . import bounds as bounds
+from .bounds import doubly_reparameterised_bound as doubly_reparameterised_bound
+from .bounds import elbo as elbo
+from .bounds import importance_weighted_bound as importance_weighted_bound
+from .bounds import log_weights as log_weights
+from .losses import ELBO as ELBO
+from .losses import IWAE as IWAE
+from .losses import Linear as Linear
+from .losses import Objective as Objective
+from .losses import ReconstructionError as ReconstructionError
+from .losses import Weight as Weight
+from .losses import weight_at as weight_at
