@@ -12,7 +12,6 @@ from . import keys as keys
 from . import latents as latents
 from . import models as models
 from . import objectives as objectives
-from . import optimizers as optimizers
 from . import protocols as protocols
 from . import quality as quality
 from . import records as records
@@ -50,13 +49,14 @@ from .objectives.bounds import log_weights as log_weights
 from .objectives.losses import ELBO as ELBO
 from .objectives.losses import IWAE as IWAE
 from .objectives.losses import ReconstructionError as ReconstructionError
-from .optimizers import Adam as Adam
 from .runs import Run as Run
 from .runs import Safeguard as Safeguard
-from .training import TrainState as TrainState
-from .training import init_state as init_state
-from .training import make_train_step as make_train_step
-from .training import train_epoch as train_epoch
+from .training import optimizers as optimizers
+from .training.optimizers import Adam as Adam
+from .training.step import TrainState as TrainState
+from .training.step import init_state as init_state
+from .training.step import make_train_step as make_train_step
+from .training.step import train_epoch as train_epoch
 from .types import Distribution as Distribution
 from .types import InputError as InputError
 from .types import LatentModel as LatentModel

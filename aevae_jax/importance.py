@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aevae_jax import keys, loops, parallel, values
+from aevae_jax import keys, values
 from aevae_jax.data import Prepared
 from aevae_jax.data.datasets import Source, blocks, digest_of
 from aevae_jax.objectives import bounds
 from aevae_jax.protocols import Figure, Protocol
+from aevae_jax.training import devices, loops
 from aevae_jax.types import Dequantising, InputError, LatentModel, Params, support_of
 
 OnPart = Callable[[int, int], None]
@@ -83,18 +84,18 @@ def estimate(
     check_scorable(model, params, x)
     count = x.shape[0]
     chunk = min(chunk or 256, num_samples)
-    batch_size = min(batch_size or parallel.devices() * max(1, ROWS // chunk), count)
-    params = parallel.everywhere(params)
+    batch_size = min(batch_size or devices.devices() * max(1, ROWS // chunk), count)
+    params = devices.everywhere(params)
     body = _body(cast(Hashable, model), num_samples, chunk)
-    starts = parallel.everywhere(jnp.arange(0, num_samples, chunk))
+    starts = devices.everywhere(jnp.arange(0, num_samples, chunk))
     prior = _prior(cast(Hashable, model), params)
 
     def batch(start: int) -> _Sums:
         first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
-        rows = parallel.divided(jnp.asarray(x[first : first + batch_size]))
-        example_keys = parallel.divided(keys.each(key, first + jnp.arange(batch_size)))
+        rows = devices.divided(jnp.asarray(x[first : first + batch_size]))
+        example_keys = devices.divided(keys.each(key, first + jnp.arange(batch_size)))
         context = (params, prior, rows, example_keys)
-        sums, _ = loops.scan(body, parallel.divided(_start(batch_size, num_samples)), context, starts)
+        sums, _ = loops.scan(body, devices.divided(_start(batch_size, num_samples)), context, starts)
         return cast(_Sums, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[start - first :], sums))
 
     found = []

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aevae_jax import evaluation, loops, statistics
+from aevae_jax import evaluation, statistics
 from aevae_jax.data.datasets import Source
+from aevae_jax.training import loops
 from aevae_jax.types import Factorised, InputError, LatentModel, Params, Scaled, measure_of
 
 

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aevae_jax import evaluation, keys, limits, loops, memory, training, values
+from aevae_jax import evaluation, keys, limits, memory, training, values
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, tables
 from aevae_jax.runs import Run
+from aevae_jax.training import loops
 from aevae_jax.types import Columned, InputError, Shaped, likelihood_of, support_of
 
 

@@ -8,7 +8,7 @@ from aevae_jax import limits
 from aevae_jax.data import Data
 from aevae_jax.models.vae import VAE, Model
 from aevae_jax.objectives.losses import ELBO, Objective, ReconstructionError
-from aevae_jax.optimizers import Adam
+from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError, RateNeeding, has_point_codes
 
 

@@ -76,7 +76,7 @@ def ae_vs_vae(
     from aevae_jax import environment, features, fitting, models, records, runs, training, types
     from aevae_jax.data import Data, prepare
     from aevae_jax.models.architectures import MLP
-    from aevae_jax.optimizers import Adam
+    from aevae_jax.training.optimizers import Adam
 
     if seeds < 2:
         raise types.InputError("seeds", got=seeds, expected="at least 2: an interval needs repetitions")

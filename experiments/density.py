@@ -34,8 +34,8 @@ from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.priors import VampPrior
 from aevae_jax.models.vae import VAE, Model, TwoLevelVAE
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear, Objective
-from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run
+from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:

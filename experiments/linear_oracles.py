@@ -65,7 +65,7 @@ def linear_oracles(
     from aevae_jax.data import Dataset, Split
     from aevae_jax.models import likelihoods
     from aevae_jax.models.architectures import MLP
-    from aevae_jax.optimizers import Adam
+    from aevae_jax.training.optimizers import Adam
 
     train, test = _rows(data)
     # the optimum is one of all rows: validation is a part of the training data here, and chooses among its epochs only

@@ -16,8 +16,8 @@ from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import VampPrior
 from aevae_jax.models.vae import VAE, Autoencoder, Model, TwoLevelVAE
 from aevae_jax.objectives.losses import ELBO, Linear, Objective
-from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run
+from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 
 SMALL = VAE(4, MLP((32,)))

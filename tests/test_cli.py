@@ -31,7 +31,7 @@ from aevae_jax.models import generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
-from aevae_jax.optimizers import Adam
+from aevae_jax.training.optimizers import Adam
 
 TYPED = ["--model", "VAE(latent=3, network=MLP((8,)))", "--objective", "ELBO(beta=0.5)", "--optimizer", "Adam(1e-2)",
          "--batch-size", "64", "--epochs", "2", "--seed", "7"]  # fmt: skip

@@ -21,7 +21,7 @@ from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
 from aevae_jax.models import architectures, likelihoods
 from aevae_jax.objectives.losses import ELBO
-from aevae_jax.optimizers import Adam
+from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 
 NAN = np.nan

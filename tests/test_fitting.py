@@ -30,10 +30,10 @@ from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO, Linear
-from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard
 from aevae_jax.trainer import Broken, Progress, Snapshot
-from aevae_jax.training import TrainState
+from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.step import TrainState
 from aevae_jax.types import InputError
 from aevae_jax.weights import params_digest
 

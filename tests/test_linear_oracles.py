@@ -22,7 +22,7 @@ from aevae_jax.models import generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
-from aevae_jax.optimizers import Adam
+from aevae_jax.training.optimizers import Adam
 
 PCA_ERROR = {8: 0.02391325, 16: 0.01104368}  # mean square per pixel
 LOG_LIKELIHOOD = {8: 14.2098, 16: 23.9294}  # nats per image

@@ -11,8 +11,8 @@ from aevae_jax import VAE, data, plans
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear
-from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run
+from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 
 NARROW = MLP((4,))

@@ -17,8 +17,8 @@ from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
-from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard
+from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 from aevae_jax.weights import save_weights
 

@@ -16,7 +16,7 @@ from aevae_jax import VAE, distributions, keys
 from aevae_jax.models import architectures, likelihoods
 from aevae_jax.objectives import bounds
 from aevae_jax.objectives.losses import ELBO, IWAE
-from aevae_jax.training import TrainState, init_state, make_train_step
+from aevae_jax.training.step import TrainState, init_state, make_train_step
 
 LATENT, EVENT, BATCH = 2, (6,), 4
 MODEL = VAE(LATENT, architectures.MLP((5,)), likelihoods.Normal(), event_shape=EVENT)

@@ -24,8 +24,8 @@ from aevae_jax.models import generation, likelihoods
 from aevae_jax.models.architectures import MLP, Conv, Modules
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear, ReconstructionError
-from aevae_jax.optimizers import Adam
 from aevae_jax.runs import Run, Safeguard
+from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 from aevae_jax.weights import params_digest
 

@@ -14,12 +14,14 @@ import numpy as np
 import optax
 import pytest
 
-from aevae_jax import keys, loops, training
+from aevae_jax import keys
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv, ResidualConv
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO
-from aevae_jax.optimizers import Adam
+from aevae_jax.training import loops
+from aevae_jax.training import step as training
+from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 
 DENSE = VAE(latent=2, network=MLP(hidden=(5,)), event_shape=(6, 6, 1))

@@ -66,9 +66,10 @@ def plain(value: Any) -> Any:
 
 def reference(folder: Path) -> Any:
     """What Python itself would make of the text, if its names were the classes."""
-    from aevae_jax import data, optimizers
+    from aevae_jax import data
     from aevae_jax.models import architectures, likelihoods, priors, vae
     from aevae_jax.objectives import losses
+    from aevae_jax.training import optimizers
 
     modules = (architectures, data, likelihoods, vae, losses, optimizers, priors)
     classes: dict[str, Any] = {name.lower(): found for module in modules for name, found in vars(module).items()

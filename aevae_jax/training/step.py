@@ -16,7 +16,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from aevae_jax import keys, loops
+from aevae_jax import keys
+from aevae_jax.training import loops
 from aevae_jax.types import InputError, LatentModel, Metrics, Objective, Params
 
 
