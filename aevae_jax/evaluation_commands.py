@@ -17,7 +17,7 @@ from aevae_jax.types import InputError, likelihood_of, support_of
 
 if TYPE_CHECKING:
     from aevae_jax.data import Prepared
-    from aevae_jax.importance import Estimate
+    from aevae_jax.evaluation.importance import Estimate
 
 # Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
 MaybeJson = Annotated[Optional[Path], arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]  # noqa: UP045
@@ -66,7 +66,7 @@ def evaluate(
     key = key_of(seed, keys.Stream.EVALUATE)
     _, measure = bounds.measures(model, fitted.params, x.shape[1:])
     if samples:
-        from aevae_jax import importance
+        from aevae_jax.evaluation import importance
 
         importance.check_scorable(model, fitted.params, x)
     measured = evaluation.per_example(evaluation.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
@@ -119,10 +119,10 @@ def compare(
     """
     limits.check("--samples", samples, 1)
     figures = [_figure(place, split, samples, seed, data) for place in (run, other)]
-    from aevae_jax import protocols
+    from aevae_jax.evaluation import estimates
 
-    better, worse = protocols.rank(figures)
-    found = protocols.difference(worse, better)
+    better, worse = estimates.rank(figures)
+    found = estimates.difference(worse, better)
     for figure in figures:
         say(f"{figure.name:<24} {figure.mean:.4f} +- {figure.standard_error:.2g} {figure.protocol.unit}")
     say(f"{better.name} is better by {found.mean:.4f}, 95 % interval {found.low:.4f} to {found.high:.4f}"
@@ -145,11 +145,12 @@ def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> N
     """
     fitted = loaded(run)
     prepared = prepared_of(run, fitted.run, data)
-    from aevae_jax import checkup, keys
+    from aevae_jax import keys
+    from aevae_jax.evaluation import collapse
 
-    found = checkup.check(fitted, prepared.validation.x, key_of(seed, keys.Stream.EVALUATE))
+    found = collapse.check(fitted, prepared.validation.x, key_of(seed, keys.Stream.EVALUATE))
     units = {"active_units": "", "latent_dimensions": "", "mse_at_mean": _squared(prepared)}
-    looked_at = min(len(prepared.validation), checkup.MOST_EXAMPLES)
+    looked_at = min(len(prepared.validation), collapse.MOST_EXAMPLES)
     say(f"the first {looked_at:,} examples of the validation data")
     for name, value in found.measured.items():
         say(f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip())
@@ -187,8 +188,9 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     import jax
     import numpy as np
 
-    from aevae_jax import evaluation, features, keys
-    from aevae_jax import quality as measures
+    from aevae_jax import evaluation, keys
+    from aevae_jax.evaluation import classifiers
+    from aevae_jax.evaluation import image_quality as measures
     from aevae_jax.models import generation
 
     x = np.asarray(prepared.test.x[:num])
@@ -202,7 +204,7 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     if prepared.train.labels is None:
         caption += " No labels, and so no classifier to judge samples."
     else:
-        judge = features.train_ensemble(prepared, range(seed, seed + 3))
+        judge = classifiers.train_ensemble(prepared, range(seed, seed + 3))
         draw = jax.jit(generation.sample, static_argnums=(0, 3))
         key = key_of(seed, keys.Stream.SAMPLE)
         drawn = draw(fitted.model, fitted.params, key, len(x))
@@ -244,7 +246,8 @@ def key_of(seed: int, use: Any) -> Any:
 def _figure(place: Path, split: Part, samples: int, seed: int, data: str) -> Any:
     fitted = loaded(place)
     prepared = prepared_of(place, fitted.run, data)
-    from aevae_jax import importance, keys
+    from aevae_jax import keys
+    from aevae_jax.evaluation import importance
 
     key = key_of(seed, keys.Stream.EVALUATE)
     with console.parts(str(place)) as on_part:
@@ -277,7 +280,7 @@ def _squared(prepared: Prepared) -> str:
 
 def _entry(v: Any, unit: str) -> dict[str, Any]:
     """A mean over examples with its standard error."""
-    from aevae_jax import statistics
+    from aevae_jax.evaluation import statistics
 
     error = statistics.standard_error(v)
     return {"mean": float(v.mean(dtype="float64")), "standard_error": error if math.isfinite(error) else None,
@@ -289,7 +292,7 @@ def _single(value: float, unit: str) -> dict[str, Any]:
 
 
 def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, Any]:
-    from aevae_jax import importance
+    from aevae_jax.evaluation import importance
 
     rows = {"negative_log_likelihood": _entry(found.nll, "nats/example")}
     bits = importance.bits_per_dim(found.nll, model, prepared)
@@ -308,7 +311,7 @@ def _trust(found: Estimate) -> str:
     share = 100 * float(found.untrusted.mean())
     if share < 1:
         return text
-    from aevae_jax import importance
+    from aevae_jax.evaluation import importance
 
     limit = importance.trusted_pareto_k(found.num_samples)
     return (f"{text} WARNING: of {share:.0f} % of the examples the weights have too heavy a tail (Pareto k above "

@@ -268,7 +268,7 @@ def _complete(
     out: Path, directory: Path, fitted: fitting.Fitted, path: Path | None, *, split: Part | None, num: int, data: str
 ) -> None:
     """Write the rows of a table with what was missing in them."""
-    from aevae_jax import completion
+    from aevae_jax.evaluation import completion
 
     _check_one(path, split)
     format, reading = _format(directory), fitted.run.data.reading

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from aevae_jax.data import Prepared
-    from aevae_jax.features import Ensemble
+    from aevae_jax.evaluation.classifiers import Ensemble
     from aevae_jax.fitting import Fitted
     from aevae_jax.types import LatentModel, Params
 
@@ -73,8 +73,9 @@ def ae_vs_vae(
     import jax
     import numpy as np
 
-    from aevae_jax import environment, features, fitting, models, records, runs, training, types
+    from aevae_jax import environment, fitting, models, records, runs, training, types
     from aevae_jax.data import Data, prepare
+    from aevae_jax.evaluation import classifiers
     from aevae_jax.models.architectures import MLP
     from aevae_jax.training.optimizers import Adam
 
@@ -92,7 +93,7 @@ def ae_vs_vae(
         with console.progress(name) as on_epoch:
             fitted[name] = fitting.fit_seeds(run, range(seeds), dataset, on_epoch=on_epoch)
     prepared = prepare(source.preparation, dataset)
-    judge = features.train_ensemble(prepared, range(100, 105), steps=max(600, per_epoch))
+    judge = classifiers.train_ensemble(prepared, range(100, 105), steps=max(600, per_epoch))
     train = np.concatenate([x for _, x in prepared.seen("train", jax.random.key(0))])
 
     measured = [measure(fitted, seed, train, prepared, judge) for seed in range(seeds)]
@@ -168,7 +169,8 @@ def _codes(model: LatentModel, params: Params, prepared: Prepared, seed: int) ->
     import jax.numpy as jnp
     import numpy as np
 
-    from aevae_jax import distributions, statistics
+    from aevae_jax import distributions
+    from aevae_jax.evaluation import statistics
 
     x = jnp.asarray(_held_out(prepared))
     key = jax.random.key(seed)
@@ -196,7 +198,7 @@ def _samples(model: LatentModel, params: Params, prepared: Prepared, judge: Ense
     import jax
     import numpy as np
 
-    from aevae_jax import statistics
+    from aevae_jax.evaluation import statistics
     from aevae_jax.models import generation
 
     images = np.asarray(generation.sample(model, params, jax.random.key(1_000 + seed), SAMPLES).mean()).clip(0, 1)
@@ -243,7 +245,7 @@ def _baselines(train: np.ndarray, prepared: Prepared, judge: Ensemble, latent: i
     """What real data score, and what PCA reconstructs with as many numbers."""
     import numpy as np
 
-    from aevae_jax import statistics
+    from aevae_jax.evaluation import statistics
 
     held = _held_out(prepared)
     real = train[:SAMPLES]
@@ -261,7 +263,7 @@ def _baselines(train: np.ndarray, prepared: Prepared, judge: Ensemble, latent: i
 
 def _summary(table: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Mean and ends of the interval of every measure that is one number per seed."""
-    from aevae_jax import statistics
+    from aevae_jax.evaluation import statistics
 
     return {name: statistics.interval(values)._asdict() for name, values in table.items() if values.ndim == 1}
 

@@ -31,7 +31,7 @@ def above(
     """
     import numpy as np
 
-    from aevae_jax import statistics
+    from aevae_jax.evaluation import statistics
 
     found = statistics.interval(np.log(values) if ratio else values)
     mean, low, high = np.exp(found).tolist() if ratio else found

@@ -147,7 +147,8 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
     """
     import numpy as np
 
-    from aevae_jax import environment, evaluation, fitting, importance, keys, records, statistics, weights
+    from aevae_jax import environment, evaluation, fitting, keys, records, weights
+    from aevae_jax.evaluation import importance, statistics
 
     with console.progress(place.name) as on_epoch:
         fitted = fitting.fit(run, dataset, directory=place, on_epoch=on_epoch, on_note=console.note)
@@ -201,7 +202,8 @@ def anneal(fitted: Fitted, prepared: Prepared, path: Path, num: int) -> None:
     import jax
     import jax.numpy as jnp
 
-    from aevae_jax import annealing, importance, keys, records
+    from aevae_jax import keys, records
+    from aevae_jax.evaluation import ais, importance
 
     entry = records.read_json(path)
     if entry.get("annealed", {}).get("images") == num:
@@ -210,10 +212,10 @@ def anneal(fitted: Fitted, prepared: Prepared, path: Path, num: int) -> None:
     key, chains = keys.stream(keys.root(EVALUATION_SEED), keys.Stream.EVALUATE), 8
     key_pilot, key_chains, key_bracket = jax.random.split(key, 3)
     console.note(f"{path.stem}: annealing {num} test images, then {num} drawn from the model")
-    schedule = annealing.tune(model, params, x, key_pilot, num_temperatures=TEMPERATURES, leapfrogs=5)
-    lower = annealing.lower_bound(model, params, x, key_chains, schedule, num_chains=chains)
+    schedule = ais.tune(model, params, x, key_pilot, num_temperatures=TEMPERATURES, leapfrogs=5)
+    lower = ais.lower_bound(model, params, x, key_chains, schedule, num_chains=chains)
     weighted = importance.estimate(model, params, x, jax.random.clone(key), num_samples=entry["num_samples"])
-    drawn = annealing.bracket(model, params, key_bracket, num=num, num_temperatures=TEMPERATURES, leapfrogs=5,
+    drawn = ais.bracket(model, params, key_bracket, num=num, num_temperatures=TEMPERATURES, leapfrogs=5,
                               num_chains=chains)  # fmt: skip
     entry["annealed"] = {
         "images": num,

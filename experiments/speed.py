@@ -62,7 +62,7 @@ def likelihood(images: int, samples: int, turns: int) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    from aevae_jax import importance
+    from aevae_jax.evaluation import importance
     from aevae_jax.models.architectures import MLP
     from aevae_jax.models.likelihoods import Bernoulli
     from aevae_jax.models.vae import VAE

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from aevae_jax import checkup, fitting, latents, values
+from aevae_jax import fitting, values
 from aevae_jax.data import Data, prepare
+from aevae_jax.evaluation import collapse, latents
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import VampPrior
@@ -27,7 +28,7 @@ VALIDATION = prepare(Data().preparation, DATASET).validation.x
 
 def checked(model=SMALL, objective=None, epochs=300, rate=1e-2):
     run = Run(model=model, objective=objective, optimizer=Adam(rate, cosine=True), batch_size=256, epochs=epochs)
-    return checkup.check(fitting.fit(run, DATASET), VALIDATION, jax.random.key(0))
+    return collapse.check(fitting.fit(run, DATASET), VALIDATION, jax.random.key(0))
 
 
 @pytest.mark.slow
@@ -95,13 +96,13 @@ NONE, HALF = np.zeros(4, bool), np.array([True, True, False, False])
 def test_remedies_can_be_typed(monkeypatch, run, found, bounds, expected):
     """Each finding's remedy, as it is typed, makes the run that the finding says it makes."""
     terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
-    monkeypatch.setattr(checkup.evaluation, "evaluate", lambda *arguments: terms)
-    monkeypatch.setattr(checkup.latents, "describe", lambda *arguments: found)
+    monkeypatch.setattr(collapse.evaluation, "evaluate", lambda *arguments: terms)
+    monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)
     history = [{"epoch": i + 1, "step": 8 * (i + 1), "validation": {"negative_elbo": bound}}
                for i, bound in enumerate(bounds)]  # fmt: skip
     params = jax.eval_shape(MODEL.init, jax.random.key(0))
     fitted = fitting.Fitted(run, run.model, params, history, {}, None)
-    findings = checkup.check(fitted, VALIDATION, jax.random.key(0)).findings
+    findings = collapse.check(fitted, VALIDATION, jax.random.key(0)).findings
     assert [(finding.fault, finding.changes) for finding in findings] == expected
     assert [typed(finding.remedy, run) for finding in findings] == [finding.changes for finding in findings]
 
@@ -110,7 +111,7 @@ def test_a_history_without_numbers_is_one_line():
     run = Run(model=MODEL)
     fitted = fitting.Fitted(run, run.model, {}, [{"validation": {"negative_elbo": None}}], {}, None)
     with pytest.raises(InputError, match="got an epoch without a validation bound"):
-        checkup._length(fitted)
+        collapse._length(fitted)
 
 
 @pytest.mark.parametrize("model", [TwoLevelVAE(40, MLP((32,))), VAE(40, MLP((32,)), latent_prior=VampPrior(5))])
@@ -124,7 +125,7 @@ def test_dead_units_of_a_rate_without_a_closed_form_are_not_to_be_given_free_bit
 
 def ends(likelihood, x, measure):
     run = Run(model=VAE(2, MLP((3,)), likelihood, event_shape=(4,)))
-    return checkup._ends(fitting.Fitted(run, run.model, {}, [], {}, None), np.asarray(x, np.float32), measure)
+    return collapse._ends(fitting.Fitted(run, run.model, {}, [], {}, None), np.asarray(x, np.float32), measure)
 
 
 def test_a_density_of_values_at_the_ends_of_its_support_is_a_finding():
@@ -147,5 +148,5 @@ def test_a_density_of_values_at_the_ends_of_its_support_is_a_finding():
 
 def test_a_remedy_that_the_model_does_not_take_changes_nothing():
     run = Run(model=TwoLevelVAE(2, MLP((3,)), event_shape=(4,)))
-    assert checkup._model(fitting.Fitted(run, run.model, {}, [], {}, None), latent=1) == {}
-    assert checkup._model(fitting.Fitted(run, run.model, {}, [], {}, None), latent=3)["model"].latent == 3
+    assert collapse._model(fitting.Fitted(run, run.model, {}, [], {}, None), latent=1) == {}
+    assert collapse._model(fitting.Fitted(run, run.model, {}, [], {}, None), latent=3)["model"].latent == 3

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from aevae_jax import VAE, completion, files, fitting, plans, runs
+from aevae_jax import VAE, files, fitting, plans, runs
 from aevae_jax.data import Data, Standardize
+from aevae_jax.evaluation import completion
 from aevae_jax.models import architectures
 from aevae_jax.models.likelihoods import Tabular
 

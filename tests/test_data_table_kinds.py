@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from aevae_jax import importance, protocols, records, values
+from aevae_jax import records, values
 from aevae_jax.data import Data, Scale, Standardize, prepare, table_files, tables
 from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
+from aevae_jax.evaluation import estimates, importance
 from aevae_jax.models.likelihoods import Likelihood
 from aevae_jax.types import InputError
 
@@ -420,7 +421,7 @@ def test_a_mass_of_counts_is_not_ranked_with_a_density_of_them(people, monkeypat
     figures = [
         importance.figure(None, None, p, None, name=str(i), split="test")[0] for i, p in enumerate((people, other))
     ]
-    refused(lambda: protocols.rank(figures), "['age', 'children']")
+    refused(lambda: estimates.rank(figures), "['age', 'children']")
 
 
 @pytest.mark.parametrize(("text", "said"), [("NA,DE,NA,FR", True), ("N,DE,N,FR", False), ("NA,1,2,2.5", False)])

@@ -10,7 +10,8 @@ import numpy as np
 import oracles
 import pytest
 
-from aevae_jax import evaluation, keys
+from aevae_jax import keys
+from aevae_jax.evaluation import metrics as evaluation
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.vae import VAE, Autoencoder

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aevae_jax import distributions, latents
+from aevae_jax import distributions
+from aevae_jax.evaluation import latents
 from aevae_jax.models import generation, likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder

@@ -17,7 +17,8 @@ import oracles
 import pytest
 from scipy import stats
 
-from aevae_jax import data, importance, protocols, statistics
+from aevae_jax import data
+from aevae_jax.evaluation import estimates, importance, statistics
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.priors import VampPrior
@@ -282,7 +283,7 @@ def test_a_density_is_not_ranked_against_a_probability():  # mistake 41
         figures.append(importance.figure(model, params, prepared, jax.random.key(0), name="one", split="test",
                                          num_samples=2)[0])  # fmt: skip
     with pytest.raises(InputError, match="which differ in measure 'density' and 'mass'"):
-        protocols.rank(figures)
+        estimates.rank(figures)
 
 
 def test_the_estimate_is_free_of_the_order_of_magnitude():

@@ -9,7 +9,8 @@ import oracles
 import pytest
 from scipy import integrate, special, stats
 
-from aevae_jax import evaluation, latents
+from aevae_jax import evaluation
+from aevae_jax.evaluation import latents
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import VampPrior

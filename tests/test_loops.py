@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from aevae_jax import evaluation, keys
+from aevae_jax import keys
+from aevae_jax.evaluation import metrics
 from aevae_jax.models.architectures import MLP, Conv, ResidualConv
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
@@ -73,7 +74,7 @@ def test_only_convolutions_on_a_cpu_are_stepped(monkeypatch, backend, with_convo
 def test_convolutions_are_found_in_evaluation(model, expected):
     params = jax.eval_shape(model.init, keys.root(0))
     context = (params, jax.ShapeDtypeStruct((9, 6, 6, 1), jnp.float32), keys.root(0), jnp.asarray(0))
-    body = evaluation._metric_body(evaluation.bound_terms, model)
+    body = metrics._metric_body(metrics.bound_terms, model)
     assert loops.has_convolution(body, (), context, jnp.zeros((3, 3), int)) is expected
 
 

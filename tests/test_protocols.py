@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aevae_jax.protocols import Figure, Protocol, difference, rank
+from aevae_jax.evaluation.estimates import Figure, Protocol, difference, rank
 from aevae_jax.types import InputError
 
 PROTOCOL = Protocol(

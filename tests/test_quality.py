@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aevae_jax import data, features, quality, statistics
+from aevae_jax import data
+from aevae_jax.evaluation import classifiers, image_quality, statistics
 from aevae_jax.types import InputError
 
 RNG = np.random.default_rng(0)
@@ -59,14 +60,14 @@ def test_neighbours_must_be_there(neighbours, message):
 
 def test_reconstructions_pixel_by_pixel():
     images = RNG.random((3, 9, 9, 1)).astype(np.float32) * 0.5
-    found = quality.of_reconstructions(images, images + np.float32(0.1))
+    found = image_quality.of_reconstructions(images, images + np.float32(0.1))
     np.testing.assert_allclose(found.mse, 0.01, rtol=1e-5)
     np.testing.assert_allclose(found.psnr, 20, rtol=1e-5)
-    same = quality.of_reconstructions(images, images)
+    same = image_quality.of_reconstructions(images, images)
     assert (same.psnr == np.inf).all()
     np.testing.assert_allclose(same.ssim, 1)
     assert (found.ssim < 0.99).all()
-    assert quality.of_reconstructions(images[:, :5, :5], images[:, :5, :5]).ssim is None
+    assert image_quality.of_reconstructions(images[:, :5, :5], images[:, :5, :5]).ssim is None
 
 
 @pytest.mark.parametrize(("a", "b", "message"), [
@@ -76,7 +77,7 @@ def test_reconstructions_pixel_by_pixel():
 ])  # fmt: skip
 def test_what_are_no_images_is_refused(a, b, message):
     with pytest.raises(InputError, match=message):
-        quality.of_reconstructions(a, b)
+        image_quality.of_reconstructions(a, b)
 
 
 @pytest.mark.slow
@@ -84,10 +85,10 @@ def test_samples_are_judged_by_classifiers_of_the_same_data():
     source = data.Data()
     dataset = source.load()
     prepared = data.prepare(source.preparation, dataset)
-    judge = features.train_ensemble(data.prepare(source.preparation, dataset), range(2), steps=60)
+    judge = classifiers.train_ensemble(data.prepare(source.preparation, dataset), range(2), steps=60)
     x = np.asarray(prepared.test.x)
-    alike = quality.of_samples(x[:180], x[180:], judge)
-    noise = quality.of_samples(x[:180], RNG.random(x[180:].shape).astype(np.float32), judge)
+    alike = image_quality.of_samples(x[:180], x[180:], judge)
+    noise = image_quality.of_samples(x[:180], RNG.random(x[180:].shape).astype(np.float32), judge)
     assert alike.num_samples == 180
     assert alike.frechet_distance < 0.2 * noise.frechet_distance
     assert alike.manifold.coverage > 0.7
@@ -105,7 +106,7 @@ def images_of_range(low, high, preparation):
 @pytest.mark.parametrize("preparation", [data.Scale(), data.Standardize()], ids=repr)
 def test_quality_is_in_the_units_of_the_data(low, high, preparation):  # mistake 45
     prepared, raw, decoded = images_of_range(low, high, preparation)
-    found, ends = quality.of_decoded(prepared, prepared.test.x[:], preparation.units(decoded, prepared.format))
+    found, ends = image_quality.of_decoded(prepared, prepared.test.x[:], preparation.units(decoded, prepared.format))
     mse = ((np.clip(decoded, *ends) - raw) ** 2).reshape(20, -1).mean(axis=1, dtype=np.float64)
     np.testing.assert_allclose(found.mse, mse, rtol=1e-4)
     assert ends == pytest.approx(
@@ -118,7 +119,7 @@ def test_quality_is_in_the_units_of_the_data(low, high, preparation):  # mistake
 def test_psnr_and_ssim_do_not_depend_on_the_units():
     images = RNG.random((3, 9, 9, 1))
     other = np.clip(images + RNG.normal(scale=0.1, size=images.shape), 0, 1)
-    here, there = (quality.of_reconstructions(c * images, c * other, data_range=(0, c)) for c in (1.0, 240.0))
+    here, there = (image_quality.of_reconstructions(c * images, c * other, data_range=(0, c)) for c in (1.0, 240.0))
     np.testing.assert_allclose(there.psnr, here.psnr)
     np.testing.assert_allclose(there.ssim, here.ssim)
     np.testing.assert_allclose(there.mse, 240**2 * here.mse)
@@ -138,8 +139,8 @@ def test_classifiers_are_trained_on_what_a_model_sees(monkeypatch, preparation):
         seen.append([np.asarray(part) for part in examples])
         return state, {}
 
-    monkeypatch.setattr(features.training, "train_epoch", once)
-    judge = features.train_ensemble(prepared, range(2), steps=1)
+    monkeypatch.setattr(classifiers.training, "train_epoch", once)
+    judge = classifiers.train_ensemble(prepared, range(2), steps=1)
     [(x, kept)] = seen
     np.testing.assert_array_equal(x, prepared.train.x[:][labels[:20] >= 0])
     assert set(np.unique(x)) == {0, 1} or preparation == data.Scale()

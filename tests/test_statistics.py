@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from aevae_jax import features, quality, statistics
+from aevae_jax.evaluation import classifiers as features
+from aevae_jax.evaluation import image_quality, statistics
 from aevae_jax.types import InputError
 
 
@@ -85,7 +86,7 @@ def test_ssim_of_even_images_is_the_closed_form():
     """Without variance (2 a b + c) / (a^2 + b^2 + c) is left, c = (0.01 times the range)^2: Wang et al. 2004."""
     a, b, c = 0.02, 0.05, 1e-4
     images, others = (np.full((2, 9, 9, 1), value, np.float32) for value in (a, b))
-    found = quality.of_reconstructions(images, others)
+    found = image_quality.of_reconstructions(images, others)
     np.testing.assert_allclose(found.ssim, (2 * a * b + c) / (a**2 + b**2 + c), rtol=1e-5)
 
 
@@ -98,7 +99,7 @@ class Judge:
 
 def test_frechet_distances_of_all_classifiers_are_averaged():
     data, samples = with_moments([0.0, 0.0], np.eye(2)), with_moments([1.0, 0.0], np.eye(2), seed=1)
-    found = quality.of_samples(data, samples, Judge())
+    found = image_quality.of_samples(data, samples, Judge())
     assert found.frechet_distance == pytest.approx((1 + 9) / 2, rel=1e-9)
 
 

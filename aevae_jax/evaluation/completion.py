@@ -53,11 +53,12 @@ def complete_rows(fitted: Fitted, format: Format, raw: np.ndarray) -> Completed:
 def _filled(fitted: Fitted, format: Format, raw: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    from aevae_jax import evaluation, keys
+    from aevae_jax import keys
+    from aevae_jax.evaluation import metrics
 
     preparation = fitted.run.data.preparation
     [x] = preparation.evaluation([raw], format)
-    decoded = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0))["rows"]
+    decoded = metrics.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0))["rows"]
     return np.where(np.isnan(raw), preparation.inverse(decoded, format), raw)
 
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from aevae_jax import evaluation, latents, objectives, values
+from aevae_jax import objectives, values
 from aevae_jax.data.datasets import Source
+from aevae_jax.evaluation import latents, metrics
 from aevae_jax.fitting import Fitted
 from aevae_jax.models.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, NormalSharedScale
 from aevae_jax.objectives import bounds
@@ -73,7 +74,7 @@ def check(fitted: Fitted, x: Source, key: jax.Array) -> Checkup:
     if not fitted.history:
         raise InputError("history", got="no epoch", expected="one entry for each, in metrics.jsonl")
     x = np.asarray(x[:MOST_EXAMPLES])
-    terms = evaluation.evaluate(fitted.model, fitted.params, x, key)
+    terms = metrics.evaluate(fitted.model, fitted.params, x, key)
     measured = {name: value for name, value in terms.items() if name not in ("negative_elbo", "profile_loss")}
     codes, measure = bounds.measures(fitted.model, fitted.params, x.shape[1:])
     findings = _ends(fitted, x, measure)
@@ -176,7 +177,7 @@ def _of_levels(found: np.ndarray) -> Likelihood:
 
 def _length(fitted: Fitted) -> list[Finding]:
     """Whether the validation bound was still falling."""
-    chosen = [evaluation.selection(fitted.run.objective, entry["validation"]) for entry in fitted.history]
+    chosen = [metrics.selection(fitted.run.objective, entry["validation"]) for entry in fitted.history]
     bound = np.array(chosen, np.float64)  # null becomes NaN
     if not np.isfinite(bound).all():
         raise InputError("history", got="an epoch without a validation bound", expected="a number in metrics.jsonl")

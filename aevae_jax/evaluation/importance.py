@@ -21,8 +21,8 @@ from jax import Array
 from aevae_jax import keys, values
 from aevae_jax.data import Prepared
 from aevae_jax.data.datasets import Source, blocks, digest_of
+from aevae_jax.evaluation.estimates import Figure, Protocol
 from aevae_jax.objectives import bounds
-from aevae_jax.protocols import Figure, Protocol
 from aevae_jax.training import devices, loops
 from aevae_jax.types import Dequantising, InputError, LatentModel, Params, support_of
 

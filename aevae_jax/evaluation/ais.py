@@ -23,7 +23,8 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from aevae_jax import importance, keys
+from aevae_jax import keys
+from aevae_jax.evaluation import importance
 from aevae_jax.training import loops
 from aevae_jax.types import InputError, Latent, LatentModel, Params
 

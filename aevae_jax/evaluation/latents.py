@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aevae_jax import evaluation, statistics
 from aevae_jax.data.datasets import Source
+from aevae_jax.evaluation import metrics, statistics
 from aevae_jax.training import loops
 from aevae_jax.types import Factorised, InputError, LatentModel, Params, Scaled, measure_of
 
@@ -72,7 +72,7 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
     if not isinstance(mean, jax.ShapeDtypeStruct):
         raise InputError("latent statistics", got=f"{type(model).__name__}, whose codes are of type "
                          f"{type(mean).__name__}", expected="codes that are one array [B, latent]")  # fmt: skip
-    found = evaluation.per_example(_codes, model, params, x, key)
+    found = metrics.per_example(_codes, model, params, x, key)
     if isinstance(q, Factorised):
         leaves = [jnp.asarray(found.pop(_leaf(i))) for i in range(len(jax.tree.leaves(q)))]
         q = jax.tree.unflatten(jax.tree.structure(q), leaves)

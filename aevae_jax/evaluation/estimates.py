@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aevae_jax import statistics
-from aevae_jax.statistics import Interval
+from aevae_jax.evaluation import statistics
+from aevae_jax.evaluation.statistics import Interval
 from aevae_jax.types import InputError
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aevae_jax import statistics
 from aevae_jax.data import Prepared, inspection
-from aevae_jax.features import Ensemble
-from aevae_jax.statistics import Manifold
+from aevae_jax.evaluation import statistics
+from aevae_jax.evaluation.classifiers import Ensemble
+from aevae_jax.evaluation.statistics import Manifold
 from aevae_jax.types import InputError
 
 

@@ -1,0 +1,15 @@
+from . import ais as ais
+from . import classifiers as classifiers
+from . import collapse as collapse
+from . import completion as completion
+from . import estimates as estimates
+from . import image_quality as image_quality
+from . import importance as importance
+from . import latents as latents
+from . import statistics as statistics
+from .metrics import evaluate as evaluate
+from .metrics import means as means
+from .metrics import minimised as minimised
+from .metrics import per_example as per_example
+from .metrics import selection as selection
+from .metrics import validation_of as validation_of
