@@ -11,7 +11,7 @@ from . import records as records
 from . import runs as runs
 from . import training as training
 from . import types as types
-from .checkpoints import Saving as Saving
+from .checkpoints.store import Saving as Saving
 from .data import Data as Data
 from .data import Dataset as Dataset
 from .data import from_arrays as from_arrays

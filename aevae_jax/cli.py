@@ -25,7 +25,7 @@ from aevae_jax import (
     runs,
     values,
 )
-from aevae_jax.checkpoints import Saving
+from aevae_jax.checkpoints.store import Saving
 from aevae_jax.terminal import report, say
 from aevae_jax.types import Columned, InputError
 

@@ -17,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import array_files, durable, places, records, same_run, signals, values
-from aevae_jax.checkpoints import NonFiniteError, Saving
+from aevae_jax import durable, places, records, same_run, values
+from aevae_jax.checkpoints import array_files, signals
+from aevae_jax.checkpoints.locks import Lock
+from aevae_jax.checkpoints.store import NonFiniteError, Saving
 from aevae_jax.data import Dataset
-from aevae_jax.locks import Lock
 from aevae_jax.runs import Run
 from aevae_jax.types import InputError, LatentModel, Params
 

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from aevae_jax import durable, records
-from aevae_jax.checkpoints import NonFiniteError, Saving, Store
-from aevae_jax.locks import Lock
-from aevae_jax.signals import Caught, Interrupted
+from aevae_jax.checkpoints.locks import Lock
+from aevae_jax.checkpoints.signals import Caught, Interrupted
+from aevae_jax.checkpoints.store import NonFiniteError, Saving, Store
 from aevae_jax.trainer import Progress, Snapshot, Trainer
 from aevae_jax.types import InputError
 

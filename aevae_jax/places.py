@@ -10,7 +10,8 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from aevae_jax import array_files, durable
+from aevae_jax import durable
+from aevae_jax.checkpoints import array_files
 from aevae_jax.records import CHECKPOINTS, FILES, RECORD, holds
 from aevae_jax.types import InputError
 

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aevae_jax import array_files, durable, values
+from aevae_jax import durable, values
+from aevae_jax.checkpoints import array_files
 from aevae_jax.data import Data, Dataset, Format
 from aevae_jax.types import InputError
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aevae_jax import environment, fitting, keeping, records, same_run, values
-from aevae_jax.checkpoints import Store
+from aevae_jax.checkpoints.store import Store
 from aevae_jax.diagnosis import Diagnosis, diagnose
 from aevae_jax.plans import Plan, plan_of
 from aevae_jax.runs import Run

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NoReturn, TextIO
 
-from aevae_jax.signals import EXIT_CODE, Interrupted
+from aevae_jax.checkpoints.signals import EXIT_CODE, Interrupted
 from aevae_jax.types import InputError, printable, shortened
 
 

@@ -8,7 +8,8 @@ import json
 
 from safetensors.numpy import load, save
 
-from aevae_jax import array_files, records
+from aevae_jax import records
+from aevae_jax.checkpoints import array_files
 
 
 def write_record(folder, record):

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aevae_jax import array_files, checkpoints
+from aevae_jax import checkpoints
+from aevae_jax.checkpoints import array_files
 from aevae_jax.types import InputError
 
 PATH = Path(__file__).parents[1] / "experiments" / "faults"

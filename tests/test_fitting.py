@@ -23,8 +23,9 @@ import pytest
 from run_files import edit_run, write_record
 
 import aevae_jax
-from aevae_jax import environment, fitting, keeping, locks, plans, records, same_run, signals, trainer
-from aevae_jax.checkpoints import DamageError, Saving, Store
+from aevae_jax import environment, fitting, keeping, plans, records, same_run, trainer
+from aevae_jax.checkpoints import locks, signals
+from aevae_jax.checkpoints.store import DamageError, Saving, Store
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, streams
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli

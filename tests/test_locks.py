@@ -13,10 +13,10 @@ import time
 
 import pytest
 
-from aevae_jax.locks import Lock
+from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.types import InputError
 
-HOLD = "import sys, pathlib, aevae_jax.locks as l; lock = l.Lock.claim(pathlib.Path(sys.argv[1])); "
+HOLD = "import sys, pathlib, aevae_jax.checkpoints.locks as l; lock = l.Lock.claim(pathlib.Path(sys.argv[1])); "
 
 
 def python(code, *arguments):
@@ -115,7 +115,7 @@ def test_a_removed_lock_file_does_not_let_two_in_unnoticed(tmp_path):
 
 def test_a_file_removed_between_opening_and_locking_is_not_taken_for_the_lock(tmp_path, monkeypatch):
     """The holder releases just after this process opened its file: a lock on that file would lock nobody out."""
-    from aevae_jax import locks
+    from aevae_jax.checkpoints import locks
 
     flock, calls = locks.fcntl.flock, []
 
@@ -203,5 +203,5 @@ def test_a_child_does_not_keep_the_lock_of_a_killed_parent(tmp_path, kind):
 
 
 def test_importing_is_light():
-    code = "import sys, aevae_jax.locks; assert not {'jax', 'numpy', 'orbax'} & set(sys.modules)"
+    code = "import sys, aevae_jax.checkpoints.locks; assert not {'jax', 'numpy', 'orbax'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

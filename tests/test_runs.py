@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 from run_files import as_version_0_1, edit_results, write_record
 
-from aevae_jax import array_files, data, distributions, evaluation, fitting, keys, places, records, training, values
+from aevae_jax import data, distributions, evaluation, fitting, keys, places, records, training, values
+from aevae_jax.checkpoints import array_files
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
 from aevae_jax.models import generation, likelihoods
 from aevae_jax.models.architectures import MLP, Conv, Modules

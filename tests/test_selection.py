@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aevae_jax import console, data, keeping
-from aevae_jax.checkpoints import Saving
+from aevae_jax.checkpoints.store import Saving
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder

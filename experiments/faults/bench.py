@@ -126,7 +126,7 @@ class Bench:
 
     def newest(self, folder: Path) -> int:
         """The step from which the next start would go on: found in a copy, as that start also tidies up."""
-        from aevae_jax.checkpoints import Store
+        from aevae_jax.checkpoints.store import Store
 
         copy = self.work / "copies" / f"{threading.get_ident()}"
         shutil.rmtree(copy, ignore_errors=True)

@@ -135,7 +135,7 @@ class Child:
             ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
             os.execv(sys.executable, [sys.executable, str(FOLDER), "child", json.dumps(given)])
         from aevae_jax import fitting
-        from aevae_jax.checkpoints import Saving, Store
+        from aevae_jax.checkpoints.store import Saving, Store
         from aevae_jax.data import streams
         from aevae_jax.training import optimizers
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from typing import Any
 
-from aevae_jax.signals import EXIT_CODE
+from aevae_jax.checkpoints.signals import EXIT_CODE
 from faults.bench import AGAIN, PER_EPOCH, Bench, Row
 from faults.child import OFTEN
 

@@ -80,7 +80,8 @@ def _older(folder: Path, dice: random.Random, place: Place) -> Any:
 
 def seal(folder: Path) -> None:
     """Make all digests right, as far as the files can still be read."""
-    from aevae_jax import array_files, records
+    from aevae_jax import records
+    from aevae_jax.checkpoints import array_files
 
     try:
         record = json.loads((folder / "run.json").read_text())

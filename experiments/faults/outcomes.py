@@ -19,7 +19,7 @@ def damage(bench: Bench) -> list[Row]:
     """Of every file of a checkpoint, and of the weights of a finished run; here files suffer, and not processes."""
     import numpy as np
 
-    from aevae_jax.checkpoints import DamageError, Store
+    from aevae_jax.checkpoints.store import DamageError, Store
     from aevae_jax.fitting import load_run
 
     whole, folder, dice = bench.whole(), bench.work / "damage", bench.dice("damage")
@@ -90,7 +90,7 @@ def nan(bench: Bench) -> list[Row]:
     """In the batch, the loss, the gradient or the parameters, for some steps or for ever."""
     import numpy as np
 
-    from aevae_jax.checkpoints import Store
+    from aevae_jax.checkpoints.store import Store
 
     epochs, rows = bench.many(2, 4), list[Row]()
     cases = {

@@ -55,7 +55,7 @@ def restore(folder: Path) -> dict[str, Any]:
     import numpy as np
 
     from aevae_jax import keeping
-    from aevae_jax.checkpoints import Store
+    from aevae_jax.checkpoints.store import Store
 
     store = Store(folder / "a", run=(folder / "digest").read_text())
     store.clean()
@@ -118,7 +118,7 @@ def _forged(name: str) -> Change:
     """A value of the manifest is another, and its sha256 is right again."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> None:
-        from aevae_jax import array_files
+        from aevae_jax.checkpoints import array_files
 
         manifest = nudged(json.loads((folder / name).read_text()), dice)
         manifest.pop("sha256", None)

@@ -48,7 +48,7 @@ def _late(folder: str, names: list[str]) -> list[str]:
 def _again(folder: Path) -> Any:
     """Train in `a`, and read what is there then, but the seconds that it took."""
     from aevae_jax import fitting
-    from aevae_jax.checkpoints import Saving
+    from aevae_jax.checkpoints.store import Saving
 
     fitting.fit(tiny.run_of(1), directory=folder / "a", saving=Saving(seconds=1e6, steps=STEPS[0], last=9, best=9),
                 on_note=lambda text: None)  # fmt: skip

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import array_files, durable, limits
+from aevae_jax import durable, limits
+from aevae_jax.checkpoints import array_files
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Restored(NamedTuple):
 
 
 class Store:
-    """The checkpoints of one run in `folder`. One process at a time may write there: see `aevae_jax.locks`.
+    """The checkpoints of one run in `folder`. One process at a time may write there: see `aevae_jax.checkpoints.locks`.
 
     Args:
       folder: where they are; a link is refused, as it may lead to those of another run.

@@ -1,0 +1,5 @@
+"""Bytes that survive: checkpoints that are durable once saved and refused when damaged, locks, signals. It knows no model."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
