@@ -3,11 +3,9 @@ from . import data as data
 from . import distributions as distributions
 from . import evaluation as evaluation
 from . import figures as figures
-from . import fitting as fitting
 from . import keys as keys
 from . import models as models
 from . import objectives as objectives
-from . import records as records
 from . import runs as runs
 from . import training as training
 from . import types as types
@@ -27,9 +25,6 @@ from .evaluation import latents as latents
 from .evaluation import statistics as statistics
 from .evaluation.metrics import evaluate as evaluate
 from .evaluation.metrics import per_example as per_example
-from .fitting import fit as fit
-from .fitting import fit_seeds as fit_seeds
-from .fitting import load_run as load_run
 from .models import architectures as architectures
 from .models import generation as generation
 from .models import likelihoods as likelihoods
@@ -49,8 +44,13 @@ from .objectives.bounds import log_weights as log_weights
 from .objectives.losses import ELBO as ELBO
 from .objectives.losses import IWAE as IWAE
 from .objectives.losses import ReconstructionError as ReconstructionError
-from .runs import Run as Run
-from .runs import Safeguard as Safeguard
+from .runs import fitting as fitting
+from .runs import records as records
+from .runs.fitting import fit as fit
+from .runs.fitting import fit_seeds as fit_seeds
+from .runs.fitting import load_run as load_run
+from .runs.run import Run as Run
+from .runs.run import Safeguard as Safeguard
 from .training import optimizers as optimizers
 from .training.optimizers import Adam as Adam
 from .training.step import TrainState as TrainState

@@ -15,17 +15,15 @@ from aevae_jax import (
     __version__,
     console,
     data_commands,
-    environment,
     evaluation_commands,
-    fitting,
     generation_commands,
     mistyped,
-    records,
     run_commands,
     runs,
     values,
 )
 from aevae_jax.checkpoints.store import Saving
+from aevae_jax.runs import fitting, provenance, records
 from aevae_jax.terminal import report, say
 from aevae_jax.types import Columned, InputError
 
@@ -145,7 +143,7 @@ def train(
     run = runs.Run(**console.values_of(runs.Run, options))
     kept = values.parse(Saving, saving, "--saving")
     if deterministic:
-        environment.make_deterministic()
+        provenance.make_deterministic()
     finished = not fresh and records.holds(directory, records.RESULTS)
     with console.progress() as on_epoch:
         fitted = fitting.fit(

@@ -14,7 +14,7 @@ from aevae_jax import console, files, limits, values
 from aevae_jax.data import Data, Standardize, datasets, tables
 from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.models.vae import VAE
-from aevae_jax.runs import Run
+from aevae_jax.runs.run import Run
 from aevae_jax.terminal import report, say, show_table
 from aevae_jax.types import InputError
 

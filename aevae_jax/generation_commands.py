@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import files, fitting, memory, records, values
+from aevae_jax import files, memory, values
 from aevae_jax.evaluation_commands import MaybeData, key_of, loaded, prepared_of
+from aevae_jax.runs import fitting, records
 from aevae_jax.terminal import note, report
 from aevae_jax.types import InputError, LatentModel, Params, Scaled
 

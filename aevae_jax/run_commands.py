@@ -8,8 +8,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import console, environment, records
+from aevae_jax import console
 from aevae_jax.evaluation_commands import MaybeData
+from aevae_jax.runs import provenance, records
 from aevae_jax.terminal import say
 
 Step = Annotated[int, arg(metavar="INT")]
@@ -28,9 +29,9 @@ def reproduce(run: Positional[Path], *, data: MaybeData = "") -> None:
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     settings = records.read_record(run)["provenance"].get("settings")
-    if isinstance(settings, dict) and environment.DETERMINISTIC in str(settings.get("xla_flags")).split():
-        environment.make_deterministic()
-    from aevae_jax import reproduction
+    if isinstance(settings, dict) and provenance.DETERMINISTIC in str(settings.get("xla_flags")).split():
+        provenance.make_deterministic()
+    from aevae_jax.runs import reproduction
 
     with console.progress("again") as on_epoch:
         verdict = reproduction.reproduce(run, data=data, on_epoch=on_epoch, on_note=console.note)
@@ -54,7 +55,7 @@ def replay(run: Positional[Path], *, step: Step, data: MaybeData = "") -> None:
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     records.read_record(run)
-    from aevae_jax import reproduction
+    from aevae_jax.runs import reproduction
 
     found = reproduction.replay(run, step, data=data, note=console.note)
     diagnosis, culprit = found.diagnosis, found.diagnosis.culprit

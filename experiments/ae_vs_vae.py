@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from aevae_jax.data import Prepared
     from aevae_jax.evaluation.classifiers import Ensemble
-    from aevae_jax.fitting import Fitted
+    from aevae_jax.runs.fitting import Fitted
     from aevae_jax.types import LatentModel, Params
 
 STEPS = 2_850
@@ -73,10 +73,11 @@ def ae_vs_vae(
     import jax
     import numpy as np
 
-    from aevae_jax import environment, fitting, models, records, runs, training, types
+    from aevae_jax import models, runs, training, types
     from aevae_jax.data import Data, prepare
     from aevae_jax.evaluation import classifiers
     from aevae_jax.models.architectures import MLP
+    from aevae_jax.runs import fitting, provenance, records
     from aevae_jax.training.optimizers import Adam
 
     if seeds < 2:
@@ -109,7 +110,7 @@ def ae_vs_vae(
         "seeds": {name: v.tolist() for name, v in table.items()},
         "epochs": epochs,
         "training_seconds": {name: f.results["seconds"] for name, f in fitted.items()},
-        "provenance": environment.provenance(dataset),
+        "provenance": provenance.provenance(dataset),
     }
     records.write_json(folder / "results.json", results)
     _draw(folder / "report.png", fitted, train, prepared, results["measures"])
@@ -120,13 +121,14 @@ def ae_vs_vae(
 
 
 def _output(out: Path, force: bool) -> Path:
-    from aevae_jax import places, types
+    from aevae_jax import types
+    from aevae_jax.runs import directory
 
     if force:
         out.mkdir(parents=True, exist_ok=True)
         return out
     try:
-        return places.create_directory(out)
+        return directory.create_directory(out)
     except types.InputError as error:
         raise types.InputError("output directory", got=str(error), expected="a new one", hint="use --force or --out") \
             from None  # fmt: skip

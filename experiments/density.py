@@ -34,13 +34,13 @@ from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.priors import VampPrior
 from aevae_jax.models.vae import VAE, Model, TwoLevelVAE
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear, Objective
-from aevae_jax.runs import Run
+from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     from aevae_jax.data import Dataset, Prepared
-    from aevae_jax.fitting import Fitted
+    from aevae_jax.runs.fitting import Fitted
 
 
 class Row(NamedTuple):
@@ -105,8 +105,8 @@ def density(
       out: directory for the runs and the table; where none is named, runs/density_DATA.
       record: also write the table to this JSON file, with the rows that it holds already.
     """
-    from aevae_jax import records
     from aevae_jax.data import prepare
+    from aevae_jax.runs import records
 
     names = tuple(ROWS) if rows == ("all",) else rows
     if unknown := [name for name in names if name not in ROWS]:
@@ -147,8 +147,9 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
     """
     import numpy as np
 
-    from aevae_jax import environment, evaluation, fitting, keys, records, weights
+    from aevae_jax import evaluation, keys
     from aevae_jax.evaluation import importance, statistics
+    from aevae_jax.runs import fitting, provenance, records, weights
 
     with console.progress(place.name) as on_epoch:
         fitted = fitting.fit(run, dataset, directory=place, on_epoch=on_epoch, on_note=console.note)
@@ -169,7 +170,7 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
     few = [importance.estimate(fitted.model, fitted.params, prepared.test.x[:1_000], key, num_samples=k).nll.mean()
            for k in BOUNDS]  # fmt: skip
     np.save(place.with_suffix(".npy"), figure.values, allow_pickle=False)
-    made = environment.provenance(dataset)
+    made = provenance.provenance(dataset)
     records.write_json(path, {
         "seed": run.seed,
         "command": " ".join(["python", "experiments/density.py", *sys.argv[1:]]),
@@ -202,8 +203,9 @@ def anneal(fitted: Fitted, prepared: Prepared, path: Path, num: int) -> None:
     import jax
     import jax.numpy as jnp
 
-    from aevae_jax import keys, records
+    from aevae_jax import keys
     from aevae_jax.evaluation import ais, importance
+    from aevae_jax.runs import records
 
     entry = records.read_json(path)
     if entry.get("annealed", {}).get("images") == num:
@@ -285,7 +287,7 @@ def entries(out: Path, record: str, key: dict[str, Any]) -> dict[str, list[dict[
     Raises:
       InputError: the record is of other data or another number of samples.
     """
-    from aevae_jax import records
+    from aevae_jax.runs import records
 
     found: dict[str, dict[int, Any]] = {name: {} for name in ROWS}
     if record and Path(record).exists():

@@ -21,7 +21,7 @@ from aevae_jax import console
 if TYPE_CHECKING:
     import numpy as np
 
-    from aevae_jax.fitting import Fitted
+    from aevae_jax.runs.fitting import Fitted
     from aevae_jax.types import Params
 
 
@@ -61,10 +61,11 @@ def linear_oracles(
     """
     import numpy as np
 
-    from aevae_jax import environment, fitting, models, records, runs
+    from aevae_jax import models, runs
     from aevae_jax.data import Dataset, Split
     from aevae_jax.models import likelihoods
     from aevae_jax.models.architectures import MLP
+    from aevae_jax.runs import fitting, provenance, records
     from aevae_jax.training.optimizers import Adam
 
     train, test = _rows(data)
@@ -105,7 +106,7 @@ def linear_oracles(
         "latent": latent,
         "rows": [{**row._asdict(), "gap": row.gap} for row in rows],
         "elbo_of_the_linear_vae": {"test": -fitted["linear VAE"].results["test"]["negative_elbo"]},
-        "provenance": environment.provenance(dataset),
+        "provenance": provenance.provenance(dataset),
     }
     if record:
         records.write_json(Path(record), results)

@@ -38,13 +38,13 @@ def speed(
     for option, value in (("--images", images), ("--samples", samples), ("--turns", turns)):
         if value < 1:
             raise InputError(option, got=value, expected="at least 1")
-    from aevae_jax import environment, records
+    from aevae_jax.runs import provenance, records
 
     rows = [likelihood(images, samples, turns), training(25 * images, turns)]
     results = {
         "command": " ".join(["python", "experiments/speed.py", *sys.argv[1:]]),
         "rows": rows,
-        "made": environment.environment(),
+        "made": provenance.environment(),
     }
     out.mkdir(parents=True, exist_ok=True)
     records.write_json(out / "results.json", results)

@@ -8,8 +8,8 @@ import json
 
 from safetensors.numpy import load, save
 
-from aevae_jax import records
 from aevae_jax.checkpoints import array_files
+from aevae_jax.runs import records
 
 
 def write_record(folder, record):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from aevae_jax import fitting, values
+from aevae_jax import values
 from aevae_jax.data import Data, prepare
 from aevae_jax.evaluation import collapse, latents
 from aevae_jax.models import likelihoods
@@ -17,7 +17,8 @@ from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import VampPrior
 from aevae_jax.models.vae import VAE, Autoencoder, Model, TwoLevelVAE
 from aevae_jax.objectives.losses import ELBO, Linear, Objective
-from aevae_jax.runs import Run
+from aevae_jax.runs import fitting
+from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 

@@ -23,7 +23,7 @@ from PIL import Image
 from run_files import edit_run, write_record
 
 import aevae_jax
-from aevae_jax import fitting, generation_commands, keys, runs, values
+from aevae_jax import generation_commands, keys, runs, values
 from aevae_jax.checkpoints.store import Saving
 from aevae_jax.cli import COMMANDS, main
 from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare
@@ -31,6 +31,7 @@ from aevae_jax.models import generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
+from aevae_jax.runs import fitting
 from aevae_jax.training.optimizers import Adam
 
 TYPED = ["--model", "VAE(latent=3, network=MLP((8,)))", "--objective", "ELBO(beta=0.5)", "--optimizer", "Adam(1e-2)",

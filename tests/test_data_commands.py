@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import fitting, values
+from aevae_jax import values
 from aevae_jax.cli import main
 from aevae_jax.data import Data, Split, Standardize, inspection
-from aevae_jax.runs import Run
+from aevae_jax.runs import fitting
+from aevae_jax.runs.run import Run
 
 
 def typed(capsys, *arguments):

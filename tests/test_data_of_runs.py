@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from aevae_jax import records, values
+from aevae_jax import values
 from aevae_jax.data import Data
+from aevae_jax.runs import records
 from aevae_jax.types import InputError
 
 

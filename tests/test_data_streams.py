@@ -15,13 +15,14 @@ import pytest
 from oracles import train_windows
 from PIL import Image
 
-from aevae_jax import fitting, keys, training
+from aevae_jax import keys, training
 from aevae_jax.data import Data, Split, datasets, prepare, streams
 from aevae_jax.evaluation import metrics as evaluation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO
-from aevae_jax.runs import Run
+from aevae_jax.runs import fitting
+from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 pytest.importorskip("grain")

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from aevae_jax import records, values
+from aevae_jax import values
 from aevae_jax.data import Data, Scale, Standardize, prepare, table_files, tables
 from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
 from aevae_jax.evaluation import estimates, importance
 from aevae_jax.models.likelihoods import Likelihood
+from aevae_jax.runs import records
 from aevae_jax.types import InputError
 
 NAN = np.nan

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from run_files import edit_run
 
-from aevae_jax import console, fitting
+from aevae_jax import console
 from aevae_jax.cli import main
-from aevae_jax.runs import Run
+from aevae_jax.runs import fitting
+from aevae_jax.runs.run import Run
 
 TRAIN = [
     "--model",

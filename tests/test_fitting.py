@@ -23,7 +23,6 @@ import pytest
 from run_files import edit_run, write_record
 
 import aevae_jax
-from aevae_jax import environment, fitting, keeping, plans, records, same_run, trainer
 from aevae_jax.checkpoints import locks, signals
 from aevae_jax.checkpoints.store import DamageError, Saving, Store
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, streams
@@ -31,12 +30,14 @@ from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO, Linear
-from aevae_jax.runs import Run, Safeguard
-from aevae_jax.trainer import Broken, Progress, Snapshot
+from aevae_jax.runs import fitting, plans, provenance, records, resume, same_run
+from aevae_jax.runs import training_loop as trainer
+from aevae_jax.runs.run import Run, Safeguard
+from aevae_jax.runs.training_loop import Broken, Progress, Snapshot
+from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.training.step import TrainState
 from aevae_jax.types import InputError
-from aevae_jax.weights import params_digest
 
 RUN = Run(
     data=Data(preparation=DynamicBinarization()),
@@ -312,7 +313,7 @@ def test_a_signal_saves_and_leaves_and_the_same_call_goes_on(dense, tmp_path, na
 
 def test_a_signal_in_the_middle_of_an_epoch_saves_there(dense, tmp_path, monkeypatch):
     """The chunk that is under way ends at the step at which it would have ended."""
-    monkeypatch.setattr(keeping.Pace, "steps", lambda self: 3)
+    monkeypatch.setattr(resume.Pace, "steps", lambda self: 3)
     took = []
 
     def kill(self, steps, seconds):
@@ -320,7 +321,7 @@ def test_a_signal_in_the_middle_of_an_epoch_saves_there(dense, tmp_path, monkeyp
         if len(took) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(keeping.Pace, "took", kill)
+    monkeypatch.setattr(resume.Pace, "took", kill)
     with pytest.raises(signals.Interrupted, match="saved at step 14"):
         fit(tmp_path / "run")
     assert took == [3, 3, 2, 3, 3]
@@ -366,7 +367,7 @@ def test_outside_the_main_thread_training_goes_on_without_signals(tmp_path):
 
 
 def test_chunks_take_about_as_long_as_asked():
-    pace = keeping.Pace(1.0)
+    pace = resume.Pace(1.0)
     assert pace.steps() == 1
     pace.took(1, 30.0)  # compiles
     assert pace.steps() == 1
@@ -397,7 +398,7 @@ def test_the_checkpoint_that_is_kept_is_that_of_the_best_epoch(tmp_path, selects
     history = [
         {"epoch": epoch, "validation": {name: bounds[name][epoch - 1] for name in bounds}} for epoch in range(1, 5)
     ]
-    keeper = keeping.Keeper(tmp_path, "0" * 64, Saving(last=1, best=1), lock=locks.Lock.claim(tmp_path),
+    keeper = resume.Keeper(tmp_path, "0" * 64, Saving(last=1, best=1), lock=locks.Lock.claim(tmp_path),
                             caught=signals.Caught(), note=print, selects=selects)  # fmt: skip
     state = TrainState(jnp.zeros((), int), {"w": jnp.zeros(3)}, (), None)
     for epoch in range(1, 5):
@@ -457,7 +458,7 @@ def test_a_checkpoint_of_another_model_is_refused(copied):
     snapshot = trainer.Trainer(plan).start()
     store = Store(copied / "checkpoints", run=records.read_record(copied)["digest"])
     notes = store.notes(6)
-    store.save(6, keeping._named(snapshot), notes)
+    store.save(6, resume._named(snapshot), notes)
     with pytest.raises(InputError, match=r"of another model, expected .*as in run\.json"):
         fit(copied)
 
@@ -693,22 +694,22 @@ def test_the_code_is_named_by_its_revision(tmp_path):
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    assert environment._revision(tmp_path) is None
+    assert provenance._revision(tmp_path) is None
     git("init", "-q")
     (tmp_path / "code.py").write_text("one")
     git("add", "-A")
     git("commit", "-q", "-m", "one")
     (tmp_path / "deep" / "er").mkdir(parents=True)
-    assert environment._revision(tmp_path / "deep" / "er") == git("rev-parse", "HEAD")
+    assert provenance._revision(tmp_path / "deep" / "er") == git("rev-parse", "HEAD")
     git("pack-refs", "--all")
-    assert environment._revision(tmp_path) == git("rev-parse", "HEAD")
+    assert provenance._revision(tmp_path) == git("rev-parse", "HEAD")
     git("worktree", "add", "-q", "-b", "side", str(tmp_path / "tree"))
     for path in ("tree", "."):
         (tmp_path / path / "code.py").write_text("two")
         git("-C", path, "commit", "-q", "-a", "-m", path)
-        assert environment._revision(tmp_path / path) == git("-C", path, "rev-parse", "HEAD")
+        assert provenance._revision(tmp_path / path) == git("-C", path, "rev-parse", "HEAD")
     git("checkout", "-q", "--detach")
-    assert environment._revision(tmp_path) == git("rev-parse", "HEAD")
+    assert provenance._revision(tmp_path) == git("rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize(
@@ -719,12 +720,12 @@ def test_a_checkout_that_is_none_has_no_revision(tmp_path, monkeypatch, head):
     (tmp_path / "a" / ".git").mkdir(parents=True)
     (tmp_path / "a" / ".git" / "HEAD").write_text(head)
     monkeypatch.chdir(tmp_path / "a")
-    assert environment._revision(Path()) is None
+    assert provenance._revision(Path()) is None
     (tmp_path / "a" / ".git" / "HEAD").unlink()
     os.mkfifo(tmp_path / "a" / ".git" / "HEAD")
-    assert environment._revision(Path()) is None
+    assert provenance._revision(Path()) is None
     shutil.rmtree(tmp_path / "a")
-    assert environment._revision(Path()) is None
+    assert provenance._revision(Path()) is None
 
 
 def test_nothing_that_a_checkout_names_is_run(tmp_path, monkeypatch):
@@ -733,7 +734,7 @@ def test_nothing_that_a_checkout_names_is_run(tmp_path, monkeypatch):
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "config", "core.fsmonitor", f"touch {tmp_path / 'executed'}; false"], check=True)
     monkeypatch.chdir(tmp_path)
-    environment.environment()
+    provenance.environment()
     assert not (tmp_path / "executed").exists()
     subprocess.run([*git, "status"], check=True, capture_output=True)
     assert (tmp_path / "executed").exists()  # else this would show nothing
@@ -742,17 +743,17 @@ def test_nothing_that_a_checkout_names_is_run(tmp_path, monkeypatch):
 def test_the_code_is_named_by_its_bytes(tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "environment.py").write_text("one")
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "package" / "environment.py"))
-    one = environment._code()
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "package" / "environment.py"))
+    one = provenance._code()
     (tmp_path / "package" / "environment.py").write_text("two")
-    two = environment._code()
+    two = provenance._code()
     assert (one["revision"], two["revision"]) == (None, None)
-    assert len({one["sha256"], two["sha256"], environment._code()["sha256"]}) == 2
+    assert len({one["sha256"], two["sha256"], provenance._code()["sha256"]}) == 2
 
 
 def test_going_on_elsewhere_is_written_down_once(copied, monkeypatch):
     cut(copied, 6)
-    monkeypatch.setattr(environment, "_cores", lambda: 99)
+    monkeypatch.setattr(provenance, "_cores", lambda: 99)
     fit(copied, on_epoch=lambda epoch: None)
     for name in ("results.json",):
         (copied / name).unlink()
@@ -765,7 +766,7 @@ def test_the_deterministic_switch_sets_the_flag_and_is_refused_too_late(monkeypa
     jax.devices()
     monkeypatch.setenv("XLA_FLAGS", "")
     with pytest.raises(InputError, match="deterministic: got a process in which JAX has been used already"):
-        environment.make_deterministic()
+        provenance.make_deterministic()
     code = (
         "import os, jax; from aevae_jax import environment as e; e.make_deterministic(); e.make_deterministic();"
         "print(os.environ['XLA_FLAGS']); print(e.environment()['settings']['xla_flags'])"

@@ -7,11 +7,12 @@ import resource
 import numpy as np
 import pytest
 
-from aevae_jax import VAE, data, plans
+from aevae_jax import VAE, data
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear
-from aevae_jax.runs import Run
+from aevae_jax.runs import plans
+from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from run_files import edit_results, edit_run
 
-from aevae_jax import cli, environment, fitting, records, reproduction
+from aevae_jax import cli
 from aevae_jax.checkpoints.store import Saving
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
-from aevae_jax.runs import Run, Safeguard
+from aevae_jax.runs import fitting, records, reproduction
+from aevae_jax.runs import provenance as environment
+from aevae_jax.runs.run import Run, Safeguard
+from aevae_jax.runs.weights import save_weights
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
-from aevae_jax.weights import save_weights
 
 RUN = Run(
     data=Data(preparation=DynamicBinarization()), model=VAE(2, MLP((8,)), Bernoulli()),

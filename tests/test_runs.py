@@ -18,17 +18,18 @@ import pytest
 from PIL import Image
 from run_files import as_version_0_1, edit_results, write_record
 
-from aevae_jax import data, distributions, evaluation, fitting, keys, places, records, training, values
+from aevae_jax import data, distributions, evaluation, keys, training, values
 from aevae_jax.checkpoints import array_files
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
 from aevae_jax.models import generation, likelihoods
 from aevae_jax.models.architectures import MLP, Conv, Modules
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear, ReconstructionError
-from aevae_jax.runs import Run, Safeguard
+from aevae_jax.runs import directory, fitting, records
+from aevae_jax.runs.run import Run, Safeguard
+from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
-from aevae_jax.weights import params_digest
 
 FILES = ["checkpoints", "losses.npy", "metrics.jsonl", "reconstructions.png", "results.json", "run.json", "samples.png",
          "weights.safetensors"]  # fmt: skip
@@ -363,7 +364,7 @@ def test_a_directory_with_something_else_is_refused_and_left_as_it_is(tmp_path):
 
 
 def test_an_empty_directory_is_used(tmp_path):
-    assert places.create_directory(tmp_path) == tmp_path
+    assert directory.create_directory(tmp_path) == tmp_path
     assert not list(tmp_path.iterdir())  # the probe is gone
 
 
@@ -379,7 +380,7 @@ def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
     def refuse(**options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(places.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(directory.tempfile, "TemporaryFile", refuse)
     with pytest.raises(
         InputError, match=r"run directory: got .* \(Permission denied\), expected a directory to write in"
     ):
@@ -401,7 +402,7 @@ def test_a_private_place_is_refused(tmp_path, monkeypatch):
     def private(path, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(places.Path, "stat", private)
+    monkeypatch.setattr(directory.Path, "stat", private)
     with pytest.raises(InputError, match=r"run directory: got .* \(Permission denied\)"):
         fitting.fit(RUN, image_data(), directory=tmp_path / "run", on_epoch=never)
     monkeypatch.setattr(records.Path, "lstat", private)
@@ -421,8 +422,8 @@ def test_parts_of_a_run_without_its_record_are_refused(copied, name):
     ):
         fitting.fit(RUN, image_data(), directory=copied, on_epoch=never)
     assert contents(copied) == before
-    places.open_directory(copied, fresh=True)
-    places.clear_directory(copied)
+    directory.open_directory(copied, fresh=True)
+    directory.clear_directory(copied)
     assert list(copied.iterdir()) == []
 
 
@@ -436,7 +437,7 @@ def test_checkpoints_elsewhere_are_neither_used_nor_deleted(copied, other):
         InputError, match=r"checkpoints \(.*\): got a link, expected a directory; remove it, or start over"
     ):
         fitting.fit(RUN, image_data(), directory=copied, on_epoch=never)
-    places.clear_directory(copied)
+    directory.clear_directory(copied)
     assert list(copied.iterdir()) == []
     assert contents(other) == before
 
@@ -459,7 +460,7 @@ def test_what_cannot_be_deleted_is_seen_before_anything_is(copied, monkeypatch, 
     monkeypatch.undo()
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("arrays"))
     with pytest.raises(InputError, match=r"deleted \(Permission denied: arrays\), expected .*; nothing was deleted"):
-        places.clear_directory(copied)
+        directory.clear_directory(copied)
     assert contents(copied) == before
 
 
@@ -470,12 +471,12 @@ def test_a_deletion_that_is_cut_short_leaves_no_record(copied, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(array_files, "remove", fail)
         with pytest.raises(InputError, match=r"got run\.json, which cannot be deleted .*; remove \..*\.part by hand"):
-            places.clear_directory(copied)
-        places.sweep(copied)
+            directory.clear_directory(copied)
+        directory.sweep(copied)
         assert not {path.name for path in copied.iterdir()} & set(FILES)
     (copied / ".0123456789abcdef.part").symlink_to("/dev/zero")  # half written by a process that was killed
-    places.open_directory(copied)
-    places.sweep(copied)
+    directory.open_directory(copied)
+    directory.sweep(copied)
     assert list(copied.iterdir()) == []
 
 

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aevae_jax import console, data, keeping
+from aevae_jax import console, data
 from aevae_jax.checkpoints.store import Saving
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
-from aevae_jax.plans import plan_of
-from aevae_jax.runs import Run
-from aevae_jax.trainer import Progress, Trainer
+from aevae_jax.runs import resume
+from aevae_jax.runs.plans import plan_of
+from aevae_jax.runs.run import Run
+from aevae_jax.runs.training_loop import Progress, Trainer
 from aevae_jax.types import InputError
 
 X = np.random.default_rng(0).random((30, 6)).astype(np.float32)
@@ -83,7 +84,7 @@ def test_a_checkpoint_carries_the_value_that_selects(trained, tmp_path, monkeypa
     """Not the ELBO, which IWAE makes worse."""
     trainer, snapshot, report = trained
     lock = SimpleNamespace(check=lambda: None)
-    keeper = keeping.Keeper(
+    keeper = resume.Keeper(
         tmp_path, "0" * 64, Saving(), lock=lock, caught=None, note=print, selects=trainer.plan.selects
     )
     saved = []

@@ -12,9 +12,10 @@ import optax
 import pytest
 
 import aevae_jax as ae
-from aevae_jax import tracing, training
+from aevae_jax import training
 from aevae_jax.models import networks
 from aevae_jax.models.architectures import MLP
+from aevae_jax.runs import tracing
 
 ZERO = jnp.array([0.0, 1.0])
 BIG = jnp.array([1.0, 200.0])

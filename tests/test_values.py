@@ -25,7 +25,7 @@ from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Architecture, Conv, Modules, ResidualConv
 from aevae_jax.models.vae import VAE, Autoencoder, Model
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear, Objective, ReconstructionError
-from aevae_jax.runs import Run, Safeguard
+from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from aevae_jax import weights
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE
+from aevae_jax.runs import weights
 from aevae_jax.types import InputError
 
 MODEL = VAE(latent=2, network=MLP(hidden=(3,)), event_shape=(5,))

@@ -16,10 +16,10 @@ import numpy as np
 from aevae_jax import objectives, values
 from aevae_jax.data.datasets import Source
 from aevae_jax.evaluation import latents, metrics
-from aevae_jax.fitting import Fitted
 from aevae_jax.models.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, NormalSharedScale
 from aevae_jax.objectives import bounds
 from aevae_jax.objectives.losses import ELBO, Linear
+from aevae_jax.runs.fitting import Fitted
 from aevae_jax.types import InputError, RateWeighted, Scaled, likelihood_of, support_of
 
 COLLAPSED_RATE = 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from aevae_jax.fitting import Fitted
+from aevae_jax.runs.fitting import Fitted
 
 if TYPE_CHECKING:
     import numpy as np

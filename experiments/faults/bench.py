@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aevae_jax import records
+from aevae_jax.runs import records
 from faults.child import FOLDER, run_of
 from faults.process import Process
 
@@ -103,8 +103,8 @@ class Bench:
 
     @functools.cached_property
     def _trainer(self) -> Any:
-        from aevae_jax.plans import plan_of
-        from aevae_jax.trainer import Trainer
+        from aevae_jax.runs.plans import plan_of
+        from aevae_jax.runs.training_loop import Trainer
 
         return Trainer(plan_of(run_of(self.epochs)))
 
@@ -113,11 +113,11 @@ class Bench:
         import jax
         import numpy as np
 
-        from aevae_jax import keeping
+        from aevae_jax.runs import resume
 
         notes: list[str] = []
         with self._one:
-            found = keeping.restore(store, self._trainer, until=until, note=notes.append)
+            found = resume.restore(store, self._trainer, until=until, note=notes.append)
             if found is None:
                 return -1, {}, notes
             kept = {"state": found.state._asdict(), "best": found.best, "logged": (found.metrics, found.losses)}

@@ -31,7 +31,8 @@ def subjects() -> list[Subject]:
 
 def read(folder: Path) -> Any:
     """What `load_run` makes of it, and how it is typed again."""
-    from aevae_jax import fitting, values
+    from aevae_jax import values
+    from aevae_jax.runs import fitting
     from faults import runs
 
     found = runs.read(folder)
@@ -80,8 +81,8 @@ def _older(folder: Path, dice: random.Random, place: Place) -> Any:
 
 def seal(folder: Path) -> None:
     """Make all digests right, as far as the files can still be read."""
-    from aevae_jax import records
     from aevae_jax.checkpoints import array_files
+    from aevae_jax.runs import records
 
     try:
         record = json.loads((folder / "run.json").read_text())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aevae_jax import records
+from aevae_jax.runs import records
 from aevae_jax.types import InputError
 from faults.bench import ALL, PER_EPOCH, Bench, Row
 from faults.child import OFTEN
@@ -20,7 +20,7 @@ def damage(bench: Bench) -> list[Row]:
     import numpy as np
 
     from aevae_jax.checkpoints.store import DamageError, Store
-    from aevae_jax.fitting import load_run
+    from aevae_jax.runs.fitting import load_run
 
     whole, folder, dice = bench.whole(), bench.work / "damage", bench.dice("damage")
     new, old, rows = bench.epochs * PER_EPOCH, bench.epochs * PER_EPOCH - 1, list[Row]()

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from aevae_jax import records
+from aevae_jax.runs import records
 from faults.bench import ALL, Bench, Row
 from faults.child import OFTEN
 from faults.process import Process

@@ -12,7 +12,7 @@ from faults.formats import pickled
 from faults.mutate import BYTES, at, json_changes, things
 from faults.trials import Change, Place, Subject, digest
 
-WARM = ("jax", "flax.traverse_util", "aevae_jax.fitting", "aevae_jax.weights", "aevae_jax.keeping")
+WARM = ("jax", "flax.traverse_util", "aevae_jax.runs.fitting", "aevae_jax.runs.weights", "aevae_jax.runs.resume")
 """What a worker imports before its first trial."""
 
 FILES = ("run.json", "metrics.jsonl", "losses.npy", "results.json", "weights.safetensors")
@@ -39,7 +39,8 @@ def read(folder: Path, name: str = "a") -> dict[str, Any]:
     """All that `load_run` and the commands know of a finished run."""
     from flax.traverse_util import flatten_dict
 
-    from aevae_jax import fitting, records, values
+    from aevae_jax import values
+    from aevae_jax.runs import fitting, records
 
     fitted = fitting.load_run(folder / name)
     record = records.read_record(folder / name)

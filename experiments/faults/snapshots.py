@@ -43,8 +43,8 @@ def make_checkpoint(folder: Path) -> None:
 
 @functools.cache
 def _trainer() -> Any:
-    from aevae_jax.plans import plan_of
-    from aevae_jax.trainer import Trainer
+    from aevae_jax.runs.plans import plan_of
+    from aevae_jax.runs.training_loop import Trainer
 
     return Trainer(plan_of(tiny.run_of(1)))
 
@@ -54,12 +54,12 @@ def restore(folder: Path) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from aevae_jax import keeping
     from aevae_jax.checkpoints.store import Store
+    from aevae_jax.runs import resume
 
     store = Store(folder / "a", run=(folder / "digest").read_text())
     store.clean()
-    found = keeping.restore(store, _trainer())
+    found = resume.restore(store, _trainer())
     if found is None:
         raise InputError("checkpoints", got="none", expected="one")
     kept = {"state": found.state._asdict(), "best": found.best, "logged": (found.metrics, found.losses)}

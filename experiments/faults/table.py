@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from aevae_jax import records
+from aevae_jax.runs import records
 from aevae_jax.types import InputError
 from faults import deaths, operations, outcomes, places, workers
 from faults.bench import Bench, Row
@@ -83,7 +83,7 @@ def faults(
       out: directory for figures and runs; those of an earlier call are deleted.
       record: also write all figures to this JSON file; sections that are not run stay as they are there.
     """
-    from aevae_jax import environment
+    from aevae_jax.runs import provenance
 
     if trial and (len(only) != 1 or only[0] not in HOSTILE):
         raise InputError("--trial", got=trial, expected=f"--only with one of {', '.join(HOSTILE)} beside it")
@@ -108,7 +108,7 @@ def faults(
         command = " ".join(["python", "experiments/faults", *sys.argv[1:]])
         before = records.read_json(Path(record))["sections"] if Path(record).exists() else {}
         records.write_json(Path(record), {"command": command, "sections": {**before, **found},
-                                          **environment.environment()})  # fmt: skip
+                                          **provenance.environment()})  # fmt: skip
     if show([row for section in found.values() for row in section["rows"]]):
         raise SystemExit(1)
 

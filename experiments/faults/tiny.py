@@ -23,8 +23,8 @@ def run_of(seed: int) -> Any:
 
 def train(folder: Path, seed: int) -> None:
     """Train that run in a folder, and keep checkpoints."""
-    from aevae_jax import fitting
     from aevae_jax.checkpoints.store import Saving
+    from aevae_jax.runs import fitting
 
     fitting.fit(run_of(seed), directory=folder, saving=Saving(seconds=1e6, steps=STEPS[0], last=9, best=9),
                 on_note=lambda text: None)  # fmt: skip

@@ -38,7 +38,7 @@ def _option(name: str, text: str) -> Subject:
         import typing
 
         from aevae_jax import values
-        from aevae_jax.runs import Run
+        from aevae_jax.runs.run import Run
 
         hint = typing.get_type_hints(Run)[name]
         value = values.parse(hint, os.fsdecode((folder / "text").read_bytes()), f"--{name}")
@@ -169,8 +169,9 @@ def _sizes() -> Subject:
     def read(folder: Path) -> Any:
         import typing
 
-        from aevae_jax import fitting, values
-        from aevae_jax.runs import Run
+        from aevae_jax import values
+        from aevae_jax.runs import fitting
+        from aevae_jax.runs.run import Run
 
         option, text = (folder / "text").read_text().splitlines()
         value = values.parse(typing.get_type_hints(Run)[option], text, f"--{option}")

@@ -15,7 +15,7 @@ from faults.runs import FILES, PICTURES, read
 from faults.tiny import STEPS
 from faults.trials import Change, Place, Subject
 
-WARM = ("jax", "aevae_jax.fitting", "aevae_jax.files")
+WARM = ("jax", "aevae_jax.runs.fitting", "aevae_jax.files")
 """What a worker imports before its first trial."""
 
 NAMES = (*FILES, *PICTURES, "lock", "checkpoints")
@@ -47,8 +47,8 @@ def _late(folder: str, names: list[str]) -> list[str]:
 
 def _again(folder: Path) -> Any:
     """Train in `a`, and read what is there then, but the seconds that it took."""
-    from aevae_jax import fitting
     from aevae_jax.checkpoints.store import Saving
+    from aevae_jax.runs import fitting
 
     fitting.fit(tiny.run_of(1), directory=folder / "a", saving=Saving(seconds=1e6, steps=STEPS[0], last=9, best=9),
                 on_note=lambda text: None)  # fmt: skip

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aevae_jax import records, values
+from aevae_jax import values
+from aevae_jax.runs import records
 from aevae_jax.data import Dataset
-from aevae_jax.runs import Run
+from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 Unwritten = list[tuple[str, Any]]

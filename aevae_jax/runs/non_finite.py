@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import optax
 
-from aevae_jax import keys, tracing, training
-from aevae_jax.plans import Plan
-from aevae_jax.trainer import Snapshot, Trainer
+from aevae_jax import keys, training
+from aevae_jax.runs import tracing
+from aevae_jax.runs.plans import Plan
+from aevae_jax.runs.training_loop import Snapshot, Trainer
 from aevae_jax.types import Params
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aevae_jax import durable
 from aevae_jax.checkpoints import array_files
-from aevae_jax.records import CHECKPOINTS, FILES, RECORD, holds
+from aevae_jax.runs.records import CHECKPOINTS, FILES, RECORD, holds
 from aevae_jax.types import InputError
 
 

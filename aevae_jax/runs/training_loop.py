@@ -20,7 +20,7 @@ from jax import Array
 
 from aevae_jax import evaluation, keys, training
 from aevae_jax.data import datasets, streams
-from aevae_jax.plans import Plan
+from aevae_jax.runs.plans import Plan
 from aevae_jax.training.step import Span, TrainState
 from aevae_jax.types import InputError, Metrics, Params
 

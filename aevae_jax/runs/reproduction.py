@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aevae_jax import environment, fitting, keeping, records, same_run, values
+from aevae_jax import values
+from aevae_jax.runs import provenance, fitting, resume, records, same_run
 from aevae_jax.checkpoints.store import Store
-from aevae_jax.diagnosis import Diagnosis, diagnose
-from aevae_jax.plans import Plan, plan_of
-from aevae_jax.runs import Run
-from aevae_jax.trainer import Epoch, Trainer
+from aevae_jax.runs.non_finite import Diagnosis, diagnose
+from aevae_jax.runs.plans import Plan, plan_of
+from aevae_jax.runs.run import Run
+from aevae_jax.runs.training_loop import Epoch, Trainer
 from aevae_jax.types import InputError
-from aevae_jax.weights import params_digest
+from aevae_jax.runs.weights import params_digest
 
 FIRST_STEPS = 20
 """Rounding grows with every step, so losses are compared at the beginning, and figures at the end."""
@@ -139,12 +140,12 @@ def replay(
         raise InputError("step", got=step, expected=f"0 to {last}")
     store = Store(folder / records.CHECKPOINTS, run=run)
     store.check()
-    newest = keeping.restore(store, trainer, note=note)
+    newest = resume.restore(store, trainer, note=note)
     detours = () if newest is None else newest.progress.detours
     index = next((i for i, (first, after) in enumerate(detours) if first <= step < after), len(detours))
     # checkpoints from before any detour that was not yet known when this step was taken
     until = min([step, *(first for first, _ in detours[index:])])
-    snapshot = keeping.restore(store, trainer, until=until) or trainer.start()
+    snapshot = resume.restore(store, trainer, until=until) or trainer.start()
     snapshot = snapshot._replace(progress=replace(snapshot.progress, detours=detours[:index]))
     diagnosis = diagnose(trainer, trainer.move(snapshot, step), trace=True)
     recorded = None
@@ -167,7 +168,7 @@ def _silent(text: str) -> None:
 
 def _differences(record: dict[str, Any]) -> tuple[str, ...]:
     """Between here and wherever the run was trained."""
-    here = environment.environment()
+    here = provenance.environment()
     found: list[str] = []
     for there in (record["provenance"], *record.get("resumed", [])):
         for name in MATTER:

@@ -17,21 +17,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import durable, places, records, same_run, values
+from aevae_jax import durable, values
+from aevae_jax.runs import directory as places, records, same_run
 from aevae_jax.checkpoints import array_files, signals
 from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.store import NonFiniteError, Saving
 from aevae_jax.data import Dataset
-from aevae_jax.runs import Run
+from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError, LatentModel, Params
 
 if TYPE_CHECKING:
     import numpy as np
 
     from aevae_jax.data import Prepared
-    from aevae_jax.keeping import Keeper
-    from aevae_jax.plans import Plan
-    from aevae_jax.trainer import Broken, Epoch, Progress, Snapshot, Trainer
+    from aevae_jax.runs.resume import Keeper
+    from aevae_jax.runs.plans import Plan
+    from aevae_jax.runs.training_loop import Broken, Epoch, Progress, Snapshot, Trainer
 
 OnEpoch = Callable[["Epoch"], None]
 Note = Callable[[str], None]
@@ -147,7 +148,7 @@ def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note
 def _load(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitted:
     import jax
 
-    from aevae_jax.weights import load_weights
+    from aevae_jax.runs.weights import load_weights
 
     digest = records.digest_of(record)
     results = records.read_results(folder, digest)
@@ -190,8 +191,8 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
     places.check_place(folder)
     with contextlib.ExitStack() as held:
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
-        from aevae_jax import environment
-        from aevae_jax.keeping import Keeper
+        from aevae_jax.runs import provenance
+        from aevae_jax.runs.resume import Keeper
 
         if not fresh and records.holds(folder, records.RECORD):
             records.read_record(folder)  # a damaged one is refused before any work
@@ -200,7 +201,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         record = {
             "run": values.to_tree(plan.run),
             "format": values.to_tree(plan.prepared.format),
-            "provenance": environment.provenance(plan.dataset),
+            "provenance": provenance.provenance(plan.dataset),
         }
         record = records.sealed({"digest": records.identity(record), **record})
         unwritten = [*same_run.unwritten(record["run"], plan.run)]
@@ -236,7 +237,7 @@ def _finish(folder: Path, plan: Plan, fitted: Fitted, digest: str, note: Note) -
     """
     import numpy as np
 
-    from aevae_jax.weights import save_weights
+    from aevae_jax.runs.weights import save_weights
 
     records.write_lines(folder / records.METRICS, fitted.history)
     save_weights(folder / records.WEIGHTS, fitted.params, run=digest)
@@ -292,7 +293,7 @@ class _Call(NamedTuple):
 
 def _planned(call: _Call) -> Plan:
     """The plan of a training; what should be known of its data is said."""
-    from aevae_jax.plans import plan_of
+    from aevae_jax.runs.plans import plan_of
 
     plan = plan_of(call.run, call.dataset, call.stream)
     for text in plan.prepared.notes:
@@ -307,7 +308,7 @@ def _silent(text: str) -> None:
 def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, call: _Call) -> Fitted:
     import jax
 
-    from aevae_jax.trainer import Trainer
+    from aevae_jax.runs.training_loop import Trainer
 
     try:
         trainer = Trainer(plan, seeds)
@@ -331,8 +332,8 @@ def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, cal
 
 def _loop(trainer: Trainer, keeper: Keeper | None, call: _Call) -> Snapshot:
     """From snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
-    from aevae_jax.keeping import Pace
-    from aevae_jax.trainer import Broken
+    from aevae_jax.runs.resume import Pace
+    from aevae_jax.runs.training_loop import Broken
 
     snapshot = _last(trainer, keeper)
     if keeper is not None:
@@ -405,13 +406,13 @@ def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken:
 
 def _advice(plan: Plan) -> str:
     """What to do about numbers that break."""
-    from aevae_jax.diagnosis import scale_advice
+    from aevae_jax.runs.non_finite import scale_advice
 
     return "; or ".join(filter(None, [scale_advice(plan), "lower the learning rate or set clip_norm"]))
 
 
 def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> InputError:
-    from aevae_jax.diagnosis import diagnose
+    from aevae_jax.runs.non_finite import diagnose
 
     found = diagnose(trainer, snapshot)
     step, epoch = found.step, found.step // trainer.steps_per_epoch + 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from aevae_jax import evaluation, keys, limits, memory, training, values
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, tables
-from aevae_jax.runs import Run
+from aevae_jax.runs.run import Run
 from aevae_jax.training import loops
 from aevae_jax.types import Columned, InputError, Shaped, likelihood_of, support_of
 
