@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import console, files, limits, values
-from aevae_jax.data import Data, Standardize, datasets, tables
+from aevae_jax import console, limits, values
+from aevae_jax.data import Data, Standardize, datasets, files, tables
 from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.models.vae import VAE
 from aevae_jax.runs.run import Run

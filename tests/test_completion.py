@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from aevae_jax import VAE, files, runs
-from aevae_jax.data import Data, Standardize
+from aevae_jax import VAE, runs
+from aevae_jax.data import Data, Standardize, files
 from aevae_jax.evaluation import completion
 from aevae_jax.models import architectures
 from aevae_jax.models.likelihoods import Tabular

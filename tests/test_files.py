@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import figures, files
-from aevae_jax.data import Data, DynamicBinarization, Format, Scale, datasets
+from aevae_jax import figures
+from aevae_jax.data import Data, DynamicBinarization, Format, Scale, datasets, files
 from aevae_jax.models.likelihoods import Bernoulli, ContinuousBernoulli
 from aevae_jax.models.vae import VAE
 from aevae_jax.types import InputError

@@ -17,7 +17,7 @@ from faults.formats import damaged, draw, forged, pickled, read_data, rows
 from faults.mutate import things
 from faults.trials import FREE, Change, Place, Subject
 
-WARM = ("numpy", "aevae_jax.data.arrays", "aevae_jax.files")
+WARM = ("numpy", "aevae_jax.data.arrays", "aevae_jax.data.files")
 """What a worker imports before its first trial."""
 
 IMAGES = (24, 6, 5)

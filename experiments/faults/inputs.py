@@ -31,8 +31,7 @@ class _Model:
 
 def read_images(path: Path, shape: tuple[int, ...]) -> Any:
     """What is encoded of a file of images."""
-    from aevae_jax import files
-    from aevae_jax.data import Data, Format
+    from aevae_jax.data import Data, Format, files
 
     return rows(files.read_images(path, _Model(shape), Data("x"), Format(shape, levels=256), note=lambda text: None))
 
@@ -68,7 +67,7 @@ def _codes(name: str) -> Subject:
         np.savez_compressed(folder / name, codes=z) if name.endswith("z") else np.save(folder / name, z)
 
     def read(folder: Path) -> Any:
-        from aevae_jax import files
+        from aevae_jax.data import files
 
         z = files.read_codes(folder / name, 4)
         return {"values": rows(z), "sha256": str(rows(z).tolist())}

@@ -17,7 +17,7 @@ from faults.inputs import read_images
 from faults.mutate import things
 from faults.trials import FREE, Change, Place, Subject, freely
 
-WARM = ("numpy", "PIL.Image", "aevae_jax.data.pictures", "aevae_jax.files")
+WARM = ("numpy", "PIL.Image", "aevae_jax.data.pictures", "aevae_jax.data.files")
 """What a worker imports before its first trial."""
 
 FILES = 9

@@ -15,7 +15,7 @@ from faults.runs import FILES, PICTURES, read
 from faults.tiny import STEPS
 from faults.trials import Change, Place, Subject
 
-WARM = ("jax", "aevae_jax.runs.fitting", "aevae_jax.files")
+WARM = ("jax", "aevae_jax.runs.fitting", "aevae_jax.data.files")
 """What a worker imports before its first trial."""
 
 NAMES = (*FILES, *PICTURES, "lock", "checkpoints")
@@ -154,7 +154,8 @@ def _output() -> Subject:
     def again(folder: Path) -> Any:
         import numpy as np
 
-        from aevae_jax import durable, files
+        from aevae_jax import durable
+        from aevae_jax.data import files
 
         x = np.arange(12.0, dtype=np.float32).reshape(4, 3)
         files.check_output(folder / "out.npy", (".npy",), force=True)
