@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from claims import decide
 
-from aevae_jax import console
+from aevae_jax.cli import console
 
 if TYPE_CHECKING:
     import numpy as np

@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import console
+from aevae_jax.cli import console
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli

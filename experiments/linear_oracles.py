@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import console
+from aevae_jax.cli import console
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from typing import Any
 
 import density
 
-from aevae_jax import console
+from aevae_jax.cli import console
 from aevae_jax.runs import records
 from aevae_jax.types import InputError
 

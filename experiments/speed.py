@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aevae_jax import console
+from aevae_jax.cli import console
 from aevae_jax.types import InputError
 
 

@@ -23,9 +23,10 @@ from PIL import Image
 from run_files import edit_run, write_record
 
 import aevae_jax
-from aevae_jax import generation_commands, keys, runs, values
+from aevae_jax import keys, runs, values
 from aevae_jax.checkpoints.store import Saving
-from aevae_jax.cli import COMMANDS, main
+from aevae_jax.cli import generate
+from aevae_jax.cli.main import COMMANDS, main
 from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare
 from aevae_jax.models import generation
 from aevae_jax.models.architectures import MLP
@@ -331,10 +332,10 @@ def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, prep
     x = np.linspace(-40, 120, 200 * 6, dtype=np.float32).reshape(200, 2, 3, 1)
     prepared = prepare(preparation, from_arrays(x, splits=LastSplits(0.1, 0.1)))
     fitted = SimpleNamespace(run=SimpleNamespace(data=Data("x.npy", preparation)))
-    monkeypatch.setattr(generation_commands, "_format", lambda directory: prepared.format)
+    monkeypatch.setattr(generate, "_format", lambda directory: prepared.format)
     shown = {"reconstructions": prepared.test.x + 0.0, "images": prepared.test.x}
     for name in ("r.npz", "r.png"):
-        generation_commands._save(tmp_path / name, tmp_path, fitted, shown, columns=20, paired=True)
+        generate._save(tmp_path / name, tmp_path, fitted, shown, columns=20, paired=True)
     np.testing.assert_allclose(load(tmp_path / "r.npz")["reconstructions"], x[-20:], rtol=1e-5)
     with Image.open(tmp_path / "r.png") as picture:
         pixels = np.asarray(picture)[..., 0]

@@ -17,7 +17,8 @@ import pytest
 from tyro import _fmtlib
 from tyro.conf import Positional, arg
 
-from aevae_jax import console, values
+from aevae_jax import values
+from aevae_jax.cli import console
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import Conv
 from aevae_jax.models.vae import VAE, Autoencoder
@@ -31,7 +32,7 @@ HINTS = typing.get_type_hints(Run)
 
 def test_importing_it_waits_for_no_other_library():
     code = (
-        "import sys; import aevae_jax.console;"
+        "import sys; import aevae_jax.cli.console;"
         "print([name for name in ('jax', 'numpy', 'flax', 'rich', 'tyro') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from aevae_jax import values
-from aevae_jax.cli import main
+from aevae_jax.cli.main import main
 from aevae_jax.data import Data, Split, Standardize, inspection
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from run_files import edit_run
 
-from aevae_jax import console
-from aevae_jax.cli import main
+from aevae_jax.cli import console
+from aevae_jax.cli.main import main
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 

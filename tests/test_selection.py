@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aevae_jax import console, data
+from aevae_jax import data
 from aevae_jax.checkpoints.store import Saving
+from aevae_jax.cli import console
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from aevae_jax import terminal
-from aevae_jax.terminal import one_line_errors
+from aevae_jax.cli import terminal
+from aevae_jax.cli.terminal import one_line_errors
 from aevae_jax.types import InputError
 
 HOSTILE = "a\x1b[31mred\x1b[0m\nb [bold]x[/s] \u202e:smile: [\udcff"
@@ -53,7 +53,7 @@ def test_errors_decorate_a_function_that_is_called_twice():
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_seen_enough_is_no_error(unbuffered):
-    code = "from aevae_jax.terminal import one_line_errors\nwith one_line_errors():\n    print('x' * 100000)"
+    code = "from aevae_jax.cli.terminal import one_line_errors\nwith one_line_errors():\n    print('x' * 100000)"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": unbuffered},

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # so that this folder is the package `faults`
 
-from aevae_jax import console  # noqa: E402
+from aevae_jax.cli import console  # noqa: E402
 
 if __name__ == "__main__":
     with console.one_line_errors():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aevae_jax import console
+from aevae_jax.cli import console
 from aevae_jax.types import InputError
 
 FOLDER = Path(__file__).parent

@@ -36,7 +36,7 @@ def run_here(*argv: str) -> str:
       InputError: it ended with exit code 2 and one line.
       RawError: it printed what a terminal would obey, or ended otherwise than it should.
     """
-    from aevae_jax.cli import main
+    from aevae_jax.cli.main import main
 
     out, error, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):

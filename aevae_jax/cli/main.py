@@ -11,20 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import (
-    __version__,
-    console,
-    data_commands,
-    evaluation_commands,
-    generation_commands,
-    mistyped,
-    run_commands,
-    runs,
-    values,
-)
+from aevae_jax import __version__, mistyped, runs, values
 from aevae_jax.checkpoints.store import Saving
+from aevae_jax.cli import console, data, evaluate, generate, reruns
+from aevae_jax.cli.terminal import report, say
 from aevae_jax.runs import fitting, provenance, records
-from aevae_jax.terminal import report, say
 from aevae_jax.types import Columned, InputError
 
 if TYPE_CHECKING:
@@ -175,19 +166,17 @@ COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command
     for command in (
         train,
-        evaluation_commands.evaluate,
-        evaluation_commands.compare,
-        evaluation_commands.diagnose,
-        evaluation_commands.quality,
-        generation_commands.sample,
-        generation_commands.reconstruct,
-        generation_commands.interpolate,
-        generation_commands.encode,
-        generation_commands.decode,
-        run_commands.reproduce,
-        run_commands.replay,
+        evaluate.evaluate,
+        evaluate.compare,
+        evaluate.diagnose,
+        evaluate.quality,
+        generate.sample,
+        generate.reconstruct,
+        generate.interpolate,
+        generate.encode,
+        generate.decode,
+        reruns.reproduce,
+        reruns.replay,
     )
 }
-DATA_COMMANDS: dict[str, Callable[..., None]] = {
-    command.__name__: command for command in (data_commands.inspect, data_commands.prepare)
-}
+DATA_COMMANDS: dict[str, Callable[..., None]] = {command.__name__: command for command in (data.inspect, data.prepare)}

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import console
-from aevae_jax.evaluation_commands import MaybeData
+from aevae_jax.cli import console
+from aevae_jax.cli.evaluate import MaybeData
+from aevae_jax.cli.terminal import say
 from aevae_jax.runs import provenance, records
-from aevae_jax.terminal import say
 
 Step = Annotated[int, arg(metavar="INT")]
 

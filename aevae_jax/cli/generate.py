@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 from tyro.conf import Positional, arg
 
 from aevae_jax import memory, values
+from aevae_jax.cli.evaluate import MaybeData, key_of, loaded, prepared_of
+from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import files
-from aevae_jax.evaluation_commands import MaybeData, key_of, loaded, prepared_of
 from aevae_jax.runs import fitting, records
-from aevae_jax.terminal import note, report
 from aevae_jax.types import InputError, LatentModel, Params, Scaled
 
 if TYPE_CHECKING:

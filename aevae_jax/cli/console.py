@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
-from aevae_jax import terminal, values
-from aevae_jax.terminal import Quiet, leave, tell
+from aevae_jax import values
+from aevae_jax.cli import terminal
+from aevae_jax.cli.terminal import Quiet, leave, tell
 from aevae_jax.types import InputError, Shaped, shortened
 
 if TYPE_CHECKING:

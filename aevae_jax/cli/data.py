@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import console, limits, values
+from aevae_jax import limits, values
+from aevae_jax.cli import console
+from aevae_jax.cli.terminal import report, say, show_table
 from aevae_jax.data import Data, Standardize, datasets, files, tables
 from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.models.vae import VAE
 from aevae_jax.runs.run import Run
-from aevae_jax.terminal import report, say, show_table
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:

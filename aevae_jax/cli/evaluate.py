@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import console, durable, limits, runs, values
+from aevae_jax import durable, limits, runs, values
+from aevae_jax.cli import console
+from aevae_jax.cli.terminal import report, say, show_table
 from aevae_jax.data import files
 from aevae_jax.runs import fitting, records
-from aevae_jax.terminal import report, say, show_table
 from aevae_jax.types import InputError, likelihood_of, support_of
 
 if TYPE_CHECKING:
