@@ -493,7 +493,7 @@ def test_an_interrupted_command_says_so_and_leaves_no_output(vae, tmp_path, monk
 
 @pytest.mark.slow
 def test_ctrl_c_saves_a_training_and_ends_it_in_one_line(tmp_path):
-    code = "from aevae_jax.cli import main; main()"
+    code = "from aevae_jax.cli.main import main; main()"
     argv = ["train", "run", "--model", "vae(2, mlp((8,)))", "--epochs", "1000000"]
     with subprocess.Popen(
         [sys.executable, "-c", code, *argv], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -517,7 +517,7 @@ HELP = [[], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
 @pytest.mark.parametrize("argv", HELP, ids=" ".join)
 def test_help_loads_no_array_library(argv):
     code = (
-        "import sys\nfrom aevae_jax.cli import main\n"
+        "import sys\nfrom aevae_jax.cli.main import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit as stop: assert not stop.code\n"
         f"sys.stderr.write(' '.join(name for name in {FAST_IMPORTS} if name in sys.modules))"
     )
@@ -532,7 +532,7 @@ def test_help_comes_within_half_a_second(argv):
     best = float("inf")
     for _ in range(10):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", "from aevae_jax.cli import main; main()", *argv],
+        subprocess.run([sys.executable, "-c", "from aevae_jax.cli.main import main; main()", *argv],
                        capture_output=True, check=True)  # fmt: skip
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         best = min(best, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)

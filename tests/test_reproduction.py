@@ -12,7 +12,7 @@ import pytest
 from run_files import edit_results, edit_run
 
 from aevae_jax.checkpoints.store import Saving
-from aevae_jax.cli import main
+from aevae_jax.cli.main import main
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli

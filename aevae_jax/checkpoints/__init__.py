@@ -1,4 +1,4 @@
-"""Bytes that survive: checkpoints that are durable once saved and refused when damaged, locks, signals. It knows no model."""
+"""Bytes that survive: checkpoints, durable once saved and refused when damaged, locks, signals. Knows no model."""
 
 import lazy_loader
 

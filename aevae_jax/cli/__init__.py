@@ -1,5 +1,1 @@
 """The command line: argv -> values -> the functions of the package -> files."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -72,7 +72,7 @@ def evaluate(
         from aevae_jax.evaluation import importance
 
         importance.check_scorable(model, fitted.params, x)
-    measured = evaluation.per_example(evaluation.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
+    measured = evaluation.per_example(bounds.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
     metrics = {
         name: _entry(v, _squared(prepared) if name == "mse_at_mean" else "nats/example")
         for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))

@@ -20,7 +20,8 @@ from faults.trials import Place, Verdict
 from faults.watch import SECONDS
 
 WARM = (
-    "aevae_jax.figures", "aevae_jax.runs.fitting", "aevae_jax.models.generation", "aevae_jax.runs.resume", "aevae_jax.runs.plans",
+    "aevae_jax.figures", "aevae_jax.runs.fitting", "aevae_jax.models.generation", "aevae_jax.runs.resume",
+    "aevae_jax.runs.plans",
     "aevae_jax.runs.training_loop", "aevae_jax.runs.weights", "jax", "orbax.checkpoint", "sklearn.datasets",
 )  # fmt: skip
 """What a worker imports; it computes nothing, as JAX must not have threads when this process is forked."""

@@ -29,7 +29,7 @@ def subject() -> Subject:
         case = json.loads((folder / "command").read_text())
         script = folder / "bin" / "aevae"
         script.parent.mkdir(exist_ok=True)
-        script.write_text("from aevae_jax.cli import main\nmain()\n")
+        script.write_text("from aevae_jax.cli.main import main\nmain()\n")
         said = [Path(case.get(name, folder / "bin" / name)) for name in ("stdout", "stderr")]
         argv, close = [sys.executable, str(script), *case["argv"]], ">&-" if case.get("closed") else ""
         with said[0].open("wb") as out, said[1].open("wb") as error:
