@@ -3,8 +3,18 @@
 Names are imported when they are first used, so that `import aevae_jax` and `aevae --help` do not wait for JAX.
 """
 
+from importlib import import_module
+from typing import Any
+
 import lazy_loader
+
+from aevae_jax import renamed
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+renamed.install()
+
+
+def __getattr__(name: str) -> Any:
+    return import_module(f"{__name__}.{name}") if name in renamed.MODULES and name not in __all__ else _find(name)

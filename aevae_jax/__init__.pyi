@@ -1,65 +1,74 @@
-from . import checkpoints as checkpoints
-from . import data as data
-from . import distributions as distributions
-from . import evaluation as evaluation
-from . import figures as figures
-from . import keys as keys
-from . import models as models
-from . import objectives as objectives
-from . import runs as runs
-from . import training as training
-from . import types as types
-from .checkpoints.store import Saving as Saving
-from .data import Data as Data
-from .data import Dataset as Dataset
-from .data import from_arrays as from_arrays
-from .distributions import joint as joint
-from .distributions import tabular as tabular
-from .evaluation import ais as ais
-from .evaluation import classifiers as classifiers
-from .evaluation import collapse as collapse
-from .evaluation import estimates as estimates
-from .evaluation import image_quality as image_quality
-from .evaluation import importance as importance
-from .evaluation import latents as latents
-from .evaluation import statistics as statistics
-from .evaluation.metrics import evaluate as evaluate
-from .evaluation.metrics import per_example as per_example
-from .models import architectures as architectures
-from .models import generation as generation
-from .models import likelihoods as likelihoods
-from .models import networks as networks
-from .models import priors as priors
-from .models.generation import interpolate as interpolate
-from .models.generation import reconstruct as reconstruct
-from .models.generation import sample as sample
-from .models.generation import traverse as traverse
-from .models.vae import VAE as VAE
-from .models.vae import Autoencoder as Autoencoder
-from .models.vae import TwoLevelVAE as TwoLevelVAE
-from .objectives import bounds as bounds
-from .objectives.bounds import elbo as elbo
-from .objectives.bounds import importance_weighted_bound as importance_weighted_bound
-from .objectives.bounds import log_weights as log_weights
-from .objectives.losses import ELBO as ELBO
-from .objectives.losses import IWAE as IWAE
-from .objectives.losses import ReconstructionError as ReconstructionError
-from .runs import fitting as fitting
-from .runs import records as records
-from .runs.fitting import fit as fit
-from .runs.fitting import fit_seeds as fit_seeds
-from .runs.fitting import load_run as load_run
-from .runs.run import Run as Run
-from .runs.run import Safeguard as Safeguard
-from .training import optimizers as optimizers
-from .training.optimizers import Adam as Adam
-from .training.step import TrainState as TrainState
-from .training.step import init_state as init_state
-from .training.step import make_train_step as make_train_step
-from .training.step import train_epoch as train_epoch
-from .types import Distribution as Distribution
-from .types import InputError as InputError
-from .types import LatentModel as LatentModel
-from .types import Objective as Objective
+from . import (
+    checkpoints as checkpoints,
+    data as data,
+    distributions as distributions,
+    evaluation as evaluation,
+    figures as figures,
+    keys as keys,
+    models as models,
+    objectives as objectives,
+    runs as runs,
+    training as training,
+)
+from .checkpoints import Saving as Saving
+from .data import Data as Data, Dataset as Dataset, from_arrays as from_arrays
+from .evaluation import (
+    ais as ais,
+    classifiers as classifiers,
+    collapse as collapse,
+    estimates as estimates,
+    evaluate as evaluate,
+    image_quality as image_quality,
+    importance as importance,
+    latents as latents,
+    per_example as per_example,
+    statistics as statistics,
+)
+from .models import (
+    VAE as VAE,
+    Autoencoder as Autoencoder,
+    TwoLevelVAE as TwoLevelVAE,
+    architectures as architectures,
+    generation as generation,
+    likelihoods as likelihoods,
+    networks as networks,
+    priors as priors,
+)
+from .models.generation import (
+    interpolate as interpolate,
+    reconstruct as reconstruct,
+    sample as sample,
+    traverse as traverse,
+)
+from .objectives import (
+    ELBO as ELBO,
+    IWAE as IWAE,
+    ReconstructionError as ReconstructionError,
+    bounds as bounds,
+    elbo as elbo,
+    importance_weighted_bound as importance_weighted_bound,
+    log_weights as log_weights,
+)
+from .runs import (
+    Run as Run,
+    Safeguard as Safeguard,
+    fit as fit,
+    fit_seeds as fit_seeds,
+    load_run as load_run,
+    records as records,
+)
+from .training import (
+    Adam as Adam,
+    TrainState as TrainState,
+    init_state as init_state,
+    make_train_step as make_train_step,
+    train_epoch as train_epoch,
+)
+from .types import (
+    Distribution as Distribution,
+    InputError as InputError,
+    LatentModel as LatentModel,
+    Objective as Objective,
+)
 
 __version__: str

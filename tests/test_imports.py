@@ -12,38 +12,31 @@ import pytest
 import aevae_jax
 
 PACKAGE = Path(aevae_jax.__file__).parent
-ORDER = (
-    "types", "limits", "mistyped",
-    "keys", "values", "durable", "memory", "layout", "distributions", "compound", "tabular",
-    "likelihoods", "networks", "architectures", "priors", "models", "bounds", "objectives", "optimizers", "loops",
-    "parallel", "training", "data", "evaluation", "statistics", "generation", "figures", "files", "weights", "locks",
-    "signals", "array_files", "checkpoints", "records", "places", "environment", "runs", "same_run", "plans", "tracing",
-    "trainer", "diagnosis", "keeping", "fitting", "reproduction", "features", "quality", "protocols", "importance",
-    "annealing", "latents", "checkup", "completion", "terminal", "console", "data_commands",
-    "evaluation_commands", "run_commands", "generation_commands", "cli",
-)  # fmt: skip
-"""Each file may import those to its left, at the top and inside functions. A new file takes its place here."""
-
-WITHIN = {
-    "data": ("datasets", "given", "splits", "tables", "table_text", "table_columns", "table_files",
-             "preparation", "prepared", "rows", "arrays", "pictures", "cache", "tfds_files", "tfds", "streams",
-             "inspection"),
-}  # fmt: skip
-"""The same for the files of a folder; its `__init__` may import them all."""
+FLOORS = (
+    {"renamed", "types", "keys", "values", "limits", "mistyped", "durable", "memory", "figures"},
+    {"distributions", "checkpoints", "objectives", "training"},
+    {"models"},
+    {"data"},
+    {"evaluation"},
+    {"runs"},
+    {"cli"},
+)
+"""The wings, and the files of the ground floor. Each may import what stands on a lower floor; none its neighbours."""
 
 VALUE_FILES = (
-    "types", "limits", "mistyped",
-    "values", "durable", "likelihoods", "architectures", "priors", "models", "objectives", "optimizers",
-    "data", "locks", "signals", "array_files", "checkpoints", "records", "places", "environment", "runs",
-    "same_run", "fitting",
+    "types", "limits", "mistyped", "values", "durable",
+    "models.likelihoods", "models.architectures", "models.priors", "models.vae", "objectives.losses",
+    "training.optimizers", "data", "checkpoints.locks", "checkpoints.signals", "checkpoints.array_files",
+    "checkpoints.store", "runs.records", "runs.directory", "runs.provenance", "runs.run", "runs.same_run",
+    "runs.fitting", "evaluation", "distributions",
 )  # fmt: skip
 """Files that the command line reads before it knows whether any array will be computed."""
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py")
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
 def module_name(path):
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imported(tree):
@@ -56,35 +49,57 @@ def imported(tree):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def inside(tree, folder=""):
-    """Names of this package's files that a file imports; with a folder, of the files in it."""
-    parts = [name.split(".") for name in imported(tree) if name.split(".")[0] == "aevae_jax"]
-    assert all(len(part) > 1 for part in parts), "import aevae_jax.name, not the package: it hides what is needed"
-    if folder:
-        return {part[2] for part in parts if part[1] == folder and part[2] in WITHIN[folder]}
-    return {part[1] for part in parts} - {"__version__"}
+def inside(tree):
+    """Names of this package's modules that a file imports, without the package's own name."""
+    names = [name.split(".")[1:] for name in imported(tree) if name.split(".")[0] == "aevae_jax"]
+    assert all(names), "import aevae_jax.name, not the package: it hides what is needed"
+    known = {module_name(path) for path in FILES}
+    found = {next((".".join(name[:n]) for n in (2, 1) if ".".join(name[:n]) in known), name[0]) for name in names}
+    return found - {"__version__"}
 
 
 def parsed(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_point_downwards(path):
-    folder, _, name = module_name(path).rpartition(".")
-    place = "has no place in the order of imports: add it in test_imports.py"
-    top = folder or name
-    assert top in ORDER, f"{path.name} {place}"
-    upwards = inside(parsed(path)) - set(ORDER[: ORDER.index(top)]) - {folder}
-    if folder and name != "__init__":
-        assert name in WITHIN[folder], f"{path.name} {place}"
-        upwards |= inside(parsed(path), folder) - set(WITHIN[folder][: WITHIN[folder].index(name)])
-    assert not upwards, f"{path.name} imports {sorted(upwards)}, which stand above it or are no files"
+GRAPH = {module_name(path): inside(parsed(path)) for path in FILES}
+
+
+def floor(name):
+    return next((number for number, wings in enumerate(FLOORS) if name.partition(".")[0] in wings), None)
+
+
+@pytest.mark.parametrize("name", sorted(GRAPH))
+def test_imports_point_downwards(name):
+    wing = name.partition(".")[0]
+    assert floor(name) is not None, f"{name} stands on no floor: add it to FLOORS"
+    upwards = {other for other in GRAPH[name] if other.partition(".")[0] != wing
+               and (floor(other) is None or floor(other) >= floor(name) > 0)}  # fmt: skip
+    assert not upwards, f"{name} imports {sorted(upwards)}, which stand above or beside it, or are no files"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Doors hand on what stands behind them, so a file that imports its own door would be in a circle with it."""
+    doors = {name for name in GRAPH if name in {other.partition(".")[0] for other in GRAPH if "." in other}}
+    for name, others in GRAPH.items():
+        assert name.partition(".")[0] not in others & doors - {"data"} or name in doors, f"{name} imports its own door"
+    rest = {name: set(others) for name, others in GRAPH.items()}
+    while free := {name for name, others in rest.items() if not others & set(rest)}:
+        rest = {name: others for name, others in rest.items() if name not in free}
+    assert not rest
+
+
+def test_private_names_stay_in_their_wing():
+    for path in FILES:
+        wing = module_name(path).partition(".")[0]
+        for name in imported(parsed(path)):
+            *where, last = name.split(".")
+            assert not (last.startswith("_") and where[:1] == ["aevae_jax"] and where[1:2] != [wing]
+                        and last != "__version__"), f"{module_name(path)} imports {name}"  # fmt: skip
 
 
 def test_the_package_itself_imports_nothing_before_it_is_asked():
-    assert not inside(parsed(PACKAGE / "__init__.py"))
-    assert set(aevae_jax._HOME) <= set(ORDER)
+    assert inside(parsed(PACKAGE / "__init__.py")) == {"renamed"}
 
 
 def test_every_exported_name_exists():
@@ -98,10 +113,13 @@ def test_the_walk_sees_local_and_aliased_imports():
         "def f():\n    from aevae_jax import runs as r\n    import aevae_jax.cli as c\n    from aevae_jax.data import D"
     )
     assert inside(ast.parse(source)) == {"runs", "cli", "data"}
+    assert inside(ast.parse("from aevae_jax.data.rows import inside\nfrom aevae_jax.runs import fitting")) == {
+        "data.rows", "runs.fitting",
+    }  # fmt: skip
 
 
-PRINTER = "terminal"  # so that nothing is printed that could steer a terminal
-READERS = {"tensorflow_datasets": ("data.tfds",), "grain": ("data.streams",), "sklearn.datasets": ("data.__init__",),
+PRINTER = "cli.terminal"  # so that nothing is printed that could steer a terminal
+READERS = {"tensorflow_datasets": ("data.tfds",), "grain": ("data.streams",), "sklearn.datasets": ("data",),
            "pyarrow": ("data.table_files", "data.table_columns")}  # fmt: skip
 
 
@@ -114,14 +132,14 @@ def test_each_library_that_reads_data_is_imported_in_its_place(path):
 
 @pytest.mark.parametrize("path", [path for path in FILES if module_name(path) != PRINTER], ids=module_name)
 def test_one_file_prints_and_no_other(path):
-    """Else a stranger's text would reach the terminal by another way; the live line of `console` is plain text."""
+    """Else a stranger's text would reach the terminal by another way; the live line of `cli.console` is plain text."""
     tree = parsed(path)
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert not {"print", "pprint", "sys.stdout.write", "sys.stderr.write"} & set(calls)
     libraries = [name for name in imported(tree) if name.split(".")[0] in ("rich", "logging")]
     live = {"rich.console.Console", "rich.progress.Progress", "rich.progress.SpinnerColumn",
             "rich.progress.TextColumn", "rich.table.Column"}  # fmt: skip
-    assert set(libraries) <= (live if module_name(path) == "console" else set())
+    assert set(libraries) <= (live if module_name(path) == "cli.console" else set())
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -15,8 +15,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from aevae_jax import objectives, values
 from aevae_jax.checkpoints.store import Saving

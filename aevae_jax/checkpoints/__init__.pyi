@@ -1,6 +1,8 @@
-from .store import DamageError as DamageError
-from .store import NonFiniteError as NonFiniteError
-from .store import OtherRunError as OtherRunError
-from .store import Restored as Restored
-from .store import Saving as Saving
-from .store import Store as Store
+from .store import (
+    DamageError as DamageError,
+    NonFiniteError as NonFiniteError,
+    OtherRunError as OtherRunError,
+    Restored as Restored,
+    Saving as Saving,
+    Store as Store,
+)

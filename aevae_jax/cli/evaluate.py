@@ -192,8 +192,7 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     import numpy as np
 
     from aevae_jax import evaluation, keys
-    from aevae_jax.evaluation import classifiers
-    from aevae_jax.evaluation import image_quality as measures
+    from aevae_jax.evaluation import classifiers, image_quality as measures
     from aevae_jax.models import generation
 
     x = np.asarray(prepared.test.x[:num])

@@ -275,10 +275,10 @@ def _complete(
     _check_one(path, split)
     format, reading = _format(directory), fitted.run.data.reading
     if path is not None:
-        done = completion.complete_file(fitted, format, path)
+        done = completion.complete_file(fitted.model, fitted.params, fitted.run.data, format, path)
     else:
         rows = getattr(records.load_data(directory, fitted.run.data, data), str(split)).x[:num]
-        done = completion.complete_rows(fitted, format, rows)
+        done = completion.complete_rows(fitted.model, fitted.params, fitted.run.data, format, rows)
     arrays = {"reconstructions": done.rows, "images": done.given}
     report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, given=done.texts)}")
 

@@ -1,16 +1,16 @@
-from .elementary import Bernoulli as Bernoulli
-from .elementary import Categorical as Categorical
-from .elementary import ContinuousBernoulli as ContinuousBernoulli
-from .elementary import Delta as Delta
-from .elementary import DiscretizedLogistic as DiscretizedLogistic
-from .elementary import DiscretizedLogisticMixture as DiscretizedLogisticMixture
-from .elementary import MultivariateNormal as MultivariateNormal
-from .elementary import Normal as Normal
-from .elementary import NormalOptimalScale as NormalOptimalScale
-from .elementary import bounded as bounded
-from .elementary import sum_event as sum_event
-from .elementary import unbounded as unbounded
-from .joint import Chained as Chained
-from .joint import Mixture as Mixture
-from .joint import pairwise_normal_log_prob as pairwise_normal_log_prob
+from .elementary import (
+    Bernoulli as Bernoulli,
+    Categorical as Categorical,
+    ContinuousBernoulli as ContinuousBernoulli,
+    Delta as Delta,
+    DiscretizedLogistic as DiscretizedLogistic,
+    DiscretizedLogisticMixture as DiscretizedLogisticMixture,
+    MultivariateNormal as MultivariateNormal,
+    Normal as Normal,
+    NormalOptimalScale as NormalOptimalScale,
+    bounded as bounded,
+    sum_event as sum_event,
+    unbounded as unbounded,
+)
+from .joint import Chained as Chained, Mixture as Mixture, pairwise_normal_log_prob as pairwise_normal_log_prob
 from .tabular import Tabular as Tabular

@@ -1,15 +1,19 @@
-from . import ais as ais
-from . import classifiers as classifiers
-from . import collapse as collapse
-from . import completion as completion
-from . import estimates as estimates
-from . import image_quality as image_quality
-from . import importance as importance
-from . import latents as latents
-from . import statistics as statistics
-from .metrics import evaluate as evaluate
-from .metrics import means as means
-from .metrics import minimised as minimised
-from .metrics import per_example as per_example
-from .metrics import selection as selection
-from .metrics import validation_of as validation_of
+from . import (
+    ais as ais,
+    classifiers as classifiers,
+    collapse as collapse,
+    completion as completion,
+    estimates as estimates,
+    image_quality as image_quality,
+    importance as importance,
+    latents as latents,
+    statistics as statistics,
+)
+from .metrics import (
+    evaluate as evaluate,
+    means as means,
+    minimised as minimised,
+    per_example as per_example,
+    selection as selection,
+    validation_of as validation_of,
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -19,8 +19,7 @@ from aevae_jax.evaluation import latents, metrics
 from aevae_jax.models.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, NormalSharedScale
 from aevae_jax.objectives import bounds
 from aevae_jax.objectives.losses import ELBO, Linear
-from aevae_jax.runs.fitting import Fitted
-from aevae_jax.types import InputError, RateWeighted, Scaled, likelihood_of, support_of
+from aevae_jax.types import InputError, LatentModel, Params, RateWeighted, Scaled, likelihood_of, support_of
 
 COLLAPSED_RATE = 0.1
 """Nats: a code that holds less says nothing."""
@@ -39,6 +38,26 @@ AT_THE_ENDS = 0.01
 
 MOST_EXAMPLES = 2_000
 """What is looked at: the first of the validation data."""
+
+
+class Trained(Protocol):
+    """A trained model with its history; `runs.Fitted` is one."""
+
+    @property
+    def run(self) -> Any:
+        """What it was trained by: at least `model`, `objective` and `epochs`, as fields of a dataclass."""
+
+    @property
+    def model(self) -> LatentModel:
+        """The model, fitted to the shape of the data."""
+
+    @property
+    def params(self) -> Params:
+        """Its parameters."""
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One entry per epoch: epoch, step, train and validation metrics."""
 
 
 class Finding(NamedTuple):
@@ -60,7 +79,7 @@ class Checkup(NamedTuple):
     findings: list[Finding]
 
 
-def check(fitted: Fitted, x: Source, key: jax.Array) -> Checkup:
+def check(fitted: Trained, x: Source, key: jax.Array) -> Checkup:
     """Look for posterior collapse, dead units, over-regularisation, collapsed variances and too short a training.
 
     Args:
@@ -94,7 +113,7 @@ def check(fitted: Fitted, x: Source, key: jax.Array) -> Checkup:
     return Checkup(measured, findings)
 
 
-def _codes(fitted: Fitted, found: latents.Latents, error: float) -> list[Finding]:
+def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Finding]:
     """Faults that show in q(z|x)."""
     size, active = found.active.size, int(found.active.sum())
     steps = max(1, fitted.history[-1]["step"] // 4)
@@ -128,7 +147,7 @@ def _codes(fitted: Fitted, found: latents.Latents, error: float) -> list[Finding
     return findings
 
 
-def _balance(fitted: Fitted, terms: dict[str, float]) -> list[Finding]:
+def _balance(fitted: Trained, terms: dict[str, float]) -> list[Finding]:
     """Whether the rate weighs more than the data can bear."""
     beta = _beta(fitted)
     if beta > 1:
@@ -145,7 +164,7 @@ def _balance(fitted: Fitted, terms: dict[str, float]) -> list[Finding]:
     return []
 
 
-def _ends(fitted: Fitted, x: np.ndarray, measure: str) -> list[Finding]:
+def _ends(fitted: Trained, x: np.ndarray, measure: str) -> list[Finding]:
     """Whether values lie exactly at an end of the support of a density.
 
     A density can grow there without limit as the rate pays for being nearer to it: that of `ContinuousBernoulli` does.
@@ -175,7 +194,7 @@ def _of_levels(found: np.ndarray) -> Likelihood:
     return NormalSharedScale()
 
 
-def _length(fitted: Fitted) -> list[Finding]:
+def _length(fitted: Trained) -> list[Finding]:
     """Whether the validation bound was still falling."""
     chosen = [metrics.selection(fitted.run.objective, entry["validation"]) for entry in fitted.history]
     bound = np.array(chosen, np.float64)  # null becomes NaN
@@ -197,7 +216,7 @@ def _objective(objective: ELBO) -> dict[str, Any]:
     return {"objective": objective}
 
 
-def _model(fitted: Fitted, **fields: Any) -> dict[str, Any]:
+def _model(fitted: Trained, **fields: Any) -> dict[str, Any]:
     """The change of some fields of the model; none where it is not one that takes them."""
     model: Any = fitted.run.model
     try:
@@ -206,13 +225,13 @@ def _model(fitted: Fitted, **fields: Any) -> dict[str, Any]:
         return {}
 
 
-def _noise(fitted: Fitted) -> float:
+def _noise(fitted: Trained) -> float:
     """The noise that the likelihood takes for granted; infinite where it learns it, or has none."""
     likelihood = likelihood_of(fitted.model)
     return float(likelihood.scale) if isinstance(likelihood, Scaled) else inf
 
 
-def _beta(fitted: Fitted) -> float:
+def _beta(fitted: Trained) -> float:
     """Weight of the rate at the last step; 1 where the loss has none."""
     objective = fitted.run.objective
     weight: Any = objective.beta if isinstance(objective, RateWeighted) else 1.0

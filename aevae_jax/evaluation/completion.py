@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from aevae_jax.runs.fitting import Fitted
-
 if TYPE_CHECKING:
     import numpy as np
     from jax import Array
 
-    from aevae_jax.data import Format
+    from aevae_jax.data import Data, Format
     from aevae_jax.types import LatentModel, Params
 
 
@@ -26,7 +24,7 @@ class Completed(NamedTuple):
     """The given entries of a file as they stand there, `[D][N]`, empty where one was missing."""
 
 
-def complete_file(fitted: Fitted, format: Format, path: Path) -> Completed:
+def complete_file(model: LatentModel, params: Params, data: Data, format: Format, path: Path) -> Completed:
     """Complete the rows of a .csv or .parquet file.
 
     Raises:
@@ -36,29 +34,29 @@ def complete_file(fitted: Fitted, format: Format, path: Path) -> Completed:
 
     from aevae_jax.data import table_files
 
-    reading = fitted.run.data.reading
+    reading = data.reading
     raw = table_files.read_rows(path, format.columns, reading)
     texts = table_files.read_texts(path, format.columns, reading)
     there = ~np.isnan(raw.T)
-    return Completed(_filled(fitted, format, raw), raw,
+    return Completed(_filled(model, params, data, format, raw), raw,
                      [[text if t else "" for text, t in zip(*of, strict=True)] for of in zip(texts, there, strict=True)]
                      )  # fmt: skip
 
 
-def complete_rows(fitted: Fitted, format: Format, raw: np.ndarray) -> Completed:
+def complete_rows(model: LatentModel, params: Params, data: Data, format: Format, raw: np.ndarray) -> Completed:
     """Complete raw rows `[N, D]`, NaN where an entry is missing."""
-    return Completed(_filled(fitted, format, raw), raw, None)
+    return Completed(_filled(model, params, data, format, raw), raw, None)
 
 
-def _filled(fitted: Fitted, format: Format, raw: np.ndarray) -> np.ndarray:
+def _filled(model: LatentModel, params: Params, data: Data, format: Format, raw: np.ndarray) -> np.ndarray:
     import numpy as np
 
     from aevae_jax import keys
     from aevae_jax.evaluation import metrics
 
-    preparation = fitted.run.data.preparation
+    preparation = data.preparation
     [x] = preparation.evaluation([raw], format)
-    decoded = metrics.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0))["rows"]
+    decoded = metrics.per_example(_reconstruction, model, params, x, keys.root(0))["rows"]
     return np.where(np.isnan(raw), preparation.inverse(decoded, format), raw)
 
 

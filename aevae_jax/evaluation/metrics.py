@@ -18,8 +18,7 @@ from jax import Array
 from aevae_jax import keys
 from aevae_jax.data.datasets import Source, size_in_bytes
 from aevae_jax.objectives import bounds
-from aevae_jax.training import devices as parallel
-from aevae_jax.training import loops
+from aevae_jax.training import devices as parallel, loops
 from aevae_jax.types import InputError, LatentModel, Metric, Params, Validated, Validation
 
 bound_terms = bounds.bound_terms

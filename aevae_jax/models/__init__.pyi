@@ -1,9 +1,8 @@
-from . import architectures as architectures
-from . import generation as generation
-from . import likelihoods as likelihoods
-from . import networks as networks
-from . import priors as priors
-from .vae import VAE as VAE
-from .vae import Autoencoder as Autoencoder
-from .vae import Model as Model
-from .vae import TwoLevelVAE as TwoLevelVAE
+from . import (
+    architectures as architectures,
+    generation as generation,
+    likelihoods as likelihoods,
+    networks as networks,
+    priors as priors,
+)
+from .vae import VAE as VAE, Autoencoder as Autoencoder, Model as Model, TwoLevelVAE as TwoLevelVAE

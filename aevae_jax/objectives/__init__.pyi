@@ -1,12 +1,16 @@
 from . import bounds as bounds
-from .bounds import doubly_reparameterised_bound as doubly_reparameterised_bound
-from .bounds import elbo as elbo
-from .bounds import importance_weighted_bound as importance_weighted_bound
-from .bounds import log_weights as log_weights
-from .losses import ELBO as ELBO
-from .losses import IWAE as IWAE
-from .losses import Linear as Linear
-from .losses import Objective as Objective
-from .losses import ReconstructionError as ReconstructionError
-from .losses import Weight as Weight
-from .losses import weight_at as weight_at
+from .bounds import (
+    doubly_reparameterised_bound as doubly_reparameterised_bound,
+    elbo as elbo,
+    importance_weighted_bound as importance_weighted_bound,
+    log_weights as log_weights,
+)
+from .losses import (
+    ELBO as ELBO,
+    IWAE as IWAE,
+    Linear as Linear,
+    Objective as Objective,
+    ReconstructionError as ReconstructionError,
+    Weight as Weight,
+    weight_at as weight_at,
+)

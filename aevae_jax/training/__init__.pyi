@@ -1,17 +1,18 @@
-from . import devices as devices
-from . import loops as loops
+from . import devices as devices, loops as loops
 from .optimizers import Adam as Adam
-from .step import Prepare as Prepare
-from .step import Span as Span
-from .step import TrainState as TrainState
-from .step import TrainStep as TrainStep
-from .step import advance as advance
-from .step import batch_rows as batch_rows
-from .step import epoch_order as epoch_order
-from .step import init_state as init_state
-from .step import make_loss as make_loss
-from .step import make_train_step as make_train_step
-from .step import room as room
-from .step import steps_per_epoch as steps_per_epoch
-from .step import train_epoch as train_epoch
-from .step import window_span as window_span
+from .step import (
+    Prepare as Prepare,
+    Span as Span,
+    TrainState as TrainState,
+    TrainStep as TrainStep,
+    advance as advance,
+    batch_rows as batch_rows,
+    epoch_order as epoch_order,
+    init_state as init_state,
+    make_loss as make_loss,
+    make_train_step as make_train_step,
+    room as room,
+    steps_per_epoch as steps_per_epoch,
+    train_epoch as train_epoch,
+    window_span as window_span,
+)

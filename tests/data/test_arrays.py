@@ -18,15 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from aevae_jax.data import Data, arrays, datasets
 from aevae_jax.data.datasets import in_memory
 from aevae_jax.data.splits import assemble
 from aevae_jax.types import InputError
 
-FASHION_MNIST = Path(__file__).parents[2] / "shared" / "data" / "fashion-mnist"
+FASHION_MNIST = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 IMAGES = np.random.RandomState(0).randint(0, 256, (40, 5, 4, 1)).astype(np.uint8)
 LABELS = np.arange(40) % 10
 

@@ -16,8 +16,7 @@ from aevae_jax.evaluation import metrics
 from aevae_jax.models.architectures import MLP, Conv, ResidualConv
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
-from aevae_jax.training import loops
-from aevae_jax.training import step as training
+from aevae_jax.training import loops, step as training
 
 NETWORKS = [
     (VAE(latent=2, network=MLP(hidden=(5,)), event_shape=(6, 6, 1)), False),

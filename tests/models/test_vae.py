@@ -16,8 +16,7 @@ from scipy import special, stats
 from aevae_jax import VAE, Autoencoder, distributions
 from aevae_jax.distributions import joint as compound
 from aevae_jax.evaluation import importance
-from aevae_jax.models import architectures, generation, likelihoods, priors
-from aevae_jax.models import vae as models
+from aevae_jax.models import architectures, generation, likelihoods, priors, vae as models
 from aevae_jax.models.vae import TwoLevelVAE
 from aevae_jax.objectives import bounds
 from aevae_jax.types import Distribution, InputError, LatentModel

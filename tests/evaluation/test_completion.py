@@ -52,7 +52,9 @@ NEW = """time;zip;height;smokes;children;income
 def test_given_entries_stay_and_missing_ones_are_filled(trained, tmp_path):
     fitted, plan = trained
     (tmp_path / "new.csv").write_text(NEW)
-    done = completion.complete_file(fitted, plan.prepared.format, tmp_path / "new.csv")
+    done = completion.complete_file(
+        fitted.model, fitted.params, fitted.run.data, plan.prepared.format, tmp_path / "new.csv"
+    )
     assert not np.isnan(done.rows).any()
     assert np.isnan(done.given).sum() == 1 + 6 + 3
     reading = fitted.run.data.reading
@@ -75,5 +77,7 @@ def test_given_entries_stay_and_missing_ones_are_filled(trained, tmp_path):
 
 def test_whole_rows_stay_as_they_are(trained):
     fitted, plan = trained
-    done = completion.complete_rows(fitted, plan.prepared.format, plan.dataset.test.x[:4])
+    done = completion.complete_rows(
+        fitted.model, fitted.params, fitted.run.data, plan.prepared.format, plan.dataset.test.x[:4]
+    )
     np.testing.assert_array_equal(done.rows, plan.dataset.test.x[:4])

@@ -21,7 +21,7 @@ from aevae_jax.data.datasets import in_memory
 from aevae_jax.data.splits import assemble
 from aevae_jax.types import InputError
 
-FASHION_MNIST = Path(__file__).parents[2] / "shared" / "data" / "fashion-mnist"
+FASHION_MNIST = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 GREY = np.random.RandomState(0).randint(0, 256, (12, 6, 5, 1)).astype(np.uint8)
 RGB = np.random.RandomState(1).randint(0, 256, (12, 6, 5, 3)).astype(np.uint8)
 DEEP = np.random.RandomState(2).randint(0, 65536, (4, 6, 5)).astype(np.uint16)

@@ -18,7 +18,7 @@ from aevae_jax import checkpoints
 from aevae_jax.checkpoints import array_files
 from aevae_jax.types import InputError
 
-PATH = Path(__file__).parents[1] / "experiments" / "faults"
+PATH = Path(__file__).parents[2] / "experiments" / "faults"
 ENOUGH = {"kills": 2, "nan": 1, "signals": 2, "exits": 1, "damage": 6, "disk": 2, "lock": 2, "resume": 1, "machines": 2,
           "operations": 1, "runs": 5, "arrays": 5, "pictures": 5, "tables": 3, "tfds": 3, "typed": 3, "writes": 1,
           "commands": 2}  # fmt: skip
@@ -26,8 +26,13 @@ ENOUGH = {"kills": 2, "nan": 1, "signals": 2, "exits": 1, "damage": 6, "disk": 2
 
 sys.path.insert(0, str(PATH.parent))
 
-from faults import bench as benches  # noqa: E402
-from faults import mutate, table, trials, watch  # noqa: E402
+from faults import (  # noqa: E402
+    bench as benches,
+    mutate,
+    table,
+    trials,
+    watch,
+)
 from faults.process import Process  # noqa: E402
 
 

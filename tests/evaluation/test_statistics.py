@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from aevae_jax.evaluation import classifiers as features
-from aevae_jax.evaluation import image_quality, statistics
+from aevae_jax.evaluation import classifiers as features, image_quality, statistics
 from aevae_jax.types import InputError
 
 

@@ -14,7 +14,7 @@ from aevae_jax.data import Data, DynamicBinarization, prepare
 from aevae_jax.models import priors
 from aevae_jax.types import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import density  # noqa: E402

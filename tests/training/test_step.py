@@ -19,8 +19,7 @@ from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv, ResidualConv
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO
-from aevae_jax.training import loops
-from aevae_jax.training import step as training
+from aevae_jax.training import loops, step as training
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 

@@ -16,7 +16,7 @@ from aevae_jax.data import Data, prepare
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO
 
-IDX = Path(__file__).parents[2] / "shared" / "data" / "fashion-mnist"
+IDX = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,80 @@
+"""Modules as version 0.1 called them: they lead to where their contents stand now, with a warning.
+
+They serve `import aevae_jax.annealing`, `from aevae_jax.fitting import fit` and `ae.annealing` alike, for one version.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MODULES = {
+    "annealing": "evaluation.ais",
+    "architectures": "models.architectures",
+    "array_files": "checkpoints.array_files",
+    "bounds": "objectives.bounds",
+    "checkup": "evaluation.collapse",
+    "compound": "distributions.joint",
+    "environment": "runs.provenance",
+    "features": "evaluation.classifiers",
+    "files": "data.files",
+    "fitting": "runs.fitting",
+    "generation": "models.generation",
+    "importance": "evaluation.importance",
+    "latents": "evaluation.latents",
+    "likelihoods": "models.likelihoods",
+    "locks": "checkpoints.locks",
+    "loops": "training.loops",
+    "networks": "models.networks",
+    "optimizers": "training.optimizers",
+    "parallel": "training.devices",
+    "plans": "runs.plans",
+    "priors": "models.priors",
+    "protocols": "evaluation.estimates",
+    "quality": "evaluation.image_quality",
+    "records": "runs.records",
+    "reproduction": "runs.reproduction",
+    "signals": "checkpoints.signals",
+    "statistics": "evaluation.statistics",
+    "tabular": "distributions.tabular",
+    "trainer": "runs.training_loop",
+    "weights": "runs.weights",
+}
+
+
+class Finder(MetaPathFinder, Loader):
+    """Finds a module by its name of version 0.1."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, ModuleSpec | None] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec of which this is the loader, for such a name alone."""
+        package, _, name = fullname.rpartition(".")
+        return ModuleSpec(fullname, self) if package == __package__ and name in MODULES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module that stands there now, and warn."""
+        now = f"{__package__}.{MODULES[spec.name.rpartition('.')[2]]}"
+        warnings.warn(f"{spec.name} is {now} now: its old name goes with version 0.3", DeprecationWarning, stacklevel=2)
+        module = import_module(now)
+        self._specs[spec.name] = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module its own spec back, which the import has just replaced."""
+        assert module.__spec__ is not None
+        module.__spec__ = self._specs.pop(module.__spec__.name)
+
+
+def install() -> None:
+    """Find these names from now on."""
+    if not any(isinstance(finder, Finder) for finder in sys.meta_path):
+        sys.meta_path.append(Finder())
