@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import pkgutil
 import re
 import types
 import typing
@@ -95,7 +96,7 @@ def test_a_run_may_name_every_one(union, found):
     assert set(typing.get_args(union)) == set(found)
 
 
-MODULES = [name for name in aevae_jax.__all__ if inspect.ismodule(getattr(aevae_jax, name))]
+MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(aevae_jax.__path__, "aevae_jax."))
 
 
 def public_functions_and_classes(module: types.ModuleType) -> list[Any]:
@@ -117,11 +118,11 @@ def documented(doc: str) -> list[str]:
 @pytest.mark.parametrize("name", MODULES)
 def test_every_public_thing_says_what_it_is_and_what_it_takes(name):
     """A first paragraph that ends like a sentence, not made by `dataclass`; `Args:` has each argument, and no other."""
-    module = importlib.import_module(f"aevae_jax.{name}")
+    module = importlib.import_module(name)
     assert module.__doc__
     for thing in public_functions_and_classes(module):
         doc = inspect.getdoc(thing) or ""
-        assert re.fullmatch(r"\S.{15,}[.:]", doc.split("\n\n")[0], re.DOTALL), thing
+        assert re.fullmatch(r"\S.{15,}[.:?]", doc.split("\n\n")[0], re.DOTALL), thing
         assert not (inspect.isclass(thing) and doc.startswith(f"{thing.__name__}(")), thing
         if "Args:" in doc:
             assert sorted(documented(doc)) == sorted(parameters_of(thing)), thing
@@ -144,7 +145,7 @@ def test_arguments_are_found_in_a_docstring():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_no_function_has_a_default_key(name):  # mistake 8, mistake 31
-    for thing in public_functions_and_classes(importlib.import_module(f"aevae_jax.{name}")):
+    for thing in public_functions_and_classes(importlib.import_module(name)):
         methods = [m for n, m in vars(thing).items() if inspect.isfunction(m)] if inspect.isclass(thing) else [thing]
         for function in methods:
             key = inspect.signature(function).parameters.get("key")

@@ -47,6 +47,7 @@ def _finite() -> Any:
 
 
 def signatures(arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the shape and dtype of each array, as JSON holds them."""
     return {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()}
 
 
@@ -166,11 +167,13 @@ def walk(folder: Path) -> dict[str, int]:
 
 
 def digest(path: Path) -> str:
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:
+    """Delete a file or a directory, if it is there; of a link, the link alone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

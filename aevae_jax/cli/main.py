@@ -26,7 +26,7 @@ else:
 
 @console.one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command.
+    """Run one command of the command line.
 
     Args:
       argv: what is typed after `aevae`; by default what was.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one split.
+    """What there is to know of one split.
 
     Args:
       count: of its examples.

@@ -54,7 +54,7 @@ def environment() -> dict[str, Any]:
 
     import jax
 
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     pins = package.parent / "pins.txt"
     config = jax.config.values
     flags, backend = os.environ.get("XLA_FLAGS", ""), jax.default_backend()
@@ -104,7 +104,7 @@ def _processor() -> str:
 
 def _code() -> dict[str, Any]:
     """The sha256 over the names and contents of this package's files, and their revision if they lie in a checkout."""
-    package, total = Path(__file__).parent, hashlib.sha256()
+    package, total = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         contents = path.read_bytes()
         total.update(f"{path.relative_to(package).as_posix()} {len(contents)}\n".encode() + contents)

@@ -62,7 +62,7 @@ def first_non_finite(function: Callable[..., Any], *args: Any) -> Culprit | None
 
     Args:
       function: anything JAX can trace, with gradients, loops and `jit` inside; mutable references are not supported.
-      *args: pytrees of arrays; what is none, such as a model, is handed over as it is.
+      args: pytrees of arrays; what is none, such as a model, is handed over as it is.
 
     Returns:
       The origin, or `None` where all outputs are finite.

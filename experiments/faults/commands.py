@@ -20,7 +20,7 @@ from faults.pictures import NAMES
 from faults.trials import FREE, Change, Place, Subject
 from faults.watch import judged
 
-WARM = ("jax", "aevae_jax.cli")
+WARM = ("jax", "aevae_jax.cli.main")
 """What a worker imports before its first trial."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from faults.mutate import BYTES, ESCAPES, at
 from faults.trials import FREE, Change, Place, Subject
 
-WARM = ("aevae_jax.runs", "aevae_jax.values")
+WARM = ("aevae_jax.runs.run", "aevae_jax.values")
 """What a worker imports before its first trial."""
 
 SOUND = {

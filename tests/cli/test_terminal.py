@@ -104,7 +104,7 @@ def test_tables_are_text_and_nothing_else(capsys, monkeypatch):
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_what_an_encoding_lacks_is_escaped(encoding):
-    code = ("from aevae_jax import terminal as t\nt.say('\u0446\u0432\u0435\u0442')\nt.note('\u0446')\n"
+    code = ("from aevae_jax.cli import terminal as t\nt.say('\u0446\u0432\u0435\u0442')\nt.note('\u0446')\n"
             "t.show_table('\u0446', ('\u0446',), [['\u0446']])")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True,
                           env={**os.environ, "PYTHONIOENCODING": encoding})  # fmt: skip
@@ -134,7 +134,7 @@ PROGRESS = "terminal.note('on the way'); terminal.say('result')"
 ])  # fmt: skip
 def test_streams_that_take_nothing(line, streams, code, out, err):
     late = "time.sleep(.1); " if "|" in streams else ""  # the reader has left by then
-    script = ("import time; from aevae_jax import terminal; from aevae_jax.types import InputError\n"
+    script = ("import time; from aevae_jax.cli import terminal; from aevae_jax.types import InputError\n"
               f"with terminal.one_line_errors():\n    {late}{line}")  # fmt: skip
     done = subprocess.run(["bash", "-c", f'set -o pipefail; "$0" -c "$1" {streams}', sys.executable, script],
                           capture_output=True, text=True, check=False)  # fmt: skip
@@ -145,7 +145,7 @@ def test_streams_that_take_nothing(line, streams, code, out, err):
 
 def test_a_closed_stream_lends_its_number_to_no_file(tmp_path):
     """Else what a library prints on standard error goes into the weights."""
-    script = ("import os, sys; from aevae_jax import terminal\nwith terminal.one_line_errors():\n"
+    script = ("import os, sys; from aevae_jax.cli import terminal\nwith terminal.one_line_errors():\n"
               "    file = open(sys.argv[1], 'w'); os.write(2, b'from a library'); os.write(1, b'x')")  # fmt: skip
     subprocess.run(
         ["bash", "-c", '"$0" -c "$1" "$2" >&- 2>&- <&-', sys.executable, script, tmp_path / "file"], check=True
@@ -154,7 +154,7 @@ def test_a_closed_stream_lends_its_number_to_no_file(tmp_path):
 
 
 def test_progress_that_cannot_be_shown_ends_no_training():
-    script = ("import sys; from aevae_jax import console; from tests.test_console import epoch\n"
+    script = ("import sys; from aevae_jax.cli import console; from tests.cli.test_console import epoch\n"
               "with console.one_line_errors(), console.progress() as show:\n"
               "    for i in range(1, 11): show(epoch(i))\n    console.note('end')\nprint('trained')")  # fmt: skip
     for streams in ("2>/dev/full", "2>&-"):

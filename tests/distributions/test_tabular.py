@@ -9,7 +9,7 @@ import pytest
 from oracles import assert_mean, log_prob, mean, random_params, repeated, sample
 from scipy import special, stats
 
-from aevae_jax import VAE, distributions, evaluation, objectives
+from aevae_jax import VAE, distributions, objectives
 from aevae_jax.distributions import table_layout
 from aevae_jax.distributions.tabular import Tabular
 from aevae_jax.models import architectures, likelihoods
@@ -354,7 +354,7 @@ def test_what_is_reported_is_that_error():
 
     @jax.jit
     def reported(x, key):
-        terms = evaluation.bound_terms(model, params, x, key)
+        terms = bounds.bound_terms(model, params, x, key)
         metrics = objectives.ReconstructionError()(model, params, x, jax.random.clone(key), 0)[1]
         q = model.encode(params, x)
         at_mean, at_sample = (model.decode(params, z) for z in (q.mean(), q.sample(jax.random.clone(key))))

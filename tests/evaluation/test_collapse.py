@@ -97,7 +97,7 @@ NONE, HALF = np.zeros(4, bool), np.array([True, True, False, False])
 def test_remedies_can_be_typed(monkeypatch, run, found, bounds, expected):
     """Each finding's remedy, as it is typed, makes the run that the finding says it makes."""
     terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
-    monkeypatch.setattr(collapse.evaluation, "evaluate", lambda *arguments: terms)
+    monkeypatch.setattr(collapse.metrics, "evaluate", lambda *arguments: terms)
     monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)
     history = [{"epoch": i + 1, "step": 8 * (i + 1), "validation": {"negative_elbo": bound}}
                for i, bound in enumerate(bounds)]  # fmt: skip

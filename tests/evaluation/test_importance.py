@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -167,13 +166,13 @@ DEVICES = """
 import json, jax, numpy as np
 import oracles
 from aevae_jax import evaluation, importance
+from aevae_jax.training import devices
 from test_importance import BITS, bits
 params, x, key = oracles.random_params(BITS), bits(64), jax.random.key(0)
 sizes = (1, 7, 64, 256)
 nll = {b: importance.estimate(BITS, params, x, key, num_samples=30, batch_size=b).nll.mean() for b in sizes}
 elbo = {b: evaluation.evaluate(BITS, params, x, key, batch_size=b)["negative_elbo"] for b in sizes}
-from aevae_jax import parallel
-parts = len(parallel.divided(jax.numpy.zeros(16)).sharding.device_set)
+parts = len(devices.divided(jax.numpy.zeros(16)).sharding.device_set)
 print(json.dumps([list(map(float, nll.values())), list(elbo.values()), parts]))
 """
 
@@ -182,9 +181,10 @@ print(json.dumps([list(map(float, nll.values())), list(elbo.values()), parts]))
 def test_one_and_eight_devices_give_the_same_numbers():  # mistake 34
     outputs = []
     for count in (1, 8):
-        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        flags = f"--xla_force_host_platform_device_count={count}"
+        environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, check=False,
-                              env=environment, cwd=Path(__file__).parent)  # fmt: skip
+                              env=environment)  # fmt: skip
         assert done.returncode == 0, done.stderr
         *numbers, parts = json.loads(done.stdout)
         assert parts == count

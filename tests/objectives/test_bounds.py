@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from oracles import assert_mean, linear_gaussian, log_mean_exp, normal_kl
 from scipy import stats
 
-from aevae_jax import VAE, distributions, evaluation, keys
+from aevae_jax import VAE, distributions, keys
 from aevae_jax.models import architectures, likelihoods
 from aevae_jax.objectives import bounds
 
@@ -90,7 +90,7 @@ def test_negative_elbo_exceeds_the_evidence_by_the_posterior_kl():  # mistake 1,
 
 
 def test_evaluation_samples_and_names_what_it_computes_at_the_mean():  # mistake 7
-    metric = jax.jit(jax.vmap(lambda key: evaluation.bound_terms(MODEL, OFF, X, key)))
+    metric = jax.jit(jax.vmap(lambda key: bounds.bound_terms(MODEL, OFF, X, key)))
     terms = metric(jax.random.split(jax.random.key(0), 2_000))
     assert_mean(terms["negative_elbo"], OFF_DISTORTION + OFF_RATE)
     assert (np.std(terms["distortion"], axis=0) > 0).all()

@@ -741,11 +741,11 @@ def test_nothing_that_a_checkout_names_is_run(tmp_path, monkeypatch):
 
 
 def test_the_code_is_named_by_its_bytes(tmp_path, monkeypatch):
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "environment.py").write_text("one")
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "package" / "environment.py"))
+    (tmp_path / "package" / "runs").mkdir(parents=True)
+    (tmp_path / "package" / "losses.py").write_text("one")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "package" / "runs" / "provenance.py"))
     one = provenance._code()
-    (tmp_path / "package" / "environment.py").write_text("two")
+    (tmp_path / "package" / "losses.py").write_text("two")
     two = provenance._code()
     assert (one["revision"], two["revision"]) == (None, None)
     assert len({one["sha256"], two["sha256"], provenance._code()["sha256"]}) == 2
@@ -768,7 +768,7 @@ def test_the_deterministic_switch_sets_the_flag_and_is_refused_too_late(monkeypa
     with pytest.raises(InputError, match="deterministic: got a process in which JAX has been used already"):
         provenance.make_deterministic()
     code = (
-        "import os, jax; from aevae_jax import environment as e; e.make_deterministic(); e.make_deterministic();"
+        "import os, jax; from aevae_jax.runs import provenance as e; e.make_deterministic(); e.make_deterministic();"
         "print(os.environ['XLA_FLAGS']); print(e.environment()['settings']['xla_flags'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

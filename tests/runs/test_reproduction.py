@@ -56,7 +56,7 @@ def edit(folder, change):
 
 def typed(*arguments):
     with pytest.raises(SystemExit) as stopped:
-        main.main(arguments)
+        main(arguments)
     return stopped.value.code
 
 
@@ -168,7 +168,7 @@ def test_flags_of_the_compiler_are_never_taken_from_a_record(copied, tmp_path, m
     before = dict(__import__("os").environ)
     flags = f"--xla_dump_to={tmp_path / 'dump'} --xla_gpu_deterministic_ops=true2"
     edit(copied, lambda provenance: provenance["settings"].update(xla_flags=flags))
-    main.main(["reproduce", str(copied)])
+    main(["reproduce", str(copied)])
     assert dict(__import__("os").environ) == before
     assert not (tmp_path / "dump").exists()
 
@@ -205,7 +205,7 @@ def test_a_run_that_stops_names_the_command_that_finds_the_operation(tmp_path, c
         fitting.fit(run, directory=tmp_path / "run", on_note=notes.append)
     command = str(stopped.value).partition("type: ")[2].partition(";")[0].split()
     assert command[:2] == ["aevae", "replay"]
-    main.main(command[1:])
+    main(command[1:])
     printed = capsys.readouterr().out
     step = command[-1]
     assert printed.startswith(f"step {step} of {tmp_path / 'run'}, training examples ")
