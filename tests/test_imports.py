@@ -13,7 +13,7 @@ import aevae_jax
 
 PACKAGE = Path(aevae_jax.__file__).parent
 FLOORS = (
-    {"renamed", "types", "keys", "values", "limits", "mistyped", "durable", "memory", "figures"},
+    {"renamed", "lazy", "types", "keys", "values", "limits", "mistyped", "durable", "memory", "figures"},
     {"distributions", "checkpoints", "objectives", "training"},
     {"models"},
     {"data"},

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aevae_jax.lazy import jax, jnp, np
+
 if TYPE_CHECKING:
     from jax import ShapeDtypeStruct
 
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
 
 def not_finite(arrays: Mapping[str, Any]) -> str | None:
     """The first array that holds NaN or infinity, leaving out those under `logged/`."""
-    import jax.numpy as jnp
-    import numpy as np
-
     checked = {name: array for name, array in arrays.items()
                if jnp.issubdtype(array.dtype, jnp.inexact) and not name.startswith("logged/")}  # fmt: skip
     finite = np.asarray(_finite()(list(checked.values()))) if checked else ()
@@ -40,9 +39,6 @@ def not_finite(arrays: Mapping[str, Any]) -> str | None:
 @functools.cache
 def _finite() -> Any:
     """A function from `N` arrays to `[N]` bools: however many arrays, the device is waited for once."""
-    import jax
-    import jax.numpy as jnp
-
     return jax.jit(lambda arrays: jnp.stack([jnp.isfinite(array).all() for array in arrays]))
 
 
@@ -53,8 +49,6 @@ def signatures(arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 def raw(spec: Any) -> tuple[ShapeDtypeStruct, Any]:
     """What is stored of an array, and None; of typed keys, their numbers, and the name of their kind."""
-    import jax
-
     if not jax.numpy.issubdtype(spec.dtype, jax.dtypes.prng_key):
         return spec, None
     kinds: list[Any] = []
@@ -105,9 +99,6 @@ def _quiet() -> Iterator[None]:
 @_quiet()
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """As NumPy arrays, so that no file names a device; those without elements are left out, as Orbax refuses them."""
-    import jax
-    import numpy as np
-
     plain = {name: array if raw(array)[1] is None else jax.random.key_data(array) for name, array in arrays.items()}
     host = {name: np.asarray(array) for name, array in jax.device_get(plain).items() if array.size}
     if host:
@@ -120,8 +111,6 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 @_quiet()
 def read_arrays(path: Path, specs: Mapping[str, ShapeDtypeStruct]) -> dict[str, Any]:
     """As NumPy arrays: what goes wrong here is not for want of memory on a device."""
-    import numpy as np
-
     arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items() if not spec.size}
     stored = {name: spec for name, spec in specs.items() if spec.size}
     if stored:

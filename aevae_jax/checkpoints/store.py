@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import durable, limits
 from aevae_jax.checkpoints import array_files
+from aevae_jax.lazy import jax
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -164,8 +165,6 @@ class Store:
           OtherRunError: it is another run's.
           InputError: it is intact, but holds other arrays than `like`.
         """
-        import jax
-
         manifest, path = self._manifest(step), self.folder / str(step) / "arrays"
         try:
             found, listed = array_files.walk(path), manifest["files"]

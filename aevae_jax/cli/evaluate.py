@@ -15,6 +15,7 @@ from aevae_jax import durable, limits, runs, values
 from aevae_jax.cli import console
 from aevae_jax.cli.terminal import report, say, show_table
 from aevae_jax.data import files
+from aevae_jax.lazy import jax, np
 from aevae_jax.runs import fitting, records
 from aevae_jax.types import InputError, likelihood_of, support_of
 
@@ -188,8 +189,6 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     if len(prepared.event_shape) != 3:
         raise InputError("quality of pictures", got=f"{fitted.run.data.name}, events of shape {prepared.event_shape}",
                          expected="images [H, W, C]")  # fmt: skip
-    import jax
-    import numpy as np
 
     from aevae_jax import evaluation, keys
     from aevae_jax.evaluation import classifiers, image_quality as measures

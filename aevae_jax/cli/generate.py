@@ -13,11 +13,11 @@ from aevae_jax import memory, values
 from aevae_jax.cli.evaluate import MaybeData, key_of, loaded, prepared_of
 from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import files
+from aevae_jax.lazy import jax, np
 from aevae_jax.runs import fitting, records
 from aevae_jax.types import InputError, LatentModel, Params, Scaled
 
 if TYPE_CHECKING:
-    import numpy as np
     from jax import Array
 
     from aevae_jax.data import Format, Source
@@ -51,7 +51,6 @@ def sample(
     fitted = loaded(run)
     made = _drawn if noise else _decoded
     _check_room(made, fitted, (num, fitted.run.model.latent), "--num")
-    import jax
 
     from aevae_jax import keys
     from aevae_jax.models import generation
@@ -139,7 +138,6 @@ def interpolate(
     for option, index in (("--start", start), ("--end", end)):
         if not 0 <= index < len(x):
             raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
-    import jax
 
     from aevae_jax.models import generation
 
@@ -229,8 +227,6 @@ _COPIES = 3
 
 def _check_room(metric: Any, fitted: fitting.Fitted, shape: tuple[int, ...], what: str) -> None:
     """Refuse to compute `metric` of all rows of an array of this shape, if what it makes of them fits in no memory."""
-    import jax
-
     from aevae_jax import keys
 
     row = jax.ShapeDtypeStruct((1, *shape[1:]), "float32")
@@ -253,8 +249,6 @@ def _save(
     **sheet: Any,
 ) -> None:
     """Write what the model made, `data` in the units of the data set and `codes` as they are."""
-    import numpy as np
-
     from aevae_jax import figures
 
     format, inverse = _format(directory), fitted.run.data.preparation.inverse

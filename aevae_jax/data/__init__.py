@@ -43,6 +43,7 @@ from aevae_jax.data.preparation import (
 from aevae_jax.data.prepared import Prepared, prepare
 from aevae_jax.data.splits import LastSplits, OwnSplits, RandomSplits, Splits, assemble, check_levels, from_arrays
 from aevae_jax.data.tables import Reading
+from aevae_jax.lazy import np
 from aevae_jax.types import InputError
 
 __all__ = [
@@ -189,7 +190,6 @@ def digits() -> Dataset:
     They come in the order of their writers, so they are shuffled once, by a fixed permutation, and split into 1,257 for
     training, 180 for validation and 360 for test.
     """
-    import numpy as np
     import sklearn
     from sklearn.datasets import load_digits
 

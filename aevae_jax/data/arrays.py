@@ -16,16 +16,14 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from aevae_jax import durable, memory
 from aevae_jax.data import datasets, rows
 from aevae_jax.data.datasets import Found, Source, Split, levels_of
 from aevae_jax.data.given import as_source, check_labels
 from aevae_jax.data.rows import inside, reading, refused
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MAX_BYTES = 2**34
 """A compressed file may expand to at most 16 GiB."""
@@ -265,8 +263,6 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.n
 
 
 def _idx(path: Path) -> Source:
-    import numpy as np
-
     kind = _idx_name(path)[1]
     axes = {"images": 3, "labels": 1}[kind]
     zipped = path.suffix.lower() == ".gz"

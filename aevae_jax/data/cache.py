@@ -17,14 +17,13 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from aevae_jax import durable
 from aevae_jax.data import datasets, rows
 from aevae_jax.types import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FORMAT = 1
 """Goes up whenever the same source would be decoded to other arrays, or they would be kept in another way."""
@@ -106,8 +105,6 @@ def _read(folder: Path, state: str) -> dict[str, np.ndarray]:
 
 def _write(folder: Path, state: str, kept: Mapping[str, np.ndarray]) -> None:
     """Write beside `folder`, then rename; where another process does the same at once, one of the two stays."""
-    import numpy as np
-
     for path in folder.parent.glob(f"{folder.name}.*"):
         with contextlib.suppress(OSError):  # it is gone already
             if time.time() - path.stat().st_mtime > STALE_SECONDS:

@@ -12,12 +12,10 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+from aevae_jax.lazy import np
 from aevae_jax.types import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PARTS = ("train", "validation", "test")
 
@@ -86,24 +84,18 @@ class Mapped:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        import numpy as np
-
         indices = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
         return self.function(self.source[rows], indices)
 
 
 def in_memory(x: Source) -> bool:
     """Whether `x` is an array in memory, as opposed to rows in a file."""
-    import numpy as np
-
     return isinstance(x, np.ndarray) and not isinstance(x, np.memmap)
 
 
 def size_in_bytes(x: Source) -> int:
     """How much memory all rows of `x` need."""
     import math
-
-    import numpy as np
 
     return math.prod(x.shape) * np.dtype(x.dtype).itemsize
 
@@ -127,8 +119,6 @@ class Split:
 
     def __getitem__(self, rows: Any) -> Split:
         """The examples at `rows`, a slice or indices: a view of an array in memory, else read when asked for."""
-        import numpy as np
-
         labels = None if self.labels is None else self.labels[rows]
         if in_memory(self.x):
             return Split(self.x[rows], labels)
@@ -249,8 +239,6 @@ class Dataset:
 
     def class_counts(self, part: str) -> dict[int, int]:
         """How many examples of a split each class has, by the label that it was given; -1 counts those without."""
-        import numpy as np
-
         labels = getattr(self, part).labels
         codes, counts = np.unique(np.zeros(0, int) if labels is None else labels, return_counts=True)
         found = dict(zip(codes.tolist(), counts.tolist(), strict=True))
@@ -296,8 +284,6 @@ class Dataset:
 
     def _labels(self, part: str) -> Iterator[Any]:
         """What is hashed of a split's labels, as they were given; nothing where there are none."""
-        import numpy as np
-
         codes = getattr(self, part).labels
         if codes is not None:
             yield b"labels"
@@ -314,8 +300,6 @@ def digest_of(x: Source) -> str:
 
 def _contents(x: Source) -> Iterator[Any]:
     """What is hashed of a source."""
-    import numpy as np
-
     yield f"{x.shape}{x.dtype}".encode()
     for _, block in blocks(x):
         yield np.ascontiguousarray(block).data
@@ -328,14 +312,11 @@ def levels_of(x: Source) -> int:
 
 def cast(x: Source, dtype: Any) -> Source:
     """Floats in another precision; what float32 cannot hold becomes infinite. Anything else stays as it is."""
-    import numpy as np
-
     return converted(x, tuple(x.shape), dtype if {x.dtype.kind, np.dtype(dtype).kind} == {"f"} else x.dtype)
 
 
 def converted(x: Source, shape: tuple[int, ...], dtype: Any) -> Source:
     """`x` with another shape and type of each row: at once where it is in memory, else when it is read."""
-    import numpy as np
 
     def each(rows: np.ndarray, indices: Any = None) -> np.ndarray:
         with np.errstate(over="ignore"):

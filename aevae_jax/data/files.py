@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax import durable
+from aevae_jax.lazy import np
 from aevae_jax.types import InputError, support_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from aevae_jax.data import Column, Data, Format, Source
     from aevae_jax.data.tables import Reading
 
@@ -48,8 +47,6 @@ def read_images(path: Path, model: Any, data: Data, format: Format, *, note: Cal
     Raises:
       InputError: another type or shape, levels or numbers outside the model's range, NaN, or an unreadable file.
     """
-    import numpy as np
-
     from aevae_jax.data.datasets import Mapped, blocks, in_memory
 
     shape, where = model.event_shape, str(path)
@@ -136,16 +133,12 @@ def _check_shape(x: Source, event: tuple[int, ...], what: str, where: str) -> No
 
 def _float32(x: np.ndarray) -> np.ndarray:
     """Floats in the precision of models; what that cannot hold is infinite."""
-    import numpy as np
-
     with np.errstate(over="ignore"):
         return x.astype(np.float32)
 
 
 def _check_finite(x: np.ndarray, first: int, where: str) -> None:
     """Refuse NaN and infinity in examples, of which the first is number `first`."""
-    import numpy as np
-
     bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
     if bad.size:
         got = f"NaN or infinity in example {first + bad[0]}"
@@ -214,8 +207,6 @@ def write(
     Returns:
       What the file holds, in words.
     """
-    import numpy as np
-
     from aevae_jax import figures
     from aevae_jax.data import tables
 
@@ -245,8 +236,6 @@ def write(
 
 def pairs(x: np.ndarray, y: np.ndarray, columns: int, *, white: float = 1.0) -> np.ndarray:
     """Rows of `columns` inputs, each followed by the row of their reconstructions; white where the last is not full."""
-    import numpy as np
-
     blank = np.full((-len(x) % columns, *x.shape[1:]), white, np.float32)
     rows = [np.concatenate([a, blank]).reshape(-1, columns, *x.shape[1:]) for a in (x, y)]
     return np.stack(rows, axis=1).reshape(-1, *x.shape[1:])

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aevae_jax.data.datasets import Source, Split, blocks, converted
+from aevae_jax.lazy import np
 from aevae_jax.types import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 DARK = 128
 """Bytes that all lie below this may have fewer levels than 256, or be dark pictures: only their owner knows."""
@@ -46,8 +44,6 @@ def find_levels(name: str, parts: Mapping[str, Split], given: int = 0) -> int:
 
 def check_labels(labels: Any, x: Source, what: str = "labels") -> np.ndarray:
     """`labels` as an array `[N]` of int64, if they are integers, one for each example. No label is read before that."""
-    import numpy as np
-
     labels = labels if hasattr(labels, "shape") and hasattr(labels, "dtype") else np.asarray(labels)
     if tuple(labels.shape) not in ((len(x),), (len(x), 1)):
         raise InputError(what, got=f"shape {tuple(labels.shape)}", expected=f"{tuple(x.shape[:1])}, one per example")
@@ -61,8 +57,6 @@ def check_labels(labels: Any, x: Source, what: str = "labels") -> np.ndarray:
 
 def recoded(parts: Mapping[str, Split]) -> tuple[dict[str, Split], tuple[int, ...]]:
     """Splits whose labels are codes 0, 1, ... of the labels that occur, int32, and those labels; -1 stays -1."""
-    import numpy as np
-
     labels = [split.labels for split in parts.values() if split.labels is not None]
     if not labels:
         return dict(parts), ()
@@ -87,8 +81,6 @@ def as_source(x: Any, what: str) -> Source:
       InputError: another type or number of axes, no examples, masked entries, or rows that cannot be read in any order
         or are no NumPy arrays.
     """
-    import numpy as np
-
     x = _readable(x, what)
     if x.dtype not in (np.float64, np.float32, np.float16, np.uint8):
         raise InputError(what, got=f"type {x.dtype}", expected="uint8 images or float arrays", hint="use x.astype(...)")
@@ -103,8 +95,6 @@ def as_source(x: Any, what: str) -> Source:
 
 def _readable(x: Any, what: str) -> Any:
     """`x`, if its rows can be read as training reads them; what says that it is an array, as one."""
-    import numpy as np
-
     if isinstance(x, np.ma.MaskedArray):
         if np.ma.is_masked(x):
             raise InputError(what, got="masked entries", expected="every entry", hint="use x.filled(VALUE)")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import typing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from aevae_jax import values
 from aevae_jax.data import tables
@@ -22,11 +21,9 @@ from aevae_jax.data.preparation import (
     StaticBinarization,
     Threshold,
 )
+from aevae_jax.lazy import jax, np
 from aevae_jax.models import likelihoods
 from aevae_jax.types import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,6 @@ def summarize(split: Split, levels: int = 0) -> Summary:
       split: the examples.
       levels: of the data set.
     """
-    import numpy as np
-
     x, low, high, missing, ends = split.x, math.inf, -math.inf, 0, 0
     counts = np.zeros(256, np.int64)
     for _, block in blocks(x):
@@ -116,9 +111,6 @@ _PREPARATIONS = (Scale(), Standardize(), Dequantize(), DynamicBinarization(), St
 
 def _seen(preparation: Preparation, dataset: Dataset, train: Summary) -> list[np.ndarray]:
     """What the model sees of the values that occur; nothing where the data cannot be prepared so."""
-    import jax
-    import numpy as np
-
     try:
         format = preparation.fit(dataset)
     except InputError:
@@ -170,7 +162,5 @@ END_SHARE = 0.01
 
 def examples(split: Split, num: int) -> np.ndarray:
     """`num` rows spread evenly over a split, or all of them where there are fewer: for a contact sheet."""
-    import numpy as np
-
     rows = np.unique(np.linspace(0, len(split) - 1, min(num, len(split))).astype(int))
     return split.x[rows]

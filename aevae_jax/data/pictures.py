@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+import numpy as np
+
 from aevae_jax import durable
 from aevae_jax.data import datasets
 from aevae_jax.data.datasets import Found, Source, Split
@@ -23,7 +25,6 @@ from aevae_jax.data.rows import inside, reading, refused, regular
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 2**26
@@ -91,8 +92,6 @@ def read(folder: Path, size: tuple[int, ...] = (), channels: int = 0) -> Found:
         animated, transparent, RGB of 16 bits, too large (`MAX_PIXELS`, `MAX_FILE_BYTES`), or, unless `channels` says
         what they become, grey and RGB mixed.
     """
-    import numpy as np
-
     files = _files(folder)
     seen = _look([file.path for found in files.values() for file in found])
     height, width = size or (min(sides[0] for sides in seen.sizes), min(sides[1] for sides in seen.sizes))
@@ -144,8 +143,6 @@ class PictureRows:
     """
 
     def __init__(self, paths: Sequence[str], shape: tuple[int, int, int], dtype: Any, *, threads: bool):
-        import numpy as np
-
         self.paths, self.shape, self.dtype, self._threads = paths, (len(paths), *shape), np.dtype(dtype), threads
 
     def __len__(self) -> int:
@@ -153,8 +150,6 @@ class PictureRows:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """The rows of a slice or of indices. Raises `InputError` with the name of the first file that is damaged."""
-        import numpy as np
-
         paths = self.paths[rows] if isinstance(rows, slice) else [self.paths[row] for row in np.asarray(rows).tolist()]
         out = np.empty((len(paths), *self.shape[1:]), self.dtype)
 
@@ -173,7 +168,6 @@ class PictureRows:
 
 def _pixels(path: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """One picture, `[height, width, channels]`."""
-    import numpy as np
     from PIL import Image, ImageOps
 
     height, width, channels = shape

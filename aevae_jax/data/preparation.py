@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from aevae_jax.data import tables
 from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, blocks, cast, in_memory
+from aevae_jax.lazy import jax, jnp, np
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from jax import Array
 
 
@@ -116,8 +116,6 @@ class Standardize:
 
     def fit(self, dataset: Dataset) -> Format:
         """The data's format with the moments of its training data, summed in float64."""
-        import numpy as np
-
         format = dataset.format
         count, total, squares, shift, size = (np.zeros(dataset.event_shape[-1]) for _ in range(5))
         for start, raw in blocks(dataset.train.x):
@@ -165,8 +163,6 @@ class Standardize:
 
         They are float32, or float64 where float32 would lose what tells them apart beside their offset.
         """
-        import numpy as np
-
         x = tables.rows(x, format) if format.columns else x
         mean, scale = np.array(format.mean), np.array(format.scale)
         if is_coarse(mean, scale).any() or any(column.double for column in format.columns):
@@ -177,8 +173,6 @@ class Standardize:
 
     def _standardized(self, x: Source, format: Format) -> Source:
         """Rows as float32: from levels in float32, as in the step; from floats in float64."""
-        import numpy as np
-
         if format.levels:
             mean, scale, levels = _float32(format.mean), _float32(format.scale), _float32(format.levels - 1)
             return _mapped(x, lambda raw, rows: (_float32(raw) / levels - mean) / scale)
@@ -202,9 +196,6 @@ class Dequantize(_Pixels):
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
         """Fresh noise on a raw batch `[B, *event]`."""
-        import jax
-        import jax.numpy as jnp
-
         noisy = (raw.astype(jnp.float32) + jax.random.uniform(key, raw.shape, jnp.float32)) / format.levels
         return jnp.minimum(noisy, BELOW_ONE)
 
@@ -228,9 +219,6 @@ class DynamicBinarization(_Pixels):
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
         """A fresh binarisation of a raw batch `[B, *event]`."""
-        import jax
-        import jax.numpy as jnp
-
         return jax.random.bernoulli(key, raw.astype(jnp.float32) / (format.levels - 1)).astype(jnp.float32)
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
@@ -248,7 +236,6 @@ class StaticBinarization(_Pixels):
 
     def training(self, x: Source, format: Format) -> Source:
         """The training data as bits, uint8."""
-        import numpy as np
 
         def drawn(raw: np.ndarray, rows: np.ndarray) -> np.ndarray:
             return (_uniform(777, rows, raw.shape[1:]) < raw / (format.levels - 1)).astype(np.uint8)
@@ -295,21 +282,15 @@ Preparation: TypeAlias = Scale | Standardize | Dequantize | DynamicBinarization 
 
 def is_coarse(size: Any, spread: Any) -> np.ndarray:
     """Whether float32 has fewer than `FINE_STEPS` steps within `spread` at numbers of this `size`, element-wise."""
-    import numpy as np
-
     return np.asarray(FINE_STEPS * np.spacing(np.abs(_float32(size))) > spread)
 
 
 def _float32(values: Any) -> np.ndarray:
-    import numpy as np
-
     return np.asarray(values, np.float32)
 
 
 def _mapped(x: Source, function: Any, dtype: Any = "float32") -> Source:
     """Rows through `function(raw, rows)`, at once where they are in memory."""
-    import numpy as np
-
     if not in_memory(x):
         return Mapped(x, function, tuple(x.shape[1:]), np.dtype(dtype))
     out = np.empty(x.shape, dtype)
@@ -320,8 +301,6 @@ def _mapped(x: Source, function: Any, dtype: Any = "float32") -> Source:
 
 def _uniform(stream: int, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers in [0, 1) `[len(rows), *shape]` that depend on the stream and the row alone."""
-    import numpy as np
-
     out = np.empty((len(rows), *shape))
     for u, row in zip(out, rows, strict=True):
         u[...] = np.random.Generator(np.random.Philox(key=[stream, int(row)])).random(shape)
@@ -330,8 +309,6 @@ def _uniform(stream: int, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
 
 def _published_bits(parts: Sequence[Source], format: Format) -> list[Source]:
     """Bits of whole splits, one after the other from one legacy generator; kept as bytes where rows come from files."""
-    import numpy as np
-
     generator = np.random.RandomState(777)
 
     def drawn(x: Source) -> Source:

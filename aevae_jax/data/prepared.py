@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from aevae_jax.data import tables
 from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, Split, blocks
 from aevae_jax.data.preparation import Preparation, Scale, is_coarse
+from aevae_jax.lazy import jax, np
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from jax import Array
 
 SAMPLE = 2**22
@@ -57,8 +57,6 @@ class Prepared:
           part: "train", "validation" or "test".
           key: of the noise of training rows, drawn anew whenever some are read; evaluation data have theirs already.
         """
-        import jax
-        import numpy as np
 
         def seen(raw: np.ndarray, indices: np.ndarray) -> np.ndarray:
             return np.asarray(self.batch(raw, jax.random.fold_in(key, int(indices[0]))))
@@ -112,8 +110,6 @@ def _run_together(dataset: Dataset, prepared: Source, format: Format) -> str:
       prepared: its training split as `Preparation.train` takes it.
       format: that it was prepared with.
     """
-    import numpy as np
-
     if dataset.train.x.dtype != np.float64 or prepared.dtype != np.float32:
         return ""
     count = min(len(prepared), max(2, SAMPLE // math.prod(dataset.event_shape)))

@@ -9,15 +9,14 @@ import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
 
 from aevae_jax import durable
 from aevae_jax.data import datasets
 from aevae_jax.data.datasets import Source
 from aevae_jax.types import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MAX_HEADER = 2**14
 """A .npy header is looked for in the first 16 KiB."""
@@ -59,8 +58,6 @@ class FileRows:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Rows at a slice, or at indices from 0 on, in that order. Raises `IndexError` for indices beyond the end."""
-        import numpy as np
-
         indices = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"rows {indices.min()} to {indices.max()} of {len(self)}")
@@ -100,8 +97,6 @@ def rows_of(file: Any, path: Path, layout: Layout) -> Source:
 
 def read_all(file: Any, layout: Layout) -> np.ndarray:
     """The array that `file` holds from where it stands to its end. A megabyte at a time: zip and gzip copy it."""
-    import numpy as np
-
     out = np.empty(layout.nbytes, np.uint8)
     view, done = out.data, 0
     while done < len(out):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from aevae_jax import limits
 from aevae_jax.data import datasets, given
 from aevae_jax.data.datasets import PARTS, Dataset, Found, Source, Split, blocks
+from aevae_jax.lazy import np
 from aevae_jax.types import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -125,8 +123,6 @@ def assemble(
 
 
 def _check_finite(x: Source, what: str, *, missing: bool) -> None:
-    import numpy as np
-
     for start, block in blocks(x):
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
             seen = block.astype(np.float32, copy=False)
@@ -139,8 +135,6 @@ def _check_finite(x: Source, what: str, *, missing: bool) -> None:
 
 def _cut(parts: dict[str, Split], splits: Splits, name: str) -> dict[str, Split]:
     """All three parts: those that are missing are taken out of the training data."""
-    import numpy as np
-
     whole, missing = parts["train"], [part for part in ("test", "validation") if part not in parts]
     if not missing:
         return parts
@@ -161,8 +155,6 @@ def _cut(parts: dict[str, Split], splits: Splits, name: str) -> dict[str, Split]
 
 def _rows(split: Split, rows: np.ndarray) -> Split:
     """Rows in ascending order, as a slice where they follow each other: a view, not a copy."""
-    import numpy as np
-
     rows = np.sort(rows)
     consecutive = rows[-1] - rows[0] == len(rows) - 1
     return split[int(rows[0]) : int(rows[-1]) + 1] if consecutive else split[rows]
@@ -170,8 +162,6 @@ def _rows(split: Split, rows: np.ndarray) -> Split:
 
 def _disjoint(dataset: Dataset) -> Dataset:
     """The data set without the examples that also stand in a later split, but for those that chance repeats."""
-    import numpy as np
-
     prints = {part: fingerprints(getattr(dataset, part).x) for part in PARTS}
     values, counts = np.unique(np.concatenate(list(prints.values())), return_counts=True)
     frequent = values if _few_values(dataset) else values[counts > FREQUENT]
@@ -194,8 +184,6 @@ def _few_values(dataset: Dataset) -> bool:
 
     Their number is that of the values which occur, to the power of the elements of an example.
     """
-    import numpy as np
-
     count = sum(len(getattr(dataset, part)) for part in PARTS)
     most = int((count * count / 2) ** (1 / math.prod(dataset.event_shape)))
     if most < 2:  # two values are the least, so nothing needs to be read
@@ -211,8 +199,6 @@ def _few_values(dataset: Dataset) -> bool:
 
 def fingerprints(x: Source) -> np.ndarray:
     """A 64-bit hash of each row's bytes, uint64 `[N]`: equal for equal rows, else different but for bad luck."""
-    import numpy as np
-
     out = np.empty(len(x), np.uint64)
     for start, block in blocks(x):
         rows = np.ascontiguousarray(block).reshape(len(block), -1).view(np.uint8)

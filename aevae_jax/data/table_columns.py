@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from aevae_jax.data.datasets import Column
 from aevae_jax.data.tables import WORDS, Reading, spelled
 from aevae_jax.types import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 BLANKS = " \t"
 """What may stand around an entry of a CSV file."""
@@ -80,8 +79,6 @@ def seen(values: Any, name: str, reading: Reading, untyped: bool, refuse: Refuse
 
 def labels(values: Any, reading: Reading, untyped: bool, refuse: Refuse) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return entries as labels, int32 `[N]`, -1 where they are missing, and the texts that they stand for."""
-    import numpy as np
-
     if is_text(values.type):
         code, categories = _encoded(values, reading, untyped)
     else:
@@ -93,8 +90,6 @@ def labels(values: Any, reading: Reading, untyped: bool, refuse: Refuse) -> tupl
 
 def _quantity(x: np.ndarray, values: Any, name: str, option: str, refuse: Refuse) -> tuple[np.ndarray, Column]:
     """Numbers, or the codes of two of them."""
-    import numpy as np
-
     _check_finite(x, refuse)
     present = x[~np.isnan(x)]
     if not present.size:
@@ -132,8 +127,6 @@ def _check_padding(texts: Any, name: str, kind: str, refuse: Refuse) -> None:
 
 def _kind(present: np.ndarray) -> str:
     """What numbers look like: counts, positive numbers that a normal distribution would make negative, or any."""
-    import numpy as np
-
     if present.min() < 0 or present.min() == present.max():
         return "number"
     if (present == np.rint(present)).all():
@@ -143,8 +136,6 @@ def _kind(present: np.ndarray) -> str:
 
 def _offset(present: np.ndarray) -> float:
     """0 for positive numbers; where there are zeros among them, as far below as the smallest twentieth is above."""
-    import numpy as np
-
     positive = present[present > 0]
     return 0.0 if positive.size in (0, present.size) else -float(np.quantile(positive, 0.05))
 
@@ -161,8 +152,6 @@ def _two(low: float, high: float, values: Any) -> tuple[str, str]:
 
 def _codes(x: np.ndarray, name: str, refuse: Refuse) -> tuple[np.ndarray, Column]:
     """Typed numbers that are categories."""
-    import numpy as np
-
     _check_finite(x, refuse)
     code, categories = _distinct(x)
     odd = x[x != np.rint(x)]
@@ -175,15 +164,12 @@ def _codes(x: np.ndarray, name: str, refuse: Refuse) -> tuple[np.ndarray, Column
 
 def _distinct(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """The codes of numbers `[N]`, NaN where they are, and their texts."""
-    import numpy as np
-
     distinct = np.unique(x[~np.isnan(x)])
     return np.where(np.isnan(x), np.nan, np.searchsorted(distinct, x)), tuple(map(spelled, distinct))
 
 
 def _encoded(values: Any, reading: Reading, untyped: bool) -> tuple[np.ndarray, tuple[str, ...]]:
     """The codes of texts `[N]`, NaN where they are missing, and the texts in their order."""
-    import numpy as np
     import pyarrow
     from pyarrow import types
 
@@ -205,8 +191,6 @@ def _encoded(values: Any, reading: Reading, untyped: bool) -> tuple[np.ndarray, 
 
 
 def _check_categories(categories: tuple[str, ...], code: np.ndarray, refuse: Refuse) -> None:
-    import numpy as np
-
     count, present = len(categories), int((~np.isnan(code)).sum())
     if count == 0:
         raise refuse(got="no entries", expected="at least 1", hint="leave it out")
@@ -271,8 +255,6 @@ def known(values: Any, column: Column, reading: Reading, untyped: bool, refuse: 
 
 
 def _looked_up(values: Any, column: Column, reading: Reading, untyped: bool, refuse: Refuse) -> np.ndarray:
-    import numpy as np
-
     code = np.full(len(values), np.nan)
     places: dict[Any, float] = {None: math.nan}
     for row, entry in enumerate(values.to_pylist()):
@@ -373,8 +355,6 @@ def _no_number(texts: Any, reading: Reading, refuse: Refuse) -> InputError:
 
 
 def _check_finite(x: np.ndarray, refuse: Refuse) -> None:
-    import numpy as np
-
     with np.errstate(over="ignore"):
         too_large = np.isinf(x.astype(np.float32))
     if too_large.any():
@@ -388,8 +368,6 @@ def check_support(x: np.ndarray, column: Column, refuse: Refuse) -> None:
     Raises:
       InputError: counts that are negative or not whole, positive numbers that are not, or 0 where none was in training.
     """
-    import numpy as np
-
     if column.kind == "count":
         bad, expected = (x < 0) | (x != np.rint(x)), "whole numbers from 0, as it holds counts"
     elif column.kind == "positive":

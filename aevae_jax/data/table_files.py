@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
 
 from aevae_jax import durable
 from aevae_jax.data import table_columns, table_text
@@ -17,9 +19,6 @@ from aevae_jax.data.datasets import PARTS, Column, Found, Split
 from aevae_jax.data.table_columns import is_text, looks_like_number
 from aevae_jax.data.tables import AS_USUAL, Reading, feature_count, spelled
 from aevae_jax.types import InputError, not_installed
-
-if TYPE_CHECKING:
-    import numpy as np
 
 MAX_ROW_BYTES = 2**24
 """The longest row of a CSV file, 16 MiB."""
@@ -74,8 +73,6 @@ def read(path: Path, reading: Reading = AS_USUAL) -> Found:
         with texts that look like numbers, dates or times (unless it is named in `categorical`), with one category, or
         with as many categories as rows.
     """
-    import numpy as np
-
     where = str(path)
     with _opened(path, reading) as table:
         _check_columns(table, reading, where)
@@ -109,8 +106,6 @@ def read_rows(path: Path, columns: tuple[Column, ...], reading: Reading = AS_USU
     Raises:
       InputError: as `read`; a column that is missing or unknown, and what `table_columns.known` refuses.
     """
-    import numpy as np
-
     with _opened(path, reading) as table:
         _check_known(table, columns, reading, str(path))
         x = np.empty((table.rows, len(columns)))
@@ -149,8 +144,6 @@ def _rounded(x: np.ndarray, column: Column) -> np.ndarray:
 
 def _needs_double(x: np.ndarray) -> bool:
     """Whether float32 spends its digits on what numbers `[N]` have in common, or is too small for them."""
-    import numpy as np
-
     x = x[~np.isnan(x)]
     rounded = x.astype(np.float32)
     if (rounded == x).all():

@@ -14,17 +14,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aevae_jax import durable
 from aevae_jax.data.datasets import Column, Format, Mapped, Source, blocks, in_memory
 from aevae_jax.distributions import table_layout
+from aevae_jax.lazy import np
 from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.types import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-
 
 WORDS = ("NA", "N/A", "NaN", "nan", "NULL", "null")
 """Words that stand for a missing entry among the numbers of a CSV file. Among texts they are texts."""
@@ -98,16 +95,12 @@ def features(raw: Any, format: Format) -> Any:
 
 def mapped(x: Source, format: Format) -> Source:
     """Raw rows `[N, D]` as features `[N, F]`: at once where they are in memory, else when they are read."""
-    import numpy as np
-
     lazy = Mapped(x, lambda raw, rows: features(raw, format), (feature_count(format.columns),), np.dtype(np.float32))
     return np.concatenate([block for _, block in blocks(lazy)]) if in_memory(x) else lazy
 
 
 def rows(x: np.ndarray, format: Format) -> np.ndarray:
     """Features `[N, F]`, of data or means of p(x|z), as raw rows `[N, D]`: of categories the most likely one's code."""
-    import numpy as np
-
     out = np.empty((len(x), len(format.columns)), np.float32)
     for group in table_layout.groups(widths(format.columns)):
         part = x[:, group.slots]
@@ -119,8 +112,6 @@ def rows(x: np.ndarray, format: Format) -> np.ndarray:
 
 def linear(x: np.ndarray, columns: tuple[Column, ...]) -> np.ndarray:
     """Raw rows `[..., D]`, float64, with logarithms in place of positive numbers: a copy, if there are any."""
-    import numpy as np
-
     places = [i for i, column in enumerate(columns) if column.kind == "positive"]
     if places:
         x = x.copy()
@@ -133,8 +124,6 @@ def natural(x: np.ndarray, format: Format) -> np.ndarray:
 
     Numbers that stay float64 have as many decimals as float32 leaves them when they are standardised.
     """
-    import numpy as np
-
     x = x.copy()
     for i, (column, scale) in enumerate(zip(format.columns, format.scale, strict=True)):
         if column.kind == "positive":
@@ -175,8 +164,6 @@ def describe(x: Source, columns: tuple[Column, ...]) -> list[dict[str, Any]]:
       entries are `missing`; then, of those that are not, `min`, `mean` and `max` of numbers (None where there are
       none), or `counts`, how often each category occurs.
     """
-    import numpy as np
-
     size = len(columns)
     low, high, total, present = np.full(size, np.nan), np.full(size, np.nan), np.zeros(size), np.zeros(size, int)
     counts = [np.zeros(len(column.categories), int) for column in columns]

@@ -21,14 +21,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from aevae_jax.data import cache, datasets, tfds_files
 from aevae_jax.data.datasets import PARTS, Found, Split
 from aevae_jax.types import InputError, not_installed, shortened
-
-if TYPE_CHECKING:
-    import numpy as np
 
 NAME = re.compile(r"([a-z][a-z0-9_]*)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
 VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
@@ -188,8 +187,6 @@ class Images:
     """
 
     def __init__(self, records: Any, order: np.ndarray, shape: tuple[Any, ...], name: str, folder: Path):
-        import numpy as np
-
         self.records, self.order, self.name, self.folder = records, order, name, folder
         self.dtype, self.channels = np.dtype(np.uint8), shape[2]
         size = _picture(self.examples(slice(0, 1))[0]["image"], shape[2]).shape if None in shape else shape
@@ -208,8 +205,6 @@ class Images:
 
     def decode(self, examples: list[dict[str, Any]]) -> np.ndarray:
         """The images of some examples. Raises `InputError` at one that is damaged or of another size."""
-        import numpy as np
-
         out = np.empty((len(examples), *self.shape[1:]), np.uint8)
         for row, example in zip(out, examples, strict=True):
             with _one_line(self.name, self.folder):
@@ -223,7 +218,6 @@ class Images:
 
 def _picture(data: bytes, channels: int) -> np.ndarray:
     """One encoded picture as uint8 `[H, W, C]`."""
-    import numpy as np
     from PIL import Image
 
     picture = Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "BMP", "GIF"])
@@ -235,8 +229,6 @@ def _picture(data: bytes, channels: int) -> np.ndarray:
 
 def _decode(name: str, folder: Path) -> dict[str, Split]:
     """The splits of a data set: in memory if all are small enough, else their images are decoded on demand."""
-    import numpy as np
-
     tfds_files.check_features(name, folder, _command(name, "ANOTHER_DIRECTORY"))
     tfds = _import()
     builder = tfds.builder_from_directory(folder)
@@ -273,8 +265,6 @@ def _check_count(split: Any, name: str, folder: Path) -> None:
 
 def _split(images: Images, labelled: bool, whole: bool) -> Split:
     """Images, in memory if `whole`, and their labels, from one pass over the files."""
-    import numpy as np
-
     x: Any = np.empty(images.shape, np.uint8) if whole else images
     labels = np.empty(len(images), np.int32) if labelled else None
     step = min(CHUNK, max(1, datasets.BLOCK_BYTES // math.prod(images.shape[1:])))
@@ -290,8 +280,6 @@ def _split(images: Images, labelled: bool, whole: bool) -> Split:
 
 def _image_shape(info: Any, name: str) -> tuple[Any, ...]:
     """(height, width, channels) that a data set states for its images; height and width may be None."""
-    import numpy as np
-
     tfds = _import()
     image = dict(info.features.items()).get("image")
     if not isinstance(image, tfds.features.Image):
@@ -309,8 +297,6 @@ def _upstream_order(module: str, part: str, count: int) -> np.ndarray:
     TFDS stores examples by md5(split name, key). The keys of MNIST and its relatives are 0 .. count - 1, so their order
     can be had back; published splits and binarisations depend on it. Other data sets stay in the order of the files.
     """
-    import numpy as np
-
     if module != "tensorflow_datasets.image_classification.mnist":
         return np.arange(count)
     stored = sorted(range(count), key=lambda key: hashlib.md5(f"{part}{key}".encode(), usedforsecurity=False).digest())

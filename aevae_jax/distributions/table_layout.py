@@ -13,11 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-
+from aevae_jax.lazy import np
 
 COUNT = -1
 """What stands for a column of counts in place of its number of categories."""
@@ -42,8 +40,6 @@ def feature_count(columns: tuple[int, ...]) -> int:
 @lru_cache(maxsize=64)
 def groups(columns: tuple[int, ...]) -> tuple[Group, ...]:
     """The columns, given by their numbers of categories, with those of one number together."""
-    import numpy as np
-
     width = np.maximum(columns, 2)
     start = np.cumsum(width) - width
     found = []
@@ -55,8 +51,6 @@ def groups(columns: tuple[int, ...]) -> tuple[Group, ...]:
 
 def log_scales(columns: tuple[int, ...]) -> np.ndarray:
     """In which places the log scale of a number or count stands, if outputs take the places of features: `[F]`."""
-    import numpy as np
-
     mask = np.zeros(feature_count(columns), bool)
     mask[[slot for group in groups(columns) if group.categories <= 0 for slot in group.slots[:, 1]]] = True
     return mask
@@ -69,8 +63,6 @@ def observed(categories: int, x: Any) -> Any:
 
 def joined(columns: tuple[int, ...], parts: Sequence[Any]) -> Any:
     """One part `[B, K, W]` for each group of columns, put in the order of the features: `[B, F]`."""
-    import numpy as np
-
     order = np.argsort(np.concatenate([group.slots.reshape(-1) for group in groups(columns)]))
     flat = [part.reshape(part.shape[0], -1) for part in parts]
     return flat[0].__array_namespace__().concatenate(flat, axis=1)[:, order]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from jax import Array
 
     from aevae_jax.data import Data, Format
@@ -30,8 +31,6 @@ def complete_file(model: LatentModel, params: Params, data: Data, format: Format
     Raises:
       InputError: a file that `table_files.read_rows` refuses.
     """
-    import numpy as np
-
     from aevae_jax.data import table_files
 
     reading = data.reading
@@ -49,8 +48,6 @@ def complete_rows(model: LatentModel, params: Params, data: Data, format: Format
 
 
 def _filled(model: LatentModel, params: Params, data: Data, format: Format, raw: np.ndarray) -> np.ndarray:
-    import numpy as np
-
     from aevae_jax import keys
     from aevae_jax.evaluation import metrics
 

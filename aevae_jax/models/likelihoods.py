@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from aevae_jax import limits
+from aevae_jax.lazy import jnp, np
 from aevae_jax.types import Distribution, InputError, Params
 
 if TYPE_CHECKING:
-    import numpy as np
     from jax import Array
 
 SCALE_RANGE = (-7.0, 2.0)
@@ -45,8 +45,6 @@ class Support:
           x: data as the model will see it, any shape.
           name: what to call it in the message.
         """
-        import numpy as np
-
         if not np.isfinite(x).all():
             raise InputError(name, got=f"{int((~np.isfinite(x)).sum())} values that are NaN or infinite",
                              expected=str(self))  # fmt: skip
@@ -91,8 +89,6 @@ class Normal:
         return {}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        import jax.numpy as jnp
-
         from aevae_jax import distributions
 
         loc = raw[..., 0]
@@ -136,15 +132,11 @@ class NormalSharedScale:
             raise InputError("initial_scale", got=self.initial_scale, expected=f"between {low:.2g} and {high:.2g}")
 
     def init(self) -> Params:
-        import jax.numpy as jnp
-
         from aevae_jax import distributions
 
         return {"log_scale": distributions.unbounded(jnp.log(self.initial_scale), *SCALE_RANGE)}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        import jax.numpy as jnp
-
         from aevae_jax import distributions
 
         loc = raw[..., 0]
@@ -259,8 +251,6 @@ class DiscretizedLogisticMixture(_Grid):
         return 3 * self.components
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        import jax.numpy as jnp
-
         from aevae_jax import distributions
 
         logits, shift, raw_scale = jnp.split(raw, 3, axis=-1)
@@ -303,8 +293,6 @@ class Tabular:
         return {}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        import jax.numpy as jnp
-
         from aevae_jax import distributions
         from aevae_jax.distributions import table_layout, tabular
 

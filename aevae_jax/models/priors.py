@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax import limits
+from aevae_jax.lazy import jax, jnp, np
 from aevae_jax.types import Distribution, InputError, Params
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ class StandardNormal:
         return {}
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        import jax.numpy as jnp
-
         from aevae_jax import distributions
 
         zeros = jnp.zeros((n, model.latent))
@@ -41,9 +40,6 @@ class GaussianMixture:
         limits.check("GaussianMixture components", self.components, 1)
 
     def init(self, key: Array, model: Any) -> Params:
-        import jax
-        import jax.numpy as jnp
-
         shape = (self.components, model.latent)
         return {
             "logits": jnp.zeros(self.components),
@@ -70,9 +66,6 @@ class FullGaussianMixture:
         limits.check("FullGaussianMixture components", self.components, 1)
 
     def init(self, key: Array, model: Any) -> Params:
-        import jax
-        import jax.numpy as jnp
-
         identity = jnp.eye(model.latent)
         return {
             "logits": jnp.zeros(self.components),
@@ -108,9 +101,6 @@ def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *,
     Raises:
       InputError: codes that are not finite, too few, or not what the prior is of; or a model without such a prior.
     """
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
     from sklearn import mixture
 
     new = FullGaussianMixture(components)
@@ -151,13 +141,9 @@ class VampPrior:
         limits.check("VampPrior components", self.components, 1)
 
     def init(self, key: Array, model: Any) -> Params:
-        import jax
-
         return {"pseudo_inputs": jax.random.uniform(key, (self.components, *model.event_shape))}
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        import jax.numpy as jnp
-
         from aevae_jax.distributions import joint
 
         components = model.encode(params, params["prior"]["pseudo_inputs"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aevae_jax import limits
+from aevae_jax.lazy import jax, jnp
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Architecture
 from aevae_jax.models.likelihoods import Likelihood
@@ -136,9 +137,6 @@ class TwoLevelVAE:
 
     def init(self, key: Array) -> Params:
         """Fresh parameters; those of encoder and decoder by what they predict."""
-        import jax
-        import jax.numpy as jnp
-
         _check_built(self)
         key_q2, key_q1, key_p1, key_x, key_prior = jax.random.split(key, 5)
         x, z1, z2 = jnp.zeros((1, *self.event_shape)), jnp.zeros((1, self._size1)), jnp.zeros((1, self._upper.latent))
@@ -241,8 +239,6 @@ def _check_codes(model: Model, z: Array) -> None:
 
 def _normal(model: VAE | TwoLevelVAE, out: Array) -> Distribution:
     """A network's output `[B, 2 L]`, means and then raw log scales, as L normals."""
-    import jax.numpy as jnp
-
     from aevae_jax import distributions
 
     loc, raw = jnp.split(out, 2, axis=-1)
@@ -250,9 +246,6 @@ def _normal(model: VAE | TwoLevelVAE, out: Array) -> Distribution:
 
 
 def _init(model: Model, key: Array, codes: int) -> Params:
-    import jax
-    import jax.numpy as jnp
-
     _check_built(model)
     key_encoder, key_decoder, key_prior = jax.random.split(key, 3)
     encoder = model.network.encoder(model.event_shape, codes)

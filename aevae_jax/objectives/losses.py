@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aevae_jax import limits
+from aevae_jax.lazy import jnp
 from aevae_jax.types import Factorised, InputError, LatentModel, Metrics, Params, Validation, measure_of
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ class Linear:
         limits.check("Linear end", self.end, -limits.LARGEST, limits.LARGEST)
 
     def __call__(self, step: Any) -> Any:
-        import jax.numpy as jnp
-
         return self.start + (self.end - self.start) * jnp.minimum(step / self.steps, 1.0)
 
 
@@ -116,8 +115,6 @@ class ELBO:
 
     def _limited(self, bound: Bound) -> Array:
         """sum over groups of max(free_bits, batch mean of the group's rate)."""
-        import jax.numpy as jnp
-
         q = bound.posterior
         kl_terms = q.kl_terms(bound.prior) if isinstance(q, Factorised) else NotImplemented  # [B, *latent]
         if kl_terms is NotImplemented:

@@ -7,6 +7,7 @@ that the run is finished, the final figures. Each says whose it is and that it i
 
 from __future__ import annotations
 
+from aevae_jax.lazy import jax, np
 import contextlib
 import io
 import re
@@ -27,8 +28,6 @@ from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError, LatentModel, Params
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from aevae_jax.data import Prepared
     from aevae_jax.runs.resume import Keeper
     from aevae_jax.runs.plans import Plan
@@ -146,8 +145,6 @@ def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note
 
 
 def _load(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitted:
-    import jax
-
     from aevae_jax.runs.weights import load_weights
 
     digest = records.digest_of(record)
@@ -167,8 +164,6 @@ def read_losses(folder: Path, results: records.Results) -> np.ndarray:
     Raises:
       InputError: a file that is missing, damaged, or not the one that was written.
     """
-    import numpy as np
-
     steps = results.history[-1]["step"]
     path, sha256 = folder / records.LOSSES, results.sha256.get(records.LOSSES)
     file = io.BytesIO(records.read_bytes(path, limit=4 * steps + 4096, sha256=sha256))
@@ -235,8 +230,6 @@ def _finish(folder: Path, plan: Plan, fitted: Fitted, digest: str, note: Note) -
 
     The results come last of what is needed, as they say that the run is finished.
     """
-    import numpy as np
-
     from aevae_jax.runs.weights import save_weights
 
     records.write_lines(folder / records.METRICS, fitted.history)
@@ -261,9 +254,6 @@ def _save_pictures(folder: Path, plan: Plan, fitted: Fitted, note: Note) -> None
 
 def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
     """Draw samples from the prior, and inputs above their reconstructions."""
-    import jax
-    import numpy as np
-
     from aevae_jax import figures, keys
     from aevae_jax.models import generation
 
@@ -306,8 +296,6 @@ def _silent(text: str) -> None:
 
 
 def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, call: _Call) -> Fitted:
-    import jax
-
     from aevae_jax.runs.training_loop import Trainer
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aevae_jax.lazy import jax
 import hashlib
 import os
 import platform
@@ -30,7 +31,6 @@ def make_deterministic() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if DETERMINISTIC in flags.split():
         return
-    import jax
 
     devices = jax.config.values["jax_num_cpu_devices"]
     try:  # JAX refuses to change this once it has computed; nothing else in its public interface says so
@@ -51,8 +51,6 @@ def provenance(dataset: Dataset) -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """Versions, code, device and settings: where they are the same, so are the bits."""
     from importlib.metadata import version
-
-    import jax
 
     package = Path(__file__).parents[1]
     pins = package.parent / "pins.txt"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aevae_jax import limits
+from aevae_jax.lazy import jax, optax
 from aevae_jax.types import Params
 
 
@@ -36,8 +37,6 @@ class Adam:
 
     def build(self, steps: int) -> Any:
         """The `optax.GradientTransformation` for a training of `steps` steps."""
-        import optax
-
         rate: Any = self.learning_rate
         if self.cosine:
             rate = optax.warmup_cosine_decay_schedule(0.0, rate, self.warmup, max(steps, self.warmup + 1))
@@ -49,7 +48,6 @@ class Adam:
 
 def _kernels(params: Params) -> Any:
     """Tell which arrays of `params` are the weights of layers: a tree of bools."""
-    import jax
 
     def is_kernel(path: tuple[Any, ...], _: Any) -> bool:
         return jax.tree_util.keystr(path[-1:], simple=True) == "kernel"
