@@ -7,7 +7,6 @@ that the run is finished, the final figures. Each says whose it is and that it i
 
 from __future__ import annotations
 
-from aevae_jax.lazy import jax, np
 import contextlib
 import io
 import re
@@ -19,18 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import durable, values
-from aevae_jax.runs import directory as places, records, same_run
 from aevae_jax.checkpoints import array_files, signals
 from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.store import NonFiniteError, Saving
 from aevae_jax.data import Dataset
+from aevae_jax.lazy import jax, np
+from aevae_jax.runs import directory as places, records, same_run
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError, LatentModel, Params
 
 if TYPE_CHECKING:
     from aevae_jax.data import Prepared
-    from aevae_jax.runs.resume import Keeper
     from aevae_jax.runs.plans import Plan
+    from aevae_jax.runs.resume import Keeper
     from aevae_jax.runs.training_loop import Broken, Epoch, Progress, Snapshot, Trainer
 
 OnEpoch = Callable[["Epoch"], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from aevae_jax.lazy import jax
 import hashlib
 import os
 import platform
@@ -14,6 +13,7 @@ from typing import Any
 
 from aevae_jax import __version__, durable
 from aevae_jax.data import Dataset
+from aevae_jax.lazy import jax
 from aevae_jax.types import InputError
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aevae_jax import values
-from aevae_jax.runs import provenance, fitting, resume, records, same_run
 from aevae_jax.checkpoints.store import Store
+from aevae_jax.runs import fitting, provenance, records, resume, same_run
 from aevae_jax.runs.non_finite import Diagnosis, diagnose
 from aevae_jax.runs.plans import Plan, plan_of
 from aevae_jax.runs.run import Run
 from aevae_jax.runs.training_loop import Epoch, Trainer
-from aevae_jax.types import InputError
 from aevae_jax.runs.weights import params_digest
+from aevae_jax.types import InputError
 
 FIRST_STEPS = 20
 """Rounding grows with every step, so losses are compared at the beginning, and figures at the end."""

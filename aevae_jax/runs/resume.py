@@ -11,10 +11,10 @@ from typing import Any
 import jax
 
 from aevae_jax import durable
-from aevae_jax.runs import records
 from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.signals import Caught, Interrupted
 from aevae_jax.checkpoints.store import NonFiniteError, Saving, Store
+from aevae_jax.runs import records
 from aevae_jax.runs.training_loop import Progress, Snapshot, Trainer
 from aevae_jax.types import InputError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aevae_jax import values
-from aevae_jax.runs import records
 from aevae_jax.data import Dataset
+from aevae_jax.runs import records
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 

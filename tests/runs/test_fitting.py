@@ -30,8 +30,7 @@ from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO, Linear
-from aevae_jax.runs import fitting, plans, provenance, records, resume, same_run
-from aevae_jax.runs import training_loop as trainer
+from aevae_jax.runs import fitting, plans, provenance, records, resume, same_run, training_loop as trainer
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.training_loop import Broken, Progress, Snapshot
 from aevae_jax.runs.weights import params_digest

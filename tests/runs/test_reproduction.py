@@ -17,8 +17,7 @@ from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
-from aevae_jax.runs import fitting, records, reproduction
-from aevae_jax.runs import provenance as environment
+from aevae_jax.runs import fitting, provenance as environment, records, reproduction
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.weights import save_weights
 from aevae_jax.training.optimizers import Adam
