@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from aevae_jax import durable
+from aevae_jax.lazy import np
 from aevae_jax.types import InputError
 
 MAX_SIDE = 4096

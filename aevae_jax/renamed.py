@@ -9,9 +9,9 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 MODULES = {
     "annealing": "evaluation.ais",
@@ -47,7 +47,7 @@ MODULES = {
 }
 
 
-class Finder(MetaPathFinder, Loader):
+class Finder:
     """Finds a module by its name of version 0.1."""
 
     def __init__(self) -> None:
@@ -58,7 +58,8 @@ class Finder(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         """Return a spec of which this is the loader, for such a name alone."""
         package, _, name = fullname.rpartition(".")
-        return ModuleSpec(fullname, self) if package == __package__ and name in MODULES else None
+        loader: Any = self
+        return ModuleSpec(fullname, loader) if package == __package__ and name in MODULES else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module that stands there now, and warn."""

@@ -1,5 +1,5 @@
 """Named arrays in files, by Orbax, and files whose bytes are made sure of. What goes wrong is a `ValueError` or
-`OSError` here; `checkpoints` says what that means. JAX, NumPy and Orbax are imported inside the functions.
+`OSError` here; `checkpoints` says what that means. Orbax is imported where it is used.
 """
 
 from __future__ import annotations

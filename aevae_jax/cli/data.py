@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import limits, values
+from aevae_jax import figures, limits, values
 from aevae_jax.cli import console
 from aevae_jax.cli.terminal import report, say, show_table
 from aevae_jax.data import Data, Standardize, datasets, files, tables
+from aevae_jax.lazy import modules
 from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.models.vae import VAE
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.data import Dataset
+    from aevae_jax.data import Dataset, inspection, tfds
     from aevae_jax.data.inspection import Summary
+else:
+    inspection, tfds = modules("aevae_jax.data", "inspection", "tfds")
 
 # Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
 MaybePicture = Annotated[Optional[Path], arg(metavar="FILE", help_behavior_hint="(default: runs/inspect/NAME.png)")]  # noqa: UP045
@@ -45,7 +48,6 @@ def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -
     if out is not None:
         files.check_output(out, (".png",), force=True)
     dataset = value.load()
-    from aevae_jax.data import inspection
 
     summaries = {part: inspection.summarize(getattr(dataset, part), dataset.levels) for part in datasets.PARTS}
     first = summaries["train"]
@@ -81,8 +83,6 @@ def prepare(
       directory: where to store it; left out, $TFDS_DATA_DIR, then ~/tensorflow_datasets.
       manual_dir: a folder that holds files fetched elsewhere, for machines without network.
     """
-    from aevae_jax.data import tfds
-
     place = tfds.prepare(name, directory, manual_dir)
     report(f"wrote {place}", f"next   aevae data inspect {shlex.quote(name)}")
 
@@ -124,9 +124,6 @@ def _labels(counts: dict[int, int]) -> str:
 
 def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:
     """Write a sheet of training examples, spread evenly over the split; where nobody asked for it, only if possible."""
-    from aevae_jax import figures
-    from aevae_jax.data import inspection
-
     raw = inspection.examples(dataset.train, num)
     span = (0.0, dataset.levels - 1.0) if dataset.levels else figures.span_of(raw, 0)
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name).strip("_")[:100] or "data"

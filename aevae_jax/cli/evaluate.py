@@ -11,17 +11,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import durable, limits, runs, values
+from aevae_jax import durable, evaluation, limits, runs, values
 from aevae_jax.cli import console
 from aevae_jax.cli.terminal import report, say, show_table
-from aevae_jax.data import files
-from aevae_jax.lazy import jax, np
+from aevae_jax.data import files, prepare
+from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import fitting, records
 from aevae_jax.types import InputError, likelihood_of, support_of
 
 if TYPE_CHECKING:
+    from aevae_jax import keys
     from aevae_jax.data import Prepared
+    from aevae_jax.evaluation import classifiers, collapse, estimates, image_quality as measures, importance, statistics
     from aevae_jax.evaluation.importance import Estimate
+    from aevae_jax.models import generation
+    from aevae_jax.objectives import bounds
+else:
+    keys = modules("aevae_jax", "keys")
+    bounds = modules("aevae_jax.objectives", "bounds")
+    classifiers, collapse, estimates, measures, importance, statistics = modules(
+        "aevae_jax.evaluation", "classifiers", "collapse", "estimates", "image_quality", "importance", "statistics"
+    )
+    generation = modules("aevae_jax.models", "generation")
 
 # Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
 MaybeJson = Annotated[Optional[Path], arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]  # noqa: UP045
@@ -64,14 +75,10 @@ def evaluate(
     model, seed = fitted.model, fitted.run.seed if seed is None else seed
     prepared = prepared_of(run, fitted.run, data)
     x = getattr(prepared, split).x
-    from aevae_jax import evaluation, keys
-    from aevae_jax.objectives import bounds
 
     key = key_of(seed, keys.Stream.EVALUATE)
     _, measure = bounds.measures(model, fitted.params, x.shape[1:])
     if samples:
-        from aevae_jax.evaluation import importance
-
         importance.check_scorable(model, fitted.params, x)
     measured = evaluation.per_example(bounds.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
     metrics = {
@@ -123,7 +130,6 @@ def compare(
     """
     limits.check("--samples", samples, 1)
     figures = [_figure(place, split, samples, seed, data) for place in (run, other)]
-    from aevae_jax.evaluation import estimates
 
     better, worse = estimates.rank(figures)
     found = estimates.difference(worse, better)
@@ -149,8 +155,6 @@ def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> N
     """
     fitted = loaded(run)
     prepared = prepared_of(run, fitted.run, data)
-    from aevae_jax import keys
-    from aevae_jax.evaluation import collapse
 
     found = collapse.check(fitted, prepared.validation.x, key_of(seed, keys.Stream.EVALUATE))
     units = {"active_units": "", "latent_dimensions": "", "mse_at_mean": _squared(prepared)}
@@ -190,10 +194,6 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
         raise InputError("quality of pictures", got=f"{fitted.run.data.name}, events of shape {prepared.event_shape}",
                          expected="images [H, W, C]")  # fmt: skip
 
-    from aevae_jax import evaluation, keys
-    from aevae_jax.evaluation import classifiers, image_quality as measures
-    from aevae_jax.models import generation
-
     x = np.asarray(prepared.test.x[:num])
     again = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0))["reconstructions"]
     pixels, (low, high) = measures.of_decoded(prepared, x, again)
@@ -230,15 +230,11 @@ def loaded(directory: Path) -> fitting.Fitted:
 
 def prepared_of(directory: Path, run: runs.Run, moved: str = "") -> Prepared:
     """The rows that a run's model sees, by split; validation and test data prepared. Data as `records.load_data`."""
-    from aevae_jax.data import prepare
-
     return prepare(run.data.preparation, records.load_data(directory, run.data, moved))
 
 
 def key_of(seed: int, use: Any) -> Any:
     """The key for one use of a seed that was typed."""
-    from aevae_jax import keys
-
     if not 0 <= seed < 2**32:
         raise InputError("--seed", got=seed, expected="0 to 4294967295")
     return keys.stream(keys.root(seed), use)
@@ -247,8 +243,6 @@ def key_of(seed: int, use: Any) -> Any:
 def _figure(place: Path, split: Part, samples: int, seed: int, data: str) -> Any:
     fitted = loaded(place)
     prepared = prepared_of(place, fitted.run, data)
-    from aevae_jax import keys
-    from aevae_jax.evaluation import importance
 
     key = key_of(seed, keys.Stream.EVALUATE)
     with console.parts(str(place)) as on_part:
@@ -257,8 +251,6 @@ def _figure(place: Path, split: Part, samples: int, seed: int, data: str) -> Any
 
 
 def _reconstruction(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
-    from aevae_jax.models import generation
-
     return {"reconstructions": generation.reconstruct(model, params, x)}
 
 
@@ -281,8 +273,6 @@ def _squared(prepared: Prepared) -> str:
 
 def _entry(v: Any, unit: str) -> dict[str, Any]:
     """A mean over examples with its standard error."""
-    from aevae_jax.evaluation import statistics
-
     error = statistics.standard_error(v)
     return {"mean": float(v.mean(dtype="float64")), "standard_error": error if math.isfinite(error) else None,
             "unit": unit}  # fmt: skip
@@ -293,8 +283,6 @@ def _single(value: float, unit: str) -> dict[str, Any]:
 
 
 def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, Any]:
-    from aevae_jax.evaluation import importance
-
     rows = {"negative_log_likelihood": _entry(found.nll, "nats/example")}
     bits = importance.bits_per_dim(found.nll, model, prepared)
     if bits is not None:
@@ -312,7 +300,6 @@ def _trust(found: Estimate) -> str:
     share = 100 * float(found.untrusted.mean())
     if share < 1:
         return text
-    from aevae_jax.evaluation import importance
 
     limit = importance.trusted_pareto_k(found.num_samples)
     return (f"{text} WARNING: of {share:.0f} % of the examples the weights have too heavy a tail (Pareto k above "

@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 from tyro.conf import Positional, arg
 
-from aevae_jax import memory, values
+from aevae_jax import evaluation, figures, memory, values
 from aevae_jax.cli.evaluate import MaybeData, key_of, loaded, prepared_of
 from aevae_jax.cli.terminal import note, report
-from aevae_jax.data import files
-from aevae_jax.lazy import jax, np
+from aevae_jax.data import Format, files
+from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import fitting, records
 from aevae_jax.types import InputError, LatentModel, Params, Scaled
 
 if TYPE_CHECKING:
     from jax import Array
 
+    from aevae_jax import keys
     from aevae_jax.data import Format, Source
+    from aevae_jax.evaluation import completion
+    from aevae_jax.models import generation
+else:
+    keys = modules("aevae_jax", "keys")
+    generation = modules("aevae_jax.models", "generation")
+    completion = modules("aevae_jax.evaluation", "completion")
 
 Out = Annotated[Path, arg(metavar="FILE")]
 Input = Annotated[Path, arg(name="input", metavar="FILE")]
@@ -51,9 +58,6 @@ def sample(
     fitted = loaded(run)
     made = _drawn if noise else _decoded
     _check_room(made, fitted, (num, fitted.run.model.latent), "--num")
-
-    from aevae_jax import keys
-    from aevae_jax.models import generation
 
     key = key_of(seed, keys.Stream.SAMPLE)
     draw = jax.jit(generation.codes, static_argnums=(0, 3)).lower(fitted.model, fitted.params, key, num).compile()
@@ -139,8 +143,6 @@ def interpolate(
         if not 0 <= index < len(x):
             raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
 
-    from aevae_jax.models import generation
-
     ends = x[start : start + 1], x[end : end + 1]
     codes = jax.jit(generation.path, static_argnums=(0, 4))(fitted.model, fitted.params, *ends, steps)[:, 0]
     _save(out, run, fitted, _batched(_decoded, fitted, codes), {"codes": codes}, columns=min(steps, 20))
@@ -209,15 +211,11 @@ def _drawn(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str
 
 
 def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    from aevae_jax.models import generation
-
     return {"reconstructions": generation.reconstruct(model, params, x)}
 
 
 def _batched(metric: Any, fitted: fitting.Fitted, x: Any, key: Array | None = None) -> dict[str, np.ndarray]:
     """`metric` of every example, in batches that fit into memory; it needs a key if it uses noise."""
-    from aevae_jax import evaluation, keys
-
     return evaluation.per_example(metric, fitted.model, fitted.params, x, keys.root(0) if key is None else key)
 
 
@@ -227,8 +225,6 @@ _COPIES = 3
 
 def _check_room(metric: Any, fitted: fitting.Fitted, shape: tuple[int, ...], what: str) -> None:
     """Refuse to compute `metric` of all rows of an array of this shape, if what it makes of them fits in no memory."""
-    from aevae_jax import keys
-
     row = jax.ShapeDtypeStruct((1, *shape[1:]), "float32")
     made = jax.eval_shape(lambda x: metric(fitted.model, fitted.params, x, keys.root(0)), row)
     size = sum(math.prod(a.shape) * a.dtype.itemsize for a in (row, *jax.tree.leaves(made)))
@@ -249,8 +245,6 @@ def _save(
     **sheet: Any,
 ) -> None:
     """Write what the model made, `data` in the units of the data set and `codes` as they are."""
-    from aevae_jax import figures
-
     format, inverse = _format(directory), fitted.run.data.preparation.inverse
     arrays = {name: inverse(np.asarray(x), format) for name, x in data.items()}
     if "images" in arrays and not format.columns:
@@ -264,8 +258,6 @@ def _complete(
     out: Path, directory: Path, fitted: fitting.Fitted, path: Path | None, *, split: Part | None, num: int, data: str
 ) -> None:
     """Write the rows of a table with what was missing in them."""
-    from aevae_jax.evaluation import completion
-
     _check_one(path, split)
     format, reading = _format(directory), fitted.run.data.reading
     if path is not None:
@@ -282,8 +274,6 @@ def _complete(
 
 def _format(directory: Path) -> Format:
     """What `run.json` says of the form of the training data."""
-    from aevae_jax.data import Format
-
     return values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
 
 
@@ -292,7 +282,6 @@ def _inputs(directory: Path, fitted: fitting.Fitted, path: Path | None, split: P
     _check_one(path, split)
     if path is not None:
         return files.read_images(path, fitted.model, fitted.run.data, _format(directory), note=note)
-    from aevae_jax import keys
 
     return prepared_of(directory, fitted.run, data).rows(str(split), keys.root(0))
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from aevae_jax.cli import console
 from aevae_jax.cli.evaluate import MaybeData
 from aevae_jax.cli.terminal import say
+from aevae_jax.lazy import modules
 from aevae_jax.runs import provenance, records
+
+if TYPE_CHECKING:
+    from aevae_jax.runs import reproduction
+else:
+    reproduction = modules("aevae_jax.runs", "reproduction")
 
 Step = Annotated[int, arg(metavar="INT")]
 
@@ -31,7 +37,6 @@ def reproduce(run: Positional[Path], *, data: MaybeData = "") -> None:
     settings = records.read_record(run)["provenance"].get("settings")
     if isinstance(settings, dict) and provenance.DETERMINISTIC in str(settings.get("xla_flags")).split():
         provenance.make_deterministic()
-    from aevae_jax.runs import reproduction
 
     with console.progress("again") as on_epoch:
         verdict = reproduction.reproduce(run, data=data, on_epoch=on_epoch, on_note=console.note)
@@ -55,7 +60,6 @@ def replay(run: Positional[Path], *, step: Step, data: MaybeData = "") -> None:
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     records.read_record(run)
-    from aevae_jax.runs import reproduction
 
     found = reproduction.replay(run, step, data=data, note=console.note)
     diagnosis, culprit = found.diagnosis, found.diagnosis.culprit

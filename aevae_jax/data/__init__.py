@@ -1,204 +1,26 @@
 """Data sets by name, from files of one's own, or as streams: one value, `Data`, names them all.
 
-    datasets.py      what a data set is: sources of rows, splits, and what must be known of them
-    splits.py        splits without a common example; your own arrays as a data set
-    given.py         arrays, labels and levels as people give them, checked
-    preparation.py   raw values to what the model sees
-    prepared.py      a data set as training and evaluation consume it
-    rows.py          how arrays lie in files, and how their rows are read
-    arrays.py        .npy, .npz and idx files
-    pictures.py      folders of images
-    tables.py        the rows of tables and the features that a model sees of them
-    table_text.py    what is wrong with the text of a CSV file, before it is read
-    table_columns.py which kind of column entries make
-    table_files.py   CSV and Parquet files
-    cache.py         decoded arrays on disk, noticed when damaged
-    tfds.py          TensorFlow Datasets: the only file that imports it
-    streams.py       windows of batches with prefetch: the only file that imports Grain
-    inspection.py    what there is to know of a data set before training on it
-
-Nothing here is imported before it is needed, so that the command line can list these values at once.
+loading.py       `Data`, the value that names a data set, and what it reads it with
+datasets.py      what a data set is: sources of rows, splits, and what must be known of them
+splits.py        splits without a common example; your own arrays as a data set
+given.py         arrays, labels and levels as people give them, checked
+preparation.py   raw values to what the model sees
+prepared.py      a data set as training and evaluation consume it
+rows.py          how arrays lie in files, and how their rows are read
+arrays.py        .npy, .npz and idx files
+pictures.py      folders of images
+tables.py        the rows of tables and the features that a model sees of them
+table_text.py    what is wrong with the text of a CSV file, before it is read
+table_columns.py which kind of column entries make
+table_files.py   CSV and Parquet files
+cache.py         decoded arrays on disk, noticed when damaged
+tfds_files.py    what is looked at in a folder of TensorFlow Datasets before anything is read
+tfds.py          TensorFlow Datasets: the only file that imports it
+streams.py       windows of batches with prefetch: the only file that imports Grain
+inspection.py    what there is to know of a data set before training on it
+files.py         what goes into a model and what comes out of it, in files
 """
 
-from __future__ import annotations
+import lazy_loader
 
-import os
-import re
-import stat
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-from aevae_jax import durable, limits
-from aevae_jax.data.datasets import Column, Dataset, Format, Found, Source, Split
-from aevae_jax.data.preparation import (
-    Dequantize,
-    DynamicBinarization,
-    Preparation,
-    Scale,
-    Standardize,
-    StaticBinarization,
-    Threshold,
-)
-from aevae_jax.data.prepared import Prepared, prepare
-from aevae_jax.data.splits import LastSplits, OwnSplits, RandomSplits, Splits, assemble, check_levels, from_arrays
-from aevae_jax.data.tables import Reading
-from aevae_jax.lazy import np
-from aevae_jax.types import InputError
-
-__all__ = [
-    "Column", "Data", "Dataset", "Dequantize", "DynamicBinarization", "Format", "LastSplits", "OwnSplits",
-    "Preparation", "Prepared", "RandomSplits", "Scale", "Source", "Split", "Splits", "Standardize",
-    "StaticBinarization", "Threshold", "digits", "from_arrays", "prepare",
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Data:
-    """Names a data set and its preparation.
-
-    Args:
-      name: "digits" (bundled, no network); a TensorFlow Datasets name such as `fashion_mnist` or `name/config:version`;
-        or a path: .npy, .npz, .csv, .parquet, or a folder of idx files, .npy files or images. A path that could be a
-        name of TensorFlow Datasets is written with ./ in front.
-      preparation: how raw values become what the model sees.
-      directory: where prepared TFDS data sets live; empty for `$TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
-      splits: how validation and test splits are made where the data set does not come with them.
-      size: (height, width) that a folder's images are brought to; left out, the smallest height and width among them.
-      channels: 1 for grey or 3 for RGB, which a folder's images are brought to; left out, what they all have.
-      categorical: columns of a table whose entries are names, even where they look like numbers.
-      numbers, positive, counts: columns of a table of that kind, whatever `table_files.read` would see in them.
-      missing: words that stand for a missing entry of a table, such as "NA" or "?"; an empty one always does.
-      decimal, thousands, separator: how a CSV file writes numbers and what stands between its fields.
-      label: the column of a table that holds labels; it is none of the data.
-      levels: how many values the elements of integer data can take: 2 for bits, 3 for masks of 0, 1 and 2, 256 for
-        8-bit images. Left out, it is found where that is plain, and asked for where it is not.
-      keep_duplicates: leave no example out because it also stands in another split.
-    """
-
-    name: str = "digits"
-    preparation: Preparation = Scale()
-    directory: str = ""
-    splits: Splits = OwnSplits()
-    size: tuple[int, ...] = ()
-    categorical: tuple[str, ...] = ()
-    channels: int = 0
-    numbers: tuple[str, ...] = ()
-    positive: tuple[str, ...] = ()
-    counts: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    decimal: str = "."
-    thousands: str = ""
-    separator: str = ","
-    label: str = ""
-    levels: int = 0
-    keep_duplicates: bool = False
-
-    def __post_init__(self) -> None:
-        limits.check_sizes("Data size", self.size)
-        if len(self.size) not in (0, 2):
-            raise InputError("Data size", got=self.size, expected="(height, width)")
-        if self.channels not in (0, 1, 3):
-            raise InputError("Data channels", got=self.channels, expected="1 for grey, 3 for RGB, 0 for what there is")
-        check_levels(self.levels)
-        _ = self.reading
-
-    @property
-    def reading(self) -> Reading:
-        """How files of a table are read and written."""
-        return Reading(self.categorical, self.numbers, self.positive, self.counts, self.missing, self.decimal,
-                       self.thousands, self.separator, self.label)  # fmt: skip
-
-    def load(self) -> Dataset:
-        """The raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
-        if self.name == "digits":
-            if self.levels not in (0, 17):
-                raise InputError("Data levels", got=self.levels, expected="17, which digits have")
-            return digits()
-        if _is_path(self.name, self.directory):
-            path = Path(os.path.expanduser(self.name))  # Path.expanduser raises where there is no such user
-            found = _reader(path)(path, self)
-        else:
-            from aevae_jax.data import tfds
-
-            found = tfds.read(self.name, self.directory)
-        return assemble(self.name, found, self.splits, levels=self.levels, keep_duplicates=self.keep_duplicates)
-
-
-def _is_path(name: str, directory: str) -> bool:
-    """Whether `name` is spelled as a path, or is one and no name that TensorFlow Datasets could have prepared here."""
-    if name.startswith((".", "/", "~")) or Path(name).suffix.lower() in _FILES or re.match(r"[A-Za-z]:[\\/]", name):
-        return True
-    from aevae_jax.data import tfds
-
-    return os.path.exists(name) and not tfds.is_prepared(name, directory)
-
-
-Reader = Callable[[Path, Data], Found]
-
-
-def _npy(path: Path, data: Data) -> Found:
-    from aevae_jax.data import arrays
-
-    return arrays.read_npy(path)
-
-
-def _npz(path: Path, data: Data) -> Found:
-    from aevae_jax.data import arrays
-
-    return arrays.read_npz(path)
-
-
-def _table(path: Path, data: Data) -> Found:
-    from aevae_jax.data import table_files
-
-    return table_files.read(path, data.reading)
-
-
-def _folder(path: Path, data: Data) -> Found:
-    from aevae_jax.data import arrays, pictures
-
-    if arrays.is_idx_folder(path):
-        return arrays.read_idx(path)
-    if os.path.isfile(path / "train.npy"):
-        return arrays.read_npy_folder(path)
-    return pictures.read(path, data.size, data.channels)
-
-
-_FILES: dict[str, Reader] = {".npy": _npy, ".npz": _npz, ".csv": _table, ".parquet": _table}
-
-
-def _reader(path: Path) -> Reader:
-    try:
-        mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError("data", got=path, expected="a file or folder that exists") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise durable.unreadable(path, error, what="data") from None
-    if stat.S_ISDIR(mode):
-        return _folder
-    if path.suffix.lower() not in _FILES:
-        raise InputError("data", got=path.name, expected=f"a folder, or a file ending in {', '.join(_FILES)}")
-    if not stat.S_ISREG(mode):
-        raise InputError("data", got="a FIFO, device or socket", expected="a file or folder", where=str(path))
-    return _FILES[path.suffix.lower()]
-
-
-def digits() -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, `[8, 8, 1]`, 17 levels, from UCI (Alpaydin & Kaynak 1998).
-
-    They come in the order of their writers, so they are shuffled once, by a fixed permutation, and split into 1,257 for
-    training, 180 for validation and 360 for test.
-    """
-    import sklearn
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    order = np.random.RandomState(0).permutation(len(bunch.data))
-    x = bunch.data.astype(np.uint8).reshape(-1, 8, 8, 1)[order]
-    labels = bunch.target.astype(np.int32)[order]
-    train, validation, test = (
-        Split(x[part], labels[part]) for part in (slice(0, 1257), slice(1257, 1437), slice(1437, None))
-    )
-    return Dataset("digits", train, validation, test, levels=17, version=f"scikit-learn {sklearn.__version__}",
-                   classes=tuple(range(10)))  # fmt: skip
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

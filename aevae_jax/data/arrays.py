@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format
 
 from aevae_jax import durable, memory
 from aevae_jax.data import datasets, rows
@@ -244,8 +245,6 @@ def _sizes(members: Iterable[zipfile.ZipInfo]) -> list[tuple[int, int]]:
 
 def _holds_objects(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
     """Whether the header of a member says that it is of Python objects, which nothing here reads."""
-    from numpy.lib import format
-
     with contextlib.suppress(Exception), archive.open(info) as file:  # one that cannot be read is refused later
         head = io.BytesIO(file.read(rows.MAX_HEADER))
         read = {1: format.read_array_header_1_0, 2: format.read_array_header_2_0}[format.read_magic(head)[0]]

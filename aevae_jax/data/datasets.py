@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,8 +96,6 @@ def in_memory(x: Source) -> bool:
 
 def size_in_bytes(x: Source) -> int:
     """How much memory all rows of `x` need."""
-    import math
-
     return math.prod(x.shape) * np.dtype(x.dtype).itemsize
 
 

@@ -1,7 +1,7 @@
 """What goes into a model and what comes out of it, in files: pictures, arrays and tables.
 
-What is read is checked, block by block; what is written appears whole or not at all. Nothing is unpickled. NumPy is
-imported inside the functions, so that an output file can be refused at once.
+What is read is checked, block by block; what is written appears whole or not at all. Nothing is
+unpickled.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax import durable
-from aevae_jax.lazy import np
+from aevae_jax import durable, figures
+from aevae_jax.data import datasets, tables
+from aevae_jax.lazy import modules, np
 from aevae_jax.types import InputError, support_of
 
 if TYPE_CHECKING:
-    from aevae_jax.data import Column, Data, Format, Source
+    from aevae_jax.data import arrays, pictures, table_files
+    from aevae_jax.data.datasets import Column, Format, Source
+    from aevae_jax.data.loading import Data
     from aevae_jax.data.tables import Reading
+else:
+    arrays, pictures, table_files = modules("aevae_jax.data", "arrays", "pictures", "table_files")
 
 ARRAYS = (".npy", ".npz")
 IMAGES = (".png", *ARRAYS)
@@ -47,12 +52,8 @@ def read_images(path: Path, model: Any, data: Data, format: Format, *, note: Cal
     Raises:
       InputError: another type or shape, levels or numbers outside the model's range, NaN, or an unreadable file.
     """
-    from aevae_jax.data.datasets import Mapped, blocks, in_memory
-
     shape, where = model.event_shape, str(path)
     if format.columns:
-        from aevae_jax.data import table_files
-
         table = table_files.read_rows(path, format.columns, data.reading)
         [prepared] = data.preparation.evaluation([table], format)
         return prepared
@@ -60,17 +61,17 @@ def read_images(path: Path, model: Any, data: Data, format: Format, *, note: Cal
     _check_shape(raw, shape, "images", where)
     x: Source
     if raw.dtype == np.uint8:
-        _check_levels(max(int(block.max()) for _, block in blocks(raw)), levels, format.levels, where)
+        _check_levels(max(int(block.max()) for _, block in datasets.blocks(raw)), levels, format.levels, where)
         [x] = data.preparation.evaluation([raw], replace(format, levels=levels))
     else:
 
         def seen(rows: np.ndarray, _: Any) -> np.ndarray:
             return _float32(data.preparation.units(rows, format))
 
-        x = Mapped(raw, seen, shape, np.dtype(np.float32))
-        x = x[:] if in_memory(raw) else x
+        x = datasets.Mapped(raw, seen, shape, np.dtype(np.float32))
+        x = x[:] if datasets.in_memory(raw) else x
     support = support_of(model)
-    for start, block in blocks(x):
+    for start, block in datasets.blocks(x):
         _check_finite(block, start, where)
         if support is not None:
             support.check(block, where)
@@ -81,9 +82,6 @@ def _raw(
     path: Path, shape: tuple[int, ...], data: Data, format: Format, note: Callable[[str], None]
 ) -> tuple[Source, int]:
     """Images as they are in their files, `[N, *shape]` if they fit, and how many levels bytes have."""
-    from aevae_jax.data import pictures
-    from aevae_jax.data.datasets import Mapped
-
     if os.path.isdir(path) or path.suffix.lower() in pictures.SUFFIXES:
         if len(shape) != 3 or shape[2] not in (1, 3):
             raise InputError("input", where=str(path), got="pictures", expected=f".npy or .npz, for events of {shape}")
@@ -94,7 +92,7 @@ def _raw(
     if x.dtype != "uint8" and x.dtype.kind != "f":
         raise InputError("type of the images", where=str(path), got=x.dtype, expected="uint8 or floats")
     if (*x.shape[1:], 1) == shape:
-        x = Mapped(x, lambda rows, _: rows[..., None], shape, x.dtype)
+        x = datasets.Mapped(x, lambda rows, _: rows[..., None], shape, x.dtype)
     return x, format.levels
 
 
@@ -146,8 +144,6 @@ def _check_finite(x: np.ndarray, first: int, where: str) -> None:
 
 
 def _read_array(path: Path, name: str, suffixes: tuple[str, ...]) -> Source:
-    from aevae_jax.data import arrays
-
     if path.suffix.lower() not in ARRAYS:
         folder = "a folder of pictures, or " if suffixes != ARRAYS else ""
         raise InputError("input", got=path.name, expected=f"{folder}a file ending in {' or '.join(suffixes)}")
@@ -207,9 +203,6 @@ def write(
     Returns:
       What the file holds, in words.
     """
-    from aevae_jax import figures
-    from aevae_jax.data import tables
-
     contents: Any = {name: np.asarray(a) for name, a in arrays.items()}
     name, first = next(iter(contents.items()))
     if path.suffix == ".png" and first.ndim != 4:

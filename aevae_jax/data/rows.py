@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.lib import format
 
 from aevae_jax import durable
 from aevae_jax.data import datasets
@@ -125,8 +126,6 @@ def read_open(file: BinaryIO, path: Path) -> Source:
 
 def npy_layout(head: bytes, size: int, where: object) -> Layout:
     """What the header of a .npy file of `size` bytes claims, if the file has it; `head` is how it begins."""
-    from numpy.lib import format
-
     file = io.BytesIO(head)  # NumPy would read as long a header as the file claims to have
     with reading(where, "an intact .npy header"):
         version = format.read_magic(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -202,8 +203,6 @@ def _parquet_column(file: Any, where: str, name: str) -> Any:
 
 def _csv(path: Path, reading: Reading) -> _Table:
     """A CSV file with its entries as texts."""
-    import io
-
     from pyarrow import csv
 
     where, text = str(path), table_text.contents(path, reading.separator)

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from aevae_jax import keys
+from aevae_jax.data import table_files
+from aevae_jax.evaluation import metrics
+from aevae_jax.models import generation
+
 if TYPE_CHECKING:
     from jax import Array
 
@@ -31,8 +36,6 @@ def complete_file(model: LatentModel, params: Params, data: Data, format: Format
     Raises:
       InputError: a file that `table_files.read_rows` refuses.
     """
-    from aevae_jax.data import table_files
-
     reading = data.reading
     raw = table_files.read_rows(path, format.columns, reading)
     texts = table_files.read_texts(path, format.columns, reading)
@@ -48,9 +51,6 @@ def complete_rows(model: LatentModel, params: Params, data: Data, format: Format
 
 
 def _filled(model: LatentModel, params: Params, data: Data, format: Format, raw: np.ndarray) -> np.ndarray:
-    from aevae_jax import keys
-    from aevae_jax.evaluation import metrics
-
     preparation = data.preparation
     [x] = preparation.evaluation([raw], format)
     decoded = metrics.per_example(_reconstruction, model, params, x, keys.root(0))["rows"]
@@ -58,6 +58,4 @@ def _filled(model: LatentModel, params: Params, data: Data, format: Format, raw:
 
 
 def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    from aevae_jax.models import generation
-
     return {"rows": generation.reconstruct(model, params, x)}

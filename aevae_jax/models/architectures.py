@@ -6,10 +6,16 @@ Calling one gives the Linen modules, so a `VAE` value can build its networks whe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aevae_jax import limits
+from aevae_jax.lazy import modules
 from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from aevae_jax.models import networks
+else:
+    networks = modules("aevae_jax.models", "networks")
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -39,20 +45,14 @@ class MLP:
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, *event] -> [B, outputs]`."""
-        from aevae_jax.models import networks
-
         return networks.MLP(self.hidden, (outputs,), self.gated, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, latent] -> [B, *event, outputs]`."""
-        from aevae_jax.models import networks
-
         return networks.MLP(self.hidden[::-1], (*event_shape, outputs), self.gated, self.dtype)
 
     def joint(self, *shape: int) -> Any:
         """Linen module `[B, ...], [B, ...] -> [B, *shape]`: what depends on two things."""
-        from aevae_jax.models import networks
-
         return networks.JointMLP(self.hidden, shape, self.gated, self.dtype)
 
 
@@ -73,15 +73,11 @@ class Conv:
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, H, W, C] -> [B, outputs]`."""
-        from aevae_jax.models import networks
-
         _image(event_shape, "Conv")
         return networks.ConvEncoder(self.channels, outputs, 0, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
-        from aevae_jax.models import networks
-
         _image(event_shape, "Conv")
         return networks.ConvDecoder(self.channels, event_shape, outputs, 0, self.dtype)
 
@@ -100,15 +96,11 @@ class ResidualConv:
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, H, W, C] -> [B, outputs]`."""
-        from aevae_jax.models import networks
-
         _image(event_shape, "ResidualConv")
         return networks.ConvEncoder(self.channels, outputs, self.blocks, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
-        from aevae_jax.models import networks
-
         _image(event_shape, "ResidualConv")
         return networks.ConvDecoder(self.channels, event_shape, outputs, self.blocks, self.dtype)
 

@@ -2,8 +2,6 @@
 
 Calling a likelihood on `raw` `[B, *event, outputs]` gives a `Distribution` over `[B, *event]`. Each declares the
 support that it can score, and data outside it is refused before training starts.
-
-JAX is imported inside the functions so that the command line can list these values without loading it.
 """
 
 from __future__ import annotations
@@ -12,12 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from aevae_jax import limits
+from aevae_jax import distributions, limits
+from aevae_jax.distributions import table_layout
 from aevae_jax.lazy import jnp, np
 from aevae_jax.types import Distribution, InputError, Params
 
 if TYPE_CHECKING:
     from jax import Array
+
 
 SCALE_RANGE = (-7.0, 2.0)
 """Bounds of a learned log scale, in log units of the data: e^-7 is a quarter of one of 256 grey levels."""
@@ -89,8 +89,6 @@ class Normal:
         return {}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-
         loc = raw[..., 0]
         return distributions.Normal(loc, jnp.full_like(loc, jnp.log(self.scale)))
 
@@ -106,8 +104,6 @@ class NormalElementScale:
         return {}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-
         return distributions.Normal(raw[..., 0], distributions.bounded(raw[..., 1], *SCALE_RANGE))
 
 
@@ -132,13 +128,9 @@ class NormalSharedScale:
             raise InputError("initial_scale", got=self.initial_scale, expected=f"between {low:.2g} and {high:.2g}")
 
     def init(self) -> Params:
-        from aevae_jax import distributions
-
         return {"log_scale": distributions.unbounded(jnp.log(self.initial_scale), *SCALE_RANGE)}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-
         loc = raw[..., 0]
         log_scale = distributions.bounded(params["log_scale"], *SCALE_RANGE)
         return distributions.Normal(loc, jnp.broadcast_to(log_scale, loc.shape))
@@ -155,8 +147,6 @@ class NormalOptimalScale:
         return {}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-
         return distributions.NormalOptimalScale(raw[..., 0])
 
 
@@ -171,8 +161,6 @@ class Bernoulli:
         return {}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-
         return distributions.Bernoulli(raw[..., 0])
 
 
@@ -187,8 +175,6 @@ class ContinuousBernoulli:
         return {}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-
         return distributions.ContinuousBernoulli(raw[..., 0])
 
 
@@ -218,8 +204,6 @@ class Categorical(_Grid):
         return self.levels
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-
         return distributions.Categorical(raw)
 
 
@@ -230,8 +214,6 @@ class DiscretizedLogistic(_Grid):
     outputs: ClassVar[int] = 2
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-
         log_scale = distributions.bounded(raw[..., 1] - 2.0, *SCALE_RANGE)  # starts at a seventh of the range
         return distributions.DiscretizedLogistic(raw[..., 0] + 0.5, log_scale, self.levels)
 
@@ -251,8 +233,6 @@ class DiscretizedLogisticMixture(_Grid):
         return 3 * self.components
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-
         logits, shift, raw_scale = jnp.split(raw, 3, axis=-1)
         centres = (jnp.arange(self.components) + 0.5) / self.components
         log_scale = distributions.bounded(raw_scale - 2.0, *SCALE_RANGE)
@@ -293,9 +273,6 @@ class Tabular:
         return {}
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
-        from aevae_jax import distributions
-        from aevae_jax.distributions import table_layout, tabular
-
         if not self.columns:
             raise InputError("Tabular columns", got="()", expected="the number of categories of each, 0 for numbers",
                              hint="write tables.likelihood(prepared.format), or let `fit` do so")  # fmt: skip
@@ -307,7 +284,7 @@ class Tabular:
         outputs = jnp.where(is_log_scale, distributions.bounded(outputs, *SCALE_RANGE), outputs)
         ranges = {place: (zero, step) for place, zero, step in self.counts}
         columns = tuple(table_layout.COUNT if place in ranges else width for place, width in enumerate(self.columns))
-        return tabular.Tabular(outputs, columns, tuple(ranges[place] for place in sorted(ranges)))
+        return distributions.Tabular(outputs, columns, tuple(ranges[place] for place in sorted(ranges)))
 
 
 Likelihood = (

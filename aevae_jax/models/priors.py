@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax import limits
+from aevae_jax import distributions, limits
 from aevae_jax.lazy import jax, jnp, np
 from aevae_jax.types import Distribution, InputError, Params
 
@@ -24,8 +24,6 @@ class StandardNormal:
         return {}
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        from aevae_jax import distributions
-
         zeros = jnp.zeros((n, model.latent))
         return distributions.Normal(zeros, zeros)
 
@@ -48,12 +46,9 @@ class GaussianMixture:
         }
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        from aevae_jax import distributions
-        from aevae_jax.distributions import joint
-
         own = params["prior"]
         log_scale = distributions.bounded(own["log_scale"], *model.log_scale_range)
-        return joint.Mixture(own["logits"], distributions.Normal(own["loc"], log_scale), n)
+        return distributions.Mixture(own["logits"], distributions.Normal(own["loc"], log_scale), n)
 
 
 @dataclass(frozen=True)
@@ -74,12 +69,9 @@ class FullGaussianMixture:
         }
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        from aevae_jax import distributions
-        from aevae_jax.distributions import joint
-
         own = params["prior"]
         components = distributions.MultivariateNormal(own["loc"], own["scale_tril"])
-        return joint.Mixture(own["logits"], components, n)
+        return distributions.Mixture(own["logits"], components, n)
 
 
 def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *, seed: int = 0) -> tuple[Any, Params]:
@@ -144,10 +136,8 @@ class VampPrior:
         return {"pseudo_inputs": jax.random.uniform(key, (self.components, *model.event_shape))}
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        from aevae_jax.distributions import joint
-
         components = model.encode(params, params["prior"]["pseudo_inputs"])
-        return joint.Mixture(jnp.zeros(self.components), components, n)
+        return distributions.Mixture(jnp.zeros(self.components), components, n)
 
 
 Prior = StandardNormal | GaussianMixture | FullGaussianMixture | VampPrior

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from aevae_jax import limits
+from aevae_jax import distributions, limits
 from aevae_jax.lazy import jax, jnp
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Architecture
@@ -52,8 +52,6 @@ class Autoencoder:
 
     def encode(self, params: Params, x: Array) -> Distribution:
         """x `[B, *event]` -> the code of each example, a `Delta` over `[B, latent]`."""
-        from aevae_jax import distributions
-
         return distributions.Delta(_encoder_outputs(self, params, x, codes=self.latent))
 
     def decode(self, params: Params, z: Array) -> Distribution:
@@ -155,13 +153,10 @@ class TwoLevelVAE:
 
     def encode(self, params: Params, x: Array) -> Distribution:
         """x `[B, *event]` -> q(z1, z2|x), a `Chained` over `[B, latent]`."""
-        from jax.tree_util import Partial
-
-        from aevae_jax.distributions import joint
-
         _check_built(self)
         above = self._upper.encode({"encoder": params["encoder"]["z2"]}, x)
-        return joint.Chained(above, Partial(self._posterior, params["encoder"]["z1"], x), self._size1)
+        below = jax.tree_util.Partial(self._posterior, params["encoder"]["z1"], x)
+        return distributions.Chained(above, below, self._size1)
 
     def decode(self, params: Params, z: Array) -> Distribution:
         """z `[B, latent]` -> p(x|z1, z2)."""
@@ -173,12 +168,9 @@ class TwoLevelVAE:
 
     def prior(self, params: Params, n: int) -> Distribution:
         """p(z1, z2), a `Chained` for a batch of `n`."""
-        from jax.tree_util import Partial
-
-        from aevae_jax.distributions import joint
-
         above = self.latent_prior(self._upper, {**params, "encoder": params["encoder"]["z2"]}, n)
-        return joint.Chained(above, Partial(self._below, params["decoder"]["z1"]), self._size1)
+        below = jax.tree_util.Partial(self._below, params["decoder"]["z1"])
+        return distributions.Chained(above, below, self._size1)
 
     @property
     def _upper(self) -> VAE:
@@ -239,8 +231,6 @@ def _check_codes(model: Model, z: Array) -> None:
 
 def _normal(model: VAE | TwoLevelVAE, out: Array) -> Distribution:
     """A network's output `[B, 2 L]`, means and then raw log scales, as L normals."""
-    from aevae_jax import distributions
-
     loc, raw = jnp.split(out, 2, axis=-1)
     return distributions.Normal(loc, distributions.bounded(raw, *model.log_scale_range))
 

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aevae_jax import limits
-from aevae_jax.lazy import jnp
+from aevae_jax.lazy import jnp, modules
 from aevae_jax.types import Factorised, InputError, LatentModel, Metrics, Params, Validation, measure_of
 
 if TYPE_CHECKING:
     from jax import Array
 
+    from aevae_jax.objectives import bounds
     from aevae_jax.objectives.bounds import Bound
+else:
+    bounds = modules("aevae_jax.objectives", "bounds")
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,6 @@ class ReconstructionError:
     """
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
-        from aevae_jax.objectives import bounds
-
         likelihood = model.decode(params, model.encode(params, x).sample(key))
         loss = bounds.distortion(likelihood, x).mean()
         name = "profile_distortion" if measure_of(likelihood) == "profile" else "distortion"
@@ -67,8 +68,6 @@ class ReconstructionError:
 
     def validation(self) -> Validation:
         """Return that parameters are selected by the distortion at z ~ q(z|x)."""
-        from aevae_jax.objectives import bounds
-
         return Validation(bounds.bound_terms, ("distortion", "profile_distortion"))
 
 
@@ -100,8 +99,6 @@ class ELBO:
             )
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
-        from aevae_jax.objectives import bounds
-
         bound = bounds.elbo(model, params, x, key, sticking_the_landing=self.sticking_the_landing)
         rate = self._limited(bound) if self.free_bits else bound.rate.mean()
         loss = bound.distortion.mean() + weight_at(self.beta, step) * rate
@@ -109,8 +106,6 @@ class ELBO:
 
     def validation(self) -> Validation:
         """Return that parameters are selected by the ELBO at beta = 1, with neither free bits nor warm-up."""
-        from aevae_jax.objectives import bounds
-
         return Validation(bounds.bound_terms, ("negative_elbo", "profile_loss"))
 
     def _limited(self, bound: Bound) -> Array:
@@ -147,8 +142,6 @@ class IWAE:
         limits.check("num_samples", self.num_samples, 1)
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
-        from aevae_jax.objectives import bounds
-
         if self.doubly_reparameterised:
             bound = bounds.doubly_reparameterised_bound(model, params, x, key, self.num_samples)
         else:
@@ -158,8 +151,6 @@ class IWAE:
 
     def validation(self) -> Validation:
         """Return that parameters are selected by this bound of K samples; the ELBO gets worse the longer it trains."""
-        from aevae_jax.objectives import bounds
-
         if self.num_samples == 1:
             return Validation(bounds.bound_terms, ("negative_elbo",))
         return Validation(bounds.weighted_terms(self.num_samples), ("negative_importance_weighted_bound",))

@@ -17,21 +17,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import durable, values
+from aevae_jax import durable, figures, values
 from aevae_jax.checkpoints import array_files, signals
 from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.store import NonFiniteError, Saving
 from aevae_jax.data import Dataset
-from aevae_jax.lazy import jax, np
+from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import directory as places, records, same_run
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError, LatentModel, Params
 
 if TYPE_CHECKING:
+    from aevae_jax import keys
     from aevae_jax.data import Prepared
+    from aevae_jax.models import generation
+    from aevae_jax.runs import non_finite, plans, provenance, resume, training_loop, weights
     from aevae_jax.runs.plans import Plan
     from aevae_jax.runs.resume import Keeper
     from aevae_jax.runs.training_loop import Broken, Epoch, Progress, Snapshot, Trainer
+else:
+    non_finite, plans, provenance, resume, training_loop, weights = modules(
+        "aevae_jax.runs", "non_finite", "plans", "provenance", "resume", "training_loop", "weights"
+    )
+    keys = modules("aevae_jax", "keys")
+    generation = modules("aevae_jax.models", "generation")
 
 OnEpoch = Callable[["Epoch"], None]
 Note = Callable[[str], None]
@@ -145,13 +154,11 @@ def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note
 
 
 def _load(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitted:
-    from aevae_jax.runs.weights import load_weights
-
     digest = records.digest_of(record)
     results = records.read_results(folder, digest)
     shapes = jax.eval_shape(run.model.init, jax.random.key(0))
-    weights = folder / records.WEIGHTS
-    params = load_weights(weights, shapes, run=digest, sha256=results.sha256.get(records.WEIGHTS))
+    path = folder / records.WEIGHTS
+    params = weights.load_weights(path, shapes, run=digest, sha256=results.sha256.get(records.WEIGHTS))
     losses = read_losses(folder, results)
     if not digest:
         note(f"{folder} was written by version 0.1: it has no digests, so edited or exchanged files are not noticed")
@@ -186,8 +193,6 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
     places.check_place(folder)
     with contextlib.ExitStack() as held:
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
-        from aevae_jax.runs import provenance
-        from aevae_jax.runs.resume import Keeper
 
         if not fresh and records.holds(folder, records.RECORD):
             records.read_record(folder)  # a damaged one is refused before any work
@@ -219,7 +224,9 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
                 return fitted
         digest = records.digest_of(record)
         same_run.remember(folder, record, unwritten)
-        keeper = Keeper(folder, digest, saving, lock=lock, caught=caught, note=call.on_note, selects=plan.selects)
+        keeper = resume.Keeper(
+            folder, digest, saving, lock=lock, caught=caught, note=call.on_note, selects=plan.selects
+        )
         fitted = _train(plan, None, keeper, call)
         _finish(folder, plan, fitted, digest, call.on_note)
         return fitted
@@ -230,10 +237,8 @@ def _finish(folder: Path, plan: Plan, fitted: Fitted, digest: str, note: Note) -
 
     The results come last of what is needed, as they say that the run is finished.
     """
-    from aevae_jax.runs.weights import save_weights
-
     records.write_lines(folder / records.METRICS, fitted.history)
-    save_weights(folder / records.WEIGHTS, fitted.params, run=digest)
+    weights.save_weights(folder / records.WEIGHTS, fitted.params, run=digest)
     with durable.replacing(folder / records.LOSSES, what=records.LOSSES) as file:
         np.save(file, fitted.losses, allow_pickle=False)
     records.write_results(folder, fitted.results, digest)
@@ -254,9 +259,6 @@ def _save_pictures(folder: Path, plan: Plan, fitted: Fitted, note: Note) -> None
 
 def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
     """Draw samples from the prior, and inputs above their reconstructions."""
-    from aevae_jax import figures, keys
-    from aevae_jax.models import generation
-
     key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
     x = jax.device_put(prepared.test.x[:16])
     samples, reconstructions = (np.asarray(images) for images in generation.sheets(fitted.model, fitted.params, x, key))
@@ -283,9 +285,7 @@ class _Call(NamedTuple):
 
 def _planned(call: _Call) -> Plan:
     """The plan of a training; what should be known of its data is said."""
-    from aevae_jax.runs.plans import plan_of
-
-    plan = plan_of(call.run, call.dataset, call.stream)
+    plan = plans.plan_of(call.run, call.dataset, call.stream)
     for text in plan.prepared.notes:
         call.on_note(text)
     return plan
@@ -296,10 +296,8 @@ def _silent(text: str) -> None:
 
 
 def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, call: _Call) -> Fitted:
-    from aevae_jax.runs.training_loop import Trainer
-
     try:
-        trainer = Trainer(plan, seeds)
+        trainer = training_loop.Trainer(plan, seeds)
         last = _loop(trainer, keeper, call)
         if not trainer.used(last.progress):
             raise InputError("training", got=f"{last.progress.step} steps, none of which could be used",
@@ -320,15 +318,12 @@ def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, cal
 
 def _loop(trainer: Trainer, keeper: Keeper | None, call: _Call) -> Snapshot:
     """From snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
-    from aevae_jax.runs.resume import Pace
-    from aevae_jax.runs.training_loop import Broken
-
     snapshot = _last(trainer, keeper)
     if keeper is not None:
         keeper.begin(snapshot)
         if snapshot.progress.step:
             call.on_resume(f"going on at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
-    pace, boundary = Pace(), False
+    pace, boundary = resume.Pace(), False
     while not trainer.finished(snapshot.progress):
         if keeper is not None:
             keeper.offer(snapshot, boundary=boundary)
@@ -342,7 +337,7 @@ def _loop(trainer: Trainer, keeper: Keeper | None, call: _Call) -> Snapshot:
                 stop = stop if keeper is None else min(stop, keeper.next_stop(progress.step, pace.steps()))
                 snapshot = trainer.advance(snapshot, stop)
                 pace.took(stop - progress.step, time.monotonic() - began)
-        except Broken as broken:
+        except training_loop.Broken as broken:
             snapshot = _detour(trainer, keeper, progress, broken, call.on_note)
             boundary = False
             continue
@@ -394,15 +389,11 @@ def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken:
 
 def _advice(plan: Plan) -> str:
     """What to do about numbers that break."""
-    from aevae_jax.runs.non_finite import scale_advice
-
-    return "; or ".join(filter(None, [scale_advice(plan), "lower the learning rate or set clip_norm"]))
+    return "; or ".join(filter(None, [non_finite.scale_advice(plan), "lower the learning rate or set clip_norm"]))
 
 
 def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> InputError:
-    from aevae_jax.runs.non_finite import diagnose
-
-    found = diagnose(trainer, snapshot)
+    found = non_finite.diagnose(trainer, snapshot)
     step, epoch = found.step, found.step // trainer.steps_per_epoch + 1
     advice = _advice(trainer.plan)
     if keeper is not None:

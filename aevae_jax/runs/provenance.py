@@ -9,12 +9,17 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aevae_jax import __version__, durable
 from aevae_jax.data import Dataset
-from aevae_jax.lazy import jax
+from aevae_jax.lazy import jax, modules
 from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from importlib import metadata
+else:
+    metadata = modules("importlib", "metadata")
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 """Without it, sums on a GPU may be taken in another order each time."""
@@ -50,8 +55,6 @@ def provenance(dataset: Dataset) -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions, code, device and settings: where they are the same, so are the bits."""
-    from importlib.metadata import version
-
     package = Path(__file__).parents[1]
     pins = package.parent / "pins.txt"
     config = jax.config.values
@@ -60,7 +63,7 @@ def environment() -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "aevae-jax": __version__,  # not from the metadata: a checkout on the path need not be installed
-            **{name: version(name) for name in PACKAGES},
+            **{name: metadata.version(name) for name in PACKAGES},
         },
         "code": _code(),
         "project": _revision(Path()),
@@ -81,9 +84,7 @@ def environment() -> dict[str, Any]:
 @cache
 def _installed() -> str:
     """sha256 over the names and versions of all that is installed."""
-    from importlib.metadata import distributions
-
-    names = sorted({f"{found.name}=={found.version}" for found in distributions()})
+    names = sorted({f"{found.name}=={found.version}" for found in metadata.distributions()})
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 

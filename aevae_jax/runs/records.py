@@ -16,12 +16,18 @@ import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import durable, values
 from aevae_jax.checkpoints import array_files
 from aevae_jax.data import Data, Dataset, Format
+from aevae_jax.lazy import modules
 from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from aevae_jax.data import tfds
+else:
+    tfds = modules("aevae_jax.data", "tfds")
 
 RECORD, METRICS, WEIGHTS, LOSSES, RESULTS = (
     "run.json", "metrics.jsonl", "weights.safetensors", "losses.npy", "results.json",
@@ -196,13 +202,10 @@ def load_data(folder: Path, data: Data, moved: str = "") -> Dataset:
         if place != type(data)(name=place.name, directory=place.directory):
             raise InputError("--data", got=moved, expected="a name or path, and its directory; all else is the run's")
         named = dataclasses.replace(data, name=place.name, directory=place.directory)
-    elif data.directory:
-        from aevae_jax.data import tfds
-
-        if not tfds.is_own(data.directory):
-            raise InputError("directory of the data", where=str(folder), got=f"{data.directory}, which only the record "
-                             "of the run names", expected="your own, or one that you name",
-                             hint=f"if you trust it: export TFDS_DATA_DIR={shlex.quote(data.directory)}")  # fmt: skip
+    elif data.directory and not tfds.is_own(data.directory):
+        raise InputError("directory of the data", where=str(folder), got=f"{data.directory}, which only the record of "
+                         "the run names", expected="your own, or one that you name",
+                         hint=f"if you trust it: export TFDS_DATA_DIR={shlex.quote(data.directory)}")  # fmt: skip
     levels = recorded.get("levels")
     if named.name != "digits" and type(levels) is int and 2 <= levels <= 256:
         named = dataclasses.replace(named, levels=levels)  # as they were found then, by this version or another

@@ -34,10 +34,10 @@ def read_data(name: str, **options: Any) -> Callable[[Path], Any]:
     """What the loader finds, and what `Data.load` says of it."""
 
     def read(folder: Path) -> Any:
-        from aevae_jax import data
+        from aevae_jax.data import loading
 
-        value = data.Data(f"./{name}", **options)
-        found = data._reader(Path(value.name))(Path(value.name), value)
+        value = loading.Data(f"./{name}", **options)
+        found = loading.reader_of(Path(value.name))(Path(value.name), value)
         parts = {part: {"x": rows(split.x), "labels": None if split.labels is None else rows(split.labels)}
                  for part, split in found.parts.items()}  # fmt: skip
         return {"values": parts, "sha256": value.load().digest()}

@@ -50,10 +50,10 @@ def read_table(name: str, **options: Any) -> Callable[[Path], Any]:
     """All entries as texts, by column, as the loader understands them."""
 
     def read(folder: Path) -> Any:
-        from aevae_jax import data
+        from aevae_jax.data import loading
 
-        value = data.Data(f"./{name}", **options)
-        found = data._reader(Path(value.name))(Path(value.name), value)
+        value = loading.Data(f"./{name}", **options)
+        found = loading.reader_of(Path(value.name))(Path(value.name), value)
         dataset = value.load()
         return {"values": _entries(found.parts["train"].x, dataset.columns), "sha256": dataset.digest()}
 
