@@ -135,5 +135,9 @@ def unreadable(path: Path, error: Exception, *, what: str) -> InputError:
 
 def unwritable(path: Path, error: OSError, *, what: str) -> InputError:
     """One line about a file that could not be written."""
-    return InputError(what, got=f"{path.name}, which cannot be written ({error.strerror or error})",
-                      expected="room and permission", where=str(path.parent))  # fmt: skip
+    return InputError(
+        what,
+        got=f"{path.name}, which cannot be written ({error.strerror or error})",
+        expected="room and permission",
+        where=str(path.parent),
+    )

@@ -19,14 +19,7 @@ _GROUP_FILES = (
 
 
 def check(
-    need: int,
-    *,
-    what: str,
-    got: object,
-    expected: str = "",
-    where: str = "",
-    hint: str = "",
-    room: int | None = None,
+    need: int, *, what: str, got: object, expected: str = "", where: str = "", hint: str = "", room: int | None = None
 ) -> None:
     """Refuse what needs more memory than is free.
 
@@ -43,8 +36,13 @@ def check(
     """
     room = free() if room is None else room
     if need > room:
-        raise InputError(what, got=f"{got}, which needs about {shown(need)} of memory", where=where,
-                         expected=f"{expected or 'less'}, as {shown(room)} are free", hint=hint)  # fmt: skip
+        raise InputError(
+            what,
+            got=f"{got}, which needs about {shown(need)} of memory",
+            where=where,
+            expected=f"{expected or 'less'}, as {shown(room)} are free",
+            hint=hint,
+        )
 
 
 def free() -> int:

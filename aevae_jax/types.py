@@ -287,8 +287,12 @@ def not_installed(package: str, extra: str, *, purpose: str, got: object = "not 
       purpose: what it is needed for: "to stream data".
       got: what is there in its place.
     """
-    return InputError(package, got=got, expected=f"installed, {purpose}",
-                      hint=f'type in the checkout of this project: pip install -e ".[{extra}]"')  # fmt: skip
+    return InputError(
+        package,
+        got=got,
+        expected=f"installed, {purpose}",
+        hint=f'type in the checkout of this project: pip install -e ".[{extra}]"',
+    )
 
 
 def printable(text: object) -> str:

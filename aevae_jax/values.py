@@ -247,8 +247,12 @@ def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str 
     if fields := dataclasses.fields(known[meant]) if meant else ():
         default = "" if fields[0].default is dataclasses.MISSING else f"={spell(fields[0].default)}"
         meant += f"({fields[0].name}{default})"
-    return InputError(where, got=f"{got}, {fault}" if fault else got, expected=describe(annotation),
-                      hint=f"did you mean {meant}?" if meant else "")  # fmt: skip
+    return InputError(
+        where,
+        got=f"{got}, {fault}" if fault else got,
+        expected=describe(annotation),
+        hint=f"did you mean {meant}?" if meant else "",
+    )
 
 
 def _refused_field(cls: Any, got: str, where: str, typed: str = "") -> InputError:
@@ -256,8 +260,9 @@ def _refused_field(cls: Any, got: str, where: str, typed: str = "") -> InputErro
     names = [field.name for field in dataclasses.fields(cls)]
     whole, meant = signature(cls), mistyped.meant_by(typed, names)
     expected = whole if len(whole) <= _ROOM else f"{cls.__name__}({', '.join(names)})"
-    return InputError(f"{where}: {cls.__name__}", got=got, expected=expected,
-                      hint=f"did you mean {meant}?" if meant else "")  # fmt: skip
+    return InputError(
+        f"{where}: {cls.__name__}", got=got, expected=expected, hint=f"did you mean {meant}?" if meant else ""
+    )
 
 
 def _own_fields(value: Any) -> dict[str, Any] | None:
@@ -267,8 +272,11 @@ def _own_fields(value: Any) -> dict[str, Any] | None:
             fields = {field.name: to_tree(getattr(value, field.name, None)) for field in dataclasses.fields(value)}
             defaults = {field.name: field.default for field in dataclasses.fields(value)}
             # a default that cannot be written, such as an initializer of a Linen module, is known by its class
-            return {name: tree for name, tree in fields.items()
-                    if comparable(tree) or getattr(value, name, None) is not defaults[name]}  # fmt: skip
+            return {
+                name: tree
+                for name, tree in fields.items()
+                if comparable(tree) or getattr(value, name, None) is not defaults[name]
+            }
         if isinstance(value, tuple) and hasattr(value, "_asdict"):
             return {name: to_tree(item) for name, item in value._asdict().items()}
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -326,8 +334,12 @@ def _options(annotation: Any) -> list[Any]:
 def _from_dict(annotation: Any, tree: dict[Any, Any], where: str) -> Any:
     known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
     if "custom" in tree:
-        raise InputError(where, got=f"{limits.shown(tree['custom'])}, which was given from Python",
-                         expected="a type that can be rebuilt from a file", hint="pass your own object")  # fmt: skip
+        raise InputError(
+            where,
+            got=f"{limits.shown(tree['custom'])}, which was given from Python",
+            expected="a type that can be rebuilt from a file",
+            hint="pass your own object",
+        )
     name = tree.get("type")
     matches = [cls for key, cls in known.items() if isinstance(name, str) and key.lower() == name.lower()]
     if not matches:

@@ -130,8 +130,9 @@ def _output(out: Path, force: bool) -> Path:
     try:
         return directory.create_directory(out)
     except types.InputError as error:
-        raise types.InputError("output directory", got=str(error), expected="a new one", hint="use --force or --out") \
-            from None  # fmt: skip
+        raise types.InputError(
+            "output directory", got=str(error), expected="a new one", hint="use --force or --out"
+        ) from None
 
 
 # ---------------------------------------------------------------------------------------------------------- measuring

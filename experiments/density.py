@@ -118,8 +118,11 @@ def density(
     source = Data(data, DynamicBinarization())
     dataset = source.load()
     prepared = prepare(source.preparation, dataset)
-    plan = {(name, seed): run_of(name, seed, data, examples=len(dataset.train), epochs=epochs)
-            for seed in range(seeds) for name in names}  # fmt: skip
+    plan = {
+        (name, seed): run_of(name, seed, data, examples=len(dataset.train), epochs=epochs)
+        for seed in range(seeds)
+        for name in names
+    }
     todo = [key for key in plan if not (place / f"{key[0]}-{key[1]}.json").exists()]
     if todo:
         print(expected_time([(plan[key], key[0]) for key in todo], prepared, samples), flush=True)
@@ -157,41 +160,58 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
     if path.exists():
         found = records.read_json(path)
         if (found["weights_sha256"], found["num_samples"]) != (digest, samples):
-            raise InputError(str(path), got=f"figures of other weights or {found['num_samples']} samples",
-                             expected=f"those of {place}, {samples} samples", hint="remove it")  # fmt: skip
+            raise InputError(
+                str(path),
+                got=f"figures of other weights or {found['num_samples']} samples",
+                expected=f"those of {place}, {samples} samples",
+                hint="remove it",
+            )
         return fitted
     key, began = keys.stream(keys.root(EVALUATION_SEED), keys.Stream.EVALUATE), time.monotonic()
     with console.parts(f"{place.name}, likelihood") as on_part:
-        figure, found = importance.figure(fitted.model, fitted.params, prepared, key, name=place.name, split="test",
-                                          num_samples=samples, on_part=on_part)  # fmt: skip
+        figure, found = importance.figure(
+            fitted.model,
+            fitted.params,
+            prepared,
+            key,
+            name=place.name,
+            split="test",
+            num_samples=samples,
+            on_part=on_part,
+        )
     seconds = time.monotonic() - began
     codes = evaluation.per_example(_posterior_means, fitted.model, fitted.params, prepared.test.x, key)["code"]
     bound = evaluation.evaluate(fitted.model, fitted.params, prepared.test.x, key)
-    few = [importance.estimate(fitted.model, fitted.params, prepared.test.x[:1_000], key, num_samples=k).nll.mean()
-           for k in BOUNDS]  # fmt: skip
+    few = [
+        importance.estimate(fitted.model, fitted.params, prepared.test.x[:1_000], key, num_samples=k).nll.mean()
+        for k in BOUNDS
+    ]
     np.save(place.with_suffix(".npy"), figure.values, allow_pickle=False)
     made = provenance.provenance(dataset)
-    records.write_json(path, {
-        "seed": run.seed,
-        "command": " ".join(["python", "experiments/density.py", *sys.argv[1:]]),
-        "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
-        "nll": figure.mean,
-        "standard_error": figure.standard_error,
-        "sampling_error": float(np.sqrt((found.sampling_error**2).sum()) / len(found.nll)),
-        "effective_samples": float(found.effective_samples.mean()),
-        "untrusted": float(found.untrusted.mean()),
-        "protocol": str(figure.protocol),
-        "num_samples": samples,
-        "test": bound,
-        "bound_with": {str(k): float(v) for k, v in zip(BOUNDS, few, strict=True)},
-        "bound_images": min(1_000, len(figure.values)),
-        "active_units": int(statistics.active_units(codes).sum()),
-        "best_epoch": fitted.results["best_epoch"],
-        "epochs": len(fitted.history),
-        "training_seconds": fitted.results["seconds"],
-        "likelihood_seconds": round(seconds, 1),
-        "weights_sha256": digest,
-    })  # fmt: skip
+    records.write_json(
+        path,
+        {
+            "seed": run.seed,
+            "command": " ".join(["python", "experiments/density.py", *sys.argv[1:]]),
+            "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
+            "nll": figure.mean,
+            "standard_error": figure.standard_error,
+            "sampling_error": float(np.sqrt((found.sampling_error**2).sum()) / len(found.nll)),
+            "effective_samples": float(found.effective_samples.mean()),
+            "untrusted": float(found.untrusted.mean()),
+            "protocol": str(figure.protocol),
+            "num_samples": samples,
+            "test": bound,
+            "bound_with": {str(k): float(v) for k, v in zip(BOUNDS, few, strict=True)},
+            "bound_images": min(1_000, len(figure.values)),
+            "active_units": int(statistics.active_units(codes).sum()),
+            "best_epoch": fitted.results["best_epoch"],
+            "epochs": len(fitted.history),
+            "training_seconds": fitted.results["seconds"],
+            "likelihood_seconds": round(seconds, 1),
+            "weights_sha256": digest,
+        },
+    )
     return fitted
 
 
@@ -217,8 +237,9 @@ def anneal(fitted: Fitted, prepared: Prepared, path: Path, num: int) -> None:
     schedule = ais.tune(model, params, x, key_pilot, num_temperatures=TEMPERATURES, leapfrogs=5)
     lower = ais.lower_bound(model, params, x, key_chains, schedule, num_chains=chains)
     weighted = importance.estimate(model, params, x, jax.random.clone(key), num_samples=entry["num_samples"])
-    drawn = ais.bracket(model, params, key_bracket, num=num, num_temperatures=TEMPERATURES, leapfrogs=5,
-                              num_chains=chains)  # fmt: skip
+    drawn = ais.bracket(
+        model, params, key_bracket, num=num, num_temperatures=TEMPERATURES, leapfrogs=5, num_chains=chains
+    )
     entry["annealed"] = {
         "images": num,
         "temperatures": TEMPERATURES,
@@ -294,8 +315,9 @@ def entries(out: Path, record: str, key: dict[str, Any]) -> dict[str, list[dict[
         old = records.read_json(Path(record))
         if differs := [name for name in key if old[name] != key[name]]:
             name = differs[0]
-            raise InputError(f"{name} (--record)", got=key[name], expected=f"{old[name]}, as in {record}",
-                             hint="name another file")  # fmt: skip
+            raise InputError(
+                f"{name} (--record)", got=key[name], expected=f"{old[name]}, as in {record}", hint="name another file"
+            )
         found.update({row["row"]: {entry["seed"]: entry for entry in row["seeds"]} for row in old["rows"]})
     for name in ROWS:
         for path in out.glob(f"{name}-[0-9]*.json"):
@@ -313,21 +335,33 @@ def summary(measured: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     for name, row in ROWS.items():
         found = measured[name]
         nll = [entry["nll"] for entry in found]
-        rows.append({
-            "row": name,
-            **row._asdict(),
-            "nll": float(np.mean(nll)) if nll else None,
-            "standard_deviation": float(np.std(nll, ddof=1)) if len(nll) > 1 else None,
-            "seeds": found,
-        })  # fmt: skip
+        rows.append(
+            {
+                "row": name,
+                **row._asdict(),
+                "nll": float(np.mean(nll)) if nll else None,
+                "standard_deviation": float(np.std(nll, ddof=1)) if len(nll) > 1 else None,
+                "seeds": found,
+            }
+        )
     return rows
 
 
 def table(results: dict[str, Any]) -> str:
     """The rows as Markdown, with what was not run marked as such."""
     lowest, fashion = results["floor"]["drawn_bits"], results["data"] == FASHION
-    head = ["model", "prior", "trained on", "seeds", "test NLL", "above the floor", "negative ELBO", "active units",
-            "training", *(["published"] if fashion else [])]  # fmt: skip
+    head = [
+        "model",
+        "prior",
+        "trained on",
+        "seeds",
+        "test NLL",
+        "above the floor",
+        "negative ELBO",
+        "active units",
+        "training",
+        *(["published"] if fashion else []),
+    ]
     lines = [head, ["---"] * len(head)]
     for row in results["rows"]:
         seconds = [entry["training_seconds"] for entry in row["seeds"]]
@@ -335,8 +369,10 @@ def table(results: dict[str, Any]) -> str:
         if fashion:
             lines[-1].append(f"{row['published']:.2f}" if row["published"] else "")
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return (f"{text}\n{results['data']}, nats per image, {results['num_samples']:,} importance samples per test image; "
-            f"floor {lowest:.2f}, entropy of the pixels {results['floor']['entropy']:.2f}.\n")  # fmt: skip
+    return (
+        f"{text}\n{results['data']}, nats per image, {results['num_samples']:,} importance samples per test image; "
+        f"floor {lowest:.2f}, entropy of the pixels {results['floor']['entropy']:.2f}.\n"
+    )
 
 
 def cells(row: dict[str, Any], lowest: float) -> list[str]:
@@ -345,8 +381,10 @@ def cells(row: dict[str, Any], lowest: float) -> list[str]:
     if not seeds:
         return [*label, "not yet run", *[""] * 4]
     spread = f" ± {row['standard_deviation']:.2f}" if row["standard_deviation"] is not None else ""
-    bound, active = (sum(values) / len(seeds) for values in zip(
-        *((entry["test"]["negative_elbo"], entry["active_units"]) for entry in seeds), strict=True))  # fmt: skip
+    bound, active = (
+        sum(values) / len(seeds)
+        for values in zip(*((entry["test"]["negative_elbo"], entry["active_units"]) for entry in seeds), strict=True)
+    )
     above = f"{row['nll'] - lowest:.2f}"
     return [*label, str(len(seeds)), f"{row['nll']:.2f}{spread}", above, f"{bound:.2f}", f"{active:.3g}"]
 

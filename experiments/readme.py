@@ -36,8 +36,12 @@ def readme(*, check: bool = False, path: Path = Path("README.md")) -> None:
             raise InputError(str(path), got=f"no section of {name}", expected=f"one between {begin!r} and {end!r}")
         new = f"{new.split(begin)[0]}{begin}\n\n{written}\n{end}{new.split(end)[1]}"
     if check and new != text:
-        raise InputError(str(path), got="results other than those recorded", expected="the recorded ones",
-                         hint="type python experiments/readme.py")  # fmt: skip
+        raise InputError(
+            str(path),
+            got="results other than those recorded",
+            expected="the recorded ones",
+            hint="type python experiments/readme.py",
+        )
     path.write_text(new)
     print(f"{path}: results are {'up to date' if check else 'written'}")
 
@@ -60,8 +64,18 @@ def density_table(name: str) -> str:
     if found is None:
         return ""
     short, lowest = name.endswith("epochs"), found["floor"]["drawn_bits"]
-    head = ["model", "prior", "trained on", "seeds", "test NLL", "above the floor", "negative ELBO", "active units",
-            *([] if short else ["published"]), "command"]  # fmt: skip
+    head = [
+        "model",
+        "prior",
+        "trained on",
+        "seeds",
+        "test NLL",
+        "above the floor",
+        "negative ELBO",
+        "active units",
+        *([] if short else ["published"]),
+        "command",
+    ]
     rows = []
     for row in found["rows"]:
         if short and not row["seeds"]:
@@ -127,8 +141,10 @@ def speed_table() -> str:
     if not rows:
         return ""
     head = ["what", "machine", "time", "over the products alone", "command"]
-    return ("**Speed**: the time of our programs over that of the matrix products in them, taking turns in one "
-            f"process; the median, and all turns.\n\n{markdown(head, rows)}")  # fmt: skip
+    return (
+        "**Speed**: the time of our programs over that of the matrix products in them, taking turns in one "
+        f"process; the median, and all turns.\n\n{markdown(head, rows)}"
+    )
 
 
 def claims() -> str:
@@ -159,8 +175,15 @@ def linear() -> str:
     found = recorded("linear_oracles_fashion_mnist.json")
     if found is None:
         return ""
-    rows = [[row["quantity"], row["split"], *(f"{row[name]:.7g}" for name in ("trained", "optimum")),
-             f"{100 * row['gap']:.2g} %"] for row in found["rows"]]  # fmt: skip
+    rows = [
+        [
+            row["quantity"],
+            row["split"],
+            *(f"{row[name]:.7g}" for name in ("trained", "optimum")),
+            f"{100 * row['gap']:.2g} %",
+        ]
+        for row in found["rows"]
+    ]
     return (
         f"**Linear models against linear algebra**, Fashion-MNIST, k = {found['latent']}: PCA and probabilistic PCA. "
         "`python experiments/linear_oracles.py` "
@@ -193,8 +216,19 @@ def faults() -> str:
     if not inputs:
         return trained
     inputs.append(["**all**", *(f"**{total[kind]:,}**" for kind in VERDICTS)])
-    head = ["hostile input", "as before", "refused", "as it says", "silent", "traceback", "hang", "memory", "code run",
-            "outside", "raw"]  # fmt: skip
+    head = [
+        "hostile input",
+        "as before",
+        "refused",
+        "as it says",
+        "silent",
+        "traceback",
+        "hang",
+        "memory",
+        "code run",
+        "outside",
+        "raw",
+    ]
     return (
         f"{trained}\n**Hostile inputs**, {total.total():,} of them. Good: what is read is, to the bit, what is read "
         "from the intact file; or it is refused in one line, with exit code 2; or it is what the input says, as for an "

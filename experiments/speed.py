@@ -52,8 +52,10 @@ def speed(
         records.write_json(Path(record), results)
     for row in rows:
         low, high = min(row["ratios"]), max(row["ratios"])
-        print(f"{row['what']}: {row['ours']:.2f} s, products {row['products']:.2f} s, "
-              f"ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f} in {len(row['ratios'])} turns)")  # fmt: skip
+        print(
+            f"{row['what']}: {row['ours']:.2f} s, products {row['products']:.2f} s, "
+            f"ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f} in {len(row['ratios'])} turns)"
+        )
 
 
 def likelihood(images: int, samples: int, turns: int) -> dict[str, Any]:
@@ -131,8 +133,9 @@ def training(images: int, turns: int) -> dict[str, Any]:
 
         return jax.lax.fori_loop(0, images // batch, step, inputs)
 
-    return alternately(f"an epoch of training on {images:,} images", epoch,
-                       lambda: jax.block_until_ready(products(inputs)), turns)  # fmt: skip
+    return alternately(
+        f"an epoch of training on {images:,} images", epoch, lambda: jax.block_until_ready(products(inputs)), turns
+    )
 
 
 def alternately(what: str, ours: Callable[[], Any], products: Callable[[], Any], turns: int) -> dict[str, Any]:

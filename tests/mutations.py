@@ -36,8 +36,21 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 900
 """Seconds after which the tests of one mistake are given up."""
 
-LIBRARIES = ("flax.linen", "hypothesis", "jax", "jax.numpy", "numpy", "optax", "pytest", "safetensors.numpy",
-             "scipy.stats", "skimage.metrics", "sklearn.datasets", "sklearn.mixture", "sklearn.neighbors")  # fmt: skip
+LIBRARIES = (
+    "flax.linen",
+    "hypothesis",
+    "jax",
+    "jax.numpy",
+    "numpy",
+    "optax",
+    "pytest",
+    "safetensors.numpy",
+    "scipy.stats",
+    "skimage.metrics",
+    "sklearn.datasets",
+    "sklearn.mixture",
+    "sklearn.neighbors",
+)
 """What most tests import, and none of this project's own."""
 
 
@@ -53,8 +66,10 @@ def changed(revision: str) -> set[str] | None:
     if not base:
         return None
     print(f"since {base[:12]}")
-    paths = {*_git("diff", "--name-only", base).splitlines(),
-             *_git("ls-files", "--others", "--exclude-standard").splitlines()}  # fmt: skip
+    paths = {
+        *_git("diff", "--name-only", base).splitlines(),
+        *_git("ls-files", "--others", "--exclude-standard").splitlines(),
+    }
     if "tests/mistakes.py" in paths:
         before: dict[str, object] = {"__name__": "before"}
         exec(_git("show", f"{base}:tests/mistakes.py"), before)  # noqa: S102  # of this repository
@@ -206,8 +221,10 @@ def _report(chosen: Sequence[Mutation], *, seconds: float, mutated: bool) -> int
         good = "noticed" if mutated else "passed"
         print(f"{mutation.mistake:>3} {mutation.what}: {problem or good} ({took:.0f} s)", flush=True)
     wall, used = time.perf_counter() - started, used + time.process_time()
-    print(f"{done - bad} of {done} {'noticed' if mutated else 'passed'} in {wall:.0f} s, {used:.0f} s of processor "
-          f"time; {len(chosen) - done} not begun, {len(MUTATIONS) - len(chosen)} not asked for")  # fmt: skip
+    print(
+        f"{done - bad} of {done} {'noticed' if mutated else 'passed'} in {wall:.0f} s, {used:.0f} s of processor "
+        f"time; {len(chosen) - done} not begun, {len(MUTATIONS) - len(chosen)} not asked for"
+    )
     return int(bad > 0)
 
 

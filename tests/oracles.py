@@ -152,8 +152,11 @@ def train_windows(train_step, state, windows, key):
 
 def assert_products_in_full(program, *arguments):
     """Every matrix product of a program is in full float32, on accelerators too."""
-    products = [equation for equation in equations(jax.make_jaxpr(program)(*arguments).jaxpr)
-                if equation.primitive.name == "dot_general"]  # fmt: skip
+    products = [
+        equation
+        for equation in equations(jax.make_jaxpr(program)(*arguments).jaxpr)
+        if equation.primitive.name == "dot_general"
+    ]
     assert products
     assert all(equation.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2 for equation in products)
 

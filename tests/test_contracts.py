@@ -207,9 +207,7 @@ def a_normal_at(scale: jax.Array, z: jax.Array) -> elementary.Normal:
 EXAMPLES: dict[str, Any] = {
     "Mixture": lambda: joint.Mixture(numbers(0, 5), elementary.Normal(numbers(1, 5, *EVENT), numbers(2, 5, *EVENT)), B),
     "Chained": lambda: joint.Chained(
-        elementary.Normal(numbers(0, B, 2), numbers(1, B, 2)),
-        jax.tree_util.Partial(a_normal_at, numbers(2, 1, 2)),
-        2,
+        elementary.Normal(numbers(0, B, 2), numbers(1, B, 2)), jax.tree_util.Partial(a_normal_at, numbers(2, 1, 2)), 2
     ),
     "MultivariateNormal": lambda: elementary.MultivariateNormal(
         numbers(0, B, *EVENT), numbers(1, B, *EVENT, *EVENT) + jnp.eye(*EVENT)[None]
@@ -279,8 +277,11 @@ def instance(cls: type) -> Any:
 def variations(value: Any) -> list[Any]:
     """The value with one field changed at a time."""
     hints = typing.get_type_hints(type(value))
-    return [dataclasses.replace(value, **{field.name: another(hints[field.name], getattr(value, field.name))})
-            for field in dataclasses.fields(value) if hints[field.name] is not Any]  # fmt: skip
+    return [
+        dataclasses.replace(value, **{field.name: another(hints[field.name], getattr(value, field.name))})
+        for field in dataclasses.fields(value)
+        if hints[field.name] is not Any
+    ]
 
 
 def another(hint: Any, old: Any) -> Any:

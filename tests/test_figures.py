@@ -82,10 +82,20 @@ def test_a_contact_sheet_of_small_images_magnifies_each_pixel(side):
     assert np.array_equal(sheet.pixels, figures.grid(images, 4, scale=max(1, 56 // side)))
 
 
-@pytest.mark.parametrize(("shape", "columns"), [
-    ((64, 1, 48, 1), 8), ((64, 1, 512, 1), 8), ((64, 512, 1, 1), 8), ((2, 1, 40_000, 1), 8), ((3, 200, 300, 3), 8),
-    ((300, 1, 1, 1), 8), ((500, 8, 8, 1), 8), ((60, 8, 8, 1), 60), ((1, 3, 5, 1), 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "columns"),
+    [
+        ((64, 1, 48, 1), 8),
+        ((64, 1, 512, 1), 8),
+        ((64, 512, 1, 1), 8),
+        ((2, 1, 40_000, 1), 8),
+        ((3, 200, 300, 3), 8),
+        ((300, 1, 1, 1), 8),
+        ((500, 8, 8, 1), 8),
+        ((60, 8, 8, 1), 60),
+        ((1, 3, 5, 1), 1),
+    ],
+)
 def test_a_contact_sheet_is_bounded_both_ways(shape, columns, monkeypatch):
     monkeypatch.setattr(figures, "MAX_SIDE", 512)
     images = np.zeros(shape, np.float32)

@@ -24,13 +24,33 @@ FLOORS = (
 """The wings, and the files of the ground floor. Each may import what stands on a lower floor; none its neighbours."""
 
 VALUE_FILES = (
-    "types", "limits", "mistyped", "values", "durable",
-    "models.likelihoods", "models.architectures", "models.priors", "models.vae", "objectives.losses",
-    "training.optimizers", "data.loading", "data.files", "checkpoints.locks", "checkpoints.signals",
+    "types",
+    "limits",
+    "mistyped",
+    "values",
+    "durable",
+    "models.likelihoods",
+    "models.architectures",
+    "models.priors",
+    "models.vae",
+    "objectives.losses",
+    "training.optimizers",
+    "data.loading",
+    "data.files",
+    "checkpoints.locks",
+    "checkpoints.signals",
     "checkpoints.array_files",
-    "checkpoints.store", "runs.records", "runs.directory", "runs.provenance", "runs.run", "runs.same_run",
-    "runs.fitting", "evaluation", "distributions", "cli.main",
-)  # fmt: skip
+    "checkpoints.store",
+    "runs.records",
+    "runs.directory",
+    "runs.provenance",
+    "runs.run",
+    "runs.same_run",
+    "runs.fitting",
+    "evaluation",
+    "distributions",
+    "cli.main",
+)
 """Files that the command line reads before it knows whether any array will be computed."""
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
@@ -74,8 +94,11 @@ def floor(name):
 def test_imports_point_downwards(name):
     wing = name.partition(".")[0]
     assert floor(name) is not None, f"{name} stands on no floor: add it to FLOORS"
-    upwards = {other for other in GRAPH[name] if other.partition(".")[0] != wing
-               and (floor(other) is None or floor(other) >= floor(name) > 0)}  # fmt: skip
+    upwards = {
+        other
+        for other in GRAPH[name]
+        if other.partition(".")[0] != wing and (floor(other) is None or floor(other) >= floor(name) > 0)
+    }
     assert not upwards, f"{name} imports {sorted(upwards)}, which stand above or beside it, or are no files"
 
 
@@ -95,8 +118,9 @@ def test_private_names_stay_in_their_wing():
         wing = module_name(path).partition(".")[0]
         for name in imported(parsed(path)):
             *where, last = name.split(".")
-            assert not (last.startswith("_") and where[:1] == ["aevae_jax"] and where[1:2] != [wing]
-                        and last != "__version__"), f"{module_name(path)} imports {name}"  # fmt: skip
+            assert not (
+                last.startswith("_") and where[:1] == ["aevae_jax"] and where[1:2] != [wing] and last != "__version__"
+            ), f"{module_name(path)} imports {name}"
 
 
 def test_the_package_itself_imports_nothing_before_it_is_asked():
@@ -115,20 +139,29 @@ def test_the_walk_sees_local_and_aliased_imports():
     )
     assert inside(ast.parse(source)) == {"runs", "cli", "data"}
     assert inside(ast.parse("from aevae_jax.data.rows import inside\nfrom aevae_jax.runs import fitting")) == {
-        "data.rows", "runs.fitting",
-    }  # fmt: skip
+        "data.rows",
+        "runs.fitting",
+    }
 
 
 PRINTER = "cli.terminal"  # so that nothing is printed that could steer a terminal
-READERS = {"tensorflow_datasets": ("data.tfds",), "grain": ("data.streams",), "sklearn.datasets": ("data.loading",),
-           "pyarrow": ("data.table_files", "data.table_columns")}  # fmt: skip
+READERS = {
+    "tensorflow_datasets": ("data.tfds",),
+    "grain": ("data.streams",),
+    "sklearn.datasets": ("data.loading",),
+    "pyarrow": ("data.table_files", "data.table_columns"),
+}
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_each_library_that_reads_data_is_imported_in_its_place(path):
     names = [name for name in imported(parsed(path)) if name.startswith(tuple(READERS))]
-    assert not [name for name in names for reader, homes in READERS.items()
-                if name.startswith(reader) and module_name(path) not in homes]  # fmt: skip
+    assert not [
+        name
+        for name in names
+        for reader, homes in READERS.items()
+        if name.startswith(reader) and module_name(path) not in homes
+    ]
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if module_name(path) != PRINTER], ids=module_name)
@@ -138,8 +171,13 @@ def test_one_file_prints_and_no_other(path):
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert not {"print", "pprint", "sys.stdout.write", "sys.stderr.write"} & set(calls)
     libraries = [name for name in imported(tree) if name.split(".")[0] in ("rich", "logging")]
-    live = {"rich.console.Console", "rich.progress.Progress", "rich.progress.SpinnerColumn",
-            "rich.progress.TextColumn", "rich.table.Column"}  # fmt: skip
+    live = {
+        "rich.console.Console",
+        "rich.progress.Progress",
+        "rich.progress.SpinnerColumn",
+        "rich.progress.TextColumn",
+        "rich.table.Column",
+    }
     assert set(libraries) <= (live if module_name(path) == "cli.console" else set())
 
 
@@ -152,9 +190,19 @@ def test_nothing_executes_text_or_reads_pickles(path):
 
 
 OPTIONAL_OR_HEAVY = {
-    "PIL", "absl", "grain", "matplotlib", "orbax", "pyarrow", "rich", "scipy", "skimage", "sklearn",
-    "tensorflow_datasets", "tyro",
-}  # fmt: skip
+    "PIL",
+    "absl",
+    "grain",
+    "matplotlib",
+    "orbax",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "tensorflow_datasets",
+    "tyro",
+}
 """What a function may import itself: what need not be installed, or takes long to import and is used there alone."""
 
 

@@ -48,8 +48,10 @@ def test_vmap_over_models_with_their_own_parameters():
     several = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(random_params(MODEL, seed) for seed in range(3)))
     evaluate = jax.jit(jax.vmap(lambda p, key: bounds.elbo(MODEL, p, X, key).negative_elbo))
     together = evaluate(several, jax.random.split(jax.random.key(0), 3))
-    alone = [bounds.elbo(MODEL, random_params(MODEL, seed), X, key).negative_elbo
-             for seed, key in enumerate(jax.random.split(jax.random.key(0), 3))]  # fmt: skip
+    alone = [
+        bounds.elbo(MODEL, random_params(MODEL, seed), X, key).negative_elbo
+        for seed, key in enumerate(jax.random.split(jax.random.key(0), 3))
+    ]
     close(together, jnp.stack(alone))
 
 
@@ -65,8 +67,9 @@ def test_grad_through_log_weights():
     assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
     norm = float(optax.tree.norm(gradient))
     step = 1e-2 / norm
-    ends = [float(value_and_grad(jax.tree.map(lambda p, g, s=s: p + s * step * g, PARAMS, gradient))[0])
-            for s in (1, -1)]  # fmt: skip
+    ends = [
+        float(value_and_grad(jax.tree.map(lambda p, g, s=s: p + s * step * g, PARAMS, gradient))[0]) for s in (1, -1)
+    ]
     # central differences: an error of the third derivative times step^2, and float32 rounding of the loss over the step
     np.testing.assert_allclose((ends[0] - ends[1]) / (2 * step), norm**2, rtol=1e-2)
 
@@ -80,8 +83,10 @@ def test_hessian_vector_product_through_the_elbo():
 
     a, b = random_params(MODEL, 1), random_params(MODEL, 2)
     product = jax.jit(product)
-    inner = [sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(u), jax.tree.leaves(product(PARAMS, v)), strict=True))
-             for u, v in ((a, b), (b, a))]  # fmt: skip
+    inner = [
+        sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(u), jax.tree.leaves(product(PARAMS, v)), strict=True))
+        for u, v in ((a, b), (b, a))
+    ]
     np.testing.assert_allclose(*inner, rtol=1e-3)  # a Hessian is symmetric
     assert abs(inner[0]) > 1e-3
 

@@ -42,8 +42,13 @@ def test_message_is_one_short_line_whatever_was_given(got):
 
 def test_stream_numbers_are_those_that_old_runs_were_made_with():
     assert {use.name: use.value for use in keys.Stream} == {
-        "INIT": 0, "ORDER": 1, "NOISE": 2, "PREPARE": 3, "EVALUATE": 4, "SAMPLE": 5,
-    }  # fmt: skip
+        "INIT": 0,
+        "ORDER": 1,
+        "NOISE": 2,
+        "PREPARE": 3,
+        "EVALUATE": 4,
+        "SAMPLE": 5,
+    }
 
 
 def test_stream_is_fold_in_of_use_then_step():

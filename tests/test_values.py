@@ -43,12 +43,21 @@ RUNS = [
         ),
         objective=ELBO(beta=Linear(steps=100, start=0.25), free_bits=0.5, groups=4),
         optimizer=Adam(learning_rate=5e-4, warmup=10, cosine=True, weight_decay=1e-2, clip_norm=1.0),
-        batch_size=100, epochs=3, seed=2**32 - 1, ema=0.9995, patience=50,
+        batch_size=100,
+        epochs=3,
+        seed=2**32 - 1,
+        ema=0.9995,
+        patience=50,
     ),
-    Run(model=VAE(network=ResidualConv(channels=(4, 8), blocks=2), likelihood=likelihoods.DiscretizedLogisticMixture(
-        levels=17, components=3)), objective=IWAE(num_samples=5, doubly_reparameterised=True)),
+    Run(
+        model=VAE(
+            network=ResidualConv(channels=(4, 8), blocks=2),
+            likelihood=likelihoods.DiscretizedLogisticMixture(levels=17, components=3),
+        ),
+        objective=IWAE(num_samples=5, doubly_reparameterised=True),
+    ),
     Run(model=VAE(network=Conv(), latent_prior=priors.GaussianMixture(4), likelihood=likelihoods.Categorical(17))),
-]  # fmt: skip
+]
 
 
 # round trips
@@ -140,35 +149,41 @@ class Encoder(nn.Module):
 def test_objects_from_python_are_described_and_not_rebuilt():
     assert values.to_tree(object()) == {"custom": "object", "opaque": True}
     tree = json.loads(values.to_json(Run(objective=my_loss)))
-    with pytest.raises(InputError, match=r"run\.json\.objective: got 'my_loss', which was given from Python, expected "
-                                         r"a type that can be rebuilt from a file; pass your own object"):  # fmt: skip
+    with pytest.raises(
+        InputError,
+        match=r"run\.json\.objective: got 'my_loss', which was given from Python, expected "
+        r"a type that can be rebuilt from a file; pass your own object",
+    ):
         values.from_tree(Run, tree, "run.json")
     with pytest.raises(InputError, match="got 'Capacity', which was given from Python"):
         values.from_tree(Objective, values.to_tree(Capacity()), "here")
 
 
-@pytest.mark.parametrize(("one", "other"), [
-    (Capacity(1.0), Capacity(25.0)),
-    (Capacity(shape=(1, 2)), Capacity(shape=(1, 3))),
-    (Capacity(shape=[Capacity(2.0)]), Capacity(shape=[Capacity(3.0)])),
-    (Capacity(shape={"a": 1}), Capacity(shape={"a": 2})),
-    (Capacity(shape=np.zeros(3)), Capacity(shape=np.ones(3))),
-    (Capacity(shape=np.zeros(3)), Capacity(shape=np.zeros((3, 1)))),
-    (Capacity(math.inf), Capacity(math.nan)),
-    (Capacity(np.float32(1)), Capacity(np.float32(2))),
-    (Encoder(3), Encoder(4)),
-    (nn.Dense(3), nn.Dense(4)),
-    (Capacity(), nn.Dense(3)),
-    (lambda step: step, lambda step: step + 1),
-    (closure(1.0), closure(2.0)),
-    (closure(np.zeros(2)), closure(np.ones(2))),
-    (functools.partial(my_loss, step=1), functools.partial(my_loss, step=2)),
-    (lambda step, weight=1: step * weight, lambda step, weight=2: step * weight),
-    (ELBO(beta=optax.linear_schedule(0, 1, 10)), ELBO(beta=optax.linear_schedule(0, 1, 20))),
-    (optax.adam(1e-3), optax.adam(1e-4)),
-    (Encoder(3, nn.gelu), Encoder(3, nn.tanh)),
-    (abs, my_loss),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Capacity(1.0), Capacity(25.0)),
+        (Capacity(shape=(1, 2)), Capacity(shape=(1, 3))),
+        (Capacity(shape=[Capacity(2.0)]), Capacity(shape=[Capacity(3.0)])),
+        (Capacity(shape={"a": 1}), Capacity(shape={"a": 2})),
+        (Capacity(shape=np.zeros(3)), Capacity(shape=np.ones(3))),
+        (Capacity(shape=np.zeros(3)), Capacity(shape=np.zeros((3, 1)))),
+        (Capacity(math.inf), Capacity(math.nan)),
+        (Capacity(np.float32(1)), Capacity(np.float32(2))),
+        (Encoder(3), Encoder(4)),
+        (nn.Dense(3), nn.Dense(4)),
+        (Capacity(), nn.Dense(3)),
+        (lambda step: step, lambda step: step + 1),
+        (closure(1.0), closure(2.0)),
+        (closure(np.zeros(2)), closure(np.ones(2))),
+        (functools.partial(my_loss, step=1), functools.partial(my_loss, step=2)),
+        (lambda step, weight=1: step * weight, lambda step, weight=2: step * weight),
+        (ELBO(beta=optax.linear_schedule(0, 1, 10)), ELBO(beta=optax.linear_schedule(0, 1, 20))),
+        (optax.adam(1e-3), optax.adam(1e-4)),
+        (Encoder(3, nn.gelu), Encoder(3, nn.tanh)),
+        (abs, my_loss),
+    ],
+)
 def test_fields_of_ones_own_objects_are_written_and_compared(one, other):
     """Else a finished training with another setting would be taken for this one."""
     runs = [Run(objective=value) for value in (one, other)]
@@ -178,9 +193,11 @@ def test_fields_of_ones_own_objects_are_written_and_compared(one, other):
     assert all(values.comparable(tree) for tree in trees)
 
 
-@pytest.mark.parametrize("value", [
-    object(), {1: 2}, np.array([None]), Capacity(shape=object()), [object()], closure(object()), "x".join,
-], ids=range(7))  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1: 2}, np.array([None]), Capacity(shape=object()), [object()], closure(object()), "x".join],
+    ids=range(7),
+)
 def test_what_cannot_be_written_makes_runs_not_comparable(value):
     assert not values.comparable(json.loads(values.to_json(Run(objective=value))))
     assert not values.comparable({"type": "Run", "objective": {"custom": "my_loss"}})  # as version 0.1 wrote it
@@ -246,73 +263,87 @@ def test_numbers_without_a_json_form_are_refused(number):
 # what is typed
 
 
-@pytest.mark.parametrize(("annotation", "text", "expected"), [
-    (Model, "vae", VAE()),
-    (Model, "VAE(8)", VAE(latent=8)),
-    (Model, " vae( 8, network = conv(channels=[4, 8]) ) ", VAE(latent=8, network=Conv((4, 8)))),
-    (Model, "Autoencoder(network=MLP(hidden=()))", Autoencoder(network=MLP(hidden=()))),
-    (Objective, "ELBO(beta=4)", ELBO(beta=4.0)),
-    (Objective, "ELBO(Linear(100))", ELBO(beta=Linear(steps=100))),
-    (objectives.Weight, "-1.5e-3", -1.5e-3),
-    (objectives.Weight, "2", 2.0),
-    (tuple[int, ...], "(1, 2)", (1, 2)),
-    (tuple[int, ...], "()", ()),
-    (tuple[float, float], "(-6, 2)", (-6.0, 2.0)),
-    (Literal["float32", "bfloat16"], "'bfloat16'", "bfloat16"),
-    (bool, "True", True),
-    (int, "7", 7),
-    (str, "'a b'", "a b"),
-    (Data, "fashion_mnist", Data("fashion_mnist")),
-    (Data, "mnist:3.0.1", Data("mnist:3.0.1")),
-    (Data, "Data('digits', DynamicBinarization())", Data(preparation=DynamicBinarization())),
-    (Data, "data", Data()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("annotation", "text", "expected"),
+    [
+        (Model, "vae", VAE()),
+        (Model, "VAE(8)", VAE(latent=8)),
+        (Model, " vae( 8, network = conv(channels=[4, 8]) ) ", VAE(latent=8, network=Conv((4, 8)))),
+        (Model, "Autoencoder(network=MLP(hidden=()))", Autoencoder(network=MLP(hidden=()))),
+        (Objective, "ELBO(beta=4)", ELBO(beta=4.0)),
+        (Objective, "ELBO(Linear(100))", ELBO(beta=Linear(steps=100))),
+        (objectives.Weight, "-1.5e-3", -1.5e-3),
+        (objectives.Weight, "2", 2.0),
+        (tuple[int, ...], "(1, 2)", (1, 2)),
+        (tuple[int, ...], "()", ()),
+        (tuple[float, float], "(-6, 2)", (-6.0, 2.0)),
+        (Literal["float32", "bfloat16"], "'bfloat16'", "bfloat16"),
+        (bool, "True", True),
+        (int, "7", 7),
+        (str, "'a b'", "a b"),
+        (Data, "fashion_mnist", Data("fashion_mnist")),
+        (Data, "mnist:3.0.1", Data("mnist:3.0.1")),
+        (Data, "Data('digits', DynamicBinarization())", Data(preparation=DynamicBinarization())),
+        (Data, "data", Data()),
+    ],
+)
 def test_what_is_typed_is_read(annotation, text, expected):
     assert values.parse(annotation, text, "option") == expected
 
 
-@pytest.mark.parametrize(("annotation", "tree", "message"), [
-    (Run, {"type": "Run", "sed": 3}, r"Run: got the unknown field 'sed', expected Run\(data, .*; did you mean seed\?"),
-    (Model, {"type": "VAE", "network": {"type": "MLP", "width": 3}}, r"network: MLP: got the unknown field 'width'"),
-    (Model, {"type": "GAN"}, r"here: got GAN, expected Autoencoder\(.*\) or VAE\("),
-    (Model, {"type": "Run"}, "here: got Run, expected"),
-    (Model, {"type": "VAE", "network": {"type": "VAE"}}, r"here\.network: got VAE, expected MLP\("),
-    (Model, {"type": "builtins.eval"}, "got builtins.eval"),
-    (Model, {"type": None}, "here: got None"),
-    (Model, {"type": ["VAE"]}, r"here: got \['VAE'\]"),
-    (Model, {}, "here: got None"),
-    (Model, {"latent": 3}, "here: got None"),
-    (Model, "VAE", "here: got 'VAE', expected Autoencoder"),
-    (Model, None, "here: got None"),
-    (Model, {"type": "VAE", "latent": "8"}, r"here\.latent: got '8', expected an integer"),
-    (Model, {"type": "VAE", "latent": 8.0}, r"here\.latent: got 8\.0, expected an integer"),
-    (Model, {"type": "VAE", "latent": True}, r"here\.latent: got True, expected an integer"),
-    (Model, {"type": "VAE", "latent": None}, r"here\.latent: got None"),
-    (Model, {"type": "VAE", "latent": [8]}, r"here\.latent: got \[8\]"),
-    (Model, {"type": "VAE", "latent": {"type": "int"}}, r"here\.latent: got int, expected an integer"),
-    (Model, {"type": "VAE", "latent": 0}, "latent size .*got 0, expected at least 1"),
-    (Model, {"type": "VAE", "latent": 10**30}, r"here\.latent: got 1000"),
-    (Model, {"type": "VAE", "log_scale_range": [1.0]}, r"range: got \[1\.0\], expected \(a number, a number\)"),
-    (Model, {"type": "VAE", "log_scale_range": [1.0, "x"]}, r"log_scale_range\[1\]: got 'x'"),
-    (Model, {"type": "VAE", "positional": [8]}, "got the unknown field 'positional'"),
-    (Model, {"type": "VAE", "positional": 8}, "got the unknown field 'positional'"),
-    (Model, {"type": "VAE", "__class__": "os"}, "got the unknown field '__class__'"),
-    (Model, {"type": "VAE", "network": {"type": "Modules"}}, "Modules: got no 'encoder_module'"),
-    (Model, {"type": "VAE", "network": {"type": "Modules", "encoder_module": 1, "decoder_module": 2}}, "er_module"),
-    (Architecture, {"type": "MLP", "dtype": "float64"}, r"dtype: got 'float64', expected 'float32' or 'bfloat16'"),
-    (Architecture, {"type": "MLP", "gated": 1}, r"here\.gated: got 1, expected True or False"),
-    (Architecture, {"type": "MLP", "hidden": [-1]}, "MLP hidden"),
-    (Objective, {"type": "ELBO", "beta": "x"}, r"here\.beta: got 'x', expected a number or Linear\("),
-    (Objective, {"type": "ELBO", "beta": math.nan}, r"here\.beta: got nan"),
-    (Objective, {"type": "ELBO", "beta": math.inf}, r"here\.beta: got inf"),
-    (Objective, {"type": "ELBO", "beta": 10**400}, r"here\.beta: got 1000"),
-    (Objective, {"type": "ELBO", "beta": {"type": "Linear"}}, "Linear: got no 'steps'"),
-    (Objective, {"custom": "f"}, "here: got 'f', which was given from Python"),
-    (Run, {"type": "Run", "seed": -1}, "seed: got -1"),
-    (Run, {"type": "Run", "seed": 2**32}, "seed: got 4294967296, expected 0 to 4294967295"),
-    (Run, {"type": "Run", "batch_size": 0}, "batch_size: got 0"),
-    (Run, {"type": "Run", "model": {"type": "Autoencoder"}, "objective": {"type": "ELBO"}}, "objective of an A"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("annotation", "tree", "message"),
+    [
+        (
+            Run,
+            {"type": "Run", "sed": 3},
+            r"Run: got the unknown field 'sed', expected Run\(data, .*; did you mean seed\?",
+        ),
+        (
+            Model,
+            {"type": "VAE", "network": {"type": "MLP", "width": 3}},
+            r"network: MLP: got the unknown field 'width'",
+        ),
+        (Model, {"type": "GAN"}, r"here: got GAN, expected Autoencoder\(.*\) or VAE\("),
+        (Model, {"type": "Run"}, "here: got Run, expected"),
+        (Model, {"type": "VAE", "network": {"type": "VAE"}}, r"here\.network: got VAE, expected MLP\("),
+        (Model, {"type": "builtins.eval"}, "got builtins.eval"),
+        (Model, {"type": None}, "here: got None"),
+        (Model, {"type": ["VAE"]}, r"here: got \['VAE'\]"),
+        (Model, {}, "here: got None"),
+        (Model, {"latent": 3}, "here: got None"),
+        (Model, "VAE", "here: got 'VAE', expected Autoencoder"),
+        (Model, None, "here: got None"),
+        (Model, {"type": "VAE", "latent": "8"}, r"here\.latent: got '8', expected an integer"),
+        (Model, {"type": "VAE", "latent": 8.0}, r"here\.latent: got 8\.0, expected an integer"),
+        (Model, {"type": "VAE", "latent": True}, r"here\.latent: got True, expected an integer"),
+        (Model, {"type": "VAE", "latent": None}, r"here\.latent: got None"),
+        (Model, {"type": "VAE", "latent": [8]}, r"here\.latent: got \[8\]"),
+        (Model, {"type": "VAE", "latent": {"type": "int"}}, r"here\.latent: got int, expected an integer"),
+        (Model, {"type": "VAE", "latent": 0}, "latent size .*got 0, expected at least 1"),
+        (Model, {"type": "VAE", "latent": 10**30}, r"here\.latent: got 1000"),
+        (Model, {"type": "VAE", "log_scale_range": [1.0]}, r"range: got \[1\.0\], expected \(a number, a number\)"),
+        (Model, {"type": "VAE", "log_scale_range": [1.0, "x"]}, r"log_scale_range\[1\]: got 'x'"),
+        (Model, {"type": "VAE", "positional": [8]}, "got the unknown field 'positional'"),
+        (Model, {"type": "VAE", "positional": 8}, "got the unknown field 'positional'"),
+        (Model, {"type": "VAE", "__class__": "os"}, "got the unknown field '__class__'"),
+        (Model, {"type": "VAE", "network": {"type": "Modules"}}, "Modules: got no 'encoder_module'"),
+        (Model, {"type": "VAE", "network": {"type": "Modules", "encoder_module": 1, "decoder_module": 2}}, "er_module"),
+        (Architecture, {"type": "MLP", "dtype": "float64"}, r"dtype: got 'float64', expected 'float32' or 'bfloat16'"),
+        (Architecture, {"type": "MLP", "gated": 1}, r"here\.gated: got 1, expected True or False"),
+        (Architecture, {"type": "MLP", "hidden": [-1]}, "MLP hidden"),
+        (Objective, {"type": "ELBO", "beta": "x"}, r"here\.beta: got 'x', expected a number or Linear\("),
+        (Objective, {"type": "ELBO", "beta": math.nan}, r"here\.beta: got nan"),
+        (Objective, {"type": "ELBO", "beta": math.inf}, r"here\.beta: got inf"),
+        (Objective, {"type": "ELBO", "beta": 10**400}, r"here\.beta: got 1000"),
+        (Objective, {"type": "ELBO", "beta": {"type": "Linear"}}, "Linear: got no 'steps'"),
+        (Objective, {"custom": "f"}, "here: got 'f', which was given from Python"),
+        (Run, {"type": "Run", "seed": -1}, "seed: got -1"),
+        (Run, {"type": "Run", "seed": 2**32}, "seed: got 4294967296, expected 0 to 4294967295"),
+        (Run, {"type": "Run", "batch_size": 0}, "batch_size: got 0"),
+        (Run, {"type": "Run", "model": {"type": "Autoencoder"}, "objective": {"type": "ELBO"}}, "objective of an A"),
+    ],
+)
 def test_trees_that_no_value_has_are_refused(annotation, tree, message):
     with pytest.raises(InputError, match=message):
         values.from_tree(annotation, tree, "here")
@@ -368,10 +399,21 @@ def test_hostile_text_is_refused_and_not_executed(tmp_path, monkeypatch, text):
 
 
 @pytest.mark.parametrize("depth", [50, 150, 900, 3000, 100_000])
-@pytest.mark.parametrize(("start", "middle", "end"), [
-    ("(", "1", ")"), ("[", "", "]"), ("-", "1", ""), ("VAE(", "", ")"), ("1+", "1", ""), ("not ", "1", ""),
-    ("", "a", ".b"), ("", "a", "()"), ("lambda:", "1", ""), ("{1:", "1", "}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("start", "middle", "end"),
+    [
+        ("(", "1", ")"),
+        ("[", "", "]"),
+        ("-", "1", ""),
+        ("VAE(", "", ")"),
+        ("1+", "1", ""),
+        ("not ", "1", ""),
+        ("", "a", ".b"),
+        ("", "a", "()"),
+        ("lambda:", "1", ""),
+        ("{1:", "1", "}"),
+    ],
+)
 def test_deeply_nested_text_is_refused(depth, start, middle, end):
     text = start * depth + middle + end * depth
     if start == "(":
@@ -395,8 +437,18 @@ def test_deeply_nested_trees_are_refused(depth, start, end):
         assert len(str(caught.value)) < 2000
 
 
-@pytest.mark.parametrize("text", ["a" * 2_000_000, "1" * 100_000, "0x" + "f" * 100_000, "'" + "b" * 1_000_000 + "'",
-                                  "VAE(" + "1," * 100_000 + ")", "é" * 500_000], ids=range(6))  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 2_000_000,
+        "1" * 100_000,
+        "0x" + "f" * 100_000,
+        "'" + "b" * 1_000_000 + "'",
+        "VAE(" + "1," * 100_000 + ")",
+        "é" * 500_000,
+    ],
+    ids=range(6),
+)
 def test_huge_text_is_refused_in_few_words(text):
     for annotation in (Model, objectives.Weight):
         with pytest.raises(InputError) as caught:
@@ -435,33 +487,36 @@ def test_vocabulary_lists_what_can_be_typed_and_nothing_else():
 # mistakes
 
 
-@pytest.mark.parametrize(("annotation", "text", "message"), [
-    (Model, "VAE(latent=8", r"got 'VAE\(latent=8', which lacks \) at the end, expected"),
-    (Model, "VAE(log_scale_range=(1, 2", r"which lacks \)\) at the end"),
-    (Model, "VAE(latent=8))", r"whose \) closes nothing"),
-    (Model, "VAE(latent=8]", "whose ] closes nothing"),
-    (Data, "Data('it's.csv')", "in which the quote ' is not closed"),
-    (Data, "Data('x'", r"which lacks \) at the end"),
-    (Model, "VEA", r"got VEA, expected .*; did you mean VAE\(latent=16\)\?"),
-    (Model, "VEA(8)", r"did you mean VAE\(latent=16\)\?"),
-    (Model, "beta-vae", r"got 'beta-vae', expected .*; did you mean VAE\("),
-    (Model, "VAE latent=8", r"got 'VAE latent=8', expected .*; did you mean VAE\(latent=16\)\?"),
-    (Model, "VAE(likelihood=Bernouli())", r"likelihood: got Bernouli, .*; did you mean Bernoulli\?"),
-    (Model, "VAE(network=Convolution)", r"did you mean Conv\(channels=\(32, 64\)\)\?"),
-    (Model, "VAE(latent_dim=8)", r"VAE: got the unknown field 'latent_dim', .*; did you mean latent\?"),
-    (Model, "GAN", r"got GAN, expected Autoencoder\(\.\.\.\) or VAE\(\.\.\.\) or TwoLevelVAE\(\.\.\.\)$"),
-    (Model, "2 ** 3", r"got '2 \*\* 3', expected"),
-    (Adam, "Adam(lr=.1)", r"Adam: got the unknown field 'lr', .*; did you mean learning_rate\?"),
-    (Adam, "Adam(wd=.1)", r"did you mean weight_decay\?"),
-    (Adam, "Adam(clip=1)", r"did you mean clip_norm\?"),
-    (Adam, "Adam(learningrate=.1)", r"did you mean learning_rate\?"),
-    (Adam, "Adam(eps=.1)", r"got the unknown field 'eps', expected Adam\(.*\)$"),
-    (Objective, "ELBO(Linear)", r"Linear: got no 'steps', expected Linear\(steps, start=0.0, end=1.0\)$"),
-    (Objective, "VAE" * 3000, "got VAEVAE"),
-    (Objective, "ELBO(" + "x" * 3000 + "=3)", "unknown field 'xxx"),
-    (Objective, "x" * 10_001, "got 10,001 characters, expected at most 10,000"),
-    (Objective, "ELBO(" * 2000, "which lacks "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("annotation", "text", "message"),
+    [
+        (Model, "VAE(latent=8", r"got 'VAE\(latent=8', which lacks \) at the end, expected"),
+        (Model, "VAE(log_scale_range=(1, 2", r"which lacks \)\) at the end"),
+        (Model, "VAE(latent=8))", r"whose \) closes nothing"),
+        (Model, "VAE(latent=8]", "whose ] closes nothing"),
+        (Data, "Data('it's.csv')", "in which the quote ' is not closed"),
+        (Data, "Data('x'", r"which lacks \) at the end"),
+        (Model, "VEA", r"got VEA, expected .*; did you mean VAE\(latent=16\)\?"),
+        (Model, "VEA(8)", r"did you mean VAE\(latent=16\)\?"),
+        (Model, "beta-vae", r"got 'beta-vae', expected .*; did you mean VAE\("),
+        (Model, "VAE latent=8", r"got 'VAE latent=8', expected .*; did you mean VAE\(latent=16\)\?"),
+        (Model, "VAE(likelihood=Bernouli())", r"likelihood: got Bernouli, .*; did you mean Bernoulli\?"),
+        (Model, "VAE(network=Convolution)", r"did you mean Conv\(channels=\(32, 64\)\)\?"),
+        (Model, "VAE(latent_dim=8)", r"VAE: got the unknown field 'latent_dim', .*; did you mean latent\?"),
+        (Model, "GAN", r"got GAN, expected Autoencoder\(\.\.\.\) or VAE\(\.\.\.\) or TwoLevelVAE\(\.\.\.\)$"),
+        (Model, "2 ** 3", r"got '2 \*\* 3', expected"),
+        (Adam, "Adam(lr=.1)", r"Adam: got the unknown field 'lr', .*; did you mean learning_rate\?"),
+        (Adam, "Adam(wd=.1)", r"did you mean weight_decay\?"),
+        (Adam, "Adam(clip=1)", r"did you mean clip_norm\?"),
+        (Adam, "Adam(learningrate=.1)", r"did you mean learning_rate\?"),
+        (Adam, "Adam(eps=.1)", r"got the unknown field 'eps', expected Adam\(.*\)$"),
+        (Objective, "ELBO(Linear)", r"Linear: got no 'steps', expected Linear\(steps, start=0.0, end=1.0\)$"),
+        (Objective, "VAE" * 3000, "got VAEVAE"),
+        (Objective, "ELBO(" + "x" * 3000 + "=3)", "unknown field 'xxx"),
+        (Objective, "x" * 10_001, "got 10,001 characters, expected at most 10,000"),
+        (Objective, "ELBO(" * 2000, "which lacks "),
+    ],
+)
 def test_a_mistake_is_named_in_few_words(annotation, text, message):
     with pytest.raises(InputError, match=message) as caught:
         values.parse(annotation, text, "--option")
@@ -469,38 +524,102 @@ def test_a_mistake_is_named_in_few_words(annotation, text, message):
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["table (1).csv", "2024.csv", "it's.csv", "x[1].csv", "a, b.csv", "-1.csv", "None",
-                                  "λ.npy", "1e3", "my file", "a=b.npy", "data.csv", "f(x).csv"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "table (1).csv",
+        "2024.csv",
+        "it's.csv",
+        "x[1].csv",
+        "a, b.csv",
+        "-1.csv",
+        "None",
+        "λ.npy",
+        "1e3",
+        "my file",
+        "a=b.npy",
+        "data.csv",
+        "f(x).csv",
+    ],
+)
 def test_a_name_need_not_be_quoted(name):
     """Files are called all sorts of things, and what is typed after `--data` is nearly always one."""
     assert values.parse(Data, name, "--data") == Data(name)
 
 
-@pytest.mark.parametrize("build", [
-    lambda: objectives.Linear(2**31), lambda: objectives.Linear(10**400), lambda: objectives.Linear(1.5),
-    lambda: objectives.Linear(3, start=1e300), lambda: objectives.Linear(3, end=math.nan),
-    lambda: IWAE(2**31), lambda: IWAE("3"), lambda: IWAE(True), lambda: IWAE(None), lambda: ELBO(free_bits=math.nan),
-    lambda: ELBO(free_bits=1e300), lambda: ELBO(groups=1.0), lambda: ELBO(groups=10**30), lambda: VAE(latent=2**31),
-    lambda: VAE(latent=10**400), lambda: VAE(latent=8.0), lambda: VAE(latent="8"), lambda: VAE(event_shape=(3, "a")),
-    lambda: VAE(event_shape=(3, 10**12)), lambda: VAE(event_shape=3), lambda: VAE(log_scale_range=3),
-    lambda: VAE(log_scale_range=(1, "b")), lambda: VAE(log_scale_range=(-math.inf, 0.0)), lambda: Conv((10**10,)),
-    lambda: VAE(log_scale_range=(-1e300, 0.0)), lambda: VAE(log_scale_range=(0.0, 1e4)),
-    lambda: Conv(3), lambda: MLP(("a",)), lambda: MLP((2.5,)), lambda: ResidualConv(blocks=10**30),
-    lambda: likelihoods.Normal(1e-300), lambda: likelihoods.Normal("a"),
-    lambda: likelihoods.NormalSharedScale(math.nan), lambda: likelihoods.NormalSharedScale("a"),
-    lambda: likelihoods.Categorical(2**17),
-    lambda: likelihoods.DiscretizedLogistic(2.5), lambda: likelihoods.DiscretizedLogisticMixture(256, 10**10),
-    lambda: likelihoods.Tabular((10**10,)), lambda: likelihoods.Tabular(3), lambda: priors.VampPrior(2**40),
-    lambda: priors.GaussianMixture("a"), lambda: priors.FullGaussianMixture(2**31), lambda: Adam(1e300),
-    lambda: Adam(1e-300), lambda: Adam("a"), lambda: Adam(warmup=2**31), lambda: Adam(warmup=1.5),
-    lambda: Adam(clip_norm=1e300), lambda: Adam(weight_decay=math.nan), lambda: Run(epochs=2**31),
-    lambda: Run(batch_size=10**30), lambda: Run(epochs=1.5), lambda: Run(seed="a"), lambda: Run(seed=1.5),
-    lambda: Run(patience=2**40), lambda: Run(ema="a"), lambda: Safeguard(max_norm="a"),
-    lambda: Safeguard(in_a_row=2**31), lambda: Safeguard(detours=2**31), lambda: Saving(seconds="a"),
-    lambda: Saving(last=2**31), lambda: Saving(steps=1.5), lambda: Data("x", size=(10**10, 3)),
-    lambda: Data("x", size=3), lambda: RandomSplits(validation="a"), lambda: RandomSplits(seed=1.5),
-    lambda: LastSplits(test=math.nan),
-], ids=range(67))  # fmt: skip
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: objectives.Linear(2**31),
+        lambda: objectives.Linear(10**400),
+        lambda: objectives.Linear(1.5),
+        lambda: objectives.Linear(3, start=1e300),
+        lambda: objectives.Linear(3, end=math.nan),
+        lambda: IWAE(2**31),
+        lambda: IWAE("3"),
+        lambda: IWAE(True),
+        lambda: IWAE(None),
+        lambda: ELBO(free_bits=math.nan),
+        lambda: ELBO(free_bits=1e300),
+        lambda: ELBO(groups=1.0),
+        lambda: ELBO(groups=10**30),
+        lambda: VAE(latent=2**31),
+        lambda: VAE(latent=10**400),
+        lambda: VAE(latent=8.0),
+        lambda: VAE(latent="8"),
+        lambda: VAE(event_shape=(3, "a")),
+        lambda: VAE(event_shape=(3, 10**12)),
+        lambda: VAE(event_shape=3),
+        lambda: VAE(log_scale_range=3),
+        lambda: VAE(log_scale_range=(1, "b")),
+        lambda: VAE(log_scale_range=(-math.inf, 0.0)),
+        lambda: Conv((10**10,)),
+        lambda: VAE(log_scale_range=(-1e300, 0.0)),
+        lambda: VAE(log_scale_range=(0.0, 1e4)),
+        lambda: Conv(3),
+        lambda: MLP(("a",)),
+        lambda: MLP((2.5,)),
+        lambda: ResidualConv(blocks=10**30),
+        lambda: likelihoods.Normal(1e-300),
+        lambda: likelihoods.Normal("a"),
+        lambda: likelihoods.NormalSharedScale(math.nan),
+        lambda: likelihoods.NormalSharedScale("a"),
+        lambda: likelihoods.Categorical(2**17),
+        lambda: likelihoods.DiscretizedLogistic(2.5),
+        lambda: likelihoods.DiscretizedLogisticMixture(256, 10**10),
+        lambda: likelihoods.Tabular((10**10,)),
+        lambda: likelihoods.Tabular(3),
+        lambda: priors.VampPrior(2**40),
+        lambda: priors.GaussianMixture("a"),
+        lambda: priors.FullGaussianMixture(2**31),
+        lambda: Adam(1e300),
+        lambda: Adam(1e-300),
+        lambda: Adam("a"),
+        lambda: Adam(warmup=2**31),
+        lambda: Adam(warmup=1.5),
+        lambda: Adam(clip_norm=1e300),
+        lambda: Adam(weight_decay=math.nan),
+        lambda: Run(epochs=2**31),
+        lambda: Run(batch_size=10**30),
+        lambda: Run(epochs=1.5),
+        lambda: Run(seed="a"),
+        lambda: Run(seed=1.5),
+        lambda: Run(patience=2**40),
+        lambda: Run(ema="a"),
+        lambda: Safeguard(max_norm="a"),
+        lambda: Safeguard(in_a_row=2**31),
+        lambda: Safeguard(detours=2**31),
+        lambda: Saving(seconds="a"),
+        lambda: Saving(last=2**31),
+        lambda: Saving(steps=1.5),
+        lambda: Data("x", size=(10**10, 3)),
+        lambda: Data("x", size=3),
+        lambda: RandomSplits(validation="a"),
+        lambda: RandomSplits(seed=1.5),
+        lambda: LastSplits(test=math.nan),
+    ],
+    ids=range(67),
+)
 def test_numbers_that_no_field_can_hold_are_refused(build):
     with pytest.raises(InputError, match=r"got .*, expected") as caught:
         build()
@@ -508,15 +627,91 @@ def test_numbers_that_no_field_can_hold_are_refused(build):
 
 
 GARBAGE = [
-    "VAE", "Adam", "ELBO", "IWAE", "Linear", "Conv", "MLP", "Data", "Run", "Saving", "latent", "beta", "hidden",
-    "steps", "=", "==", "(", ")", "[", "]", "{", "}", ",", ".", ":", ";", "'", '"', "'''", "\\", "\n", "\r", "\t",
-    "\0", "#",
-    "@", "-", "+", "*", "**", "~", "!", "lambda", "if", "None", "True", "not ", "f'", "b'", "rb'", "\\N{", "\\x",
-    "0x", "1e",
-    "1_", "0777", "1j", "...", "9" * 40, "9" * 5000, "1e999", "-1", "0", "0.5", "nan", "é", "Ⅷ", "\u202e", "\ud800",
+    "VAE",
+    "Adam",
+    "ELBO",
+    "IWAE",
+    "Linear",
+    "Conv",
+    "MLP",
+    "Data",
+    "Run",
+    "Saving",
+    "latent",
+    "beta",
+    "hidden",
+    "steps",
+    "=",
+    "==",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ".",
+    ":",
+    ";",
+    "'",
+    '"',
+    "'''",
+    "\\",
+    "\n",
+    "\r",
+    "\t",
+    "\0",
+    "#",
+    "@",
+    "-",
+    "+",
+    "*",
+    "**",
+    "~",
+    "!",
+    "lambda",
+    "if",
+    "None",
+    "True",
+    "not ",
+    "f'",
+    "b'",
+    "rb'",
+    "\\N{",
+    "\\x",
+    "0x",
+    "1e",
+    "1_",
+    "0777",
+    "1j",
+    "...",
+    "9" * 40,
+    "9" * 5000,
+    "1e999",
+    "-1",
+    "0",
+    "0.5",
+    "nan",
+    "é",
+    "Ⅷ",
+    "\u202e",
+    "\ud800",
     "😀",
-    "\ufeff", " ", "aevae", "type", "custom", "positional", "__class__", "await ", "yield ", ":=", "<", ">>", "%", "$",
-]  # fmt: skip
+    "\ufeff",
+    " ",
+    "aevae",
+    "type",
+    "custom",
+    "positional",
+    "__class__",
+    "await ",
+    "yield ",
+    ":=",
+    "<",
+    ">>",
+    "%",
+    "$",
+]
 
 
 def test_garbage_is_refused_in_one_line():
@@ -535,11 +730,39 @@ def test_garbage_is_refused_in_one_line():
 
 
 HOSTILE_TREES = [
-    None, True, 0, -1, 2**31, 10**30, 10**400, 1e308, math.nan, math.inf, 1e-320, "", "VAE", "a" * 1000, "\0", "\ud800",
-    [], [1], [None], [[]], [1] * 1000, {}, {"type": None}, {"type": []}, {"type": "VAE"}, {"type": "Linear"},
-    {"type": "Linear", "steps": 10**30}, {"type": "MLP", "hidden": [10**20]}, {"type": "Data", "size": [1, 2]},
-    {"type": "Modules", "encoder_module": None, "decoder_module": None}, {"custom": "f"}, {"positional": [1]},
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    2**31,
+    10**30,
+    10**400,
+    1e308,
+    math.nan,
+    math.inf,
+    1e-320,
+    "",
+    "VAE",
+    "a" * 1000,
+    "\0",
+    "\ud800",
+    [],
+    [1],
+    [None],
+    [[]],
+    [1] * 1000,
+    {},
+    {"type": None},
+    {"type": []},
+    {"type": "VAE"},
+    {"type": "Linear"},
+    {"type": "Linear", "steps": 10**30},
+    {"type": "MLP", "hidden": [10**20]},
+    {"type": "Data", "size": [1, 2]},
+    {"type": "Modules", "encoder_module": None, "decoder_module": None},
+    {"custom": "f"},
+    {"positional": [1]},
+]
 
 
 def places(tree):

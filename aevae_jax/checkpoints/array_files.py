@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 def not_finite(arrays: Mapping[str, Any]) -> str | None:
     """The first array that holds NaN or infinity, leaving out those under `logged/`."""
-    checked = {name: array for name, array in arrays.items()
-               if jnp.issubdtype(array.dtype, jnp.inexact) and not name.startswith("logged/")}  # fmt: skip
+    checked = {
+        name: array
+        for name, array in arrays.items()
+        if jnp.issubdtype(array.dtype, jnp.inexact) and not name.startswith("logged/")
+    }
     finite = np.asarray(_finite()(list(checked.values()))) if checked else ()
     return next((name for name, sound in zip(checked, finite, strict=True) if not sound), None)
 

@@ -116,8 +116,12 @@ def _open_locked(folder: Path) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
-            raise InputError("run directory", got=f"{folder}, in use by {holder}", expected="one run at a time",
-                             hint="wait for it, stop it, or choose another directory") from None  # fmt: skip
+            raise InputError(
+                "run directory",
+                got=f"{folder}, in use by {holder}",
+                expected="one run at a time",
+                hint="wait for it, stop it, or choose another directory",
+            ) from None
         if not _is_at(descriptor, path):
             os.close(descriptor)
             return None

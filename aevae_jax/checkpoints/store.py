@@ -113,13 +113,15 @@ class Store:
           InputError: NaN or infinity in the notes, or a file cannot be written. The other checkpoints are untouched.
         """
         if name := array_files.not_finite(arrays):  # nobody can go on from such numbers
-            raise NonFiniteError(f"checkpoint of step {step}", got=f"NaN or infinity in {name}",
-                                 expected="finite numbers")  # fmt: skip
+            raise NonFiniteError(
+                f"checkpoint of step {step}", got=f"NaN or infinity in {name}", expected="finite numbers"
+            )
         try:
             kept = json.loads(array_files.canonical(dict(notes)))
         except ValueError:
-            raise InputError(f"checkpoint of step {step}", got="NaN or infinity in its notes",
-                             expected="finite numbers") from None  # fmt: skip
+            raise InputError(
+                f"checkpoint of step {step}", got="NaN or infinity in its notes", expected="finite numbers"
+            ) from None
         self._known.pop(step, None)
         try:
             self._write(step, arrays, kept)
@@ -129,8 +131,13 @@ class Store:
                 raise
             good, where = self.steps(), str(self.folder / str(step))
             hint = f"the last good one is step {good[-1]}" if good else "no checkpoint exists yet"
-            raise InputError("checkpoint", got=array_files.reason(error), expected="room and permission to write",
-                             where=where, hint=hint) from error  # fmt: skip
+            raise InputError(
+                "checkpoint",
+                got=array_files.reason(error),
+                expected="room and permission to write",
+                where=where,
+                hint=hint,
+            ) from error
         self._saved = step
 
     def notes(self, step: int) -> dict[str, Any]:
@@ -173,8 +180,12 @@ class Store:
             saved, wanted = manifest["arrays"], array_files.signatures(like)
             if name := array_files.difference(saved, wanted):
                 got, expected = saved.get(name, "nothing"), f"{wanted.get(name, 'nothing')}, as in run.json"
-                raise InputError(f"checkpoint of step {step}", got=f"{got} for {name}, of another model",
-                                 expected=expected, where=str(path.parent))  # fmt: skip
+                raise InputError(
+                    f"checkpoint of step {step}",
+                    got=f"{got} for {name}, of another model",
+                    expected=expected,
+                    where=str(path.parent),
+                )
             raw = {name: array_files.raw(spec) for name, spec in like.items()}
             if sum(found.values()) > 4 * sum(spec.size * spec.dtype.itemsize for spec, _ in raw.values()) + _SLACK:
                 raise ValueError("files much larger than the arrays in them")
@@ -188,8 +199,10 @@ class Store:
             raise self._damage(step, array_files.reason(error)) from error
         # to whichever device is the default here, and not bound to it: else jit would compile all again
         placed = {name: jax.device_put(array) for name, array in arrays.items()}
-        return {name: array if raw[name][1] is None else jax.random.wrap_key_data(array, impl=raw[name][1])
-                for name, array in placed.items()}  # fmt: skip
+        return {
+            name: array if raw[name][1] is None else jax.random.wrap_key_data(array, impl=raw[name][1])
+            for name, array in placed.items()
+        }
 
     def restore_newest(
         self, like: Callable[[int, dict[str, Any]], Mapping[str, ShapeDtypeStruct]], *, until: int | None = None
@@ -217,8 +230,12 @@ class Store:
                 damaged.append(str(error))
         if not damaged:
             return None
-        raise DamageError("checkpoints", got=f"{len(damaged)} of {len(damaged)} damaged, the newest: {damaged[0]}",
-                          expected="one that is intact", hint="start over with --fresh")  # fmt: skip
+        raise DamageError(
+            "checkpoints",
+            got=f"{len(damaged)} of {len(damaged)} damaged, the newest: {damaged[0]}",
+            expected="one that is intact",
+            hint="start over with --fresh",
+        )
 
     def retain(self, saving: Saving) -> None:
         """Delete what `saving` does not keep; the checkpoint that this object wrote last is always kept.
@@ -331,12 +348,21 @@ class Store:
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise self._damage(step, array_files.reason(error)) from None
         if manifest["format"] != _FORMAT:
-            raise InputError(f"checkpoint of step {step}", got=f"format {manifest['format']}", where=str(folder),
-                             expected=f"format {_FORMAT}", hint="use the version that wrote it")  # fmt: skip
+            raise InputError(
+                f"checkpoint of step {step}",
+                got=f"format {manifest['format']}",
+                where=str(folder),
+                expected=f"format {_FORMAT}",
+                hint="use the version that wrote it",
+            )
         if self._run is not None and manifest.get("run", "") != self._run:
-            raise OtherRunError(f"checkpoint of step {step}", got="that of another run", where=str(folder),
-                                expected=f"one of the run in {self.folder.parent / 'run.json'}",
-                                hint="remove it, or start over with --fresh")  # fmt: skip
+            raise OtherRunError(
+                f"checkpoint of step {step}",
+                got="that of another run",
+                where=str(folder),
+                expected=f"one of the run in {self.folder.parent / 'run.json'}",
+                hint="remove it, or start over with --fresh",
+            )
         return manifest
 
     def _damage(self, step: int, got: str) -> DamageError:
@@ -365,8 +391,13 @@ class Store:
         except FileNotFoundError:
             return False
         if not stat.S_ISDIR(mode):
-            raise InputError("checkpoints", got="a link" if stat.S_ISLNK(mode) else "a file", expected="a directory",
-                             where=str(self.folder), hint="remove it, or start over with --fresh")  # fmt: skip
+            raise InputError(
+                "checkpoints",
+                got="a link" if stat.S_ISLNK(mode) else "a file",
+                expected="a directory",
+                where=str(self.folder),
+                hint="remove it, or start over with --fresh",
+            )
         return True
 
     @contextlib.contextmanager
@@ -374,5 +405,9 @@ class Store:
         try:
             yield
         except OSError as error:
-            raise InputError("checkpoints", got=error.strerror, expected="a directory to read and to write in",
-                             where=str(self.folder)) from None  # fmt: skip
+            raise InputError(
+                "checkpoints",
+                got=error.strerror,
+                expected="a directory to read and to write in",
+                where=str(self.folder),
+            ) from None

@@ -56,8 +56,12 @@ def parse_arguments(
     """
     long = next((text for text in argv if len(text) > values.MOST_CHARACTERS), None)
     if long is not None:
-        raise InputError("argument", got=f"{len(long):,} characters, {shortened(long, 40)}",
-                         expected=f"at most {values.MOST_CHARACTERS:,}", hint=f"type: {prog} --help")  # fmt: skip
+        raise InputError(
+            "argument",
+            got=f"{len(long):,} characters, {shortened(long, 40)}",
+            expected=f"at most {values.MOST_CHARACTERS:,}",
+            hint=f"type: {prog} --help",
+        )
     import tyro
 
     @functools.wraps(command)

@@ -135,8 +135,10 @@ def compare(
     found = estimates.difference(worse, better)
     for figure in figures:
         say(f"{figure.name:<24} {figure.mean:.4f} +- {figure.standard_error:.2g} {figure.protocol.unit}")
-    say(f"{better.name} is better by {found.mean:.4f}, 95 % interval {found.low:.4f} to {found.high:.4f}"
-        f"{'' if found.low > 0 else ': no difference is shown'}")  # fmt: skip
+    say(
+        f"{better.name} is better by {found.mean:.4f}, 95 % interval {found.low:.4f} to {found.high:.4f}"
+        f"{'' if found.low > 0 else ': no difference is shown'}"
+    )
     say(f"protocol: {figures[0].protocol}")
 
 
@@ -191,8 +193,11 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     fitted = loaded(run)
     prepared = prepared_of(run, fitted.run, data)
     if len(prepared.event_shape) != 3:
-        raise InputError("quality of pictures", got=f"{fitted.run.data.name}, events of shape {prepared.event_shape}",
-                         expected="images [H, W, C]")  # fmt: skip
+        raise InputError(
+            "quality of pictures",
+            got=f"{fitted.run.data.name}, events of shape {prepared.event_shape}",
+            expected="images [H, W, C]",
+        )
 
     x = np.asarray(prepared.test.x[:num])
     again = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0))["reconstructions"]
@@ -200,8 +205,10 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     rows = {"mse": _entry(pixels.mse, "squared error per element"), "psnr": _entry(pixels.psnr, "dB")}
     if pixels.ssim is not None:
         rows["ssim"] = _entry(pixels.ssim, "1 is perfect")
-    caption = (f"Reconstructions of {len(x)} test images at the mean of q(z|x), in the units of the data, clipped to "
-               f"its range, {low:g} to {high:g}.")  # fmt: skip
+    caption = (
+        f"Reconstructions of {len(x)} test images at the mean of q(z|x), in the units of the data, clipped to "
+        f"its range, {low:g} to {high:g}."
+    )
     if prepared.train.labels is None:
         caption += " No labels, and so no classifier to judge samples."
     else:
@@ -215,8 +222,10 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
         found = measures.of_samples(x, np.asarray(made), judge)
         rows["frechet_distance"] = _single(found.frechet_distance, "features")
         rows |= {name: _single(value, "share") for name, value in found.manifold._asdict().items()}
-        caption += (f" {found.num_samples} samples against as many test images, by features of 3 classifiers "
-                    "trained on this data: only to be compared with such figures of the same data.")  # fmt: skip
+        caption += (
+            f" {found.num_samples} samples against as many test images, by features of 3 classifiers "
+            "trained on this data: only to be compared with such figures of the same data."
+        )
     _show(f"{run}, {fitted.run.data.name}", rows, caption)
 
 
@@ -246,8 +255,16 @@ def _figure(place: Path, split: Part, samples: int, seed: int, data: str) -> Any
 
     key = key_of(seed, keys.Stream.EVALUATE)
     with console.parts(str(place)) as on_part:
-        return importance.figure(fitted.model, fitted.params, prepared, key, name=str(place), split=split,
-                                 num_samples=samples, on_part=on_part)[0]  # fmt: skip
+        return importance.figure(
+            fitted.model,
+            fitted.params,
+            prepared,
+            key,
+            name=str(place),
+            split=split,
+            num_samples=samples,
+            on_part=on_part,
+        )[0]
 
 
 def _reconstruction(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
@@ -274,8 +291,11 @@ def _squared(prepared: Prepared) -> str:
 def _entry(v: Any, unit: str) -> dict[str, Any]:
     """A mean over examples with its standard error."""
     error = statistics.standard_error(v)
-    return {"mean": float(v.mean(dtype="float64")), "standard_error": error if math.isfinite(error) else None,
-            "unit": unit}  # fmt: skip
+    return {
+        "mean": float(v.mean(dtype="float64")),
+        "standard_error": error if math.isfinite(error) else None,
+        "unit": unit,
+    }
 
 
 def _single(value: float, unit: str) -> dict[str, Any]:
@@ -293,8 +313,10 @@ def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, An
 
 def _trust(found: Estimate) -> str:
     """What the tails of the weights say."""
-    text = (f"Negative log likelihood: an upper bound by importance sampling from q(z|x), {found.num_samples} samples "
-            "per example.")  # fmt: skip
+    text = (
+        f"Negative log likelihood: an upper bound by importance sampling from q(z|x), {found.num_samples} samples "
+        "per example."
+    )
     if math.isnan(found.pareto_k[0]):
         return f"{text} Too few samples to judge their tail."
     share = 100 * float(found.untrusted.mean())
@@ -302,8 +324,10 @@ def _trust(found: Estimate) -> str:
         return text
 
     limit = importance.trusted_pareto_k(found.num_samples)
-    return (f"{text} WARNING: of {share:.0f} % of the examples the weights have too heavy a tail (Pareto k above "
-            f"{limit:.2f}): the likelihood is larger than this bound says; take more samples.")  # fmt: skip
+    return (
+        f"{text} WARNING: of {share:.0f} % of the examples the weights have too heavy a tail (Pareto k above "
+        f"{limit:.2f}): the likelihood is larger than this bound says; take more samples."
+    )
 
 
 def _order(name: str) -> tuple[int, str]:

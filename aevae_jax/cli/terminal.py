@@ -41,8 +41,9 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
-        refused = InputError("file", got=f"{shortened(error.filename, 100)} ({error.strerror})",
-                             expected="one that can be used")  # fmt: skip
+        refused = InputError(
+            "file", got=f"{shortened(error.filename, 100)} ({error.strerror})", expected="one that can be used"
+        )
         leave(f"error: {refused}", 2)
     except MemoryError:
         leave("error: memory: got too little, expected more of it, or smaller sizes and counts", 2)
@@ -168,8 +169,11 @@ def _write(stream: TextIO, text: str) -> None:
     except (OSError, ValueError) as error:
         _discard(stream)
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError("standard output", got=f"no room to print on ({reason})",
-                         expected="a terminal, file or pipe that takes all of it") from None  # fmt: skip
+        raise InputError(
+            "standard output",
+            got=f"no room to print on ({reason})",
+            expected="a terminal, file or pipe that takes all of it",
+        ) from None
 
 
 def _encodable(stream: TextIO, text: str) -> str:

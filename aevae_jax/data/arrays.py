@@ -215,8 +215,11 @@ def _stem(info: zipfile.ZipInfo, path: Path) -> str:
     if suffix != ".npy" or not stem or not {"/", "\\", ":"}.isdisjoint(stem):
         raise refused(path, f"a member called {info.filename!r}", "arrays, called NAME.npy")
     if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise refused(f"{path}: {stem}", "encryption, or another compression than deflate",
-                      "an archive as np.savez or np.savez_compressed writes it")  # fmt: skip
+        raise refused(
+            f"{path}: {stem}",
+            "encryption, or another compression than deflate",
+            "an archive as np.savez or np.savez_compressed writes it",
+        )
     return stem
 
 
@@ -270,8 +273,11 @@ def _idx(path: Path) -> Source:
         with reading(path, "an intact idx file"):
             head = file.read(4 + 4 * axes)
             if len(head) < 4 + 4 * axes or head[:4] != bytes((0, 0, 8, axes)):
-                raise refused(path, f"a file that begins with {head[:4].hex(' ') or 'nothing'}",
-                              f"00 00 08 {axes:02}, the magic number of {kind}, and {axes} sizes")  # fmt: skip
+                raise refused(
+                    path,
+                    f"a file that begins with {head[:4].hex(' ') or 'nothing'}",
+                    f"00 00 08 {axes:02}, the magic number of {kind}, and {axes} sizes",
+                )
             layout = rows.Layout(struct.unpack(f">{axes}I", head[4:]), np.dtype(np.uint8), len(head))
             if not zipped:
                 return rows.rows_of(file, path, rows.checked(layout, size, path))

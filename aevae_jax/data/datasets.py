@@ -179,8 +179,11 @@ class Format:
     def __post_init__(self) -> None:
         expected = {0, len(self.columns) or len(self.mean)}
         if len(self.mean) != len(self.scale) or len(self.mean) not in expected or not all(s > 0 for s in self.scale):
-            raise InputError("moments of the data", got=f"{len(self.mean)} means and the scales {self.scale}",
-                             expected="as many as columns or channels, and positive scales")  # fmt: skip
+            raise InputError(
+                "moments of the data",
+                got=f"{len(self.mean)} means and the scales {self.scale}",
+                expected="as many as columns or channels, and positive scales",
+            )
 
 
 @dataclass(frozen=True)
@@ -227,11 +230,15 @@ class Dataset:
         """What whoever trains on it should be told, a line each."""
         found = []
         if self.left_out:
-            found.append(f"{self.left_out} examples of train or validation are left out, as they also stand in a later "
-                         "split; keep_duplicates=True keeps them")  # fmt: skip
+            found.append(
+                f"{self.left_out} examples of train or validation are left out, as they also stand in a later "
+                "split; keep_duplicates=True keeps them"
+            )
         if self.repeated:
-            found.append(f"{self.repeated} examples of train or validation also stand in a later split, and stay: the "
-                         "data repeats its values often")  # fmt: skip
+            found.append(
+                f"{self.repeated} examples of train or validation also stand in a later split, and stay: the "
+                "data repeats its values often"
+            )
         if unlabelled := sum(self.class_counts(part)[-1] for part in PARTS):
             found.append(f"{unlabelled} examples have the label -1, which is taken for none")
         return tuple(f"{self.name}: {text}" for text in found)
@@ -264,8 +271,15 @@ class Dataset:
             part: {"count": len(getattr(self, part)), "sha256": digest}
             for part, digest in zip(PARTS, parts, strict=True)
         }
-        return {"name": self.name, "version": self.version, "levels": self.levels, "sha256": total,
-                "left_out": self.left_out, "repeated": self.repeated, "splits": splits}  # fmt: skip
+        return {
+            "name": self.name,
+            "version": self.version,
+            "levels": self.levels,
+            "sha256": total,
+            "left_out": self.left_out,
+            "repeated": self.repeated,
+            "splits": splits,
+        }
 
     @cached_property
     def _digests(self) -> tuple[str, list[str]]:

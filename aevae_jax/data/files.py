@@ -103,9 +103,13 @@ def _check_levels(top: int, levels: int, trained: int, where: str) -> None:
         expected = f"0 to {levels - 1}, as in the training data" if levels else "floats, as in training"
         raise InputError("levels of the images", where=where, got=f"uint8 up to {top}", expected=expected, hint=hint)
     if 0 < top < trained < levels:
-        raise InputError("levels of the images", where=where, got=f"a picture of 0 to {top}",
-                         expected=f"0 to 255, as {top} could be nearly black or one of the {trained} levels of the "
-                         "training data", hint=hint)  # fmt: skip
+        raise InputError(
+            "levels of the images",
+            where=where,
+            got=f"a picture of 0 to {top}",
+            expected=f"0 to 255, as {top} could be nearly black or one of the {trained} levels of the training data",
+            hint=hint,
+        )
 
 
 def read_codes(path: Path, latent: int) -> np.ndarray:
@@ -170,8 +174,9 @@ def check_output(path: Path, suffixes: tuple[str, ...], *, force: bool, option: 
     except FileNotFoundError:
         return
     except OSError as error:  # a name that is too long
-        raise InputError("output", where=option, got=f"a name that cannot be used ({error.strerror})",
-                         expected="another one") from None  # fmt: skip
+        raise InputError(
+            "output", where=option, got=f"a name that cannot be used ({error.strerror})", expected="another one"
+        ) from None
     if not force:
         hint = "choose another name, or add --force to replace it"
         raise InputError("output", where=option, got=f"{path}, which exists", expected="a new file", hint=hint)

@@ -32,13 +32,21 @@ def find_levels(name: str, parts: Mapping[str, Split], given: int = 0) -> int:
             if highest >= enough:
                 if not given:
                     return 256
-                raise InputError(f"{name} {part}", got=f"the level {highest}", expected=f"0 to {given - 1}, as "
-                                 f"levels={given} says", hint=f"give levels={highest + 1}")  # fmt: skip
+                raise InputError(
+                    f"{name} {part}",
+                    got=f"the level {highest}",
+                    expected=f"0 to {given - 1}, as levels={given} says",
+                    hint=f"give levels={highest + 1}",
+                )
     if not given and highest > 1:
         levels = highest + 1
-        raise InputError(f"levels of {name}", got=f"bytes of 0 to {highest}", expected="to be told how many values they"
-                         " can take", hint=f"give levels={levels} (Data({name!r}, levels={levels}) or from_arrays(x, "
-                         f"levels={levels})), or levels=256 if these are dark 8-bit pictures")  # fmt: skip
+        raise InputError(
+            f"levels of {name}",
+            got=f"bytes of 0 to {highest}",
+            expected="to be told how many values they can take",
+            hint=f"give levels={levels} (Data({name!r}, levels={levels}) or from_arrays(x, "
+            f"levels={levels})), or levels=256 if these are dark 8-bit pictures",
+        )
     return given or 2
 
 

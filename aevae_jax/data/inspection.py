@@ -151,8 +151,10 @@ def warnings(dataset: Dataset, train: Summary, fits: dict[str, list[Preparation]
     found = list(tables.notes(dataset.columns))
     continuous = values.spell(likelihoods.ContinuousBernoulli())
     if continuous in fits and train.ends >= END_SHARE:
-        found.append(f"{100 * train.ends:.0f} % of the values are exactly 0 or 1, where {continuous} has a density "
-                     "without bound: rates grow and samples turn blotchy; prefer another likelihood")  # fmt: skip
+        found.append(
+            f"{100 * train.ends:.0f} % of the values are exactly 0 or 1, where {continuous} has a density "
+            "without bound: rates grow and samples turn blotchy; prefer another likelihood"
+        )
     return found
 
 

@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING
 
 from aevae_jax import durable, limits
 from aevae_jax.data.datasets import Dataset, Found, Split
-from aevae_jax.data.preparation import (
-    Preparation,
-    Scale,
-)
+from aevae_jax.data.preparation import Preparation, Scale
 from aevae_jax.data.splits import OwnSplits, Splits, assemble, check_levels
 from aevae_jax.data.tables import Reading
 from aevae_jax.lazy import modules, np
@@ -80,8 +77,17 @@ class Data:
     @property
     def reading(self) -> Reading:
         """How files of a table are read and written."""
-        return Reading(self.categorical, self.numbers, self.positive, self.counts, self.missing, self.decimal,
-                       self.thousands, self.separator, self.label)  # fmt: skip
+        return Reading(
+            self.categorical,
+            self.numbers,
+            self.positive,
+            self.counts,
+            self.missing,
+            self.decimal,
+            self.thousands,
+            self.separator,
+            self.label,
+        )
 
     def load(self) -> Dataset:
         """The raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
@@ -168,5 +174,12 @@ def digits() -> Dataset:
     train, validation, test = (
         Split(x[part], labels[part]) for part in (slice(0, 1257), slice(1257, 1437), slice(1437, None))
     )
-    return Dataset("digits", train, validation, test, levels=17, version=f"scikit-learn {sklearn.__version__}",
-                   classes=tuple(range(10)))  # fmt: skip
+    return Dataset(
+        "digits",
+        train,
+        validation,
+        test,
+        levels=17,
+        version=f"scikit-learn {sklearn.__version__}",
+        classes=tuple(range(10)),
+    )

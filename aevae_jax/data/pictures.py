@@ -224,8 +224,12 @@ def _one_kind(seen: _Seen, folder: Path) -> int:
     """The channels that all pictures have."""
     if len(seen.examples) > 1:
         grey, colour = (os.path.relpath(seen.examples[channels], folder) for channels in (1, 3))
-        raise refused(folder, f"grey in {grey}, RGB in {colour}", "either of them in all pictures",
-                      "choose what all become: Data('PATH', channels=1) or channels=3")  # fmt: skip
+        raise refused(
+            folder,
+            f"grey in {grey}, RGB in {colour}",
+            "either of them in all pictures",
+            "choose what all become: Data('PATH', channels=1) or channels=3",
+        )
     return next(iter(seen.examples))
 
 
@@ -248,8 +252,12 @@ def _opened(path: str) -> Iterator[ImageFile]:
             if getattr(picture, "is_animated", False) and picture.format != "MPO":  # cameras put a preview into MPO
                 raise refused(path, "an animation or several pages", "one picture in a file")
             if _kind(picture) not in _KINDS:
-                raise refused(path, f"mode {_kind(picture)}", "grey, or RGB of 8 bits, not transparent",
-                              "convert it, with Pillow: picture.convert('L') or ('RGB')")  # fmt: skip
+                raise refused(
+                    path,
+                    f"mode {_kind(picture)}",
+                    "grey, or RGB of 8 bits, not transparent",
+                    "convert it, with Pillow: picture.convert('L') or ('RGB')",
+                )
             yield picture
 
 

@@ -45,8 +45,9 @@ class _Pixels:
         """The data's own format. Raises `InputError` for floats, where levels are needed, and for tables."""
         name = type(self).__name__
         if dataset.columns:
-            raise InputError(name, got=f"a table ({dataset.name})", expected="images or vectors",
-                             hint="use Standardize()")  # fmt: skip
+            raise InputError(
+                name, got=f"a table ({dataset.name})", expected="images or vectors", hint="use Standardize()"
+            )
         if self.needs_levels and dataset.levels < 2:
             raise InputError(name, got=f"float data ({dataset.name})", expected="integer levels", hint="use Scale()")
         return dataset.format
@@ -74,9 +75,12 @@ class Scale(_Pixels):
         """The data's own format. Raises `InputError` for a table with columns of numbers."""
         numbers = [column.name for column in dataset.columns if not column.categories]
         if numbers:
-            raise InputError("Scale", got=f"a table with numbers, in column {numbers[0]!r} ({dataset.name})",
-                             expected="Standardize(), for columns of unlike units",
-                             hint="""type: --data \"Data('PATH', Standardize())\"""")  # fmt: skip
+            raise InputError(
+                "Scale",
+                got=f"a table with numbers, in column {numbers[0]!r} ({dataset.name})",
+                expected="Standardize(), for columns of unlike units",
+                hint="""type: --data \"Data('PATH', Standardize())\"""",
+            )
         return dataset.format
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:

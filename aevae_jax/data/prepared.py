@@ -83,8 +83,12 @@ def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
         hint = f"levels={dataset.levels} is not that of the data, or " if dataset.levels else ""
         if isinstance(preparation, Scale) and not dataset.levels:  # float32 holds one value where float64 held several
             hint = "take Standardize(), which takes the offset off first, or "
-        raise InputError(f"{type(preparation).__name__} of {dataset.name}", expected="more than one value",
-                         got=f"nothing but {prepared[0][:1].flat[0]:g}", hint=f"{hint}choose another one")  # fmt: skip
+        raise InputError(
+            f"{type(preparation).__name__} of {dataset.name}",
+            expected="more than one value",
+            got=f"nothing but {prepared[0][:1].flat[0]:g}",
+            hint=f"{hint}choose another one",
+        )
     validation, test = (replace(part, x=x) for part, x in zip(parts, prepared, strict=True))
     coarse = _run_together(dataset, train.x, format)
     notes = (*dataset.notes, *tables.notes(dataset.columns), *([coarse] if coarse else []))

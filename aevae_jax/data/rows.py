@@ -91,8 +91,12 @@ def rows_of(file: Any, path: Path, layout: Layout) -> Source:
             file.seek(layout.offset)
             return read_all(file, layout)
     if layout.fortran:
-        raise refused(path, "columns before rows (Fortran order)", "rows before columns, to be read row by row",
-                      "save it with np.save(path, np.ascontiguousarray(x))")  # fmt: skip
+        raise refused(
+            path,
+            "columns before rows (Fortran order)",
+            "rows before columns, to be read row by row",
+            "save it with np.save(path, np.ascontiguousarray(x))",
+        )
     return FileRows(path, layout.shape, layout.dtype, layout.offset)
 
 

@@ -68,8 +68,11 @@ def _check_fractions(splits: RandomSplits | LastSplits) -> None:
         if not 0 < getattr(splits, name) < 1:
             raise InputError(f"{type(splits).__name__} {name}", got=getattr(splits, name), expected="between 0 and 1")
     if splits.validation + splits.test >= 1:
-        raise InputError(f"{type(splits).__name__} validation + test", got=splits.validation + splits.test,
-                         expected="less than 1, to leave something to train on")  # fmt: skip
+        raise InputError(
+            f"{type(splits).__name__} validation + test",
+            got=splits.validation + splits.test,
+            expected="less than 1, to leave something to train on",
+        )
 
 
 FREQUENT = 10
@@ -104,8 +107,11 @@ def assemble(
     parts = {part: replace(split, x=datasets.cast(split.x, like.dtype)) for part, split in parts.items()}
     for part, split in parts.items():
         if split.x.shape[1:] != like.shape[1:] or split.x.dtype != like.dtype:
-            raise InputError(f"{name} {part}", got=f"{split.x.dtype} {tuple(split.x.shape[1:])}",
-                             expected=f"{like.dtype} {tuple(like.shape[1:])}, as in train")  # fmt: skip
+            raise InputError(
+                f"{name} {part}",
+                got=f"{split.x.dtype} {tuple(split.x.shape[1:])}",
+                expected=f"{like.dtype} {tuple(like.shape[1:])}, as in train",
+            )
         if len(split) == 0:
             raise InputError(f"{name} {part}", got="0 examples", expected="at least 1")
         if known == 0:
@@ -113,12 +119,16 @@ def assemble(
     if known:
         known = given.find_levels(name, parts, levels)
     elif levels:
-        raise InputError(f"levels of {name}", got=f"{levels}, for {'a table' if columns else 'floats'}",
-                         expected="no levels, which only integers have")  # fmt: skip
+        raise InputError(
+            f"levels of {name}",
+            got=f"{levels}, for {'a table' if columns else 'floats'}",
+            expected="no levels, which only integers have",
+        )
     parts, classes = given.recoded(parts)
     whole = _cut(parts, splits, name)
-    dataset = Dataset(name, whole["train"], whole["validation"], whole["test"], known, columns, version=version,
-                      classes=classes)  # fmt: skip
+    dataset = Dataset(
+        name, whole["train"], whole["validation"], whole["test"], known, columns, version=version, classes=classes
+    )
     return dataset if columns or keep_duplicates else _disjoint(dataset)
 
 
@@ -169,9 +179,12 @@ def _disjoint(dataset: Dataset) -> Dataset:
         again = np.isin(prints[part], np.concatenate([prints[other] for other in later]))
         keep = ~again | np.isin(prints[part], frequent)
         if not keep.any():
-            raise InputError(f"{dataset.name} {part}", got=f"only examples that also stand in {' or '.join(later)}",
-                             expected="splits without a common example",
-                             hint="give keep_duplicates=True if they are to stay")  # fmt: skip
+            raise InputError(
+                f"{dataset.name} {part}",
+                got=f"only examples that also stand in {' or '.join(later)}",
+                expected="splits without a common example",
+                hint="give keep_duplicates=True if they are to stay",
+            )
         dataset = replace(dataset, repeated=dataset.repeated + int((again & keep).sum()))
         if not keep.all():
             kept, prints[part] = getattr(dataset, part)[np.flatnonzero(keep)], prints[part][keep]

@@ -105,9 +105,11 @@ def _quantity(x: np.ndarray, values: Any, name: str, option: str, refuse: Refuse
 
         distinct, kept = compute.count_distinct(values).as_py(), len(np.unique(present))
         if distinct > 2 * kept:
-            raise refuse(got=f"{distinct} different numbers, of which float64 tells {kept} apart",
-                         expected="numbers below 2**53", hint="subtract what they have in common, or leave it out",
-                         )  # fmt: skip
+            raise refuse(
+                got=f"{distinct} different numbers, of which float64 tells {kept} apart",
+                expected="numbers below 2**53",
+                hint="subtract what they have in common, or leave it out",
+            )
     return x, column
 
 
@@ -121,8 +123,11 @@ def _check_padding(texts: Any, name: str, kind: str, refuse: Refuse) -> None:
     few = compute.count_distinct(texts, mode="only_valid").as_py() <= MAX_CATEGORIES
     names = f"categorical=({name!r},), if they are names, or " if few else ""
     quantities = f"{'counts' if kind == 'count' else 'numbers'}=({name!r},), if they are quantities"
-    raise refuse(got=f"numbers with leading zeros, such as {padded[0].as_py()!r}", expected="numbers or names",
-                 hint=f"leave it out, or type in Data: {names}{quantities}")  # fmt: skip
+    raise refuse(
+        got=f"numbers with leading zeros, such as {padded[0].as_py()!r}",
+        expected="numbers or names",
+        hint=f"leave it out, or type in Data: {names}{quantities}",
+    )
 
 
 def _kind(present: np.ndarray) -> str:
@@ -198,17 +203,21 @@ def _check_categories(categories: tuple[str, ...], code: np.ndarray, refuse: Ref
         raise refuse(got=f"{categories[0]!r} in every row", expected="at least 2 categories", hint="leave it out")
     if count > MAX_CATEGORIES or 2 < count == present:
         odd = next((text for text in categories if not looks_like_number(text)), categories[0])
-        raise refuse(got=f"{count} categories in {present} rows, such as {odd!r}",
-                     expected=f"at most {MAX_CATEGORIES}, and some of them twice",
-                     hint="leave it out, or, if it holds numbers, leave missing entries empty")  # fmt: skip
+        raise refuse(
+            got=f"{count} categories in {present} rows, such as {odd!r}",
+            expected=f"at most {MAX_CATEGORIES}, and some of them twice",
+            hint="leave it out, or, if it holds numbers, leave missing entries empty",
+        )
 
 
 def _check_texts(categories: tuple[str, ...], name: str, untyped: bool, refuse: Refuse) -> None:
     """Refuse texts that are probably numbers, dates or times; those of Parquet may be numbers with a point."""
     keep = f"categorical=({name!r},), if they are names"
     plain = [looks_like_number(text) for text in categories]
-    other = [p or (any(map(str.isdigit, text)) and _OTHER_NUMBER.fullmatch(text) is not None)
-             for p, text in zip(plain, categories, strict=True)]  # fmt: skip
+    other = [
+        p or (any(map(str.isdigit, text)) and _OTHER_NUMBER.fullmatch(text) is not None)
+        for p, text in zip(plain, categories, strict=True)
+    ]
     if all(plain) and not untyped:
         return
     odd = next((text for text, is_plain in zip(categories, plain, strict=True) if not is_plain), categories[0])
@@ -218,11 +227,17 @@ def _check_texts(categories: tuple[str, ...], name: str, untyped: bool, refuse: 
         cure = f"type in Data: {' or '.join([*found, keep])}" if found else f"leave out what is no digit, or {keep}"
         raise refuse(got=f"texts that look like numbers, such as {odd!r}", expected="numbers such as 1234.5", hint=cure)
     if any(plain):
-        raise refuse(got=f"numbers and the text {odd!r}", expected="one or the other",
-                     hint=f"leave missing entries empty, or type in Data: missing=({odd!r},), or {keep}")  # fmt: skip
+        raise refuse(
+            got=f"numbers and the text {odd!r}",
+            expected="one or the other",
+            hint=f"leave missing entries empty, or type in Data: missing=({odd!r},), or {keep}",
+        )
     if all(_TIME.fullmatch(text) for text in categories):
-        raise refuse(got=f"dates or times, such as {categories[0]!r}", expected="numbers, texts or booleans",
-                     hint=f"convert it, leave it out, or type in Data: {keep}")  # fmt: skip
+        raise refuse(
+            got=f"dates or times, such as {categories[0]!r}",
+            expected="numbers, texts or booleans",
+            hint=f"convert it, leave it out, or type in Data: {keep}",
+        )
 
 
 # ------------------------------------------------------------------------------------------- columns that are known
@@ -350,8 +365,11 @@ def _no_number(texts: Any, reading: Reading, refuse: Refuse) -> InputError:
         return numbers_in(pyarrow.chunked_array([[text]], "string"), reading) is not None
 
     odd = next(text for text in texts.unique().to_pylist() if text is not None and not is_number(text))
-    return refuse(got=f"{odd!r} in data row {texts.index(odd).as_py() + 1}", expected="a number",
-                  hint=f"leave missing entries empty, or type in Data: missing=({odd!r},)")  # fmt: skip
+    return refuse(
+        got=f"{odd!r} in data row {texts.index(odd).as_py() + 1}",
+        expected="a number",
+        hint=f"leave missing entries empty, or type in Data: missing=({odd!r},)",
+    )
 
 
 def _check_finite(x: np.ndarray, refuse: Refuse) -> None:

@@ -91,8 +91,9 @@ def read(path: Path, reading: Reading = AS_USUAL) -> Found:
             values, refuse = table.column(reading.label), _about(reading.label, where)
             labels = table_columns.labels(values, reading, table.untyped, refuse)[0]
     if not 0 < feature_count(tuple(columns)) <= MAX_FEATURES:
-        raise InputError("table", got=f"{feature_count(tuple(columns))} features", where=where,
-                         expected=f"1 to {MAX_FEATURES}")  # fmt: skip
+        raise InputError(
+            "table", got=f"{feature_count(tuple(columns))} features", where=where, expected=f"1 to {MAX_FEATURES}"
+        )
     whole = Split(x, labels)
     splits = {"train": whole} if parts is None else {part: whole[of] for part, of in parts.items() if of.any()}
     return Found(splits, 0, tuple(columns))
@@ -221,9 +222,13 @@ def _csv(path: Path, reading: Reading) -> _Table:
     headless = all(map(looks_like_number, names)) and names != [str(i) for i in range(len(names))]
     other = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), "")
     if headless or other:
-        raise InputError("first row", got=reading.separator.join(names), where=where,
-                         expected=f"the columns' names, with {reading.separator!r} between them",
-                         hint=f"type in Data: separator={other!r}" if other else "")  # fmt: skip
+        raise InputError(
+            "first row",
+            got=reading.separator.join(names),
+            where=where,
+            expected=f"the columns' names, with {reading.separator!r} between them",
+            hint=f"type in Data: separator={other!r}" if other else "",
+        )
     table = table.rename_columns([name.strip(table_columns.BLANKS) for name in names])
     return _Table(table.column_names, table.schema.types, table.num_rows, table.column, True)
 
@@ -234,14 +239,23 @@ def _check_size(metadata: Any, columns: int, file: BinaryIO, where: str) -> None
     need, size = claimed + metadata.num_rows * (8 * columns + ENTRY_BYTES), os.fstat(file.fileno()).st_size
     _check_memory(metadata.num_rows, need, where, "write numbers alone as .npy")
     if need > max(SMALL_BYTES, MAX_RATIO * size):
-        raise InputError("table", got=f"{metadata.num_rows} rows, {need / 2**20:.0f} MiB from {size / 2**20:.2g} MiB",
-                         where=where, expected=f"at most {MAX_RATIO} times the size of the file")  # fmt: skip
+        raise InputError(
+            "table",
+            got=f"{metadata.num_rows} rows, {need / 2**20:.0f} MiB from {size / 2**20:.2g} MiB",
+            where=where,
+            expected=f"at most {MAX_RATIO} times the size of the file",
+        )
 
 
 def _check_memory(rows: int, need: int, where: str, hint: str) -> None:
     if need > MAX_BYTES:
-        raise InputError("table", got=f"{rows} rows, {need / 2**30:.1f} GiB when expanded", where=where,
-                         expected=f"at most {MAX_BYTES / 2**30:g} GiB", hint=hint)  # fmt: skip
+        raise InputError(
+            "table",
+            got=f"{rows} rows, {need / 2**30:.1f} GiB when expanded",
+            where=where,
+            expected=f"at most {MAX_BYTES / 2**30:g} GiB",
+            hint=hint,
+        )
 
 
 def _check_columns(table: _Table, reading: Reading, where: str) -> None:
@@ -253,12 +267,22 @@ def _check_columns(table: _Table, reading: Reading, where: str) -> None:
         raise _too_many_columns(len(names), where)
     for i, (name, type) in enumerate(zip(names, table.types, strict=True)):
         if not name.strip() or name.startswith("__index_level_"):  # how pandas writes an index
-            raise InputError("column", got=f"no name for column {i + 1}", expected="a name for each", where=where,
-                             hint="with pandas, write index=False")  # fmt: skip
+            raise InputError(
+                "column",
+                got=f"no name for column {i + 1}",
+                expected="a name for each",
+                where=where,
+                hint="with pandas, write index=False",
+            )
         if not is_text(type) and not _is_number(type):
             got = "bytes that are not UTF-8 text" if str(type) == "binary" else f"type {type}"
-            raise InputError(f"column {name!r}", got=got, expected="numbers, texts or booleans", where=where,
-                             hint="convert it, or leave it out")  # fmt: skip
+            raise InputError(
+                f"column {name!r}",
+                got=got,
+                expected="numbers, texts or booleans",
+                where=where,
+                hint="convert it, or leave it out",
+            )
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
         raise InputError("column", got=f"{times} of the name {name!r}", expected="one of each name", where=where)

@@ -32,8 +32,13 @@ def contents(path: Path, separator: str) -> bytes:
             text = file.read(MAX_CSV_BYTES + 1)
             size = max(size, len(text))
     if size > MAX_CSV_BYTES:
-        raise InputError("table", got=f"{size / 2**20:.0f} MiB of CSV", where=str(path),
-                         expected=f"at most {MAX_CSV_BYTES / 2**20:g} MiB", hint="write it as Parquet")  # fmt: skip
+        raise InputError(
+            "table",
+            got=f"{size / 2**20:.0f} MiB of CSV",
+            where=str(path),
+            expected=f"at most {MAX_CSV_BYTES / 2**20:g} MiB",
+            hint="write it as Parquet",
+        )
     _check_quotes(text, separator.encode(), str(path))
     return text
 
@@ -63,6 +68,9 @@ def _check_quotes(text: bytes, separator: bytes, where: str) -> None:
         return
     row = re.compile(rb"%s(?:%s%s)*+(?:\r\n|\r|\n)" % (field, between, field))
     rows = sum(found[0].strip(b"\r\n") != b"" for found in row.finditer(text, start, whole.start(1)))
-    raise InputError("table", got=f"a quote that is not closed in data row {rows}" if rows else "a quote that is not "
-                     "closed in the header", expected='each field in quotes to end with one, and quotes inside as ""',
-                     where=where)  # fmt: skip
+    raise InputError(
+        "table",
+        got=f"a quote that is not closed in data row {rows}" if rows else "a quote that is not closed in the header",
+        expected='each field in quotes to end with one, and quotes inside as ""',
+        where=where,
+    )

@@ -51,8 +51,11 @@ class Reading:
         named = [*self.categorical, *self.numbers, *self.positive, *self.counts, *([self.label] if self.label else [])]
         name, times = Counter(named).most_common(1)[0] if named else ("", 1)
         if times > 1:
-            raise InputError("Data", got=f"column {name!r} in {times} places",
-                             expected="one of categorical, numbers, positive, counts and label")  # fmt: skip
+            raise InputError(
+                "Data",
+                got=f"column {name!r} in {times} places",
+                expected="one of categorical, numbers, positive, counts and label",
+            )
 
     @property
     def named(self) -> dict[str, str]:
@@ -137,8 +140,11 @@ def natural(x: np.ndarray, format: Format) -> np.ndarray:
 
 def likelihood(format: Format) -> Tabular:
     """The likelihood of a table's rows, standardised with the moments of `format`."""
-    counts = [(i, -format.mean[i] / format.scale[i], 1 / format.scale[i])
-              for i, column in enumerate(format.columns) if column.kind == "count"]  # fmt: skip
+    counts = [
+        (i, -format.mean[i] / format.scale[i], 1 / format.scale[i])
+        for i, column in enumerate(format.columns)
+        if column.kind == "count"
+    ]
     return Tabular(widths(format.columns), tuple(counts))
 
 
@@ -148,8 +154,10 @@ def notes(columns: tuple[Column, ...]) -> tuple[str, ...]:
     for column in columns:
         words = [text for text in column.categories if text in WORDS]
         if words and column.kind == "text":
-            found.append(f"column {column.name!r}: {words[0]} is a category; where it stands for a missing entry, "
-                         f"type in Data: missing=({words[0]!r},)")  # fmt: skip
+            found.append(
+                f"column {column.name!r}: {words[0]} is a category; where it stands for a missing entry, "
+                f"type in Data: missing=({words[0]!r},)"
+            )
     return tuple(found)
 
 

@@ -41,8 +41,23 @@ CHUNK = 1024
 PREPARE_NEEDS = ("tensorflow_datasets", "tensorflow", "importlib_resources")
 """What the extra `prepare` brings. TFDS 4.9 needs the last one to find its own data sets, and does not say so."""
 
-WELL_KNOWN = ("digits", "mnist", "fashion_mnist", "kmnist", "emnist", "binarized_mnist", "cifar10", "cifar100",
-              "svhn_cropped", "omniglot", "dsprites", "shapes3d", "smallnorb", "celeb_a", "stl10")  # fmt: skip
+WELL_KNOWN = (
+    "digits",
+    "mnist",
+    "fashion_mnist",
+    "kmnist",
+    "emnist",
+    "binarized_mnist",
+    "cifar10",
+    "cifar100",
+    "svhn_cropped",
+    "omniglot",
+    "dsprites",
+    "shapes3d",
+    "smallnorb",
+    "celeb_a",
+    "stl10",
+)
 """Names that are worth suggesting, prepared or not."""
 
 NETWORK_SECONDS = 5
@@ -102,8 +117,9 @@ def _parse(name: str) -> tuple[str, str, str]:
     if match is None:
         meant = _meant(name)
         expected = "digits, a name such as mnist, name/config or name/config:version, or a path that starts with ./"
-        raise InputError("data set", got=repr(shortened(name, 60)), expected=expected,
-                         hint=f"did you mean {meant}?" if meant else "")  # fmt: skip
+        raise InputError(
+            "data set", got=repr(shortened(name, 60)), expected=expected, hint=f"did you mean {meant}?" if meant else ""
+        )
     base, config, version = match.groups(default="")
     return base, config, version
 
@@ -142,8 +158,9 @@ def _unprepared(name: str, root: Path, directory: str) -> InputError:
         hint += f" type: {_command(meant, directory)}"
     if os.path.exists(name):
         hint += f", or write ./{name} for the folder of that name"
-    return InputError("data set", got=repr(shortened(name, 60)), hint=hint,
-                      expected=f"digits, or one prepared in {root} ({here})")  # fmt: skip
+    return InputError(
+        "data set", got=repr(shortened(name, 60)), hint=hint, expected=f"digits, or one prepared in {root} ({here})"
+    )
 
 
 def _meant(name: str) -> str:
@@ -210,8 +227,12 @@ class Images:
             with _one_line(self.name, self.folder):
                 image = _picture(example["image"], self.channels)
             if image.shape != row.shape:
-                raise InputError(f"data set {self.name!r}", where=str(self.folder), got=f"an image of {image.shape}",
-                                 expected=f"images of one size, {row.shape} as the others")  # fmt: skip
+                raise InputError(
+                    f"data set {self.name!r}",
+                    where=str(self.folder),
+                    got=f"an image of {image.shape}",
+                    expected=f"images of one size, {row.shape} as the others",
+                )
             row[...] = image
         return out
 
@@ -235,8 +256,11 @@ def _decode(name: str, folder: Path) -> dict[str, Split]:
     info, shape = builder.info, _image_shape(builder.info, name)
     counts = {part: split.num_examples for part, split in info.splits.items()}
     if not counts.get("train"):
-        raise InputError(f"data set {name!r}", got=f"splits {', '.join(sorted(counts)) or 'none'}",
-                         expected="one called train, with examples")  # fmt: skip
+        raise InputError(
+            f"data set {name!r}",
+            got=f"splits {', '.join(sorted(counts)) or 'none'}",
+            expected="one called train, with examples",
+        )
     images = {}
     for part in PARTS:
         if part in counts:
@@ -259,8 +283,12 @@ def _check_count(split: Any, name: str, folder: Path) -> None:
         paths = [*map(str, split.filepaths)] or [*map(str, folder.glob(f"*-{split.name}.array_record*"))]
         found = len(source(paths)) if paths else 0
     if found != split.num_examples:
-        raise InputError(f"data set {name!r}", where=str(folder), got=f"{found:,} records of {split.name}",
-                         expected=f"{split.num_examples:,}, as dataset_info.json says")  # fmt: skip
+        raise InputError(
+            f"data set {name!r}",
+            where=str(folder),
+            got=f"{found:,} records of {split.name}",
+            expected=f"{split.num_examples:,}, as dataset_info.json says",
+        )
 
 
 def _split(images: Images, labelled: bool, whole: bool) -> Split:
@@ -283,11 +311,17 @@ def _image_shape(info: Any, name: str) -> tuple[Any, ...]:
     tfds = _import()
     image = dict(info.features.items()).get("image")
     if not isinstance(image, tfds.features.Image):
-        raise InputError(f"data set {name!r}", got=f"features {', '.join(sorted(info.features))}",
-                         expected="images, in a feature called image")  # fmt: skip
+        raise InputError(
+            f"data set {name!r}",
+            got=f"features {', '.join(sorted(info.features))}",
+            expected="images, in a feature called image",
+        )
     if np.dtype(image.np_dtype) != np.uint8 or len(image.shape) != 3 or image.shape[2] not in MODES:
-        raise InputError(f"data set {name!r}", got=f"images of type {image.np_dtype} and shape {image.shape}",
-                         expected="uint8 images (height, width, channels), with 1, 3 or 4 channels")  # fmt: skip
+        raise InputError(
+            f"data set {name!r}",
+            got=f"images of type {image.np_dtype} and shape {image.shape}",
+            expected="uint8 images (height, width, channels), with 1, 3 or 4 channels",
+        )
     return tuple(image.shape)
 
 
@@ -373,8 +407,12 @@ def _builder(name: str, root: Path) -> Any:
     known = tfds.list_builders(with_community_datasets=False)  # their list lies on the network
     if base not in known:
         near = difflib.get_close_matches(base, known)
-        raise InputError("data set", got=repr(base), expected="a name that TensorFlow Datasets knows",
-                         hint=f"did you mean {' or '.join(near)}?" if near else "")  # fmt: skip
+        raise InputError(
+            "data set",
+            got=repr(base),
+            expected="a name that TensorFlow Datasets knows",
+            hint=f"did you mean {' or '.join(near)}?" if near else "",
+        )
     options = {"config": config or None, "version": version or None, "file_format": "array_record"}
     return tfds.builder_cls(base)(data_dir=root, **options)
 
@@ -389,8 +427,12 @@ def _check_downloads(builder: Any, manual: Path, command: str) -> None:
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         if not manual.is_dir():
             words = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-            raise InputError(f"files of {builder.name}", got="none", expected=f"some fetched by hand: {words}",
-                             hint=f"type: {command} --manual-dir DIR")  # fmt: skip
+            raise InputError(
+                f"files of {builder.name}",
+                got="none",
+                expected=f"some fetched by hand: {words}",
+                hint=f"type: {command} --manual-dir DIR",
+            )
         return
     known = {url: info.filename for url, info in (builder.url_infos or {}).items()}
     missing = {url: file for url, file in known.items() if not file or not (manual / file).is_file()}
@@ -404,6 +446,10 @@ def _check_downloads(builder: Any, manual: Path, command: str) -> None:
         reason = getattr(error, "reason", error)
         files = [url if not file or url.endswith(f"/{file}") else f"{url} as {file}" for url, file in missing.items()]
         more = f" and {len(files) - 4} more" if len(files) > 4 else ""
-        raise InputError("network", got=f"no answer from {server.netloc} ({reason})", expected="a server that answers",
-                         hint=f"or fetch {', '.join(files[:4])}{more} elsewhere into a folder DIR and type: {command} "
-                         "--manual-dir DIR") from None  # fmt: skip
+        raise InputError(
+            "network",
+            got=f"no answer from {server.netloc} ({reason})",
+            expected="a server that answers",
+            hint=f"or fetch {', '.join(files[:4])}{more} elsewhere into a folder DIR and type: {command} "
+            "--manual-dir DIR",
+        ) from None

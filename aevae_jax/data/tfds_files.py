@@ -22,8 +22,9 @@ def check_files(name: str, folder: Path) -> None:
     """Refuse what would never end when it is read."""
     for path in sorted(folder.iterdir()):
         if not path.name.startswith(".") and not (os.path.isfile(path) or os.path.isdir(path)):
-            raise InputError(f"data set {name!r}", where=str(path), got="a FIFO, a device or a broken link",
-                             expected="a file")  # fmt: skip
+            raise InputError(
+                f"data set {name!r}", where=str(path), got="a FIFO, a device or a broken link", expected="a file"
+            )
 
 
 def check_features(name: str, folder: Path, command: str) -> None:
@@ -34,14 +35,22 @@ def check_features(name: str, folder: Path, command: str) -> None:
     info = read_json(folder / "dataset_info.json", f"data set {name!r}")
     formats = [info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", [])]
     if "array_record" not in formats:
-        raise InputError(f"data set {name!r}", where=str(folder), got=f"{formats[0]} files", expected="array_record "
-                         "files, which can be read without TensorFlow",
-                         hint=f"type: {command}")  # fmt: skip
+        raise InputError(
+            f"data set {name!r}",
+            where=str(folder),
+            got=f"{formats[0]} files",
+            expected="array_record files, which can be read without TensorFlow",
+            hint=f"type: {command}",
+        )
     features = read_json(folder / "features.json", f"data set {name!r}")
     foreign = [cls for cls in _classes(features) if not OWN_CLASS.fullmatch(cls)]
     if foreign:
-        raise InputError(f"data set {name!r}", where=str(folder / "features.json"), got=f"the class {foreign[0]}",
-                         expected="features that TensorFlow Datasets itself defines")  # fmt: skip
+        raise InputError(
+            f"data set {name!r}",
+            where=str(folder / "features.json"),
+            got=f"the class {foreign[0]}",
+            expected="features that TensorFlow Datasets itself defines",
+        )
 
 
 def read_json(path: Path, what: str = "data set") -> Any:

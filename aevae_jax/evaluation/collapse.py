@@ -136,9 +136,11 @@ def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Findin
     limit = POINT_LIKE if cheap else POINTS
     points = int((found.active & (share < limit)).sum())
     if points > active / 2:
-        evidence = (f"in {points} of {active} active dimensions less than {100 * limit:g} % of the variance of the "
-                    f"code is that of q(z|x): codes are points, {found.marginal_kl:.3g} nats from the prior, and "
-                    "random codes fall between them")  # fmt: skip
+        evidence = (
+            f"in {points} of {active} active dimensions less than {100 * limit:g} % of the variance of the "
+            f"code is that of q(z|x): codes are points, {found.marginal_kl:.3g} nats from the prior, and "
+            "random codes fall between them"
+        )
         remedy, changes = f'weigh the rate fully: --objective "{values.spell(ELBO())}"', _objective(ELBO())
         if _beta(fitted) >= 1:
             remedy = f"a likelihood that learns its scale: likelihood={values.spell(NormalSharedScale())} in --model"
@@ -152,13 +154,17 @@ def _balance(fitted: Trained, terms: dict[str, float]) -> list[Finding]:
     beta = _beta(fitted)
     if beta > 1:
         distortion = next(value for name, value in terms.items() if name.endswith("distortion"))
-        evidence = (f"the loss multiplied the rate by {beta:g}: it holds {terms['rate']:.3g} nats, "
-                    f"the distortion is {distortion:.4g}")  # fmt: skip
+        evidence = (
+            f"the loss multiplied the rate by {beta:g}: it holds {terms['rate']:.3g} nats, "
+            f"the distortion is {distortion:.4g}"
+        )
         return [Finding("over-regularised", evidence, f'--objective "{values.spell(ELBO())}"', _objective(ELBO()))]
     noise, error = _noise(fitted), terms["mse_at_mean"] ** 0.5
     if isfinite(noise) and noise > 1.5 * error:
-        evidence = (f"the likelihood takes a noise of {noise:g} for granted, {noise / error:.2g} times the "
-                    f"reconstruction error of {error:.3g}: what is below it is not worth coding")  # fmt: skip
+        evidence = (
+            f"the likelihood takes a noise of {noise:g} for granted, {noise / error:.2g} times the "
+            f"reconstruction error of {error:.3g}: what is below it is not worth coding"
+        )
         remedy = f"learn the scale: likelihood={values.spell(NormalSharedScale())} in --model"
         return [Finding("over-regularised", evidence, remedy, _model(fitted, likelihood=NormalSharedScale()))]
     return []
@@ -176,8 +182,10 @@ def _ends(fitted: Trained, x: np.ndarray, measure: str) -> list[Finding]:
     if share < AT_THE_ENDS:
         return []
     likelihood = _of_levels(np.unique(x))
-    evidence = (f"{100 * share:.2g} % of the values are exactly {support.low:g} or {support.high:g}, where the density "
-                "of the likelihood has no limit: what the rate pays for is to come nearer to them")  # fmt: skip
+    evidence = (
+        f"{100 * share:.2g} % of the values are exactly {support.low:g} or {support.high:g}, where the density "
+        "of the likelihood has no limit: what the rate pays for is to come nearer to them"
+    )
     remedy = f"a likelihood of levels, or one without ends: likelihood={values.spell(likelihood)} in --model"
     return [Finding("density without limit", evidence, remedy, _model(fitted, likelihood=likelihood))]
 

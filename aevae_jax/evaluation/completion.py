@@ -40,9 +40,11 @@ def complete_file(model: LatentModel, params: Params, data: Data, format: Format
     raw = table_files.read_rows(path, format.columns, reading)
     texts = table_files.read_texts(path, format.columns, reading)
     there = ~np.isnan(raw.T)
-    return Completed(_filled(model, params, data, format, raw), raw,
-                     [[text if t else "" for text, t in zip(*of, strict=True)] for of in zip(texts, there, strict=True)]
-                     )  # fmt: skip
+    return Completed(
+        _filled(model, params, data, format, raw),
+        raw,
+        [[text if t else "" for text, t in zip(*of, strict=True)] for of in zip(texts, there, strict=True)],
+    )
 
 
 def complete_rows(model: LatentModel, params: Params, data: Data, format: Format, raw: np.ndarray) -> Completed:

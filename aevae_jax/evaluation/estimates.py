@@ -44,9 +44,11 @@ class Protocol:
 
     def __str__(self) -> str:
         samples = {0: "", 1: ", 1 sample"}.get(self.num_samples, f", {self.num_samples:,} samples")
-        return (f"{self.quantity} ({self.measure}) in {self.unit} by {self.estimator}{samples} per example; "
-                f"{self.data} {self.split}, {self.examples:,} examples, {self.preparation}, "
-                f"sha256 {self.sha256[:12]}")  # fmt: skip
+        return (
+            f"{self.quantity} ({self.measure}) in {self.unit} by {self.estimator}{samples} per example; "
+            f"{self.data} {self.split}, {self.examples:,} examples, {self.preparation}, "
+            f"sha256 {self.sha256[:12]}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +106,12 @@ def _check(one: Figure, other: Figure) -> None:
     a, b = one.protocol, other.protocol
     if a == b and len(one.values) == len(other.values):
         return
-    found = [f"{field.name} {getattr(a, field.name)!r} and {getattr(b, field.name)!r}"
-             for field in dataclasses.fields(Protocol) if getattr(a, field.name) != getattr(b, field.name)]  # fmt: skip
+    found = [
+        f"{field.name} {getattr(a, field.name)!r} and {getattr(b, field.name)!r}"
+        for field in dataclasses.fields(Protocol)
+        if getattr(a, field.name) != getattr(b, field.name)
+    ]
     got = f"{one.name} and {other.name}, which differ in {'; '.join(found) or 'the number of values'}"
-    raise InputError("figures to compare", got=got, expected="figures of one protocol",
-                     hint="measure them again in the same way")  # fmt: skip
+    raise InputError(
+        "figures to compare", got=got, expected="figures of one protocol", hint="measure them again in the same way"
+    )

@@ -95,12 +95,16 @@ def of_reconstructions(
     if not low < high:
         raise InputError("range of the data", got=f"{low:g} to {high:g}", expected="two values, the smaller one first")
     if images.shape != reconstructions.shape or images.ndim != 4:
-        raise InputError("images and reconstructions", got=f"{images.shape} and {reconstructions.shape}",
-                         expected="the same [N, H, W, C]")  # fmt: skip
+        raise InputError(
+            "images and reconstructions",
+            got=f"{images.shape} and {reconstructions.shape}",
+            expected="the same [N, H, W, C]",
+        )
     for name, x in (("images", images), ("reconstructions", reconstructions)):
         if not (x.min() >= low and x.max() <= high):
-            raise InputError(name, got=f"values from {x.min():.4g} to {x.max():.4g}",
-                             expected=f"values in [{low:g}, {high:g}]")  # fmt: skip
+            raise InputError(
+                name, got=f"values from {x.min():.4g} to {x.max():.4g}", expected=f"values in [{low:g}, {high:g}]"
+            )
     from skimage.metrics import structural_similarity
 
     mse = ((images.astype(np.float64) - reconstructions) ** 2).reshape(len(images), -1).mean(axis=1)

@@ -125,11 +125,18 @@ def check_scorable(model: LatentModel, params: Params, x: Array | Source) -> str
         raise InputError("evaluation data", got="0 examples", expected="at least 1")
     name, (codes, measure) = type(model).__name__, bounds.measures(model, params, x.shape[1:])
     if codes == "point":
-        raise InputError("likelihood", got=f"{name}, whose codes are points", expected="a VAE",
-                         hint="an autoencoder has a distortion and a squared error, and no density")  # fmt: skip
+        raise InputError(
+            "likelihood",
+            got=f"{name}, whose codes are points",
+            expected="a VAE",
+            hint="an autoencoder has a distortion and a squared error, and no density",
+        )
     if measure == "profile":
-        raise InputError("likelihood", got=f"{name}, whose likelihood is fitted to what it scores and so no density",
-                         expected="a likelihood such as NormalSharedScale()")  # fmt: skip
+        raise InputError(
+            "likelihood",
+            got=f"{name}, whose likelihood is fitted to what it scores and so no density",
+            expected="a likelihood such as NormalSharedScale()",
+        )
     support = support_of(model)
     if support is not None:
         for _, block in blocks(x) if not isinstance(x, jax.Array) else [(0, np.asarray(x))]:

@@ -70,8 +70,11 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
     if measure_of(q) == "point":
         raise InputError("latent statistics", got=f"{type(model).__name__}, whose codes are points", expected="a VAE")
     if not isinstance(mean, jax.ShapeDtypeStruct):
-        raise InputError("latent statistics", got=f"{type(model).__name__}, whose codes are of type "
-                         f"{type(mean).__name__}", expected="codes that are one array [B, latent]")  # fmt: skip
+        raise InputError(
+            "latent statistics",
+            got=f"{type(model).__name__}, whose codes are of type {type(mean).__name__}",
+            expected="codes that are one array [B, latent]",
+        )
     found = metrics.per_example(_codes, model, params, x, key)
     if isinstance(q, Factorised):
         leaves = [jnp.asarray(found.pop(_leaf(i))) for i in range(len(jax.tree.leaves(q)))]

@@ -42,9 +42,12 @@ def minimised(objective: object, names: Iterable[str]) -> str:
     names, wanted = list(names), validation_of(objective).minimised
     found = next((name for name in wanted if name in names), None)
     if found is None:
-        raise InputError("objective", got=f"{type(objective).__name__}, which selects by {' or '.join(wanted)}",
-                         expected=f"one that selects by what this model has: {', '.join(names)}",
-                         hint="codes that are points have no rate, and a profile likelihood has no bound")  # fmt: skip
+        raise InputError(
+            "objective",
+            got=f"{type(objective).__name__}, which selects by {' or '.join(wanted)}",
+            expected=f"one that selects by what this model has: {', '.join(names)}",
+            hint="codes that are points have no rate, and a profile likelihood has no bound",
+        )
     return found
 
 

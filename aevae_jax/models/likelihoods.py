@@ -46,8 +46,9 @@ class Support:
           name: what to call it in the message.
         """
         if not np.isfinite(x).all():
-            raise InputError(name, got=f"{int((~np.isfinite(x)).sum())} values that are NaN or infinite",
-                             expected=str(self))  # fmt: skip
+            raise InputError(
+                name, got=f"{int((~np.isfinite(x)).sum())} values that are NaN or infinite", expected=str(self)
+            )
         outside = (x < self.low) | (x > self.high)
         if self.levels is not None:
             position = x * (self.levels - 1)
@@ -274,11 +275,19 @@ class Tabular:
 
     def __call__(self, params: Params, raw: Array) -> Distribution:
         if not self.columns:
-            raise InputError("Tabular columns", got="()", expected="the number of categories of each, 0 for numbers",
-                             hint="write tables.likelihood(prepared.format), or let `fit` do so")  # fmt: skip
+            raise InputError(
+                "Tabular columns",
+                got="()",
+                expected="the number of categories of each, 0 for numbers",
+                hint="write tables.likelihood(prepared.format), or let `fit` do so",
+            )
         if raw.shape[1:] != (table_layout.feature_count(self.columns), 1):
-            raise InputError("features of a table", got=raw.shape[1:-1], where=f"Tabular({self.columns})",
-                             expected=f"({table_layout.feature_count(self.columns)},)")  # fmt: skip
+            raise InputError(
+                "features of a table",
+                got=raw.shape[1:-1],
+                where=f"Tabular({self.columns})",
+                expected=f"({table_layout.feature_count(self.columns)},)",
+            )
         outputs = raw[..., 0]
         is_log_scale = table_layout.log_scales(self.columns)[None]
         outputs = jnp.where(is_log_scale, distributions.bounded(outputs, *SCALE_RANGE), outputs)

@@ -99,14 +99,21 @@ def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *,
     try:
         replaced = replace(model, latent_prior=new)
     except TypeError:
-        raise InputError("prior to be replaced", got=f"{type(model).__name__}, which has none as a value",
-                         expected="a model with a field latent_prior") from None  # fmt: skip
+        raise InputError(
+            "prior to be replaced",
+            got=f"{type(model).__name__}, which has none as a value",
+            expected="a model with a field latent_prior",
+        ) from None
     width = jax.eval_shape(replaced.init, jax.random.key(0))["prior"]["loc"].shape[1]
     codes = np.asarray(codes, np.float64)
     if codes.ndim != 2 or codes.shape[1] != width or len(codes) < max(components, 2):
-        raise InputError("codes", got=f"shape {codes.shape}", where=f"prior of a {type(model).__name__}",
-                         expected=f"(N, {width}), N at least {max(components, 2)}",
-                         hint=f"of two levels, give the upper one: codes[:, -{width}:]")  # fmt: skip
+        raise InputError(
+            "codes",
+            got=f"shape {codes.shape}",
+            where=f"prior of a {type(model).__name__}",
+            expected=f"(N, {width}), N at least {max(components, 2)}",
+            hint=f"of two levels, give the upper one: codes[:, -{width}:]",
+        )
     if not np.isfinite(codes).all():
         raise InputError("codes", got="NaN or infinity", expected="finite numbers")
     floor = 1e-4 * codes.var()  # keeps a component that shrinks onto few codes from becoming singular

@@ -175,8 +175,9 @@ class TwoLevelVAE:
     @property
     def _upper(self) -> VAE:
         """z2 alone, with q(z2|x): what the prior sees."""
-        return VAE(self.latent // 2, self.network, self.likelihood, self.latent_prior, self.log_scale_range,
-                   self.event_shape)  # fmt: skip
+        return VAE(
+            self.latent // 2, self.network, self.likelihood, self.latent_prior, self.log_scale_range, self.event_shape
+        )
 
     @property
     def _size1(self) -> int:

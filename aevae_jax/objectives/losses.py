@@ -113,8 +113,11 @@ class ELBO:
         q = bound.posterior
         kl_terms = q.kl_terms(bound.prior) if isinstance(q, Factorised) else NotImplemented  # [B, *latent]
         if kl_terms is NotImplemented:
-            raise InputError("free_bits", got=f"a prior of type {type(bound.prior).__name__}",
-                             expected="a rate in closed form per dimension")  # fmt: skip
+            raise InputError(
+                "free_bits",
+                got=f"a prior of type {type(bound.prior).__name__}",
+                expected="a rate in closed form per dimension",
+            )
         per_dimension = kl_terms.mean(axis=0).reshape(-1)
         groups = self.groups or per_dimension.size
         if per_dimension.size % groups:

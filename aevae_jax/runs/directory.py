@@ -55,9 +55,12 @@ def open_directory(folder: Path, *, fresh: bool = False) -> Path:
         if others := [name for name in names if name not in (*FILES, CHECKPOINTS)]:
             raise _taken(folder, f"is not empty ({others[0]})")
         if names and not fresh:
-            raise InputError("run directory", got=f"{folder}, which holds {names[0]} and no {RECORD}",
-                             expected="a run with its record, or an empty directory",
-                             hint=f"put {RECORD} back, or start over with --fresh")  # fmt: skip
+            raise InputError(
+                "run directory",
+                got=f"{folder}, which holds {names[0]} and no {RECORD}",
+                expected="a run with its record, or an empty directory",
+                hint=f"put {RECORD} back, or start over with --fresh",
+            )
     return _writable(folder)
 
 
@@ -85,16 +88,24 @@ def clear_directory(folder: Path) -> None:
         for path, aside in reversed(moved):
             with contextlib.suppress(OSError):
                 aside.rename(path)
-        raise InputError("run directory", got=f"a run that cannot be deleted ({array_files.reason(error)})",
-                         expected="permission to delete it", where=str(folder),
-                         hint="nothing was deleted; choose another directory") from None  # fmt: skip
+        raise InputError(
+            "run directory",
+            got=f"a run that cannot be deleted ({array_files.reason(error)})",
+            expected="permission to delete it",
+            where=str(folder),
+            hint="nothing was deleted; choose another directory",
+        ) from None
     for path, aside in moved:
         try:
             array_files.remove(aside)
         except OSError as error:
-            raise InputError("run directory", got=f"{path.name}, which cannot be deleted ({array_files.reason(error)})",
-                             expected="permission to delete it", where=str(folder),
-                             hint=f"remove {aside.name} by hand") from None  # fmt: skip
+            raise InputError(
+                "run directory",
+                got=f"{path.name}, which cannot be deleted ({array_files.reason(error)})",
+                expected="permission to delete it",
+                where=str(folder),
+                hint=f"remove {aside.name} by hand",
+            ) from None
 
 
 def sweep(folder: Path) -> None:
@@ -106,8 +117,12 @@ def sweep(folder: Path) -> None:
 
 
 def _taken(folder: Path, state: str) -> InputError:
-    return InputError("run directory", got=f"{folder}, which {state}", expected="a new or empty directory",
-                      hint="choose another name or remove it first")  # fmt: skip
+    return InputError(
+        "run directory",
+        got=f"{folder}, which {state}",
+        expected="a new or empty directory",
+        hint="choose another name or remove it first",
+    )
 
 
 def _no_place(folder: Path, error: Exception) -> InputError:

@@ -181,8 +181,9 @@ def read_losses(folder: Path, results: records.Results) -> np.ndarray:
         if version != (1, 0) or shape != (steps,) or dtype != np.float32 or len(numbers) != 4 * steps:
             raise ValueError(f"not {steps} float32 numbers")
     except Exception as error:  # a damaged header may make NumPy raise anything
-        raise InputError(records.LOSSES, got=f"an unreadable file ({error})", expected="the loss of every step",
-                         where=str(folder)) from None  # fmt: skip
+        raise InputError(
+            records.LOSSES, got=f"an unreadable file ({error})", expected="the loss of every step", where=str(folder)
+        ) from None
     return np.frombuffer(numbers, np.float32)
 
 
@@ -213,8 +214,10 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         if not records.holds(folder, records.RECORD):
             records.write_json(folder / records.RECORD, record)
             for name, _ in unwritten:
-                call.on_note(f"{name} of this run cannot be written down: if this process ends, {folder} cannot go on; "
-                             "a frozen dataclass or a function could")  # fmt: skip
+                call.on_note(
+                    f"{name} of this run cannot be written down: if this process ends, {folder} cannot go on; "
+                    "a frozen dataclass or a function could"
+                )
         else:
             record = same_run.go_on(folder, record, plan.dataset, unwritten)
             if records.holds(folder, records.RESULTS):
@@ -300,8 +303,12 @@ def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, cal
         trainer = training_loop.Trainer(plan, seeds)
         last = _loop(trainer, keeper, call)
         if not trainer.used(last.progress):
-            raise InputError("training", got=f"{last.progress.step} steps, none of which could be used",
-                             expected="finite losses and gradients, below max_norm", hint=_advice(plan))  # fmt: skip
+            raise InputError(
+                "training",
+                got=f"{last.progress.step} steps, none of which could be used",
+                expected="finite losses and gradients, below max_norm",
+                hint=_advice(plan),
+            )
         if keeper is not None:
             keeper.save(last, boundary=True)
         results = trainer.results(last)
@@ -309,10 +316,12 @@ def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, cal
         if not isinstance(error, MemoryError) and not re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
             raise
         size = plan.run.batch_size
-        raise InputError("memory", got=f"too little on {jax.devices()[0].device_kind} for batches of {size}",
-                         expected="a smaller batch or network",
-                         hint=f"try --batch-size {max(1, size // 2)}, or --stream yes to leave the data off the device",
-                         ) from error  # fmt: skip
+        raise InputError(
+            "memory",
+            got=f"too little on {jax.devices()[0].device_kind} for batches of {size}",
+            expected="a smaller batch or network",
+            hint=f"try --batch-size {max(1, size // 2)}, or --stream yes to leave the data off the device",
+        ) from error
     return Fitted(plan.run, plan.run.model, last.best, list(last.progress.history), results, last.losses)
 
 
@@ -370,8 +379,12 @@ def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken:
     guard, detours = trainer.plan.run.safeguard, progress.detours
     if trainer.seeds is not None:
         lane = trainer.seeds[broken.lane]
-        raise InputError(f"training of seed {lane}", got=f"no finite loss or gradient in {broken}",
-                         expected="finite numbers", hint=_advice(trainer.plan))  # fmt: skip
+        raise InputError(
+            f"training of seed {lane}",
+            got=f"no finite loss or gradient in {broken}",
+            expected="finite numbers",
+            hint=_advice(trainer.plan),
+        )
     if len(detours) >= guard.detours:
         snapshot = _last(trainer, keeper, broken.first)
         snapshot = trainer.move(snapshot._replace(progress=replace(snapshot.progress, detours=detours)), broken.first)
@@ -382,8 +395,10 @@ def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken:
     if keeper is not None:  # saved at once, with the detour in it: `replay` must find it
         keeper.begin(snapshot)
         keeper.save(snapshot, boundary=False)
-    note(f"no finite loss or gradient in {broken}: went back to step {snapshot.progress.step}, "
-         f"to go round the batches of steps {detour[0]} to {detour[1] - 1}")  # fmt: skip
+    note(
+        f"no finite loss or gradient in {broken}: went back to step {snapshot.progress.step}, "
+        f"to go round the batches of steps {detour[0]} to {detour[1] - 1}"
+    )
     return snapshot
 
 
@@ -399,11 +414,15 @@ def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> Inp
     if keeper is not None:
         advice = f"type: aevae replay {keeper.folder} --step {step}; or {advice}"
     if not found.broken:
-        return InputError(f"validation bound after step {step}", got="NaN or infinity", expected="a finite number",
-                          hint=advice)  # fmt: skip
+        return InputError(
+            f"validation bound after step {step}", got="NaN or infinity", expected="a finite number", hint=advice
+        )
     shown = found.examples or found.rows
     names = ", ".join(map(str, shown[:10])) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
     terms = ", ".join(found.broken[:5])
-    return InputError(f"step {step} (epoch {epoch})", got=f"NaN or infinity in {terms}, from training examples {names}",
-                      expected=f"finite numbers, also after {len(snapshot.progress.detours)} detours",
-                      hint=advice)  # fmt: skip
+    return InputError(
+        f"step {step} (epoch {epoch})",
+        got=f"NaN or infinity in {terms}, from training examples {names}",
+        expected=f"finite numbers, also after {len(snapshot.progress.detours)} detours",
+        hint=advice,
+    )

@@ -62,8 +62,12 @@ def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None
     )
     for name, metric in {"loss": loss, **metrics}.items():
         if metric.shape != ():
-            raise InputError(f"{name} of the objective", got=f"an array of shape {metric.shape}", expected="a scalar",
-                             hint="take its mean over the batch")  # fmt: skip
+            raise InputError(
+                f"{name} of the objective",
+                got=f"an array of shape {metric.shape}",
+                expected="a scalar",
+                hint="take its mean over the batch",
+            )
     _check_memory(run, program, params)
     return Plan(run, dataset, prepared, stream, evaluation.minimised(run.objective, measured))
 
@@ -77,11 +81,21 @@ def _check_memory(run: Run, program: Any, params: Any) -> None:
     statistics = jax.local_devices()[0].memory_stats() or {}  # CPUs have none: the system says what is free
     room = statistics.get("bytes_limit")
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    memory.check(4 * size, what=f"size of the {type(run.model).__name__}", got=f"{size // 4:,} parameters",
-                 expected="smaller networks, a smaller latent or fewer components", room=room)  # fmt: skip
+    memory.check(
+        4 * size,
+        what=f"size of the {type(run.model).__name__}",
+        got=f"{size // 4:,} parameters",
+        expected="smaller networks, a smaller latent or fewer components",
+        room=room,
+    )
     shape, size = loops.largest(program.jaxpr)
-    memory.check(size, what="size of a step", got=f"an array of shape {shape}",
-                 expected="a smaller batch size, fewer samples or a smaller model", room=room)  # fmt: skip
+    memory.check(
+        size,
+        what="size of a step",
+        got=f"an array of shape {shape}",
+        expected="a smaller batch size, fewer samples or a smaller model",
+        room=room,
+    )
 
 
 def _shaped(model: Any, prepared: Prepared) -> Any:
@@ -89,21 +103,31 @@ def _shaped(model: Any, prepared: Prepared) -> Any:
     likelihood = likelihood_of(model)
     if isinstance(model, Shaped):
         if model.event_shape not in ((), prepared.event_shape):
-            raise InputError("event_shape of the model", got=model.event_shape,
-                             expected=f"{prepared.event_shape}, as in {prepared.name}")  # fmt: skip
+            raise InputError(
+                "event_shape of the model",
+                got=model.event_shape,
+                expected=f"{prepared.event_shape}, as in {prepared.name}",
+            )
         model = replace(model, event_shape=prepared.event_shape)  # type: ignore[type-var]
     if isinstance(likelihood, Columned):
         fitting, name = tables.likelihood(prepared.format), type(likelihood).__name__
         if not fitting.columns:
             raise InputError("likelihood", got=f"{name}()", expected=f"another one: {prepared.name} is not a table")
         if likelihood.columns not in ((), fitting.columns) or likelihood.counts not in ((), fitting.counts):
-            raise InputError("columns of the likelihood", got=values.spell(likelihood),
-                             expected=f"{name}(), or {values.spell(fitting)} as in {prepared.name}")  # fmt: skip
+            raise InputError(
+                "columns of the likelihood",
+                got=values.spell(likelihood),
+                expected=f"{name}(), or {values.spell(fitting)} as in {prepared.name}",
+            )
         filled: Any = likelihood
         model = replace(model, likelihood=replace(filled, columns=fitting.columns, counts=fitting.counts))
     elif prepared.format.columns and likelihood is not None:
-        raise InputError(f"likelihood of a table ({prepared.name})", got=type(likelihood).__name__,
-                         expected="Tabular()", hint="type: --model 'VAE(likelihood=Tabular())'")  # fmt: skip
+        raise InputError(
+            f"likelihood of a table ({prepared.name})",
+            got=type(likelihood).__name__,
+            expected="Tabular()",
+            hint="type: --model 'VAE(likelihood=Tabular())'",
+        )
     return model
 
 

@@ -42,9 +42,12 @@ def make_deterministic() -> None:
         jax.config.update("jax_num_cpu_devices", devices + 2)
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError:
-        raise InputError("deterministic", got="a process in which JAX has been used already",
-                         expected="to be asked before that",
-                         hint=f"or set XLA_FLAGS={DETERMINISTIC}") from None  # fmt: skip
+        raise InputError(
+            "deterministic",
+            got="a process in which JAX has been used already",
+            expected="to be asked before that",
+            hint=f"or set XLA_FLAGS={DETERMINISTIC}",
+        ) from None
     os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
 
 

@@ -30,8 +30,12 @@ else:
     tfds = modules("aevae_jax.data", "tfds")
 
 RECORD, METRICS, WEIGHTS, LOSSES, RESULTS = (
-    "run.json", "metrics.jsonl", "weights.safetensors", "losses.npy", "results.json",
-)  # fmt: skip
+    "run.json",
+    "metrics.jsonl",
+    "weights.safetensors",
+    "losses.npy",
+    "results.json",
+)
 FILES = (RECORD, METRICS, WEIGHTS, LOSSES, RESULTS, "samples.png", "reconstructions.png")
 """The files of a run, in the order in which they are written; `results.json` says that it is finished."""
 
@@ -82,10 +86,13 @@ def read_json(path: Path, *, lines: bool = False, sha256: str | None = None) -> 
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         unfinished = path.name == RESULTS and holds(path.parent, RECORD)
-        raise InputError("run", got=f"no {path.name}", expected="a run directory written by training",
-                         where=str(path.parent),
-                         hint="it is not finished: the command that began it goes on" if unfinished else "",
-                         ) from None  # fmt: skip
+        raise InputError(
+            "run",
+            got=f"no {path.name}",
+            expected="a run directory written by training",
+            where=str(path.parent),
+            hint="it is not finished: the command that began it goes on" if unfinished else "",
+        ) from None
     except (OSError, ValueError) as error:
         raise durable.unreadable(path, error, what=path.name) from None
     contents = read_bytes(path, limit=_LARGEST_LOG if lines else _LARGEST, sha256=sha256)
@@ -103,8 +110,12 @@ def read_bytes(path: Path, *, limit: int, sha256: str | None = None) -> bytes:
     """Read a file of a run whole, if it has at most `limit` bytes and, where that is known, this sha256."""
     contents = durable.read_bytes(path, limit=limit, what=path.name)
     if sha256 is not None and hashlib.sha256(contents).hexdigest() != sha256:
-        raise InputError(path.name, got=f"bytes that do not match their sha256 in {RESULTS}",
-                         expected=_AS_WRITTEN, where=str(path.parent))  # fmt: skip
+        raise InputError(
+            path.name,
+            got=f"bytes that do not match their sha256 in {RESULTS}",
+            expected=_AS_WRITTEN,
+            where=str(path.parent),
+        )
     return contents
 
 
@@ -153,11 +164,16 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise InputError("run", got="a file without one", expected='an object "run"', where=str(path))
     data = record.get("provenance")
     if not isinstance(data, dict) or not isinstance(data.get("data"), dict) or "sha256" not in data["data"]:
-        raise InputError(RECORD, where=str(folder), got="no record of the data it was trained on",
-                         expected='"provenance": {"data": ...}')  # fmt: skip
+        raise InputError(
+            RECORD,
+            where=str(folder),
+            got="no record of the data it was trained on",
+            expected='"provenance": {"data": ...}',
+        )
     if "format" not in record:
-        raise InputError(RECORD, where=str(folder), got="no record of the form of its data",
-                         expected='an object "format"')  # fmt: skip
+        raise InputError(
+            RECORD, where=str(folder), got="no record of the form of its data", expected='an object "format"'
+        )
     resumed = record.get("resumed", [])
     if not isinstance(resumed, list) or not all(isinstance(entry, dict) for entry in resumed):
         raise InputError(RECORD, where=str(folder), got='another thing under "resumed"', expected="a list of objects")
@@ -175,11 +191,13 @@ def _intact(value: Any, path: Path) -> Any:
     try:
         sha256 = sealed(value)["sha256"] if isinstance(value, dict) else None
     except RecursionError:
-        raise InputError(path.name, where=str(path.parent), got="objects nested too deeply",
-                         expected=_AS_WRITTEN) from None  # fmt: skip
+        raise InputError(
+            path.name, where=str(path.parent), got="objects nested too deeply", expected=_AS_WRITTEN
+        ) from None
     if sha256 and value.get("sha256", sha256) != sha256:
-        raise InputError(path.name, where=str(path.parent), got="contents that do not match their sha256",
-                         expected=_AS_WRITTEN)  # fmt: skip
+        raise InputError(
+            path.name, where=str(path.parent), got="contents that do not match their sha256", expected=_AS_WRITTEN
+        )
     return value
 
 
@@ -203,9 +221,13 @@ def load_data(folder: Path, data: Data, moved: str = "") -> Dataset:
             raise InputError("--data", got=moved, expected="a name or path, and its directory; all else is the run's")
         named = dataclasses.replace(data, name=place.name, directory=place.directory)
     elif data.directory and not tfds.is_own(data.directory):
-        raise InputError("directory of the data", where=str(folder), got=f"{data.directory}, which only the record of "
-                         "the run names", expected="your own, or one that you name",
-                         hint=f"if you trust it: export TFDS_DATA_DIR={shlex.quote(data.directory)}")  # fmt: skip
+        raise InputError(
+            "directory of the data",
+            where=str(folder),
+            got=f"{data.directory}, which only the record of the run names",
+            expected="your own, or one that you name",
+            hint=f"if you trust it: export TFDS_DATA_DIR={shlex.quote(data.directory)}",
+        )
     levels = recorded.get("levels")
     if named.name != "digits" and type(levels) is int and 2 <= levels <= 256:
         named = dataclasses.replace(named, levels=levels)  # as they were found then, by this version or another
@@ -227,20 +249,30 @@ def check_data(folder: Path, dataset: Dataset) -> None:
         return
     if dataset.columns:  # to be told which
         _check_columns(folder, dataset, values.from_tree(Format, record["format"], f"{folder}, format"))
-    raise InputError("data set", where=str(folder), got=f"other data under the name {dataset.name!r}",
-                     expected=f"that of the training, {data.get('name')!r}, sha256 {str(data['sha256'])[:12]}",
-                     hint="evaluate on data of your own from Python")  # fmt: skip
+    raise InputError(
+        "data set",
+        where=str(folder),
+        got=f"other data under the name {dataset.name!r}",
+        expected=f"that of the training, {data.get('name')!r}, sha256 {str(data['sha256'])[:12]}",
+        hint="evaluate on data of your own from Python",
+    )
 
 
 def _check_columns(folder: Path, dataset: Dataset, format: Format) -> None:
     """Refuse a table whose columns, or categories of texts, are called otherwise than in the training."""
-    named, known = ([(column.name, column.categories if column.kind == "text" else ()) for column in columns]
-                    for columns in (dataset.columns, format.columns))  # fmt: skip
+    named, known = (
+        [(column.name, column.categories if column.kind == "text" else ()) for column in columns]
+        for columns in (dataset.columns, format.columns)
+    )
     for new, old in zip(named, known, strict=False):
         if new == old:
             continue
-        raise InputError("data set", where=str(folder), got=f"the column {_spelled(*new)}",
-                         expected=f"that of the training, {_spelled(*old)}")  # fmt: skip
+        raise InputError(
+            "data set",
+            where=str(folder),
+            got=f"the column {_spelled(*new)}",
+            expected=f"that of the training, {_spelled(*old)}",
+        )
 
 
 def _spelled(name: str, categories: tuple[str, ...]) -> str:
@@ -269,8 +301,10 @@ def write_results(folder: Path, figures: dict[str, Any], digest: str) -> None:
       figures: as `Trainer.results` returns them.
       digest: of the run; empty for one that was begun by version 0.1.
     """
-    figures = {name: {n: v if math.isfinite(v) else None for n, v in part.items()} if isinstance(part, dict) else part
-               for name, part in figures.items()}  # fmt: skip
+    figures = {
+        name: {n: v if math.isfinite(v) else None for n, v in part.items()} if isinstance(part, dict) else part
+        for name, part in figures.items()
+    }
     if digest:
         digests = {name: array_files.digest(folder / name) for name in (METRICS, WEIGHTS, LOSSES)}
         figures = sealed({**figures, "run": digest, "files": digests})
@@ -290,16 +324,19 @@ def read_results(folder: Path, digest: str) -> Results:
         owner, sha256 = figures.pop("run", ""), figures.pop("files", {})
         figures.pop("sha256", None)
         if owner != digest:
-            raise InputError(RESULTS, where=str(folder), got="the results of another run",
-                             expected=f"those of the run in {RECORD}")  # fmt: skip
+            raise InputError(
+                RESULTS, where=str(folder), got="the results of another run", expected=f"those of the run in {RECORD}"
+            )
     names = {METRICS, WEIGHTS, LOSSES} if digest else set()
     if not _are_results(figures) or not isinstance(sha256, dict) or sha256.keys() != names:
-        raise InputError(RESULTS, where=str(folder), got="a file without the figures of a training",
-                         expected=_AS_WRITTEN)  # fmt: skip
+        raise InputError(
+            RESULTS, where=str(folder), got="a file without the figures of a training", expected=_AS_WRITTEN
+        )
     history = read_json(folder / METRICS, lines=True, sha256=sha256.get(METRICS))
     if not _is_history(history) or figures["best_epoch"] > len(history):
-        raise InputError(METRICS, where=str(folder), got="a file that is not one line for each epoch",
-                         expected=_AS_WRITTEN)  # fmt: skip
+        raise InputError(
+            METRICS, where=str(folder), got="a file that is not one line for each epoch", expected=_AS_WRITTEN
+        )
     for part in ("validation", "test"):
         figures[part] = {name: math.nan if value is None else value for name, value in figures[part].items()}
     return Results(figures, history, sha256)

@@ -102,8 +102,11 @@ def reproduce(
     if not differences:
         what = "the weights" if ours != theirs else "the figures in results.json or metrics.jsonl"
         return Verdict("FAIL", f"all losses are equal, but {what} are not those of this run", differences, None)
-    gap = max(_relative(results[1][part][name], value)
-              for part in ("validation", "test") for name, value in results[0][part].items())  # fmt: skip
+    gap = max(
+        _relative(results[1][part][name], value)
+        for part in ("validation", "test")
+        for name, value in results[0][part].items()
+    )
     reason = f"figures within {gap:.1e} ({RESULT_TOLERANCE:g} is allowed)"
     return Verdict("PASS within tolerance" if gap <= RESULT_TOLERANCE else "FAIL", reason, differences, None)
 

@@ -78,5 +78,8 @@ class Run:
         limits.check("patience", self.patience, 0)
         objective = self.objective
         if has_point_codes(self.model) and isinstance(objective, RateNeeding) and objective.needs_rate:
-            raise InputError(f"objective of an {type(self.model).__name__}", got=type(objective).__name__,
-                             expected="ReconstructionError(): its codes are points, which have no KL")  # fmt: skip
+            raise InputError(
+                f"objective of an {type(self.model).__name__}",
+                got=type(objective).__name__,
+                expected="ReconstructionError(): its codes are points, which have no KL",
+            )

@@ -43,21 +43,33 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
     """
     written = records.read_record(folder)
     if found := [*differences(_completed(written["run"]), record["run"])]:
-        raise InputError("run directory", got=f"{folder}, which holds another run ({'; '.join(found)})",
-                         expected="the same run, to go on with, or a new directory",
-                         hint="choose another name, or start over with --fresh")  # fmt: skip
+        raise InputError(
+            "run directory",
+            got=f"{folder}, which holds another run ({'; '.join(found)})",
+            expected="the same run, to go on with, or a new directory",
+            hint="choose another name, or start over with --fresh",
+        )
     digest, before = _KNOWN.get(os.path.realpath(folder), ("", []))
     if parts and (digest != record["digest"] or any(a is not b for (_, a), (_, b) in zip(before, parts, strict=True))):
         name, value = parts[0]
-        raise InputError(f"{name} of the run", where=str(folder), expected="the same object, in the same process",
-                         got=f"a {type(value).__name__} that cannot be compared with the one it has",
-                         hint="write it as a frozen dataclass or a function, and start over with --fresh")  # fmt: skip
+        raise InputError(
+            f"{name} of the run",
+            where=str(folder),
+            expected="the same object, in the same process",
+            got=f"a {type(value).__name__} that cannot be compared with the one it has",
+            hint="write it as a frozen dataclass or a function, and start over with --fresh",
+        )
     records.check_data(folder, dataset)
     here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
     x64 = _x64(written)
     if x64 != _x64(record) and not records.holds(folder, records.RESULTS):
-        raise InputError("JAX_ENABLE_X64", got=int(_x64(record)), expected=f"{int(x64)}, as where this run was begun",
-                         where=str(folder), hint=f"set JAX_ENABLE_X64={int(x64)}, or --fresh")  # fmt: skip
+        raise InputError(
+            "JAX_ENABLE_X64",
+            got=int(_x64(record)),
+            expected=f"{int(x64)}, as where this run was begun",
+            where=str(folder),
+            hint=f"set JAX_ENABLE_X64={int(x64)}, or --fresh",
+        )
     known = [written["provenance"], *written.get("resumed", [])]
     if not any(here.items() <= entry.items() for entry in known):
         resumed = {**written, "resumed": [*written.get("resumed", []), here]}

@@ -47,8 +47,14 @@ class _Traced(NamedTuple):
     culprit: Culprit | None = None
 
 
-_CALLS = (primitives.jit_p, primitives.call_p, primitives.closed_call_p, primitives.remat_p,
-          primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)  # fmt: skip
+_CALLS = (
+    primitives.jit_p,
+    primitives.call_p,
+    primitives.closed_call_p,
+    primitives.remat_p,
+    primitives.custom_jvp_call_p,
+    primitives.custom_vjp_call_p,
+)
 _CONSTANT = (math.inf,)  # the order of constants, such as masks of -inf: blamed where nothing else explains the value
 _LAYERS = flax.__path__[0]  # the line of a network says more than those inside its layers
 _spelled = partial(jax.tree_util.keystr, simple=True, separator="/")
@@ -71,8 +77,12 @@ def first_non_finite(function: Callable[..., Any], *args: Any) -> Culprit | None
     static = [i for i, argument in enumerate(args) if set(map(valid_jaxtype, jax.tree.leaves(argument))) == {False}]
     with jax.debug_key_reuse(False), jax.debug_nans(False), jax.debug_infs(False):  # to repeat operations is no mistake
         jaxpr, shapes = jax.make_jaxpr(function, static_argnums=static, return_shape=True)(*args)
-        leaves = [((jax.tree_util.GetAttrKey(name), *path), leaf) for name, argument in named
-                  for path, leaf in jax.tree_util.tree_leaves_with_path(argument) if valid_jaxtype(leaf)]  # fmt: skip
+        leaves = [
+            ((jax.tree_util.GetAttrKey(name), *path), leaf)
+            for name, argument in named
+            for path, leaf in jax.tree_util.tree_leaves_with_path(argument)
+            if valid_jaxtype(leaf)
+        ]
         inputs = [_source(jnp.asarray(a), "input", _spelled(path), (-1, i)) for i, (path, a) in enumerate(leaves)]
         outputs = _enter(jaxpr, inputs, (), "unknown")
     paths = [_spelled(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
@@ -152,8 +162,9 @@ def _operation(run: Any, inputs: Sequence[_Traced], at: tuple[float, ...], where
     if not suspects or not any(map(_kind, outputs)):
         return [_source(output, name, where, at) for output in outputs]
     # what is masked has no part in it: see what each suspect does while the others are finite
-    finite = [np.where(np.isfinite(t.value), t.value, np.asarray(0.5, t.value.dtype)) if t.kind else t.value
-              for t in inputs]  # fmt: skip
+    finite = [
+        np.where(np.isfinite(t.value), t.value, np.asarray(0.5, t.value.dtype)) if t.kind else t.value for t in inputs
+    ]
     alone = [run(*(t.value if t is s else f for t, f in zip(inputs, finite, strict=True))) for s in suspects]
     acts = [[s._replace(kind=_kind(o)) for s, o in zip(suspects, by, strict=True)] for by in zip(*alone, strict=True)]
     return [_heir(o, [s for s in found if s.kind] or suspects) for o, found in zip(outputs, acts, strict=True)]

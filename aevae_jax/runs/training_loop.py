@@ -85,8 +85,9 @@ class Progress:
                 history=tuple(dict(entry) for entry in notes["history"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError("checkpoint", got=f"notes that no training wrote ({error})",
-                             expected="those of this version") from None  # fmt: skip
+            raise InputError(
+                "checkpoint", got=f"notes that no training wrote ({error})", expected="those of this version"
+            ) from None
 
 
 class Snapshot(NamedTuple):
@@ -123,8 +124,16 @@ class Trainer:
         source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
         self.plan, self.seeds = plan, seeds
         self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
-        recipe = _Recipe(run.model, run.objective, run.optimizer, run.epochs * self.steps_per_epoch, run.ema,
-                         run.safeguard.max_norm, prepared.preparation, prepared.format)  # fmt: skip
+        recipe = _Recipe(
+            run.model,
+            run.objective,
+            run.optimizer,
+            run.epochs * self.steps_per_epoch,
+            run.ema,
+            run.safeguard.max_norm,
+            prepared.preparation,
+            prepared.format,
+        )
         try:
             self._step, self._init = _built(recipe)
         except TypeError:  # something given from Python that has no hash
@@ -163,8 +172,11 @@ class Trainer:
         if any(len(values) != lanes for values in per_lane) or progress.epoch > self.plan.run.epochs:
             raise InputError("checkpoint", got="notes of another training", expected="those of this run")
         if not 0 <= first <= progress.step <= self.end_of_epoch(progress):
-            raise InputError("checkpoint", got=f"step {progress.step} in epoch {progress.epoch + 1}",
-                             expected=f"{self.steps_per_epoch} steps per epoch")  # fmt: skip
+            raise InputError(
+                "checkpoint",
+                got=f"step {progress.step} in epoch {progress.epoch + 1}",
+                expected=f"{self.steps_per_epoch} steps per epoch",
+            )
         snapshot: Snapshot = jax.eval_shape(lambda: self.start()._replace(progress=None))  # type: ignore[arg-type]
         losses = jax.ShapeDtypeStruct((first, *self.key.shape), np.float32)
         return snapshot._replace(losses=losses, progress=progress)  # type: ignore[arg-type]
@@ -257,18 +269,27 @@ class Trainer:
         logged = {name: np.asarray(m).reshape(len(m), lanes) for name, m in metrics.items()}
         used = logged.pop("skipped") == 0
         report = Epoch(
-            epoch, run.epochs, progress.step,
+            epoch,
+            run.epochs,
+            progress.step,
             {name: float(_means(m, used).mean()) for name, m in logged.items()},
             {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
-            int((~used).sum()), lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
-            np.asarray(metrics["loss"], np.float32), self.plan.selects,
-        )  # fmt: skip
+            int((~used).sum()),
+            lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
+            np.asarray(metrics["loss"], np.float32),
+            self.plan.selects,
+        )
         train, validation = (
             {name: value if math.isfinite(value) else None for name, value in part.items()}
             for part in (report.train, report.validation)
         )
-        entry = {"epoch": epoch, "step": progress.step, "train": train, "validation": validation,
-                 "skipped": report.skipped}  # fmt: skip
+        entry = {
+            "epoch": epoch,
+            "step": progress.step,
+            "train": train,
+            "validation": validation,
+            "skipped": report.skipped,
+        }
         progress = replace(
             progress,
             epoch=epoch,

@@ -108,17 +108,34 @@ def _read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> tu
             raise _damaged(path, error) from None
 
 
-_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-          "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
-          "BOOL": "bool"}  # fmt: skip
+_TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 
 
 def _as_wide(found: Mapping[str, str], expected: Mapping[str, str], path: Path) -> dict[str, str]:
     """The types that are expected, with 32 bits where this process computes with 64 and the file has 32."""
     for name, dtype in expected.items():
         if found.get(name) == dtype.replace("32", "64") != dtype:
-            raise InputError(f"weights {name!r}", got=f"{found[name]}, of a run with JAX_ENABLE_X64=1", where=str(path),
-                             expected=dtype, hint="set JAX_ENABLE_X64=1 as that run did")  # fmt: skip
+            raise InputError(
+                f"weights {name!r}",
+                got=f"{found[name]}, of a run with JAX_ENABLE_X64=1",
+                where=str(path),
+                expected=dtype,
+                hint="set JAX_ENABLE_X64=1 as that run did",
+            )
     narrow = {name: dtype.replace("64", "32") for name, dtype in expected.items()}
     return {name: narrow[name] if found.get(name) == narrow[name] else dtype for name, dtype in expected.items()}
 

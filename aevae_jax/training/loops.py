@@ -128,8 +128,12 @@ def largest_array(body: Body, carry: Any, context: Any, xs: Any) -> int:
 
 def largest(jaxpr: Any) -> tuple[tuple[int, ...], int]:
     """Return shape and bytes of the largest array that a program computes, in the programs that it calls, too."""
-    found = [(var.aval.shape, var.aval.size * var.aval.dtype.itemsize)
-             for equation in jaxpr.eqns for var in equation.outvars if hasattr(var.aval, "shape")]  # fmt: skip
+    found = [
+        (var.aval.shape, var.aval.size * var.aval.dtype.itemsize)
+        for equation in jaxpr.eqns
+        for var in equation.outvars
+        if hasattr(var.aval, "shape")
+    ]
     inner = [value for equation in jaxpr.eqns for value in jax.tree.leaves(list(equation.params.values()))]
     found += [largest(getattr(value, "jaxpr", value)) for value in inner if isinstance(value, ClosedJaxpr | Jaxpr)]
     return max(found, key=lambda each: each[1], default=((), 0))

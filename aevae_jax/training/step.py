@@ -132,19 +132,17 @@ def steps_per_epoch(data: Any, batch_size: int) -> int:
 
 def _whole_batches(count: int, batch_size: int) -> int:
     if not 1 <= batch_size <= count:
-        raise InputError("batch size", got=batch_size, expected=f"1 to {count}, the number of training examples",
-                         hint=f"type --batch-size {min(count, max(1, batch_size))}")  # fmt: skip
+        raise InputError(
+            "batch size",
+            got=batch_size,
+            expected=f"1 to {count}, the number of training examples",
+            hint=f"type --batch-size {min(count, max(1, batch_size))}",
+        )
     return int(count // batch_size)
 
 
 def train_epoch(
-    train_step: TrainStep,
-    state: TrainState,
-    data: Any,
-    key: Array,
-    *,
-    batch_size: int,
-    steps: int | None = None,
+    train_step: TrainStep, state: TrainState, data: Any, key: Array, *, batch_size: int, steps: int | None = None
 ) -> tuple[TrainState, Metrics]:
     """Train to the end of an epoch over data that is resident on the device.
 

@@ -67,8 +67,10 @@ def _npz(name: str, *, compressed: bool) -> Subject:
         import numpy as np
 
         dice = draw(3)
-        arrays: Any = {f"x_{part}": dice.integers(0, 256, (n, *IMAGES[1:])).astype(np.uint8)
-                       for part, n in (("train", 24), ("test", 8))}  # fmt: skip
+        arrays: Any = {
+            f"x_{part}": dice.integers(0, 256, (n, *IMAGES[1:])).astype(np.uint8)
+            for part, n in (("train", 24), ("test", 8))
+        }
         arrays |= {f"y_{part}": dice.integers(0, 3, n) for part, n in (("train", 24), ("test", 8))}
         (np.savez_compressed if compressed else np.savez)(folder / name, **arrays)
 
@@ -77,9 +79,14 @@ def _npz(name: str, *, compressed: bool) -> Subject:
 
         with np.load(folder / name, allow_pickle=False) as archive:
             arrays = {key.lower(): archive[key] for key in archive.files}
-        return {part: {"x": rows(arrays[f"x_{part}"]),
-                       "labels": rows(arrays[f"y_{part}"]) if f"y_{part}" in arrays else None}
-                for part in ("train", "test") if f"x_{part}" in arrays}  # fmt: skip
+        return {
+            part: {
+                "x": rows(arrays[f"x_{part}"]),
+                "labels": rows(arrays[f"y_{part}"]) if f"y_{part}" in arrays else None,
+            }
+            for part in ("train", "test")
+            if f"x_{part}" in arrays
+        }
 
     changes = damaged(name, {"flip": 60, "flip-late": 40, "cut": 25, "number": 25})
     changes |= forged(name, headers.NPZ)

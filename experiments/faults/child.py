@@ -152,10 +152,14 @@ class Child:
             build = optimizers.Adam.build
             setattr(optimizers.Adam, "build", lambda adam, steps: _spoiled(build(adam, steps)))  # noqa: B010
         for owner, name, phase in (
-            (Store, "save", "save"), (Store, "retain", "clean up"), (Store, "discard", "clean up"),
-            (Store, "clean", "clean up"), (fitting, "_finish", "finish"), (fitting, "fit", "prepare"),
+            (Store, "save", "save"),
+            (Store, "retain", "clean up"),
+            (Store, "discard", "clean up"),
+            (Store, "clean", "clean up"),
+            (fitting, "_finish", "finish"),
+            (fitting, "fit", "prepare"),
             (self, "on_epoch", "epoch"),
-        ):  # fmt: skip
+        ):
             self.mark(owner, name, phase)
         if self.fault["kind"] == "kill":
             for name in ("fsync", "rename", "replace", "unlink", "remove", "rmdir", "mkdir"):
@@ -163,8 +167,14 @@ class Child:
         run, began = run_of(given["epochs"], given.get("poison")), time.monotonic()
         saving = Saving(**given.get("saving", OFTEN))
         try:
-            fitting.fit(run, directory=given["directory"], stream=given.get("stream"), saving=saving,
-                        on_epoch=self.on_epoch, on_note=console.note)  # fmt: skip
+            fitting.fit(
+                run,
+                directory=given["directory"],
+                stream=given.get("stream"),
+                saving=saving,
+                on_epoch=self.on_epoch,
+                on_note=console.note,
+            )
         except InputError:
             self.say(f"refused {time.monotonic() - began}")
             raise

@@ -50,9 +50,32 @@ def run_here(*argv: str) -> str:
 # ------------------------------------------------------------------------------------------------ names within the data
 
 COLUMNS = (
-    "flow [/s]", "age [years]", "[bold]", "[/]", "[link=x]y[/link]", ":smile:", "a|b", ESCAPES, "\u202eabc", "é",
-    "Ω" * 300, "\x9b31m", "\x07", "%s", "{0}", "\\", "`", "$(x)", "'", '"', "#", "None", "split", "日本", "\u200b",
-)  # fmt: skip
+    "flow [/s]",
+    "age [years]",
+    "[bold]",
+    "[/]",
+    "[link=x]y[/link]",
+    ":smile:",
+    "a|b",
+    ESCAPES,
+    "\u202eabc",
+    "é",
+    "Ω" * 300,
+    "\x9b31m",
+    "\x07",
+    "%s",
+    "{0}",
+    "\\",
+    "`",
+    "$(x)",
+    "'",
+    '"',
+    "#",
+    "None",
+    "split",
+    "日本",
+    "\u200b",
+)
 """Headings."""
 
 
@@ -137,8 +160,11 @@ def _made_with(argv: Sequence[str]) -> Callable[[Path], None]:
 
 def _numbers() -> Subject:
     """Numbers that are typed, and are no numbers for this."""
-    changes = {f"{'-'.join((argv[0], *argv[-1:]))}-{n}": (1, _command([*argv, count]))
-               for argv in OPTIONS for n, count in enumerate(COUNTS)}  # fmt: skip
+    changes = {
+        f"{'-'.join((argv[0], *argv[-1:]))}-{n}": (1, _command([*argv, count]))
+        for argv in OPTIONS
+        for n, count in enumerate(COUNTS)
+    }
     return Subject("numbers", _made_with(["sample", "a", "--out", "x.npy"]), _told, changes, share="commands-numbers")
 
 

@@ -104,9 +104,11 @@ def signals(bench: Bench) -> list[Row]:
 def exits(bench: Bench) -> list[Row]:
     """By itself, and from within `on_epoch` or the training."""
     cases = {
-        "return": ("", 0), "exception in on_epoch": ("epoch", 1), "sys.exit in on_epoch": ("epoch", 3),
+        "return": ("", 0),
+        "exception in on_epoch": ("epoch", 1),
+        "sys.exit in on_epoch": ("epoch", 3),
         "exception in training": ("train", 1),
-    }  # fmt: skip
+    }
 
     def trial(item: tuple[str, int]) -> str:
         (phase, code), dice = cases[item[0]], bench.dice("exits", *item)

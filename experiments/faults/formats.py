@@ -38,8 +38,10 @@ def read_data(name: str, **options: Any) -> Callable[[Path], Any]:
 
         value = loading.Data(f"./{name}", **options)
         found = loading.reader_of(Path(value.name))(Path(value.name), value)
-        parts = {part: {"x": rows(split.x), "labels": None if split.labels is None else rows(split.labels)}
-                 for part, split in found.parts.items()}  # fmt: skip
+        parts = {
+            part: {"x": rows(split.x), "labels": None if split.labels is None else rows(split.labels)}
+            for part, split in found.parts.items()
+        }
         return {"values": parts, "sha256": value.load().digest()}
 
     return read

@@ -210,4 +210,4 @@ IDX_GZ: Mapping[str, Maker] = {
     "name-in-header": lambda path, dice: path.write_bytes(
         b"\x1f\x8b\x08\x08\0\0\0\0\0\3" + b"x" * 10**7 + b"\0" + gzip.compress(_head(3, 24, 6, 5) + bytes(720))[10:]
     ),
-}  # fmt: skip
+}

@@ -107,9 +107,18 @@ def number(content: bytearray, dice: random.Random) -> bytearray:
 
 
 BYTES: dict[str, Bytes] = {
-    "flip": flip, "flip-early": flip_early, "flip-late": flip_late, "scatter": scatter, "blank": blank, "cut": cut,
-    "remove": remove_middle, "repeat": repeat, "extend": extend, "exchange": exchange, "number": number,
-}  # fmt: skip
+    "flip": flip,
+    "flip-early": flip_early,
+    "flip-late": flip_late,
+    "scatter": scatter,
+    "blank": blank,
+    "cut": cut,
+    "remove": remove_middle,
+    "repeat": repeat,
+    "extend": extend,
+    "exchange": exchange,
+    "number": number,
+}
 
 
 # ------------------------------------------------------------------------------------------------- what is at a place
@@ -179,12 +188,41 @@ DEEP = 100_000
 def hostile_texts() -> Sequence[str]:
     """JSON texts that stand where a value should be."""
     return (
-        "NaN", "Infinity", "-Infinity", "1e400", "-1", "0", "1e308", "9" * 400, "9" * 5000, "1.5", "true", "null", "[]",
-        "{}", '""', json.dumps("x" * 10**6), json.dumps(ESCAPES), '"\\ud800"', '"../../outside/precious"',
-        '"/dev/zero"', '{"type": "os.system"}', '{"type": "Run"}', '{"custom": "function"}', '[{"a": [[]]}]',
-        "[" * DEEP + "]" * DEEP, '{"a":' * 2000 + "1" + "}" * 2000, "9223372036854775808", "[1, 2, 3]", "{,}", "1 2",
-        '"\\u0000"', "-0.0", "1E5", "[NaN]",
-    )  # fmt: skip
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e400",
+        "-1",
+        "0",
+        "1e308",
+        "9" * 400,
+        "9" * 5000,
+        "1.5",
+        "true",
+        "null",
+        "[]",
+        "{}",
+        '""',
+        json.dumps("x" * 10**6),
+        json.dumps(ESCAPES),
+        '"\\ud800"',
+        '"../../outside/precious"',
+        '"/dev/zero"',
+        '{"type": "os.system"}',
+        '{"type": "Run"}',
+        '{"custom": "function"}',
+        '[{"a": [[]]}]',
+        "[" * DEEP + "]" * DEEP,
+        '{"a":' * 2000 + "1" + "}" * 2000,
+        "9223372036854775808",
+        "[1, 2, 3]",
+        "{,}",
+        "1 2",
+        '"\\u0000"',
+        "-0.0",
+        "1E5",
+        "[NaN]",
+    )
 
 
 class _Raw(str):

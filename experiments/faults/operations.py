@@ -20,14 +20,33 @@ from faults.trials import Place, Verdict
 from faults.watch import SECONDS
 
 WARM = (
-    "aevae_jax.figures", "aevae_jax.runs.fitting", "aevae_jax.models.generation", "aevae_jax.runs.resume",
+    "aevae_jax.figures",
+    "aevae_jax.runs.fitting",
+    "aevae_jax.models.generation",
+    "aevae_jax.runs.resume",
     "aevae_jax.runs.plans",
-    "aevae_jax.runs.training_loop", "aevae_jax.runs.weights", "jax", "orbax.checkpoint", "sklearn.datasets",
-)  # fmt: skip
+    "aevae_jax.runs.training_loop",
+    "aevae_jax.runs.weights",
+    "jax",
+    "orbax.checkpoint",
+    "sklearn.datasets",
+)
 """What a worker imports; it computes nothing, as JAX must not have threads when this process is forked."""
 
-OPERATIONS = ("rename", "replace", "remove", "unlink", "rmdir", "mkdir", "truncate", "ftruncate", "link", "symlink",
-              "fsync", "write")  # fmt: skip
+OPERATIONS = (
+    "rename",
+    "replace",
+    "remove",
+    "unlink",
+    "rmdir",
+    "mkdir",
+    "truncate",
+    "ftruncate",
+    "link",
+    "symlink",
+    "fsync",
+    "write",
+)
 """Of the module `os`; opening a file in order to write comes beside them."""
 
 FEW = 2
@@ -44,8 +63,11 @@ def operations(bench: Bench) -> list[Row]:
     numbers = sorted(bench.dice("operations").sample(range(1, total + 1), FEW)) if bench.short else range(1, total + 1)
     answers = workers.do("operations", [f"training/{n}" for n in numbers], **options)
     answers = [answer for answer in answers if answer["kind"] != "ended before"]
-    failures = [f"at operation {answer['trial'].split('/')[1]}: {answer['kind']}: {answer['detail']}"
-                for answer in answers if answer["kind"] != "same"]  # fmt: skip
+    failures = [
+        f"at operation {answer['trial'].split('/')[1]}: {answer['kind']}: {answer['detail']}"
+        for answer in answers
+        if answer["kind"] != "same"
+    ]
     figure = f"a training has {len(answers)} operations on files; a kill before each of them" if not bench.short else ""
     return [Row("SIGKILL at each operation on files", len(answers), AGAIN, failures, figure)]
 

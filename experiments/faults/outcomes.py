@@ -104,8 +104,12 @@ def nan(bench: Bench) -> list[Row]:
         places = ["batch", "loss", "gradient", "params"][: 3 if high < 5 else 4]  # spoiled params spoil what follows
         place, first = places[item[1] % len(places)], dice.randint(1, PER_EPOCH * epochs - 45)
         steps = dice.randint(low, 6 if place == "params" and high < 20 else high)
-        process = bench.start(folder, epochs=epochs, saving={**OFTEN, **ALL},
-                              poison={"first": first, "after": first + steps, "place": place})  # fmt: skip
+        process = bench.start(
+            folder,
+            epochs=epochs,
+            saving={**OFTEN, **ALL},
+            poison={"first": first, "after": first + steps, "place": place},
+        )
         code, back = process.end(), sum("went back" in line for line in process.told("note:"))
         if high > 19:
             step = int("".join(process.told("error: step")).partition(" ")[0] or -1)

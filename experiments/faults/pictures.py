@@ -153,9 +153,34 @@ def _lose_one(folder: Path, dice: random.Random, place: Place) -> Any:
 # --------------------------------------------------------------------------------------------------------------- names
 
 NAMES: tuple[str | bytes, ...] = (
-    "\x1b[31mred", "[bold]", "[", "\n", "\r", "\u202e", b"\xff\xfe", "a" * 240, "-", "--help", "'", '"', "$(touch x)",
-    "`touch x`", ";", "%s", "{0}", "\\", " ", "~", "*", "NUL", ".hidden", "\u0130", "e\u0301", "\U0001f600", "../..x",
-)  # fmt: skip
+    "\x1b[31mred",
+    "[bold]",
+    "[",
+    "\n",
+    "\r",
+    "\u202e",
+    b"\xff\xfe",
+    "a" * 240,
+    "-",
+    "--help",
+    "'",
+    '"',
+    "$(touch x)",
+    "`touch x`",
+    ";",
+    "%s",
+    "{0}",
+    "\\",
+    " ",
+    "~",
+    "*",
+    "NUL",
+    ".hidden",
+    "\u0130",
+    "e\u0301",
+    "\U0001f600",
+    "../..x",
+)
 """Names of files without their suffix."""
 
 

@@ -37,8 +37,9 @@ class Process:
 
     def told(self, start: str, after: float = 0.0, before: float = float("inf")) -> list[str]:
         """What followed, in the lines that begin so."""
-        return [line[len(start) :].strip() for at, line in self.said[:]
-                if line.startswith(start) and after <= at <= before]  # fmt: skip
+        return [
+            line[len(start) :].strip() for at, line in self.said[:] if line.startswith(start) and after <= at <= before
+        ]
 
     def wait_for(self, start: str) -> bool:
         """Until a line begins so; False if the process ends first."""

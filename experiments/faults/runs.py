@@ -45,10 +45,14 @@ def read(folder: Path, name: str = "a") -> dict[str, Any]:
     fitted = fitting.load_run(folder / name)
     record = records.read_record(folder / name)
     return {
-        "run": values.to_tree(fitted.run), "params": flatten_dict(fitted.params, sep="/"), "history": fitted.history,
-        "results": fitted.results, "losses": fitted.losses, "format": record["format"],
+        "run": values.to_tree(fitted.run),
+        "params": flatten_dict(fitted.params, sep="/"),
+        "history": fitted.history,
+        "results": fitted.results,
+        "losses": fitted.losses,
+        "format": record["format"],
         "data": record["provenance"]["data"],
-    }  # fmt: skip
+    }
 
 
 def _file(name: str) -> Subject:

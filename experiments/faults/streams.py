@@ -108,8 +108,10 @@ def _cases() -> dict[str, dict[str, Any]]:
         "argument": {"argv": [*inspect, ESCAPES.replace("\0", "")]},
         "unknown": {"argv": ["\x1b[31m"]},
     }
-    cases |= {f"picture-{kind}": {"argv": [*inspect, "./data"], "make": bomb(kind)}
-              for kind in ("large", "more-data", "text-bomb", "profile-bomb")}  # fmt: skip
+    cases |= {
+        f"picture-{kind}": {"argv": [*inspect, "./data"], "make": bomb(kind)}
+        for kind in ("large", "more-data", "text-bomb", "profile-bomb")
+    }
     for kind in ("fifo", "link-zero", "hollow", "link-loop", "link-memory"):
         cases[f"run-{kind}"] = {"argv": sample, "make": thing(kind, "a/run.json")}
         cases[f"weights-{kind}"] = {"argv": sample, "make": thing(kind, "a/weights.safetensors")}

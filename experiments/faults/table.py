@@ -18,15 +18,38 @@ from faults.bench import Bench, Row
 from faults.trials import BAD, FINE
 
 Section = Literal[
-    "kills", "nan", "signals", "exits", "damage", "disk", "lock", "resume", "machines", "operations",
-    "runs", "arrays", "pictures", "tables", "tfds", "typed", "writes", "commands",
-]  # fmt: skip
+    "kills",
+    "nan",
+    "signals",
+    "exits",
+    "damage",
+    "disk",
+    "lock",
+    "resume",
+    "machines",
+    "operations",
+    "runs",
+    "arrays",
+    "pictures",
+    "tables",
+    "tfds",
+    "typed",
+    "writes",
+    "commands",
+]
 
 SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
-    "kills": deaths.kills, "nan": outcomes.nan, "signals": deaths.signals, "exits": deaths.exits,
-    "damage": outcomes.damage, "disk": places.disk, "lock": places.lock, "resume": outcomes.resume,
-    "machines": outcomes.machines, "operations": operations.operations,
-}  # fmt: skip
+    "kills": deaths.kills,
+    "nan": outcomes.nan,
+    "signals": deaths.signals,
+    "exits": deaths.exits,
+    "damage": outcomes.damage,
+    "disk": places.disk,
+    "lock": places.lock,
+    "resume": outcomes.resume,
+    "machines": outcomes.machines,
+    "operations": operations.operations,
+}
 
 FAULTS = {
     "kills": "SIGKILL at any moment and at operations on files",
@@ -107,8 +130,9 @@ def faults(
     if record:
         command = " ".join(["python", "experiments/faults", *sys.argv[1:]])
         before = records.read_json(Path(record))["sections"] if Path(record).exists() else {}
-        records.write_json(Path(record), {"command": command, "sections": {**before, **found},
-                                          **provenance.environment()})  # fmt: skip
+        records.write_json(
+            Path(record), {"command": command, "sections": {**before, **found}, **provenance.environment()}
+        )
     if show([row for section in found.values() for row in section["rows"]]):
         raise SystemExit(1)
 
@@ -125,8 +149,11 @@ def hostile(bench: Bench, section: str, trial: str = "") -> list[Row]:
         found = [answer for answer in answers if answer["trial"].split("/")[0] == subject]
         if not found:
             continue
-        failures = [f"{answer['kind']}: {answer['detail']}; repeat by: {_command(section, answer['trial'], bench.seed)}"
-                    for answer in found if answer["kind"] not in FINE]  # fmt: skip
+        failures = [
+            f"{answer['kind']}: {answer['detail']}; repeat by: {_command(section, answer['trial'], bench.seed)}"
+            for answer in found
+            if answer["kind"] not in FINE
+        ]
         counts = Counter(answer["kind"] for answer in found)
         said = ", ".join(f"{counts[kind]} {kind}" for kind in (*FINE, *BAD, "broken") if counts[kind])
         slowest = max(answer["seconds"] for answer in found)

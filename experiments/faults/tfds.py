@@ -56,8 +56,9 @@ def prepare(folder: Path, pictures: Mapping[str, list[bytes]]) -> None:
 
 def make(folder: Path) -> None:
     """Two splits."""
-    prepare(folder, {part: [_encoded(n + 100 * (part == "test")) for n in range(count)]
-                     for part, count in COUNTS.items()})  # fmt: skip
+    prepare(
+        folder, {part: [_encoded(n + 100 * (part == "test")) for n in range(count)] for part, count in COUNTS.items()}
+    )
 
 
 def _encoded(seed: int) -> bytes:
@@ -71,8 +72,10 @@ def read(folder: Path) -> Any:
     from aevae_jax.data import Data, tfds
 
     dataset = Data("tiny", directory=".").load()
-    parts = {part: {"x": rows(split.x), "labels": None if split.labels is None else rows(split.labels)}
-             for part, split in tfds.read("tiny", ".").parts.items()}  # fmt: skip
+    parts = {
+        part: {"x": rows(split.x), "labels": None if split.labels is None else rows(split.labels)}
+        for part, split in tfds.read("tiny", ".").parts.items()
+    }
     return {"values": parts, "sha256": dataset.digest()}
 
 
@@ -116,12 +119,25 @@ def _json(name: str) -> Subject:
 
 
 CLASSES = (
-    "evil.Feature", "evil", "os.system", "builtins.exec", "subprocess.Popen", "evil.Feature\n", ".evil",
-    "evil..Feature", "tensorflow_datasets.core.features.evil.Feature", "tensorflow_datasets.testing.evil",
-    "__main__.Touch", "tensorflow_datasets.core.features.features_dict.os.system",
-    "tensorflow_datasets.scripts.cli.main", "tensorflow_datasets.core.features.text_feature.Text", "faults.runs.Touch",
-    "this", "antigravity", "idlelib.idle",
-)  # fmt: skip
+    "evil.Feature",
+    "evil",
+    "os.system",
+    "builtins.exec",
+    "subprocess.Popen",
+    "evil.Feature\n",
+    ".evil",
+    "evil..Feature",
+    "tensorflow_datasets.core.features.evil.Feature",
+    "tensorflow_datasets.testing.evil",
+    "__main__.Touch",
+    "tensorflow_datasets.core.features.features_dict.os.system",
+    "tensorflow_datasets.scripts.cli.main",
+    "tensorflow_datasets.core.features.text_feature.Text",
+    "faults.runs.Touch",
+    "this",
+    "antigravity",
+    "idlelib.idle",
+)
 """Names of classes that a stranger may want to have imported."""
 
 

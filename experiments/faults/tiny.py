@@ -26,8 +26,12 @@ def train(folder: Path, seed: int) -> None:
     from aevae_jax.checkpoints.store import Saving
     from aevae_jax.runs import fitting
 
-    fitting.fit(run_of(seed), directory=folder, saving=Saving(seconds=1e6, steps=STEPS[0], last=9, best=9),
-                on_note=lambda text: None)  # fmt: skip
+    fitting.fit(
+        run_of(seed),
+        directory=folder,
+        saving=Saving(seconds=1e6, steps=STEPS[0], last=9, best=9),
+        on_note=lambda text: None,
+    )
 
 
 KEPT: list[Path] = []

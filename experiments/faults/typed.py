@@ -72,8 +72,12 @@ def reference(folder: Path) -> Any:
     from aevae_jax.training import optimizers
 
     modules = (architectures, data, likelihoods, vae, losses, optimizers, priors)
-    classes: dict[str, Any] = {name.lower(): found for module in modules for name, found in vars(module).items()
-               if dataclasses.is_dataclass(found)}  # fmt: skip
+    classes: dict[str, Any] = {
+        name.lower(): found
+        for module in modules
+        for name, found in vars(module).items()
+        if dataclasses.is_dataclass(found)
+    }
 
     def build(node: ast.expr) -> Any:
         if isinstance(node, ast.Constant):
@@ -97,20 +101,94 @@ def reference(folder: Path) -> Any:
 
 
 TEXTS: tuple[str | bytes, ...] = (
-    "", " ", "None", "nan", "inf", "-1", "0", "1e400", "-1e400", "1e308", "9" * 400, "9" * 5000, "0x10", "1_000", "1j",
-    "True", "...", "()", "(1,)", "[1]", "{}", "{1: 2}", "lambda: 1", "x if y else z", "f'{1}'", "b'x'", "*x", "a.b",
-    "a[0]", "__import__('os').system('touch ../executed')", "VAE(latent=__import__('os').system('touch ../executed'))",
-    "Data(open('../executed', 'w'))", "exec('x')", "type", "VAE", "VAE(", "VAE)", "VAE()()", "VAE(latent=8", "VEA()",
-    "beta-vae", "VAE(8, latent=8)", "VAE(latent=8, latent=9)", "VAE(**{})", "VAE(type='Data')", "VAE(custom=1)",
-    "VAE(network=VAE())", "ELBO(ELBO())", "(" * 90 + ")" * 90, "(" * 5000 + ")" * 5000, "-" * 5000 + "1",
-    "1" + "+1" * 5000, "VAE(" * 1000 + ")" * 1000, "x" * 10**7, "'" * 10**6, "(" + "1, " * 10**6 + ")", ESCAPES, "[/s]",
-    "\0", "\ud800", b"\xff\xfe", "VAE(latent='\x1b[31m')", "VAE(latent=1e1)", "VAE(latent=8.0)", "VAE(latent=True)",
-    "VAE(latent=None)", "Data('x.npy', levels=10**9)", "Data('~nosuchuser/x.npy')", "Data('\\0')", "Data('a' * 10**9)",
-    "DIGITS", "digits\n", "Data(name='digits', preparation=Scale)", "Data(name=Scale())",
-    "Data(splits=RandomSplits(validation=nan))", "Adam(nan)", "Adam(-1.0)", "Adam(learning_rate=1e400)", "IWAE(0)",
-    "IWAE(10**12)", "IWAE(1.5)", "ELBO(beta=inf)", "ELBO(beta=-0.0)", "ELBO(free_bits=nan)", "Conv(channels=())",
-    "Conv(channels=(0,))", "MLP((10**30,))",
-)  # fmt: skip
+    "",
+    " ",
+    "None",
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "1e400",
+    "-1e400",
+    "1e308",
+    "9" * 400,
+    "9" * 5000,
+    "0x10",
+    "1_000",
+    "1j",
+    "True",
+    "...",
+    "()",
+    "(1,)",
+    "[1]",
+    "{}",
+    "{1: 2}",
+    "lambda: 1",
+    "x if y else z",
+    "f'{1}'",
+    "b'x'",
+    "*x",
+    "a.b",
+    "a[0]",
+    "__import__('os').system('touch ../executed')",
+    "VAE(latent=__import__('os').system('touch ../executed'))",
+    "Data(open('../executed', 'w'))",
+    "exec('x')",
+    "type",
+    "VAE",
+    "VAE(",
+    "VAE)",
+    "VAE()()",
+    "VAE(latent=8",
+    "VEA()",
+    "beta-vae",
+    "VAE(8, latent=8)",
+    "VAE(latent=8, latent=9)",
+    "VAE(**{})",
+    "VAE(type='Data')",
+    "VAE(custom=1)",
+    "VAE(network=VAE())",
+    "ELBO(ELBO())",
+    "(" * 90 + ")" * 90,
+    "(" * 5000 + ")" * 5000,
+    "-" * 5000 + "1",
+    "1" + "+1" * 5000,
+    "VAE(" * 1000 + ")" * 1000,
+    "x" * 10**7,
+    "'" * 10**6,
+    "(" + "1, " * 10**6 + ")",
+    ESCAPES,
+    "[/s]",
+    "\0",
+    "\ud800",
+    b"\xff\xfe",
+    "VAE(latent='\x1b[31m')",
+    "VAE(latent=1e1)",
+    "VAE(latent=8.0)",
+    "VAE(latent=True)",
+    "VAE(latent=None)",
+    "Data('x.npy', levels=10**9)",
+    "Data('~nosuchuser/x.npy')",
+    "Data('\\0')",
+    "Data('a' * 10**9)",
+    "DIGITS",
+    "digits\n",
+    "Data(name='digits', preparation=Scale)",
+    "Data(name=Scale())",
+    "Data(splits=RandomSplits(validation=nan))",
+    "Adam(nan)",
+    "Adam(-1.0)",
+    "Adam(learning_rate=1e400)",
+    "IWAE(0)",
+    "IWAE(10**12)",
+    "IWAE(1.5)",
+    "ELBO(beta=inf)",
+    "ELBO(beta=-0.0)",
+    "ELBO(free_bits=nan)",
+    "Conv(channels=())",
+    "Conv(channels=(0,))",
+    "MLP((10**30,))",
+)
 
 
 def _instead(n: int) -> Change:

@@ -54,8 +54,12 @@ def serve(given: dict[str, Any]) -> None:
             verdict = known[trial.split("/")[0]].run(trial, place, given["seed"])
         except Exception as error:  # of the harness itself, which is no result
             verdict = Verdict("broken", f"{type(error).__name__}: {error}")
-        answer = {"trial": trial, "kind": verdict.kind, "detail": verdict.detail[:1500],
-                  "seconds": round(time.monotonic() - began, 3)}  # fmt: skip
+        answer = {
+            "trial": trial,
+            "kind": verdict.kind,
+            "detail": verdict.detail[:1500],
+            "seconds": round(time.monotonic() - began, 3),
+        }
         os.write(answers, json.dumps(answer).encode() + b"\n")
 
 
@@ -74,8 +78,11 @@ class Worker:
         with (root / "stderr").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(FOLDER), "worker", json.dumps(given)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **ENVIRONMENT, **cache},
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **ENVIRONMENT, **cache},
+            )
         self._rest = b""
         self._answer(120)
 
@@ -122,8 +129,12 @@ def do(section: str, trials: Sequence[str], *, work: Path, seed: int, workers: i
     began, shown = time.monotonic(), [0.0]
 
     def serve_one(number: int) -> None:
-        given = {"section": section, "root": str(work / section / f"worker-{number}"), "seed": seed,
-                 "originals": str(work / "originals")}  # fmt: skip
+        given = {
+            "section": section,
+            "root": str(work / section / f"worker-{number}"),
+            "seed": seed,
+            "originals": str(work / "originals"),
+        }
         worker = Worker(given)
         try:
             while queue:

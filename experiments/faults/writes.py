@@ -20,9 +20,20 @@ WARM = ("jax", "aevae_jax.runs.fitting", "aevae_jax.data.files")
 
 NAMES = (*FILES, *PICTURES, "lock", "checkpoints")
 PARTS = (
-    "metrics.part", "run.part", "results.part", "weights.part", "losses.part", "probe.part", ".losses.npy", "lock.part",
-    "checkpoints/0.tmp", "checkpoints/6.tmp", "checkpoints/6", "checkpoints/6.old.tmp", "checkpoints/6.gone.tmp",
-)  # fmt: skip
+    "metrics.part",
+    "run.part",
+    "results.part",
+    "weights.part",
+    "losses.part",
+    "probe.part",
+    ".losses.npy",
+    "lock.part",
+    "checkpoints/0.tmp",
+    "checkpoints/6.tmp",
+    "checkpoints/6",
+    "checkpoints/6.old.tmp",
+    "checkpoints/6.gone.tmp",
+)
 """Names that something unfinished has, or had in older versions."""
 
 
@@ -50,8 +61,12 @@ def _again(folder: Path) -> Any:
     from aevae_jax.checkpoints.store import Saving
     from aevae_jax.runs import fitting
 
-    fitting.fit(tiny.run_of(1), directory=folder / "a", saving=Saving(seconds=1e6, steps=STEPS[0], last=9, best=9),
-                on_note=lambda text: None)  # fmt: skip
+    fitting.fit(
+        tiny.run_of(1),
+        directory=folder / "a",
+        saving=Saving(seconds=1e6, steps=STEPS[0], last=9, best=9),
+        on_note=lambda text: None,
+    )
     found = read(folder)
     found["results"] = {name: value for name, value in found["results"].items() if name not in ("seconds", "sha256")}
     regular = not any((folder / "a" / name).is_symlink() for name in FILES[1:])  # a link to run.json is read, no more
@@ -105,10 +120,20 @@ def _around() -> Subject:
 
 
 GIT = (
-    "core.fsmonitor", "core.hooksPath", "core.pager", "core.sshCommand", "core.editor", "diff.external",
-    "filter.x.clean", "include.path", "alias.rev-parse", "alias.status", "gpg.program", "credential.helper",
+    "core.fsmonitor",
+    "core.hooksPath",
+    "core.pager",
+    "core.sshCommand",
+    "core.editor",
+    "diff.external",
+    "filter.x.clean",
+    "include.path",
+    "alias.rev-parse",
+    "alias.status",
+    "gpg.program",
+    "credential.helper",
     "core.gitProxy",
-)  # fmt: skip
+)
 """Settings of a repository that run a command."""
 
 

@@ -20,8 +20,12 @@ HOLD = "import sys, pathlib, aevae_jax.checkpoints.locks as l; lock = l.Lock.cla
 
 
 def python(code, *arguments):
-    return subprocess.Popen([sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture

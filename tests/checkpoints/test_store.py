@@ -32,14 +32,22 @@ def arrays_of(seed=0):
     """Every kind of array, with names that contain one another."""
     normal, key = np.random.RandomState(seed).standard_normal, jax.random.key(seed)
     return {
-        "state/w": jnp.asarray(normal((16, 8)), jnp.float32), "state/w/b": np.zeros(3, np.float32),
+        "state/w": jnp.asarray(normal((16, 8)), jnp.float32),
+        "state/w/b": np.zeros(3, np.float32),
         "state/w.b": -jnp.zeros(3),
-        "half": jnp.asarray(BITS[:2].view(np.uint16), jnp.uint16).view(jnp.bfloat16), "bool": np.array([True, False]),
-        "int": jnp.asarray([-(2**31), 7]), "uint": np.array([2**32 - 1], np.uint32), "scalar": jnp.float32(seed),
-        "count": np.int32(seed), "empty": jnp.zeros((0, 2)), "turned": np.arange(6, dtype=np.float32).reshape(2, 3).T,
-        "logged/odd": BITS.view(np.float32), "key": key, "keys": jax.random.split(jax.random.key(1, impl="rbg"), 2),
+        "half": jnp.asarray(BITS[:2].view(np.uint16), jnp.uint16).view(jnp.bfloat16),
+        "bool": np.array([True, False]),
+        "int": jnp.asarray([-(2**31), 7]),
+        "uint": np.array([2**32 - 1], np.uint32),
+        "scalar": jnp.float32(seed),
+        "count": np.int32(seed),
+        "empty": jnp.zeros((0, 2)),
+        "turned": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        "logged/odd": BITS.view(np.float32),
+        "key": key,
+        "keys": jax.random.split(jax.random.key(1, impl="rbg"), 2),
         "no keys": jax.random.split(jax.random.key(2), 3)[:0],
-    }  # fmt: skip
+    }
 
 
 def like_of(arrays):
@@ -93,8 +101,9 @@ def rewrite(folder, change=lambda manifest: None):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"] = {
         p.relative_to(folder / "arrays").as_posix(): [p.stat().st_size, hashlib.sha256(p.read_bytes()).hexdigest()]
-        for p in (folder / "arrays").rglob("*") if p.is_file()
-    }  # fmt: skip
+        for p in (folder / "arrays").rglob("*")
+        if p.is_file()
+    }
     change(manifest)
     manifest.pop("sha256", None)
     tight = {"sort_keys": True, "separators": (",", ":")}
@@ -188,7 +197,7 @@ DAMAGE = {
     "folder": lambda path, random: (path.unlink(), path.mkdir()),
     "pipe": lambda path, random: (path.unlink(), os.mkfifo(path)),
     "add": lambda path, random: path.with_name("manifest.json" if path.parent.name == "10" else "new").write_bytes(b""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -229,13 +238,25 @@ def test_all_damaged_is_an_error_that_says_so(store):
         store.notes(10)
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    ('"epoch":3', '"epoch":4'), ('"step":10}', '"step":11}'), ('"format":1', '"format":2'), ("{", "["),
-    ('"text"', '"Text"'), ('"sha256":"', '"sha256":"0'), ('"epoch":3', '"epoch": 3'),
-    ('"epoch":3', '"epoch":3,"epoch":3'), ('"epoch":3', '"epoch":NaN'), ('"epoch":3', '"epoch":1e999'),
-    ('"epoch":3', f'"epoch":{"[" * 99999}'),
-    ("5e-324", "5E-324"), ('"epoch":3', f'"epoch":{"1" * 5000}'), ('"text":"', '"text":"\udcff'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"epoch":3', '"epoch":4'),
+        ('"step":10}', '"step":11}'),
+        ('"format":1', '"format":2'),
+        ("{", "["),
+        ('"text"', '"Text"'),
+        ('"sha256":"', '"sha256":"0'),
+        ('"epoch":3', '"epoch": 3'),
+        ('"epoch":3', '"epoch":3,"epoch":3'),
+        ('"epoch":3', '"epoch":NaN'),
+        ('"epoch":3', '"epoch":1e999'),
+        ('"epoch":3', f'"epoch":{"[" * 99999}'),
+        ("5e-324", "5E-324"),
+        ('"epoch":3', f'"epoch":{"1" * 5000}'),
+        ('"text":"', '"text":"\udcff'),
+    ],
+)
 def test_a_manifest_that_was_edited_is_noticed(store, old, new):
     path = store.folder / "10" / "manifest.json"
     text = path.read_text()
@@ -251,15 +272,24 @@ def test_a_manifest_of_another_step_is_noticed(store):
     damaged(store, "the manifest.json of step 10", step=12)
 
 
-@pytest.mark.parametrize("change", [
-    lambda m: m["files"].update({"../../5/manifest.json": next(iter(m["files"].values()))}),
-    lambda m: m["files"].update({"/etc/passwd": [1, ""]}),
-    lambda m: m["files"].update({"manifest.ocdbt": [1, ""]}),
-    lambda m: m["files"].update({"manifest.ocdbt": [m["files"]["manifest.ocdbt"][0], "0" * 64]}),
-    lambda m: m["files"].update({"manifest.ocdbt": None}), lambda m: m.update(files=[1]), lambda m: m.pop("files"),
-    lambda m: m.pop("arrays"), lambda m: m.update(arrays=3), lambda m: m.update(notes=[]), lambda m: m.pop("notes"),
-    lambda m: m.pop("step"), lambda m: m.pop("format"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["files"].update({"../../5/manifest.json": next(iter(m["files"].values()))}),
+        lambda m: m["files"].update({"/etc/passwd": [1, ""]}),
+        lambda m: m["files"].update({"manifest.ocdbt": [1, ""]}),
+        lambda m: m["files"].update({"manifest.ocdbt": [m["files"]["manifest.ocdbt"][0], "0" * 64]}),
+        lambda m: m["files"].update({"manifest.ocdbt": None}),
+        lambda m: m.update(files=[1]),
+        lambda m: m.pop("files"),
+        lambda m: m.pop("arrays"),
+        lambda m: m.update(arrays=3),
+        lambda m: m.update(notes=[]),
+        lambda m: m.pop("notes"),
+        lambda m: m.pop("step"),
+        lambda m: m.pop("format"),
+    ],
+)
 def test_a_manifest_that_makes_no_sense_is_damage_though_its_digest_is_right(store, change):
     rewrite(store.folder / "10")
     assert_same(store.restore(10, LIKE), arrays_of(10))
@@ -274,13 +304,19 @@ def test_a_newer_format_is_not_damage(store):
     assert not isinstance(caught.value, DamageError)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"state/w": jax.ShapeDtypeStruct((16, 9), np.float32)}, r"\[\[16, 8\], 'float32'\] for state/w, of another model, "
-                                                             r"expected \[\[16, 9\], 'float32'\], as in run.json"),
-    ({"state/w": jax.ShapeDtypeStruct((16, 8), np.int32)}, r"\[\[16, 8\], 'float32'\] for state/w, of another"),
-    ({"key": LIKE["uint"]}, r"\[\[\], 'key<fry>'\] for key, of another"),
-    ({"more": LIKE["int"]}, "nothing for more, of another"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"state/w": jax.ShapeDtypeStruct((16, 9), np.float32)},
+            r"\[\[16, 8\], 'float32'\] for state/w, of another model, "
+            r"expected \[\[16, 9\], 'float32'\], as in run.json",
+        ),
+        ({"state/w": jax.ShapeDtypeStruct((16, 8), np.int32)}, r"\[\[16, 8\], 'float32'\] for state/w, of another"),
+        ({"key": LIKE["uint"]}, r"\[\[\], 'key<fry>'\] for key, of another"),
+        ({"more": LIKE["int"]}, "nothing for more, of another"),
+    ],
+)
 def test_another_model_is_not_damage(store, change, message):
     with pytest.raises(InputError, match=message) as caught:
         newest(store, {**LIKE, **change})
@@ -292,10 +328,17 @@ def test_another_model_is_not_damage(store, change, message):
 HUGE = 2**44  # bytes of it fit nowhere
 
 
-@pytest.mark.parametrize("header", [
-    {"shape": [HUGE, 8]}, {"shape": [HUGE, 8], "chunks": [HUGE, 8]}, {"chunks": [HUGE, 8]}, {"dtype": "<f8"},
-    {"shape": [128], "chunks": [128]}, {"chunks": [HUGE, 8], "compressor": {"id": "zstd", "level": 1}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"shape": [HUGE, 8]},
+        {"shape": [HUGE, 8], "chunks": [HUGE, 8]},
+        {"chunks": [HUGE, 8]},
+        {"dtype": "<f8"},
+        {"shape": [128], "chunks": [128]},
+        {"chunks": [HUGE, 8], "compressor": {"id": "zstd", "level": 1}},
+    ],
+)
 def test_orbax_is_not_believed_about_shapes_and_types(store, header):
     folder = store.folder / "10"
     database = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/arrays/"}).result()
@@ -415,11 +458,15 @@ def fail_in(monkeypatch, where, error):
 
 
 @pytest.mark.parametrize("where", ["Orbax", os, "last rename"])
-@pytest.mark.parametrize(("error", "reason"), [
-    (OSError(28, "No space left on device"), "No space left on device"), (RuntimeError(), "RuntimeError"),
-    (ValueError("OUT_OF_RANGE: Error writing, and so on [os_error_code='28'] more"), "No space left on device"),
-    (ExceptionGroup("many", [ValueError("one")]), r"many \(1 sub-exception\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (RuntimeError(), "RuntimeError"),
+        (ValueError("OUT_OF_RANGE: Error writing, and so on [os_error_code='28'] more"), "No space left on device"),
+        (ExceptionGroup("many", [ValueError("one")]), r"many \(1 sub-exception\)"),
+    ],
+)
 def test_a_save_that_fails_leaves_the_others(store, monkeypatch, where, error, reason):
     before = everything(store.folder)
     with monkeypatch.context() as patched:
@@ -555,12 +602,21 @@ VALUES = {0: None, 10: 5.0, 20: 3.0, 30: 3.0, 40: 4, 50: None, 60: 6.0, 70: 7.0}
 """Step to value; an epoch has 20 steps, so that every other one is a boundary."""
 
 
-@pytest.mark.parametrize(("saving", "kept"), [
-    (Saving(), [20, 60, 70]), (Saving(last=1, best=0), [70]), (Saving(last=3, best=0), [50, 60, 70]),
-    (Saving(last=1, best=2), [20, 30, 70]), (Saving(last=1, best=3), [20, 30, 40, 70]), (Saving(last=9), [*VALUES]),
-    (Saving(last=1, best=99), [10, 20, 30, 40, 60, 70]), (Saving(last=1, best=0, every=1), [20, 40, 60, 70]),
-    (Saving(last=1, best=0, every=2), [40, 70]), (Saving(last=1, best=1, every=3), [20, 60, 70]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("saving", "kept"),
+    [
+        (Saving(), [20, 60, 70]),
+        (Saving(last=1, best=0), [70]),
+        (Saving(last=3, best=0), [50, 60, 70]),
+        (Saving(last=1, best=2), [20, 30, 70]),
+        (Saving(last=1, best=3), [20, 30, 40, 70]),
+        (Saving(last=9), [*VALUES]),
+        (Saving(last=1, best=99), [10, 20, 30, 40, 60, 70]),
+        (Saving(last=1, best=0, every=1), [20, 40, 60, 70]),
+        (Saving(last=1, best=0, every=2), [40, 70]),
+        (Saving(last=1, best=1, every=3), [20, 60, 70]),
+    ],
+)
 def test_retention(tmp_path, saving, kept):
     store = Store(tmp_path / "checkpoints")
     for step, value in VALUES.items():
@@ -614,10 +670,18 @@ def test_failing_to_delete_is_one_line(store, monkeypatch):
     assert store.steps() == [5, 10]
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("seconds", -1.0), ("seconds", float("nan")), ("seconds", float("inf")), ("last", 0), ("best", -1), ("every", -1),
-    ("steps", -1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seconds", -1.0),
+        ("seconds", float("nan")),
+        ("seconds", float("inf")),
+        ("last", 0),
+        ("best", -1),
+        ("every", -1),
+        ("steps", -1),
+    ],
+)
 def test_savings_that_make_no_sense_are_refused(field, value):
     with pytest.raises(InputError, match=f"Saving {field}: got {value}, expected "):
         Saving(**{field: value})

@@ -220,13 +220,18 @@ def test_the_grammar_fits_a_terminal_and_what_it_shows_can_be_typed():
     assert "Modules" not in shown  # it takes objects that cannot be typed
 
 
-@pytest.mark.parametrize(("run", "text"), [
-    (Run(), "--data digits"),
-    (Run(data=Data("./a b.npy"), batch_size=8), '--data "./a b.npy" --batch-size 8'),
-    (Run(model=Autoencoder(event_shape=(8, 8, 1)), epochs=3), '--data digits --model "Autoencoder()" --epochs 3'),
-    (Run(data=Data("x", DynamicBinarization()), objective=ELBO(beta=4)),
-     "--data \"Data(name='x', preparation=DynamicBinarization())\" --objective \"ELBO(beta=4)\""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        (Run(), "--data digits"),
+        (Run(data=Data("./a b.npy"), batch_size=8), '--data "./a b.npy" --batch-size 8'),
+        (Run(model=Autoencoder(event_shape=(8, 8, 1)), epochs=3), '--data digits --model "Autoencoder()" --epochs 3'),
+        (
+            Run(data=Data("x", DynamicBinarization()), objective=ELBO(beta=4)),
+            '--data "Data(name=\'x\', preparation=DynamicBinarization())" --objective "ELBO(beta=4)"',
+        ),
+    ],
+)
 def test_a_run_as_it_is_typed(run, text):
     command = console.train_command("a run", run)
     assert command == f"aevae train 'a run' {text}"
@@ -321,9 +326,10 @@ def test_parts_do_not_count_a_compilation(clock, monkeypatch, capsys):
     assert third == "likelihood: 30 of 100 examples, 0:14 left"
 
 
-@pytest.mark.parametrize(("speed", "text"), [
-    (math.nan, "validation 17.2"), (0.04, "0.04 examples/s"), (3.6, "3.6 examples/s"), (12345.6, "12,346 examples/s"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("speed", "text"),
+    [(math.nan, "validation 17.2"), (0.04, "0.04 examples/s"), (3.6, "3.6 examples/s"), (12345.6, "12,346 examples/s")],
+)
 def test_a_speed_is_never_0(speed, text):
     shown = console._Clock().line(epoch(1)._replace(examples_per_second=speed))
     assert shown.endswith(f"  {text}")

@@ -73,9 +73,20 @@ def people(tmp_path_factory):
 def test_inspect_says_what_is_in_a_folder_of_pictures(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     out = typed(capsys, "data", "inspect", photos, "--num", 10)
-    for text in ("uint8, 32x32x3", "train", "96", "validation", "12", "0 to 255", "256 levels", "labels of train: 0: ",
-                 "Categorical()", "DynamicBinarization()", f"sha256 {Data(str(photos)).load().digest()}",
-                 f"aevae train runs/first --data {photos}"):  # fmt: skip
+    for text in (
+        "uint8, 32x32x3",
+        "train",
+        "96",
+        "validation",
+        "12",
+        "0 to 255",
+        "256 levels",
+        "labels of train: 0: ",
+        "Categorical()",
+        "DynamicBinarization()",
+        f"sha256 {Data(str(photos)).load().digest()}",
+        f"aevae train runs/first --data {photos}",
+    ):
         assert text in out, text
     [sheet] = (tmp_path / "runs" / "inspect").iterdir()
     with Image.open(sheet) as picture:
@@ -92,15 +103,30 @@ def test_inspect_says_what_is_in_a_table(people, capsys):
         int(line.split()[-2]) for line in out.splitlines() if line.strip().startswith(("train ", "valid", "test "))
     ]
     assert sum(found) == missing
-    for text in ("height", "number", "smoker", "binary", "no: ", "yes: ", "colour", "categorical", "blue, dark: ",
-                 "Tabular()", "Standardize()", '--model "VAE(likelihood=Tabular())"'):  # fmt: skip
+    for text in (
+        "height",
+        "number",
+        "smoker",
+        "binary",
+        "no: ",
+        "yes: ",
+        "colour",
+        "categorical",
+        "blue, dark: ",
+        "Tabular()",
+        "Standardize()",
+        '--model "VAE(likelihood=Tabular())"',
+    ):
         assert text in out, text
 
 
-@pytest.mark.parametrize(("scale", "fits", "unfit"), [
-    (1.0, ("ContinuousBernoulli()", "Normal()"), ("Categorical", "Bernoulli() ")),
-    (50.0, ("Normal()",), ("ContinuousBernoulli", "Categorical")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scale", "fits", "unfit"),
+    [
+        (1.0, ("ContinuousBernoulli()", "Normal()"), ("Categorical", "Bernoulli() ")),
+        (50.0, ("Normal()",), ("ContinuousBernoulli", "Categorical")),
+    ],
+)
 def test_inspect_lists_the_likelihoods_that_fit(scale, fits, unfit, tmp_path, capsys):
     np.save(tmp_path / "x.npy", scale * np.random.RandomState(0).rand(50, 3))
     out = typed(capsys, "data", "inspect", tmp_path / "x.npy")
@@ -110,15 +136,21 @@ def test_inspect_lists_the_likelihoods_that_fit(scale, fits, unfit, tmp_path, ca
     assert not [name for name in names if name.startswith(unfit)]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["data", "inspect", "./nothing.npy"], "error: data: got nothing.npy, expected a file or folder that exists"),
-    (["data", "inspect", "digits", "--out", "x.jpg"], "error: output (--out): got x.jpg, expected a name ending"),
-    (["data", "inspect", "digits", "--num", "0"], "error: --num: got 0, expected 1 to 1000"),
-    (["data", "look"], "error: command: got 'look', expected inspect, prepare; type: aevae data --help"),
-    (["data", "inspct", "digits"], "error: command: got 'inspct', expected inspect, prepare; did you mean inspect?"),
-    (["data", "inspect", "digits", "--num", "1001"], "error: --num: got 1001, expected 1 to 1000"),
-    (["data", "inspect", "VAE()"], "error: data: got VAE"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "inspect", "./nothing.npy"], "error: data: got nothing.npy, expected a file or folder that exists"),
+        (["data", "inspect", "digits", "--out", "x.jpg"], "error: output (--out): got x.jpg, expected a name ending"),
+        (["data", "inspect", "digits", "--num", "0"], "error: --num: got 0, expected 1 to 1000"),
+        (["data", "look"], "error: command: got 'look', expected inspect, prepare; type: aevae data --help"),
+        (
+            ["data", "inspct", "digits"],
+            "error: command: got 'inspct', expected inspect, prepare; did you mean inspect?",
+        ),
+        (["data", "inspect", "digits", "--num", "1001"], "error: --num: got 1001, expected 1 to 1000"),
+        (["data", "inspect", "VAE()"], "error: data: got VAE"),
+    ],
+)
 def test_refused_commands(arguments, message, capsys):
     assert refused(capsys, *arguments).startswith(message)
 
@@ -126,10 +158,7 @@ def test_refused_commands(arguments, message, capsys):
 def test_names_in_a_table_reach_the_terminal_as_text(tmp_path, capsys):
     """Neither an escape nor markup: the second would vanish, or end the command."""
     reds = ("a[b]", "\x1b[2J")
-    rows = [
-        "flow [/s],age [years],\x1b[31mred",
-        *(f"{i}.5,{i % 7},{reds[i % 2]}" for i in range(30)),
-    ]
+    rows = ["flow [/s],age [years],\x1b[31mred", *(f"{i}.5,{i % 7},{reds[i % 2]}" for i in range(30))]
     (tmp_path / "t[bold].csv").write_text("\n".join(rows))
     out = typed(capsys, "data", "inspect", tmp_path / "t[bold].csv")
     assert "\x1b" not in out
@@ -175,10 +204,13 @@ def test_no_place_for_the_contact_sheet_is_a_note(taken, tmp_path, monkeypatch, 
     assert refused(capsys, "data", "inspect", "digits", "--out", "runs/no/x.png").startswith("error: output (--out)")
 
 
-@pytest.mark.parametrize(("x", "levels"), [
-    (np.array([[0.0, 1.0, 0.25, 0.0], [0.5, 0.75, 0.25, 1.0]]), 0),
-    (np.array([[0, 3, 1, 0], [2, 1, 1, 3]], np.uint8), 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("x", "levels"),
+    [
+        (np.array([[0.0, 1.0, 0.25, 0.0], [0.5, 0.75, 0.25, 1.0]]), 0),
+        (np.array([[0, 3, 1, 0], [2, 1, 1, 3]], np.uint8), 4),
+    ],
+)
 def test_both_ends_of_the_range_count_as_ends(x, levels):
     assert inspection.summarize(Split(x), levels).ends == 4 / 8
 
@@ -201,8 +233,19 @@ def test_data_alone_shows_its_commands(capsys):
 
 @pytest.mark.slow
 def test_a_folder_of_pictures_trains_end_to_end(photos, tmp_path, capsys):
-    out = typed(capsys, "train", tmp_path / "run", "--data", photos, "--model", "VAE(latent=4, network=Conv((4, 8)))",
-                "--batch-size", 32, "--epochs", 3)  # fmt: skip
+    out = typed(
+        capsys,
+        "train",
+        tmp_path / "run",
+        "--data",
+        photos,
+        "--model",
+        "VAE(latent=4, network=Conv((4, 8)))",
+        "--batch-size",
+        32,
+        "--epochs",
+        3,
+    )
     assert "samples.png" in out
     history = fitting.load_run(tmp_path / "run").history
     assert history[-1]["train"]["loss"] < history[0]["train"]["loss"]
@@ -217,8 +260,21 @@ def test_arrays_of_an_odd_shape_train_streamed_end_to_end(preparation, tmp_path,
     images = np.random.RandomState(0).randint(0, 256, (90, 33, 33, 1)).astype(np.uint8)
     np.save(tmp_path / "x.npy", images)
     data = f"Data('{tmp_path / 'x.npy'}', {preparation}, splits=LastSplits())"
-    typed(capsys, "train", tmp_path / "run", "--data", data, "--model", "VAE(latent=2, network=Conv((2, 2)))",
-          "--batch-size", 30, "--epochs", 1, "--stream", "yes")  # fmt: skip
+    typed(
+        capsys,
+        "train",
+        tmp_path / "run",
+        "--data",
+        data,
+        "--model",
+        "VAE(latent=2, network=Conv((2, 2)))",
+        "--batch-size",
+        30,
+        "--epochs",
+        1,
+        "--stream",
+        "yes",
+    )
     typed(capsys, "reconstruct", tmp_path / "run", "--out", tmp_path / "r.npz", "--num", 6)
     with np.load(tmp_path / "r.npz") as found:
         assert found["reconstructions"].shape == (6, 33, 33, 1)
@@ -236,8 +292,22 @@ def test_arrays_of_an_odd_shape_train_streamed_end_to_end(preparation, tmp_path,
 def table_run(people, tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "people"
     model = "VAE(latent=3, network=MLP((32,)), likelihood=Tabular())"
-    main(["train", str(directory), "--data", f"Data('{people}', Standardize())", "--model", model,
-          "--optimizer", "Adam(3e-3)", "--batch-size", "50", "--epochs", "200"])  # fmt: skip
+    main(
+        [
+            "train",
+            str(directory),
+            "--data",
+            f"Data('{people}', Standardize())",
+            "--model",
+            model,
+            "--optimizer",
+            "Adam(3e-3)",
+            "--batch-size",
+            "50",
+            "--epochs",
+            "200",
+        ]
+    )
     return directory
 
 
@@ -272,13 +342,16 @@ def test_a_row_with_missing_entries_is_completed(table_run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("text", "message"), [
-    ("height,smoker\n170,yes\n", "got no column 'colour'"),
-    ("height,smoker,colour,age\n170,yes,red,3\n", "got the column 'age'"),
-    ("height,smoker,colour\n170,maybe,red\n", "got 'maybe'"),
-    ("height,smoker,colour\ntall,yes,red\n", "got 'tall'"),
-    ("height,smoker,colour\n", "got no rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("height,smoker\n170,yes\n", "got no column 'colour'"),
+        ("height,smoker,colour,age\n170,yes,red,3\n", "got the column 'age'"),
+        ("height,smoker,colour\n170,maybe,red\n", "got 'maybe'"),
+        ("height,smoker,colour\ntall,yes,red\n", "got 'tall'"),
+        ("height,smoker,colour\n", "got no rows"),
+    ],
+)
 def test_rows_of_another_table_are_refused(text, message, table_run, tmp_path, capsys):
     (tmp_path / "new.csv").write_text(text)
     said = refused(capsys, "encode", table_run, "--input", tmp_path / "new.csv", "--out", tmp_path / "z.npy")

@@ -134,19 +134,25 @@ def test_pictures_are_judged(runs):
     assert "same data" in " ".join(out.split())
 
 
-@pytest.mark.parametrize(("argv", "message"), [
-    (["evaluate", "ae", "--samples", "10"], "likelihood: got Autoencoder, whose codes are points, expected a VAE"),
-    (["evaluate", "one", "--samples", "0"], "--samples: got 0, expected at least 1"),
-    (["compare", "one", "two", "--samples", "0"], "--samples: got 0, expected at least 1"),
-    (["compare", "one", "ae"], "likelihood: got Autoencoder"),
-    (["compare", "one", "two", "--samples", "4000000000"], "--samples: got 4000000000, expected at most 2147483647"),
-    (["quality", "one", "--num", "4000000000"], "--num: got 4000000000, expected at most"),
-    (["evaluate", "one", "--split", "holdout"], "--split"),
-    (["evaluate", "one", "--split", "train"], "--split"),
-    (["diagnose", "nothing"], "no run.json"),
-    (["quality", "grey", "--num", "3"], "--num: got 3, expected at least 10"),
-    (["diagnose", "one", "--seed", "-1"], "--seed: got -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["evaluate", "ae", "--samples", "10"], "likelihood: got Autoencoder, whose codes are points, expected a VAE"),
+        (["evaluate", "one", "--samples", "0"], "--samples: got 0, expected at least 1"),
+        (["compare", "one", "two", "--samples", "0"], "--samples: got 0, expected at least 1"),
+        (["compare", "one", "ae"], "likelihood: got Autoencoder"),
+        (
+            ["compare", "one", "two", "--samples", "4000000000"],
+            "--samples: got 4000000000, expected at most 2147483647",
+        ),
+        (["quality", "one", "--num", "4000000000"], "--num: got 4000000000, expected at most"),
+        (["evaluate", "one", "--split", "holdout"], "--split"),
+        (["evaluate", "one", "--split", "train"], "--split"),
+        (["diagnose", "nothing"], "no run.json"),
+        (["quality", "grey", "--num", "3"], "--num: got 3, expected at least 10"),
+        (["diagnose", "one", "--seed", "-1"], "--seed: got -1"),
+    ],
+)
 def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
     command, *rest = argv
     places = [runs / text if text in ("one", "two", "ae", "grey", "nothing") else text for text in rest]
@@ -160,8 +166,18 @@ def own(tmp_path_factory):
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
     np.save(folder / "x.npy", images, allow_pickle=False)
     with contextlib.redirect_stderr(io.StringIO()):
-        typed("train", folder / "run", "--data", folder / "x.npy", "--model", "VAE(2, MLP((4,)))", "--epochs", "1",
-              "--batch-size", "8")  # fmt: skip
+        typed(
+            "train",
+            folder / "run",
+            "--data",
+            folder / "x.npy",
+            "--model",
+            "VAE(2, MLP((4,)))",
+            "--epochs",
+            "1",
+            "--batch-size",
+            "8",
+        )
     (folder / "x.npy").unlink()
     return folder / "run", images
 

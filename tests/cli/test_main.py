@@ -35,12 +35,28 @@ from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.runs import fitting
 from aevae_jax.training.optimizers import Adam
 
-TYPED = ["--model", "VAE(latent=3, network=MLP((8,)))", "--objective", "ELBO(beta=0.5)", "--optimizer", "Adam(1e-2)",
-         "--batch-size", "64", "--epochs", "2", "--seed", "7"]  # fmt: skip
+TYPED = [
+    "--model",
+    "VAE(latent=3, network=MLP((8,)))",
+    "--objective",
+    "ELBO(beta=0.5)",
+    "--optimizer",
+    "Adam(1e-2)",
+    "--batch-size",
+    "64",
+    "--epochs",
+    "2",
+    "--seed",
+    "7",
+]
 RUN = runs.Run(
     model=VAE(latent=3, network=MLP((8,)), event_shape=(8, 8, 1)),
-    objective=ELBO(beta=0.5), optimizer=Adam(1e-2), batch_size=64, epochs=2, seed=7,
-)  # fmt: skip
+    objective=ELBO(beta=0.5),
+    optimizer=Adam(1e-2),
+    batch_size=64,
+    epochs=2,
+    seed=7,
+)
 FAST_IMPORTS = ("jax", "jaxlib", "numpy", "flax", "optax", "sklearn", "matplotlib", "scipy")
 
 
@@ -383,10 +399,14 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no data"))
     images = np.zeros((3, 8, 8, 1), np.float32)
     inputs = {
-        "big": np.zeros((3, 28, 28, 1), np.float32), "int64": np.zeros((3, 8, 8, 1), np.int64),
-        "nan": np.full_like(images, np.nan), "levels": np.full((3, 8, 8, 1), 200, np.uint8),
-        "no": images[:0], "codes": np.zeros((3, 5), np.float32), "images": images,
-    }  # fmt: skip
+        "big": np.zeros((3, 28, 28, 1), np.float32),
+        "int64": np.zeros((3, 8, 8, 1), np.int64),
+        "nan": np.full_like(images, np.nan),
+        "levels": np.full((3, 8, 8, 1), 200, np.uint8),
+        "no": images[:0],
+        "codes": np.zeros((3, 5), np.float32),
+        "images": images,
+    }
     for name, array in inputs.items():
         np.save(tmp_path / f"{name}.npy", array)
     (tmp_path / "full").mkdir()
@@ -496,9 +516,13 @@ def test_ctrl_c_saves_a_training_and_ends_it_in_one_line(tmp_path):
     code = "from aevae_jax.cli.main import main; main()"
     argv = ["train", "run", "--model", "vae(2, mlp((8,)))", "--epochs", "1000000"]
     with subprocess.Popen(
-        [sys.executable, "-c", code, *argv], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", code, *argv],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    ) as process:  # fmt: skip
+    ) as process:
         assert process.stderr is not None
         first = process.stderr.readline()
         process.send_signal(signal.SIGINT)
@@ -532,8 +556,11 @@ def test_help_comes_within_half_a_second(argv):
     best = float("inf")
     for _ in range(10):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", "from aevae_jax.cli.main import main; main()", *argv],
-                       capture_output=True, check=True)  # fmt: skip
+        subprocess.run(
+            [sys.executable, "-c", "from aevae_jax.cli.main import main; main()", *argv],
+            capture_output=True,
+            check=True,
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         best = min(best, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         if best < 0.5:

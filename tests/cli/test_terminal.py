@@ -55,9 +55,11 @@ def test_errors_decorate_a_function_that_is_called_twice():
 def test_a_reader_that_has_seen_enough_is_no_error(unbuffered):
     code = "from aevae_jax.cli.terminal import one_line_errors\nwith one_line_errors():\n    print('x' * 100000)"
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-    ) as process:  # fmt: skip
+    ) as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
@@ -65,10 +67,13 @@ def test_a_reader_that_has_seen_enough_is_no_error(unbuffered):
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize(("error", "message"), [
-    (FileNotFoundError(2, "No such file or directory", "x"), "error: file: got x (No such file or directory)"),
-    (MemoryError(), "error: memory: got too little"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "x"), "error: file: got x (No such file or directory)"),
+        (MemoryError(), "error: memory: got too little"),
+    ],
+)
 def test_what_the_system_refuses_is_one_line(error, message, capsys):
     with pytest.raises(SystemExit) as stop, one_line_errors():
         raise error
@@ -104,10 +109,13 @@ def test_tables_are_text_and_nothing_else(capsys, monkeypatch):
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_what_an_encoding_lacks_is_escaped(encoding):
-    code = ("from aevae_jax.cli import terminal as t\nt.say('\u0446\u0432\u0435\u0442')\nt.note('\u0446')\n"
-            "t.show_table('\u0446', ('\u0446',), [['\u0446']])")  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True,
-                          env={**os.environ, "PYTHONIOENCODING": encoding})  # fmt: skip
+    code = (
+        "from aevae_jax.cli import terminal as t\nt.say('\u0446\u0432\u0435\u0442')\nt.note('\u0446')\n"
+        "t.show_table('\u0446', ('\u0446',), [['\u0446']])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": encoding}
+    )
     shown = done.stdout.decode(encoding).splitlines()[0]
     assert shown == ("\u0446\u0432\u0435\u0442" if encoding == "utf-8" else r"\u0446\u0432\u0435\u0442")
 
@@ -119,25 +127,34 @@ DONE = "terminal.report('done')"
 PROGRESS = "terminal.note('on the way'); terminal.say('result')"
 
 
-@pytest.mark.parametrize(("line", "streams", "code", "out", "err"), [
-    (RESULT, ">/dev/full", 2, "", "error: standard output: got no room to print on (No space left on device)"),
-    (RESULT, ">&-", 0, "", ""),
-    (DONE, ">/dev/full", 0, "", "note: all is done and in its files, but standard output: got no room"),
-    (DONE, ">&-", 0, "", ""),
-    (DONE, "| true", 0, "", ""),
-    (PROGRESS, "2>/dev/full", 0, "result\n", ""),
-    (PROGRESS, "2>&-", 0, "result\n", ""),
-    (PROGRESS, ">&- 2>&-", 0, "", ""),
-    ("raise InputError('x', got=1, expected='2')", "2>/dev/full", 2, "", ""),
-    ("print('x' * 9999)", "| true", 1, "", ""),
-    ("print('printed')", ">/dev/full", 2, "", "error: standard output"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "streams", "code", "out", "err"),
+    [
+        (RESULT, ">/dev/full", 2, "", "error: standard output: got no room to print on (No space left on device)"),
+        (RESULT, ">&-", 0, "", ""),
+        (DONE, ">/dev/full", 0, "", "note: all is done and in its files, but standard output: got no room"),
+        (DONE, ">&-", 0, "", ""),
+        (DONE, "| true", 0, "", ""),
+        (PROGRESS, "2>/dev/full", 0, "result\n", ""),
+        (PROGRESS, "2>&-", 0, "result\n", ""),
+        (PROGRESS, ">&- 2>&-", 0, "", ""),
+        ("raise InputError('x', got=1, expected='2')", "2>/dev/full", 2, "", ""),
+        ("print('x' * 9999)", "| true", 1, "", ""),
+        ("print('printed')", ">/dev/full", 2, "", "error: standard output"),
+    ],
+)
 def test_streams_that_take_nothing(line, streams, code, out, err):
     late = "time.sleep(.1); " if "|" in streams else ""  # the reader has left by then
-    script = ("import time; from aevae_jax.cli import terminal; from aevae_jax.types import InputError\n"
-              f"with terminal.one_line_errors():\n    {late}{line}")  # fmt: skip
-    done = subprocess.run(["bash", "-c", f'set -o pipefail; "$0" -c "$1" {streams}', sys.executable, script],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    script = (
+        "import time; from aevae_jax.cli import terminal; from aevae_jax.types import InputError\n"
+        f"with terminal.one_line_errors():\n    {late}{line}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {streams}', sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (code, out)
     assert done.stderr.startswith(err)
     assert len(done.stderr.splitlines()) == bool(err)
@@ -145,8 +162,10 @@ def test_streams_that_take_nothing(line, streams, code, out, err):
 
 def test_a_closed_stream_lends_its_number_to_no_file(tmp_path):
     """Else what a library prints on standard error goes into the weights."""
-    script = ("import os, sys; from aevae_jax.cli import terminal\nwith terminal.one_line_errors():\n"
-              "    file = open(sys.argv[1], 'w'); os.write(2, b'from a library'); os.write(1, b'x')")  # fmt: skip
+    script = (
+        "import os, sys; from aevae_jax.cli import terminal\nwith terminal.one_line_errors():\n"
+        "    file = open(sys.argv[1], 'w'); os.write(2, b'from a library'); os.write(1, b'x')"
+    )
     subprocess.run(
         ["bash", "-c", '"$0" -c "$1" "$2" >&- 2>&- <&-', sys.executable, script, tmp_path / "file"], check=True
     )
@@ -154,10 +173,17 @@ def test_a_closed_stream_lends_its_number_to_no_file(tmp_path):
 
 
 def test_progress_that_cannot_be_shown_ends_no_training():
-    script = ("import sys; from aevae_jax.cli import console; from tests.cli.test_console import epoch\n"
-              "with console.one_line_errors(), console.progress() as show:\n"
-              "    for i in range(1, 11): show(epoch(i))\n    console.note('end')\nprint('trained')")  # fmt: skip
+    script = (
+        "import sys; from aevae_jax.cli import console; from tests.cli.test_console import epoch\n"
+        "with console.one_line_errors(), console.progress() as show:\n"
+        "    for i in range(1, 11): show(epoch(i))\n    console.note('end')\nprint('trained')"
+    )
     for streams in ("2>/dev/full", "2>&-"):
-        done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {streams}', sys.executable, script],
-                              capture_output=True, text=True, check=False, cwd=os.getcwd())  # fmt: skip
+        done = subprocess.run(
+            ["bash", "-c", f'"$0" -c "$1" {streams}', sys.executable, script],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=os.getcwd(),
+        )
         assert (done.returncode, done.stdout) == (0, "trained\n")

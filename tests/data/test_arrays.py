@@ -72,16 +72,19 @@ def mapped(monkeypatch):
 # ---------------------------------------------------------------------------------------------------------------- .npy
 
 
-@pytest.mark.parametrize(("array", "event"), [
-    (IMAGES, (5, 4, 1)),
-    (IMAGES[..., 0], (5, 4, 1)),
-    (np.repeat(IMAGES, 3, axis=3), (5, 4, 3)),
-    (IMAGES.reshape(40, 20) / 255, (20,)),
-    ((IMAGES / 255).astype(np.float32), (5, 4, 1)),
-    ((IMAGES / 255).astype(np.float16), (5, 4, 1)),
-    (np.asfortranarray(IMAGES.reshape(40, 20) / 255), (20,)),
-    (np.asfortranarray(np.repeat(IMAGES, 3, axis=3)), (5, 4, 3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("array", "event"),
+    [
+        (IMAGES, (5, 4, 1)),
+        (IMAGES[..., 0], (5, 4, 1)),
+        (np.repeat(IMAGES, 3, axis=3), (5, 4, 3)),
+        (IMAGES.reshape(40, 20) / 255, (20,)),
+        ((IMAGES / 255).astype(np.float32), (5, 4, 1)),
+        ((IMAGES / 255).astype(np.float16), (5, 4, 1)),
+        (np.asfortranarray(IMAGES.reshape(40, 20) / 255), (20,)),
+        (np.asfortranarray(np.repeat(IMAGES, 3, axis=3)), (5, 4, 3)),
+    ],
+)
 def test_an_array_is_the_training_data(tmp_path, array, event):
     found = arrays.read_npy(saved(tmp_path / "x.npy", array))
     x = found.parts["train"].x
@@ -194,29 +197,32 @@ def test_a_file_that_is_cut_short_while_it_is_read_ends_no_process(tmp_path):
 WHOLE = npy_bytes(IMAGES)
 
 
-@pytest.mark.parametrize(("contents", "message"), [
-    (b"", "expected an intact .npy header"),
-    (b"hello", "expected an intact .npy header"),
-    (WHOLE[:50], "expected an intact .npy header"),
-    (WHOLE[:-7], r"got 921 bytes, expected the 928 that its header claims"),
-    (WHOLE + b"more", "got 932 bytes, expected the 928 that its header claims"),
-    (header((10**15, 28, 28)) + bytes(100), "expected the 784000000000000088 that its header claims"),
-    (header((2**70,)), "that its header claims"),
-    (header((-1, 4, 4, 1)) + bytes(16), r"shape \(-1, 4, 4, 1\)"),
-    (header(()) + bytes(1), r"shape \(\)"),
-    (header((0, 4, 4, 1)), "got 0 examples"),
-    (header((4, 4), "|O") + bytes(128), "got an array of type object .*expected uint8, floats"),
-    (header((4, 4), "<U7") + bytes(448), "got an array of type <U7"),
-    (header((4, 4), [("a", "<f4")]) + bytes(64), "got an array of type"),
-    (header((4, 4), "|S0"), "got an array of type"),
-    (header((4, 4), "<i8") + bytes(128), "got type int64, expected uint8 images or float arrays"),
-    (header((4, 4), ">f4") + bytes(64), "got type >f4"),
-    (header((16,), "<f4") + bytes(64), r"got shape \(16,\), expected \[N, D\]"),
-    (header((4, 4), "?") + bytes(16), "got an array of type bool"),
-    (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(50_000), "expected an intact .npy header"),
-    (b"\x93NUMPY\x09\x00" + WHOLE[8:], r"version \(9, 0\)"),
-    (b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535, "expected an intact .npy header"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "expected an intact .npy header"),
+        (b"hello", "expected an intact .npy header"),
+        (WHOLE[:50], "expected an intact .npy header"),
+        (WHOLE[:-7], r"got 921 bytes, expected the 928 that its header claims"),
+        (WHOLE + b"more", "got 932 bytes, expected the 928 that its header claims"),
+        (header((10**15, 28, 28)) + bytes(100), "expected the 784000000000000088 that its header claims"),
+        (header((2**70,)), "that its header claims"),
+        (header((-1, 4, 4, 1)) + bytes(16), r"shape \(-1, 4, 4, 1\)"),
+        (header(()) + bytes(1), r"shape \(\)"),
+        (header((0, 4, 4, 1)), "got 0 examples"),
+        (header((4, 4), "|O") + bytes(128), "got an array of type object .*expected uint8, floats"),
+        (header((4, 4), "<U7") + bytes(448), "got an array of type <U7"),
+        (header((4, 4), [("a", "<f4")]) + bytes(64), "got an array of type"),
+        (header((4, 4), "|S0"), "got an array of type"),
+        (header((4, 4), "<i8") + bytes(128), "got type int64, expected uint8 images or float arrays"),
+        (header((4, 4), ">f4") + bytes(64), "got type >f4"),
+        (header((16,), "<f4") + bytes(64), r"got shape \(16,\), expected \[N, D\]"),
+        (header((4, 4), "?") + bytes(16), "got an array of type bool"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(50_000), "expected an intact .npy header"),
+        (b"\x93NUMPY\x09\x00" + WHOLE[8:], r"version \(9, 0\)"),
+        (b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535, "expected an intact .npy header"),
+    ],
+)
 def test_damaged_arrays_are_refused(tmp_path, contents, message):
     (tmp_path / "bad.npy").write_bytes(contents)
     with refused("bad.npy", message):
@@ -259,8 +265,13 @@ def test_what_may_not_be_read_is_refused(tmp_path):
 
 
 def test_a_folder_of_arrays_has_splits_and_labels(tmp_path):
-    for name, array in {"train": IMAGES[:20], "validation": IMAGES[20:30], "test": IMAGES[30:],
-                        "train_labels": LABELS[:20], "test_labels": LABELS[30:, None]}.items():  # fmt: skip
+    for name, array in {
+        "train": IMAGES[:20],
+        "validation": IMAGES[20:30],
+        "test": IMAGES[30:],
+        "train_labels": LABELS[:20],
+        "test_labels": LABELS[30:, None],
+    }.items():
         saved(tmp_path / f"{name}.npy", array)
     dataset = Data(str(tmp_path)).load()
     np.testing.assert_array_equal(dataset.train.x, IMAGES[:20])
@@ -272,16 +283,31 @@ def test_a_folder_of_arrays_has_splits_and_labels(tmp_path):
     assert dataset.validation.labels is None
 
 
-@pytest.mark.parametrize(("files", "name", "message"), [
-    ({"train": IMAGES, "other": IMAGES}, "other", "got arrays called other, train, expected train, validation, test"),
-    ({"train": IMAGES, "val": IMAGES, "valid": IMAGES}, "valid", "got val and valid, expected one for validation"),
-    ({"test": IMAGES}, "test", "got test, expected train"),
-    ({"train": IMAGES, "test_labels": LABELS}, "test_labels", "got test_labels alone, expected the test images"),
-    ({"train": IMAGES, "train_labels": LABELS[1:]}, "train_labels", r"got shape \(39,\), expected \(40,\), one per"),
-    ({"train": IMAGES, "train_labels": LABELS / 2}, "train_labels", "got type float64, expected integers"),
-    ({"train": IMAGES, "train_labels": LABELS.astype(np.uint64) + 2**63}, "train_labels", "expected labels that int64"),
-    ({"train": IMAGES, "test": LABELS}, "test", "got type int64"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("files", "name", "message"),
+    [
+        (
+            {"train": IMAGES, "other": IMAGES},
+            "other",
+            "got arrays called other, train, expected train, validation, test",
+        ),
+        ({"train": IMAGES, "val": IMAGES, "valid": IMAGES}, "valid", "got val and valid, expected one for validation"),
+        ({"test": IMAGES}, "test", "got test, expected train"),
+        ({"train": IMAGES, "test_labels": LABELS}, "test_labels", "got test_labels alone, expected the test images"),
+        (
+            {"train": IMAGES, "train_labels": LABELS[1:]},
+            "train_labels",
+            r"got shape \(39,\), expected \(40,\), one per",
+        ),
+        ({"train": IMAGES, "train_labels": LABELS / 2}, "train_labels", "got type float64, expected integers"),
+        (
+            {"train": IMAGES, "train_labels": LABELS.astype(np.uint64) + 2**63},
+            "train_labels",
+            "expected labels that int64",
+        ),
+        ({"train": IMAGES, "test": LABELS}, "test", "got type int64"),
+    ],
+)
 def test_folders_of_other_arrays_are_refused(tmp_path, files, name, message):
     for stem, array in files.items():
         saved(tmp_path / f"{stem}.npy", array)
@@ -311,12 +337,16 @@ def test_links_stay_inside_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "deflated"])
-@pytest.mark.parametrize("names", [
-    ("x_train", "y_train", "x_validation", "x_test", "y_test"),
-    ("train", "labels", "valid", "test", "test_labels"),
-    ("train_images", "train_labels", "val_images", "test_images", "test_labels"),
-    ("X_train", "Y_train", "X_val", "X_test", "Y_test"),
-], ids=lambda names: names[0])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x_train", "y_train", "x_validation", "x_test", "y_test"),
+        ("train", "labels", "valid", "test", "test_labels"),
+        ("train_images", "train_labels", "val_images", "test_images", "test_labels"),
+        ("X_train", "Y_train", "X_val", "X_test", "Y_test"),
+    ],
+    ids=lambda names: names[0],
+)
 def test_an_archive_has_splits_and_labels(tmp_path, save, names):
     contents = (IMAGES[:20], LABELS[:20], IMAGES[20:30], IMAGES[30:], LABELS[30:].astype(np.uint8))
     save(tmp_path / "x.npz", **dict(zip(names, contents, strict=True)))
@@ -330,8 +360,12 @@ def test_an_archive_has_splits_and_labels(tmp_path, save, names):
 
 def test_archives_of_one_array_or_of_images_and_labels(tmp_path):
     floats = np.asfortranarray(IMAGES.reshape(40, 20) / 255)
-    for contents in ({"anything": floats}, {"images": floats, "labels": LABELS}, {"x": floats, "y": LABELS},
-                     {"data": floats}):  # fmt: skip
+    for contents in (
+        {"anything": floats},
+        {"images": floats, "labels": LABELS},
+        {"x": floats, "y": LABELS},
+        {"data": floats},
+    ):
         np.savez(tmp_path / "x.npz", **contents)
         [(part, split)] = arrays.read_npz(tmp_path / "x.npz").parts.items()
         assert part == "train"
@@ -339,17 +373,20 @@ def test_archives_of_one_array_or_of_images_and_labels(tmp_path):
         np.testing.assert_array_equal(split.labels, LABELS if len(contents) == 2 else None)
 
 
-@pytest.mark.parametrize(("contents", "message"), [
-    ({}, "got no arrays, expected train, validation, test or x_train"),
-    ({"a": IMAGES, "b": IMAGES}, "got arrays called a, b, expected train, validation, test or x_train, y_train"),
-    ({"x": IMAGES, "x_train": IMAGES}, "got x and x_train, expected one for train images"),
-    ({"x_test": IMAGES, "y_test": LABELS}, "got x_test, y_test, expected train"),
-    ({"x": IMAGES.astype(object)}, "got an array of type object"),
-    ({"x": IMAGES, "y": np.array(list("abcd") * 10, object)}, "y.*got an array of type object"),
-    ({"x": IMAGES, "y": LABELS[:7]}, r"got shape \(7,\), expected \(40,\)"),
-    ({"x": IMAGES, "y": np.int64(3)}, r"shape \(\)"),
-    ({"x": IMAGES, "other": IMAGES, "meta": np.array({})}, "got arrays called x, other, expected train"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ({}, "got no arrays, expected train, validation, test or x_train"),
+        ({"a": IMAGES, "b": IMAGES}, "got arrays called a, b, expected train, validation, test or x_train, y_train"),
+        ({"x": IMAGES, "x_train": IMAGES}, "got x and x_train, expected one for train images"),
+        ({"x_test": IMAGES, "y_test": LABELS}, "got x_test, y_test, expected train"),
+        ({"x": IMAGES.astype(object)}, "got an array of type object"),
+        ({"x": IMAGES, "y": np.array(list("abcd") * 10, object)}, "y.*got an array of type object"),
+        ({"x": IMAGES, "y": LABELS[:7]}, r"got shape \(7,\), expected \(40,\)"),
+        ({"x": IMAGES, "y": np.int64(3)}, r"shape \(\)"),
+        ({"x": IMAGES, "other": IMAGES, "meta": np.array({})}, "got arrays called x, other, expected train"),
+    ],
+)
 def test_archives_of_other_arrays_are_refused(tmp_path, contents, message):
     np.savez(tmp_path / "x.npz", **contents)
     with refused("x.npz", message):
@@ -437,16 +474,19 @@ def test_damaged_archives_are_refused(tmp_path):
             arrays.read_npz(rewritten(tmp_path / name, contents))
 
 
-@pytest.mark.parametrize(("members", "message"), [
-    ([("x.npy", WHOLE[:-5])], "got 923 bytes, expected the 928 that its header claims"),
-    ([("x.npy", header((10**15, 28, 28)))], "expected the 784000000000000088 that its header claims"),
-    ([("x.npy", b"")], "expected an intact .npy header"),
-    ([("../../x.npy", WHOLE)], "got a member called '../../x.npy', expected arrays, called NAME.npy"),
-    ([("/x.npy", WHOLE)], "got a member called '/x.npy'"),
-    ([("a\\x.npy", WHOLE)], "got a member called"),
-    ([(".npy", WHOLE)], "got a member called '.npy'"),
-    ([("x.npy", WHOLE), ("readme.txt", b"hello")], "got a member called 'readme.txt'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("x.npy", WHOLE[:-5])], "got 923 bytes, expected the 928 that its header claims"),
+        ([("x.npy", header((10**15, 28, 28)))], "expected the 784000000000000088 that its header claims"),
+        ([("x.npy", b"")], "expected an intact .npy header"),
+        ([("../../x.npy", WHOLE)], "got a member called '../../x.npy', expected arrays, called NAME.npy"),
+        ([("/x.npy", WHOLE)], "got a member called '/x.npy'"),
+        ([("a\\x.npy", WHOLE)], "got a member called"),
+        ([(".npy", WHOLE)], "got a member called '.npy'"),
+        ([("x.npy", WHOLE), ("readme.txt", b"hello")], "got a member called 'readme.txt'"),
+    ],
+)
 def test_archives_with_other_members_are_refused(tmp_path, members, message):
     with refused("x.npz", message):
         arrays.read_npz(archive(tmp_path / "x.npz", *members))
@@ -495,13 +535,20 @@ def idx_folder(folder, names=("train-images-idx3-ubyte", "train-labels-idx1-ubyt
     return folder
 
 
-@pytest.mark.parametrize("names", [
-    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"),
-    ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"),
-    ("train-images.idx3-ubyte", "train-labels.idx1-ubyte", "t10k-images.idx3-ubyte"),
-    ("emnist-letters-train-images-idx3-ubyte.gz", "emnist-letters-train-labels-idx1-ubyte",
-     "emnist-letters-test-images-idx3-ubyte.gz"),
-], ids=lambda names: names[0])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"),
+        ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"),
+        ("train-images.idx3-ubyte", "train-labels.idx1-ubyte", "t10k-images.idx3-ubyte"),
+        (
+            "emnist-letters-train-images-idx3-ubyte.gz",
+            "emnist-letters-train-labels-idx1-ubyte",
+            "emnist-letters-test-images-idx3-ubyte.gz",
+        ),
+    ],
+    ids=lambda names: names[0],
+)
 def test_idx_files_are_read_by_their_names(tmp_path, names):
     assert not arrays.is_idx_folder(tmp_path)
     assert arrays.is_idx_folder(idx_folder(tmp_path, names))
@@ -557,31 +604,42 @@ def test_gigabytes_of_zeros_after_a_packed_file_are_not_read(tmp_path):
         arrays.read_idx(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "contents", "message"), [
-    ("train-images-idx3-ubyte.gz", PACKED[:-30], "EOFError"),
-    ("train-images-idx3-ubyte.gz", PACKED[:-8], "EOFError"),
-    ("train-images-idx3-ubyte.gz", PACKED[:-8] + bytes(4) + PACKED[-4:], "CRC check failed"),
-    ("train-images-idx3-ubyte.gz", idx(IMAGES[..., 0]), "Not a gzipped file"),
-    ("train-images-idx3-ubyte.gz", b"", "got a file that begins with nothing, expected 00 00 08 03"),
-    ("train-images-idx3-ubyte.gz", packed(CLAIM), "got 33 bytes that expand to 720575.*at most 100 times"),
-    ("train-images-idx3-ubyte.gz", packed(idx(IMAGES[..., 0]) + b"x"), "more bytes than its header claims"),
-    ("train-images-idx3-ubyte.gz", packed(idx(IMAGES[..., 0])[:-1]), "EOFError: 799 bytes of 800"),
-    ("train-images-idx3-ubyte.gz", PACKED + b"junk", "Not a gzipped file"),
-    ("train-images-idx3-ubyte", CLAIM + bytes(100), "got 116 bytes, expected the 720575.* that its header claims"),
-    ("train-images-idx3-ubyte", idx(IMAGES[..., 0]) + b"x", "got 817 bytes, expected the 816 that its header"),
-    ("train-images-idx3-ubyte", idx(IMAGES[..., 0])[:-1], "got 815 bytes, expected the 816 that its header"),
-    ("train-images-idx3-ubyte", PACKED, "got a file that begins with 1f 8b 08 00, expected 00 00 08 03, the magic"),
-    ("train-images-idx3-ubyte", idx(LABELS), "got a file that begins with 00 00 08 01, expected 00 00 08 03"),
-    ("train-images-idx3-ubyte", b"\0\0\x0d\3" + bytes(12), "got a file that begins with 00 00 0d 03"),
-    ("train-images-idx3-ubyte", b"\0\0\x08\3" + bytes(5), "got a file that begins with 00 00 08 03, .* 3 sizes"),
-    ("train-images-idx3-ubyte", idx(IMAGES[:0, ..., 0]), "got 0 examples"),
-    ("train-images-idx3-ubyte", idx(IMAGES[:, :0, :, 0]), r"got shape \(40, 0, 4\)"),
-    ("train-labels-idx1-ubyte", idx(LABELS[:29]), r"got shape \(29,\), expected \(30,\), one per example"),
-    ("train-labels-idx1-ubyte", idx(IMAGES[..., 0]), "got a file that begins with 00 00 08 03, expected 00 00 08 01"),
-    ("other-train-images-idx3-ubyte", idx(IMAGES[..., 0]), "and train-images-idx3-ubyte, expected one for train imag"),
-    ("x-images-idx3-ubyte", idx(IMAGES[..., 0]), "got a name without train, t10k or test"),
-    ("val-labels-idx1-ubyte", idx(LABELS), "got val-labels-idx1-ubyte alone, expected the validation images"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "contents", "message"),
+    [
+        ("train-images-idx3-ubyte.gz", PACKED[:-30], "EOFError"),
+        ("train-images-idx3-ubyte.gz", PACKED[:-8], "EOFError"),
+        ("train-images-idx3-ubyte.gz", PACKED[:-8] + bytes(4) + PACKED[-4:], "CRC check failed"),
+        ("train-images-idx3-ubyte.gz", idx(IMAGES[..., 0]), "Not a gzipped file"),
+        ("train-images-idx3-ubyte.gz", b"", "got a file that begins with nothing, expected 00 00 08 03"),
+        ("train-images-idx3-ubyte.gz", packed(CLAIM), "got 33 bytes that expand to 720575.*at most 100 times"),
+        ("train-images-idx3-ubyte.gz", packed(idx(IMAGES[..., 0]) + b"x"), "more bytes than its header claims"),
+        ("train-images-idx3-ubyte.gz", packed(idx(IMAGES[..., 0])[:-1]), "EOFError: 799 bytes of 800"),
+        ("train-images-idx3-ubyte.gz", PACKED + b"junk", "Not a gzipped file"),
+        ("train-images-idx3-ubyte", CLAIM + bytes(100), "got 116 bytes, expected the 720575.* that its header claims"),
+        ("train-images-idx3-ubyte", idx(IMAGES[..., 0]) + b"x", "got 817 bytes, expected the 816 that its header"),
+        ("train-images-idx3-ubyte", idx(IMAGES[..., 0])[:-1], "got 815 bytes, expected the 816 that its header"),
+        ("train-images-idx3-ubyte", PACKED, "got a file that begins with 1f 8b 08 00, expected 00 00 08 03, the magic"),
+        ("train-images-idx3-ubyte", idx(LABELS), "got a file that begins with 00 00 08 01, expected 00 00 08 03"),
+        ("train-images-idx3-ubyte", b"\0\0\x0d\3" + bytes(12), "got a file that begins with 00 00 0d 03"),
+        ("train-images-idx3-ubyte", b"\0\0\x08\3" + bytes(5), "got a file that begins with 00 00 08 03, .* 3 sizes"),
+        ("train-images-idx3-ubyte", idx(IMAGES[:0, ..., 0]), "got 0 examples"),
+        ("train-images-idx3-ubyte", idx(IMAGES[:, :0, :, 0]), r"got shape \(40, 0, 4\)"),
+        ("train-labels-idx1-ubyte", idx(LABELS[:29]), r"got shape \(29,\), expected \(30,\), one per example"),
+        (
+            "train-labels-idx1-ubyte",
+            idx(IMAGES[..., 0]),
+            "got a file that begins with 00 00 08 03, expected 00 00 08 01",
+        ),
+        (
+            "other-train-images-idx3-ubyte",
+            idx(IMAGES[..., 0]),
+            "and train-images-idx3-ubyte, expected one for train imag",
+        ),
+        ("x-images-idx3-ubyte", idx(IMAGES[..., 0]), "got a name without train, t10k or test"),
+        ("val-labels-idx1-ubyte", idx(LABELS), "got val-labels-idx1-ubyte alone, expected the validation images"),
+    ],
+)
 def test_damaged_idx_files_are_refused(tmp_path, name, contents, message):
     idx_folder(tmp_path)
     if name.endswith(".gz"):
@@ -626,9 +684,13 @@ def test_fashion_mnist_is_the_same_whatever_files_it_comes_from(fashion_mnist, t
         with gzip.open(path) as packed, (folder / path.stem).open("wb") as file:
             shutil.copyfileobj(packed, file)
     whole = np.concatenate([fashion_mnist.train.x, fashion_mnist.validation.x])[..., 0]
-    np.savez(tmp_path / "fashion.npz", x_train=whole, x_test=fashion_mnist.test.x[..., 0],
-             y_train=np.concatenate([fashion_mnist.train.labels, fashion_mnist.validation.labels]).astype(np.uint8),
-             y_test=fashion_mnist.test.labels.astype(np.uint8))  # fmt: skip
+    np.savez(
+        tmp_path / "fashion.npz",
+        x_train=whole,
+        x_test=fashion_mnist.test.x[..., 0],
+        y_train=np.concatenate([fashion_mnist.train.labels, fashion_mnist.validation.labels]).astype(np.uint8),
+        y_test=fashion_mnist.test.labels.astype(np.uint8),
+    )
     for found in (arrays.read_idx(folder), arrays.read_npz(tmp_path / "fashion.npz")):
         dataset = assemble("other name", found)
         assert dataset.digest() == fashion_mnist.digest()

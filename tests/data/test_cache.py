@@ -62,8 +62,12 @@ def test_the_second_start_decodes_nothing_and_imports_nothing_large(tiny, tmp_pa
 def test_tfds_does_not_see_the_cache(tiny):
     read(tiny)
     assert sorted(path.name for path in (tiny / cache.FOLDER).iterdir()) == [
-        "manifest.json", "test.labels.npy", "test.x.npy", "train.labels.npy", "train.x.npy",
-    ]  # fmt: skip
+        "manifest.json",
+        "test.labels.npy",
+        "test.x.npy",
+        "train.labels.npy",
+        "train.x.npy",
+    ]
     builder = library.builder_from_directory(tiny)
     assert len(builder.as_data_source("train")) == 30
     assert library.builder("tiny", data_dir=str(tiny.parents[1])).version == "1.0.0"
@@ -131,7 +135,7 @@ DAMAGE = {
     "newer source": lambda folder: os.utime(folder.parent / "features.json"),
     "longer source": lambda folder: lengthen(folder.parent / "features.json"),
     "source with one more file": lambda folder: (folder.parent / "more").touch(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
@@ -248,8 +252,10 @@ def test_processes_that_cache_at_once_do_not_harm_each_other(tmp_path):
     assert [writer.communicate(timeout=120)[1] for writer in writers] == [""] * 3
     assert np.array_equal(cache.load(source, "state")["test.x"], np.arange(1000))
     assert not (tmp_path / "cache").exists()
-    assert contents(source) == [cache.FOLDER, *(f"{cache.FOLDER}/{name}" for name in
-                                                ("manifest.json", "test.x.npy", "train.x.npy"))]  # fmt: skip
+    assert contents(source) == [
+        cache.FOLDER,
+        *(f"{cache.FOLDER}/{name}" for name in ("manifest.json", "test.x.npy", "train.x.npy")),
+    ]
 
 
 def test_a_writer_that_is_killed_leaves_nothing_that_is_read(tmp_path):

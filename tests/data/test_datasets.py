@@ -57,8 +57,11 @@ def test_digits_are_those_of_scikit_learn_with_their_labels(digits):
 
     bunch = load_digits()
     label_of = {row.astype(np.uint8).tobytes(): label for row, label in zip(bunch.data, bunch.target, strict=True)}
-    seen = [(row.tobytes(), label) for part in PARTS
-            for row, label in zip(getattr(digits, part).x, getattr(digits, part).labels, strict=True)]  # fmt: skip
+    seen = [
+        (row.tobytes(), label)
+        for part in PARTS
+        for row, label in zip(getattr(digits, part).x, getattr(digits, part).labels, strict=True)
+    ]
     assert len(seen) == 1797
     assert all(label_of[row] == label for row, label in seen)
 
@@ -113,14 +116,17 @@ def distinct(shape, dtype):
     return np.broadcast_to(np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)), shape).astype(dtype)
 
 
-@pytest.mark.parametrize(("array", "event_shape", "levels"), [
-    (200 + distinct((20, 5, 4), np.uint8), (5, 4, 1), 256),
-    (200 + distinct((20, 5, 4, 3), np.uint8), (5, 4, 3), 256),
-    (distinct((20, 7), np.float64), (7,), 0),
-    (distinct((20, 7), np.float16), (7,), 0),
-    (distinct((20, 5, 4, 2), np.float32), (5, 4, 2), 0),
-    (200 + distinct((20, 7), np.uint8), (7,), 256),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("array", "event_shape", "levels"),
+    [
+        (200 + distinct((20, 5, 4), np.uint8), (5, 4, 1), 256),
+        (200 + distinct((20, 5, 4, 3), np.uint8), (5, 4, 3), 256),
+        (distinct((20, 7), np.float64), (7,), 0),
+        (distinct((20, 7), np.float16), (7,), 0),
+        (distinct((20, 5, 4, 2), np.float32), (5, 4, 2), 0),
+        (200 + distinct((20, 7), np.uint8), (7,), 256),
+    ],
+)
 def test_accepted_arrays(array, event_shape, levels):
     dataset = data.from_arrays(array)
     assert dataset.event_shape == event_shape
@@ -131,27 +137,36 @@ def test_accepted_arrays(array, event_shape, levels):
 GOOD = random_images(20)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"train": GOOD.astype(np.int64)}, r"arrays train: got type int64, expected uint8 images or float arrays; use x"),
-    ({"train": GOOD > 3}, "arrays train: got type bool"),
-    ({"train": GOOD.astype(str)}, "arrays train: got type <U3"),
-    ({"train": GOOD.astype(object)}, "arrays train: got type object"),
-    ({"train": GOOD.astype(complex)}, "arrays train: got type complex128"),
-    ({"train": np.float32(1.0)}, r"arrays train: got shape \(\), expected \[N, D\] or \[N, H, W, C\]"),
-    ({"train": np.zeros(5, np.float32)}, r"arrays train: got shape \(5,\)"),
-    ({"train": np.zeros((5, 2, 2, 2, 2), np.uint8)}, r"arrays train: got shape \(5, 2, 2, 2, 2\)"),
-    ({"train": np.zeros((5, 0), np.float32)}, r"arrays train: got shape \(5, 0\)"),
-    ({"train": GOOD[:0]}, "arrays train: got 0 examples, expected at least 1"),
-    ({"train": GOOD[:1]}, "arrays train: got 1 examples, expected enough to cut a split from"),
-    ({"train": GOOD[:2]}, "arrays train: got 2 examples, expected enough to cut a split from"),
-    ({"train": GOOD, "test": GOOD[:0]}, "arrays test: got 0 examples"),
-    ({"train": GOOD, "validation": GOOD[:, :3]}, r"arrays validation: got uint8 \(3, 4, 1\), expected uint8 \(4, 4"),
-    ({"train": GOOD, "test": GOOD / 255}, r"arrays test: got float64 \(4, 4, 1\), expected uint8"),
-    ({"train": GOOD, "labels": np.arange(19)}, r"labels: got shape \(19,\), expected \(20,\), one per example"),
-    ({"train": GOOD, "labels": np.zeros((20, 2), int)}, r"labels: got shape \(20, 2\)"),
-    ({"train": GOOD, "labels": np.linspace(0, 1, 20)}, "labels: got type float64, expected integers"),
-    ({"train": GOOD, "labels": np.array(["a"] * 20)}, "labels: got type <U1, expected integers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"train": GOOD.astype(np.int64)},
+            r"arrays train: got type int64, expected uint8 images or float arrays; use x",
+        ),
+        ({"train": GOOD > 3}, "arrays train: got type bool"),
+        ({"train": GOOD.astype(str)}, "arrays train: got type <U3"),
+        ({"train": GOOD.astype(object)}, "arrays train: got type object"),
+        ({"train": GOOD.astype(complex)}, "arrays train: got type complex128"),
+        ({"train": np.float32(1.0)}, r"arrays train: got shape \(\), expected \[N, D\] or \[N, H, W, C\]"),
+        ({"train": np.zeros(5, np.float32)}, r"arrays train: got shape \(5,\)"),
+        ({"train": np.zeros((5, 2, 2, 2, 2), np.uint8)}, r"arrays train: got shape \(5, 2, 2, 2, 2\)"),
+        ({"train": np.zeros((5, 0), np.float32)}, r"arrays train: got shape \(5, 0\)"),
+        ({"train": GOOD[:0]}, "arrays train: got 0 examples, expected at least 1"),
+        ({"train": GOOD[:1]}, "arrays train: got 1 examples, expected enough to cut a split from"),
+        ({"train": GOOD[:2]}, "arrays train: got 2 examples, expected enough to cut a split from"),
+        ({"train": GOOD, "test": GOOD[:0]}, "arrays test: got 0 examples"),
+        (
+            {"train": GOOD, "validation": GOOD[:, :3]},
+            r"arrays validation: got uint8 \(3, 4, 1\), expected uint8 \(4, 4",
+        ),
+        ({"train": GOOD, "test": GOOD / 255}, r"arrays test: got float64 \(4, 4, 1\), expected uint8"),
+        ({"train": GOOD, "labels": np.arange(19)}, r"labels: got shape \(19,\), expected \(20,\), one per example"),
+        ({"train": GOOD, "labels": np.zeros((20, 2), int)}, r"labels: got shape \(20, 2\)"),
+        ({"train": GOOD, "labels": np.linspace(0, 1, 20)}, "labels: got type float64, expected integers"),
+        ({"train": GOOD, "labels": np.array(["a"] * 20)}, "labels: got type <U1, expected integers"),
+    ],
+)
 def test_refused_arrays(arguments, message):
     with pytest.raises(InputError, match=message):
         data.from_arrays(**arguments)
@@ -213,12 +228,15 @@ def test_splits_that_exist_are_kept():
     assert [len(part) for part in cut(LastSplits(), validation=parts["validation"])] == [54, 4, 6]
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: RandomSplits(validation=0.0), "RandomSplits validation: got 0.0, expected between 0 and 1"),
-    (lambda: LastSplits(test=1.0), "LastSplits test: got 1.0"),
-    (lambda: RandomSplits(0.5, 0.5), r"RandomSplits validation \+ test: got 1.0, expected less than 1"),
-    (lambda: RandomSplits(seed=-1), "RandomSplits seed: got -1, expected 0 to 4294967295"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RandomSplits(validation=0.0), "RandomSplits validation: got 0.0, expected between 0 and 1"),
+        (lambda: LastSplits(test=1.0), "LastSplits test: got 1.0"),
+        (lambda: RandomSplits(0.5, 0.5), r"RandomSplits validation \+ test: got 1.0, expected less than 1"),
+        (lambda: RandomSplits(seed=-1), "RandomSplits seed: got -1, expected 0 to 4294967295"),
+    ],
+)
 def test_refused_fractions(make, message):
     with pytest.raises(InputError, match=message):
         make()
@@ -290,14 +308,21 @@ def test_the_number_of_levels_is_found_where_it_is_plain(highest, given, levels)
     assert data.from_arrays(Rows(masks), levels=given).levels == levels
 
 
-@pytest.mark.parametrize(("highest", "given", "message"), [
-    (2, 0, r"levels of arrays: got bytes of 0 to 2, expected to be told .*give levels=3 \(Data\('arrays', levels=3\)"),
-    (100, 0, "or levels=256 if these are dark 8-bit pictures"),
-    (2, 2, "arrays train: got the level 2, expected 0 to 1, as levels=2 says; give levels=3"),
-    (2, 257, "levels: got 257, expected 2 to 256, or 0"),
-    (2, 1, "levels: got 1"),
-    (2, -1, "levels: got -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("highest", "given", "message"),
+    [
+        (
+            2,
+            0,
+            r"levels of arrays: got bytes of 0 to 2, expected to be told .*give levels=3 \(Data\('arrays', levels=3\)",
+        ),
+        (100, 0, "or levels=256 if these are dark 8-bit pictures"),
+        (2, 2, "arrays train: got the level 2, expected 0 to 1, as levels=2 says; give levels=3"),
+        (2, 257, "levels: got 257, expected 2 to 256, or 0"),
+        (2, 1, "levels: got 1"),
+        (2, -1, "levels: got -1"),
+    ],
+)
 def test_other_numbers_of_levels_are_asked_for(highest, given, message):
     masks = random_images(40).clip(max=highest)
     masks[0] = highest
@@ -316,9 +341,10 @@ def test_floats_have_no_levels_and_digits_have_theirs():
 LABELS = np.arange(60) % 3
 
 
-@pytest.mark.parametrize("given", [
-    LABELS * 10 - 5, 20_231_100 + LABELS, LABELS + 2**31, LABELS.astype(np.uint64) << 60, np.uint8(100 * LABELS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [LABELS * 10 - 5, 20_231_100 + LABELS, LABELS + 2**31, LABELS.astype(np.uint64) << 60, np.uint8(100 * LABELS)],
+)
 def test_labels_are_recoded_by_their_value(given):
     dataset = data.from_arrays(random_images(60), labels=given, splits=LastSplits())
     assert dataset.classes == tuple(np.unique(given).tolist())
@@ -446,18 +472,38 @@ def test_fingerprints_are_equal_for_equal_rows_only():
 # names and paths
 
 
-@pytest.mark.parametrize("name", ["./x.npy", "/no/such/place", "../../etc/nothing", "~/nothing-of-that-name", "x.csv",
-                                  "~nosuchuser/x.npy", "./x\0.npy"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "./x.npy",
+        "/no/such/place",
+        "../../etc/nothing",
+        "~/nothing-of-that-name",
+        "x.csv",
+        "~nosuchuser/x.npy",
+        "./x\0.npy",
+    ],
+)
 def test_a_path_that_does_not_exist_is_one_line(name):
     with pytest.raises(InputError, match=r"data.*: got .*, expected a .*file") as caught:
         Data(name).load()
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [
-    "a" * 300, "./" + "a" * 300, "a" * 300 + ".npy", "a" * 5000 + "/x.csv", "loop.npy", "loop", "./no\udcffsuch",
-    "pipe.npy", "pipe",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a" * 300,
+        "./" + "a" * 300,
+        "a" * 300 + ".npy",
+        "a" * 5000 + "/x.csv",
+        "loop.npy",
+        "loop",
+        "./no\udcffsuch",
+        "pipe.npy",
+        "pipe",
+    ],
+)
 def test_names_that_the_system_refuses_are_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for loop in ("loop", "loop.npy"):
@@ -518,14 +564,17 @@ class Increasing(Rows):
 IMAGES = random_images(20)
 
 
-@pytest.mark.parametrize(("source", "message"), [
-    (scipy.sparse.csr_array(np.eye(20)), r"got a csr_array, whose rows are no NumPy arrays, .*; use x.toarray\(\)"),
-    (scipy.sparse.csr_matrix(np.eye(20)), r"use x.toarray\(\)"),
-    (scipy.sparse.coo_matrix(np.eye(20)), r"use x.toarray\(\)"),
-    (Increasing(IMAGES), r"got a Increasing, of which rows cannot be read in any order .*; use x\[:\]"),
-    (np.ma.masked_equal(IMAGES, IMAGES.max()), r"got masked entries, expected every entry; use x.filled\(VALUE\)"),
-    (np.ma.masked_invalid([[np.nan, 1.0]] * 9), r"got masked entries"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (scipy.sparse.csr_array(np.eye(20)), r"got a csr_array, whose rows are no NumPy arrays, .*; use x.toarray\(\)"),
+        (scipy.sparse.csr_matrix(np.eye(20)), r"use x.toarray\(\)"),
+        (scipy.sparse.coo_matrix(np.eye(20)), r"use x.toarray\(\)"),
+        (Increasing(IMAGES), r"got a Increasing, of which rows cannot be read in any order .*; use x\[:\]"),
+        (np.ma.masked_equal(IMAGES, IMAGES.max()), r"got masked entries, expected every entry; use x.filled\(VALUE\)"),
+        (np.ma.masked_invalid([[np.nan, 1.0]] * 9), r"got masked entries"),
+    ],
+)
 def test_what_is_no_array_is_one_line(source, message):
     with pytest.raises(InputError, match=f"arrays train: .*{message}"):
         data.from_arrays(source)

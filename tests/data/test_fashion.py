@@ -34,8 +34,9 @@ def first_losses(dataset, steps=20):
     model, tx = VAE(latent=2, event_shape=dataset.event_shape), optax.adam(1e-3)
     step = training.make_train_step(model, ELBO(), tx, prepare=prepared.batch)
     key = keys.root(0)
-    rows = training.batch_rows(key, training.init_state(model, tx, key).step, len(dataset.train), batch_size=64,
-                               steps=steps)  # fmt: skip
+    rows = training.batch_rows(
+        key, training.init_state(model, tx, key).step, len(dataset.train), batch_size=64, steps=steps
+    )
     _, metrics = train_windows(step, training.init_state(model, tx, key), [dataset.train.x[rows]], key)
     return np.asarray(metrics["loss"])
 

@@ -177,10 +177,16 @@ def test_files_that_are_not_what_they_are_called_are_refused(tmp_path):
     Image.fromarray(IMAGES[0, :, :, 0]).save(tmp_path / "whole.png")
     picture = (tmp_path / "whole.png").read_bytes()
     damaged = {
-        "cut.npy": whole[:-7], "text.npy": b"hello", "empty.npy": b"",
-        "cut.npz": archive[:-40], "flipped.npz": archive[:200] + bytes([archive[200] ^ 255]) + archive[201:],
-        "empty.npz": b"", "cut.png": picture[:50], "text.png": b"hello", "numbers.png": whole,
-    }  # fmt: skip
+        "cut.npy": whole[:-7],
+        "text.npy": b"hello",
+        "empty.npy": b"",
+        "cut.npz": archive[:-40],
+        "flipped.npz": archive[:200] + bytes([archive[200] ^ 255]) + archive[201:],
+        "empty.npz": b"",
+        "cut.png": picture[:50],
+        "text.png": b"hello",
+        "numbers.png": whole,
+    }
     for name, contents in damaged.items():
         (tmp_path / name).write_bytes(contents)
         with pytest.raises(InputError, match=r"got .*expected") as error:
@@ -379,6 +385,4 @@ def test_vectors_cannot_be_drawn(tmp_path):
 def test_each_row_of_inputs_is_above_its_reconstructions():
     x, y = (np.arange(n, n + 5, dtype=np.float32).reshape(5, 1, 1, 1) / 100 for n in (10, 20))
     sheet = files.pairs(x, y, 3).reshape(4, 3)
-    np.testing.assert_allclose(
-        sheet * 100, [[10, 11, 12], [20, 21, 22], [13, 14, 100], [23, 24, 100]], rtol=1e-6
-    )  # fmt: skip
+    np.testing.assert_allclose(sheet * 100, [[10, 11, 12], [20, 21, 22], [13, 14, 100], [23, 24, 100]], rtol=1e-6)

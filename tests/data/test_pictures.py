@@ -105,22 +105,29 @@ def test_splits_are_folders_and_share_their_classes(tmp_path, validation):
     assert parts["test"].labels.tolist() == [1, 2, 1, 2]
 
 
-@pytest.mark.parametrize(("paths", "name", "message"), [
-    ([], "folder", "got no pictures, expected files ending in .png, .jpg, .jpeg, .webp, .tif, .tiff"),
-    (["notes.txt"], "folder", "got no pictures"),
-    (["test/1.png"], "test", "got a folder called test and none called train, expected both"),
-    (["train/1.png", "test/"], "test", "got no pictures"),
-    (["train/1.png", "car/1.png"], "car", "got car beside train, expected nothing beside train, validation and test"),
-    (["train/1.png", "2.png"], "2.png", "got 2.png beside train"),
-    (["train/1.png", "val/2.png", "valid/3.png"], "valid", "got two folders for validation"),
-    (["a/1.png", "2.png"], "2.png", "got 2.png beside the folder a, expected pictures, or class folders"),
-    (["a/1.png", "b/"], "b", "got an empty class folder"),
-    (["a/1.png", "b/notes.txt"], "b", "got an empty class folder"),
-    (["a/1.png", "b/c/2.png"], "b/c", "got a folder in a class folder"),
-    (["train/a/1.png", "test/a/1.png", "test/b/"], "test/b", "got an empty class folder"),
-    (["1.png", "2.gif"], "2.gif", "got a .gif file, expected .png, .jpg, .jpeg, .webp, .tif, .tiff, or notes"),
-    (["1.png", "2.png.bak"], "2.png.bak", "got a .bak file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("paths", "name", "message"),
+    [
+        ([], "folder", "got no pictures, expected files ending in .png, .jpg, .jpeg, .webp, .tif, .tiff"),
+        (["notes.txt"], "folder", "got no pictures"),
+        (["test/1.png"], "test", "got a folder called test and none called train, expected both"),
+        (["train/1.png", "test/"], "test", "got no pictures"),
+        (
+            ["train/1.png", "car/1.png"],
+            "car",
+            "got car beside train, expected nothing beside train, validation and test",
+        ),
+        (["train/1.png", "2.png"], "2.png", "got 2.png beside train"),
+        (["train/1.png", "val/2.png", "valid/3.png"], "valid", "got two folders for validation"),
+        (["a/1.png", "2.png"], "2.png", "got 2.png beside the folder a, expected pictures, or class folders"),
+        (["a/1.png", "b/"], "b", "got an empty class folder"),
+        (["a/1.png", "b/notes.txt"], "b", "got an empty class folder"),
+        (["a/1.png", "b/c/2.png"], "b/c", "got a folder in a class folder"),
+        (["train/a/1.png", "test/a/1.png", "test/b/"], "test/b", "got an empty class folder"),
+        (["1.png", "2.gif"], "2.gif", "got a .gif file, expected .png, .jpg, .jpeg, .webp, .tif, .tiff, or notes"),
+        (["1.png", "2.png.bak"], "2.png.bak", "got a .bak file"),
+    ],
+)
 def test_folders_of_another_layout_are_refused(tmp_path, paths, name, message):
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -272,8 +279,16 @@ def test_cameras_turn_pictures_and_add_previews(tmp_path):
     assert pictures.read(tmp_path, (6, 5)).parts["train"].x.shape == (4, 6, 5, 3)
 
 
-TURNED = {1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1),
-          6: lambda x: np.rot90(x, -1), 7: lambda x: np.rot90(x, 2).swapaxes(0, 1), 8: np.rot90}  # fmt: skip
+TURNED = {
+    1: lambda x: x,
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
 
 
 @pytest.mark.parametrize("orientation", TURNED)
@@ -322,37 +337,44 @@ MORE = [Image.fromarray(RGB[1])]
 GREY_PICTURE = encoded("L", "PNG")
 
 
-@pytest.mark.parametrize(("name", "contents", "message"), [
-    ("x.png", b"", "cannot identify image file"),
-    ("x.png", b"hello", "cannot identify image file"),
-    ("x.png", WHOLE[: len(WHOLE) // 2], "got a PNG file without its end, expected an intact picture"),
-    ("x.png", WHOLE[:-1], "got a PNG file without its end"),
-    ("x.png", WHOLE[:100] + bytes((WHOLE[100] ^ 255,)) + WHOLE[101:], "got a PNG file that is damaged: a checksum"),
-    ("x.png", png(5, 6, 8, 2, zlib.compress(bytes(50))), "got something unreadable"),
-    ("x.png", encoded("RGBA", "PNG"), "got mode RGBA, transparent, expected grey, or RGB of 8 bits, .*convert it"),
-    ("x.png", encoded("LA", "PNG"), "got mode LA, transparent"),
-    ("x.png", encoded("P", "PNG", transparency=0), "got mode P, transparent"),
-    ("x.png", deep(RGB[0]), "got mode RGB, 16 bits"),
-    ("x.png", encoded("RGB", "PNG", save_all=True, append_images=MORE), "got an animation or several pages, expected"),
-    ("x.png", encoded("RGB", "GIF"), "cannot identify image file"),
-    ("x.png", GREY_PICTURE, "got grey in x.png, RGB in 000.png, expected either of them"),
-    ("x.jpg", encoded("CMYK", "JPEG"), "got mode CMYK"),
-    ("x.jpg", encoded("RGB", "JPEG")[:-20], "got something unreadable .*truncated"),
-    ("x.webp", encoded("RGBA", "WEBP", np.dstack([RGB[0], RGB[0][..., :1]])), "got mode RGBA, transparent"),
-    ("x.webp", encoded("RGB", "WEBP", save_all=True, append_images=MORE), "got an animation"),
-    ("x.webp", encoded("RGB", "WEBP")[:-20], "got something unreadable"),
-    ("x.tif", encoded("RGB", "TIFF", save_all=True, append_images=MORE), "got an animation or several pages"),
-    ("x.tif", encoded("RGB", "TIFF", compression="jpeg"), "got mode RGB, jpeg"),
-    ("x.tif", encoded("F", "TIFF"), "got mode F, expected grey, or RGB of 8 bits"),
-    ("x.tif", encoded("I", "TIFF"), "got mode I, expected grey"),
-    ("x.tif", encoded("RGBA", "TIFF"), "got mode RGBA, transparent"),
-    ("x.tif", inverted(encoded("I;16", "TIFF", RGB[0][..., 0])), "got mode I;16, 16 bits, where 0 is white"),
-    ("x.tif", encoded("RGB", "TIFF")[:-1], "got something unreadable .*truncated"),
-    ("x.png", png(9000, 9000, 8, 2, b""), "got 9000x9000 pixels, expected at most 67108864 pixels"),
-    ("x.png", png(10_000, 10_000, 8, 2, b""), "got 10000x10000 pixels, expected at most"),
-    ("x.png", png(2**31 - 1, 2**31 - 1, 8, 2, b""), "DecompressionBombError"),
-    ("x.png", png(8192, 8192, 8, 2, zlib.compress(bytes(10**6))), "got something unreadable"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "contents", "message"),
+    [
+        ("x.png", b"", "cannot identify image file"),
+        ("x.png", b"hello", "cannot identify image file"),
+        ("x.png", WHOLE[: len(WHOLE) // 2], "got a PNG file without its end, expected an intact picture"),
+        ("x.png", WHOLE[:-1], "got a PNG file without its end"),
+        ("x.png", WHOLE[:100] + bytes((WHOLE[100] ^ 255,)) + WHOLE[101:], "got a PNG file that is damaged: a checksum"),
+        ("x.png", png(5, 6, 8, 2, zlib.compress(bytes(50))), "got something unreadable"),
+        ("x.png", encoded("RGBA", "PNG"), "got mode RGBA, transparent, expected grey, or RGB of 8 bits, .*convert it"),
+        ("x.png", encoded("LA", "PNG"), "got mode LA, transparent"),
+        ("x.png", encoded("P", "PNG", transparency=0), "got mode P, transparent"),
+        ("x.png", deep(RGB[0]), "got mode RGB, 16 bits"),
+        (
+            "x.png",
+            encoded("RGB", "PNG", save_all=True, append_images=MORE),
+            "got an animation or several pages, expected",
+        ),
+        ("x.png", encoded("RGB", "GIF"), "cannot identify image file"),
+        ("x.png", GREY_PICTURE, "got grey in x.png, RGB in 000.png, expected either of them"),
+        ("x.jpg", encoded("CMYK", "JPEG"), "got mode CMYK"),
+        ("x.jpg", encoded("RGB", "JPEG")[:-20], "got something unreadable .*truncated"),
+        ("x.webp", encoded("RGBA", "WEBP", np.dstack([RGB[0], RGB[0][..., :1]])), "got mode RGBA, transparent"),
+        ("x.webp", encoded("RGB", "WEBP", save_all=True, append_images=MORE), "got an animation"),
+        ("x.webp", encoded("RGB", "WEBP")[:-20], "got something unreadable"),
+        ("x.tif", encoded("RGB", "TIFF", save_all=True, append_images=MORE), "got an animation or several pages"),
+        ("x.tif", encoded("RGB", "TIFF", compression="jpeg"), "got mode RGB, jpeg"),
+        ("x.tif", encoded("F", "TIFF"), "got mode F, expected grey, or RGB of 8 bits"),
+        ("x.tif", encoded("I", "TIFF"), "got mode I, expected grey"),
+        ("x.tif", encoded("RGBA", "TIFF"), "got mode RGBA, transparent"),
+        ("x.tif", inverted(encoded("I;16", "TIFF", RGB[0][..., 0])), "got mode I;16, 16 bits, where 0 is white"),
+        ("x.tif", encoded("RGB", "TIFF")[:-1], "got something unreadable .*truncated"),
+        ("x.png", png(9000, 9000, 8, 2, b""), "got 9000x9000 pixels, expected at most 67108864 pixels"),
+        ("x.png", png(10_000, 10_000, 8, 2, b""), "got 10000x10000 pixels, expected at most"),
+        ("x.png", png(2**31 - 1, 2**31 - 1, 8, 2, b""), "DecompressionBombError"),
+        ("x.png", png(8192, 8192, 8, 2, zlib.compress(bytes(10**6))), "got something unreadable"),
+    ],
+)
 @pytest.mark.usefixtures("resident_or_not")
 def test_one_bad_picture_among_good_ones_is_refused(tmp_path, name, contents, message):
     draw_all(tmp_path, RGB)
@@ -376,10 +398,18 @@ def test_every_flipped_bit_of_a_png_file_is_noticed(tmp_path, kind):
             pictures.read(tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "options"), [
-    ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {}), ("WEBP", {"lossless": True}),
-    ("TIFF", {}), ("TIFF", {"compression": "tiff_deflate"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_deflate"}),
+    ],
+)
 def test_no_picture_is_made_of_a_part_of_a_file(tmp_path, kind, options):
     whole, path = encoded("RGB", kind, **options), tmp_path / f"x.{kind.lower()}"
     for end in range(0, len(whole), 1 + len(whole) // 100):

@@ -100,10 +100,16 @@ TIMES = [f"{1.7327e9 + i / 1000:.3f}" for i in np.sort(np.random.default_rng(0).
 
 @pytest.mark.parametrize(
     "entries",
-    [TIMES, [10**12 + i for i in range(320)], [f"{5.4e6 + i / 100:.2f}" for i in range(0, 10**5, 497)],
-     [f"{52.52 + i * 1e-7:.7f}" for i in range(0, 50_000, 50)], ["0.0", *TIMES], [f"{i}e-46" for i in range(3, 300)]],
+    [
+        TIMES,
+        [10**12 + i for i in range(320)],
+        [f"{5.4e6 + i / 100:.2f}" for i in range(0, 10**5, 497)],
+        [f"{52.52 + i * 1e-7:.7f}" for i in range(0, 50_000, 50)],
+        ["0.0", *TIMES],
+        [f"{i}e-46" for i in range(3, 300)],
+    ],
     ids=["Unix times", "ids", "UTM northings", "latitudes", "an outlier", "tiny"],
-)  # fmt: skip
+)
 def test_what_is_distinct_in_the_file_stays_distinct(read, entries):
     found = read(column(entries))
     assert found.columns[0].double
@@ -438,8 +444,9 @@ def test_a_file_is_written_with_the_marks_it_was_read_with(read, tmp_path):
     found = read("a;b\n1.200,5;x\n-3;y\n4,25;x\n", decimal=",", separator=";", thousands=".")
     tables.write_csv(tmp_path / "out.csv", found.parts["train"].x, found.columns, reading)
     assert (tmp_path / "out.csv").read_text() == "a;b\n1200,5;x\n-3;y\n4,25;x\n"
-    np.testing.assert_array_equal(table_files.read_rows(tmp_path / "out.csv", found.columns, reading),
-                                  found.parts["train"].x)  # fmt: skip
+    np.testing.assert_array_equal(
+        table_files.read_rows(tmp_path / "out.csv", found.columns, reading), found.parts["train"].x
+    )
 
 
 def test_given_entries_are_written_as_they_are(read, tmp_path):
@@ -454,13 +461,25 @@ def test_given_entries_are_written_as_they_are(read, tmp_path):
     "tree",
     [
         {"type": "Column", "name": "a", "kind": "positive", "offset": 1.0},
-        {"type": "Format", "event_shape": [1], "levels": 0, "columns": [{"type": "Column", "name": "a"}],
-         "mean": [0.0], "scale": [0.0]},
-        {"type": "Format", "event_shape": [1], "levels": 0, "columns": [{"type": "Column", "name": "a"}],
-         "mean": [0.0, 1.0], "scale": [1.0, 1.0]},
+        {
+            "type": "Format",
+            "event_shape": [1],
+            "levels": 0,
+            "columns": [{"type": "Column", "name": "a"}],
+            "mean": [0.0],
+            "scale": [0.0],
+        },
+        {
+            "type": "Format",
+            "event_shape": [1],
+            "levels": 0,
+            "columns": [{"type": "Column", "name": "a"}],
+            "mean": [0.0, 1.0],
+            "scale": [1.0, 1.0],
+        },
         {"type": "Format", "event_shape": [1], "levels": 0, "mean": [0.0, 1.0], "scale": [1.0]},
     ],
-)  # fmt: skip
+)
 def test_records_that_cannot_be_are_refused(tree):
     refused(lambda: values.from_tree(Column | Format, tree, "run.json"), "expected")
 

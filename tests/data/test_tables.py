@@ -47,12 +47,7 @@ def random_rows(seed: int, count: int, *widths: int) -> np.ndarray:
 MIXED = (0, 2, 3, 0, 4)
 RAW = np.array([[0.5, 1, 2, -3, 0], [NAN, NAN, NAN, NAN, NAN], [-1, 0, 0, NAN, 3]], np.float32)
 FEATURES = np.array(
-    [
-        [0.5, 1, 1, 1, 0, 0, 1, -3, 1, 1, 0, 0, 0],
-        [0] * 13,
-        [-1, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1],
-    ],
-    np.float32,
+    [[0.5, 1, 1, 1, 0, 0, 1, -3, 1, 1, 0, 0, 0], [0] * 13, [-1, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1]], np.float32
 )
 
 
@@ -238,8 +233,10 @@ def test_a_column_may_say_which_split_a_row_belongs_to(tmp_path):
     found = csv(tmp_path, "a,split\n1,train\n2,test\n3,train\n4,validation\n5,test\n")
     assert found.columns == (Column("a", kind="count"),)
     assert {part: split.x.tolist() for part, split in found.parts.items()} == {
-        "train": [[1], [3]], "validation": [[4]], "test": [[2], [5]],
-    }  # fmt: skip
+        "train": [[1], [3]],
+        "validation": [[4]],
+        "test": [[2], [5]],
+    }
     assert list(csv(tmp_path, "a,split\n1,train\n2,train\n3,train\n").parts) == ["train"]
 
 
@@ -419,10 +416,7 @@ def test_without_pyarrow_it_says_what_to_type(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     refused(
-        csv,
-        tmp_path,
-        PEOPLE,
-        match=r'pyarrow: got not installed.*in the checkout.*: pip install -e "\.\[tables\]"',
+        csv, tmp_path, PEOPLE, match=r'pyarrow: got not installed.*in the checkout.*: pip install -e "\.\[tables\]"'
     )
 
 
@@ -490,8 +484,12 @@ def learned(tmp_path_factory):
     path = tmp_path_factory.mktemp("learned") / "table.csv"
     path.write_text("\n".join(["a,b,c", *map(",".join, zip(np.char.mod("%.5f", a), shown, sign, strict=True))]))
     data = prepare(Standardize(), assemble("table", table_files.read(path)))
-    model = VAE(2, architectures.MLP((32,)), likelihoods.Tabular(tables.widths(data.format.columns)),
-                event_shape=data.event_shape)  # fmt: skip
+    model = VAE(
+        2,
+        architectures.MLP((32,)),
+        likelihoods.Tabular(tables.widths(data.format.columns)),
+        event_shape=data.event_shape,
+    )
     tx = Adam(3e-3).build(steps=1)
     step = training.make_train_step(model, ELBO(), tx, prepare=data.batch)
     state, losses = training.init_state(model, tx, keys.root(0)), []

@@ -67,10 +67,28 @@ def test_a_folder_of_that_name_is_reached_with_a_dot(tmp_path, monkeypatch):
     assert message.endswith(", or write ./mine for the folder of that name")
 
 
-@pytest.mark.parametrize("name", [
-    "", "../..", "../../etc/passwd", "a/../b", "a/..", "Mnist", "mnist\n", "mnist:3", "mnist/x:3.*.*", "/etc", "a b",
-    "a;b", "$(a)", "ünder", "a/b/c", "3d", "a:b",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "../..",
+        "../../etc/passwd",
+        "a/../b",
+        "a/..",
+        "Mnist",
+        "mnist\n",
+        "mnist:3",
+        "mnist/x:3.*.*",
+        "/etc",
+        "a b",
+        "a;b",
+        "$(a)",
+        "ünder",
+        "a/b/c",
+        "3d",
+        "a:b",
+    ],
+)
 def test_what_cannot_be_a_name_is_refused_without_a_look_at_the_disk(monkeypatch, name):
     def looked(*_, **__):
         raise AssertionError("the disk was touched")
@@ -96,21 +114,32 @@ def test_what_is_not_prepared_does_not_load_tensorflow_datasets(tmp_path):
 # which version and configuration
 
 
-@pytest.mark.parametrize(("name", "folder"), [
-    ("mnist", "mnist/3.0.10"),
-    ("mnist:3.0.2", "mnist/3.0.2"),
-    ("mnist:3.0.3", None),
-    ("mnist/letters", None),
-    ("emnist", "emnist/letters/1.0.0"),
-    ("emnist/digits", "emnist/digits/2.0.0"),
-    ("emnist/digits:2.0.0", "emnist/digits/2.0.0"),
-    ("emnist:2.0.0", None),
-    ("smallnorb", None),
-    ("downloads", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("mnist", "mnist/3.0.10"),
+        ("mnist:3.0.2", "mnist/3.0.2"),
+        ("mnist:3.0.3", None),
+        ("mnist/letters", None),
+        ("emnist", "emnist/letters/1.0.0"),
+        ("emnist/digits", "emnist/digits/2.0.0"),
+        ("emnist/digits:2.0.0", "emnist/digits/2.0.0"),
+        ("emnist:2.0.0", None),
+        ("smallnorb", None),
+        ("downloads", None),
+    ],
+)
 def test_the_newest_version_and_the_default_configuration_are_found(tmp_path, name, folder):
-    for made in ("mnist/3.0.2", "mnist/3.0.10", "mnist/2.9.9", "mnist/incomplete.ABCDEF_4.0.0", "mnist/.aevae_cache",
-                 "emnist/letters/1.0.0", "emnist/digits/2.0.0", "smallnorb/a/1.0.0"):  # fmt: skip
+    for made in (
+        "mnist/3.0.2",
+        "mnist/3.0.10",
+        "mnist/2.9.9",
+        "mnist/incomplete.ABCDEF_4.0.0",
+        "mnist/.aevae_cache",
+        "emnist/letters/1.0.0",
+        "emnist/digits/2.0.0",
+        "smallnorb/a/1.0.0",
+    ):
         (tmp_path / made).mkdir(parents=True)
         (tmp_path / made / "dataset_info.json").write_text("{}")
     for home, config in (("emnist", "letters"), ("smallnorb", "../mnist"), ("mnist", 7)):
@@ -181,17 +210,28 @@ def test_a_size_that_is_not_stated_is_that_of_the_first_image(tmp_path, monkeypa
 ONE = {"train": [b"a text"]}
 
 
-@pytest.mark.parametrize(("options", "splits", "message"), [
-    ({}, {"learn": TINY["train"], "test": TINY["test"]}, "got splits learn, test, expected one called train"),
-    ({"features": {"text": TEXT()}}, ONE, "got features label, text, expected images, in a feature called image"),
-    ({"features": {"image": TEXT()}}, ONE, "got features image, label, expected images, in a feature called image"),
-    ({"features": {"image": IMAGE(shape=(4, 4, 1), dtype=np.uint16)}}, TINY, "got images of type .*uint16.* and shape"),
-    ({"shape": (2, 4, 4, 3)}, {"train": TINY["train"]}, r"got images of type .*uint8.* and shape \(2, 4, 4, 3\)"),
-    ({}, {"train": [b"no picture"]}, "UnidentifiedImageError"),
-    ({}, {"train": [png(TINY["train"][0])[:60]]}, "got .*Error: .*, expected a data set as TFDS prepares it"),
-    ({}, {"train": [png(TINY["train"][0], "I;16")]}, "a picture of mode I;16, which has more than 8 bits"),
-    ({}, {"train": [png(TINY["train"][0][:3])]}, r"an image of \(3, 4, 1\), expected images of one size, \(4, 4, 1\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "splits", "message"),
+    [
+        ({}, {"learn": TINY["train"], "test": TINY["test"]}, "got splits learn, test, expected one called train"),
+        ({"features": {"text": TEXT()}}, ONE, "got features label, text, expected images, in a feature called image"),
+        ({"features": {"image": TEXT()}}, ONE, "got features image, label, expected images, in a feature called image"),
+        (
+            {"features": {"image": IMAGE(shape=(4, 4, 1), dtype=np.uint16)}},
+            TINY,
+            "got images of type .*uint16.* and shape",
+        ),
+        ({"shape": (2, 4, 4, 3)}, {"train": TINY["train"]}, r"got images of type .*uint8.* and shape \(2, 4, 4, 3\)"),
+        ({}, {"train": [b"no picture"]}, "UnidentifiedImageError"),
+        ({}, {"train": [png(TINY["train"][0])[:60]]}, "got .*Error: .*, expected a data set as TFDS prepares it"),
+        ({}, {"train": [png(TINY["train"][0], "I;16")]}, "a picture of mode I;16, which has more than 8 bits"),
+        (
+            {},
+            {"train": [png(TINY["train"][0][:3])]},
+            r"an image of \(3, 4, 1\), expected images of one size, \(4, 4, 1\)",
+        ),
+    ],
+)
 def test_what_holds_no_images_of_8_bits_and_one_size_is_one_line(tmp_path, options, splits, message):
     folder = prepared(tmp_path, splits, **options)
     refused(f"data set 'tiny'.*{message}", read, folder)
@@ -301,8 +341,9 @@ def test_fashion_mnist_is_split_as_published_and_starts_at_once_the_second_time(
     seconds = []
     for imported in (["tensorflow_datasets"], [], []):
         began = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300,
-                              env=environment)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300, env=environment
+        )
         seconds.append(time.monotonic() - began)
         assert done.stdout == f"{imported}\n"
     assert min(seconds[1:]) < 3  # of the whole process
@@ -314,14 +355,17 @@ def test_fashion_mnist_is_split_as_published_and_starts_at_once_the_second_time(
     assert dataset.test.labels[:8].tolist() == [9, 2, 1, 1, 6, 1, 4, 6]
 
 
-@pytest.mark.parametrize(("name", "hint"), [
-    ("fashionmnist", "did you mean fashion_mnist? type: aevae data prepare fashion_mnist"),
-    ("Fashion-MNIST", "did you mean fashion_mnist?"),
-    ("cifar-10", "did you mean cifar10?"),
-    ("digit", "did you mean digits?"),
-    ("mnist_corrupted", "type: aevae data prepare mnist_corrupted"),
-    ("colorectal_histology", "type: aevae data prepare colorectal_histology"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("fashionmnist", "did you mean fashion_mnist? type: aevae data prepare fashion_mnist"),
+        ("Fashion-MNIST", "did you mean fashion_mnist?"),
+        ("cifar-10", "did you mean cifar10?"),
+        ("digit", "did you mean digits?"),
+        ("mnist_corrupted", "type: aevae data prepare mnist_corrupted"),
+        ("colorectal_histology", "type: aevae data prepare colorectal_histology"),
+    ],
+)
 def test_a_misspelled_name_is_recognised(name, hint, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(InputError) as error:
@@ -340,15 +384,20 @@ def test_no_such_user_is_no_such_folder(monkeypatch):
 DICT = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
 
 
-@pytest.mark.parametrize("spelled", [
-    '{{"pythonClassName": "{0}", "featuresDict": {{"features": {{}}}}}}',
-    '{{"python_class_name": "{0}", "jsonFeature": {{"json": "{{}}"}}}}',
-    '{{"type": "{0}", "content": {{}}}}',
-    '{{"pythonClassName": "{0}", "pythonClassName": "tensorflow_datasets.core.features.text_feature.Text"}}',
-    '{{"pythonClassName": "' + DICT + '", "featuresDict": {{"features": {{"image": {{"pythonClassName": "{0}"}}}}}}}}',
-    '{{"pythonClassName": "' + DICT + '", "jsonFeature": '
-    '{{"json": "{{\\"x\\": {{\\"type\\": \\"{0}\\", \\"content\\": {{}}}}}}"}}}}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        '{{"pythonClassName": "{0}", "featuresDict": {{"features": {{}}}}}}',
+        '{{"python_class_name": "{0}", "jsonFeature": {{"json": "{{}}"}}}}',
+        '{{"type": "{0}", "content": {{}}}}',
+        '{{"pythonClassName": "{0}", "pythonClassName": "tensorflow_datasets.core.features.text_feature.Text"}}',
+        '{{"pythonClassName": "'
+        + DICT
+        + '", "featuresDict": {{"features": {{"image": {{"pythonClassName": "{0}"}}}}}}}}',
+        '{{"pythonClassName": "' + DICT + '", "jsonFeature": '
+        '{{"json": "{{\\"x\\": {{\\"type\\": \\"{0}\\", \\"content\\": {{}}}}}}"}}}}',
+    ],
+)
 def test_no_module_that_features_name_is_imported(tiny, tmp_path, monkeypatch, spelled):
     (tmp_path / "strange_module.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)

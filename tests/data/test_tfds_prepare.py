@@ -69,8 +69,9 @@ def url_info(filename, content=CONTENT):
 def downloading(failure=None, **attributes):
     """A builder whose pictures come from one registered file; `failure` is raised after the third picture."""
 
-    class Downloading(builder_class(TINY, **{"url_infos": {URL: url_info("images.gz")}, **attributes}),
-                      skip_registration=True):  # fmt: skip
+    class Downloading(
+        builder_class(TINY, **{"url_infos": {URL: url_info("images.gz")}, **attributes}), skip_registration=True
+    ):
         name = "tiny"
 
         def _split_generators(self, dl_manager):
@@ -118,8 +119,12 @@ def test_a_default_configuration_is_prepared_and_found(tmp_path, knows):
         check_tiny(tfds.read(name, str(tmp_path)).parts)
         assert tfds.prepare(name, str(tmp_path)) == folder
     assert not tfds.is_prepared("tiny/other", str(tmp_path))
-    refused("data set 'tiny/none' .*BuilderConfig none not found .*, expected a data set that TFDS can prepare here",
-            tfds.prepare, "tiny/none", str(tmp_path))  # fmt: skip
+    refused(
+        "data set 'tiny/none' .*BuilderConfig none not found .*, expected a data set that TFDS can prepare here",
+        tfds.prepare,
+        "tiny/none",
+        str(tmp_path),
+    )
 
 
 # what cannot be prepared
@@ -134,12 +139,18 @@ def test_without_tensorflow_it_is_one_line(tmp_path, monkeypatch, asked):
     assert asked == []
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("fashion_mnst", "got 'fashion_mnst', expected a name that TensorFlow Datasets knows; did you mean fashion_mnist?"),
-    ("qqqqqqqq", "got 'qqqqqqqq', expected a name that TensorFlow Datasets knows"),
-    ("mnist:9.9.9", "Dataset mnist cannot be loaded at version 9.9.9, only: 3.0.1"),
-    ("lm1b", "got features text, expected images, in a feature called image"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "fashion_mnst",
+            "got 'fashion_mnst', expected a name that TensorFlow Datasets knows; did you mean fashion_mnist?",
+        ),
+        ("qqqqqqqq", "got 'qqqqqqqq', expected a name that TensorFlow Datasets knows"),
+        ("mnist:9.9.9", "Dataset mnist cannot be loaded at version 9.9.9, only: 3.0.1"),
+        ("lm1b", "got features text, expected images, in a feature called image"),
+    ],
+)
 def test_what_tfds_cannot_prepare_is_one_line_and_no_wait(tmp_path, asked, name, message):
     began = time.monotonic()
     assert message in refused("data set", tfds.prepare, name, str(tmp_path / "data"))

@@ -201,8 +201,11 @@ def test_kl_is_positive_and_zero_only_at_equality(name):  # mistake 4
 def test_kl_is_finite_at_extremes(name):
     """Certainty against uncertainty, both ways: large, but a number, and so is the gradient."""
     q, p = KL_PAIRS[name]
-    sharp = d.Normal(1e4 * q.loc, d.bounded(1e4 * q.log_scale, LOW, HIGH)) if name == "Normal" else jax.tree.map(
-        lambda leaf: 1e4 * leaf, q)  # fmt: skip
+    sharp = (
+        d.Normal(1e4 * q.loc, d.bounded(1e4 * q.log_scale, LOW, HIGH))
+        if name == "Normal"
+        else jax.tree.map(lambda leaf: 1e4 * leaf, q)
+    )
     value, gradient = jax.jit(jax.value_and_grad(lambda s: s.kl(p).sum() + p.kl(s).sum()))(sharp)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
@@ -414,11 +417,13 @@ EXTREMES = {
     "DiscretizedLogistic loc": (lambda raw: d.DiscretizedLogistic(raw, 0 * raw - 7), EDGES),
     "DiscretizedLogistic scale": (lambda raw: d.DiscretizedLogistic(0 * raw, d.bounded(raw, LOW, HIGH)), EDGES),
     "DiscretizedLogisticMixture": (
-        lambda raw: d.DiscretizedLogisticMixture(*(raw[..., None] * jnp.asarray([[[1.0, -1.0, 0.0]]]),) * 2,
-                                                 d.bounded(raw, LOW, HIGH)[..., None] * jnp.ones((1, 1, 3))),
+        lambda raw: d.DiscretizedLogisticMixture(
+            *(raw[..., None] * jnp.asarray([[[1.0, -1.0, 0.0]]]),) * 2,
+            d.bounded(raw, LOW, HIGH)[..., None] * jnp.ones((1, 1, 3)),
+        ),
         EDGES,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EXTREMES)

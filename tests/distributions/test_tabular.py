@@ -22,14 +22,7 @@ LOC, SCALE = np.array([0, 7]), np.array([1, 8])  # the places of the numbers' me
 LOGIT, UNUSED = np.array([5, 17]), np.array([6, 18])  # those of the bits, and the ones that no bit uses
 CHOICES = [slice(2, 5), slice(9, 14), slice(14, 17)]
 NAN = np.nan
-ROWS = np.array(
-    [
-        [0.3, 2, 1, -1.5, 4, 0, 0],
-        [NAN, 1, NAN, 0.2, NAN, 2, 1],
-        [1.1, NAN, 0, NAN, 0, NAN, NAN],
-        [NAN] * 7,
-    ]
-)
+ROWS = np.array([[0.3, 2, 1, -1.5, 4, 0, 0], [NAN, 1, NAN, 0.2, NAN, 2, 1], [1.1, NAN, 0, NAN, 0, NAN, NAN], [NAN] * 7])
 B = len(ROWS)
 OUTPUTS = np.random.default_rng(0).normal(size=(B, WIDTH)).astype(np.float32)
 Q = Tabular(jnp.asarray(OUTPUTS), COLUMNS)
@@ -69,8 +62,13 @@ def log_density(row: np.ndarray, outputs: np.ndarray, columns: tuple[int, ...] =
 
 def missing_features() -> np.ndarray:
     """Whether a feature belongs to a missing entry, `[B, F]`."""
-    return np.concatenate([np.repeat(np.isnan(column)[:, None], max(categories, 2), axis=1)
-                           for column, categories in zip(ROWS.T, COLUMNS, strict=True)], axis=1)  # fmt: skip
+    return np.concatenate(
+        [
+            np.repeat(np.isnan(column)[:, None], max(categories, 2), axis=1)
+            for column, categories in zip(ROWS.T, COLUMNS, strict=True)
+        ],
+        axis=1,
+    )
 
 
 # --- densities ---
@@ -91,8 +89,10 @@ def test_a_row_without_entries_has_log_prob_zero():
 def test_what_stands_in_the_outputs_of_missing_entries_changes_nothing(garbage):
     changed = np.where(missing_features(), np.float32(garbage), OUTPUTS)
     np.testing.assert_array_equal(log_prob(Tabular(jnp.asarray(changed), COLUMNS), X), log_prob(Q, X))
-    both = [jax.jit(jax.grad(lambda q: q.log_prob(X).sum()))(Tabular(jnp.asarray(o), COLUMNS)).outputs
-            for o in (changed, OUTPUTS)]  # fmt: skip
+    both = [
+        jax.jit(jax.grad(lambda q: q.log_prob(X).sum()))(Tabular(jnp.asarray(o), COLUMNS)).outputs
+        for o in (changed, OUTPUTS)
+    ]
     np.testing.assert_array_equal(both[0], both[1])
     np.testing.assert_array_equal(np.asarray(both[0])[missing_features()], 0.0)
     used = ~missing_features()

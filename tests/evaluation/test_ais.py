@@ -33,8 +33,9 @@ def simulated(count, seed=0):
 def test_the_truth_lies_between_the_bounds_and_they_close():
     gaps = []
     for num_temperatures in (4, 40):
-        found = ais.bracket(MODEL, PARAMS, jax.random.key(1), num=100, num_temperatures=num_temperatures,
-                                  leapfrogs=3, num_chains=4)  # fmt: skip
+        found = ais.bracket(
+            MODEL, PARAMS, jax.random.key(1), num=100, num_temperatures=num_temperatures, leapfrogs=3, num_chains=4
+        )
         exact = GAUSSIAN.log_evidence(found.x)
         lower, upper = found.lower.log_likelihood, found.upper.log_likelihood
         for outside in (lower - exact, exact - upper):  # on average below 0: within 4 standard errors
@@ -73,8 +74,12 @@ def test_moves_leave_the_posterior_as_it_is():
     z = mean + s * np.random.default_rng(1).normal(size=(3000, 1, 2))
     body = ais._body(MODEL, 3, 1, 0.0)
     state = ais._State(jax.numpy.asarray(z, "float32"), jax.numpy.zeros((3000, 1)), jax.numpy.zeros(()))
-    context = (PARAMS, MODEL.prior(PARAMS, 1), jax.numpy.repeat(x, 3000, axis=0),
-               keys.each(jax.random.key(3), jax.numpy.arange(3000)))  # fmt: skip
+    context = (
+        PARAMS,
+        MODEL.prior(PARAMS, 1),
+        jax.numpy.repeat(x, 3000, axis=0),
+        keys.each(jax.random.key(3), jax.numpy.arange(3000)),
+    )
     for index in range(3):
         state, (_, acceptance) = jax.jit(body)(state, context, ais._Move(index, 0.0, 1.0, 0.8))
     assert 0.3 < float(acceptance) < 0.99
@@ -128,31 +133,43 @@ def test_codes_may_be_pytrees():
     z, x = simulated(5)
     parts = {"a": z[:, :1], "b": z[:, 1:]}
     for one, other in (
-        (ais.lower_bound(MODEL, PARAMS, x, jax.random.key(0), SCHEDULE, num_chains=2),
-         ais.lower_bound(InParts(), PARAMS, x, jax.random.key(0), SCHEDULE, num_chains=2)),
-        (ais.upper_bound(MODEL, PARAMS, x, jax.random.key(0), SCHEDULE, z=z, num_chains=2),
-         ais.upper_bound(InParts(), PARAMS, x, jax.random.key(0), SCHEDULE, z=parts, num_chains=2)),
-    ):  # fmt: skip
+        (
+            ais.lower_bound(MODEL, PARAMS, x, jax.random.key(0), SCHEDULE, num_chains=2),
+            ais.lower_bound(InParts(), PARAMS, x, jax.random.key(0), SCHEDULE, num_chains=2),
+        ),
+        (
+            ais.upper_bound(MODEL, PARAMS, x, jax.random.key(0), SCHEDULE, z=z, num_chains=2),
+            ais.upper_bound(InParts(), PARAMS, x, jax.random.key(0), SCHEDULE, z=parts, num_chains=2),
+        ),
+    ):
         np.testing.assert_allclose(one.log_likelihood, other.log_likelihood, rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_bits_under_a_vamp_prior_are_bracketed():
     model = VAE(2, MLP((6,)), likelihoods.Bernoulli(), VampPrior(3), event_shape=(3, 3, 1))
-    found = ais.bracket(model, oracles.random_params(model), jax.random.key(0), num=40, num_temperatures=20,
-                              leapfrogs=2, num_chains=4)  # fmt: skip
+    found = ais.bracket(
+        model, oracles.random_params(model), jax.random.key(0), num=40, num_temperatures=20, leapfrogs=2, num_chains=4
+    )
     gap = found.upper.log_likelihood - found.lower.log_likelihood
     assert -4 * gap.std(ddof=1) / np.sqrt(len(gap)) < gap.mean() < 0.05
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: ais.sigmoid_betas(0), "number of temperatures: got 0"),
-    (lambda: ais.bracket(MODEL, PARAMS, jax.random.key(0), num=0), "number of examples: got 0"),
-    (lambda: ais.lower_bound(MODEL, PARAMS, simulated(1)[1], jax.random.key(0), SCHEDULE, num_chains=0),
-     "number of chains: got 0"),
-    (lambda: ais.tune(AE, oracles.random_params(AE), simulated(1)[1], jax.random.key(0)),
-     "Autoencoder, whose codes are points"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ais.sigmoid_betas(0), "number of temperatures: got 0"),
+        (lambda: ais.bracket(MODEL, PARAMS, jax.random.key(0), num=0), "number of examples: got 0"),
+        (
+            lambda: ais.lower_bound(MODEL, PARAMS, simulated(1)[1], jax.random.key(0), SCHEDULE, num_chains=0),
+            "number of chains: got 0",
+        ),
+        (
+            lambda: ais.tune(AE, oracles.random_params(AE), simulated(1)[1], jax.random.key(0)),
+            "Autoencoder, whose codes are points",
+        ),
+    ],
+)
 def test_what_cannot_be_annealed_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()

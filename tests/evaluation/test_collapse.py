@@ -33,17 +33,27 @@ def checked(model=SMALL, objective=None, epochs=300, rate=1e-2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "faults", "remedy"), [
-    ({}, [], ""),
-    ({"objective": ELBO(beta=Linear(9, end=50.0)), "epochs": 60}, ["over-regularised", "posterior collapse"], "ELBO()"),
-    ({"objective": ELBO(beta=4.0)}, ["over-regularised"], "ELBO()"),
-    ({"model": VAE(4, MLP((32,)), likelihoods.Normal(0.4))}, ["over-regularised"], "NormalSharedScale()"),
-    ({"model": VAE(40, MLP((32,)))}, ["dead units"], "latent="),
-    ({"epochs": 10}, ["under-trained"], "--epochs 40"),
-    ({"objective": ELBO(beta=0.0), "epochs": 200}, ["variance collapsed"], "ELBO()"),
-    ({"model": VAE(4, MLP((32,)), likelihoods.Normal(1e-3)), "epochs": 200}, ["variance collapsed"],
-     "NormalSharedScale()"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "faults", "remedy"),
+    [
+        ({}, [], ""),
+        (
+            {"objective": ELBO(beta=Linear(9, end=50.0)), "epochs": 60},
+            ["over-regularised", "posterior collapse"],
+            "ELBO()",
+        ),
+        ({"objective": ELBO(beta=4.0)}, ["over-regularised"], "ELBO()"),
+        ({"model": VAE(4, MLP((32,)), likelihoods.Normal(0.4))}, ["over-regularised"], "NormalSharedScale()"),
+        ({"model": VAE(40, MLP((32,)))}, ["dead units"], "latent="),
+        ({"epochs": 10}, ["under-trained"], "--epochs 40"),
+        ({"objective": ELBO(beta=0.0), "epochs": 200}, ["variance collapsed"], "ELBO()"),
+        (
+            {"model": VAE(4, MLP((32,)), likelihoods.Normal(1e-3)), "epochs": 200},
+            ["variance collapsed"],
+            "NormalSharedScale()",
+        ),
+    ],
+)
 def test_each_fault_is_found_and_no_other(options, faults, remedy):
     found = checked(**options)
     assert [finding.fault for finding in found.findings] == faults, found
@@ -70,37 +80,63 @@ def typed(remedy, run):
 
 
 MODEL = dataclasses.replace(SMALL, event_shape=(8, 8, 1))
-SOUND = latents.Latents(8.0, 7.0, 1.0, 0.5, np.full(4, 0.25), np.full(4, 2.0), np.ones(4, bool), np.ones(4),
-                        np.full(4, 0.1), 180)  # fmt: skip
+SOUND = latents.Latents(
+    8.0, 7.0, 1.0, 0.5, np.full(4, 0.25), np.full(4, 2.0), np.ones(4, bool), np.ones(4), np.full(4, 0.1), 180
+)
 NARROW = SOUND._replace(noise=np.full(4, 1e-3))
 """A thousandth of the variance of the codes is that of q(z|x): too little only where the rate was cheap."""
 NONE, HALF = np.zeros(4, bool), np.array([True, True, False, False])
 
 
-@pytest.mark.parametrize(("run", "found", "bounds", "expected"), [
-    (Run(model=MODEL), SOUND, (3.0, 1.0, 1.0), []),
-    (Run(model=MODEL), SOUND._replace(rate=0.01, active=NONE), (3.0, 1.0, 1.0),
-     [("posterior collapse", {"objective": ELBO(Linear(6))})]),
-    (Run(model=MODEL, objective=ELBO(50.0)), SOUND, (3.0, 1.0, 1.0), [("over-regularised", {"objective": ELBO()})]),
-    (Run(model=MODEL), SOUND._replace(active=HALF), (3.0, 1.0, 1.0),
-     [("dead units", {"model": dataclasses.replace(MODEL, latent=2)})]),
-    (Run(model=MODEL, objective=ELBO(0.1)), SOUND._replace(noise=np.full(4, 1e-6)), (3.0, 1.0, 1.0),
-     [("variance collapsed", {"objective": ELBO()})]),
-    (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(4.0))), SOUND, (3.0, 1.0, 1.0),
-     [("over-regularised", {"model": MODEL})]),
-    (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.1))), NARROW, (3.0, 1.0, 1.0),
-     [("variance collapsed", {"model": MODEL})]),
-    (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.2))), NARROW, (3.0, 1.0, 1.0), []),
-    (Run(model=MODEL), NARROW, (3.0, 1.0, 1.0), []),
-    (Run(model=MODEL), SOUND, (3.0, 2.0, 1.0), [("under-trained", {"epochs": 12})]),
-], ids=["none", "collapse", "beta", "dead", "points", "noise", "cheap", "narrow", "learned", "short"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("run", "found", "bounds", "expected"),
+    [
+        (Run(model=MODEL), SOUND, (3.0, 1.0, 1.0), []),
+        (
+            Run(model=MODEL),
+            SOUND._replace(rate=0.01, active=NONE),
+            (3.0, 1.0, 1.0),
+            [("posterior collapse", {"objective": ELBO(Linear(6))})],
+        ),
+        (Run(model=MODEL, objective=ELBO(50.0)), SOUND, (3.0, 1.0, 1.0), [("over-regularised", {"objective": ELBO()})]),
+        (
+            Run(model=MODEL),
+            SOUND._replace(active=HALF),
+            (3.0, 1.0, 1.0),
+            [("dead units", {"model": dataclasses.replace(MODEL, latent=2)})],
+        ),
+        (
+            Run(model=MODEL, objective=ELBO(0.1)),
+            SOUND._replace(noise=np.full(4, 1e-6)),
+            (3.0, 1.0, 1.0),
+            [("variance collapsed", {"objective": ELBO()})],
+        ),
+        (
+            Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(4.0))),
+            SOUND,
+            (3.0, 1.0, 1.0),
+            [("over-regularised", {"model": MODEL})],
+        ),
+        (
+            Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.1))),
+            NARROW,
+            (3.0, 1.0, 1.0),
+            [("variance collapsed", {"model": MODEL})],
+        ),
+        (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.2))), NARROW, (3.0, 1.0, 1.0), []),
+        (Run(model=MODEL), NARROW, (3.0, 1.0, 1.0), []),
+        (Run(model=MODEL), SOUND, (3.0, 2.0, 1.0), [("under-trained", {"epochs": 12})]),
+    ],
+    ids=["none", "collapse", "beta", "dead", "points", "noise", "cheap", "narrow", "learned", "short"],
+)
 def test_remedies_can_be_typed(monkeypatch, run, found, bounds, expected):
     """Each finding's remedy, as it is typed, makes the run that the finding says it makes."""
     terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
     monkeypatch.setattr(collapse.metrics, "evaluate", lambda *arguments: terms)
     monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)
-    history = [{"epoch": i + 1, "step": 8 * (i + 1), "validation": {"negative_elbo": bound}}
-               for i, bound in enumerate(bounds)]  # fmt: skip
+    history = [
+        {"epoch": i + 1, "step": 8 * (i + 1), "validation": {"negative_elbo": bound}} for i, bound in enumerate(bounds)
+    ]
     params = jax.eval_shape(MODEL.init, jax.random.key(0))
     fitted = fitting.Fitted(run, run.model, params, history, {}, None)
     findings = collapse.check(fitted, VALIDATION, jax.random.key(0)).findings

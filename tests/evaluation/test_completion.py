@@ -58,8 +58,9 @@ def test_given_entries_stay_and_missing_ones_are_filled(trained, tmp_path):
     assert not np.isnan(done.rows).any()
     assert np.isnan(done.given).sum() == 1 + 6 + 3
     reading = fitted.run.data.reading
-    files.write(tmp_path / "out.csv", {"rows": done.rows}, table=plan.prepared.format.columns, reading=reading,
-                given=done.texts)  # fmt: skip
+    files.write(
+        tmp_path / "out.csv", {"rows": done.rows}, table=plan.prepared.format.columns, reading=reading, given=done.texts
+    )
     header, first, second, third = rows_of(tmp_path / "out.csv")
     assert header == ["height", "children", "zip", "income", "smokes", "time"]
     assert first[:4] == ["101,50", " 007 ", "02", "1E0"]

@@ -30,11 +30,21 @@ def test_paired_differences_are_surer_than_the_figures():
     assert [f.name for f in rank([b, a])] == ["a", "b"]
 
 
-@pytest.mark.parametrize("changes", [
-    {"num_samples": 5000}, {"split": "validation"}, {"preparation": "DynamicBinarization()"}, {"data": "mnist"},
-    {"unit": "bits/dimension"}, {"sha256": "cd" * 32}, {"estimator": "annealed importance sampling"}, {"examples": 3},
-    {"quantity": "negative ELBO"}, {"measure": "density"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_samples": 5000},
+        {"split": "validation"},
+        {"preparation": "DynamicBinarization()"},
+        {"data": "mnist"},
+        {"unit": "bits/dimension"},
+        {"sha256": "cd" * 32},
+        {"estimator": "annealed importance sampling"},
+        {"examples": 3},
+        {"quantity": "negative ELBO"},
+        {"measure": "density"},
+    ],
+)
 def test_each_field_of_a_protocol_keeps_figures_apart(changes):  # mistakes 9, 19 and 36
     a, b = figure("mine", [1, 2, 3, 4]), figure("theirs", [1, 2, 3, 4], **changes)
     name, value = next(iter(changes.items()))

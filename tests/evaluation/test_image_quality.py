@@ -70,11 +70,14 @@ def test_reconstructions_pixel_by_pixel():
     assert image_quality.of_reconstructions(images[:, :5, :5], images[:, :5, :5]).ssim is None
 
 
-@pytest.mark.parametrize(("a", "b", "message"), [
-    (np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8, 3)), r"got \(2, 8, 8, 1\) and \(2, 8, 8, 3\)"),
-    (np.zeros((2, 8, 8, 1)), np.full((2, 8, 8, 1), 2.0), "reconstructions: got values from 2 to 2"),
-    (np.full((2, 8, 8, 1), np.nan), np.zeros((2, 8, 8, 1)), "images: got values from nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8, 3)), r"got \(2, 8, 8, 1\) and \(2, 8, 8, 3\)"),
+        (np.zeros((2, 8, 8, 1)), np.full((2, 8, 8, 1), 2.0), "reconstructions: got values from 2 to 2"),
+        (np.full((2, 8, 8, 1), np.nan), np.zeros((2, 8, 8, 1)), "images: got values from nan"),
+    ],
+)
 def test_what_are_no_images_is_refused(a, b, message):
     with pytest.raises(InputError, match=message):
         image_quality.of_reconstructions(a, b)
@@ -130,8 +133,9 @@ def test_classifiers_are_trained_on_what_a_model_sees(monkeypatch, preparation):
     """Bits that were drawn for training, not the grey levels that they were drawn from; and examples with a label."""
     raw = RNG.integers(0, 256, (60, 6), np.uint8)
     labels = np.arange(60) % 3 - 1
-    source = data.datasets.Dataset("own", *(data.Split(raw[rows], labels[rows])
-                                            for rows in (slice(20), slice(20, 40), slice(40, 60))), 256)  # fmt: skip
+    source = data.datasets.Dataset(
+        "own", *(data.Split(raw[rows], labels[rows]) for rows in (slice(20), slice(20, 40), slice(40, 60))), 256
+    )
     prepared = data.prepare(preparation, source)
     seen = []
 

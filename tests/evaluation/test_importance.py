@@ -121,11 +121,14 @@ def test_the_sampling_error_is_the_spread_over_other_noise():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [
-    BITS,
-    VAE(2, Conv((2,)), likelihoods.Bernoulli(), event_shape=(4, 4, 1)),
-    VAE(3, MLP((8,)), likelihoods.Bernoulli(), VampPrior(4), event_shape=(4, 4, 1)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "model",
+    [
+        BITS,
+        VAE(2, Conv((2,)), likelihoods.Bernoulli(), event_shape=(4, 4, 1)),
+        VAE(3, MLP((8,)), likelihoods.Bernoulli(), VampPrior(4), event_shape=(4, 4, 1)),
+    ],
+)
 def test_batch_and_chunk_change_nothing_and_twice_is_the_same(model):  # mistakes 18 and 19
     """Convolutions on a CPU are a loop of jitted steps; a VampPrior is computed once."""
     params, x = oracles.random_params(model), bits(9)
@@ -183,8 +186,9 @@ def test_one_and_eight_devices_give_the_same_numbers():  # mistake 34
     for count in (1, 8):
         flags = f"--xla_force_host_platform_device_count={count}"
         environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, check=False,
-                              env=environment)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=False, env=environment
+        )
         assert done.returncode == 0, done.stderr
         *numbers, parts = json.loads(done.stdout)
         assert parts == count
@@ -247,13 +251,16 @@ def test_bits_per_dimension_are_those_of_the_levels():
     assert importance.bits_per_dim(np.zeros(1), VAE(2), noisy)[0] == pytest.approx(8)
 
 
-@pytest.mark.parametrize(("model", "x", "options", "message"), [
-    (BITS, bits(3), {"num_samples": 0}, "number of importance samples: got 0, expected at least 1"),
-    (Autoencoder(2, MLP(()), event_shape=(4, 4, 1)), bits(3), {}, "got Autoencoder, whose codes are points"),
-    (VAE(2, MLP(()), likelihoods.NormalOptimalScale(), event_shape=(4, 4, 1)), bits(3), {}, "no density"),
-    (BITS, bits(3) * 0.5, {}, "evaluation data: got 0.5 .* expected 0 or 1"),
-    (BITS, bits(0), {}, "evaluation data: got 0 examples"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "x", "options", "message"),
+    [
+        (BITS, bits(3), {"num_samples": 0}, "number of importance samples: got 0, expected at least 1"),
+        (Autoencoder(2, MLP(()), event_shape=(4, 4, 1)), bits(3), {}, "got Autoencoder, whose codes are points"),
+        (VAE(2, MLP(()), likelihoods.NormalOptimalScale(), event_shape=(4, 4, 1)), bits(3), {}, "no density"),
+        (BITS, bits(3) * 0.5, {}, "evaluation data: got 0.5 .* expected 0 or 1"),
+        (BITS, bits(0), {}, "evaluation data: got 0 examples"),
+    ],
+)
 def test_what_has_no_likelihood_is_refused(model, x, options, message):  # mistakes 9 and 13
     with pytest.raises(InputError, match=message):
         importance.estimate(model, oracles.random_params(model), x, jax.random.key(0), **options)
@@ -263,8 +270,16 @@ def test_a_figure_carries_its_protocol():
     prepared = data.prepare(data.Threshold(), data.from_arrays((bits(60) * 255).astype(np.uint8)))
     params = oracles.random_params(BITS)
     told = []
-    figure, found = importance.figure(BITS, params, prepared, jax.random.key(0), name="mine", split="test",
-                                      num_samples=9, on_part=lambda *done: told.append(done))  # fmt: skip
+    figure, found = importance.figure(
+        BITS,
+        params,
+        prepared,
+        jax.random.key(0),
+        name="mine",
+        split="test",
+        num_samples=9,
+        on_part=lambda *done: told.append(done),
+    )
     assert figure.mean == pytest.approx(found.nll.mean())
     assert (figure.protocol.num_samples, figure.protocol.measure) == (9, "mass")
     assert figure.protocol.examples == len(prepared.test.x)
@@ -280,8 +295,9 @@ def test_a_density_is_not_ranked_against_a_probability():  # mistake 41
     for likelihood in (likelihoods.NormalSharedScale(), likelihoods.DiscretizedLogistic(256)):
         model = dataclasses.replace(BITS, likelihood=likelihood)
         params = oracles.random_params(model)
-        figures.append(importance.figure(model, params, prepared, jax.random.key(0), name="one", split="test",
-                                         num_samples=2)[0])  # fmt: skip
+        figures.append(
+            importance.figure(model, params, prepared, jax.random.key(0), name="one", split="test", num_samples=2)[0]
+        )
     with pytest.raises(InputError, match="which differ in measure 'density' and 'mass'"):
         estimates.rank(figures)
 

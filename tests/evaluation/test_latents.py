@@ -125,10 +125,13 @@ def test_posteriors_and_codes_are_computed_in_full_float32():
     oracles.assert_products_in_full(latents._aggregate(2), (), context, 0)
 
 
-@pytest.mark.parametrize(("model", "count", "message"), [
-    (Autoencoder(2, MLP(()), event_shape=(2,)), 5, "whose codes are points, expected a VAE"),
-    (MODEL, 1, "evaluation data: got 1 examples, expected at least 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "count", "message"),
+    [
+        (Autoencoder(2, MLP(()), event_shape=(2,)), 5, "whose codes are points, expected a VAE"),
+        (MODEL, 1, "evaluation data: got 1 examples, expected at least 2"),
+    ],
+)
 def test_what_has_no_statistics_is_refused(model, count, message):
     with pytest.raises(InputError, match=message):
         latents.describe(model, oracles.random_params(model), np.zeros((count, 2), np.float32), jax.random.key(0))

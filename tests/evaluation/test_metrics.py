@@ -132,8 +132,9 @@ def test_validation_of_many_samples_of_convolutions_is_bounded_in_memory():
     assert 4 <= size <= 64
 
 
-@pytest.mark.parametrize(("count", "batch_size", "message"), [(0, 7, "evaluation data: got 0"),
-                                                              (5, -1, "batch size: got -1")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "batch_size", "message"), [(0, 7, "evaluation data: got 0"), (5, -1, "batch size: got -1")]
+)
 def test_nothing_to_evaluate_is_refused(count, batch_size, message):
     with pytest.raises(InputError, match=message):
         evaluation.per_example(identity, None, (), jnp.zeros((count, 1)), jax.random.key(0), batch_size=batch_size)

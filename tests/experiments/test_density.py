@@ -28,8 +28,14 @@ def run(name, *arguments, cwd):
 
 def entry(seed, nll, num_samples=5):
     bound = {"negative_elbo": nll + 2}
-    return {"seed": seed, "nll": nll, "num_samples": num_samples, "test": bound, "active_units": 9,
-            "training_seconds": 60.0}  # fmt: skip
+    return {
+        "seed": seed,
+        "nll": nll,
+        "num_samples": num_samples,
+        "test": bound,
+        "active_units": 9,
+        "training_seconds": 60.0,
+    }
 
 
 KEY = {"data": "fashion_mnist", "data_sha256": "1", "num_samples": 5}
@@ -91,11 +97,14 @@ def test_records_grow_and_other_protocols_are_refused(tmp_path):
         density.entries(tmp_path, str(record), {**KEY, "num_samples": 7})
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"rows": ("vae", "none")}, "--rows: got none"),
-    ({"seeds": 0}, "--seeds: got 0"),
-    ({"samples": 0}, "--samples: got 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rows": ("vae", "none")}, "--rows: got none"),
+        ({"seeds": 0}, "--seeds: got 0"),
+        ({"samples": 0}, "--samples: got 0"),
+    ],
+)
 def test_what_cannot_be_run_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         density.density(data="digits", **arguments)

@@ -19,9 +19,26 @@ from aevae_jax.checkpoints import array_files
 from aevae_jax.types import InputError
 
 PATH = Path(__file__).parents[2] / "experiments" / "faults"
-ENOUGH = {"kills": 2, "nan": 1, "signals": 2, "exits": 1, "damage": 6, "disk": 2, "lock": 2, "resume": 1, "machines": 2,
-          "operations": 1, "runs": 5, "arrays": 5, "pictures": 5, "tables": 3, "tfds": 3, "typed": 3, "writes": 1,
-          "commands": 2}  # fmt: skip
+ENOUGH = {
+    "kills": 2,
+    "nan": 1,
+    "signals": 2,
+    "exits": 1,
+    "damage": 6,
+    "disk": 2,
+    "lock": 2,
+    "resume": 1,
+    "machines": 2,
+    "operations": 1,
+    "runs": 5,
+    "arrays": 5,
+    "pictures": 5,
+    "tables": 3,
+    "tfds": 3,
+    "typed": 3,
+    "writes": 1,
+    "commands": 2,
+}
 """Rows of each section, at least."""
 
 sys.path.insert(0, str(PATH.parent))
@@ -255,10 +272,15 @@ def test_a_file_outside_that_is_changed_or_deleted_is_seen(elsewhere):
         assert found.kind == "outside"
 
 
-@pytest.mark.parametrize(("reference", "sha256", "verdict"), [
-    (read, "b", "as it says"), (lambda folder: {"x": b"0123456789"}, "b", "silent"), (refuse, "b", "silent"),
-    (read, "a", "silent"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reference", "sha256", "verdict"),
+    [
+        (read, "b", "as it says"),
+        (lambda folder: {"x": b"0123456789"}, "b", "silent"),
+        (refuse, "b", "silent"),
+        (read, "a", "silent"),
+    ],
+)
 def test_other_values_must_be_those_of_another_reader_and_have_another_sha256(elsewhere, reference, sha256, verdict):
     intact = {"values": {"x": b"0123456789"}, "sha256": "a"}
     found = judged(elsewhere, flipped, lambda folder: {"values": read(folder), "sha256": sha256}, reference, intact)

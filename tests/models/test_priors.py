@@ -209,8 +209,11 @@ def test_a_prior_of_ones_own_replaces_the_old_one_through_the_params():
     model = VAE(LATENT, architectures.MLP(()), event_shape=(4,))
     params = random_params(model)
     mixture = dataclasses.replace(model, latent_prior=PRIORS["GaussianMixture"])
-    own = {"logits": jnp.zeros(COMPONENTS), "loc": 3 * jnp.ones((COMPONENTS, LATENT)),
-           "log_scale": jnp.zeros((COMPONENTS, LATENT))}  # fmt: skip
+    own = {
+        "logits": jnp.zeros(COMPONENTS),
+        "loc": 3 * jnp.ones((COMPONENTS, LATENT)),
+        "log_scale": jnp.zeros((COMPONENTS, LATENT)),
+    }
     new = {**params, "prior": own}
     np.testing.assert_allclose(mean(mixture.prior(new, 2)), 3.0, rtol=1e-6)
     np.testing.assert_allclose(mean(model.prior(params, 2)), 0.0)
@@ -228,11 +231,18 @@ def test_a_prior_of_two_levels_is_fitted_to_codes_of_the_upper_one():
         priors.fit_mixture(model, params, whole)
 
 
-@pytest.mark.parametrize(("model", "z", "message"), [
-    (Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,)), np.zeros((9, LATENT)), "N at least 10"),
-    (Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,)), np.full((20, LATENT), np.nan), "NaN or infinity"),
-    (object(), np.zeros((20, LATENT)), "got object, which has none as a value"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "z", "message"),
+    [
+        (Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,)), np.zeros((9, LATENT)), "N at least 10"),
+        (
+            Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,)),
+            np.full((20, LATENT), np.nan),
+            "NaN or infinity",
+        ),
+        (object(), np.zeros((20, LATENT)), "got object, which has none as a value"),
+    ],
+)
 def test_codes_that_no_mixture_fits_are_refused(model, z, message):
     with pytest.raises(InputError, match=message):
         priors.fit_mixture(model, {}, z)

@@ -25,8 +25,11 @@ LATENT, EVENT, BATCH = 3, (4, 4, 1), 5
 MLP = architectures.MLP((6,))
 X = jnp.asarray(np.random.default_rng(0).uniform(size=(BATCH, *EVENT)), jnp.float32)
 Z = jnp.asarray(np.random.default_rng(1).normal(size=(BATCH, LATENT)), jnp.float32)
-MODELS = {"Autoencoder": Autoencoder(LATENT, MLP, event_shape=EVENT), "VAE": VAE(LATENT, MLP, event_shape=EVENT),
-          "TwoLevelVAE": TwoLevelVAE(LATENT, MLP, event_shape=EVENT)}  # fmt: skip
+MODELS = {
+    "Autoencoder": Autoencoder(LATENT, MLP, event_shape=EVENT),
+    "VAE": VAE(LATENT, MLP, event_shape=EVENT),
+    "TwoLevelVAE": TwoLevelVAE(LATENT, MLP, event_shape=EVENT),
+}
 each = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 
 encode = jax.jit(lambda model, params, x: model.encode(params, x), static_argnums=0)
@@ -211,11 +214,7 @@ def test_an_empty_range_of_scales_is_refused(bounds_):
 
 @pytest.mark.parametrize("cls", [Autoencoder, VAE, TwoLevelVAE])
 def test_a_model_without_an_event_shape_says_what_to_type(cls):
-    calls = [
-        lambda: cls().init(jax.random.key(0)),
-        lambda: cls().encode({}, X),
-        lambda: cls().decode({}, Z),
-    ]
+    calls = [lambda: cls().init(jax.random.key(0)), lambda: cls().encode({}, X), lambda: cls().decode({}, Z)]
     for call in calls:
         with pytest.raises(InputError, match=r"event_shape.*dataclasses\.replace\(model, event_shape") as error:
             call()

@@ -111,8 +111,10 @@ def test_rate_is_zero_only_at_the_prior():  # mistake 4
     same = distributions.Normal(jnp.zeros((BATCH, LATENT)), jnp.zeros((BATCH, LATENT)))
     np.testing.assert_array_equal(bounds.rate(same, p, same.loc), 0.0)
     for shift in (0.1, -0.1):
-        for moved in (distributions.Normal(same.loc + shift, same.log_scale),
-                      distributions.Normal(same.loc, same.log_scale + shift)):  # fmt: skip
+        for moved in (
+            distributions.Normal(same.loc + shift, same.log_scale),
+            distributions.Normal(same.loc, same.log_scale + shift),
+        ):
             assert (bounds.rate(moved, p, moved.loc) > 0).all()
 
 

@@ -59,8 +59,12 @@ def results():
 
         points = [at(ReconstructionError(), POINTS, point_params, shift) for shift in (0, 1)]
         draws = {f"VAE at key {shift}": at(ReconstructionError(), shift=shift) for shift in (0, 1)}
-        return {**{repr(variant): at(variant) for variant in VARIANTS}, **draws, "points": points[0],
-                "other key": points[1]}  # fmt: skip
+        return {
+            **{repr(variant): at(variant) for variant in VARIANTS},
+            **draws,
+            "points": points[0],
+            "other key": points[1],
+        }
 
     return run(PARAMS, POINT_PARAMS, X, 0)
 
@@ -148,8 +152,13 @@ def test_a_weight_is_a_number_or_a_function_of_the_step(weight, expected):  # mi
 
 def test_every_term_trains_what_it_should():  # mistake 28
     """The rate trains encoder and prior; the distortion encoder, decoder and likelihood. Neither touches the rest."""
-    model = VAE(2, architectures.MLP((3,), gated=True), likelihoods.NormalSharedScale(), priors.GaussianMixture(2),
-                event_shape=(SIZE,))  # fmt: skip
+    model = VAE(
+        2,
+        architectures.MLP((3,), gated=True),
+        likelihoods.NormalSharedScale(),
+        priors.GaussianMixture(2),
+        event_shape=(SIZE,),
+    )
 
     def terms(params):
         metrics = ELBO()(model, params, X, jax.random.key(0), 0)[1]

@@ -31,8 +31,16 @@ from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 
-FILES = ["checkpoints", "losses.npy", "metrics.jsonl", "reconstructions.png", "results.json", "run.json", "samples.png",
-         "weights.safetensors"]  # fmt: skip
+FILES = [
+    "checkpoints",
+    "losses.npy",
+    "metrics.jsonl",
+    "reconstructions.png",
+    "results.json",
+    "run.json",
+    "samples.png",
+    "weights.safetensors",
+]
 
 
 def images(count, shape=(4, 3, 1), seed=0):
@@ -390,8 +398,10 @@ def test_a_directory_without_permission_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["x" * 256, "a/" * 3000 + "x", "nu\0ll", "\udcff", "loop/run", "loop"])
 def test_names_that_no_directory_can_have_are_refused(tmp_path, name):
     (tmp_path / "loop").symlink_to("loop")
-    for call in (lambda: fitting.fit(RUN, image_data(), directory=tmp_path / name, on_epoch=never),
-                 lambda: fitting.load_run(tmp_path / name)):  # fmt: skip
+    for call in (
+        lambda: fitting.fit(RUN, image_data(), directory=tmp_path / name, on_epoch=never),
+        lambda: fitting.load_run(tmp_path / name),
+    ):
         with pytest.raises(InputError) as caught:
             call()
         assert len(str(caught.value).splitlines()) == 1
@@ -499,24 +509,58 @@ def late_outlier():
     return data.from_arrays(x, x[:5] / 2, x[:5] / 4, name="vectors")
 
 
-@pytest.mark.parametrize(("run", "dataset", "message"), [
-    (GREY, image_data(), "small validation: got .*% of the values are outside.*, expected 0 or 1, the support of the "
-                         r"likelihood; choose another likelihood, or a preparation such as DynamicBinarization\(\)"),
-    (GREY, vector_data(), "vectors validation: got .*expected 0 or 1"),
-    (UNIT, late_outlier(), r"vectors train: got 1\.25 .*expected numbers in \[0, 1\]"),
-    (replace(UNIT, model=VAE(likelihood=likelihoods.Categorical(17))), image_data(), "the 17 levels k/16"),
-    (replace(RUN, data=Data(preparation=DynamicBinarization())), vector_data(), "DynamicBinarization: got float data"),
-    (replace(RUN, batch_size=64), image_data(), "batch size: got 64, expected 1 to 63, the number of"),
-    (replace(RUN, model=VAE(event_shape=(8, 8, 1))), image_data(), r"event_shape of the model: got \(8, 8, 1\), ex"),
-    (replace(RUN, model=VAE(network=Conv())), vector_data(), "Conv event shape: got .6,., expected images"),
-    (replace(RUN, model=VAE(network=Modules(nn.Dense(3), nn.Dense(5)))), vector_data(), "output"),
-    (replace(RUN, data=Data("no_such_data", directory="/nowhere")), None, "data set: got 'no_such_data'"),
-    (replace(RUN, objective=ELBO(beta=float("nan"))), image_data(), "got a number that is not finite"),
-    (replace(RUN, objective=unreduced), image_data(), r"distortion of the objective: got an array of shape \(10,\)"),
-    (replace(RUN, epochs=2**31 - 1), image_data(), "epochs: got 2147483647, expected 1 to 357913941"),
-    (RUN, Dataset("empty", Split(images(20)), Split(images(0)), Split(images(5)), 256), "empty validation: got 0"),
-], ids=["grey images", "grey vectors", "late outlier", "levels", "floats binarized", "batch", "event shape",
-        "vectors in Conv", "own sizes", "unknown data", "NaN", "not a scalar", "steps", "empty split"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("run", "dataset", "message"),
+    [
+        (
+            GREY,
+            image_data(),
+            "small validation: got .*% of the values are outside.*, expected 0 or 1, the support of the "
+            r"likelihood; choose another likelihood, or a preparation such as DynamicBinarization\(\)",
+        ),
+        (GREY, vector_data(), "vectors validation: got .*expected 0 or 1"),
+        (UNIT, late_outlier(), r"vectors train: got 1\.25 .*expected numbers in \[0, 1\]"),
+        (replace(UNIT, model=VAE(likelihood=likelihoods.Categorical(17))), image_data(), "the 17 levels k/16"),
+        (
+            replace(RUN, data=Data(preparation=DynamicBinarization())),
+            vector_data(),
+            "DynamicBinarization: got float data",
+        ),
+        (replace(RUN, batch_size=64), image_data(), "batch size: got 64, expected 1 to 63, the number of"),
+        (
+            replace(RUN, model=VAE(event_shape=(8, 8, 1))),
+            image_data(),
+            r"event_shape of the model: got \(8, 8, 1\), ex",
+        ),
+        (replace(RUN, model=VAE(network=Conv())), vector_data(), "Conv event shape: got .6,., expected images"),
+        (replace(RUN, model=VAE(network=Modules(nn.Dense(3), nn.Dense(5)))), vector_data(), "output"),
+        (replace(RUN, data=Data("no_such_data", directory="/nowhere")), None, "data set: got 'no_such_data'"),
+        (replace(RUN, objective=ELBO(beta=float("nan"))), image_data(), "got a number that is not finite"),
+        (
+            replace(RUN, objective=unreduced),
+            image_data(),
+            r"distortion of the objective: got an array of shape \(10,\)",
+        ),
+        (replace(RUN, epochs=2**31 - 1), image_data(), "epochs: got 2147483647, expected 1 to 357913941"),
+        (RUN, Dataset("empty", Split(images(20)), Split(images(0)), Split(images(5)), 256), "empty validation: got 0"),
+    ],
+    ids=[
+        "grey images",
+        "grey vectors",
+        "late outlier",
+        "levels",
+        "floats binarized",
+        "batch",
+        "event shape",
+        "vectors in Conv",
+        "own sizes",
+        "unknown data",
+        "NaN",
+        "not a scalar",
+        "steps",
+        "empty split",
+    ],
+)
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, run, dataset, message):  # mistakes 9 and 13
     with pytest.raises(InputError, match=message) as caught:
         fitting.fit(run, dataset, directory=tmp_path / "run", on_epoch=never)
@@ -524,17 +568,20 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, run, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"model": Autoencoder(), "objective": ELBO()}, "objective of an Autoencoder: got ELBO, expected Recons"),
-    ({"model": Autoencoder(), "objective": IWAE()}, "objective of an Autoencoder: got IWAE"),
-    ({"batch_size": 0}, "batch_size: got 0, expected at least 1"),
-    ({"epochs": 0}, "epochs: got 0"),
-    ({"seed": -1}, "seed: got -1, expected 0 to 4294967295"),
-    ({"seed": 2**32}, "seed: got 4294967296"),
-    ({"ema": 1.0}, r"ema: got 1\.0, expected at least 0 and less than 1"),
-    ({"ema": float("nan")}, "ema: got nan"),
-    ({"patience": -1}, "patience: got -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": Autoencoder(), "objective": ELBO()}, "objective of an Autoencoder: got ELBO, expected Recons"),
+        ({"model": Autoencoder(), "objective": IWAE()}, "objective of an Autoencoder: got IWAE"),
+        ({"batch_size": 0}, "batch_size: got 0, expected at least 1"),
+        ({"epochs": 0}, "epochs: got 0"),
+        ({"seed": -1}, "seed: got -1, expected 0 to 4294967295"),
+        ({"seed": 2**32}, "seed: got 4294967296"),
+        ({"ema": 1.0}, r"ema: got 1\.0, expected at least 0 and less than 1"),
+        ({"ema": float("nan")}, "ema: got nan"),
+        ({"patience": -1}, "patience: got -1"),
+    ],
+)
 def test_impossible_runs_cannot_be_written_down(fields, message):
     with pytest.raises(InputError, match=message):
         Run(**fields)
@@ -574,33 +621,45 @@ def nested(depth):
     return tree
 
 
-@pytest.mark.parametrize(("path", "value", "message"), [
-    (["run"], ..., r"run \(.*\): got a file without one"),
-    (["run"], "__import__('os').system('touch HERE')", "got a file without one"),
-    (["run"], {}, "got None, expected Run"),
-    (["run", "type"], "os.system", r"got os\.system, expected Run\("),
-    (["run", "lr"], 1, "got the unknown field 'lr'"),
-    (["run", "seed"], "open('HERE', 'w')", "seed: got .*, expected an integer"),
-    (["run", "seed"], nested(900), "seed: got .*, expected an integer"),
-    (["resumed"], [3], "a list of objects"),
-    (["format"], ..., "no record of the form of its data"),
-    (["run", "seed"], 10**4000, "seed: got 1000"),
-    (["run", "model", "type"], "Modules", "model: got Modules, expected Autoencoder"),
-    (["run", "model", "latent"], 3, "weights .* expected"),
-    (["run", "model", "latent"], 0, "latent size"),
-    (["run", "model", "latent"], 2**62, "latent size .*at most 2147483647"),
-    (["run", "model", "event_shape"], [], "event_shape"),
-    (["run", "model", "event_shape"], [0, 3, 1], "event_shape"),
-    (["run", "model", "event_shape"], [-4, -3, 1], "event_shape"),
-    (["run", "model", "event_shape"], [2**62, 2**62, 1], "event_shape .*at most 2147483647"),
-    (["run", "model", "network"], {"type": "Conv"}, "weights"),
-    (["run", "model", "latent"], 2**31 - 1, "weights"),
-    (["run", "model", "network"], {"type": "Conv", "channels": []}, "weights|Conv"),
-    (["run", "model", "network"], {"type": "Modules", "encoder_module": {"type": "os"}, "decoder_module": 1}, "module"),
-    (["run", "model", "likelihood"], {"type": "NormalSharedScale", "__reduce__": "x"}, "unknown field '__reduce__'"),
-    (["run", "objective"], {"custom": "a" * 10_000}, "objective: got 'aaa"),
-    (["run", "data"], "digits", "data: got 'digits', expected Data"),
-], ids=range(25))  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["run"], ..., r"run \(.*\): got a file without one"),
+        (["run"], "__import__('os').system('touch HERE')", "got a file without one"),
+        (["run"], {}, "got None, expected Run"),
+        (["run", "type"], "os.system", r"got os\.system, expected Run\("),
+        (["run", "lr"], 1, "got the unknown field 'lr'"),
+        (["run", "seed"], "open('HERE', 'w')", "seed: got .*, expected an integer"),
+        (["run", "seed"], nested(900), "seed: got .*, expected an integer"),
+        (["resumed"], [3], "a list of objects"),
+        (["format"], ..., "no record of the form of its data"),
+        (["run", "seed"], 10**4000, "seed: got 1000"),
+        (["run", "model", "type"], "Modules", "model: got Modules, expected Autoencoder"),
+        (["run", "model", "latent"], 3, "weights .* expected"),
+        (["run", "model", "latent"], 0, "latent size"),
+        (["run", "model", "latent"], 2**62, "latent size .*at most 2147483647"),
+        (["run", "model", "event_shape"], [], "event_shape"),
+        (["run", "model", "event_shape"], [0, 3, 1], "event_shape"),
+        (["run", "model", "event_shape"], [-4, -3, 1], "event_shape"),
+        (["run", "model", "event_shape"], [2**62, 2**62, 1], "event_shape .*at most 2147483647"),
+        (["run", "model", "network"], {"type": "Conv"}, "weights"),
+        (["run", "model", "latent"], 2**31 - 1, "weights"),
+        (["run", "model", "network"], {"type": "Conv", "channels": []}, "weights|Conv"),
+        (
+            ["run", "model", "network"],
+            {"type": "Modules", "encoder_module": {"type": "os"}, "decoder_module": 1},
+            "module",
+        ),
+        (
+            ["run", "model", "likelihood"],
+            {"type": "NormalSharedScale", "__reduce__": "x"},
+            "unknown field '__reduce__'",
+        ),
+        (["run", "objective"], {"custom": "a" * 10_000}, "objective: got 'aaa"),
+        (["run", "data"], "digits", "data: got 'digits', expected Data"),
+    ],
+    ids=range(25),
+)
 def test_a_hostile_run_is_refused_in_one_line_and_executes_nothing(copied, monkeypatch, path, value, message):
     monkeypatch.chdir(copied)
     record = json.loads((copied / "run.json").read_text())
@@ -614,8 +673,21 @@ def test_a_hostile_run_is_refused_in_one_line_and_executes_nothing(copied, monke
     assert contents(copied) == before
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"3", b"\xff\xfe\x00", b"[" * 100_000, b'{"run": NaN}',
-                                  b'{"run": ' + b"1" * 10_000 + b"}"], ids=range(9))  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"3",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"run": NaN}',
+        b'{"run": ' + b"1" * 10_000 + b"}",
+    ],
+    ids=range(9),
+)
 def test_a_damaged_run_file_is_refused_in_one_line(copied, text):
     (copied / "run.json").write_bytes(text)
     with pytest.raises(InputError, match=r"run\.json|got a file without one") as caught:
@@ -668,11 +740,20 @@ def refused(folder, match):
         fitting.fit(RUN, image_data(), directory=folder, on_epoch=never)
 
 
-@pytest.mark.parametrize(("path", "value"), [
-    (["run", "seed"], 6), (["run", "optimizer", "learning_rate"], 0.5), (["run", "objective", "beta"], 4.0),
-    (["digest"], "0" * 64), (["sha256"], "0" * 64), (["provenance", "data", "sha256"], "0" * 64),
-    (["provenance", "versions", "jax"], "0.1"), (["format", "levels"], 2), (["resumed"], []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["run", "seed"], 6),
+        (["run", "optimizer", "learning_rate"], 0.5),
+        (["run", "objective", "beta"], 4.0),
+        (["digest"], "0" * 64),
+        (["sha256"], "0" * 64),
+        (["provenance", "data", "sha256"], "0" * 64),
+        (["provenance", "versions", "jax"], "0.1"),
+        (["format", "levels"], 2),
+        (["resumed"], []),
+    ],
+)
 def test_an_edited_record_is_refused(copied, path, value):
     """Also where whoever edited it made its sha256 right, but not what its other files carry."""
     record = edited(json.loads((copied / "run.json").read_text()), path, value)
@@ -707,10 +788,20 @@ def test_a_file_of_another_run_is_refused(copied, other, name):
         refused(copied, "got weights of another run")
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("test", {"negative_elbo": "1"}), ("test", {}), ("validation", None), ("best_epoch", 4), ("best_epoch", -1),
-    ("seconds", "1"), ("protocol", 3), ("files", {}), ("run", 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("test", {"negative_elbo": "1"}),
+        ("test", {}),
+        ("validation", None),
+        ("best_epoch", 4),
+        ("best_epoch", -1),
+        ("seconds", "1"),
+        ("protocol", 3),
+        ("files", {}),
+        ("run", 3),
+    ],
+)
 def test_results_that_make_no_sense_are_refused(copied, name, value):
     edit_results(copied)
     fitting.load_run(copied)
@@ -732,11 +823,19 @@ def npy(header, data=b""):
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
 
 
-@pytest.mark.parametrize("contents", [
-    b"", b"\x93NUMPY", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000,)}"),
-    npy("{'descr': '<f4', 'fortran_order': False, 'shape': (18,)}", b"\0" * 71), npy("{'descr': '|O'"), npy("((("),
-    npy("{'descr': '<f8', 'fortran_order': False, 'shape': (18,)}", b"\0" * 144), npy("{'descr': '<f4', 'shape': 3}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"",
+        b"\x93NUMPY",
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000,)}"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (18,)}", b"\0" * 71),
+        npy("{'descr': '|O'"),
+        npy("((("),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (18,)}", b"\0" * 144),
+        npy("{'descr': '<f4', 'shape': 3}"),
+    ],
+)
 def test_losses_whose_header_lies_are_refused(copied, contents):
     (copied / "losses.npy").write_bytes(contents)
     edit_results(copied)

@@ -43,8 +43,11 @@ RUN = Run(
     model=VAE(2, MLP((8,)), Bernoulli()),
     objective=ELBO(beta=Linear(20)),
     optimizer=Adam(1e-2, warmup=5, cosine=True),
-    batch_size=10, epochs=4, seed=3, ema=0.9,
-)  # fmt: skip
+    batch_size=10,
+    epochs=4,
+    seed=3,
+    ema=0.9,
+)
 CONVOLUTIONAL = replace(RUN, model=VAE(2, Conv((2,)), Bernoulli()), epochs=2)
 STEPS = 8  # per epoch
 ALL = Saving(steps=1, last=1000)
@@ -165,10 +168,13 @@ def test_fresh_starts_over(copied):
     assert (copied / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("run", "data", "message"), [
-    (replace(RUN, optimizer=Adam(0.5)), dataset(), r"another run \(optimizer learning_rate 0.01, here 0.5; optim"),
-    (replace(RUN, model=VAE(2, Conv((2,)), Bernoulli())), dataset(), r"\(model network MLP, here Conv\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("run", "data", "message"),
+    [
+        (replace(RUN, optimizer=Adam(0.5)), dataset(), r"another run \(optimizer learning_rate 0.01, here 0.5; optim"),
+        (replace(RUN, model=VAE(2, Conv((2,)), Bernoulli())), dataset(), r"\(model network MLP, here Conv\)"),
+    ],
+)
 def test_another_run_is_refused_and_left_as_it_is(copied, run, data, message):
     before = outcome(copied)
     with pytest.raises(InputError, match=rf"run directory: got .*{message}.*, expected the same run.*--fresh"):
@@ -195,12 +201,22 @@ import test_fitting as t
 t.fitting.fit(t.RUN, t.dataset(), directory=sys.argv[1], on_epoch=t.stop if sys.argv[2:] else None)
 print(t.fitting.load_run(sys.argv[1]).losses.dtype)
 """
-    for wide, arguments, output in (("1", ["run", "stop"], ""), ("1", ["run"], "float32"), ("1", ["run"], "float32"),
-                                    ("0", ["narrow"], "float32"), ("1", ["narrow"], "float32")):  # fmt: skip
+    for wide, arguments, output in (
+        ("1", ["run", "stop"], ""),
+        ("1", ["run"], "float32"),
+        ("1", ["run"], "float32"),
+        ("0", ["narrow"], "float32"),
+        ("1", ["narrow"], "float32"),
+    ):
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path,
-                              env={**os.environ, "JAX_ENABLE_X64": wide, "PYTHONPATH": path},
-                              capture_output=True, text=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "JAX_ENABLE_X64": wide, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert (done.returncode, done.stdout.strip()) == (0, output), done.stderr
 
 
@@ -397,8 +413,15 @@ def test_the_checkpoint_that_is_kept_is_that_of_the_best_epoch(tmp_path, selects
     history = [
         {"epoch": epoch, "validation": {name: bounds[name][epoch - 1] for name in bounds}} for epoch in range(1, 5)
     ]
-    keeper = resume.Keeper(tmp_path, "0" * 64, Saving(last=1, best=1), lock=locks.Lock.claim(tmp_path),
-                            caught=signals.Caught(), note=print, selects=selects)  # fmt: skip
+    keeper = resume.Keeper(
+        tmp_path,
+        "0" * 64,
+        Saving(last=1, best=1),
+        lock=locks.Lock.claim(tmp_path),
+        caught=signals.Caught(),
+        note=print,
+        selects=selects,
+    )
     state = TrainState(jnp.zeros((), int), {"w": jnp.zeros(3)}, (), None)
     for epoch in range(1, 5):
         progress = Progress(epoch, epoch, (1.0,), (1,), (0,), history=tuple(history[:epoch]))
@@ -416,8 +439,10 @@ def test_a_second_run_in_one_directory_is_refused(copied):
 
 
 def damage(folder, step):
-    path = max((path for path in (folder / "checkpoints" / str(step)).rglob("*") if path.is_file()),
-               key=lambda path: path.stat().st_size)  # fmt: skip
+    path = max(
+        (path for path in (folder / "checkpoints" / str(step)).rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 16
     path.write_bytes(bytes(raw))
@@ -443,9 +468,10 @@ def test_where_all_checkpoints_are_damaged_the_error_names_the_way_out(copied):
         fit(copied)
 
 
-@pytest.mark.parametrize("notes", [
-    {}, {"step": "x"}, {"step": 3, "epoch": 0, "best_value": 1}, {**Progress(step=3).to_notes(), "detours": [[1]]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "notes",
+    [{}, {"step": "x"}, {"step": 3, "epoch": 0, "best_value": 1}, {**Progress(step=3).to_notes(), "detours": [[1]]}],
+)
 def test_notes_that_no_training_wrote_are_refused(notes):
     with pytest.raises(InputError, match="checkpoint: got notes that no training wrote"):
         Progress.from_notes(notes)
@@ -542,8 +568,9 @@ def test_the_run_goes_back_and_round_the_batches_that_led_to_trouble(tmp_path):
     """By itself, stopped at every chunk, and without any checkpoint it goes the same way."""
     run, notes = replace(RUN, objective=Poisoned(18, 23), epochs=4), []
     fitted = fit(tmp_path / "run", run, saving=ALL, on_note=notes.append)
-    assert notes == ["no finite loss or gradient in steps 18 to 22: went back to step 13, to go round the batches of "
-                     "steps 13 to 22"]  # fmt: skip
+    assert notes == [
+        "no finite loss or gradient in steps 18 to 22: went back to step 13, to go round the batches of steps 13 to 22"
+    ]
     assert [entry["skipped"] for entry in fitted.history] == [0, 3, 7, 0]
     lone = fitting.fit(run, dataset(), on_note=notes.append)
     assert notes[1].startswith("no finite loss or gradient in steps 18 to 22: went back to step 0")
@@ -580,8 +607,11 @@ def test_params_that_broke_are_left_behind(tmp_path, monkeypatch):
 
 def test_each_detour_begins_twice_as_far_ahead_and_none_before_the_first_step():
     progress, notes = Progress(), []
-    untrained = SimpleNamespace(plan=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=5, detours=4))),
-                                seeds=None, start=lambda: Snapshot(None, None, {}, None, Progress()))  # fmt: skip
+    untrained = SimpleNamespace(
+        plan=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=5, detours=4))),
+        seeds=None,
+        start=lambda: Snapshot(None, None, {}, None, Progress()),
+    )
     for _ in range(4):
         progress = fitting._detour(untrained, None, progress, Broken(25, 30, 0), notes.append).progress
     assert progress.detours == ((20, 30), (15, 30), (5, 30), (0, 30))
@@ -612,11 +642,17 @@ def test_only_the_examples_at_fault_are_named():
         fitting.fit(run, from_arrays(x, splits=LastSplits()))
 
 
-@pytest.mark.parametrize(("epochs", "message"), [
-    (1, r"training: got 2 steps, none of which could be used, expected finite .*; the data reach 5\.38e\+06 with a "
-        r"standard deviation of 9\.\d*e\+05: try the preparation Standardize\(\); or lower the learning rate"),
-    (40, r"step \d+ \(epoch \d+\): got .* with a standard deviation of .* Standardize\(\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [
+        (
+            1,
+            r"training: got 2 steps, none of which could be used, expected finite .*; the data reach 5\.38e\+06 with a "
+            r"standard deviation of 9\.\d*e\+05: try the preparation Standardize\(\); or lower the learning rate",
+        ),
+        (40, r"step \d+ \(epoch \d+\): got .* with a standard deviation of .* Standardize\(\)"),
+    ],
+)
 def test_a_training_without_a_step_that_could_be_used_is_an_error(tmp_path, epochs, message):
     """What stands at 3e6 +- 1e6 has squares that break the first gradients."""
     x = np.random.RandomState(0).normal(3e6, 1e6, (50, 6)).astype(np.float32)
@@ -680,9 +716,12 @@ def test_the_record_is_there_before_the_first_step_with_all_it_rests_on(tmp_path
     assert found["device"] == {"kind": "cpu", "count": 1, "backend": "cpu"}
     assert found["host"]["cores"] == len(os.sched_getaffinity(0))
     assert found["settings"] == {
-        "xla_flags": os.environ.get("XLA_FLAGS", ""), "prng": "threefry2x32", "matmul_precision": None, "x64": False,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "prng": "threefry2x32",
+        "matmul_precision": None,
+        "x64": False,
         "deterministic": True,
-    }  # fmt: skip
+    }
     assert len(found["installed_sha256"]) == 64
     pins = Path(aevae_jax.__file__).parents[1] / "pins.txt"
     assert (found["pins_sha256"] is not None) == pins.is_file()

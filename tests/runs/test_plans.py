@@ -19,12 +19,25 @@ from aevae_jax.types import InputError
 NARROW = MLP((4,))
 
 
-@pytest.mark.parametrize(("run", "message"), [
-    (Run(model=VAE(latent=2**31 - 1, network=NARROW)), "size of the VAE: got .* parameters, which needs about .* GiB"),
-    (Run(model=VAE(network=Conv((1_000_000_000,)))), "size of the VAE: got .* parameters"),
-    (Run(model=VAE(network=NARROW, latent_prior=priors.VampPrior(2**31 - 1))), "size of the VAE: got .* parameters"),
-    (Run(model=VAE(network=NARROW), objective=IWAE(2**31 - 1)), r"size of a step: got an array of shape \(2147483647,"),
-], ids=["latent", "channels", "pseudo-inputs", "samples"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (
+            Run(model=VAE(latent=2**31 - 1, network=NARROW)),
+            "size of the VAE: got .* parameters, which needs about .* GiB",
+        ),
+        (Run(model=VAE(network=Conv((1_000_000_000,)))), "size of the VAE: got .* parameters"),
+        (
+            Run(model=VAE(network=NARROW, latent_prior=priors.VampPrior(2**31 - 1))),
+            "size of the VAE: got .* parameters",
+        ),
+        (
+            Run(model=VAE(network=NARROW), objective=IWAE(2**31 - 1)),
+            r"size of a step: got an array of shape \(2147483647,",
+        ),
+    ],
+    ids=["latent", "channels", "pseudo-inputs", "samples"],
+)
 def test_what_no_memory_can_hold_is_refused_and_not_allocated(run, message):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError, match=message):
@@ -34,8 +47,10 @@ def test_what_no_memory_can_hold_is_refused_and_not_allocated(run, message):
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_every_split_must_lie_in_the_support_of_the_likelihood(part):
-    parts = {name: np.random.default_rng(i).integers(0, 2, (40, 12)).astype(np.float32)
-             for i, name in enumerate(("train", "validation", "test"))}  # fmt: skip
+    parts = {
+        name: np.random.default_rng(i).integers(0, 2, (40, 12)).astype(np.float32)
+        for i, name in enumerate(("train", "validation", "test"))
+    }
     model = VAE(network=NARROW, likelihood=likelihoods.Bernoulli())
     plans.plan_of(Run(model=model, batch_size=8), data.from_arrays(**parts))
     parts[part][-1, -1] = 0.5
@@ -46,5 +61,11 @@ def test_every_split_must_lie_in_the_support_of_the_likelihood(part):
 def test_long_schedules_are_no_large_ones():
     """They count in 32 bits, and nothing is as long as they are."""
     most = 2**31 - 1
-    plans.plan_of(Run(model=VAE(network=NARROW), objective=ELBO(Linear(most)), epochs=most // 9,
-                      optimizer=Adam(warmup=most, cosine=True)))  # fmt: skip
+    plans.plan_of(
+        Run(
+            model=VAE(network=NARROW),
+            objective=ELBO(Linear(most)),
+            epochs=most // 9,
+            optimizer=Adam(warmup=most, cosine=True),
+        )
+    )

@@ -24,9 +24,12 @@ from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
 
 RUN = Run(
-    data=Data(preparation=DynamicBinarization()), model=VAE(2, MLP((8,)), Bernoulli()),
-    batch_size=100, epochs=2, ema=0.9,
-)  # fmt: skip
+    data=Data(preparation=DynamicBinarization()),
+    model=VAE(2, MLP((8,)), Bernoulli()),
+    batch_size=100,
+    epochs=2,
+    ema=0.9,
+)
 STEPS = 12  # per epoch
 
 
@@ -113,8 +116,9 @@ def test_other_weights_or_figures_fail(here):
 
     times(1.001)
     assert reproduction.reproduce(here)[:2] == (
-        "FAIL", "all losses are equal, but the figures in results.json or metrics.jsonl are not those of this run"
-    )  # fmt: skip
+        "FAIL",
+        "all losses are equal, but the figures in results.json or metrics.jsonl are not those of this run",
+    )
     edit(here, lambda provenance: provenance["device"].update(kind="abacus"))
     assert reproduction.reproduce(here).outcome == "PASS within tolerance"
     times(1.1)

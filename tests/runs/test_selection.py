@@ -33,16 +33,20 @@ def own(model, params, x, key, step):
     return jnp.square(params["decoder"]["out"]["kernel"]).sum(), {"sharpness": jnp.ones(())}
 
 
-@pytest.mark.parametrize(("run", "name"), [
-    (RUN, "negative_elbo"),
-    (replace(RUN, objective=IWAE(1)), "negative_elbo"),
-    (replace(RUN, objective=IWAE(5)), BOUND),
-    (replace(RUN, objective=ReconstructionError()), "distortion"),
-    (replace(RUN, objective=own), "negative_elbo"),
-    (replace(RUN, model=Autoencoder(2, MLP(())), objective=None), "distortion"),
-    (replace(RUN, model=Autoencoder(2, MLP(())), objective=own), "distortion"),
-    (replace(RUN, model=VAE(2, MLP(()), likelihoods.NormalOptimalScale())), "profile_loss"),
-], ids=range(8))  # fmt: skip
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [
+        (RUN, "negative_elbo"),
+        (replace(RUN, objective=IWAE(1)), "negative_elbo"),
+        (replace(RUN, objective=IWAE(5)), BOUND),
+        (replace(RUN, objective=ReconstructionError()), "distortion"),
+        (replace(RUN, objective=own), "negative_elbo"),
+        (replace(RUN, model=Autoencoder(2, MLP(())), objective=None), "distortion"),
+        (replace(RUN, model=Autoencoder(2, MLP(())), objective=own), "distortion"),
+        (replace(RUN, model=VAE(2, MLP(()), likelihoods.NormalOptimalScale())), "profile_loss"),
+    ],
+    ids=range(8),
+)
 def test_a_plan_says_what_selects(run, name):
     assert plan_of(run, DATA).selects == name
 
@@ -53,11 +57,15 @@ class Points(Autoencoder):
     point_codes = False
 
 
-@pytest.mark.parametrize(("model", "objective", "name"), [
-    (Points(2, MLP(())), ELBO(), "negative_elbo or profile_loss"),
-    (VAE(2, MLP(()), likelihoods.NormalOptimalScale()), IWAE(1), "negative_elbo"),
-    (VAE(2, MLP(()), likelihoods.NormalOptimalScale()), IWAE(5), BOUND),
-], ids=["points", "one sample of a profile", "many"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "objective", "name"),
+    [
+        (Points(2, MLP(())), ELBO(), "negative_elbo or profile_loss"),
+        (VAE(2, MLP(()), likelihoods.NormalOptimalScale()), IWAE(1), "negative_elbo"),
+        (VAE(2, MLP(()), likelihoods.NormalOptimalScale()), IWAE(5), BOUND),
+    ],
+    ids=["points", "one sample of a profile", "many"],
+)
 def test_an_objective_that_cannot_select_is_refused_before_training(model, objective, name):
     with pytest.raises(InputError, match=f"which selects by {name}, expected"):
         plan_of(replace(RUN, model=model, objective=objective), DATA)

@@ -72,10 +72,16 @@ def test_the_file_holds_arrays_and_a_digest_and_no_code(path, params):
     header = json.loads(contents[8 : header_size(contents)])
     assert header.pop("__metadata__") == {"sha256": weights.params_digest(params)}
     assert set(header) == {
-        "encoder/Dense_0/kernel", "encoder/Dense_0/bias", "encoder/out/kernel", "encoder/out/bias",
-        "decoder/Dense_0/kernel", "decoder/Dense_0/bias", "decoder/out/kernel", "decoder/out/bias",
+        "encoder/Dense_0/kernel",
+        "encoder/Dense_0/bias",
+        "encoder/out/kernel",
+        "encoder/out/bias",
+        "decoder/Dense_0/kernel",
+        "decoder/Dense_0/bias",
+        "decoder/out/kernel",
+        "decoder/out/bias",
         "likelihood/log_scale",
-    }  # fmt: skip
+    }
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert len(contents) == header_size(contents) + 4 * size
 
@@ -142,8 +148,11 @@ def test_truncation_is_noticed(path, keep):
         weights.load_weights(path, SHAPES)
 
 
-@pytest.mark.parametrize("contents", [b"\x80\x04\x95", b"PK\x03\x04", b"\xff" * 64, b"\0" * 64, b"{}" * 40],
-                         ids=["pickle", "zip", "ones", "zeros", "json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "contents",
+    [b"\x80\x04\x95", b"PK\x03\x04", b"\xff" * 64, b"\0" * 64, b"{}" * 40],
+    ids=["pickle", "zip", "ones", "zeros", "json"],
+)
 def test_other_files_are_refused(path, contents):
     path.write_bytes(contents)
     with pytest.raises(InputError, match=r"weights .*weights\.safetensors.*: got "):
@@ -156,12 +165,15 @@ def test_extra_bytes_are_noticed(path):
         weights.load_weights(path, SHAPES)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"latent": 3}, r"weights 'decoder/Dense_0/kernel' .*: got \(2, 3\), expected \(3, 3\)"),
-    ({"event_shape": (6,)}, r"weights 'decoder/out/bias' .*: got \(5,\), expected \(6,\)"),
-    ({"network": MLP(hidden=(3, 3))}, r"weights 'decoder/Dense_1/bias' .*: got none, expected \(3,\)"),
-    ({"network": MLP(hidden=())}, r"weights 'decoder/Dense_0/bias' .*: got \(3,\), expected none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latent": 3}, r"weights 'decoder/Dense_0/kernel' .*: got \(2, 3\), expected \(3, 3\)"),
+        ({"event_shape": (6,)}, r"weights 'decoder/out/bias' .*: got \(5,\), expected \(6,\)"),
+        ({"network": MLP(hidden=(3, 3))}, r"weights 'decoder/Dense_1/bias' .*: got none, expected \(3,\)"),
+        ({"network": MLP(hidden=())}, r"weights 'decoder/Dense_0/bias' .*: got \(3,\), expected none"),
+    ],
+)
 def test_weights_of_another_model_are_refused(path, change, message):
     with pytest.raises(InputError, match=message):
         weights.load_weights(path, shapes(replace(MODEL, **change)))
@@ -242,8 +254,13 @@ def test_a_missing_file_and_a_directory_are_refused(tmp_path):
 def test_digest_sees_names_shapes_types_and_bytes():
     a = np.arange(6, dtype=np.float32)
     trees = [
-        {"a": a}, {"b": a}, {"a": a.reshape(2, 3)}, {"a": a.view(np.int32)}, {"a": np.nextafter(a, math.inf)},
-        {"a": {"a": a}}, {"a": a[:3], "b": a[3:]},
-    ]  # fmt: skip
+        {"a": a},
+        {"b": a},
+        {"a": a.reshape(2, 3)},
+        {"a": a.view(np.int32)},
+        {"a": np.nextafter(a, math.inf)},
+        {"a": {"a": a}},
+        {"a": a[:3], "b": a[3:]},
+    ]
     assert len({weights.params_digest(tree) for tree in trees}) == len(trees)
     assert weights.params_digest({"x": a, "y": a + 1}) == weights.params_digest({"y": a + 1, "x": a})

@@ -47,8 +47,9 @@ def test_convolutions_are_found_inside_control_flow():
     assert loops.has_convolution(body, (), (), jnp.ones((2, 1, 5, 1)))
 
 
-@pytest.mark.parametrize(("backend", "with_convolution", "scans"),
-                         [("cpu", False, 1), ("cpu", True, 0), ("gpu", True, 1), ("tpu", True, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backend", "with_convolution", "scans"), [("cpu", False, 1), ("cpu", True, 0), ("gpu", True, 1), ("tpu", True, 1)]
+)
 def test_only_convolutions_on_a_cpu_are_stepped(monkeypatch, backend, with_convolution, scans):
     calls = {"scan": 0, "step": 0}
 

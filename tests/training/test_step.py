@@ -419,12 +419,16 @@ def adam_by_hand(optimizer, gradients, start, steps):
     return np.array(path)
 
 
-@pytest.mark.parametrize("optimizer", [
-    Adam(learning_rate=0.1),
-    Adam(learning_rate=0.1, warmup=4),
-    Adam(learning_rate=0.1, cosine=True),
-    Adam(learning_rate=0.1, warmup=3, cosine=True, weight_decay=0.5, clip_norm=0.7),
-], ids=["plain", "warmup", "cosine", "all"])  # fmt: skip
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        Adam(learning_rate=0.1),
+        Adam(learning_rate=0.1, warmup=4),
+        Adam(learning_rate=0.1, cosine=True),
+        Adam(learning_rate=0.1, warmup=3, cosine=True, weight_decay=0.5, clip_norm=0.7),
+    ],
+    ids=["plain", "warmup", "cosine", "all"],
+)
 def test_adam_is_the_algorithm_of_the_paper(optimizer):
     """In float32 1 - 0.999^t is wrong by up to 6e-5 of itself, a step of 0.1 thus by 3e-6; there are 12 of them."""
     steps = 12
@@ -454,8 +458,10 @@ def test_weight_decay_shrinks_kernels_and_nothing_else():  # mistake 46
     params = jax.tree.map(lambda a: np.ones(a.shape, np.float32), shapes)
     tx = Adam(learning_rate=0.1, weight_decay=0.5).build(1)
     updates, _ = jax.jit(tx.update)(jax.tree.map(np.zeros_like, params), jax.jit(tx.init)(params), params)
-    moved = {jax.tree_util.keystr(path, simple=True, separator="/"): bool((update != 0).any())
-             for path, update in jax.tree_util.tree_leaves_with_path(updates)}  # fmt: skip
+    moved = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): bool((update != 0).any())
+        for path, update in jax.tree_util.tree_leaves_with_path(updates)
+    }
     assert {name for name, does in moved.items() if does} == {name for name in moved if name.endswith("/kernel")}
     assert {name.split("/")[0] for name in moved} == {"encoder", "decoder", "likelihood", "prior", "codebook"}
 
@@ -466,9 +472,19 @@ def test_a_warmup_longer_than_the_training_is_possible():
     assert np.array_equal(updates, np.zeros(2))  # the rate starts at 0
 
 
-@pytest.mark.parametrize("fields", [{"learning_rate": 0.0}, {"learning_rate": -1.0}, {"learning_rate": math.nan},
-                                    {"learning_rate": math.inf}, {"warmup": -1}, {"clip_norm": -0.1},
-                                    {"weight_decay": -1.0}, {"clip_norm": math.nan}])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"learning_rate": 0.0},
+        {"learning_rate": -1.0},
+        {"learning_rate": math.nan},
+        {"learning_rate": math.inf},
+        {"warmup": -1},
+        {"clip_norm": -0.1},
+        {"weight_decay": -1.0},
+        {"clip_norm": math.nan},
+    ],
+)
 def test_impossible_optimizers_are_refused(fields):
     with pytest.raises(InputError, match=next(iter(fields))):
         Adam(**fields)
@@ -477,8 +493,11 @@ def test_impossible_optimizers_are_refused(fields):
 # shapes
 
 
-@pytest.mark.parametrize("network", [MLP(hidden=(5,)), Conv(channels=(2, 3)), ResidualConv(channels=(2, 4))],
-                         ids=lambda network: type(network).__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "network",
+    [MLP(hidden=(5,)), Conv(channels=(2, 3)), ResidualConv(channels=(2, 4))],
+    ids=lambda network: type(network).__name__,
+)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (33, 33, 1), (48, 64, 5)], ids=str)
 def test_a_step_builds_for_every_shape(network, shape):  # mistake 38
     model, tx = VAE(latent=3, network=network, event_shape=shape), optax.adam(1e-3)
