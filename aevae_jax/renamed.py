@@ -42,7 +42,7 @@ MODULES = {
     "signals": "checkpoints.signals",
     "statistics": "evaluation.statistics",
     "tabular": "distributions.tabular",
-    "trainer": "runs.training_loop",
+    "trainer": "runs.trainer",
     "weights": "runs.weights",
 }
 

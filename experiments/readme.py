@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import density
+from density_table import cells
 
 from aevae_jax.cli import console
 from aevae_jax.runs import records
@@ -80,7 +80,7 @@ def density_table(name: str) -> str:
     for row in found["rows"]:
         if short and not row["seeds"]:
             continue
-        cells = density.cells(row, lowest)
+        cells = cells(row, lowest)
         if not short:
             cells.append(f"{row['published']:.2f}" if row["published"] else "")
         typed = row["seeds"][-1]["command"] if row["seeds"] else f"python experiments/density.py --rows {row['row']}"

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from aevae_jax import objectives, values
-from aevae_jax.checkpoints.store import Saving
+from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, RandomSplits, Scale
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Architecture, Conv, Modules, ResidualConv

@@ -1,8 +1,7 @@
-from .store import (
+from .saving import (
     DamageError as DamageError,
     NonFiniteError as NonFiniteError,
     OtherRunError as OtherRunError,
-    Restored as Restored,
     Saving as Saving,
-    Store as Store,
 )
+from .store import Restored as Restored, Store as Store

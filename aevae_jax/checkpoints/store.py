@@ -2,8 +2,7 @@
 
 `<step>/arrays/` is what Orbax wrote; `<step>/manifest.json` has notes, the digest of the run, the shape and type of
 each array, and the size and sha256 of each file, as Orbax promises neither that bytes reach the disk nor that it reads
-those it wrote. A name that ends in `.tmp` is no checkpoint: a killed process left it. JAX, NumPy and Orbax are imported
-inside the functions: `Saving` is typed on a command line before any of them is needed.
+those it wrote. A name that ends in `.tmp` is no checkpoint: a killed process left it.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import durable, limits
+from aevae_jax import durable
 from aevae_jax.checkpoints import array_files
+from aevae_jax.checkpoints.saving import DamageError, NonFiniteError, OtherRunError, Saving
 from aevae_jax.lazy import jax
 from aevae_jax.types import InputError
 
@@ -30,43 +29,6 @@ if TYPE_CHECKING:
 _FORMAT = 1
 _SLACK = 64 * 2**20
 """Bytes that a manifest may take, and that files may take beyond four times those of the arrays in them."""
-
-
-class DamageError(InputError):
-    """A checkpoint whose bytes are not those that were written."""
-
-
-class OtherRunError(InputError):
-    """A checkpoint of another run."""
-
-
-class NonFiniteError(InputError):
-    """What was to be saved holds NaN or infinity, and no checkpoint may."""
-
-
-@dataclass(frozen=True)
-class Saving:
-    """When checkpoints are written, and which of them are kept.
-
-    Attributes:
-      seconds: one is written when so many have passed since the last; at most that much is lost in a crash. 0: at
-        every opportunity.
-      last: how many of the newest to keep, at least 1.
-      best: how many of those with the best validation bound to keep, 0 for none.
-      every: keep one every so many epochs for good, 0 for none.
-      steps: write one every so many steps as well, 0 for none.
-    """
-
-    seconds: float = 60.0
-    last: int = 2
-    best: int = 1
-    every: int = 0
-    steps: int = 0
-
-    def __post_init__(self) -> None:
-        limits.check("Saving seconds", self.seconds, 0.0, limits.LARGEST)
-        for name, least in (("last", 1), ("best", 0), ("every", 0), ("steps", 0)):
-            limits.check(f"Saving {name}", getattr(self, name), least)
 
 
 class Restored(NamedTuple):

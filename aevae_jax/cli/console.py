@@ -30,7 +30,7 @@ from aevae_jax.types import InputError, Shaped, shortened
 
 if TYPE_CHECKING:
     from aevae_jax.runs.fitting import OnEpoch
-    from aevae_jax.runs.training_loop import Epoch
+    from aevae_jax.runs.snapshots import Epoch
 
 
 one_line_errors, note = terminal.one_line_errors, terminal.note  # so that experiments need this file alone

@@ -21,10 +21,10 @@ from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.data import Dataset, inspection, tfds
+    from aevae_jax.data import Dataset, inspection, tfds_prepare
     from aevae_jax.data.inspection import Summary
 else:
-    inspection, tfds = modules("aevae_jax.data", "inspection", "tfds")
+    inspection, tfds_prepare = modules("aevae_jax.data", "inspection", "tfds_prepare")
 
 # Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
 MaybePicture = Annotated[Optional[Path], arg(metavar="FILE", help_behavior_hint="(default: runs/inspect/NAME.png)")]  # noqa: UP045
@@ -83,7 +83,7 @@ def prepare(
       directory: where to store it; left out, $TFDS_DATA_DIR, then ~/tensorflow_datasets.
       manual_dir: a folder that holds files fetched elsewhere, for machines without network.
     """
-    place = tfds.prepare(name, directory, manual_dir)
+    place = tfds_prepare.prepare(name, directory, manual_dir)
     report(f"wrote {place}", f"next   aevae data inspect {shlex.quote(name)}")
 
 

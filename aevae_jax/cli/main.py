@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from tyro.conf import Positional, arg
 
 from aevae_jax import __version__, mistyped, runs, values
-from aevae_jax.checkpoints.store import Saving
+from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console, data, evaluate, generate, reruns
 from aevae_jax.cli.terminal import report, say
 from aevae_jax.runs import fitting, provenance, records

@@ -16,6 +16,7 @@ table_files.py   CSV and Parquet files
 cache.py         decoded arrays on disk, noticed when damaged
 tfds_files.py    what is looked at in a folder of TensorFlow Datasets before anything is read
 tfds.py          TensorFlow Datasets: the only file that imports it
+    tfds_prepare.py  TensorFlow Datasets fetched and written
 streams.py       windows of batches with prefetch: the only file that imports Grain
 inspection.py    what there is to know of a data set before training on it
 files.py         what goes into a model and what comes out of it, in files

@@ -16,9 +16,6 @@ import math
 import os
 import re
 import shlex
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +34,6 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 CHUNK = 1024
 """At most so many examples are decoded at once; fewer if their images are large."""
-
-PREPARE_NEEDS = ("tensorflow_datasets", "tensorflow", "importlib_resources")
-"""What the extra `prepare` brings. TFDS 4.9 needs the last one to find its own data sets, and does not say so."""
 
 WELL_KNOWN = (
     "digits",
@@ -60,10 +54,6 @@ WELL_KNOWN = (
 )
 """Names that are worth suggesting, prepared or not."""
 
-NETWORK_SECONDS = 5
-"""How long a server may take to answer before there is said to be no network."""
-
-
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
@@ -77,11 +67,11 @@ def read(name: str, directory: str = "") -> Found:
       InputError: not prepared here or damaged, `tensorflow-datasets` missing, no images of one size, or no split called
         train.
     """
-    root = _root(directory)
-    folder = _find(name, root)
+    root = root_of(directory)
+    folder = find(name, root)
     if folder is None:
         raise _unprepared(name, root, directory)
-    with _one_line(name, folder):
+    with one_line(name, folder):
         tfds_files.check_files(name, folder)
         state = cache.fingerprint(folder)
         parts = _splits(cache.load(folder, state) or {})
@@ -94,24 +84,25 @@ def read(name: str, directory: str = "") -> Found:
 
 def is_prepared(name: str, directory: str = "") -> bool:
     """Whether there is a prepared data set of that name here."""
-    return NAME.fullmatch(name) is not None and _find(name, _root(directory)) is not None
+    return NAME.fullmatch(name) is not None and find(name, root_of(directory)) is not None
 
 
 def is_own(directory: str) -> bool:
     """Whether a directory is the one that is read where none is named."""
-    return os.path.realpath(_root(directory)) == os.path.realpath(_root(""))
+    return os.path.realpath(root_of(directory)) == os.path.realpath(root_of(""))
 
 
-def _root(directory: str) -> Path:
-    return _expanded(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+def root_of(directory: str) -> Path:
+    """Return where prepared data sets lie: `directory`, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
+    return expanded(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
-def _expanded(path: str) -> Path:
+def expanded(path: str) -> Path:
     """`path` with a leading ~ replaced; as it is where there is no such user, or no home directory."""
     return Path(os.path.expanduser(path))
 
 
-def _parse(name: str) -> tuple[str, str, str]:
+def parse(name: str) -> tuple[str, str, str]:
     """Name, configuration and version; empty where they are not given. None of them leads out of a folder."""
     match = NAME.fullmatch(name)
     if match is None:
@@ -124,9 +115,9 @@ def _parse(name: str) -> tuple[str, str, str]:
     return base, config, version
 
 
-def _find(name: str, root: Path) -> Path | None:
+def find(name: str, root: Path) -> Path | None:
     """Where a data set is prepared, in the newest version on disk unless `name` says which."""
-    base, config, version = _parse(name)
+    base, config, version = parse(name)
     homes = [root / base / config]
     if not config:
         homes.append(root / base / _default_config(root / base))
@@ -153,9 +144,9 @@ def _unprepared(name: str, root: Path, directory: str) -> InputError:
     names = sorted(f"{path.parent}:{path.name}" for path in paths)
     here = shortened(", ".join(other for other in names if NAME.fullmatch(other)) or "none", 100)
     meant = _meant(name)
-    hint = f"did you mean {meant}?" if meant else f"type: {_command(name, directory)}"
-    if meant and meant != "digits" and not _find(meant, root):
-        hint += f" type: {_command(meant, directory)}"
+    hint = f"did you mean {meant}?" if meant else f"type: {command(name, directory)}"
+    if meant and meant != "digits" and not find(meant, root):
+        hint += f" type: {command(meant, directory)}"
     if os.path.exists(name):
         hint += f", or write ./{name} for the folder of that name"
     return InputError(
@@ -170,7 +161,8 @@ def _meant(name: str) -> str:
     return near[0] if near and near[0] != base else ""
 
 
-def _command(name: str, directory: str) -> str:
+def command(name: str, directory: str) -> str:
+    """Return what is typed to prepare a data set."""
     return f"aevae data prepare {name}" + (f" --directory {shlex.quote(directory)}" if directory else "")
 
 
@@ -217,14 +209,14 @@ class Images:
 
     def examples(self, rows: Any) -> list[dict[str, Any]]:
         """The features at `rows`, a slice or indices; their images are still encoded."""
-        with _one_line(self.name, self.folder):
+        with one_line(self.name, self.folder):
             return list(self.records.__getitems__(self.order[rows].tolist()))
 
     def decode(self, examples: list[dict[str, Any]]) -> np.ndarray:
         """The images of some examples. Raises `InputError` at one that is damaged or of another size."""
         out = np.empty((len(examples), *self.shape[1:]), np.uint8)
         for row, example in zip(out, examples, strict=True):
-            with _one_line(self.name, self.folder):
+            with one_line(self.name, self.folder):
                 image = _picture(example["image"], self.channels)
             if image.shape != row.shape:
                 raise InputError(
@@ -250,10 +242,10 @@ def _picture(data: bytes, channels: int) -> np.ndarray:
 
 def _decode(name: str, folder: Path) -> dict[str, Split]:
     """The splits of a data set: in memory if all are small enough, else their images are decoded on demand."""
-    tfds_files.check_features(name, folder, _command(name, "ANOTHER_DIRECTORY"))
-    tfds = _import()
+    tfds_files.check_features(name, folder, command(name, "ANOTHER_DIRECTORY"))
+    tfds = library()
     builder = tfds.builder_from_directory(folder)
-    info, shape = builder.info, _image_shape(builder.info, name)
+    info, shape = builder.info, image_shape(builder.info, name)
     counts = {part: split.num_examples for part, split in info.splits.items()}
     if not counts.get("train"):
         raise InputError(
@@ -279,7 +271,7 @@ def _check_count(split: Any, name: str, folder: Path) -> None:
     """Refuse files with more or fewer records than `dataset_info.json` says: TFDS would read as many as it says."""
     source = importlib.import_module("array_record.python.array_record_data_source").ArrayRecordDataSource
 
-    with _one_line(name, folder):
+    with one_line(name, folder):
         paths = [*map(str, split.filepaths)] or [*map(str, folder.glob(f"*-{split.name}.array_record*"))]
         found = len(source(paths)) if paths else 0
     if found != split.num_examples:
@@ -306,9 +298,9 @@ def _split(images: Images, labelled: bool, whole: bool) -> Split:
     return Split(x, labels)
 
 
-def _image_shape(info: Any, name: str) -> tuple[Any, ...]:
+def image_shape(info: Any, name: str) -> tuple[Any, ...]:
     """(height, width, channels) that a data set states for its images; height and width may be None."""
-    tfds = _import()
+    tfds = library()
     image = dict(info.features.items()).get("image")
     if not isinstance(image, tfds.features.Image):
         raise InputError(
@@ -337,7 +329,12 @@ def _upstream_order(module: str, part: str, count: int) -> np.ndarray:
     return np.argsort(stored)
 
 
-def _import() -> Any:
+def library() -> Any:
+    """Return the module `tensorflow_datasets`.
+
+    Raises:
+      InputError: it is not installed.
+    """
     try:
         importlib.import_module("array_record")  # which TFDS would miss only later
         import tensorflow_datasets as tfds
@@ -347,7 +344,7 @@ def _import() -> Any:
 
 
 @contextlib.contextmanager
-def _one_line(name: str, folder: Path, expected: str = "a data set as TFDS prepares it") -> Iterator[None]:
+def one_line(name: str, folder: Path, expected: str = "a data set as TFDS prepares it") -> Iterator[None]:
     """Whatever TFDS and the readers below it raise, as an `InputError`: damage shows in many ways."""
     try:
         yield
@@ -356,100 +353,3 @@ def _one_line(name: str, folder: Path, expected: str = "a data set as TFDS prepa
     except Exception as error:
         got = f"{type(error).__name__}: {error}"
         raise InputError(f"data set {name!r}", where=str(folder), got=got, expected=expected) from error
-
-
-# ---------------------------------------------------------------------------------------------------------- preparing
-
-
-def prepare(name: str, directory: str = "", manual_dir: str = "") -> Path:
-    """Fetch an image data set and write it so that `read` can read it; needs TensorFlow. Shows its progress.
-
-    Args:
-      name: as for `read`; a version can only be the one that TFDS prepares.
-      directory: where prepared data sets live; empty for `$TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
-      manual_dir: files that are there under the names that TFDS knows are taken instead of fetched, if their sha256 is
-        the one that TFDS knows; empty for `downloads/manual` in `directory`.
-
-    Returns:
-      The folder of the data set; at once if it is prepared already.
-
-    Raises:
-      InputError: a data set that TFDS does not know or that has no images, no TensorFlow, no network, files missing
-        from `manual_dir`, or whatever else keeps TFDS from preparing it. Nothing is left that `read` would take.
-    """
-    root = _root(directory)
-    if str(root).startswith("~"):
-        raise InputError("directory", got=root, expected="a home folder that exists", hint="give --directory")
-    if folder := _find(name, root):
-        with _one_line(name, folder):
-            tfds_files.check_files(name, folder)
-            tfds_files.check_features(name, folder, _command(name, "ANOTHER_DIRECTORY"))
-        return folder
-    if missing := [package for package in PREPARE_NEEDS if importlib.util.find_spec(package) is None]:
-        raise not_installed("packages", "prepare", purpose="to prepare data sets", got=f"no {', no '.join(missing)}")
-    if manual_dir and not os.path.isdir(_expanded(manual_dir)):
-        raise InputError("folder", where="--manual-dir", got=manual_dir, expected="one that exists")
-    manual = _expanded(manual_dir) if manual_dir else root / "downloads" / "manual"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no word on how TensorFlow was compiled
-    with _one_line(name, root, "a data set that TFDS can prepare here"):
-        builder = _builder(name, root)
-        _image_shape(builder.info, name)
-        _check_downloads(builder, manual, _command(name, directory))
-        tfds = _import()
-        options = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
-        builder.download_and_prepare(download_config=options)
-    return Path(builder.data_path)
-
-
-def _builder(name: str, root: Path) -> Any:
-    tfds = _import()
-    base, config, version = _parse(name)
-    known = tfds.list_builders(with_community_datasets=False)  # their list lies on the network
-    if base not in known:
-        near = difflib.get_close_matches(base, known)
-        raise InputError(
-            "data set",
-            got=repr(base),
-            expected="a name that TensorFlow Datasets knows",
-            hint=f"did you mean {' or '.join(near)}?" if near else "",
-        )
-    options = {"config": config or None, "version": version or None, "file_format": "array_record"}
-    return tfds.builder_cls(base)(data_dir=root, **options)
-
-
-def _check_downloads(builder: Any, manual: Path, command: str) -> None:
-    """Refuse at once what TFDS would try for minutes: to fetch files without a network.
-
-    Raises:
-      InputError: some registered file is not in `manual`, and its server does not answer; or the authors' files can
-        only be fetched by hand, and are not in `manual`.
-    """
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        if not manual.is_dir():
-            words = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-            raise InputError(
-                f"files of {builder.name}",
-                got="none",
-                expected=f"some fetched by hand: {words}",
-                hint=f"type: {command} --manual-dir DIR",
-            )
-        return
-    known = {url: info.filename for url, info in (builder.url_infos or {}).items()}
-    missing = {url: file for url, file in known.items() if not file or not (manual / file).is_file()}
-    servers = [urllib.parse.urlsplit(url) for url in missing if url.startswith(("http", "ftp"))]
-    try:
-        for server in servers[:1]:
-            urllib.request.urlopen(f"{server.scheme}://{server.netloc}/", timeout=NETWORK_SECONDS).close()
-    except urllib.error.HTTPError:
-        pass  # it has answered, whatever it said
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        files = [url if not file or url.endswith(f"/{file}") else f"{url} as {file}" for url, file in missing.items()]
-        more = f" and {len(files) - 4} more" if len(files) > 4 else ""
-        raise InputError(
-            "network",
-            got=f"no answer from {server.netloc} ({reason})",
-            expected="a server that answers",
-            hint=f"or fetch {', '.join(files[:4])}{more} elsewhere into a folder DIR and type: {command} "
-            "--manual-dir DIR",
-        ) from None

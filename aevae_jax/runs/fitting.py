@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aevae_jax import durable, figures, values
 from aevae_jax.checkpoints import array_files, signals
 from aevae_jax.checkpoints.locks import Lock
-from aevae_jax.checkpoints.store import NonFiniteError, Saving
+from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Dataset
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import directory as places, records, same_run
@@ -31,13 +29,13 @@ if TYPE_CHECKING:
     from aevae_jax import keys
     from aevae_jax.data import Prepared
     from aevae_jax.models import generation
-    from aevae_jax.runs import non_finite, plans, provenance, resume, training_loop, weights
+    from aevae_jax.runs import plans, provenance, resume, training_loop, weights
     from aevae_jax.runs.plans import Plan
     from aevae_jax.runs.resume import Keeper
-    from aevae_jax.runs.training_loop import Broken, Epoch, Progress, Snapshot, Trainer
+    from aevae_jax.runs.snapshots import Epoch
 else:
-    non_finite, plans, provenance, resume, training_loop, weights = modules(
-        "aevae_jax.runs", "non_finite", "plans", "provenance", "resume", "training_loop", "weights"
+    plans, provenance, resume, training_loop, weights = modules(
+        "aevae_jax.runs", "plans", "provenance", "resume", "training_loop", "weights"
     )
     keys = modules("aevae_jax", "keys")
     generation = modules("aevae_jax.models", "generation")
@@ -100,7 +98,7 @@ def fit(
         at work there; or when the numbers break for good, or the disk is full.
       signals.Interrupted: a signal came, and the training is saved.
     """
-    call = _Call(run, dataset, stream, on_epoch, on_note or warnings.warn, on_note or _silent)
+    call = _Call(run, dataset, stream, training_loop.Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent))
     if directory is not None:
         with signals.caught() as caught:
             return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
@@ -122,7 +120,7 @@ def fit_seeds(
     """
     if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
         raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
-    call = _Call(run, dataset, stream, on_epoch, warnings.warn, _silent)
+    call = _Call(run, dataset, stream, training_loop.Callbacks(on_epoch, warnings.warn, _silent))
     return _train(_planned(call), tuple(seeds), None, call)
 
 
@@ -214,24 +212,24 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         if not records.holds(folder, records.RECORD):
             records.write_json(folder / records.RECORD, record)
             for name, _ in unwritten:
-                call.on_note(
+                call.callbacks.on_note(
                     f"{name} of this run cannot be written down: if this process ends, {folder} cannot go on; "
                     "a frozen dataclass or a function could"
                 )
         else:
             record = same_run.go_on(folder, record, plan.dataset, unwritten)
             if records.holds(folder, records.RESULTS):
-                fitted = _load(folder, plan.run, record, call.on_note)
+                fitted = _load(folder, plan.run, record, call.callbacks.on_note)
                 if not all(records.holds(folder, f"{name}.png") for name in _PICTURES):  # it was killed just then
-                    _save_pictures(folder, plan, fitted, call.on_note)
+                    _save_pictures(folder, plan, fitted, call.callbacks.on_note)
                 return fitted
         digest = records.digest_of(record)
         same_run.remember(folder, record, unwritten)
         keeper = resume.Keeper(
-            folder, digest, saving, lock=lock, caught=caught, note=call.on_note, selects=plan.selects
+            folder, digest, saving, lock=lock, caught=caught, note=call.callbacks.on_note, selects=plan.selects
         )
         fitted = _train(plan, None, keeper, call)
-        _finish(folder, plan, fitted, digest, call.on_note)
+        _finish(folder, plan, fitted, digest, call.callbacks.on_note)
         return fitted
 
 
@@ -272,25 +270,20 @@ def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
         figures.save_png(folder / f"{name}.png", figures.contact_sheet(images, columns, span=span).pixels)
 
 
-# --------------------------------------------------------------------------------------------------------- the loop
-
-
 class _Call(NamedTuple):
     """What `fit` was called with."""
 
     run: Run
     dataset: Dataset | None
     stream: bool | None
-    on_epoch: OnEpoch | None
-    on_note: Note
-    on_resume: Note
+    callbacks: training_loop.Callbacks
 
 
 def _planned(call: _Call) -> Plan:
     """The plan of a training; what should be known of its data is said."""
     plan = plans.plan_of(call.run, call.dataset, call.stream)
     for text in plan.prepared.notes:
-        call.on_note(text)
+        call.callbacks.on_note(text)
     return plan
 
 
@@ -299,130 +292,5 @@ def _silent(text: str) -> None:
 
 
 def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, call: _Call) -> Fitted:
-    try:
-        trainer = training_loop.Trainer(plan, seeds)
-        last = _loop(trainer, keeper, call)
-        if not trainer.used(last.progress):
-            raise InputError(
-                "training",
-                got=f"{last.progress.step} steps, none of which could be used",
-                expected="finite losses and gradients, below max_norm",
-                hint=_advice(plan),
-            )
-        if keeper is not None:
-            keeper.save(last, boundary=True)
-        results = trainer.results(last)
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
-            raise
-        size = plan.run.batch_size
-        raise InputError(
-            "memory",
-            got=f"too little on {jax.devices()[0].device_kind} for batches of {size}",
-            expected="a smaller batch or network",
-            hint=f"try --batch-size {max(1, size // 2)}, or --stream yes to leave the data off the device",
-        ) from error
+    last, results = training_loop.train(plan, seeds, keeper, call.callbacks)
     return Fitted(plan.run, plan.run.model, last.best, list(last.progress.history), results, last.losses)
-
-
-def _loop(trainer: Trainer, keeper: Keeper | None, call: _Call) -> Snapshot:
-    """From snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
-    snapshot = _last(trainer, keeper)
-    if keeper is not None:
-        keeper.begin(snapshot)
-        if snapshot.progress.step:
-            call.on_resume(f"going on at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
-    pace, boundary = resume.Pace(), False
-    while not trainer.finished(snapshot.progress):
-        if keeper is not None:
-            keeper.offer(snapshot, boundary=boundary)
-        progress, began = snapshot.progress, time.monotonic()
-        stop = trainer.end_of_epoch(progress)
-        boundary = progress.step == stop
-        try:
-            if boundary:
-                snapshot, report = trainer.finish_epoch(snapshot)
-            else:
-                stop = stop if keeper is None else min(stop, keeper.next_stop(progress.step, pace.steps()))
-                snapshot = trainer.advance(snapshot, stop)
-                pace.took(stop - progress.step, time.monotonic() - began)
-        except training_loop.Broken as broken:
-            snapshot = _detour(trainer, keeper, progress, broken, call.on_note)
-            boundary = False
-            continue
-        if boundary and keeper is not None:
-            keeper.log(snapshot)
-        if boundary and call.on_epoch is not None:
-            try:
-                call.on_epoch(report)
-            except BaseException:
-                if keeper is not None:
-                    with contextlib.suppress(NonFiniteError):
-                        keeper.save(snapshot, boundary=True)
-                raise
-    return snapshot
-
-
-def _last(trainer: Trainer, keeper: Keeper | None, until: int | None = None) -> Snapshot:
-    """The newest snapshot that there is."""
-    return (None if keeper is None else keeper.restore(trainer, until)) or trainer.start()
-
-
-def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken: Broken, note: Note) -> Snapshot:
-    """Back to before the numbers broke, with the batches that led there to be gone round.
-
-    A function of the run alone: wherever it is stopped, and whatever checkpoints there are, it goes the same way.
-
-    Raises:
-      InputError: it has been tried often enough.
-    """
-    guard, detours = trainer.plan.run.safeguard, progress.detours
-    if trainer.seeds is not None:
-        lane = trainer.seeds[broken.lane]
-        raise InputError(
-            f"training of seed {lane}",
-            got=f"no finite loss or gradient in {broken}",
-            expected="finite numbers",
-            hint=_advice(trainer.plan),
-        )
-    if len(detours) >= guard.detours:
-        snapshot = _last(trainer, keeper, broken.first)
-        snapshot = trainer.move(snapshot._replace(progress=replace(snapshot.progress, detours=detours)), broken.first)
-        raise _stopped(trainer, keeper, snapshot)
-    detour = (max(0, broken.first - guard.in_a_row * 2 ** len(detours)), broken.after)
-    snapshot = _last(trainer, keeper, detour[0])
-    snapshot = snapshot._replace(progress=replace(snapshot.progress, detours=(*detours, detour)))
-    if keeper is not None:  # saved at once, with the detour in it: `replay` must find it
-        keeper.begin(snapshot)
-        keeper.save(snapshot, boundary=False)
-    note(
-        f"no finite loss or gradient in {broken}: went back to step {snapshot.progress.step}, "
-        f"to go round the batches of steps {detour[0]} to {detour[1] - 1}"
-    )
-    return snapshot
-
-
-def _advice(plan: Plan) -> str:
-    """What to do about numbers that break."""
-    return "; or ".join(filter(None, [non_finite.scale_advice(plan), "lower the learning rate or set clip_norm"]))
-
-
-def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> InputError:
-    found = non_finite.diagnose(trainer, snapshot)
-    step, epoch = found.step, found.step // trainer.steps_per_epoch + 1
-    advice = _advice(trainer.plan)
-    if keeper is not None:
-        advice = f"type: aevae replay {keeper.folder} --step {step}; or {advice}"
-    if not found.broken:
-        return InputError(
-            f"validation bound after step {step}", got="NaN or infinity", expected="a finite number", hint=advice
-        )
-    shown = found.examples or found.rows
-    names = ", ".join(map(str, shown[:10])) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
-    terms = ", ".join(found.broken[:5])
-    return InputError(
-        f"step {step} (epoch {epoch})",
-        got=f"NaN or infinity in {terms}, from training examples {names}",
-        expected=f"finite numbers, also after {len(snapshot.progress.detours)} detours",
-        hint=advice,
-    )

@@ -12,7 +12,8 @@ import optax
 from aevae_jax import keys, training
 from aevae_jax.runs import tracing
 from aevae_jax.runs.plans import Plan
-from aevae_jax.runs.training_loop import Snapshot, Trainer
+from aevae_jax.runs.snapshots import Snapshot
+from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import Params
 
 

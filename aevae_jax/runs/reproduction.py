@@ -15,7 +15,8 @@ from aevae_jax.runs import fitting, provenance, records, resume, same_run
 from aevae_jax.runs.non_finite import Diagnosis, diagnose
 from aevae_jax.runs.plans import Plan, plan_of
 from aevae_jax.runs.run import Run
-from aevae_jax.runs.training_loop import Epoch, Trainer
+from aevae_jax.runs.snapshots import Epoch
+from aevae_jax.runs.trainer import Trainer
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.types import InputError
 

@@ -12,10 +12,12 @@ import jax
 
 from aevae_jax import durable
 from aevae_jax.checkpoints.locks import Lock
+from aevae_jax.checkpoints.saving import NonFiniteError, Saving
 from aevae_jax.checkpoints.signals import Caught, Interrupted
-from aevae_jax.checkpoints.store import NonFiniteError, Saving, Store
+from aevae_jax.checkpoints.store import Store
 from aevae_jax.runs import records
-from aevae_jax.runs.training_loop import Progress, Snapshot, Trainer
+from aevae_jax.runs.snapshots import Progress, Snapshot
+from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import InputError
 
 CHUNK_SECONDS = 1.0

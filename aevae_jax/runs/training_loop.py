@@ -1,429 +1,170 @@
-"""The training loop as steps from snapshot to snapshot: each is all that a training is at a step, and goes to disk.
-
-Host code runs between chunks of an epoch, array programs inside them. Where the chunks are cut, and where a training
-stops and goes on, changes no bit of what it computes.
-"""
+"""The loop of a training, chunk by chunk and epoch by epoch, with saving, stops, and rollbacks when numbers break."""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import Array
 
-from aevae_jax import evaluation, keys, training
-from aevae_jax.data import datasets, streams
+from aevae_jax.checkpoints.saving import NonFiniteError
+from aevae_jax.runs import non_finite
 from aevae_jax.runs.plans import Plan
-from aevae_jax.training.step import Span, TrainState
-from aevae_jax.types import InputError, Metrics, Params
+from aevae_jax.runs.resume import Keeper, Pace
+from aevae_jax.runs.snapshots import Broken, Epoch, Progress, Snapshot
+from aevae_jax.runs.trainer import Trainer
+from aevae_jax.types import InputError
+
+Note = Callable[[str], None]
 
 
-class Epoch(NamedTuple):
-    """What is known after an epoch; with several seeds, means over them."""
+class Callbacks(NamedTuple):
+    """What is told of a training on its way."""
 
-    epoch: int
-    epochs: int
-    step: int
-    train: dict[str, float]
-    """Means over the steps that were used."""
-    validation: dict[str, float]
-    skipped: int
-    """Steps that were not used: see `runs.Safeguard`."""
-    examples_per_second: float
-    """Of training, less what a compilation took; NaN where all of it was one."""
-    losses: np.ndarray
-    """Of each step, float32 `[T]`; with several seeds, `[T, S]`."""
-    selects: str
-    """The entry of `validation` that parameters are selected by."""
+    on_epoch: Callable[[Epoch], None] | None
+    on_note: Note
+    on_resume: Note
+    """Is told where it resumes."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """The part of a snapshot that is not arrays. Lists have one entry per seed."""
+def train(
+    plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, callbacks: Callbacks
+) -> tuple[Snapshot, dict[str, Any]]:
+    """Train to the end, from wherever a keeper says that it has got to.
 
-    step: int = 0
-    epoch: int = 0
-    """Epochs that are trained and evaluated."""
-    best_value: tuple[float, ...] = ()
-    best_epoch: tuple[int, ...] = ()
-    """0 as long as there is none."""
-    in_a_row: tuple[int, ...] = ()
-    """Steps skipped up to here, one after the other."""
-    detours: tuple[tuple[int, int], ...] = ()
-    """Steps that are gone round, `(first, after the last)`, in the order in which they were found."""
-    seconds: float = 0.0
-    history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
-    """One entry per epoch: epoch, step, train and validation metrics, skipped steps."""
+    Returns:
+      The last snapshot, and the validation and test metrics of its best parameters.
 
-    def to_notes(self) -> dict[str, Any]:
-        """As JSON."""
-        return {**asdict(self), "best_value": [None if math.isinf(v) else v for v in self.best_value]}
-
-    @staticmethod
-    def from_notes(notes: dict[str, Any]) -> Progress:
-        """The progress that `to_notes` wrote.
-
-        Raises:
-          InputError: what no training wrote.
-        """
-        try:
-            return Progress(
-                step=int(notes["step"]),
-                epoch=int(notes["epoch"]),
-                best_value=tuple(math.inf if v is None else float(v) for v in notes["best_value"]),
-                best_epoch=tuple(int(v) for v in notes["best_epoch"]),
-                in_a_row=tuple(int(v) for v in notes["in_a_row"]),
-                detours=tuple((int(first), int(after)) for first, after in notes["detours"]),
-                seconds=float(notes["seconds"]),
-                history=tuple(dict(entry) for entry in notes["history"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                "checkpoint", got=f"notes that no training wrote ({error})", expected="those of this version"
-            ) from None
-
-
-class Snapshot(NamedTuple):
-    """A training at a step: what has to be kept to go on as if nothing had happened."""
-
-    state: TrainState
-    best: Params
-    """The parameters of the least `Plan.selects` so far."""
-    metrics: Metrics
-    """Of the steps of the epoch that is being trained, `[T]` or `[T, S]`."""
-    losses: np.ndarray
-    """Of all steps of the epochs before this one, float32 `[steps]` or `[steps, S]`."""
-    progress: Progress
-
-
-class Broken(Exception):
-    """Too many steps in a row could not be used, or the validation bound is not finite."""
-
-    def __init__(self, first: int, after: int, lane: int):
-        super().__init__(f"steps {first} to {after - 1}" if after > first else f"the validation after step {after}")
-        self.first, self.after, self.lane = first, after, lane
-
-
-class Trainer:
-    """One plan, ready to be trained: what `train_step` compiles to, and where its data is.
-
-    Args:
-      plan: from `plans.plan_of`.
-      seeds: train one model per seed, by `vmap`; `None` trains that of the run.
+    Raises:
+      InputError: no step could be used, the numbers went on breaking, or the memory is too small.
     """
-
-    def __init__(self, plan: Plan, seeds: tuple[int, ...] | None = None):
-        run, prepared, stream = plan.run, plan.prepared, plan.stream
-        source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
-        self.plan, self.seeds = plan, seeds
-        self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
-        recipe = _Recipe(
-            run.model,
-            run.objective,
-            run.optimizer,
-            run.epochs * self.steps_per_epoch,
-            run.ema,
-            run.safeguard.max_norm,
-            prepared.preparation,
-            prepared.format,
-        )
-        try:
-            self._step, self._init = _built(recipe)
-        except TypeError:  # something given from Python that has no hash
-            self._step, self._init = _built.__wrapped__(recipe)
-        if datasets.in_memory(validation):
-            validation, test = jax.device_put((validation, test))
-        self._validation, self._test, self._source = validation, test, source
-        self._data = None if stream else jax.device_put(source[:])
-        if seeds is None:
-            self.key = keys.root(run.seed)
-            self._lane_keys = [self.key]
-        else:
-            self.key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
-            self._lane_keys = list(self.key)
-        self._span, self._span_epoch = Span(None, jnp.zeros((0, 1), int)), -1
-        self._windows: Iterator[Any] = iter(())
-        self._next_window = -1
-        self._blank: Metrics | None = None
-        self._took, self._trained = 0.0, 0  # seconds and steps of this epoch, in this process
-        self._compiled = False
-
-    # ------------------------------------------------------------------------------------------------------- the steps
-
-    def start(self) -> Snapshot:
-        """Before the first step."""
-        lanes = len(self._lane_keys)
-        state = (self._init if self.seeds is None else jax.jit(jax.vmap(self._init)))(self.key)
-        progress = Progress(best_value=(math.inf,) * lanes, best_epoch=(0,) * lanes, in_a_row=(0,) * lanes)
-        losses = np.zeros((0, *self.key.shape), np.float32)
-        return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._room(state), losses, progress)
-
-    def shapes(self, progress: Progress) -> Snapshot:
-        """The shapes of the snapshot at a progress; nothing is computed."""
-        first, lanes = progress.epoch * self.steps_per_epoch, len(self._lane_keys)
-        per_lane = (progress.best_value, progress.best_epoch, progress.in_a_row)
-        if any(len(values) != lanes for values in per_lane) or progress.epoch > self.plan.run.epochs:
-            raise InputError("checkpoint", got="notes of another training", expected="those of this run")
-        if not 0 <= first <= progress.step <= self.end_of_epoch(progress):
+    try:
+        trainer = Trainer(plan, seeds)
+        last = _loop(trainer, keeper, callbacks)
+        if not trainer.used(last.progress):
             raise InputError(
-                "checkpoint",
-                got=f"step {progress.step} in epoch {progress.epoch + 1}",
-                expected=f"{self.steps_per_epoch} steps per epoch",
+                "training",
+                got=f"{last.progress.step} steps, none of which could be used",
+                expected="finite losses and gradients, below max_norm",
+                hint=_advice(plan),
             )
-        snapshot: Snapshot = jax.eval_shape(lambda: self.start()._replace(progress=None))  # type: ignore[arg-type]
-        losses = jax.ShapeDtypeStruct((first, *self.key.shape), np.float32)
-        return snapshot._replace(losses=losses, progress=progress)  # type: ignore[arg-type]
+        if keeper is not None:
+            keeper.save(last, boundary=True)
+        return last, trainer.results(last)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
+            raise
+        size = plan.run.batch_size
+        raise InputError(
+            "memory",
+            got=f"too little on {jax.devices()[0].device_kind} for batches of {size}",
+            expected="a smaller batch or network",
+            hint=f"try --batch-size {max(1, size // 2)}, or --stream yes to leave the data off the device",
+        ) from error
 
-    def finished(self, progress: Progress) -> bool:
-        """Whether all epochs are done, or every seed has waited long enough for a better one."""
-        patience = self.plan.run.patience
-        stopped = patience and all(progress.epoch - epoch >= patience for epoch in progress.best_epoch)
-        return progress.epoch >= self.plan.run.epochs or bool(progress.epoch and stopped)
 
-    def used(self, progress: Progress) -> bool:
-        """Whether any step of the epochs so far could be used."""
-        skipped = sum(entry["skipped"] for entry in progress.history)
-        return skipped < progress.step * len(self._lane_keys)
-
-    def end_of_epoch(self, progress: Progress) -> int:
-        """The step at which the epoch being trained ends."""
-        return (progress.epoch + 1) * self.steps_per_epoch
-
-    def advance(self, snapshot: Snapshot, stop: int) -> Snapshot:
-        """Train up to step `stop`, at most to the end of the epoch. The snapshot's state is donated.
-
-        Raises:
-          Broken: too many steps in a row could not be used.
-        """
-        state, metrics, progress = snapshot.state, snapshot.metrics, snapshot.progress
-        began, base, step = time.perf_counter(), progress.epoch * self.steps_per_epoch, progress.step
-        before: list[Metrics] = []
-        jumped = np.zeros(self.steps_per_epoch, bool)
-        while step < stop:
-            after = next((after for first, after in progress.detours if first <= step < after), None)
-            if after is not None:
-                end = min(after, stop)
-                jumped[step - base : end - base] = True
-                state = state._replace(step=self._filled(end))
+def _loop(trainer: Trainer, keeper: Keeper | None, callbacks: Callbacks) -> Snapshot:
+    """From snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
+    snapshot = _last(trainer, keeper)
+    if keeper is not None:
+        keeper.begin(snapshot)
+        if snapshot.progress.step:
+            callbacks.on_resume(f"going on at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
+    pace, boundary = Pace(), False
+    while not trainer.finished(snapshot.progress):
+        if keeper is not None:
+            keeper.offer(snapshot, boundary=boundary)
+        progress, began = snapshot.progress, time.monotonic()
+        stop = trainer.end_of_epoch(progress)
+        boundary = progress.step == stop
+        try:
+            if boundary:
+                snapshot, report = trainer.finish_epoch(snapshot)
             else:
-                end = min([stop, *(first for first, _ in progress.detours if first > step)])
-                span = self._span_at(step)
-                end = min(end, base + span.first + len(span.rows))
-                if len(before) > 1:  # the host may run ahead by one window, not more: windows are large
-                    jax.block_until_ready(before[-2])
-                with jax.transfer_guard("disallow"):  # a chunk never waits for the host
-                    state, metrics = training.advance(
-                        self._step, state, span, self.key, metrics=metrics, start=step - base, stop=end - base
-                    )
-                before.append(metrics)
-            step = end
-        skipped = np.asarray(metrics["skipped"])[progress.step - base : stop - base]
-        if self._compiled:  # else it took the time of a compilation, too
-            self._took, self._trained = self._took + time.perf_counter() - began, self._trained + stop - progress.step
-        self._compiled = True
-        progress = replace(
-            progress,
-            step=stop,
-            in_a_row=self._streaks(progress, skipped, jumped[progress.step - base : stop - base]),
-            seconds=progress.seconds + time.perf_counter() - began,
+                stop = stop if keeper is None else min(stop, keeper.next_stop(progress.step, pace.steps()))
+                snapshot = trainer.advance(snapshot, stop)
+                pace.took(stop - progress.step, time.monotonic() - began)
+        except Broken as broken:
+            snapshot = _detour(trainer, keeper, progress, broken, callbacks.on_note)
+            boundary = False
+            continue
+        if boundary and keeper is not None:
+            keeper.log(snapshot)
+        if boundary and callbacks.on_epoch is not None:
+            try:
+                callbacks.on_epoch(report)
+            except BaseException:
+                if keeper is not None:
+                    with contextlib.suppress(NonFiniteError):
+                        keeper.save(snapshot, boundary=True)
+                raise
+    return snapshot
+
+
+def _last(trainer: Trainer, keeper: Keeper | None, until: int | None = None) -> Snapshot:
+    """The newest snapshot that there is."""
+    return (None if keeper is None else keeper.restore(trainer, until)) or trainer.start()
+
+
+def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken: Broken, note: Note) -> Snapshot:
+    """Back to before the numbers broke, with the batches that led there to be gone round.
+
+    A function of the run alone: wherever it is stopped, and whatever checkpoints there are, it goes the same way.
+
+    Raises:
+      InputError: it has been tried often enough.
+    """
+    guard, detours = trainer.plan.run.safeguard, progress.detours
+    if trainer.seeds is not None:
+        lane = trainer.seeds[broken.lane]
+        raise InputError(
+            f"training of seed {lane}",
+            got=f"no finite loss or gradient in {broken}",
+            expected="finite numbers",
+            hint=_advice(trainer.plan),
         )
-        return snapshot._replace(state=state, metrics=metrics, progress=progress)
-
-    def move(self, snapshot: Snapshot, step: int) -> Snapshot:
-        """Train to a step of any epoch without evaluating on the way: the state is the same, `best` is not."""
-        while snapshot.progress.step < step:
-            progress = snapshot.progress
-            if progress.step == self.end_of_epoch(progress):
-                snapshot = snapshot._replace(
-                    metrics=self._room(snapshot.state),
-                    losses=np.concatenate([snapshot.losses, np.asarray(snapshot.metrics["loss"], np.float32)]),
-                    progress=replace(progress, epoch=progress.epoch + 1),
-                )
-            snapshot = self.advance(snapshot, min(step, self.end_of_epoch(snapshot.progress)))
-        return snapshot
-
-    def finish_epoch(self, snapshot: Snapshot) -> tuple[Snapshot, Epoch]:
-        """Evaluate after the last step of an epoch, and begin the next.
-
-        Raises:
-          Broken: the validation bound is not finite.
-        """
-        state, best, metrics, losses, progress = snapshot
-        began, run, lanes = time.perf_counter(), self.plan.run, len(self._lane_keys)
-        measured = self._measure(state.averaged, self._validation)
-        value = np.array([m[self.plan.selects] for m in measured])
-        if not np.isfinite(value).all():
-            raise Broken(progress.step, progress.step, int(np.argmin(np.isfinite(value))))
-        epoch, best_value, best_epoch = progress.epoch + 1, np.array(progress.best_value), np.array(progress.best_epoch)
-        waiting = (epoch - best_epoch <= run.patience) | (run.patience == 0)  # seeds that have not stopped yet
-        better = waiting & (value < best_value)
-        if better.any():
-            best = _choose(better[0] if self.seeds is None else better, state.averaged, best)
-        logged = {name: np.asarray(m).reshape(len(m), lanes) for name, m in metrics.items()}
-        used = logged.pop("skipped") == 0
-        report = Epoch(
-            epoch,
-            run.epochs,
-            progress.step,
-            {name: float(_means(m, used).mean()) for name, m in logged.items()},
-            {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
-            int((~used).sum()),
-            lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
-            np.asarray(metrics["loss"], np.float32),
-            self.plan.selects,
-        )
-        train, validation = (
-            {name: value if math.isfinite(value) else None for name, value in part.items()}
-            for part in (report.train, report.validation)
-        )
-        entry = {
-            "epoch": epoch,
-            "step": progress.step,
-            "train": train,
-            "validation": validation,
-            "skipped": report.skipped,
-        }
-        progress = replace(
-            progress,
-            epoch=epoch,
-            best_value=tuple(np.where(better, value, best_value).tolist()),
-            best_epoch=tuple(np.where(better, epoch, best_epoch).tolist()),
-            seconds=progress.seconds + time.perf_counter() - began,
-            history=(*progress.history, entry),
-        )
-        self._took, self._trained = 0.0, 0
-        losses = np.concatenate([losses, report.losses])
-        return Snapshot(state, best, self._room(state), losses, progress), report
-
-    def results(self, snapshot: Snapshot) -> dict[str, Any]:
-        """Validation and test metrics of the best parameters; with several seeds, one list entry per seed."""
-        progress, one = snapshot.progress, self.seeds is None
-        measured = {
-            "validation": self._measure(snapshot.best, self._validation),
-            "test": self._measure(snapshot.best, self._test),
-        }
-        return {
-            "protocol": "means over examples, at one sample of z each but where a metric has more; "
-            f"parameters of the epoch of the least {self.plan.selects} of validation data",
-            "best_epoch": progress.best_epoch[0] if one else list(progress.best_epoch),
-            "seconds": round(progress.seconds, 3),
-            **{part: found[0] if one else found for part, found in measured.items()},
-        }
-
-    # ------------------------------------------------------------------------------------------------------ their parts
-
-    def _filled(self, step: int) -> Array:
-        return jax.device_put(np.full(self.key.shape, step, np.int32))
-
-    def _room(self, state: TrainState) -> Metrics:
-        """The metrics of an epoch before its first step: every step counts as skipped until it is taken."""
-        if self._blank is None:
-            x, batch = self._source, (*self.key.shape, self.plan.run.batch_size)
-            data = jax.ShapeDtypeStruct((len(x), *x.shape[1:]), x.dtype)
-            rows: Any = jax.ShapeDtypeStruct((self.steps_per_epoch, *batch), np.int32)
-            blank = training.room(self._step, state, Span(data, rows), self.key, self.steps_per_epoch)
-            self._blank = {**blank, "skipped": blank["skipped"] + 1}
-        room: Metrics = jax.device_put(self._blank)
-        return room
-
-    def rows_of(self, step: int) -> np.ndarray:
-        """Which training examples a step sees, `[batch size]`, or `[S, batch size]` for seeds."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        return np.asarray(self._order(epoch))[within]
-
-    def _order(self, epoch: int) -> Array:
-        """The rows of all steps of an epoch."""
-        first = self._filled(epoch * self.steps_per_epoch)
-        return training.batch_rows(self.key, first, len(self._source), batch_size=self.plan.run.batch_size)
-
-    def _span_at(self, step: int) -> Span:
-        """The batch of `step` and those after it: the whole epoch, or the next window of the stream."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        if self._span_epoch == epoch and 0 <= within - self._span.first < len(self._span.rows):
-            return self._span
-        if self._data is not None:
-            self._span = Span(self._data, self._order(epoch))
-        else:
-            if self._next_window != step:
-                rows = np.asarray(self._order(epoch))
-                size = streams.steps_per_window(self._source, rows)
-                self._windows = streams.windows(self._source, rows[within:], steps=size)
-            self._span = training.window_span(next(self._windows), self.key, within)
-            after = within + len(self._span.rows)
-            self._next_window = step - within + after if after < self.steps_per_epoch else -1
-        self._span_epoch = epoch
-        return self._span
-
-    def _streaks(self, progress: Progress, skipped: np.ndarray, jumped: np.ndarray) -> tuple[int, ...]:
-        limit, found = self.plan.run.safeguard.in_a_row, []
-        for lane, flags in enumerate(skipped.reshape(len(skipped), -1).T):
-            streak = progress.in_a_row[lane]
-            for index, failed in enumerate(flags > jumped if streak or flags.any() else ()):
-                streak = streak + 1 if failed else 0
-                if streak == limit:
-                    after = progress.step + index + 1
-                    raise Broken(after - limit, after, lane)
-            found.append(streak)
-        return tuple(found)
-
-    def _lanes(self, params: Params) -> list[Params]:
-        """The parameters of each seed."""
-        if self.seeds is None:
-            return [params]
-        return [jax.tree.map(lambda a, lane=lane: a[lane], params) for lane in range(len(self.seeds))]
-
-    def _measure(self, params: Params, x: Any) -> list[dict[str, float]]:
-        metric = evaluation.validation_of(self.plan.run.objective).metric
-        return [
-            evaluation.evaluate(self.plan.run.model, p, x, keys.stream(k, keys.Stream.EVALUATE), metric=metric)
-            for p, k in zip(self._lanes(params), self._lane_keys, strict=True)
-        ]
-
-
-class _Recipe(NamedTuple):
-    """What a training step depends on."""
-
-    model: Any
-    objective: Any
-    optimizer: Any
-    steps: int
-    ema: float
-    max_norm: float
-    preparation: Any
-    format: Any
-
-
-@lru_cache(maxsize=32)
-def _built(recipe: _Recipe) -> tuple[training.TrainStep, Callable[[Array], TrainState]]:
-    """The step, and the initial state from a key; cached, so that the same run is compiled once per process."""
-    model, objective, optimizer, steps, ema, max_norm, preparation, format = recipe
-    tx = optimizer.build(steps)
-
-    def prepare(raw: Any, key: Array) -> Any:
-        return preparation.train(raw, key, format)
-
-    step = training.make_train_step(model, objective, tx, prepare=prepare, ema_decay=ema, max_norm=max_norm or math.inf)
-    return step, jax.jit(lambda key: training.init_state(model, tx, key, ema=ema > 0))
-
-
-def _means(metric: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Means over the used steps, per seed, in float64: `[T, S]` -> `[S]`."""
-    return np.array(
-        [m[u].astype(np.float64).mean() if u.any() else np.nan for m, u in zip(metric.T, used.T, strict=True)]
+    if len(detours) >= guard.detours:
+        snapshot = _last(trainer, keeper, broken.first)
+        snapshot = trainer.move(snapshot._replace(progress=replace(snapshot.progress, detours=detours)), broken.first)
+        raise _stopped(trainer, keeper, snapshot)
+    detour = (max(0, broken.first - guard.in_a_row * 2 ** len(detours)), broken.after)
+    snapshot = _last(trainer, keeper, detour[0])
+    snapshot = snapshot._replace(progress=replace(snapshot.progress, detours=(*detours, detour)))
+    if keeper is not None:  # saved at once, with the detour in it: `replay` must find it
+        keeper.begin(snapshot)
+        keeper.save(snapshot, boundary=False)
+    note(
+        f"no finite loss or gradient in {broken}: went back to step {snapshot.progress.step}, "
+        f"to go round the batches of steps {detour[0]} to {detour[1] - 1}"
     )
+    return snapshot
 
 
-def _choose(better: Any, new: Params, old: Params) -> Params:
-    """`new` where better, else `old`, per seed; always a copy, since the state's buffers are donated."""
+def _advice(plan: Plan) -> str:
+    """What to do about numbers that break."""
+    return "; or ".join(filter(None, [non_finite.scale_advice(plan), "lower the learning rate or set clip_norm"]))
 
-    def pick(n: Array, o: Array) -> Array:
-        return jnp.where(jnp.asarray(better).reshape(better.shape + (1,) * (n.ndim - better.ndim)), n, o)
 
-    return jax.tree.map(pick, new, old)
+def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> InputError:
+    found = non_finite.diagnose(trainer, snapshot)
+    step, epoch = found.step, found.step // trainer.steps_per_epoch + 1
+    advice = _advice(trainer.plan)
+    if keeper is not None:
+        advice = f"type: aevae replay {keeper.folder} --step {step}; or {advice}"
+    if not found.broken:
+        return InputError(
+            f"validation bound after step {step}", got="NaN or infinity", expected="a finite number", hint=advice
+        )
+    shown = found.examples or found.rows
+    names = ", ".join(map(str, shown[:10])) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
+    terms = ", ".join(found.broken[:5])
+    return InputError(
+        f"step {step} (epoch {epoch})",
+        got=f"NaN or infinity in {terms}, from training examples {names}",
+        expected=f"finite numbers, also after {len(snapshot.progress.detours)} detours",
+        hint=advice,
+    )

@@ -104,7 +104,7 @@ class Bench:
     @functools.cached_property
     def _trainer(self) -> Any:
         from aevae_jax.runs.plans import plan_of
-        from aevae_jax.runs.training_loop import Trainer
+        from aevae_jax.runs.trainer import Trainer
 
         return Trainer(plan_of(run_of(self.epochs)))
 

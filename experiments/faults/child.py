@@ -134,13 +134,14 @@ class Child:
         if given.pop("weak", False):  # root may write anywhere; not so after this and a new start
             ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
             os.execv(sys.executable, [sys.executable, str(FOLDER), "child", json.dumps(given)])
-        from aevae_jax.checkpoints.store import Saving, Store
+        from aevae_jax.checkpoints.saving import Saving
+        from aevae_jax.checkpoints.store import Store
         from aevae_jax.data import streams
         from aevae_jax.runs import fitting
         from aevae_jax.training import optimizers
 
         def train(*args: Any, original: Any = fitting._train) -> Any:  # JAX is imported by now, and not earlier
-            from aevae_jax.runs.training_loop import Trainer
+            from aevae_jax.runs.trainer import Trainer
 
             self.mark(Trainer, "advance", "train", first="first compilation")
             self.mark(Trainer, "finish_epoch", "evaluate")

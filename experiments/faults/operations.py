@@ -25,7 +25,7 @@ WARM = (
     "aevae_jax.models.generation",
     "aevae_jax.runs.resume",
     "aevae_jax.runs.plans",
-    "aevae_jax.runs.training_loop",
+    "aevae_jax.runs.trainer",
     "aevae_jax.runs.weights",
     "jax",
     "orbax.checkpoint",

@@ -19,7 +19,8 @@ def damage(bench: Bench) -> list[Row]:
     """Of every file of a checkpoint, and of the weights of a finished run; here files suffer, and not processes."""
     import numpy as np
 
-    from aevae_jax.checkpoints.store import DamageError, Store
+    from aevae_jax.checkpoints.saving import DamageError
+    from aevae_jax.checkpoints.store import Store
     from aevae_jax.runs.fitting import load_run
 
     whole, folder, dice = bench.whole(), bench.work / "damage", bench.dice("damage")

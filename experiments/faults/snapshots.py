@@ -44,7 +44,7 @@ def make_checkpoint(folder: Path) -> None:
 @functools.cache
 def _trainer() -> Any:
     from aevae_jax.runs.plans import plan_of
-    from aevae_jax.runs.training_loop import Trainer
+    from aevae_jax.runs.trainer import Trainer
 
     return Trainer(plan_of(tiny.run_of(1)))
 

@@ -23,7 +23,7 @@ def run_of(seed: int) -> Any:
 
 def train(folder: Path, seed: int) -> None:
     """Train that run in a folder, and keep checkpoints."""
-    from aevae_jax.checkpoints.store import Saving
+    from aevae_jax.checkpoints.saving import Saving
     from aevae_jax.runs import fitting
 
     fitting.fit(

@@ -58,7 +58,7 @@ def _late(folder: str, names: list[str]) -> list[str]:
 
 def _again(folder: Path) -> Any:
     """Train in `a`, and read what is there then, but the seconds that it took."""
-    from aevae_jax.checkpoints.store import Saving
+    from aevae_jax.checkpoints.saving import Saving
     from aevae_jax.runs import fitting
 
     fitting.fit(

@@ -20,7 +20,8 @@ import pytest
 import tensorstore
 
 from aevae_jax.checkpoints import array_files
-from aevae_jax.checkpoints.store import DamageError, Saving, Store
+from aevae_jax.checkpoints.saving import DamageError, Saving
+from aevae_jax.checkpoints.store import Store
 from aevae_jax.types import InputError
 
 BITS = np.array([0x80000000, 1, 0x7F7FFFFF, 0x7F800000, 0x7FC00001, 0xFFFFFFFF], np.uint32)

@@ -24,7 +24,7 @@ from aevae_jax.models.architectures import Conv
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, Linear
 from aevae_jax.runs.run import Run
-from aevae_jax.runs.training_loop import Epoch
+from aevae_jax.runs.snapshots import Epoch
 from aevae_jax.types import InputError
 
 HINTS = typing.get_type_hints(Run)

@@ -24,7 +24,7 @@ from run_files import edit_run, write_record
 
 import aevae_jax
 from aevae_jax import keys, runs, values
-from aevae_jax.checkpoints.store import Saving
+from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import generate
 from aevae_jax.cli.main import COMMANDS, main
 from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from tiny_tfds import TINY, check_tiny, library, png, prepared, random_images, read, refused, stored_order
 
-from aevae_jax.data import Data, cache, datasets, tfds
+from aevae_jax.data import Data, cache, datasets, tfds, tfds_prepare
 from aevae_jax.types import InputError
 
 PARTS = ("train", "validation", "test")
@@ -95,7 +95,7 @@ def test_what_cannot_be_a_name_is_refused_without_a_look_at_the_disk(monkeypatch
 
     for method in ("glob", "exists", "iterdir", "stat", "open"):
         monkeypatch.setattr(Path, method, looked)
-    for function in (tfds.read, tfds.prepare):
+    for function in (tfds.read, tfds_prepare.prepare):
         refused("data set: got .*, expected digits, a name such as mnist, name/config or", function, name)
     assert not tfds.is_prepared(name)
 
@@ -145,7 +145,7 @@ def test_the_newest_version_and_the_default_configuration_are_found(tmp_path, na
     for home, config in (("emnist", "letters"), ("smallnorb", "../mnist"), ("mnist", 7)):
         (tmp_path / home / ".config").mkdir()
         (tmp_path / home / ".config" / "metadata.json").write_text(json.dumps({"default_config_name": config}))
-    assert tfds._find(name, tmp_path) == (tmp_path / folder if folder else None)
+    assert tfds.find(name, tmp_path) == (tmp_path / folder if folder else None)
     assert tfds.is_prepared(name, str(tmp_path)) == (folder is not None)
 
 
@@ -241,7 +241,7 @@ def test_what_holds_no_images_of_8_bits_and_one_size_is_one_line(tmp_path, optio
 def test_files_that_only_tensorflow_reads_are_one_line(tmp_path):
     (tmp_path / "tiny" / "1.0.0").mkdir(parents=True)
     (tmp_path / "tiny" / "1.0.0" / "dataset_info.json").write_text('{"fileFormat": "tfrecord"}')
-    for function in (tfds.read, tfds.prepare):
+    for function in (tfds.read, tfds_prepare.prepare):
         message = "got tfrecord files, expected array_record .*; type: aevae data prepare tiny --directory ANOTHER"
         refused(message, function, "tiny", str(tmp_path))
 
@@ -423,5 +423,5 @@ def test_a_missing_home_folder_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", "~nosuchuser/data")
     refused("expected digits, or one prepared in ~nosuchuser/data", tfds.read, "mnist")
-    refused("directory: got ~nosuchuser/data, expected a home folder that exists", tfds.prepare, "mnist")
+    refused("directory: got ~nosuchuser/data, expected a home folder that exists", tfds_prepare.prepare, "mnist")
     assert not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import density  # noqa: E402
+import density_table  # noqa: E402
 import readme  # noqa: E402
 
 
@@ -44,9 +45,9 @@ KEY = {"data": "fashion_mnist", "data_sha256": "1", "num_samples": 5}
 # what is trained
 
 
-@pytest.mark.parametrize("row", density.ROWS)
+@pytest.mark.parametrize("row", density_table.ROWS)
 def test_every_row_is_of_the_published_network_class(row):
-    run = density.run_of(row, 3, density.FASHION, examples=50_000)
+    run = density.run_of(row, 3, density_table.FASHION, examples=50_000)
     assert (run.model.network.hidden, run.model.network.gated) == ((300, 300), True)
     assert run.model.log_scale_range == (-3.0, 1.0)  # log variances within [-6, 2]
     assert run.model.latent == (80 if row.startswith("two_level") else 40)
@@ -57,7 +58,7 @@ def test_every_row_is_of_the_published_network_class(row):
     if row.startswith("iwae"):
         assert run.objective.num_samples == int(row.rpartition("_")[2])
     else:
-        assert run.objective.beta.steps * run.batch_size == density.ROWS[row].warmup * 50_000
+        assert run.objective.beta.steps * run.batch_size == density_table.ROWS[row].warmup * 50_000
 
 
 def test_the_floor_is_that_of_the_pixels(fashion_mnist_directory, monkeypatch):
@@ -74,11 +75,11 @@ def test_the_floor_is_that_of_the_pixels(fashion_mnist_directory, monkeypatch):
 def test_rows_are_means_over_seeds_and_the_rest_is_said_not_to_be_run(tmp_path):
     for seed, nll in ((0, 200.0), (1, 203.0)):
         (tmp_path / f"vae-{seed}.json").write_text(json.dumps(entry(seed, nll)))
-    rows = density.summary(density.entries(tmp_path, "", KEY))
-    assert [row["row"] for row in rows] == list(density.ROWS)
+    rows = density_table.summary(density_table.entries(tmp_path, "", KEY))
+    assert [row["row"] for row in rows] == list(density_table.ROWS)
     assert rows[0]["nll"] == pytest.approx(201.5)
     assert rows[0]["standard_deviation"] == pytest.approx(3 / 2**0.5)
-    text = density.table({**KEY, "rows": rows, "floor": {"drawn_bits": 190.0, "entropy": 189.0}})
+    text = density_table.table({**KEY, "rows": rows, "floor": {"drawn_bits": 190.0, "entropy": 189.0}})
     assert "| VAE | N(0, I) | ELBO | 2 | 201.50 ± 2.12 | 11.50 | 203.50 | 9 | 1:00 | 228.70 |" in text
     assert text.count("not yet run") == len(rows) - 1
 
@@ -86,15 +87,15 @@ def test_rows_are_means_over_seeds_and_the_rest_is_said_not_to_be_run(tmp_path):
 def test_records_grow_and_other_protocols_are_refused(tmp_path):
     record = tmp_path / "record.json"
     old = {"vae": [entry(0, 200.0), entry(1, 201.0)]}
-    rows = density.summary({name: old.get(name, []) for name in density.ROWS})
+    rows = density_table.summary({name: old.get(name, []) for name in density_table.ROWS})
     record.write_text(json.dumps({**KEY, "rows": rows}))
     for name, found in (("vae-1", entry(1, 203.0)), ("iwae_5-0", entry(0, 199.0)), ("vae-2", entry(2, 1.0, 7))):
         (tmp_path / f"{name}.json").write_text(json.dumps(found))
-    grown = density.entries(tmp_path, str(record), KEY)
+    grown = density_table.entries(tmp_path, str(record), KEY)
     assert [one["nll"] for one in grown["vae"]] == [200.0, 203.0]  # newer figures win; those of 7 samples stay out
     assert [one["nll"] for one in grown["iwae_5"]] == [199.0]
     with pytest.raises(InputError, match=r"num_samples \(--record\): got 7, expected 5, as in"):
-        density.entries(tmp_path, str(record), {**KEY, "num_samples": 7})
+        density_table.entries(tmp_path, str(record), {**KEY, "num_samples": 7})
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,7 @@ ENOUGH = {
 
 sys.path.insert(0, str(PATH.parent))
 
-from faults import (  # noqa: E402
-    bench as benches,
-    mutate,
-    table,
-    trials,
-    watch,
-)
+from faults import bench as benches, mutate, table, trials, watch  # noqa: E402
 from faults.process import Process  # noqa: E402
 
 

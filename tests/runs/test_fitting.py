@@ -24,15 +24,16 @@ from run_files import edit_run, write_record
 
 import aevae_jax
 from aevae_jax.checkpoints import locks, signals
-from aevae_jax.checkpoints.store import DamageError, Saving, Store
+from aevae_jax.checkpoints.saving import DamageError, Saving
+from aevae_jax.checkpoints.store import Store
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, streams
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO, Linear
-from aevae_jax.runs import fitting, plans, provenance, records, resume, same_run, training_loop as trainer
+from aevae_jax.runs import fitting, plans, provenance, records, resume, same_run, trainer, training_loop
 from aevae_jax.runs.run import Run, Safeguard
-from aevae_jax.runs.training_loop import Broken, Progress, Snapshot
+from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.training.step import TrainState
@@ -613,7 +614,7 @@ def test_each_detour_begins_twice_as_far_ahead_and_none_before_the_first_step():
         start=lambda: Snapshot(None, None, {}, None, Progress()),
     )
     for _ in range(4):
-        progress = fitting._detour(untrained, None, progress, Broken(25, 30, 0), notes.append).progress
+        progress = training_loop._detour(untrained, None, progress, Broken(25, 30, 0), notes.append).progress
     assert progress.detours == ((20, 30), (15, 30), (5, 30), (0, 30))
     assert notes[2].endswith("to go round the batches of steps 5 to 29")
 

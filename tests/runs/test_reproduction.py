@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from run_files import edit_results, edit_run
 
-from aevae_jax.checkpoints.store import Saving
+from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli.main import main
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import MLP

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aevae_jax import data
-from aevae_jax.checkpoints.store import Saving
+from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console
 from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
@@ -19,7 +19,8 @@ from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
 from aevae_jax.runs import resume
 from aevae_jax.runs.plans import plan_of
 from aevae_jax.runs.run import Run
-from aevae_jax.runs.training_loop import Progress, Trainer
+from aevae_jax.runs.snapshots import Progress
+from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import InputError
 
 X = np.random.default_rng(0).random((30, 6)).astype(np.float32)

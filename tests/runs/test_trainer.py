@@ -14,7 +14,7 @@ import pytest
 from aevae_jax import data, evaluation, keys
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE
-from aevae_jax.runs import plans, training_loop
+from aevae_jax.runs import plans, trainer
 from aevae_jax.runs.run import Run
 
 RUN = Run(model=VAE(2, MLP((4,))), batch_size=10, epochs=3)
@@ -25,13 +25,13 @@ SEEDS, STEPS = (0, 1, 2), 2
 def several():
     """Three seeds before their first step."""
     x = np.random.default_rng(0).integers(0, 256, (40, 2, 2, 1)).astype(np.uint8)
-    made = training_loop.Trainer(plans.plan_of(RUN, data.from_arrays(x[:20], x[20:30], x[30:])), SEEDS)
+    made = trainer.Trainer(plans.plan_of(RUN, data.from_arrays(x[:20], x[20:30], x[30:])), SEEDS)
     return made, made.start()
 
 
 def test_speed_counts_the_examples_of_all_seeds_and_no_compilation(several, monkeypatch):
     made, snapshot = several
-    monkeypatch.setattr(training_loop, "time", SimpleNamespace(perf_counter=map(float, count()).__next__))
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=map(float, count()).__next__))
     reports = []
     snapshot = snapshot._replace(state=jax.tree.map(jnp.copy, snapshot.state))  # it is donated
     for epoch in (1, 2):
@@ -58,7 +58,7 @@ def test_results_are_those_of_the_selected_parameters_and_not_of_the_last(severa
 def test_the_last_epoch_of_the_patience_may_be_the_best(several):
     """A seed that has waited for longer has stopped, though others go on."""
     made, snapshot = several
-    patient = training_loop.Trainer(made.plan._replace(run=replace(made.plan.run, patience=2)), SEEDS)
+    patient = trainer.Trainer(made.plan._replace(run=replace(made.plan.run, patience=2)), SEEDS)
     snapshot = patient.advance(snapshot._replace(state=jax.tree.map(jnp.copy, snapshot.state)), STEPS)
     third, _ = patient.finish_epoch(
         snapshot._replace(progress=replace(snapshot.progress, epoch=2, best_epoch=(1, 0, 2)))

@@ -1,0 +1,98 @@
+"""All that a training is at a step, what it tells after an epoch, and how it says that its numbers broke."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aevae_jax.training.step import TrainState
+from aevae_jax.types import InputError, Metrics, Params
+
+
+class Epoch(NamedTuple):
+    """What is known after an epoch; with several seeds, means over them."""
+
+    epoch: int
+    epochs: int
+    step: int
+    train: dict[str, float]
+    """Means over the steps that were used."""
+    validation: dict[str, float]
+    skipped: int
+    """Steps that were not used: see `runs.Safeguard`."""
+    examples_per_second: float
+    """Of training, less what a compilation took; NaN where all of it was one."""
+    losses: np.ndarray
+    """Of each step, float32 `[T]`; with several seeds, `[T, S]`."""
+    selects: str
+    """The entry of `validation` that parameters are selected by."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The part of a snapshot that is not arrays. Lists have one entry per seed."""
+
+    step: int = 0
+    epoch: int = 0
+    """Epochs that are trained and evaluated."""
+    best_value: tuple[float, ...] = ()
+    best_epoch: tuple[int, ...] = ()
+    """0 as long as there is none."""
+    in_a_row: tuple[int, ...] = ()
+    """Steps skipped up to here, one after the other."""
+    detours: tuple[tuple[int, int], ...] = ()
+    """Steps that are gone round, `(first, after the last)`, in the order in which they were found."""
+    seconds: float = 0.0
+    history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    """One entry per epoch: epoch, step, train and validation metrics, skipped steps."""
+
+    def to_notes(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "best_value": [None if math.isinf(v) else v for v in self.best_value]}
+
+    @staticmethod
+    def from_notes(notes: dict[str, Any]) -> Progress:
+        """The progress that `to_notes` wrote.
+
+        Raises:
+          InputError: what no training wrote.
+        """
+        try:
+            return Progress(
+                step=int(notes["step"]),
+                epoch=int(notes["epoch"]),
+                best_value=tuple(math.inf if v is None else float(v) for v in notes["best_value"]),
+                best_epoch=tuple(int(v) for v in notes["best_epoch"]),
+                in_a_row=tuple(int(v) for v in notes["in_a_row"]),
+                detours=tuple((int(first), int(after)) for first, after in notes["detours"]),
+                seconds=float(notes["seconds"]),
+                history=tuple(dict(entry) for entry in notes["history"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                "checkpoint", got=f"notes that no training wrote ({error})", expected="those of this version"
+            ) from None
+
+
+class Snapshot(NamedTuple):
+    """A training at a step: what has to be kept to go on as if nothing had happened."""
+
+    state: TrainState
+    best: Params
+    """The parameters of the least `Plan.selects` so far."""
+    metrics: Metrics
+    """Of the steps of the epoch that is being trained, `[T]` or `[T, S]`."""
+    losses: np.ndarray
+    """Of all steps of the epochs before this one, float32 `[steps]` or `[steps, S]`."""
+    progress: Progress
+
+
+class Broken(Exception):
+    """Too many steps in a row could not be used, or the validation bound is not finite."""
+
+    def __init__(self, first: int, after: int, lane: int):
+        super().__init__(f"steps {first} to {after - 1}" if after > first else f"the validation after step {after}")
+        self.first, self.after, self.lane = first, after, lane

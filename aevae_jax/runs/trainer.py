@@ -1,0 +1,344 @@
+"""A training as steps from snapshot to snapshot: each is all that a training is at a step, and goes to disk.
+
+Host code runs between chunks of an epoch, array programs inside them. Where the chunks are cut, and where a training
+stops and goes on, changes no bit of what it computes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from aevae_jax import evaluation, keys, training
+from aevae_jax.data import datasets, streams
+from aevae_jax.runs.plans import Plan
+from aevae_jax.runs.snapshots import Broken, Epoch, Progress, Snapshot
+from aevae_jax.training.step import Span, TrainState
+from aevae_jax.types import InputError, Metrics, Params
+
+
+class Trainer:
+    """One plan, ready to be trained: what `train_step` compiles to, and where its data is.
+
+    Args:
+      plan: from `plans.plan_of`.
+      seeds: train one model per seed, by `vmap`; `None` trains that of the run.
+    """
+
+    def __init__(self, plan: Plan, seeds: tuple[int, ...] | None = None):
+        run, prepared, stream = plan.run, plan.prepared, plan.stream
+        source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
+        self.plan, self.seeds = plan, seeds
+        self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
+        recipe = _Recipe(
+            run.model,
+            run.objective,
+            run.optimizer,
+            run.epochs * self.steps_per_epoch,
+            run.ema,
+            run.safeguard.max_norm,
+            prepared.preparation,
+            prepared.format,
+        )
+        try:
+            self._step, self._init = _built(recipe)
+        except TypeError:  # something given from Python that has no hash
+            self._step, self._init = _built.__wrapped__(recipe)
+        if datasets.in_memory(validation):
+            validation, test = jax.device_put((validation, test))
+        self._validation, self._test, self._source = validation, test, source
+        self._data = None if stream else jax.device_put(source[:])
+        if seeds is None:
+            self.key = keys.root(run.seed)
+            self._lane_keys = [self.key]
+        else:
+            self.key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
+            self._lane_keys = list(self.key)
+        self._span, self._span_epoch = Span(None, jnp.zeros((0, 1), int)), -1
+        self._windows: Iterator[Any] = iter(())
+        self._next_window = -1
+        self._blank: Metrics | None = None
+        self._took, self._trained = 0.0, 0  # seconds and steps of this epoch, in this process
+        self._compiled = False
+
+    # ------------------------------------------------------------------------------------------------------- the steps
+
+    def start(self) -> Snapshot:
+        """Before the first step."""
+        lanes = len(self._lane_keys)
+        state = (self._init if self.seeds is None else jax.jit(jax.vmap(self._init)))(self.key)
+        progress = Progress(best_value=(math.inf,) * lanes, best_epoch=(0,) * lanes, in_a_row=(0,) * lanes)
+        losses = np.zeros((0, *self.key.shape), np.float32)
+        return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._room(state), losses, progress)
+
+    def shapes(self, progress: Progress) -> Snapshot:
+        """The shapes of the snapshot at a progress; nothing is computed."""
+        first, lanes = progress.epoch * self.steps_per_epoch, len(self._lane_keys)
+        per_lane = (progress.best_value, progress.best_epoch, progress.in_a_row)
+        if any(len(values) != lanes for values in per_lane) or progress.epoch > self.plan.run.epochs:
+            raise InputError("checkpoint", got="notes of another training", expected="those of this run")
+        if not 0 <= first <= progress.step <= self.end_of_epoch(progress):
+            raise InputError(
+                "checkpoint",
+                got=f"step {progress.step} in epoch {progress.epoch + 1}",
+                expected=f"{self.steps_per_epoch} steps per epoch",
+            )
+        snapshot: Snapshot = jax.eval_shape(lambda: self.start()._replace(progress=None))  # type: ignore[arg-type]
+        losses = jax.ShapeDtypeStruct((first, *self.key.shape), np.float32)
+        return snapshot._replace(losses=losses, progress=progress)  # type: ignore[arg-type]
+
+    def finished(self, progress: Progress) -> bool:
+        """Whether all epochs are done, or every seed has waited long enough for a better one."""
+        patience = self.plan.run.patience
+        stopped = patience and all(progress.epoch - epoch >= patience for epoch in progress.best_epoch)
+        return progress.epoch >= self.plan.run.epochs or bool(progress.epoch and stopped)
+
+    def used(self, progress: Progress) -> bool:
+        """Whether any step of the epochs so far could be used."""
+        skipped = sum(entry["skipped"] for entry in progress.history)
+        return skipped < progress.step * len(self._lane_keys)
+
+    def end_of_epoch(self, progress: Progress) -> int:
+        """The step at which the epoch being trained ends."""
+        return (progress.epoch + 1) * self.steps_per_epoch
+
+    def advance(self, snapshot: Snapshot, stop: int) -> Snapshot:
+        """Train up to step `stop`, at most to the end of the epoch. The snapshot's state is donated.
+
+        Raises:
+          Broken: too many steps in a row could not be used.
+        """
+        state, metrics, progress = snapshot.state, snapshot.metrics, snapshot.progress
+        began, base, step = time.perf_counter(), progress.epoch * self.steps_per_epoch, progress.step
+        before: list[Metrics] = []
+        jumped = np.zeros(self.steps_per_epoch, bool)
+        while step < stop:
+            after = next((after for first, after in progress.detours if first <= step < after), None)
+            if after is not None:
+                end = min(after, stop)
+                jumped[step - base : end - base] = True
+                state = state._replace(step=self._filled(end))
+            else:
+                end = min([stop, *(first for first, _ in progress.detours if first > step)])
+                span = self._span_at(step)
+                end = min(end, base + span.first + len(span.rows))
+                if len(before) > 1:  # the host may run ahead by one window, not more: windows are large
+                    jax.block_until_ready(before[-2])
+                with jax.transfer_guard("disallow"):  # a chunk never waits for the host
+                    state, metrics = training.advance(
+                        self._step, state, span, self.key, metrics=metrics, start=step - base, stop=end - base
+                    )
+                before.append(metrics)
+            step = end
+        skipped = np.asarray(metrics["skipped"])[progress.step - base : stop - base]
+        if self._compiled:  # else it took the time of a compilation, too
+            self._took, self._trained = self._took + time.perf_counter() - began, self._trained + stop - progress.step
+        self._compiled = True
+        progress = replace(
+            progress,
+            step=stop,
+            in_a_row=self._streaks(progress, skipped, jumped[progress.step - base : stop - base]),
+            seconds=progress.seconds + time.perf_counter() - began,
+        )
+        return snapshot._replace(state=state, metrics=metrics, progress=progress)
+
+    def move(self, snapshot: Snapshot, step: int) -> Snapshot:
+        """Train to a step of any epoch without evaluating on the way: the state is the same, `best` is not."""
+        while snapshot.progress.step < step:
+            progress = snapshot.progress
+            if progress.step == self.end_of_epoch(progress):
+                snapshot = snapshot._replace(
+                    metrics=self._room(snapshot.state),
+                    losses=np.concatenate([snapshot.losses, np.asarray(snapshot.metrics["loss"], np.float32)]),
+                    progress=replace(progress, epoch=progress.epoch + 1),
+                )
+            snapshot = self.advance(snapshot, min(step, self.end_of_epoch(snapshot.progress)))
+        return snapshot
+
+    def finish_epoch(self, snapshot: Snapshot) -> tuple[Snapshot, Epoch]:
+        """Evaluate after the last step of an epoch, and begin the next.
+
+        Raises:
+          Broken: the validation bound is not finite.
+        """
+        state, best, metrics, losses, progress = snapshot
+        began, run, lanes = time.perf_counter(), self.plan.run, len(self._lane_keys)
+        measured = self._measure(state.averaged, self._validation)
+        value = np.array([m[self.plan.selects] for m in measured])
+        if not np.isfinite(value).all():
+            raise Broken(progress.step, progress.step, int(np.argmin(np.isfinite(value))))
+        epoch, best_value, best_epoch = progress.epoch + 1, np.array(progress.best_value), np.array(progress.best_epoch)
+        waiting = (epoch - best_epoch <= run.patience) | (run.patience == 0)  # seeds that have not stopped yet
+        better = waiting & (value < best_value)
+        if better.any():
+            best = _choose(better[0] if self.seeds is None else better, state.averaged, best)
+        logged = {name: np.asarray(m).reshape(len(m), lanes) for name, m in metrics.items()}
+        used = logged.pop("skipped") == 0
+        report = Epoch(
+            epoch,
+            run.epochs,
+            progress.step,
+            {name: float(_means(m, used).mean()) for name, m in logged.items()},
+            {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
+            int((~used).sum()),
+            lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
+            np.asarray(metrics["loss"], np.float32),
+            self.plan.selects,
+        )
+        train, validation = (
+            {name: value if math.isfinite(value) else None for name, value in part.items()}
+            for part in (report.train, report.validation)
+        )
+        entry = {
+            "epoch": epoch,
+            "step": progress.step,
+            "train": train,
+            "validation": validation,
+            "skipped": report.skipped,
+        }
+        progress = replace(
+            progress,
+            epoch=epoch,
+            best_value=tuple(np.where(better, value, best_value).tolist()),
+            best_epoch=tuple(np.where(better, epoch, best_epoch).tolist()),
+            seconds=progress.seconds + time.perf_counter() - began,
+            history=(*progress.history, entry),
+        )
+        self._took, self._trained = 0.0, 0
+        losses = np.concatenate([losses, report.losses])
+        return Snapshot(state, best, self._room(state), losses, progress), report
+
+    def results(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Validation and test metrics of the best parameters; with several seeds, one list entry per seed."""
+        progress, one = snapshot.progress, self.seeds is None
+        measured = {
+            "validation": self._measure(snapshot.best, self._validation),
+            "test": self._measure(snapshot.best, self._test),
+        }
+        return {
+            "protocol": "means over examples, at one sample of z each but where a metric has more; "
+            f"parameters of the epoch of the least {self.plan.selects} of validation data",
+            "best_epoch": progress.best_epoch[0] if one else list(progress.best_epoch),
+            "seconds": round(progress.seconds, 3),
+            **{part: found[0] if one else found for part, found in measured.items()},
+        }
+
+    # ------------------------------------------------------------------------------------------------------ their parts
+
+    def _filled(self, step: int) -> Array:
+        return jax.device_put(np.full(self.key.shape, step, np.int32))
+
+    def _room(self, state: TrainState) -> Metrics:
+        """The metrics of an epoch before its first step: every step counts as skipped until it is taken."""
+        if self._blank is None:
+            x, batch = self._source, (*self.key.shape, self.plan.run.batch_size)
+            data = jax.ShapeDtypeStruct((len(x), *x.shape[1:]), x.dtype)
+            rows: Any = jax.ShapeDtypeStruct((self.steps_per_epoch, *batch), np.int32)
+            blank = training.room(self._step, state, Span(data, rows), self.key, self.steps_per_epoch)
+            self._blank = {**blank, "skipped": blank["skipped"] + 1}
+        room: Metrics = jax.device_put(self._blank)
+        return room
+
+    def rows_of(self, step: int) -> np.ndarray:
+        """Which training examples a step sees, `[batch size]`, or `[S, batch size]` for seeds."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        return np.asarray(self._order(epoch))[within]
+
+    def _order(self, epoch: int) -> Array:
+        """The rows of all steps of an epoch."""
+        first = self._filled(epoch * self.steps_per_epoch)
+        return training.batch_rows(self.key, first, len(self._source), batch_size=self.plan.run.batch_size)
+
+    def _span_at(self, step: int) -> Span:
+        """The batch of `step` and those after it: the whole epoch, or the next window of the stream."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if self._span_epoch == epoch and 0 <= within - self._span.first < len(self._span.rows):
+            return self._span
+        if self._data is not None:
+            self._span = Span(self._data, self._order(epoch))
+        else:
+            if self._next_window != step:
+                rows = np.asarray(self._order(epoch))
+                size = streams.steps_per_window(self._source, rows)
+                self._windows = streams.windows(self._source, rows[within:], steps=size)
+            self._span = training.window_span(next(self._windows), self.key, within)
+            after = within + len(self._span.rows)
+            self._next_window = step - within + after if after < self.steps_per_epoch else -1
+        self._span_epoch = epoch
+        return self._span
+
+    def _streaks(self, progress: Progress, skipped: np.ndarray, jumped: np.ndarray) -> tuple[int, ...]:
+        limit, found = self.plan.run.safeguard.in_a_row, []
+        for lane, flags in enumerate(skipped.reshape(len(skipped), -1).T):
+            streak = progress.in_a_row[lane]
+            for index, failed in enumerate(flags > jumped if streak or flags.any() else ()):
+                streak = streak + 1 if failed else 0
+                if streak == limit:
+                    after = progress.step + index + 1
+                    raise Broken(after - limit, after, lane)
+            found.append(streak)
+        return tuple(found)
+
+    def _lanes(self, params: Params) -> list[Params]:
+        """The parameters of each seed."""
+        if self.seeds is None:
+            return [params]
+        return [jax.tree.map(lambda a, lane=lane: a[lane], params) for lane in range(len(self.seeds))]
+
+    def _measure(self, params: Params, x: Any) -> list[dict[str, float]]:
+        metric = evaluation.validation_of(self.plan.run.objective).metric
+        return [
+            evaluation.evaluate(self.plan.run.model, p, x, keys.stream(k, keys.Stream.EVALUATE), metric=metric)
+            for p, k in zip(self._lanes(params), self._lane_keys, strict=True)
+        ]
+
+
+class _Recipe(NamedTuple):
+    """What a training step depends on."""
+
+    model: Any
+    objective: Any
+    optimizer: Any
+    steps: int
+    ema: float
+    max_norm: float
+    preparation: Any
+    format: Any
+
+
+@lru_cache(maxsize=32)
+def _built(recipe: _Recipe) -> tuple[training.TrainStep, Callable[[Array], TrainState]]:
+    """The step, and the initial state from a key; cached, so that the same run is compiled once per process."""
+    model, objective, optimizer, steps, ema, max_norm, preparation, format = recipe
+    tx = optimizer.build(steps)
+
+    def prepare(raw: Any, key: Array) -> Any:
+        return preparation.train(raw, key, format)
+
+    step = training.make_train_step(model, objective, tx, prepare=prepare, ema_decay=ema, max_norm=max_norm or math.inf)
+    return step, jax.jit(lambda key: training.init_state(model, tx, key, ema=ema > 0))
+
+
+def _means(metric: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Means over the used steps, per seed, in float64: `[T, S]` -> `[S]`."""
+    return np.array(
+        [m[u].astype(np.float64).mean() if u.any() else np.nan for m, u in zip(metric.T, used.T, strict=True)]
+    )
+
+
+def _choose(better: Any, new: Params, old: Params) -> Params:
+    """`new` where better, else `old`, per seed; always a copy, since the state's buffers are donated."""
+
+    def pick(n: Array, o: Array) -> Array:
+        return jnp.where(jnp.asarray(better).reshape(better.shape + (1,) * (n.ndim - better.ndim)), n, o)
+
+    return jax.tree.map(pick, new, old)
