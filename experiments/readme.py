@@ -80,11 +80,11 @@ def density_table(name: str) -> str:
     for row in found["rows"]:
         if short and not row["seeds"]:
             continue
-        cells = cells(row, lowest)
+        entries = cells(row, lowest)
         if not short:
-            cells.append(f"{row['published']:.2f}" if row["published"] else "")
+            entries.append(f"{row['published']:.2f}" if row["published"] else "")
         typed = row["seeds"][-1]["command"] if row["seeds"] else f"python experiments/density.py --rows {row['row']}"
-        rows.append([*cells, f"`{typed.split(' --record')[0]}`"])
+        rows.append([*entries, f"`{typed.split(' --record')[0]}`"])
     shares = [100 * entry["untrusted"] for row in found["rows"] for entry in row["seeds"]]
     what = "Few epochs, to compare the rows with each other; else the protocol" if short else "The published protocol"
     return (

@@ -266,7 +266,7 @@ def own(beta):
     ],
 )
 def test_objects_of_ones_own_are_compared(tmp_path, monkeypatch, make, message):
-    monkeypatch.setattr(fitting, "_loop", stop)
+    monkeypatch.setattr(training_loop, "_loop", stop)
     for _ in range(2):
         with pytest.raises(SystemExit):
             fit(tmp_path / "run", replace(RUN, objective=make(1)))
@@ -275,7 +275,7 @@ def test_objects_of_ones_own_are_compared(tmp_path, monkeypatch, make, message):
 
 
 def test_what_cannot_be_compared_is_the_same_only_as_long_as_it_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "_loop", stop)
+    monkeypatch.setattr(training_loop, "_loop", stop)
     objective, notes = Weighted(Number(1.0)), []
     for _ in range(2):
         with pytest.raises(SystemExit):
@@ -691,7 +691,7 @@ def test_too_little_memory_names_the_batch_size_and_a_remedy(monkeypatch):
     def exhausted(*arguments):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17592186044416 bytes.")
 
-    monkeypatch.setattr(fitting, "_loop", exhausted)
+    monkeypatch.setattr(training_loop, "_loop", exhausted)
     with pytest.raises(
         InputError, match=r"memory: got too little on cpu for batches of 10, .*--batch-size 5, or --stream"
     ):
@@ -702,7 +702,7 @@ def test_too_little_memory_names_the_batch_size_and_a_remedy(monkeypatch):
 
 
 def test_the_record_is_there_before_the_first_step_with_all_it_rests_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "_loop", lambda trainer, keeper, call: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr(training_loop, "_loop", lambda trainer, keeper, call: (_ for _ in ()).throw(SystemExit))
     monkeypatch.setattr(sys, "argv", ["train.py", "--fast"])
     with pytest.raises(SystemExit):
         fit(tmp_path / "run")
