@@ -122,12 +122,13 @@ class Standardize:
         """The data's format with the moments of its training data, summed in float64."""
         format = dataset.format
         count, total, squares, shift, size = (np.zeros(dataset.event_shape[-1]) for _ in range(5))
-        for start, raw in blocks(dataset.train.x):
+        for _, raw in blocks(dataset.train.x):
             x = raw.reshape(-1, raw.shape[-1]).astype(np.float64) / max(format.levels - 1, 1)
             x = tables.linear(x, format.columns)
             present = ~np.isnan(x)
-            if start == 0:  # near zero, the difference of squares below keeps its digits
-                shift = np.where(present, x, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+            if not count.all():  # near zero, the difference of squares below keeps its digits
+                first = np.where(present, x, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+                shift = np.where(count, shift, first)
             size = np.maximum(size, np.where(present, np.abs(x), 0.0).max(axis=0))
             x = np.where(present, x - shift, 0.0)
             count, total, squares = count + present.sum(axis=0), total + x.sum(axis=0), squares + (x * x).sum(axis=0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 
 from aevae_jax import values
 from aevae_jax.cli.main import main
-from aevae_jax.data import Data, Split, Standardize, inspection
+from aevae_jax.data import Data, LastSplits, Split, Standardize, datasets, from_arrays, inspection, tfds_prepare
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 
@@ -89,11 +91,107 @@ def test_inspect_says_what_is_in_a_folder_of_pictures(photos, tmp_path, monkeypa
     ):
         assert text in out, text
     [sheet] = (tmp_path / "runs" / "inspect").iterdir()
+    assert sheet.name == re.sub("[^A-Za-z0-9_-]+", "_", str(photos)).strip("_") + ".png"
     with Image.open(sheet) as picture:
         assert picture.size == (8 * 33 - 1, 2 * 33 - 1)
     capsys.readouterr()
-    typed(capsys, "data", "inspect", photos, "--out", "sheet.png")
+    for _ in range(2):  # what is there is replaced
+        assert "wrote sheet.png: 64 images" in typed(capsys, "data", "inspect", photos, "--out", "sheet.png")
     assert (tmp_path / "sheet.png").is_file()
+
+
+@pytest.fixture
+def splits(tmp_path, monkeypatch):
+    """Bytes, of which no two splits have the same count, range or number of values; the folder is the current one."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.RandomState(0)
+    parts = {
+        "train": generator.randint(3, 10, (40, 4, 4)),
+        "validation": generator.randint(0, 6, (7, 4, 4)),
+        "test": generator.randint(5, 17, (9, 4, 4)),
+    }
+    named = {f"x_{part}": x.astype(np.uint8) for part, x in parts.items()}
+    labels = np.arange(40) % 25 - 1
+    np.savez("x.npz", y_train=labels, **named)
+    return named
+
+
+def rows_of(out, title):
+    """The rows of a printed table, by their first entry."""
+    lines = iter(out[out.index(title) :].splitlines())
+    next(line for line in lines if set(line.strip()) == {"─"})  # below its headings
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in iter(lambda: next(lines).strip(), "")}
+
+
+def test_each_split_has_a_row_of_its_own(splits, capsys):
+    out = typed(capsys, "data", "inspect", "Data('./x.npz', levels=17)")
+    rows = rows_of(out, "x.npz: uint8, 4x4x1 each, 17 levels")
+    assert list(rows) == ["train", "validation", "test"]
+    for part, row in rows.items():
+        x = splits[f"x_{part}"]
+        left, _, digest = row.rpartition(" ")
+        assert left == f"{len(x)} {x.min()} to {x.max()} {len(np.unique(x))} distinct"
+        if part != "train":  # which has labels
+            text = f"{(*x.shape, 1)}uint8".encode() + x.tobytes()
+            assert digest == hashlib.sha256(text).hexdigest()[:16]
+    assert "./x.npz: 2 examples have the label -1, which is taken for none" in out
+    counts = ", ".join(f"{label}: {2 if label < 14 else 1}" for label in range(20))
+    assert f"labels of train: {counts}, ... (24 classes); 2 are -1, which means none" in out
+
+
+def test_a_sheet_of_few_levels_is_as_bright_as_one_of_many(splits, capsys):
+    """The highest of 17 levels is white, and examples come in order from the first to the last."""
+    x = splits["x_train"]
+    x[0], x[-1] = 0, 16
+    np.savez("x.npz", **splits)
+    assert "wrote s.png: 3 images" in typed(
+        capsys, "data", "inspect", "Data('./x.npz', levels=17)", "--out", "s.png", "--num", 3
+    )
+    with Image.open("s.png") as picture:
+        pixels = np.asarray(picture)[..., 0]
+    assert pixels.shape == (56, 8 * 57 - 1)
+    assert (pixels[:, :56] == 0).all()
+    assert (pixels[:, 56] == 255).all()  # a gap
+    np.testing.assert_array_equal(pixels[::14, 57:113:14], np.rint(x[19] * (255 / 16)))
+    assert (pixels[:, 114:] == 255).all()  # the last example, and five places that are empty
+
+
+def test_what_is_no_picture_has_no_sheet(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.random.RandomState(0).rand(50, 3))
+    for data in ("./x.npy", people):
+        assert "wrote" not in typed(capsys, "data", "inspect", data)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+def test_columns_of_a_table_are_those_of_its_training_data(tmp_path, monkeypatch, capsys):
+    """At most six categories, with their counts; numbers that six digits do not tell apart with fifteen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # nothing is folded
+    letters = "aabbccddeeffgghh"
+    rows = [f"{letters[i]},{-1.5 + i},{1732700000 + i / 8},{'' if i % 4 else i},train" for i in range(16)]
+    Path("t.csv").write_text(
+        "\n".join(["letter,x,time,some,split", *rows, "a,99,1732700000,5,validation", "b,98,,,test"])
+    )
+    out = typed(capsys, "data", "inspect", "./t.csv")
+    splits = rows_of(out, "./t.csv: float64, 4 each")
+    assert [split.split()[-2] for split in splits.values()] == ["12", "0", "2"]
+    assert splits["validation"].startswith("1 0 to 1.7327e+09 floats 0 ")
+    assert rows_of(out, "columns of train") == {
+        "letter": "categorical 0 a: 2, b: 2, c: 2, d: 2, e: 2, f: 2",
+        "x": "number 0 -1.5 to 13.5, mean 6",
+        "time": "number 0 1732700000 to 1732700001.875, mean 1732700000.9375",
+        "some": "count 12 0 to 12, mean 6",
+    }
+
+
+def test_a_table_of_categories_alone_needs_no_moments(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("a,b\n" + "x,1\ny,2\nz,2\n" * 20)
+    out = typed(capsys, "data", "inspect", tmp_path / "t.csv")
+    assert rows_of(out, "likelihoods that can score it") == {"Tabular()": "Scale()"}
+    assert out.splitlines()[-1].endswith(
+        f"""--data {tmp_path / "t.csv"} --model "VAE(likelihood=Tabular())" --batch-size 8"""
+    )
 
 
 def test_inspect_says_what_is_in_a_table(people, capsys):
@@ -176,8 +274,9 @@ def test_labels_are_counted_by_value(tmp_path, capsys):
     assert sum(map(int, counts.groups())) == 64
 
 
-@pytest.mark.parametrize("count", [3, 30, 90])
-def test_what_comes_next_can_be_typed_for_few_rows(count, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("count", "batch_size"), [(3, 1), (30, 4), (90, 16)])
+def test_what_comes_next_can_be_typed_for_few_rows(count, batch_size, tmp_path, monkeypatch, capsys):
+    """At least four steps to an epoch: a tenth of the rows is for validation, and a tenth for tests."""
     np.save(tmp_path / "a b.npy", 1e6 * np.random.RandomState(0).rand(count, 3))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "first").mkdir(parents=True)
@@ -188,7 +287,18 @@ def test_what_comes_next_can_be_typed_for_few_rows(count, tmp_path, monkeypatch,
     given = dict(zip(options[::2], options[1::2], strict=True))
     run = Run(data=values.parse(Data, given["--data"], "--data"), batch_size=int(given["--batch-size"]))
     assert run.data == Data("./a b.npy", Standardize())  # such numbers are far from what a network starts at
-    assert 1 <= run.batch_size <= len(run.data.load().train)
+    assert run.batch_size == batch_size
+
+
+@pytest.mark.parametrize(("low", "high", "far"), [(0, 10, False), (0, 10.5, True), (-10.5, 0, True)])
+def test_numbers_far_from_0_are_to_be_standardized(low, high, far, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.linspace(low, high, 600).reshape(300, 2))
+    data = Data(str(tmp_path / "x.npy"), splits=LastSplits(0.01, 0.01))
+    x = np.load(tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", np.concatenate([x[::-1], x[:6]]))  # both ends are of the training data
+    line = typed(capsys, "data", "inspect", values.spell(data)).splitlines()[-1]
+    assert ("Standardize()" in line) == far
+    assert "--batch-size" not in line  # there are enough rows for the usual one
 
 
 @pytest.mark.parametrize("taken", ["runs", "runs/inspect"])
@@ -219,6 +329,88 @@ def test_exact_zeros_and_ones_under_a_continuous_bernoulli_are_warned_of(tmp_pat
     np.save(tmp_path / "x.npy", np.random.RandomState(0).rand(50, 3))
     assert "WARNING" not in typed(capsys, "data", "inspect", tmp_path / "x.npy")
     assert "WARNING: 58 % of the values are exactly 0 or 1" in typed(capsys, "data", "inspect", "digits", "--num", "1")
+
+
+def test_prepare_hands_on_where_files_lie_and_says_what_comes_next(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(tfds_prepare, "prepare", lambda *given: asked.append(given) or "their/mnist/3.0.1")
+    out = typed(capsys, "data", "prepare", "mnist:3.0.1", "--directory", "their", "--manual-dir", "mine")
+    typed(capsys, "data", "prepare", "mnist")
+    assert asked == [("mnist:3.0.1", "their", "mine"), ("mnist", "", "")]
+    assert out.splitlines() == ["wrote their/mnist/3.0.1", "next   aevae data inspect mnist:3.0.1"]
+
+
+# what can be known of a data set
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_summary_is_of_all_blocks(dtype, monkeypatch):
+    """The lowest and the highest value stand in blocks of their own, neither in the first nor in the last."""
+    x = np.full((12, 4), 5).astype(dtype)
+    x[4, 1], x[7, 2], x[2] = 0, 9, 1
+    whole = inspection.summarize(Split(x), 10)
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", x[:1].nbytes)
+    found = inspection.summarize(Split(x), 10)
+    assert found == whole
+    assert (found.count, found.shape, found.dtype, found.low, found.high) == (12, (4,), str(x.dtype), 0, 9)
+    assert found.values == ((0, 1, 5, 9) if dtype == np.uint8 else ())
+    assert found.ends == pytest.approx((2 if dtype == np.uint8 else 5) / 48)  # 0 and 9 of ten levels; 0 and 1 of floats
+    assert found.missing == 0
+
+
+def test_a_summary_counts_what_is_missing_in_all_blocks(monkeypatch):
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 16)
+    x = np.array([[np.nan, 1], [np.nan, np.nan], [3, -2], [np.nan, 0]])
+    found = inspection.summarize(Split(x))
+    assert (found.missing, found.low, found.high, found.ends) == (4, -2, 3, 2 / 8)
+    empty = inspection.summarize(Split(np.full((2, 2), np.nan)))
+    assert empty.low > empty.high  # which is no range
+
+
+def test_a_summary_counts_bytes_beyond_a_million():
+    x = np.full((2, 2**20 - 1), 7, np.uint8)
+    x[-1, -1] = 9
+    assert inspection.summarize(Split(x), 10).ends == 1 / (2**21 - 2)
+    assert inspection.summarize(Split(x), 10).values == (7, 9)
+
+
+def test_a_likelihood_must_fit_every_split():
+    """Of floats in [0, 1] with a 2 among the test data; of bits; of 17 levels."""
+    x = np.random.RandomState(0).rand(40, 2)
+    for part in ("validation", "test"):
+        other = {"validation": x[:4] / 2, "test": x[4:8] / 2}
+        fits = [_fits(from_arrays(x, **given)) for given in (other, other | {part: 2 + x[:4]})]
+        assert ["ContinuousBernoulli()" in found for found in fits] == [True, False]
+        assert all(found["Normal()"] == ["Scale()", "Standardize()"] for found in fits)
+    bits = _fits(from_arrays((x.repeat(30, axis=1) > 0.5).astype(np.uint8)))
+    assert bits["Bernoulli()"] == ["Scale()", "DynamicBinarization()", "StaticBinarization()", "Threshold()"]
+    assert bits["Categorical(levels=2)"] == bits["Bernoulli()"]
+    digits = _fits(Data().load())
+    assert digits["Bernoulli()"] == ["DynamicBinarization()", "StaticBinarization()", "Threshold()"]
+    assert digits["Categorical(levels=17)"] == digits["DiscretizedLogistic(levels=17)"] == ["Scale()"]
+    assert digits["ContinuousBernoulli()"] == ["Scale()", "Dequantize()"]
+    assert digits["Normal()"] == ["Scale()", "Standardize()", "Dequantize()"]
+    assert not any(name.startswith("Tabular") for name in digits)
+
+
+def _fits(dataset):
+    found = inspection.suitable(dataset, inspection.summarize(dataset.train, dataset.levels))
+    return {likelihood: [values.spell(preparation) for preparation in fits] for likelihood, fits in found.items()}
+
+
+@pytest.mark.parametrize(("ends", "said"), [(0.0099, False), (0.01, True), (0.584, True)])
+def test_ends_are_warned_of_from_one_in_a_hundred_on(ends, said):
+    train = inspection.Summary(10, (2,), "float32", 0, 1, (), 0, ends)
+    dataset = Data().load()
+    fits = {"ContinuousBernoulli()": [], "Normal()": []}
+    found = inspection.warnings(dataset, train, fits)
+    assert [text.partition(" of ")[0] for text in found] == ([f"{100 * ends:.0f} %"] if said else [])
+    assert not inspection.warnings(dataset, train, {"Normal()": []})  # nobody would use it
+
+
+@pytest.mark.parametrize(("num", "rows"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, range(10)), (11, range(10))])
+def test_examples_are_spread_from_the_first_to_the_last(num, rows):
+    assert inspection.examples(Split(np.arange(10.0)[:, None]), num)[:, 0].tolist() == list(rows)
 
 
 def test_data_alone_shows_its_commands(capsys):

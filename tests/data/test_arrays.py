@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from aevae_jax import memory
 from aevae_jax.data import Data, arrays, datasets
 from aevae_jax.data.datasets import in_memory
 from aevae_jax.data.splits import assemble
@@ -118,6 +119,41 @@ def test_rows_beyond_the_end_are_refused(tmp_path, mapped):
     for rows in ([40], [3, -1]):
         with pytest.raises(IndexError, match="of 40"):
             x[np.array(rows)]
+
+
+def test_rows_that_come_in_pieces_are_whole(tmp_path, mapped, monkeypatch):
+    """A system may read less than it was asked for."""
+    x = arrays.read_npy(saved(tmp_path / "x.npy", IMAGES)).parts["train"].x
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, views, offset: read(file, [views[0][:7]], offset))
+    for rows in (slice(3, 17), np.array([39, 0, 1, 2, 5])):
+        np.testing.assert_array_equal(x[rows], IMAGES[rows])
+
+
+@pytest.mark.parametrize("kind", ["npy", "idx"])
+def test_the_limit_is_what_the_array_needs(tmp_path, monkeypatch, kind):
+    saved(tmp_path / "x.npy", IMAGES)
+    idx_folder(tmp_path)
+
+    def read():
+        return arrays.read_npy(tmp_path / "x.npy") if kind == "npy" else arrays.read_idx(tmp_path)
+
+    size = IMAGES.nbytes if kind == "npy" else IMAGES[:30].nbytes
+    for limit, resident in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(datasets, "RESIDENT_BYTES", limit)
+        x = read().parts["train"].x
+        assert in_memory(x) == resident
+        np.testing.assert_array_equal(x[:], IMAGES[: len(x)])
+
+
+def test_the_second_version_of_the_format_is_read(tmp_path, monkeypatch):
+    """Which NumPy writes where a header is longer than 64 KiB."""
+    for array in (IMAGES, np.asfortranarray(IMAGES.reshape(40, 20) / 255)):
+        with (tmp_path / "x.npy").open("wb") as file:
+            np.lib.format.write_array(file, array, version=(2, 0))
+        np.testing.assert_array_equal(arrays.read_npy(tmp_path / "x.npy").parts["train"].x, array)
+        archive(tmp_path / "x.npz", ("x.npy", (tmp_path / "x.npy").read_bytes()))
+        np.testing.assert_array_equal(arrays.read_npz(tmp_path / "x.npz").parts["train"].x, array)
 
 
 def test_threads_read_the_same_rows(tmp_path, mapped):
@@ -344,6 +380,9 @@ def test_links_stay_inside_the_folder(tmp_path):
         ("train", "labels", "valid", "test", "test_labels"),
         ("train_images", "train_labels", "val_images", "test_images", "test_labels"),
         ("X_train", "Y_train", "X_val", "X_test", "Y_test"),
+        ("train_x", "train_y", "validation_x", "test_x", "test_y"),
+        ("images", "y", "validation", "t10k", "t10k_labels"),
+        ("data", "y_train", "x_valid", "t10k_images", "y_t10k"),
     ],
     ids=lambda names: names[0],
 )
@@ -442,6 +481,44 @@ def test_archives_are_refused_beyond_a_total(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays, "MAX_BYTES", 1800)
     with refused("x.npz", "got arrays of 1856 bytes in .*at most 1800 bytes in all; save the training data alone"):
         arrays.read_npz(tmp_path / "x.npz")
+
+
+def test_archives_are_refused_where_there_is_no_room_for_them(tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", x=IMAGES, test=IMAGES)
+    for free, room in ((1856, True), (1855, False)):
+        monkeypatch.setattr(memory, "free", lambda free=free: free)
+        if room:
+            assert len(arrays.read_npz(tmp_path / "x.npz").parts) == 2
+            assert len(arrays.read_array(tmp_path / "x.npz", "test")) == 40
+            continue
+        with refused("x.npz", r"got 1856 bytes that expand, which needs about 1.81 KiB of memory, .*save the training"):
+            arrays.read_npz(tmp_path / "x.npz")
+        monkeypatch.setattr(memory, "free", lambda: 927)
+        with refused("x.npz", r"got 928 bytes that expand, which needs about 928 bytes of memory"):
+            arrays.read_array(tmp_path / "x.npz", "test")
+
+
+def test_arrays_that_share_their_bytes_are_refused(tmp_path):
+    """The members of a crafted archive may overlap, so that a small one expands to much."""
+    whole = bytearray(archive(tmp_path / "x.npz", ("x.npy", WHOLE), compression=zipfile.ZIP_STORED).read_bytes())
+    directory, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+    entries = b"".join(whole[directory:end].replace(b"x.npy", name) for name in (b"x.npy", b"y.npy", b"z.npy"))
+    head = struct.pack("<4s4H2I", b"PK\x05\x06", 0, 0, 3, 3, len(entries), directory)
+    with refused("x.npz", "got arrays of 2784 bytes in .*, expected each once, and at most"):
+        arrays.read_npz(rewritten(tmp_path / "x.npz", whole[:directory] + entries + head + b"\0\0"))
+
+
+def test_of_an_archive_one_array_can_be_asked_for(tmp_path):
+    np.savez(tmp_path / "x.npz", a=IMAGES, b=LABELS)
+    np.testing.assert_array_equal(arrays.read_array(tmp_path / "x.npz", "b"), LABELS)
+    with refused("x.npz", "got a, b, expected one array, or one called 'c'"):
+        arrays.read_array(tmp_path / "x.npz", "c")
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        archive(tmp_path / "two.npz", ("x.npy", WHOLE), ("x.npy", WHOLE))
+    with refused("two.npz", "got x, x, expected one array, or one called 'x'"):
+        arrays.read_array(tmp_path / "two.npz", "x")
+    with refused("one.npz", "got a member called 'x.txt'"):
+        arrays.read_array(archive(tmp_path / "one.npz", ("x.txt", WHOLE)), "x")
 
 
 def rewritten(path, contents):
@@ -553,6 +630,7 @@ def test_idx_files_are_read_by_their_names(tmp_path, names):
     assert not arrays.is_idx_folder(tmp_path)
     assert arrays.is_idx_folder(idx_folder(tmp_path, names))
     (tmp_path / "train-images-idx3-ubyte-folder").mkdir()  # some archives unpack to one beside the files
+    (tmp_path / "._train-images-idx3-ubyte").write_bytes(b"hidden")  # of a system that leaves such everywhere
     found = arrays.read_idx(tmp_path)
     assert found.levels == 256
     assert list(found.parts) == ["train", "test"]
@@ -567,6 +645,13 @@ def test_idx_files_that_are_large_stay_in_their_file(tmp_path, mapped):
     x = arrays.read_idx(idx_folder(tmp_path)).parts["train"].x
     assert not in_memory(x)
     np.testing.assert_array_equal(x[::-1], IMAGES[29::-1])
+
+
+def test_labels_alone_make_no_folder_of_images(tmp_path):
+    idx_folder(tmp_path)
+    for path in tmp_path.glob("*-images-*"):
+        path.unlink()
+    assert not arrays.is_idx_folder(tmp_path)
 
 
 def test_of_a_file_and_its_gzip_the_first_is_read(tmp_path):

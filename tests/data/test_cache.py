@@ -10,13 +10,14 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_tfds import TINY, check_tiny, contents, library, prepared, random_images, read
 
-from aevae_jax.data import cache, tfds
+from aevae_jax.data import cache, datasets, tfds
 
 
 @pytest.fixture(autouse=True)
@@ -272,6 +273,45 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read(tmp_path):
     os.utime(left, (0, 0))
     cache.store(source, "state", {"x": np.arange(3)})
     assert [path.name for path in source.iterdir()] == [cache.FOLDER]
+
+
+@pytest.mark.parametrize(("minutes", "stays"), [(59, True), (61, False)])
+def test_what_was_left_unfinished_stays_for_an_hour(tmp_path, minutes, stays):
+    left, other = tmp_path / "source" / f"{cache.FOLDER}.1234", tmp_path / "source" / "mine.1234"
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "x.npy").touch()
+        os.utime(folder, (time.time() - 60 * minutes,) * 2)
+    cache.store(tmp_path / "source", "state", {"x": np.arange(3)})
+    assert left.exists() == stays
+    assert other.exists()
+    assert cache.load(tmp_path / "source", "state")["x"].tolist() == [0, 1, 2]
+
+
+def test_an_array_of_the_largest_size_is_found_again(tmp_path, monkeypatch):
+    """Its file is longer than the array by a header."""
+    (tmp_path / "source").mkdir()
+    x = np.arange(600, dtype=np.uint16)
+    monkeypatch.setattr(datasets, "RESIDENT_BYTES", x.nbytes)
+    cache.store(tmp_path / "source", "state", {"train.x": x})
+    assert np.array_equal(cache.load(tmp_path / "source", "state")["train.x"], x)
+
+
+def test_of_two_places_ones_own_comes_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    source = tmp_path / "source"
+    source.mkdir(mode=0o555)
+    cache.store(source, "state", {"x": np.arange(3)})
+    assert list((tmp_path / "cache" / "arrays").glob("*/x.npy"))
+    assert not (tmp_path / "other").exists()
+    assert cache.load(source, "state")["x"].tolist() == [0, 1, 2]
+    assert cache.load(source, "another") is None
+    monkeypatch.delenv("AEVAE_CACHE_DIR")
+    assert cache.load(source, "state") is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "")  # as if it were not set
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    cache.store(source, "state", {"x": np.arange(3)})
+    assert list((tmp_path / "home" / ".cache" / "aevae_jax" / "arrays").glob("*/x.npy"))
 
 
 def test_without_a_home_folder_nothing_is_left_where_one_stands(tiny, tmp_path, monkeypatch):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
+import pyarrow.parquet
 import pytest
 import scipy.sparse
 
 from aevae_jax import data, values
 from aevae_jax.data import Data, Dataset, LastSplits, OwnSplits, RandomSplits, Scale, Split, datasets, prepare
 from aevae_jax.data.splits import assemble, fingerprints
+from aevae_jax.data.tables import Reading
 from aevae_jax.types import InputError
 
 PARTS = ("train", "validation", "test")
@@ -64,6 +68,16 @@ def test_digits_are_those_of_scikit_learn_with_their_labels(digits):
     ]
     assert len(seen) == 1797
     assert all(label_of[row] == label for row, label in seen)
+
+
+def test_digits_are_shuffled_as_they_have_always_been(digits):
+    """Numbers of other runs are of these splits."""
+    assert digits.train.labels[:8].tolist() == [2, 8, 2, 6, 6, 7, 1, 9]
+    assert digits.validation.labels[:8].tolist() == [1, 9, 9, 7, 1, 8, 5, 0]
+    assert digits.test.labels[:8].tolist() == [7, 9, 4, 7, 0, 2, 6, 1]
+    assert digits.classes == tuple(range(10))
+    assert digits.name == "digits"
+    assert digits.version == f"scikit-learn {importlib.metadata.version('scikit-learn')}"
 
 
 def test_splits_of_digits_are_disjoint(digits):  # mistake 20
@@ -151,6 +165,7 @@ GOOD = random_images(20)
         ({"train": np.float32(1.0)}, r"arrays train: got shape \(\), expected \[N, D\] or \[N, H, W, C\]"),
         ({"train": np.zeros(5, np.float32)}, r"arrays train: got shape \(5,\)"),
         ({"train": np.zeros((5, 2, 2, 2, 2), np.uint8)}, r"arrays train: got shape \(5, 2, 2, 2, 2\)"),
+        ({"train": np.zeros((5, 4, 4), np.float32)}, r"arrays train: got shape \(5, 4, 4\), expected \[N, D\] or"),
         ({"train": np.zeros((5, 0), np.float32)}, r"arrays train: got shape \(5, 0\)"),
         ({"train": GOOD[:0]}, "arrays train: got 0 examples, expected at least 1"),
         ({"train": GOOD[:1]}, "arrays train: got 1 examples, expected enough to cut a split from"),
@@ -180,6 +195,34 @@ def test_values_that_are_no_float32_numbers_are_refused_with_their_place(bad):
         data.from_arrays(distinct((20, 3), np.float32), test=x, name="mine")
 
 
+@pytest.mark.parametrize(("train", "other"), [(np.float32, np.float64), (np.float64, np.float32)])
+def test_floats_of_all_splits_are_as_precise_as_those_of_training(train, other):
+    x = np.random.RandomState(0).rand(20, 3)
+    dataset = data.from_arrays(x.astype(train), x[:3].astype(other) + 1, x[3:5].astype(other) + 2)
+    assert {getattr(dataset, part).x.dtype for part in PARTS} == {np.dtype(train)}
+    np.testing.assert_array_equal(dataset.test.x, (x[3:5].astype(other) + 2).astype(train))
+
+
+def test_a_table_may_lack_entries_and_holds_no_infinity():
+    x = np.array([[1, np.nan], [2, 3], [4, np.inf]])
+    columns = (datasets.Column("a"), datasets.Column("b"))
+    with pytest.raises(InputError, match="t train: got infinity in example 2, expected finite numbers"):
+        assemble("t", datasets.Found({"train": Split(x)}, 0, columns))
+    found = datasets.Found({part: Split(x[:2]) for part in PARTS}, 0, columns, "1.2.3")
+    assert assemble("t", found).version == "1.2.3"
+    with pytest.raises(InputError, match="levels of t: got 3, for a table, expected no levels"):
+        assemble("t", found, levels=3)
+
+
+def test_what_a_loader_finds_has_a_part_called_train():
+    with pytest.raises(
+        InputError, match=r"data set 'x': got splits \['test', 'validation'\], expected one called train"
+    ):
+        assemble("x", datasets.Found({"validation": Split(GOOD), "test": Split(GOOD)}, 256))
+    with pytest.raises(InputError, match="x test: got 0 examples, expected at least 1"):
+        assemble("x", datasets.Found({"train": Split(GOOD), "test": Split(GOOD[:0])}, 256))
+
+
 # splits
 
 
@@ -202,6 +245,15 @@ def test_own_splits_give_up_the_last_sixth_where_there_is_a_test_split():
 
 def test_own_splits_are_random_where_there_are_none():
     assert cut(OwnSplits()) == cut(RandomSplits())
+    with_validation = {"validation": indexed(4) + 200}
+    assert cut(OwnSplits(), **with_validation) == cut(RandomSplits(), **with_validation)
+
+
+def test_random_splits_are_those_of_a_permutation_that_stays():
+    """Of NumPy's generator seeded with 0: the last tenth for tests, the one before for validation."""
+    order = np.random.default_rng(0).permutation(60)
+    expected = [sorted(rows.tolist()) for rows in (order[:48], order[48:54], order[54:])]
+    assert cut(RandomSplits()) == expected
 
 
 @pytest.mark.parametrize("splits", [RandomSplits(0.2, 0.3), LastSplits(0.2, 0.3)])
@@ -277,6 +329,32 @@ def test_frequent_examples_keep_their_frequency():
     assert "54 examples of train or validation also stand in a later split, and stay" in dataset.notes[0]
 
 
+@pytest.mark.parametrize(("times", "left_out"), [(10, 9), (11, 0)])
+def test_an_example_is_frequent_from_its_eleventh_time_on(times, left_out):
+    train = wide(*range(20), *[99] * (times - 1))
+    dataset = data.from_arrays(train, wide(50, 51), wide(99, 52))
+    assert (dataset.left_out, dataset.repeated) == (left_out, 10 if times == 11 else 0)
+
+
+@pytest.mark.parametrize(("elements", "left_out"), [(20, 0), (21, 1)])
+def test_bits_are_few_values_up_to_as_many_as_pairs_of_examples(elements, left_out):
+    """2,000 examples make 2 million pairs: of 2^20 values some are equal by chance, of 2^21 a copy is a copy."""
+    codes = np.random.RandomState(0).permutation(2**20)[:2000]
+    bits = (codes[:, None] >> np.arange(elements) & 1).astype(np.uint8)
+    bits[7] = bits[-1]
+    dataset = data.from_arrays(bits, splits=LastSplits())
+    assert (dataset.left_out, dataset.repeated) == (left_out, 1 - left_out)
+
+
+def test_values_are_counted_over_all_blocks_and_splits(monkeypatch):
+    """Twenty of them in twenty examples of two elements are not few; those of each block and each split are."""
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 16)
+    x = np.repeat(np.arange(20, dtype=np.float32), 2).reshape(20, 2)
+    for test, left_out in ((x[16:], 0), (x[14:], 2)):
+        other = np.concatenate([x[:12], x[14:16]])
+        assert data.from_arrays(other, x[12:14], test).left_out == left_out
+
+
 @pytest.mark.parametrize("elements", [6, 10])
 def test_examples_of_few_values_keep_their_frequencies(elements):
     bits = np.random.RandomState(0).randint(0, 2, (2000, elements)).astype(np.uint8)
@@ -317,6 +395,7 @@ def test_the_number_of_levels_is_found_where_it_is_plain(highest, given, levels)
             r"levels of arrays: got bytes of 0 to 2, expected to be told .*give levels=3 \(Data\('arrays', levels=3\)",
         ),
         (100, 0, "or levels=256 if these are dark 8-bit pictures"),
+        (127, 0, r"got bytes of 0 to 127, .*give levels=128 \(.*from_arrays\(x, levels=128\)\), or levels=256"),
         (2, 2, "arrays train: got the level 2, expected 0 to 1, as levels=2 says; give levels=3"),
         (2, 257, "levels: got 257, expected 2 to 256, or 0"),
         (2, 1, "levels: got 1"),
@@ -336,6 +415,19 @@ def test_floats_have_no_levels_and_digits_have_theirs():
     with pytest.raises(InputError, match="Data levels: got 16, expected 17"):
         Data(levels=16).load()
     assert Data(levels=17).load().digest() == data.digits().digest()
+    with pytest.raises(InputError, match="levels: got 257, expected 2 to 256, or 0 to find out"):
+        Data(levels=257)
+
+
+def test_levels_are_looked_for_in_all_blocks_and_splits(monkeypatch):
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 16)
+    masks = random_images(40).clip(max=1)
+    for part, row in (("train", 17), ("validation", 3), ("test", 9)):
+        parts = {name: masks.copy() for name in PARTS}
+        parts[part][row] = 200
+        assert data.from_arrays(**parts, keep_duplicates=True).levels == 256
+        with pytest.raises(InputError, match=f"arrays {part}: got the level 200, expected 0 to 3, as levels=4 says"):
+            data.from_arrays(**parts, levels=4)
 
 
 LABELS = np.arange(60) % 3
@@ -360,6 +452,21 @@ def test_the_label_of_minus_one_means_none_and_is_said():
     assert dataset.train.labels[:6].tolist() == [-1, 0, 1, -1, 0, 1]
     assert dataset.class_counts("train") == {-1: 16, 8: 16, 9: 16}
     assert dataset.notes == ("arrays: 20 examples have the label -1, which is taken for none",)
+
+
+def test_labels_are_recoded_over_all_splits():
+    """One that occurs in the test data alone has a code as well."""
+    given = {"train": [7, 40, 7, -1], "validation": [40, 7], "test": [20, 40, -1]}
+    x = {part: Split(wide(*range(10 * i, 10 * i + len(y))), np.array(y)) for i, (part, y) in enumerate(given.items())}
+    dataset = assemble("x", datasets.Found(x, 0))
+    assert dataset.classes == (7, 20, 40)
+    assert dataset.train.labels.tolist() == [0, 2, 0, -1]
+    assert dataset.test.labels.tolist() == [1, 2, -1]
+    assert dataset.class_counts("train") == {-1: 1, 7: 2, 20: 0, 40: 1}
+    x["validation"] = Split(x["validation"].x)
+    assert assemble("x", datasets.Found(x, 0)).class_counts("validation") == {-1: 0, 7: 0, 20: 0, 40: 0}
+    codes = Split(GOOD[:4], np.array([0, 2, -1, 2]))
+    assert Dataset("x", codes, codes, codes, 256).class_counts("train") == {-1: 1, 0: 1, 1: 0, 2: 2}
 
 
 def test_labels_beyond_64_bits_are_one_line():
@@ -398,7 +505,25 @@ def test_record_names_count_and_hash_of_every_split():
     for part in PARTS:
         x = getattr(dataset, part).x
         expected = hashlib.sha256(f"{x.shape}{x.dtype}".encode() + x.tobytes()).hexdigest()
-        assert record["splits"][part]["sha256"] == expected
+        assert record["splits"][part]["sha256"] == expected == datasets.digest_of(x)
+    whole = replace(dataset, left_out=3, repeated=4, version="1.2.3").record()
+    assert {key: whole[key] for key in whole.keys() - {"sha256", "splits"}} == {
+        "name": "small",
+        "version": "1.2.3",
+        "levels": 256,
+        "left_out": 3,
+        "repeated": 4,
+    }
+
+
+def test_what_is_hashed_does_not_depend_on_the_size_of_blocks(monkeypatch):
+    x = random_images(60)
+    labelled = Dataset("x", *[Split(x, np.arange(60))] * 3, levels=256)
+    digests = labelled.digest(), labelled.earlier_digest(), datasets.digest_of(x)
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 100)
+    again = replace(labelled, name="y")
+    assert (again.digest(), again.earlier_digest(), datasets.digest_of(x)) == digests
+    np.testing.assert_array_equal(fingerprints(x)[6:13], fingerprints(x[6:13]))
 
 
 def test_digest_is_that_of_all_splits_in_order():
@@ -547,6 +672,73 @@ def test_a_folder_of_the_name_is_taken_if_there_is_no_prepared_data_set(tmp_path
 def test_a_size_is_a_height_and_a_width():
     with pytest.raises(InputError, match=r"Data size: got \(8,\), expected \(height, width\)"):
         Data("./x", size=(8,))
+    with pytest.raises(InputError, match=r"Data size: got 0"):
+        Data("./x", size=(8, 0))
+
+
+@pytest.mark.parametrize("name", ["X.NPY", "x.Npz", "X.CSV", "x.Parquet"])
+def test_capitals_in_the_names_of_files_do_not_matter(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    x = np.random.RandomState(0).rand(40, 2)
+    table = pyarrow.table({"a": x[:, 0], "b": x[:, 1]})
+    with Path(name).open("wb") as file:
+        {
+            ".npy": lambda: np.save(file, x),
+            ".npz": lambda: np.savez(file, x=x),
+            ".csv": lambda: np.savetxt(file, x, delimiter=",", header="a,b", comments="", fmt="%.17g"),
+            ".parquet": lambda: pyarrow.parquet.write_table(table, file),
+        }[Path(name).suffix.lower()]()
+    np.testing.assert_allclose(Data(name, splits=LastSplits()).load().test.x, x[-4:], rtol=1e-6)
+
+
+def test_all_that_is_said_of_a_data_set_is_handed_on(tmp_path):
+    """Where its splits, levels and duplicates come from, and how a table is read, each field under its own name."""
+    masks = np.repeat(np.eye(8, dtype=np.uint8)[:, None], 8, axis=1).repeat(3, axis=0)
+    np.save(tmp_path / "x.npy", masks)
+    found = Data(str(tmp_path / "x.npy"), splits=LastSplits(0.25, 0.25), levels=3, keep_duplicates=True).load()
+    assert [len(getattr(found, part)) for part in PARTS] == [12, 6, 6]
+    assert found.levels == 3
+    np.testing.assert_array_equal(found.test.x[..., 0], masks[18:])
+    assert len(Data(str(tmp_path / "x.npy"), splits=LastSplits(0.2, 0.2)).load().train) < 14
+    given = {
+        "categorical": ("a",),
+        "numbers": ("b",),
+        "positive": ("c",),
+        "counts": ("d",),
+        "missing": ("?",),
+        "decimal": ",",
+        "thousands": ".",
+        "separator": ";",
+        "label": "e",
+    }
+    named = Data(str(tmp_path / "x.csv"), **given)
+    assert named.reading == Reading(**given)
+    assert named.reading.named == {"a": "categorical", "b": "numbers", "c": "positive", "d": "counts", "e": "label"}
+    rows = "".join(f"{i % 3};{i % 2};{1 + i % 5},5;1.00{i % 4};{'?' if i == 3 else i % 2}\n" for i in range(40))
+    (tmp_path / "x.csv").write_text(f"a;b;c;d;e\n{rows}")
+    table = replace(named, splits=LastSplits()).load()
+    assert table.columns == (
+        datasets.Column("a", ("0", "1", "2"), "text"),
+        datasets.Column("b"),
+        datasets.Column("c", kind="positive"),
+        datasets.Column("d", kind="count"),
+    )
+    assert table.train.x[7].tolist() == [1, 1, 3.5, 1003]
+    assert table.train.labels[:5].tolist() == [0, 1, 0, -1, 0]
+
+
+def test_a_prepared_data_set_is_looked_for_where_it_is_said_to_lie(tmp_path, monkeypatch):
+    """There it comes before a folder of its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
+    (tmp_path / "mine").mkdir()
+    np.save(tmp_path / "mine" / "train.npy", random_images(40))
+    (tmp_path / "tfds" / "mine" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "tfds" / "mine" / "1.0.0" / "dataset_info.json").write_text("{}")
+    assert len(Data("mine").load().train) == 32
+    with pytest.raises(InputError, match=r"data set 'mine' \(.*tfds.*\): got tfrecord files, expected array_record"):
+        Data("mine", directory=str(tmp_path / "tfds")).load()
 
 
 # what is no array

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from aevae_jax import figures
-from aevae_jax.data import Data, DynamicBinarization, Format, Scale, datasets, files
-from aevae_jax.models.likelihoods import Bernoulli, ContinuousBernoulli
+from aevae_jax.data import Data, DynamicBinarization, Scale, Standardize, datasets, files
+from aevae_jax.data.datasets import Column, Format
+from aevae_jax.data.tables import Reading
+from aevae_jax.models.likelihoods import Bernoulli, ContinuousBernoulli, Tabular
 from aevae_jax.models.vae import VAE
 from aevae_jax.types import InputError
 
@@ -47,6 +49,53 @@ def test_floats_are_what_the_model_sees(tmp_path, dtype):
     x = read(saved(tmp_path / "x.npy", given))
     assert x.dtype == np.float32
     np.testing.assert_array_equal(x, given)
+
+
+def test_raw_and_float_images_are_standardized_as_the_training_data_were(tmp_path):
+    form = Format(SHAPE, 17, mean=(0.25,), scale=(0.5,))
+    for array in (IMAGES, (IMAGES / 16).astype(np.float32), IMAGES / 16):
+        path = saved(tmp_path / "x.npy", array)
+        x = files.read_images(path, MODEL, Data("digits", Standardize()), form, note=pytest.fail)
+        assert x.dtype == np.float32
+        np.testing.assert_allclose(x, (IMAGES / 16 - 0.25) / 0.5, atol=1e-6)
+
+
+def test_rows_of_a_table_are_read_as_its_own_were(tmp_path):
+    """With its marks, moments and codes, whatever the order of its columns and whether labels are there."""
+    columns = (Column("h"), Column("c", ("x", "y", "z"), "text"))
+    form = Format((2,), 0, columns, mean=(170.0, 0.0), scale=(10.0, 1.0))
+    data = Data("t.csv", Standardize(), decimal=",", separator=";", missing=("?",), label="l")
+    model = VAE(latent=3, likelihood=Tabular((0, 3)), event_shape=(5,))
+    (tmp_path / "new.csv").write_text("l;c;h\na;z;175,5\nb;?;160\n?;x;?\n")
+    x = files.read_images(tmp_path / "new.csv", model, data, form, note=pytest.fail)
+    np.testing.assert_allclose(x[:], [[0.55, 1, 0, 0, 1], [-1, 1, 0, 0, 0], [0, 0, 1, 0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("row", [0, 3, 5])
+def test_every_block_of_images_is_looked_at(tmp_path, monkeypatch, row):
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 50)  # two images of bytes, or one of floats
+    model = VAE(latent=3, likelihood=ContinuousBernoulli(), event_shape=SHAPE)
+    for bad, message in ((17, "got uint8 up to 17, expected 0 to 16"), (17.5, r"expected numbers in \[0, 1\]")):
+        x = IMAGES / 16 if isinstance(bad, float) else IMAGES.copy()
+        x[row, -1, -1, 0] = bad
+        with pytest.raises(InputError, match=message):
+            read(saved(tmp_path / "x.npy", x), model)
+
+
+@pytest.mark.parametrize(("top", "fits"), [(0, True), (1, False), (2, False), (3, True), (255, True)])
+def test_a_picture_that_could_be_dark_or_of_few_levels_is_refused(tmp_path, top, fits):
+    """The training data are an array of the levels 0, 1 and 2."""
+    Image.new("L", (5, 4), top).save(tmp_path / "x.png")
+    if fits:
+        np.testing.assert_array_equal(
+            read(tmp_path / "x.png", levels=3, name="./x.npy"),
+            np.float32(top) / np.float32(255) * np.ones((1, *SHAPE), np.float32),
+        )
+    else:
+        with pytest.raises(
+            InputError, match=f"got a picture of 0 to {top}, .* as {top} could be nearly black or one of the 3 levels"
+        ):
+            read(tmp_path / "x.png", levels=3, name="./x.npy")
 
 
 def test_raw_images_for_bits_are_drawn_once_and_for_all(tmp_path):
@@ -146,6 +195,17 @@ def test_images_outside_the_support_are_refused(tmp_path):
 def test_codes_that_do_not_fit_the_model_are_refused(tmp_path, array, message):
     with pytest.raises(InputError, match=message):
         files.read_codes(saved(tmp_path / "z.npy", array), 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_codes_come_as_float32(tmp_path, dtype):
+    z = np.random.RandomState(0).randn(6, 3).astype(dtype)
+    codes = files.read_codes(saved(tmp_path / "z.npy", z), 3)
+    assert codes.dtype == np.float32
+    np.testing.assert_array_equal(codes, z.astype(np.float32))
+    z[4, 2] = np.nan
+    with pytest.raises(InputError, match="got NaN or infinity in example 4, expected finite ones"):
+        files.read_codes(saved(tmp_path / "z.npy", z), 3)
 
 
 class Trap:
@@ -361,10 +421,28 @@ def test_the_suffix_decides_what_is_written(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_table_is_written_with_its_marks_and_the_entries_that_were_given(tmp_path):
+    columns = (Column("a"), Column("b", ("x", "y"), "text"))
+    rows = {"rows": np.float32([[1.5, 0], [np.nan, 1]]), "more": np.zeros((2, 3), np.float32)}
+    reading = Reading(decimal=",", separator=";")
+    said = files.write(tmp_path / "x.csv", rows, table=columns, reading=reading, given=[["", "7,0"], ["z", ""]])
+    assert said == "2 rows of 2 columns"
+    assert (tmp_path / "x.csv").read_text() == "a;b\n1,5;z\n7,0;y\n"
+    files.write(tmp_path / "x.csv", rows, table=columns)
+    assert (tmp_path / "x.csv").read_text() == "a,b\n1.5,x\n,y\n"
+    with pytest.raises(InputError, match=r"got x.csv, expected \.npy or \.npz, as the data are not a table"):
+        files.write(tmp_path / "x.csv", rows)
+
+
 def test_a_sheet_says_how_many_it_shows(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "MAX_SIDE", 100)
     said = files.write(tmp_path / "x.png", {"images": np.zeros((200, *SHAPE), np.float32)})
     assert said == "the first 80 of 200 images"
+    few = np.zeros((81, *SHAPE), np.float32)
+    assert files.write(tmp_path / "x.png", {"images": few[:80]}) == "80 images"
+    assert files.write(tmp_path / "x.png", {"images": few}) == "the first 80 of 81 images"
+    both = {"images": few[:9], "again": few[:9]}
+    assert files.write(tmp_path / "x.png", both, paired=True) == "9 images"
 
 
 def test_a_sheet_of_floats_is_in_their_units(tmp_path):

@@ -26,6 +26,7 @@ from aevae_jax.data import (
     inspection,
     prepare,
 )
+from aevae_jax.data.datasets import Column
 from aevae_jax.types import InputError
 
 ALL = [Scale(), Standardize(), Dequantize(), DynamicBinarization(), StaticBinarization(), Threshold(0.3)]
@@ -134,6 +135,37 @@ def test_inverse_gives_pictures_between_0_and_1(preparation):
     assert shown.max() <= 1 + 1e-6
     if preparation in (Scale(), Standardize()):
         np.testing.assert_allclose(shown, small_dataset().test.x / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("preparation", [Dequantize(), DynamicBinarization()], ids=lambda p: type(p).__name__)
+def test_no_two_blocks_of_training_rows_are_drawn_alike(preparation, monkeypatch):
+    """All raw rows are the same, and stay so where nothing is drawn."""
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 4 * 4 * 4 * 10)  # ten rows of floats
+    row = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1) * 17
+    dataset = Dataset("same", Split(row.repeat(30, axis=0)), Split(row), Split(row), levels=256)
+    prepared = prepare(preparation, dataset)
+    blocks = list(prepared.seen("train", jax.random.key(0)))
+    assert [start for start, _ in blocks] == [0, 10, 20]
+    (_, first), (_, second), (_, third) = blocks
+    assert first.shape == (10, 4, 4, 1)
+    assert first.dtype == prepared.rows("train", jax.random.key(0)).dtype == np.float32
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(second, third)
+    for (_, again), (_, other) in zip(
+        prepared.seen("train", jax.random.key(0)), prepared.seen("train", jax.random.key(1)), strict=True
+    ):
+        assert not np.array_equal(again, other)
+    np.testing.assert_array_equal(next(prepared.seen("train", jax.random.key(0)))[1], first)
+    assert prepared.rows("test", jax.random.key(0)) is prepared.test.x  # drawn already
+    [(_, plain), *_] = prepare(Scale(), dataset).seen("train", jax.random.key(0))
+    np.testing.assert_array_equal(plain, row.repeat(10, axis=0) / np.float32(255))
+
+
+def test_noise_of_evaluation_data_is_another_one_in_every_row():
+    raw = np.full((30, 4, 4, 1), 100, np.uint8)
+    for part in ("validation", "test"):
+        x = getattr(prepare(Dequantize(), Dataset("same", *[Split(raw)] * 3, levels=256)), part).x
+        assert len(np.unique(x.reshape(30, -1), axis=0)) == 30
 
 
 # each
@@ -245,6 +277,80 @@ def test_standardized_vectors_use_the_moments_of_the_training_data_alone():
     assert np.array_equal(prepared.test.x, expected.astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_moments_are_those_of_all_blocks(dtype, monkeypatch):
+    """Of seven rows at a time, the last block short; the later ones lie far from the first."""
+    x = (np.random.RandomState(0).rand(40, 3) * 20 + np.arange(40)[:, None] * [5, 0, 2]).astype(dtype)
+    x[:, 1] = 3
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 7 * x[0].nbytes)
+    levels = 256 if dtype == np.uint8 else 0
+    found = Standardize().fit(Dataset("x", Split(x), Split(x[:2]), Split(x[:2]), levels))
+    unit = x / 255 if levels else x.astype(np.float64)
+    np.testing.assert_allclose(found.mean, unit.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.scale, [unit[:, 0].std(), 1, unit[:, 2].std()], rtol=1e-12)
+    assert (found.event_shape, found.levels) == ((3,), levels)
+
+
+def test_moments_of_a_table_leave_out_what_is_missing_and_codes(monkeypatch):
+    """Nothing is there in the first block of the first column; the second is of logarithms, the third of codes."""
+    x = np.random.RandomState(0).lognormal(size=(40, 3)) + 1e9 * np.array([1, 0, 0])
+    x[:, 2] = np.arange(40) % 3
+    x[:8, 0] = x[30:, 1] = x[5, 2] = np.nan
+    columns = (Column("a"), Column("b", kind="positive", offset=-0.5), Column("c", ("x", "y", "z")))
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 7 * x[0].nbytes)
+    dataset = Dataset("t", Split(x), Split(x[:4]), Split(x[4:9]), 0, columns)
+    prepared = prepare(Standardize(), dataset)
+    logs = np.log(x[:, 1] + 0.5)
+    np.testing.assert_allclose(prepared.format.mean, [np.nanmean(x[:, 0]), np.nanmean(logs), 0], rtol=1e-12)
+    np.testing.assert_allclose(prepared.format.scale, [np.nanstd(x[:, 0]), np.nanstd(logs), 1], rtol=1e-6)
+    expected = (np.stack([x[:, 0], logs, x[:, 2]], axis=1) - prepared.format.mean) / prepared.format.scale
+    np.testing.assert_array_equal(prepared.train.x, expected.astype(np.float32))
+    for seen, rows in ((batch(prepared), slice(None)), (prepared.test.x, slice(4, 9))):  # number, is it there
+        assert seen.shape[1] == prepared.event_shape[0] == 2 + 2 + 3
+        np.testing.assert_array_equal(seen[:, :4:2], np.nan_to_num(prepared.train.x[rows, :2]))
+        np.testing.assert_array_equal(seen[:, 1:4:2], ~np.isnan(x[rows, :2]))
+        np.testing.assert_array_equal(seen[:, 4:], x[rows, 2:] == [0, 1, 2])
+
+
+def test_codes_of_a_table_are_the_same_features_in_training():
+    x = np.array([[0, 1], [2, np.nan], [np.nan, 0], [1, 1]], np.float32)
+    columns = (Column("a", ("x", "y", "z")), Column("b", ("n", "y")))
+    prepared = prepare(Scale(), Dataset("t", Split(x), Split(x), Split(x), 0, columns))
+    expected = [[1, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1], [0, 1, 0, 1, 1]]
+    assert batch(prepared).tolist() == prepared.test.x.tolist() == expected
+    assert prepared.event_shape == (5,)
+    np.testing.assert_array_equal(prepared.preparation.units(x, prepared.format), expected)
+    np.testing.assert_array_equal(prepared.preparation.inverse(prepared.test.x, prepared.format), x)
+
+
+@pytest.mark.parametrize("preparation", [Scale(), Threshold(0.3)])
+def test_training_data_is_never_float64_on_the_device(preparation):
+    x = np.random.RandomState(0).rand(40, 3)
+    prepared = prepare(preparation, data.from_arrays(x))
+    assert prepared.train.x.dtype == np.float32
+    seen = np.sort(x > np.float32(0.3) if preparation == Threshold(0.3) else x, axis=0)
+    found = np.concatenate([batch(prepared), prepared.validation.x, prepared.test.x])
+    np.testing.assert_array_equal(np.sort(found, axis=0), seen.astype(np.float32))
+
+
+@pytest.mark.parametrize("preparation", [Dequantize(), *BITS], ids=lambda p: type(p).__name__)
+def test_pictures_alone_have_pixels(preparation):
+    x = np.zeros((4, 1), np.float32)
+    table = Dataset("t.csv", Split(x), Split(x), Split(x), 0, (Column("a"),))
+    name = type(preparation).__name__
+    with pytest.raises(InputError, match=rf"^{name}: got a table \(t.csv\), expected images or .*use Standardize\(\)"):
+        prepare(preparation, table)
+
+
+def test_a_table_with_numbers_is_not_scaled():
+    x = np.zeros((4, 3), np.float32)
+    table = Dataset("t.csv", Split(x), Split(x), Split(x), 0, (Column("a", ("x", "y")), Column("b"), Column("c")))
+    with pytest.raises(
+        InputError, match=r"^Scale: got a table with numbers, in column 'b' \(t.csv\), .*Standardize\(\)"
+    ):
+        prepare(Scale(), table)
+
+
 def times(count=1200):
     """Float64 that float32 knows ten of."""
     return 1.7327e9 + np.random.RandomState(0).permutation(count)[:, None].astype(float)
@@ -280,6 +386,36 @@ def test_a_feature_that_float32_runs_together_is_named():
     [note] = prepare(Standardize(), data.from_arrays(x, splits=LastSplits())).notes
     assert note == "arrays: float32 is too coarse to tell the values of feature 0 apart; take the largest values out"
     assert not prepare(Scale(), data.from_arrays(x[:, :1].astype(np.float32))).notes  # nothing can be lost
+
+
+def test_three_features_that_run_together_are_named_and_the_others_counted(monkeypatch):
+    """Columns of a table by their names; the rows that are looked at reach from the first to the last."""
+    x = np.random.RandomState(0).rand(200, 6)
+    x[7, [0, 2, 3, 4, 5]] = 1e30
+    dataset = Dataset("t", Split(x), Split(x[:2]), Split(x[2:5]), 0)
+    [note] = prepare(Standardize(), dataset).notes
+    assert "the values of feature 0, feature 2, feature 3 and 2 more apart; take the largest" in note
+    columns = tuple(Column(name) for name in "abcdef")
+    [note] = prepare(Standardize(), replace(dataset, columns=columns)).notes
+    assert "the values of column 'a', column 'c', column 'd' and 2 more apart" in note
+    four = replace(dataset, **{part: Split(getattr(dataset, part).x[:, 1:4]) for part in datasets.PARTS})
+    [note] = prepare(Standardize(), four).notes
+    assert "the values of feature 1, feature 2 apart" in note
+    monkeypatch.setattr("aevae_jax.data.prepared.SAMPLE", 1)
+    ends = np.where(np.arange(200) == 199, 0.25, 0.0)[:, None] + 1e9  # two rows of one feature
+    [note] = prepare(Scale(), Dataset("e", Split(ends), Split(x[:4, 1:2]), Split(x[:4, 1:2]), 0)).notes
+    assert "the values of feature 0 apart; use Standardize()" in note
+
+
+def test_splits_of_one_value_each_are_more_than_one_value(monkeypatch):
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 4)
+    whole = random_images(6)
+    black, white = np.zeros((3, 4, 4, 1), np.uint8), np.full((3, 4, 4, 1), 255, np.uint8)
+    for validation, test in ((black, white), (np.concatenate([black, white]), black), (white, black)):
+        found = prepare(Threshold(), Dataset("x", Split(whole), Split(validation), Split(test), 256))
+        np.testing.assert_array_equal(found.validation.x, validation / 255)
+    constant = prepare(Threshold(), Dataset("x", Split(whole), Split(black), Split(black), 256))  # as the raw data is
+    assert not constant.test.x.any()
 
 
 def bits_as_bytes(levels):

@@ -74,6 +74,18 @@ def test_windows_are_of_nearly_equal_length(monkeypatch):
     assert streams.steps_per_window(numbered(), rows) == 1
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_windows_of_a_given_length_are_filled_up_with_the_last_batch(processes):
+    rows = np.random.RandomState(0).permutation(100).reshape(10, 10)
+    share = 10 // processes
+    for process in range(processes):
+        found = list(streams.windows(numbered(), rows, steps=4, process=process, processes=processes))
+        assert [window.shape for window in found] == [(4, share, 1)] * 3
+        own = rows[:, process * share : (process + 1) * share]
+        assert np.array_equal(np.concatenate(found)[..., 0], [*own, own[-1], own[-1]])
+    assert len(list(streams.windows(numbered(), rows, steps=5))) == 2  # none is filled up
+
+
 def test_windows_of_many_seeds_keep_their_axis(small_windows):
     rows = np.random.RandomState(0).randint(0, 100, (6, 4, 10))
     assert np.array_equal(batches(numbered(), rows)[..., 0], rows)

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from aevae_jax import values
-from aevae_jax.data import Data, Scale, Standardize, prepare, table_files, tables
+from aevae_jax.data import Data, Scale, Standardize, prepare, table_columns, table_files, table_text, tables
 from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
@@ -64,6 +64,8 @@ SKEWED = np.round(np.random.default_rng(0).lognormal(size=200), 3) + 0.001
         (SKEWED - 1, "number"),
         (170.1 + 5 * SKEWED, "number"),  # a normal distribution does not reach 0
         ([*SKEWED, 0, 0], "positive"),
+        ([3.3, 4.8, 6.3] * 2, "positive"),  # 3.9 standard deviations above 0
+        ([3.5, 5.0, 6.5] * 2, "number"),  # 4.1
     ],
 )
 def test_kinds_of_numbers_are_seen(read, entries, expected):
@@ -72,12 +74,28 @@ def test_kinds_of_numbers_are_seen(read, entries, expected):
     assert (found.offset < 0) == (expected == "positive" and 0 in list(entries))
 
 
+def test_positive_numbers_begin_as_far_below_0_as_their_smallest_twentieth_lies_above(read):
+    assert read(column([0, *(i + 0.5 for i in range(21))])).columns == (Column("a", (), "positive", -1.5),)
+    assert read(column([0.25, *(i + 0.5 for i in range(21))])).columns == (Column("a", (), "positive"),)
+
+
 @pytest.mark.parametrize(
     ("option", "entries", "kind"),
-    [("numbers", [0, 1, 2], "number"), ("positive", [1, 2, 3], "positive"), ("counts", [0, 0, 7], "count")],
+    [
+        ("numbers", [0, 1, 2], "number"),
+        ("positive", [1, 2, 3], "positive"),
+        ("counts", [0, 0, 7], "count"),
+        ("numbers", [0, 1, 1], "number"),
+        ("positive", [1, 2, 2], "positive"),
+    ],
 )
-def test_kinds_of_numbers_can_be_named(read, option, entries, kind):
-    assert read(column(entries), **{option: ("a",)}).columns[0].kind == kind
+def test_kinds_of_numbers_can_be_named(read, tmp_path, option, entries, kind):
+    found = read(column(entries), **{option: ("a",)})
+    assert found.columns == (Column("a", kind=kind),)
+    parquet.write_table(pa.table({"a": entries, "b": [1.5, 2.5, 7.0]}), tmp_path / "table.parquet")
+    typed = table_files.read(tmp_path / "table.parquet", Reading(**{option: ("a",)}))
+    assert typed.columns[0] == found.columns[0]
+    np.testing.assert_array_equal(typed.parts["train"].x[:, 0], found.parts["train"].x[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -91,6 +109,32 @@ def test_kinds_of_numbers_can_be_named(read, option, entries, kind):
 )
 def test_numbers_of_another_kind_than_they_are_named_are_refused(read, option, entries, message):
     refused(lambda: read(column(entries), **{option: ("a",)}), "column 'a'", message)
+
+
+def test_the_number_of_categories_and_labels_is_limited(read, monkeypatch):
+    monkeypatch.setattr(table_columns, "MAX_CATEGORIES", 3)
+    assert len(read(column("xyzxyz")).columns[0].categories) == 3
+    assert read(column("xy")).columns[0].categories == ("x", "y")  # in as many rows
+    refused(lambda: read(column("xyzwxyzw")), "column 'a'", "4 categories in 8 rows, such as 'w'", "expected at most 3")
+    text = "x,y\n" + "".join(f"{i + 0.5},{entry}\n" for i, entry in enumerate("abcabc"))
+    assert read(text, label="y").parts["train"].labels.tolist() == [0, 1, 2, 0, 1, 2]
+    refused(lambda: read(f"{text}9,d\n", label="y"), "column 'y'", "got 4 labels, expected 1 to 3")
+    refused(lambda: read("x,y\n1,?\n2,?\n", label="y", missing=("?",)), "column 'y'", "got 0 labels, expected 1 to 3")
+    codes = column(["007", "008", "009", "010"] * 2)
+    refused(lambda: read(codes), "leave it out, or type in Data: counts=('a',), if they are quantities")
+
+
+def test_typed_categories_are_whole_numbers(tmp_path):
+    path = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"a": [3.0, 10.0, None, 3.0], "b": [1.5, 2.5, 1.5, NAN]}), path)
+    found = table_files.read(path, Reading(categorical=("a",)))
+    assert found.columns[0] == Column("a", ("3", "10"), "text")
+    np.testing.assert_array_equal(found.parts["train"].x[:, 0], [0, 1, NAN, 0])
+    refused(
+        lambda: table_files.read(path, Reading(categorical=("b",))),
+        "column 'b'",
+        "got 1.5, expected whole numbers, as it is categorical",
+    )
 
 
 # --- large offsets ---
@@ -246,6 +290,60 @@ def test_another_spelling_is_another_category(read, tmp_path, entry):
     refused(lambda: table_files.read_rows(tmp_path / "new.csv", columns), f"got {entry!r} in data row 2")
 
 
+def test_truth_values_are_those_of_the_training_data(tmp_path):
+    """A CSV file may spell them otherwise than Parquet does; where both spellings are categories, each is its own."""
+    path = tmp_path / "new.parquet"
+    parquet.write_table(pa.table({"a": [True, False, None]}), path)
+    for categories, codes in ((("False", "True"), [1, 0, NAN]), (("FALSE", "True", "true", "x"), [2, 0, NAN])):
+        [found] = table_files.read_rows(path, (Column("a", categories, "text"),)).T
+        np.testing.assert_array_equal(found, codes)
+    refused(
+        lambda: table_files.read_rows(path, (Column("a", ("False", "TRUE", "True"), "text"),)), "'True' in data row 1"
+    )
+    assert table_files.read_texts(path, (Column("a", ("False", "True"), "text"),)) == [["true", "false", ""]]
+
+
+def test_texts_of_typed_numbers_have_the_fewest_digits(tmp_path):
+    path = tmp_path / "new.parquet"
+    table = {"a": [1.0, 2.5, None], "b": pa.array([3, 40, 5], pa.int8()), "c": ["x ", "1.0", ""]}
+    parquet.write_table(pa.table(table), path)
+    columns = tuple(Column(name) for name in "cab")
+    assert table_files.read_texts(path, columns) == [["x ", "1.0", ""], ["1", "2.5", ""], ["3", "40", "5"]]
+
+
+def test_words_for_missing_entries_count_in_new_rows(tmp_path):
+    columns = (Column("a", ("x", "y", "z"), "text"), Column("b"), Column("c", ("0", "1")))
+    (tmp_path / "new.csv").write_text("a,b,c\n?, ?,?\ny,1.5,1.0\n ,NA,NA\n")
+    rows = table_files.read_rows(tmp_path / "new.csv", columns, Reading(missing=("?",)))
+    np.testing.assert_array_equal(rows, [[NAN, NAN, NAN], [1, 1.5, 1], [NAN, NAN, NAN]])
+    refused(
+        lambda: table_files.read_rows(tmp_path / "new.csv", columns),
+        "column 'a'",
+        "got '?' in data row 1",
+        "x or y or z",
+    )
+    (tmp_path / "new.csv").write_text("a,b,c\ny,2,NA\nNA,2,1\n")
+    refused(lambda: table_files.read_rows(tmp_path / "new.csv", columns), "column 'a'", "got 'NA' in data row 2")
+
+
+def test_zeros_are_positive_numbers_where_there_were_some(tmp_path):
+    (tmp_path / "new.csv").write_text(column(["0", "0.25"]))
+    rows = table_files.read_rows(tmp_path / "new.csv", (Column("a", (), "positive", -0.5),))
+    np.testing.assert_array_equal(rows, [[0], [0.25]])
+    (tmp_path / "new.csv").write_text(column(["0", "-0.25"]))
+    refused(
+        lambda: table_files.read_rows(tmp_path / "new.csv", (Column("a", (), "positive", -0.5),)),
+        "got -0.25 in data row 2, expected numbers above 0",
+    )
+
+
+def test_a_column_of_splits_is_one_only_where_it_names_them(tmp_path):
+    (tmp_path / "new.csv").write_text("a,split\n1.5,train\n2.5,training\n")
+    refused(lambda: table_files.read_rows(tmp_path / "new.csv", (Column("a"),)), "got the column 'split', expected a")
+    (tmp_path / "new.csv").write_text("a,split\n1.5,train\n2.5,test\n")
+    np.testing.assert_array_equal(table_files.read_rows(tmp_path / "new.csv", (Column("a"),)), [[1.5], [2.5]])
+
+
 def test_two_numbers_are_numbers_in_any_spelling(read, tmp_path):
     columns = read(column(["0", "1", "1", "NA"])).columns
     (tmp_path / "new.csv").write_text(column(["0.0", "1.0", '""', "NA"]))
@@ -312,6 +410,43 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path, suffix):
         path = tmp_path / f"{name}.{suffix}"
         refused(partial(table_files.read, path), message, path.name)
         refused(partial(table_files.read_rows, path, (Column("a"),)), message, path.name)
+    size = {"csv": "1048576 MiB of CSV, expected at most 512 MiB", "parquet": "at most 4,294,967,296"}[suffix]
+    refused(partial(table_files.read, tmp_path / f"giant.{suffix}"), size)
+
+
+def test_a_csv_file_may_be_as_large_as_the_limit(read, monkeypatch):
+    text = "a,b\n1,2\n3,4\n5,7\n"
+    monkeypatch.setattr(table_text, "MAX_CSV_BYTES", len(text))
+    assert len(read(text).parts["train"]) == 3
+    monkeypatch.setattr(table_text, "MAX_CSV_BYTES", len(text) - 1)
+    refused(lambda: read(text), "MiB of CSV", "write it as Parquet")
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ('a;b\n1;"x;y"\n2;"x"z\n3;x\n', 2),
+        ('a;b\n1;"x""y"\n2;x\n3;"x\n', 3),
+        ('a;b\n1;x"y\n"2";"x" \n3;"x"\t"\n', 3),
+        ('\ufeff"a";b\r\n1;"x\r\ny"\r\n2;"x\r\n', 2),
+    ],
+)
+def test_quotes_are_closed_before_the_separator_whatever_it_is(read, text, row):
+    refused(lambda: read(text, separator=";"), f"a quote that is not closed in data row {row}")
+
+
+def test_quoted_fields_may_hold_anything(read):
+    found = read('a;b\n1;"x;y"\n2;"x""y"\n3;x"y\n4;"x\r\ny"\n5;"x" \n6;""\n7;"x;y"\n', separator=";")
+    assert found.columns[1].categories == ("x", "x\r\ny", 'x"y', "x;y")
+    np.testing.assert_array_equal(found.parts["train"].x[:, 1], [3, 2, 2, 1, 0, NAN, 3])
+
+
+def test_headers_of_numbers_are_those_of_pandas_and_no_others(read):
+    """Which numbers the columns of arrays; other numbers are a first row of data."""
+    assert [c.name for c in read("0,1\n1.5,2\n2.5,3\n4,9\n").columns] == ["0", "1"]
+    for text in ("1,2\n1.5,2\n", "0,2\n1.5,2\n", "1,0\n1.5,2\n"):
+        refused(lambda text=text: read(text), "first row", f"got {text[:3]}, expected the columns' names")
+    refused(lambda: read("a|b\n1|2\n3|4\n"), "first row", "type in Data: separator='|'")
 
 
 def test_what_a_parquet_file_expands_to_is_known_before_it_does(tmp_path, monkeypatch):

@@ -400,6 +400,8 @@ def test_limits_are_kept(tmp_path, monkeypatch):
     refused(parquet_file, tmp_path, {"a": [1], "b": [2], "c": [3]}, match="got 3 columns, expected at most 2")
     monkeypatch.setattr(table_files, "MAX_FEATURES", 4)
     refused(csv, tmp_path, "a,b\n1,x\n2,y\n3,z\n4,z\n", match="got 5 features, expected 1 to 4")
+    assert len(csv(tmp_path, "a,b\n1,2\n2,3\n3,5\n").columns) == 2  # as many columns and features as there may be
+    assert len(parquet_file(tmp_path, {"a": [1, 2, 3], "b": [2, 3, 5]}).columns) == 2
     monkeypatch.setattr(table_files, "MAX_BYTES", 3000)
     refused(parquet_file, tmp_path, {"a": np.arange(100)}, match="got 100 rows, .* when expanded")
     monkeypatch.setattr(table_text, "MAX_CSV_BYTES", 10)
