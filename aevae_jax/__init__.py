@@ -3,7 +3,6 @@
 Names are imported when they are first used, so that `import aevae_jax` and `aevae --help` do not wait for JAX.
 """
 
-from importlib import import_module
 from typing import Any
 
 import lazy_loader
@@ -17,4 +16,4 @@ renamed.install()
 
 
 def __getattr__(name: str) -> Any:
-    return import_module(f"{__name__}.{name}") if name in renamed.MODULES and name not in __all__ else _find(name)
+    return renamed.attribute(name) if name in renamed.MODULES and name not in __all__ else _find(name)

@@ -63,9 +63,7 @@ class Finder:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module that stands there now, and warn."""
-        now = f"{__package__}.{MODULES[spec.name.rpartition('.')[2]]}"
-        warnings.warn(f"{spec.name} is {now} now: its old name goes with version 0.3", DeprecationWarning, stacklevel=2)
-        module = import_module(now)
+        module = _now(spec.name, stacklevel=3)
         self._specs[spec.name] = module.__spec__
         return module
 
@@ -73,6 +71,22 @@ class Finder:
         """Give the module its own spec back, which the import has just replaced."""
         assert module.__spec__ is not None
         module.__spec__ = self._specs.pop(module.__spec__.name)
+
+
+def _now(fullname: str, stacklevel: int) -> ModuleType:
+    """The module that stands there now; the warning is of the line that asked, which alone Python shows."""
+    now = f"{__package__}.{MODULES[fullname.rpartition('.')[2]]}"
+    text = f"{fullname} is {now} now: its old name goes with version 0.3"
+    warnings.warn(text, DeprecationWarning, stacklevel=stacklevel)
+    return import_module(now)
+
+
+def attribute(name: str) -> ModuleType:
+    """Return the module that `aevae_jax.name` led to, and warn; from then on it is found as if it had been imported."""
+    fullname = f"{__package__}.{name}"
+    sys.modules[fullname] = _now(fullname, stacklevel=4)
+    setattr(sys.modules[str(__package__)], name, sys.modules[fullname])
+    return sys.modules[fullname]
 
 
 def install() -> None:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aevae_jax import distributions, keys
+from aevae_jax import distributions, keys, types
+from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.types import Distribution, InputError, LatentModel
@@ -56,6 +57,10 @@ def test_stream_is_fold_in_of_use_then_step():
     by_hand = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 2), 7)
     assert _same(keys.stream(key, keys.Stream.NOISE, 7), by_hand)
     assert _same(keys.stream(key, keys.Stream.NOISE), jax.random.fold_in(jax.random.key(3), 2))
+    first = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 1), 0)
+    assert _same(keys.stream(key, keys.Stream.ORDER, 0), first)
+    assert _same(keys.stream(key, keys.Stream.ORDER, jnp.asarray(0)), first)
+    assert _same(keys.many(key, 3)[2], jax.random.fold_in(jax.random.key(3), 2))
 
 
 def test_no_two_uses_meet():
@@ -81,6 +86,46 @@ def test_a_key_used_twice_is_an_error_in_these_tests():  # mistake 31
     jax.random.normal(key)
     with pytest.raises(jax.errors.KeyReuseError):
         jax.random.normal(key)
+
+
+def test_long_texts_are_shown_by_their_ends():
+    whole = "".join(chr(ord("a") + i % 26) for i in range(400))
+    assert types.shortened(whole[:300]) == whole[:300]
+    assert types.shortened(whole[:301]) == f"{whole[:225]}...{whole[226:301]}"
+    assert types.shortened(whole, 20) == f"{whole[:15]}...{whole[-5:]}"
+    assert types.printable("a\tb\u2028c\x1bd\ud800e") == "a b c d e"
+
+
+def test_what_is_not_installed_is_installed_from_the_checkout():
+    error = types.not_installed("grain", "streams", purpose="to stream data")
+    assert str(error) == (
+        "grain: got not installed, expected installed, to stream data; "
+        'type in the checkout of this project: pip install -e ".[streams]"'
+    )
+    assert "grain: got version 1, expected" in str(types.not_installed("grain", "s", purpose="p", got="version 1"))
+
+
+class Plain:
+    """What offers nothing."""
+
+
+class Pointless:
+    """A model of one's own that says that its codes are no points."""
+
+    point_codes = False
+    likelihood = Plain()
+
+
+def test_what_something_does_not_say_is_not_guessed():
+    assert types.measure_of(Plain()) == "unknown"
+    assert types.measure_of(distributions.Bernoulli(jnp.zeros((1, 1)))) == "mass"
+    assert [types.has_point_codes(model) for model in (Autoencoder(), VAE(), Pointless(), Plain())] == [
+        True,
+        *[False] * 3,
+    ]
+    assert types.likelihood_of(Plain()) is types.support_of(Plain()) is types.support_of(Pointless()) is None
+    assert types.likelihood_of(VAE(likelihood=likelihoods.Bernoulli())) == likelihoods.Bernoulli()
+    assert types.support_of(VAE(likelihood=likelihoods.Categorical(3))) == likelihoods.Support(0.0, 1.0, 3)
 
 
 def _same(a, b):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import cmath
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import subprocess
 import sys
-from typing import Literal
+import typing
+import warnings
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -141,6 +145,11 @@ def closure(weight):
     return loss
 
 
+class Point(NamedTuple):
+    x: float
+    y: float
+
+
 class Encoder(nn.Module):
     width: int
     activation: object = nn.relu
@@ -182,6 +191,14 @@ def test_objects_from_python_are_described_and_not_rebuilt():
         (optax.adam(1e-3), optax.adam(1e-4)),
         (Encoder(3, nn.gelu), Encoder(3, nn.tanh)),
         (abs, my_loss),
+        (Capacity(shape=np.zeros(2)), Capacity(shape=np.zeros(2, np.int64))),  # the same bytes
+        (functools.partial(my_loss, 1), functools.partial(my_loss, 2)),
+        (functools.partial(my_loss, step=1), functools.partial(closure, step=1)),
+        (math.sqrt, cmath.sqrt),
+        (lambda step: sorted(step, key=lambda y: y + 1), lambda step: sorted(step, key=lambda y: y + 2)),
+        (lambda step: step.real, lambda step: step.imag),
+        (lambda step: step in {"a", "b"}, lambda step: step in {"a", "c"}),
+        (Point(1, 2), Point(1, 3)),
     ],
 )
 def test_fields_of_ones_own_objects_are_written_and_compared(one, other):
@@ -258,6 +275,41 @@ def test_numbers_of_numpy_are_written_as_numbers():
 def test_numbers_without_a_json_form_are_refused(number):
     with pytest.raises(InputError, match="ELBO: got a number that is not finite"):
         values.to_json(ELBO(beta=number))
+
+
+def test_the_text_of_a_value_is_that_of_version_0_1():
+    """Records of old runs have its sha256."""
+    text = '{"beta": 4.0, "free_bits": 0.0, "groups": 0, "sticking_the_landing": false, "type": "ELBO"}'
+    assert values.to_json(ELBO(beta=4)) == text
+    assert values.digest(ELBO(beta=4)) == hashlib.sha256(text.encode()).hexdigest()
+    small = '{"channels": [4, 8], "dtype": "float32", "type": "Conv"}'
+    assert values.to_json(Conv((4, 8))) == small
+
+
+def test_a_function_that_wraps_another_is_known_by_that():
+    """And one that a name of its module calls is known by the name."""
+    plain = closure(1.0)
+    wrapped = functools.wraps(plain)(lambda *args: 2 * plain(*args))
+    assert values.to_tree(wrapped) == values.to_tree(plain)
+
+
+def test_numbers_of_json_have_64_bits_and_those_of_fields_32():
+    for tree in (2**63 - 1, -(2**63) + 1, 0):
+        assert values.from_tree(int, tree, "here") == tree
+    for tree in (2**63, -(2**63)):
+        with pytest.raises(InputError, match=f"^here: got {tree}, expected an integer$"):
+            values.from_tree(int, tree, "here")
+    largest = float(np.finfo(np.float32).max)
+    for tree in (largest, -largest, 3, -0.5):
+        found = values.from_tree(float, tree, "here")
+        assert (found, type(found)) == (tree, float)
+    for tree in (largest * 1.01, -largest * 1.01, "1", True, None):
+        with pytest.raises(InputError, match=r"^here: got .*, expected a number$"):
+            values.from_tree(float, tree, "here")
+    with pytest.raises(InputError, match=r"^here\[1\]: got 'a', expected an integer$"):
+        values.from_tree(tuple[int, ...], [1, "a"], "here")
+    with pytest.raises(InputError, match=r"^here: got \[1, 2, 3\], expected \(a number, a number\)$"):
+        values.from_tree(tuple[float, float], [1, 2, 3], "here")
 
 
 # what is typed
@@ -473,6 +525,103 @@ def test_spelling_leaves_out_defaults():
     assert values.spell(VAE(latent=3, network=Conv())) == "VAE(latent=3, network=Conv())"
     assert values.spell(ELBO(beta=Linear(5))) == "ELBO(beta=Linear(steps=5))"
     assert values.spell(Scale()) == "Scale()"
+
+
+DEFAULTS = [
+    "MLP(hidden=(256, 256), gated=False, dtype='float32')",
+    "Conv(channels=(32, 64), dtype='float32')",
+    "ResidualConv(channels=(32, 64), blocks=1, dtype='float32')",
+    "Normal(scale=1.0)",
+    "NormalElementScale()",
+    "NormalSharedScale(initial_scale=0.25)",
+    "NormalOptimalScale()",
+    "Bernoulli()",
+    "ContinuousBernoulli()",
+    "Categorical(levels=256)",
+    "DiscretizedLogistic(levels=256)",
+    "DiscretizedLogisticMixture(levels=256, components=5)",
+    "Tabular(columns=(), counts=())",
+    "StandardNormal()",
+    "GaussianMixture(components=10)",
+    "FullGaussianMixture(components=10)",
+    "VampPrior(components=500)",
+    "Autoencoder(latent=16, network=MLP(), likelihood=Normal(), latent_prior=StandardNormal(), event_shape=())",
+    "VAE(latent=16, network=MLP(), likelihood=NormalSharedScale(), latent_prior=StandardNormal(), "
+    "log_scale_range=(-7.0, 3.0), event_shape=())",
+    "TwoLevelVAE(latent=16, network=MLP(), likelihood=NormalSharedScale(), latent_prior=StandardNormal(), "
+    "log_scale_range=(-7.0, 3.0), event_shape=())",
+    "ReconstructionError()",
+    "ELBO(beta=1.0, free_bits=0.0, groups=0, sticking_the_landing=False)",
+    "IWAE(num_samples=50, doubly_reparameterised=False)",
+]
+"""What help says, and what runs of an earlier version were trained with where nothing else was typed."""
+
+
+def test_defaults_are_those_of_version_0_1():
+    kinds = (Architecture, likelihoods.Likelihood, priors.Prior, Model, Objective)
+    assert [values.signature(cls) for kind in kinds for cls in typing.get_args(kind) if cls is not Modules] == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (bool, "True or False"),
+        (int, "an integer"),
+        (float, "a number"),
+        (str, "text"),
+        (tuple[int, ...], "(an integer, ...)"),
+        (tuple[float, str], "(a number, text)"),
+        (Literal["a", 3], "'a' or 3"),
+        (int | None, "an integer"),
+        (objectives.Weight, "a number or Linear(steps, start=0.0, end=1.0)"),
+        (Architecture, "MLP(...) or Conv(...) or ResidualConv(...) or Modules(...)"),
+        (
+            likelihoods.Likelihood,
+            "Normal(...) or NormalElementScale(...) or NormalSharedScale(...) or another that --help lists",
+        ),
+        (priors.StandardNormal | priors.GaussianMixture, "StandardNormal() or GaussianMixture(components=10)"),
+        (object, "an object given from Python"),
+    ],
+    ids=range(13),
+)
+def test_what_is_accepted_is_said_in_words(annotation, words):
+    assert values.describe(annotation) == words
+
+
+def test_vocabulary_goes_by_the_fields_that_take_each():
+    listed = values.vocabulary(Model)
+    assert list(listed)[:2] == ["", "network"]
+    assert [text.partition("(")[0] for text in listed[""]] == ["Autoencoder", "VAE", "TwoLevelVAE"]
+    assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv"]
+    assert listed["latent_prior"][-1] == "VampPrior(components=500)"
+    assert values.vocabulary(Objective)["beta"] == ["Linear(steps, start=0.0, end=1.0)"]
+
+
+def test_the_longest_text_that_is_read_has_ten_thousand_characters():
+    text = f"ELBO(beta=4{' ' * (10_000 - 12)})"
+    assert len(text) == 10_000
+    assert values.parse(Objective, f"  {text}\n", "--objective") == ELBO(beta=4.0)
+    with pytest.raises(InputError, match=r"^--objective: got 10,001 characters, expected at most 10,000$"):
+        values.parse(Objective, text.replace("4", "4 "), "--objective")
+
+
+def test_python_does_not_say_what_it_thinks_of_a_text():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for text in ("1if 2 else 3", "'\\d'", "(1)(2)"):
+            with pytest.raises(InputError):
+                values.parse(Model, text, "--model")
+    assert caught == []
+
+
+def test_arguments_without_names_are_those_of_the_fields_in_their_order():
+    assert values.parse(Model, "VAE(8, Conv((4,)), Normal(0.5))", "--model") == VAE(
+        8, Conv((4,)), likelihoods.Normal(0.5)
+    )
+    with pytest.raises(InputError, match=r"^--model\.network: MLP: got too many arguments, expected MLP\(hidden="):
+        values.parse(Model, "VAE(network=MLP((3,), True, 'float32', 5))", "--model")
+    with pytest.raises(InputError, match=r"^--model: VAE: got too many arguments"):
+        values.parse(Model, "VAE(8, latent=9)", "--model")
 
 
 def test_vocabulary_lists_what_can_be_typed_and_nothing_else():

@@ -621,3 +621,96 @@ def test_mean_of_a_chain_is_that_of_the_lower_level_given_the_mean_above():
     above = d.Normal(jnp.asarray([[2.0], [-1.0]]), jnp.zeros((2, 1)))
     below = jax.tree_util.Partial(lambda slope, z2: d.Normal(slope * z2 + 1, jnp.zeros_like(z2)), 3.0)
     np.testing.assert_allclose(mean(joint.Chained(above, below, 1)), [[7.0, 2.0], [-2.0, -1.0]])
+
+
+# --- what the sizes, defaults and shapes of the examples above do not show ---
+
+
+def test_multivariate_normal_takes_the_size_of_its_diagonal():
+    """L L^T is the covariance, so the density is that of any sign on the diagonal of L."""
+    q, value = EXAMPLES["MultivariateNormal"], array(7, B, 3)
+    lower = np.tril(f64(q.scale_tril))
+    lower[0, 1, 1], lower[2, 0, 0] = -lower[0, 1, 1], -lower[2, 0, 0]
+    assert (np.diagonal(lower, axis1=1, axis2=2)[[0, 2]] < 0).any(axis=1).all()
+    expected = [stats.multivariate_normal(f64(q.loc[i]), lower[i] @ lower[i].T).logpdf(value[i]) for i in range(B)]
+    ours = log_prob(d.MultivariateNormal(q.loc, jnp.asarray(lower, jnp.float32)), value)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+def test_each_says_what_its_log_prob_is_the_logarithm_of():
+    assert {name: q.measure for name, q in EXAMPLES.items()} == {
+        "Delta": "point",
+        "Normal": "density",
+        "NormalOptimalScale": "profile",
+        "Bernoulli": "mass",
+        "ContinuousBernoulli": "density",
+        "Categorical": "mass",
+        "DiscretizedLogistic": "mass",
+        "DiscretizedLogisticMixture": "mass",
+        "Mixture": "density",
+        "MultivariateNormal": "density",
+    }
+    bits = EXAMPLES["Bernoulli"]
+    assert joint.Mixture(array(0, B), bits, 7).measure == joint.Chained(bits, None, 1).measure == "mass"
+
+
+def test_grey_levels_are_256_and_the_smallest_scale_a_thousandth_unless_others_are_given():
+    zero = full(0.0, 1, 1)
+    assert d.DiscretizedLogistic(zero, zero).levels == 256
+    assert d.DiscretizedLogisticMixture(*(zero[..., None],) * 3).levels == 256
+    assert d.NormalOptimalScale(zero).min_scale == 1e-3
+
+
+@pytest.mark.parametrize("levels", [11, 256])
+def test_every_level_of_a_categorical_is_found_again_from_its_value(levels):
+    """k / (L - 1) times L - 1 may be a little less than k, or more, in float32."""
+    logits = array(3, 1, 1, levels)
+    value = grid(levels) * (1 - 1e-6 * np.where(np.arange(levels) % 2, 1, -1))[:, None].astype(np.float32)
+    ours = log_prob(repeated(d.Categorical(logits), levels), value)
+    np.testing.assert_allclose(ours, special.log_softmax(f64(logits[0, 0])), rtol=1e-5)
+
+
+def test_optimal_scale_adds_the_square_of_its_smallest_to_the_mean_square():
+    """Where both are of one size."""
+    loc, value = array(0, B, 6), array(5, B, 6)
+    squares = ((f64(value) - f64(loc)) ** 2).sum(axis=1)
+    variance = squares / 6 + 0.8**2
+    expected = -0.5 * (6 * (np.log(variance) + LOG_2PI) + squares / variance)
+    np.testing.assert_allclose(log_prob(d.NormalOptimalScale(loc, 0.8), value), expected, rtol=1e-5)
+
+
+def test_derivatives_of_normals_in_pairs_are_finite_at_the_smallest_scales():
+    """exp(100) overflows, and is not to meet the 0 of the branch that is not taken; at x = m only ds is left."""
+    x, log_scale = jnp.asarray([[0.5, -1.0]]), jnp.full((1, 2), -50.0)
+    ones = jnp.ones((1, 2))
+    arguments = (x, x, log_scale), (ones, ones, ones)
+    slope = jax.jit(lambda a, t: jax.jvp(joint.pairwise_normal_log_prob, a, t)[1])(*arguments)
+    np.testing.assert_allclose(slope, [[-2.0]])
+
+
+def below_of_two(slope, z2):
+    """p(z1|z2) over two dimensions, practically a point."""
+    return d.Normal(jnp.concatenate([slope * z2, z2 - 1], axis=1), jnp.full((len(z2), 2), -20.0))
+
+
+def test_a_draw_of_a_chain_is_of_the_upper_level_and_of_the_lower_given_that_draw():
+    above = d.Normal(jnp.asarray([[2.0], [-1.0]]), jnp.zeros((2, 1)))
+    q = joint.Chained(above, jax.tree_util.Partial(below_of_two, 3.0), 2)
+    drawn = f64(sample(q, jax.random.key(0)))
+    np.testing.assert_allclose(drawn[:, :2], np.stack([3 * drawn[:, 2], drawn[:, 2] - 1], axis=1), rtol=1e-5, atol=1e-5)
+    assert (np.abs(drawn[:, 2] - [2, -1]) > 1e-2).all()
+
+
+def test_the_density_of_a_chain_is_that_of_both_levels_the_lower_first():
+    """Of levels of other sizes, and the noise of neither is that of the other."""
+    above = d.Normal(jnp.asarray([[2.0], [-1.0]]), jnp.full((2, 1), 0.5))
+    below = jax.tree_util.Partial(lambda slope, z2: d.Normal(slope * jnp.tile(z2, 2), jnp.full((2, 2), -0.5)), 3.0)
+    value = array(4, 2, 3)
+    expected = stats.norm([[2.0], [-1.0]], np.exp(0.5)).logpdf(f64(value[:, 2:])).sum(axis=1)
+    expected += stats.norm(3 * f64(value[:, 2:]), np.exp(-0.5)).logpdf(f64(value[:, :2])).sum(axis=1)
+    q = joint.Chained(above, below, 2)
+    np.testing.assert_allclose(log_prob(q, value), expected, rtol=1e-5)
+    drawn = f64(sample(q, jax.random.key(0)))
+    upper = (drawn[:, 2:] - [[2.0], [-1.0]]) / np.exp(0.5)
+    lower = (drawn[:, :2] - 3 * drawn[:, 2:]) / np.exp(-0.5)
+    assert np.abs(lower - upper).min() > 1e-4

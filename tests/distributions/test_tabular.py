@@ -366,3 +366,64 @@ def test_what_is_reported_is_that_error():
     np.testing.assert_allclose(mse, expected.mean(), rtol=1e-6)
     assert at_mean[3] == 0.0
     assert (at_mean[:3] > 0).all()
+
+
+# --- the layout, by itself ---
+
+
+def test_columns_of_one_kind_are_computed_together_each_with_its_own_features():
+    found = table_layout.groups((2, 0, 3, 0, table_layout.COUNT))
+    assert [(g.categories, g.columns.tolist(), g.slots.tolist()) for g in found] == [
+        (table_layout.COUNT, [4], [[9, 10]]),
+        (0, [1, 3], [[2, 3], [7, 8]]),
+        (2, [0], [[0, 1]]),
+        (3, [2], [[4, 5, 6]]),
+    ]
+    x = np.arange(22.0).reshape(2, 11)
+    again = table_layout.joined((2, 0, 3, 0, table_layout.COUNT), [x[:, g.slots] for g in found])
+    assert type(again) is np.ndarray
+    np.testing.assert_array_equal(again, x)
+
+
+def test_numbers_and_counts_have_log_scales_and_no_code_has():
+    np.testing.assert_array_equal(table_layout.log_scales((0, 3, 2, 0)), [0, 1, 0, 0, 0, 0, 0, 0, 1])
+    np.testing.assert_array_equal(table_layout.log_scales((table_layout.COUNT, 2)), [0, 1, 0, 0])
+
+
+def test_an_entry_is_there_by_its_mark_or_by_a_category():
+    """A code of 1 or a large value is no mark; a mark is one, whatever the value."""
+    pairs = np.array([[[1.0, 0.0], [7.0, 0.0], [0.0, 1.0], [-3.0, 1.0]]])
+    np.testing.assert_array_equal(table_layout.observed(2, pairs), [[False, False, True, True]])
+    np.testing.assert_array_equal(table_layout.observed(0, pairs), [[False, False, True, True]])
+    choices = np.array([[[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+    np.testing.assert_array_equal(table_layout.observed(3, choices), [[True, True, False]])
+
+
+@pytest.mark.parametrize(
+    ("columns", "measure"),
+    [
+        ((0, 0), "density"),
+        ((table_layout.COUNT,), "mass"),
+        ((2, 3), "mass"),
+        ((0, 3), "density and mass"),
+        ((table_layout.COUNT, 0), "density and mass"),
+    ],
+)
+def test_a_table_says_what_its_log_prob_is_the_logarithm_of(columns, measure):
+    assert Tabular(jnp.zeros((1, table_layout.feature_count(columns))), columns).measure == measure
+
+
+def test_means_of_counts_are_exact_to_the_last_terms_of_their_formulas():
+    """In float64, just below and just above a scale of 2, near to the lowest value and far from it."""
+    scales, zeros = np.array([1.99, 2.01, 2.5]), np.array([[-0.7], [-200.5]])
+    places, steps = np.array([[-0.6], [-100.5]]), np.array([[0.35], [0.1]])
+    outputs = np.stack([np.stack([p + 0 * scales, np.log(scales * s)]) for p, s in zip(places, steps, strict=True)])
+    sums = [
+        zero + step * stats.logistic(place, scale * step).sf(zero + step * (np.arange(20_000) + 0.5)).sum()
+        for zero, place, step in zip(zeros[:, 0], places[:, 0], steps[:, 0], strict=True)
+        for scale in scales
+    ]
+    with jax.enable_x64(True):
+        q = Tabular(jnp.asarray(outputs.reshape(4, 3).T), (table_layout.COUNT,) * 2, COUNTS)
+        ours = np.asarray(mean(q))[:, [0, 2]].T
+    np.testing.assert_allclose(ours, np.reshape(sums, (2, 3)), atol=1e-6)

@@ -115,7 +115,9 @@ def test_a_sheet_of_samples_shows_as_many_draws(trained):
     samples, pairs = generation.sheets(model, params, x, jax.random.key(0))
     assert samples.shape == (64, *x.shape[1:])
     assert len(np.unique(np.asarray(samples).reshape(64, -1), axis=0)) == 64
-    assert pairs.shape == x.shape
+    np.testing.assert_allclose(pairs, generation.reconstruct(model, params, x), rtol=1e-5, atol=1e-6)
+    drawn = generation.sample(model, params, jax.random.key(0), 64).mean()
+    np.testing.assert_allclose(samples, drawn, rtol=1e-5, atol=1e-6)
 
 
 @jax.tree_util.register_dataclass

@@ -238,3 +238,70 @@ def test_levels_of_the_data_are_proposed_to_a_likelihood_of_others():
         likelihoods.Categorical().support.check(np.float32([0, 0.5, 1, 0.5]), "masks")
     with pytest.raises(InputError, match="choose another likelihood"):
         likelihoods.Categorical().support.check(np.float32([-0.5, 1.5, 2]) / 3.1, "floats")
+
+
+def test_learned_log_scales_lie_between_minus_seven_and_two():
+    assert likelihoods.SCALE_RANGE == (-7.0, 2.0)
+    for likelihood in (likelihoods.NormalElementScale(), likelihoods.DiscretizedLogistic()):
+        ends = [float(one_pixel(likelihood, 0.0, raw).log_scale[0, 0]) for raw in (-1e6, 1e6)]
+        np.testing.assert_allclose(ends, [-7, 2], atol=1e-3)
+    for scale, allowed in ((9.2e-4, True), (9.1e-4, False), (7.38, True), (7.4, False)):
+        if allowed:
+            assert likelihoods.NormalSharedScale(scale).initial_scale == scale
+        else:
+            with pytest.raises(InputError, match=r"initial_scale: got .*, expected between 0.00091 and 7.4"):
+                likelihoods.NormalSharedScale(scale)
+
+
+def test_outputs_of_a_mixture_are_its_weights_then_its_centres_then_its_scales():
+    raw = jnp.asarray([0.1, -0.4, 0.3, -0.2, 0.7, -1.5])[None, None]
+    q = likelihoods.DiscretizedLogisticMixture(17, 2)({}, raw)
+    np.testing.assert_allclose(q.logits[0, 0], [0.1, -0.4], rtol=1e-6)
+    np.testing.assert_allclose(q.loc[0, 0], [0.25 + 0.3, 0.75 - 0.2], rtol=1e-6)
+    u = (np.asarray([0.7, -1.5]) - 2 + 2.5) / 4.5
+    np.testing.assert_allclose(q.log_scale[0, 0], -2.5 + 4.5 * u / np.sqrt(1 + u**2), rtol=1e-5)
+
+
+def test_supports_are_said_in_words():
+    assert str(likelihoods.BINARY) == "0 or 1"
+    assert str(likelihoods.UNIT_INTERVAL) == "numbers in [0, 1]"
+    assert str(likelihoods.REAL) == "finite numbers"
+    assert str(likelihoods.Categorical(17).support) == "the 17 levels k/16 of [0, 1]"
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "x", "message"),
+    [
+        (likelihoods.Bernoulli(), [0, 1, 0.25, 1], r"0.25 \(25 % .* outside\), expected 0 or 1, .*; choose another"),
+        (likelihoods.Bernoulli(), [0, -1, 3, 1, 1, 1, 1, 1], r"got -1 \(25 % of the values are outside\)"),
+        (likelihoods.ContinuousBernoulli(), [0.5, 1.25], r"got 1.25 \(50 % .* \[0, 1\], .*; choose another"),
+        (likelihoods.Categorical(17), [0, 1 / 255, 1, 128 / 255], "got 0.00392157 .*; type levels=256 in the like"),
+        (likelihoods.Categorical(17), [0, 1 / 256, 1], "; choose another likelihood, or a preparation such as Dyn"),
+        (likelihoods.DiscretizedLogistic(), [0, 0.5, 1.5], "; choose another likelihood"),
+        (likelihoods.Categorical(256), [0, 7.01 / 255, 1], r"got 0.0274902 \(33 % "),
+        (
+            likelihoods.Normal(),
+            [0, np.nan, np.inf, 1],
+            "data: got 2 values that are NaN or infinite, expected finite n",
+        ),
+    ],
+    ids=range(8),
+)
+def test_what_lies_outside_a_support_is_counted_and_something_is_proposed(likelihood, x, message):
+    with pytest.raises(InputError, match=message):
+        likelihood.support.check(np.float32(x), "data")
+
+
+def test_rounding_is_no_reason_to_refuse_a_level():
+    likelihoods.Categorical().support.check(np.float32([7.0005 / 255, 6.9995 / 255]), "data")
+
+
+def test_as_many_levels_as_16_bits_have_can_be_scored():
+    assert likelihoods.Categorical(2).outputs == 2
+    assert likelihoods.Categorical(2**16).outputs == 65536
+    with pytest.raises(InputError, match="levels: got 65537, expected 2 to 65536"):
+        likelihoods.Categorical(2**16 + 1)
+    with pytest.raises(InputError, match=r"^components: got 0, expected at least 1"):
+        likelihoods.DiscretizedLogisticMixture(components=0)
+    with pytest.raises(InputError, match=r"^Normal scale: got 0\.0, expected a positive number"):
+        likelihoods.Normal(0.0)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from oracles import random_params
+from oracles import equations, random_params
 
 from aevae_jax import VAE
 from aevae_jax.models import architectures, likelihoods, networks
@@ -299,3 +299,160 @@ def test_the_nnx_adapter_computes_what_the_module_computes():
 def test_every_architecture_can_be_named_by_a_run():
     public = {cls for cls in vars(architectures).values() if isinstance(cls, type) and hasattr(cls, "encoder")}
     assert public == set(typing.get_args(architectures.Architecture))
+
+
+# --- layer by layer, against NumPy ---
+
+
+def relu(x) -> np.ndarray:
+    return np.maximum(x, 0)
+
+
+def convolved(x, layer, stride: int = 1) -> np.ndarray:
+    """A 3x3 convolution with zeros around the image, in float64; the odd zero of a stride of 2 is at the end."""
+    x, kernel = np.asarray(x, np.float64), np.asarray(layer["kernel"], np.float64)
+    size = [-(-n // stride) for n in x.shape[1:3]]
+    around = [max((m - 1) * stride + 3 - n, 0) for m, n in zip(size, x.shape[1:3], strict=True)]
+    x = np.pad(x, ((0, 0), *((a // 2, a - a // 2) for a in around), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))[
+        :, ::stride, ::stride
+    ]  # [B, H, W, C, 3, 3]
+    return np.einsum("bhwcij,ijco->bhwo", windows, kernel) + np.asarray(layer["bias"])
+
+
+def block(x, params) -> np.ndarray:
+    """x + f(x): twice GroupNorm of gcd(8, C) groups, swish, convolution."""
+    groups, y = np.gcd(8, x.shape[-1]), np.asarray(x, np.float64)
+    for i in range(2):
+        parts = y.reshape(*y.shape[:3], groups, -1)
+        mean, var = (f(parts, axis=(1, 2, 4), keepdims=True) for f in (np.mean, np.var))
+        norm = params[f"GroupNorm_{i}"]
+        y = ((parts - mean) / np.sqrt(var + 1e-6)).reshape(y.shape) * norm["scale"] + norm["bias"]
+        y = convolved(y / (1 + np.exp(-y)), params[f"Conv_{i}"])
+    return x + y
+
+
+def computed(module, *inputs):
+    """Parameters of a module and what it computes with them."""
+    shapes_ = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    variables = random_params(SimpleNamespace(init=lambda key: shapes_))
+    params = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"])
+    return params, jax.jit(module.apply)(variables, *inputs)
+
+
+def test_hidden_layers_are_rectified_and_the_last_one_is_not():
+    x = data((3, 2)) - 0.5
+    params, out = computed(architectures.MLP((6, 4)).encoder((3, 2), 5), x)
+    hidden = relu(affine(relu(affine(np.asarray(x).reshape(BATCH, 6), params["Dense_0"])), params["Dense_1"]))
+    np.testing.assert_allclose(out, affine(hidden, params["out"]), rtol=1e-5, atol=1e-5)
+    assert (out < 0).any()
+
+
+def test_a_joint_network_has_one_layer_on_each_input_and_the_others_on_both():
+    a, b = data((3,)) - 0.5, data((2, 2)) - 0.3
+    params, out = computed(architectures.MLP((6, 4)).joint(2, 5), a, b)
+    flat = np.asarray(b).reshape(BATCH, 4)
+    both = np.concatenate([relu(affine(a, params["Dense_0"])), relu(affine(flat, params["Dense_1"]))], axis=1)
+    assert both.shape == (BATCH, 12)
+    expected = affine(relu(affine(both, params["Dense_2"])), params["out"]).reshape(BATCH, 2, 5)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
+GROUPS_OF_THREE = 12  # channels: gcd(8, 12) = 4 groups
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_encoder_of_images_is_its_layers_one_after_the_other(blocks):
+    channels = (2, GROUPS_OF_THREE) if blocks else (2, 3)
+    x = data((5, 6, 1)) - 0.5
+    params, out = computed(networks.ConvEncoder(channels, 4, blocks), x)
+    y, numbers = np.asarray(x, np.float64), iter(range(9))
+    for i in range(2):
+        y = convolved(y, params[f"Conv_{i}"], stride=2)
+        y = y if blocks else relu(y)
+        for _ in range(blocks):
+            y = block(y, params[f"ResidualBlock_{next(numbers)}"])
+    np.testing.assert_allclose(out, affine(y.reshape(BATCH, -1), params["out"]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_decoder_of_images_is_its_layers_one_after_the_other(blocks):
+    channels = (2, GROUPS_OF_THREE) if blocks else (2, 3)
+    z = data((LATENT,)) - 0.5
+    params, out = computed(networks.ConvDecoder(channels, (5, 6, 2), 3, blocks), z)
+    y, numbers = affine(z, params["Dense_0"]).reshape(BATCH, 2, 2, channels[-1]), iter(range(9))
+    for i, size in enumerate([(3, 3), (5, 6)]):
+        for _ in range(blocks):
+            y = block(y, params[f"ResidualBlock_{next(numbers)}"])
+        y = y if blocks else relu(y)
+        y = convolved(np.kron(y, np.ones((1, 2, 2, 1)))[:, : size[0], : size[1]], params[f"Conv_{i}"])
+    expected = convolved(relu(y), params["out"]).reshape(BATCH, 5, 6, 2, 3)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+
+
+# --- options are handed on ---
+
+
+def joint_shapes(architecture):
+    """Parameters of a joint network, and its program."""
+    module, inputs = architecture.joint(4), [jnp.zeros((BATCH, n)) for n in (3, 2)]
+    variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    return variables["params"], jax.make_jaxpr(module.apply)(variables, *inputs)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_all_networks_of_an_mlp_are_gated_or_none(gated):
+    architecture = architectures.MLP((8, 8), gated=gated)
+    names = [
+        list(shapes(architecture.encoder((3,), 2), (1, 3))[0]["params"]),
+        list(shapes(architecture.decoder((3,), 2), (1, 2))[0]["params"]),
+        list(joint_shapes(architecture)[0]),
+    ]
+    kind = "GatedDense" if gated else "Dense"
+    assert [sorted(n) for n in names] == [sorted([*(f"{kind}_{i}" for i in range(k)), "out"]) for k in (2, 2, 3)]
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_half_precision_reaches_joint_networks(gated):
+    params, program = joint_shapes(architectures.MLP((8, 8), gated=gated, dtype="bfloat16"))
+    products = [e for e in equations(program.jaxpr) if e.primitive.name == "dot_general"]
+    assert len(products) == (7 if gated else 4)
+    assert {v.aval.dtype for e in products for v in e.invars} == {jnp.dtype("bfloat16")}
+    assert {a.dtype for a in (*program.out_avals, *jax.tree.leaves(params))} == {jnp.dtype("float32")}
+
+
+def test_blocks_stand_after_each_change_of_scale_in_both_networks():
+    def blocks_of(architecture):
+        return [
+            sum(name.startswith("ResidualBlock") for name in shapes(module, shape)[0]["params"])
+            for module, shape in [
+                (architecture.encoder((8, 8, 1), 2), (1, 8, 8, 1)),
+                (architecture.decoder((8, 8, 1), 2), (1, 2)),
+            ]
+        ]
+
+    assert blocks_of(architectures.ResidualConv((2, 2, 2), blocks=3)) == [9, 9]
+    assert blocks_of(architectures.ResidualConv((2, 2))) == [2, 2]
+    assert blocks_of(architectures.Conv((2, 2))) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: architectures.MLP((0,)), "MLP hidden: got 0, expected at least 1"),
+        (lambda: architectures.Conv((0,)), "Conv channels: got 0, expected at least 1"),
+        (lambda: architectures.Conv(()), r"Conv channels: got \(\), expected at least 1 of them"),
+        (lambda: architectures.ResidualConv((0,)), "ResidualConv channels: got 0, expected at least 1"),
+        (lambda: architectures.ResidualConv(()), r"ResidualConv channels: got \(\), expected at least 1 of them"),
+        (lambda: architectures.ResidualConv((1,), 0), "ResidualConv blocks: got 0, expected at least 1"),
+        (lambda: architectures.Conv().encoder((4, 4), 1), r"Conv event shape: got \(4, 4\), expected images"),
+        (
+            lambda: architectures.ResidualConv().decoder((4,), 1),
+            r"ResidualConv event shape: got \(4,\), expected images",
+        ),
+    ],
+    ids=range(8),
+)
+def test_what_is_refused_goes_by_its_name(make, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        make()

@@ -246,3 +246,50 @@ def test_a_prior_of_two_levels_is_fitted_to_codes_of_the_upper_one():
 def test_codes_that_no_mixture_fits_are_refused(model, z, message):
     with pytest.raises(InputError, match=message):
         priors.fit_mixture(model, {}, z)
+
+
+# --- at the start ---
+
+
+@pytest.mark.parametrize("cls", [priors.GaussianMixture, priors.FullGaussianMixture])
+def test_a_mixture_starts_with_equal_weights_around_draws_from_the_standard_normal(cls):
+    """Components at one place would stay there: their gradients are the same."""
+    many = cls(2000)
+    start = many.init(jax.random.key(0), MODELS["StandardNormal"])
+    np.testing.assert_array_equal(start["logits"], np.zeros(2000))
+    assert_mean(start["loc"], 0.0)
+    assert_mean(f64(start["loc"]) ** 2, 1.0)
+    other = many.init(jax.random.key(1), MODELS["StandardNormal"])
+    assert (start["loc"] != other["loc"]).all()
+    if cls is priors.GaussianMixture:
+        np.testing.assert_array_equal(start["log_scale"], np.zeros((2000, LATENT)))
+    else:
+        np.testing.assert_array_equal(start["scale_tril"], np.broadcast_to(np.eye(LATENT), (2000, LATENT, LATENT)))
+
+
+def test_pseudo_inputs_start_all_over_the_unit_interval():
+    start = f64(priors.VampPrior(500).init(jax.random.key(0), MODELS["VampPrior"])["pseudo_inputs"])
+    assert_mean(start, 0.5)
+    assert_mean((start - 0.5) ** 2, 1 / 12)
+
+
+def test_a_component_on_one_point_keeps_a_ten_thousandth_of_the_variance():
+    """Whatever the unit of the codes: half of them at one place have no variance of their own."""
+    one = np.concatenate([np.full((50, LATENT), -30.0), 30 + np.random.default_rng(0).normal(size=(50, LATENT))])
+    model = Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,))
+    _, new = priors.fit_mixture(model, {"prior": {}}, one, components=2)
+    own = jax.tree.map(f64, new["prior"])
+    least = own["scale_tril"][np.argmin(own["loc"][:, 0])]
+    np.testing.assert_allclose(least, np.eye(LATENT) * np.sqrt(1e-4 * one.var()), rtol=1e-4)
+
+
+def test_as_many_codes_as_components_are_enough_and_never_one():
+    model = Autoencoder(LATENT, architectures.MLP(()), event_shape=(4,))
+    z = np.random.default_rng(0).normal(size=(3, LATENT))
+    assert priors.fit_mixture(model, {}, z, components=3)[1]["prior"]["loc"].shape == (3, LATENT)
+    with pytest.raises(InputError, match=r"codes .*: got shape \(1, 2\), expected \(N, 2\), N at least 2"):
+        priors.fit_mixture(model, {}, z[:1], components=1)
+    with pytest.raises(InputError, match=r"got shape \(3, 2\), expected \(N, 2\), N at least 4"):
+        priors.fit_mixture(model, {}, z, components=4)
+    with pytest.raises(InputError, match="codes: got NaN or infinity"):
+        priors.fit_mixture(model, {}, np.where(z == z[2, 1], np.inf, z), components=2)

@@ -313,3 +313,62 @@ def test_two_levels_need_two_dimensions_and_a_hidden_layer():
         TwoLevelVAE(1)
     with pytest.raises(InputError, match="at least one hidden layer"):
         TwoLevelVAE(4, architectures.MLP(()))
+
+
+@pytest.mark.parametrize(("latent", "sizes"), [(2, (1, 1)), (5, (3, 2)), (6, (3, 3))])
+def test_the_upper_level_has_half_of_the_dimensions_rounded_down(latent, sizes):
+    model = TwoLevelVAE(latent, MLP, latent_prior=priors.GaussianMixture(2), event_shape=EVENT)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    q = jax.eval_shape(model.encode, params, X)
+    assert (q.size, q.above.loc.shape[1]) == sizes
+    assert params["prior"]["loc"].shape == (2, sizes[1])
+
+
+def test_log_scales_of_a_mixture_for_points_lie_between_minus_seven_and_three():
+    """An autoencoder has no range of its own for what has no scale."""
+    model = dataclasses.replace(MODELS["Autoencoder"], latent_prior=priors.GaussianMixture(2))
+    own = {
+        "logits": jnp.zeros(2),
+        "loc": jnp.zeros((2, LATENT)),
+        "log_scale": jnp.asarray([[-1e6], [1e6]]) * jnp.ones((2, LATENT)),
+    }
+    found = model.prior({"prior": own}, 1).components.log_scale
+    np.testing.assert_allclose(found, np.repeat([[-7.0], [3.0]], LATENT, axis=1), atol=1e-3)
+
+
+def test_scales_whose_square_is_a_number_are_all_that_is_asked_of_their_range():
+    assert VAE(log_scale_range=(-1000.0, 1000.0)).log_scale_range == (-1000.0, 1000.0)
+    for range_, message in [
+        ((-1000.5, 0.0), "log_scale_range: got -1000.5, expected -1000 to 1000"),
+        ((0.0, 1000.5), "log_scale_range: got 1000.5, expected -1000 to 1000"),
+        ([-1.0, 1.0], r"log_scale_range: got \[-1.0, 1.0\], expected \(low, high\)"),
+        ((0.0, 1.0, 2.0), r"log_scale_range: got \(0.0, 1.0, 2.0\), expected \(low, high\)"),
+        ((1.0, 1.0), r"log_scale_range: got \(1.0, 1.0\), expected \(low, high\) with low < high"),
+    ]:
+        for cls in (VAE, TwoLevelVAE):
+            with pytest.raises(InputError, match=f"^{message}$"):
+                cls(log_scale_range=range_)
+
+
+def test_what_is_refused_says_of_which_model():
+    for cls in (Autoencoder, VAE, TwoLevelVAE):
+        with pytest.raises(InputError, match=rf"event_shape \({cls.__name__}\): got 0, expected at least 1"):
+            cls(event_shape=(3, 0))
+        with pytest.raises(InputError, match=rf"event_shape \({cls.__name__}\): got \(\), expected the shape of one"):
+            cls().init(jax.random.key(0))
+    for make in (lambda: TwoLevelVAE(1), lambda: TwoLevelVAE(4, architectures.MLP(()))):
+        with pytest.raises(InputError, match=r"\(TwoLevelVAE\): got (1|\(\)), expected at least (2|one hidden layer)"):
+            make()
+
+
+def test_both_levels_have_the_network_the_likelihood_and_the_prior_of_the_model():
+    """Gates in all four networks, in the numbers of their hidden layers."""
+    model = TwoLevelVAE(4, architectures.MLP((5, 7), gated=True), likelihoods.NormalSharedScale(0.5), event_shape=EVENT)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    gates = {
+        f"{part} {level}": sum("gate" in layer for layer in network.values())
+        for part in ("encoder", "decoder")
+        for level, network in params[part].items()
+    }
+    assert gates == {"encoder z2": 2, "encoder z1": 3, "decoder z1": 2, "decoder x": 3}
+    assert set(params["likelihood"]) == {"log_scale"}

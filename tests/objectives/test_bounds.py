@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from oracles import assert_mean, linear_gaussian, log_mean_exp, normal_kl
 from scipy import stats
 
-from aevae_jax import VAE, distributions, keys
+from aevae_jax import VAE, Autoencoder, distributions, keys
 from aevae_jax.models import architectures, likelihoods
 from aevae_jax.objectives import bounds
 
@@ -427,3 +428,50 @@ def test_a_hierarchical_code_passes_through_the_same_estimators():
     np.testing.assert_allclose(-bound.negative_elbo, EVIDENCE, atol=5e-5)
     doubly = jax.jit(lambda key: bounds.doubly_reparameterised_bound(model, EXACT, X, key, 4))(jax.random.key(0))
     np.testing.assert_allclose(doubly, EVIDENCE, atol=5e-5)
+
+
+# --- what is measured, and by which measure ---
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Autoencoder(2, architectures.MLP(()), likelihoods.Bernoulli()), ("point", "mass")),
+        (VAE(2, architectures.MLP(()), likelihoods.NormalOptimalScale()), ("density", "profile")),
+    ],
+    ids=["points and bits", "codes and a profile"],
+)
+def test_measures_are_those_of_codes_and_of_data(model, expected):
+    model = dataclasses.replace(model, event_shape=(2, 3))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    assert bounds.measures(model, params, (2, 3)) == expected
+
+
+def test_points_with_a_profile_likelihood_have_its_distortion_alone():
+    zero = jnp.zeros((1, 2))
+    profile, point = distributions.NormalOptimalScale(zero), distributions.Delta(zero)
+    terms = bounds.Bound(jnp.asarray([2.0]), jnp.asarray([3.0]), point, point, profile).terms
+    assert terms == {"profile_distortion": jnp.asarray([2.0])}
+
+
+def test_many_samples_beside_one_need_a_bound():
+    """Of points, or of a profile likelihood, nothing is added; K belongs to the metric, and 2 are not 3."""
+    assert bounds.weighted_terms(2) is bounds.weighted_terms(2) is not bounds.weighted_terms(3)
+    points = Autoencoder(LATENT, architectures.MLP(()), event_shape=(SIZE,))
+    profile = VAE(LATENT, architectures.MLP(()), likelihoods.NormalOptimalScale(), event_shape=(SIZE,))
+    for model, names in (
+        (points, {"distortion", "mse_at_mean"}),
+        (profile, {"profile_distortion", "rate", "profile_loss", "mse_at_mean"}),
+    ):
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        assert set(jax.eval_shape(partial(bounds.weighted_terms(2), model), params, X, jax.random.key(0))) == names
+
+
+def test_a_prior_at_hand_takes_the_place_of_the_models():
+    q = MODEL.encode(OFF, X)
+    z = q.loc
+    other = distributions.Normal(jnp.full((BATCH, LATENT), 0.5), jnp.full((BATCH, LATENT), -0.7))
+    usual, weight = (bounds.log_weight(MODEL, OFF, X, q, z, prior=p) for p in (None, other))
+    laws = stats.norm(0.5, np.exp(-0.7)), stats.norm()
+    expected = [law.logpdf(np.asarray(z, np.float64)).sum(axis=1) for law in laws]
+    np.testing.assert_allclose(weight - usual, expected[0] - expected[1], rtol=1e-4)

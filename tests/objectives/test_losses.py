@@ -324,3 +324,44 @@ def test_impossible_settings_are_refused(make):
     with pytest.raises(InputError, match=r"got .*, expected") as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_each_names_what_selects_its_parameters():
+    found = {repr(o): o.validation() for o in (ReconstructionError(), ELBO(beta=4.0), IWAE(1), IWAE(2))}
+    assert {name: minimised for name, (_, minimised) in found.items()} == {
+        repr(ReconstructionError()): ("distortion", "profile_distortion"),
+        repr(ELBO(beta=4.0)): ("negative_elbo", "profile_loss"),
+        repr(IWAE(1)): ("negative_elbo",),
+        repr(IWAE(2)): ("negative_importance_weighted_bound",),
+    }
+    metrics = [metric for metric, _ in found.values()]
+    assert metrics == [bounds.bound_terms] * 3 + [bounds.weighted_terms(2)]
+    assert (ELBO().needs_rate, IWAE().needs_rate, hasattr(ReconstructionError(), "needs_rate")) == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Linear(0), "Linear steps: got 0, expected at least 1"),
+        (lambda: Linear(1, start=1e39), r"Linear start: got 1e\+39, expected at most 3.40282346639e\+38"),
+        (lambda: Linear(1, end=-1e39), r"Linear end: got -1e\+39, expected at least -3.40282e\+38"),
+        (lambda: ELBO(free_bits=-0.1), "free_bits: got -0.1, expected at least 0"),
+        (lambda: ELBO(groups=-1), "groups: got -1, expected at least 0"),
+        (lambda: IWAE(0), "num_samples: got 0, expected at least 1"),
+    ],
+    ids=range(6),
+)
+def test_what_is_refused_goes_by_its_name(make, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
+        make()
+
+
+def test_a_warm_up_may_take_one_step_and_free_bits_may_be_few():
+    assert [float(Linear(1, start=0.5)(step)) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]
+    assert ELBO(free_bits=1e-3).free_bits == 1e-3
+
+
+def test_free_bits_cannot_be_had_without_a_rate_in_closed_form():
+    """Points have none, whatever the prior."""
+    with pytest.raises(InputError, match="free_bits: got a prior of type Normal, expected a rate in closed form"):
+        jax.eval_shape(lambda p: ELBO(free_bits=0.1)(POINTS, p, X, jax.random.key(0), 0), POINT_PARAMS)
