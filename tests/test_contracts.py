@@ -99,6 +99,25 @@ def test_a_run_may_name_every_one(union, found):
 MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(aevae_jax.__path__, "aevae_jax."))
 
 
+DOORS = {
+    "distributions": "Bernoulli Categorical Chained ContinuousBernoulli Delta DiscretizedLogistic "
+    "DiscretizedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale Tabular bounded "
+    "pairwise_normal_log_prob sum_event unbounded",
+    "models": "Autoencoder Model TwoLevelVAE VAE architectures generation likelihoods networks priors",
+    "objectives": "ELBO IWAE Linear Objective ReconstructionError Weight bounds doubly_reparameterised_bound elbo "
+    "importance_weighted_bound log_weights weight_at",
+}
+
+
+@pytest.mark.parametrize("wing", DOORS)
+def test_doors_hand_on_what_goes_by_each_name(wing):
+    door = importlib.import_module(f"aevae_jax.{wing}")
+    assert sorted(door.__all__) == DOORS[wing].split()
+    for name in door.__all__:
+        thing = getattr(door, name)
+        assert getattr(thing, "__name__", name).rpartition(".")[2] in (name, "Union"), name
+
+
 def public_functions_and_classes(module: types.ModuleType) -> list[Any]:
     return [
         thing

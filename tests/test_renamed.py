@@ -64,6 +64,21 @@ def test_none_is_forgotten():
     assert set(renamed.MODULES) == set(OLD)
 
 
+EXPORTED = """
+ELBO IWAE Adam Autoencoder Data Dataset Distribution InputError LatentModel Objective ReconstructionError Run
+Safeguard Saving TrainState TwoLevelVAE VAE annealing architectures bounds checkpoints checkup compound data
+distributions elbo evaluate evaluation features figures fit fit_seeds fitting from_arrays generation
+importance importance_weighted_bound init_state interpolate keys latents likelihoods load_run log_weights
+make_train_step models networks objectives optimizers per_example priors protocols quality reconstruct records
+runs sample statistics tabular train_epoch training traverse types
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*its old name goes:DeprecationWarning")
+def test_all_that_version_0_1_exported_is_there():
+    assert [name for name in EXPORTED.split() if getattr(aevae_jax, name, None) is None] == []
+
+
 @pytest.mark.parametrize("name", OLD)
 def test_an_old_name_is_the_module_that_has_its_contents_now(name):
     now, content = OLD[name]

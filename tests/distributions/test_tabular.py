@@ -253,6 +253,13 @@ def test_impossible_counts_are_refused(counts):
         likelihoods.Tabular((0, 3), counts)
 
 
+@pytest.mark.parametrize("count", [(-1, 0.0, 1.0), (0, 0.0, 0.0), (0, 0.0, -0.5)])
+def test_impossible_counts_are_refused_before_the_columns_are_known(count):
+    assert likelihoods.Tabular((), ((7, 0.0, 0.5),)).counts == ((7, 0.0, 0.5),)
+    with pytest.raises(InputError, match=r"Tabular counts: .*expected places of numbers, each with a step > 0"):
+        likelihoods.Tabular((), ((0, 0.0, 1.0), count))
+
+
 def test_counts_may_be_given_in_any_order():
     counts = ((2, -200.5, 0.1), (0, -0.7, 0.35))
     one, other = (likelihoods.Tabular((0, 3, 0), given)({}, jnp.zeros((1, 7, 1))) for given in (counts, counts[::-1]))

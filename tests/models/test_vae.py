@@ -372,3 +372,16 @@ def test_both_levels_have_the_network_the_likelihood_and_the_prior_of_the_model(
     }
     assert gates == {"encoder z2": 2, "encoder z1": 3, "decoder z1": 2, "decoder x": 3}
     assert set(params["likelihood"]) == {"log_scale"}
+
+
+def test_the_decoder_of_two_levels_sees_the_lower_one_first():
+    """Both of one size here, so that nothing but the order tells them apart."""
+    model = TwoLevelVAE(4, MLP, likelihoods.Normal(), event_shape=EVENT)
+    params, z = random_params(model), jnp.asarray(np.random.default_rng(2).normal(size=(BATCH, 4)), jnp.float32)
+    layers = jax.tree.map(np.asarray, params["decoder"]["x"])
+    sides = [
+        z[:, 2 * i : 2 * i + 2] @ layers[f"Dense_{i}"]["kernel"] + layers[f"Dense_{i}"]["bias"][None] for i in range(2)
+    ]
+    hidden = np.maximum(np.concatenate(sides, axis=1), 0)
+    expected = (hidden @ layers["out"]["kernel"] + layers["out"]["bias"][None]).reshape(BATCH, *EVENT)
+    np.testing.assert_allclose(decode(model, params, z).mean(), expected, rtol=1e-4, atol=1e-5)
