@@ -9,7 +9,7 @@ import lazy_loader
 
 from aevae_jax import renamed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 renamed.install()

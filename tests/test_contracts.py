@@ -14,6 +14,7 @@ import typing
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,8 +177,7 @@ def test_no_function_has_a_default_key(name):  # mistake 8, mistake 31
 
 def close(a: Any, b: Any) -> None:
     """Two runs of one program, compiled differently, agree within some units of float32."""
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), a, b)
+    chex.assert_trees_all_close(a, b, rtol=2e-5, atol=2e-6)
 
 
 def finite(tree: Any) -> bool:
@@ -193,16 +193,15 @@ def fresh(leaf: Any, scale: float = 1.0) -> Any:
 
 def assert_program(function: Any, *arguments: Any) -> Any:
     """One trace for two calls with other numbers; jit equals eager; finite values. Returns the values."""
-    traces = []
+    chex.clear_trace_counter()
 
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def counted(*arguments):
-        traces.append(1)
         return function(*arguments)
 
     out = counted(*jax.tree.map(fresh, arguments))
     counted(*jax.tree.map(lambda a: fresh(a, scale=1.01), arguments))
-    assert len(traces) == 1
     close(out, function(*jax.tree.map(fresh, arguments)))
     assert finite(out)
     return out

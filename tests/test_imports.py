@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,13 @@ def test_imports_point_downwards(name):
         if other.partition(".")[0] != wing and (floor(other) is None or floor(other) >= floor(name) > 0)
     }
     assert not upwards, f"{name} imports {sorted(upwards)}, which stand above or beside it, or are no files"
+
+
+def test_the_page_on_the_architecture_shows_these_floors():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if re.match(r"\| \d ", line)]
+    shown = [(int(number), name) for number, wings in rows for name in re.findall(r"`(\w+)`", wings)]
+    assert sorted(shown) == sorted((number, name) for number, wings in enumerate(FLOORS) for name in wings)
 
 
 def test_no_files_import_each_other_in_a_circle():

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -73,7 +74,9 @@ def squared_error(likelihood: Distribution, x: Array) -> Array:
 
     Of a likelihood that is `PartlyObserved`, only elements that are data count.
     """
-    error = ((likelihood.mean() - x) ** 2).reshape(x.shape[0], -1)
+    mean = likelihood.mean()
+    chex.assert_equal_shape([mean, x], custom_message=f"the mean of {type(likelihood).__name__} p(x|z) and x")
+    error = ((mean - x) ** 2).reshape(x.shape[0], -1)
     if not isinstance(likelihood, PartlyObserved):
         return error.mean(axis=-1)
     weight = likelihood.observed(x).reshape(x.shape[0], -1)
@@ -95,7 +98,15 @@ def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_t
     z = q.sample(key)
     likelihood = model.decode(params, z)
     kl = sampled_rate(jax.lax.stop_gradient(q), p, z) if sticking_the_landing else rate(q, p, z)
-    return Bound(distortion(likelihood, x), kl, q, p, likelihood)
+    bound = Bound(distortion(likelihood, x), kl, q, p, likelihood)
+    _check_per_example(bound.distortion, x, f"log_prob of {type(likelihood).__name__} p(x|z)")
+    _check_per_example(bound.rate, x, f"KL of {type(q).__name__} q(z|x) from {type(p).__name__} p(z)")
+    return bound
+
+
+def _check_per_example(term: Array, x: Array, what: str) -> None:
+    """Refuse at once, when it is traced, what has another shape than `[B]`: it would broadcast, and be met far away."""
+    chex.assert_shape(term, (x.shape[0],), custom_message=f"{what}: expected one number per example")
 
 
 def measures(model: LatentModel, params: Params, event_shape: tuple[int, ...]) -> tuple[str, str]:
@@ -144,7 +155,11 @@ def log_weight(
     `prior` is p(z) where it is at hand; some are costly to make.
     """
     p = model.prior(params, x.shape[0]) if prior is None else prior
-    return model.decode(params, z).log_prob(x) + p.log_prob(z) - q.log_prob(z)
+    likelihood = model.decode(params, z)
+    terms = likelihood.log_prob(x), p.log_prob(z), q.log_prob(z)
+    for term, of, name in zip(terms, (likelihood, p, q), ("p(x|z)", "p(z)", "q(z|x)"), strict=True):
+        _check_per_example(term, x, f"log_prob of {type(of).__name__} {name}")
+    return terms[0] + terms[1] - terms[2]
 
 
 def log_weights(model: LatentModel, params: Params, x: Array, key: Array, num_samples: int) -> Array:

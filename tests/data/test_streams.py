@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,7 +159,7 @@ def test_resident_and_streamed_training_give_identical_losses(monkeypatch):
     assert losses(resident) == losses(streamed)
     assert len(losses(streamed)) == 2
     assert resident.results["test"] == streamed.results["test"]
-    jax.tree.map(np.testing.assert_array_equal, resident.params, streamed.params)
+    chex.assert_trees_all_equal(resident.params, streamed.params)
 
 
 @pytest.mark.exact
@@ -170,7 +171,7 @@ def test_rows_from_files_train_as_arrays_do(monkeypatch):
     lazy = replace(dataset, **{part: Split(Rows(getattr(dataset, part).x)) for part in datasets.PARTS})
     resident, streamed = fitting.fit(DENSE), fitting.fit(DENSE, lazy, stream=True)
     assert [train for train, _ in losses(resident)] == [train for train, _ in losses(streamed)]
-    jax.tree.map(np.testing.assert_array_equal, resident.params, streamed.params)
+    chex.assert_trees_all_equal(resident.params, streamed.params)
     for part in ("validation", "test"):  # a window is a program of another length, which XLA may round otherwise
         assert streamed.results[part] == pytest.approx(resident.results[part], rel=1e-6)
 
@@ -250,7 +251,7 @@ def test_a_stream_goes_on_at_any_step_with_the_same_batches(start, monkeypatch):
     copy = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), part)
     part, after = go(copy, per_epoch - start)
     assert np.array_equal(metrics["loss"], np.concatenate([before["loss"], after["loss"]]))
-    jax.tree.map(np.testing.assert_array_equal, whole.params, part.params)
+    chex.assert_trees_all_equal(whole.params, part.params)
 
 
 def test_order_is_that_of_resident_training():

@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +56,7 @@ def test_reconstruction_is_the_decoded_mean_of_the_code(trained):  # mistake 8
 def test_encoding_is_deterministic(trained):  # mistake 8
     model, params, x, _ = trained
     one, other = model.encode(params, x), model.encode(params, x)
-    jax.tree.map(np.testing.assert_array_equal, one, other)
+    chex.assert_trees_all_equal(one, other)
 
 
 def test_path_is_straight_between_the_codes(trained):

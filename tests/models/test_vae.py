@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +56,7 @@ def test_the_four_functions(model):
 def test_parameters_are_a_function_of_the_key(model):  # mistake 8
     init = jax.jit(model.init)
     first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
-    jax.tree.map(np.testing.assert_array_equal, first, again)
+    chex.assert_trees_all_equal(first, again)
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True))
     assert all(leaf.dtype == jnp.float32 and np.isfinite(leaf).all() for leaf in jax.tree.leaves(first))
     # no two parts are drawn from one key: layers of the same shape would be equal
@@ -90,7 +90,7 @@ def test_a_vaes_code_is_a_distribution_and_encoding_it_draws_nothing():  # mista
     model = MODELS["VAE"]
     params = random_params(model)
     q = encode(model, params, X)
-    jax.tree.map(np.testing.assert_array_equal, q, encode(model, params, X))
+    chex.assert_trees_all_equal(q, encode(model, params, X))
     assert (q.scale > 0).all()
     first, second = (q.sample(jax.random.key(seed)) for seed in (0, 1))
     assert (first != second).all()
@@ -297,7 +297,7 @@ def test_the_prior_of_two_levels_is_that_of_the_upper_one():
     prior = model.prior(params, BATCH)
     assert isinstance(prior.above, compound.Mixture)
     pseudo = encode(model, params, params["prior"]["pseudo_inputs"])
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), prior.above.components, pseudo.above)
+    chex.assert_trees_all_close(prior.above.components, pseudo.above, rtol=1e-5)
 
 
 def test_log_scales_of_both_levels_stay_in_the_range_of_the_model():

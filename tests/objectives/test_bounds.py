@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -362,6 +363,36 @@ def test_sticking_the_landing_has_the_sampled_rate_as_its_value():
     np.testing.assert_allclose(-bound.negative_elbo, EVIDENCE, atol=5e-5)
 
 
+@dataclass(frozen=True)
+class _Unsummed(likelihoods.Normal):
+    """Forgets to sum over the event, or brings an axis too many."""
+
+    axis: bool = False
+
+    def __call__(self, params, raw):
+        q = super().__call__(params, raw)
+        return _Elements(q.loc[..., None], q.log_scale) if self.axis else _Elements(q.loc, q.log_scale)
+
+
+class _Elements(distributions.Normal):
+    def log_prob(self, value):
+        return -((value - self.loc) ** 2)
+
+
+def test_what_is_no_number_per_example_is_refused_where_it_is_met():
+    """It would broadcast to a loss that looks like one."""
+    model = VAE(2, architectures.MLP(()), _Unsummed(), event_shape=(5,))
+    params, x, key = model.init(jax.random.key(0)), jnp.ones((3, 5)), jax.random.key(1)
+    with pytest.raises(
+        AssertionError, match=r"log_prob of _Elements p\(x\|z\): expected one number per example.*\(3,\)"
+    ):
+        bounds.elbo(model, params, x, key)
+    with pytest.raises(AssertionError, match=r"log_prob of _Elements p\(x\|z\): expected one number per example"):
+        bounds.log_weights(model, params, x, key, 4)
+    with pytest.raises(AssertionError, match=r"the mean of _Elements p\(x\|z\) and x"):
+        bounds.squared_error(_Unsummed(axis=True)({}, jnp.ones((3, 5, 1))), x)
+
+
 def test_scale_gradient_keeps_the_value_and_scales_the_gradient():
     tree = {"a": jnp.ones((2, 3)), "b": jnp.ones((2,))}
     factor = jnp.asarray([2.0, -0.5])
@@ -371,7 +402,7 @@ def test_scale_gradient_keeps_the_value_and_scales_the_gradient():
         return sum((leaf**2).sum() for leaf in jax.tree.leaves(scaled)), scaled
 
     gradient, scaled = jax.grad(total, has_aux=True)(tree)
-    jax.tree.map(np.testing.assert_array_equal, scaled, tree)
+    chex.assert_trees_all_equal(scaled, tree)
     np.testing.assert_allclose(gradient["a"], np.repeat([[4.0], [-1.0]], 3, axis=1))
     np.testing.assert_allclose(gradient["b"], [4.0, -1.0])
 

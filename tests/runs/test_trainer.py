@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,4 +74,4 @@ def test_the_best_parameters_are_kept_when_a_later_epoch_is_worse(several):
     worse = jax.tree.map(lambda leaf: 1e3 + leaf, snapshot.state.params)
     last, _ = made.finish_epoch(made.advance(snapshot, 2 * STEPS)._replace(state=snapshot.state._replace(params=worse)))
     assert last.progress.best_epoch == (1, 1, 1)
-    jax.tree.map(np.testing.assert_array_equal, last.best, snapshot.best)
+    chex.assert_trees_all_equal(last.best, snapshot.best)

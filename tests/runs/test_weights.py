@@ -9,6 +9,7 @@ import os
 import struct
 from dataclasses import replace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +51,7 @@ def header_size(contents):
 def test_weights_come_back_bit_for_bit(path, params):
     loaded = weights.load_weights(path, SHAPES)
     assert jax.tree.structure(loaded) == jax.tree.structure(params)  # the empty dict of the prior included
-    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    chex.assert_trees_all_equal(loaded, params)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(loaded))
     assert weights.params_digest(loaded) == weights.params_digest(params)
 
@@ -90,7 +91,7 @@ def test_saving_leaves_one_whole_file_and_replaces_the_old_one(path, params):
     changed = jax.tree.map(lambda a: a + 1, params)
     weights.save_weights(path, changed)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    jax.tree.map(np.testing.assert_array_equal, weights.load_weights(path, SHAPES), changed)
+    chex.assert_trees_all_equal(weights.load_weights(path, SHAPES), changed)
 
 
 def test_a_failed_save_keeps_the_old_weights(path, params, monkeypatch):
@@ -100,7 +101,7 @@ def test_a_failed_save_keeps_the_old_weights(path, params, monkeypatch):
     monkeypatch.setattr(weights.os, "fsync", fail)
     with pytest.raises(InputError, match="No space left"):
         weights.save_weights(path, jax.tree.map(lambda a: a + 1, params))
-    jax.tree.map(np.testing.assert_array_equal, weights.load_weights(path, SHAPES), params)
+    chex.assert_trees_all_equal(weights.load_weights(path, SHAPES), params)
 
 
 def flipped(contents, position, bit):
@@ -137,7 +138,7 @@ def test_a_flipped_bit_of_the_header_changes_no_number(path, params):
         if isinstance(got, str):
             noticed += 1
         else:
-            jax.tree.map(np.testing.assert_array_equal, got, params)
+            chex.assert_trees_all_equal(got, params)
     assert noticed >= header_size(contents) - 8
 
 
@@ -211,7 +212,7 @@ def test_64_bits_are_named_and_32_are_read_as_they_are(path, params):
     """`JAX_ENABLE_X64=1` is the only difference between the two processes."""
     wide = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, np.float64), SHAPES)
     loaded = weights.load_weights(path, wide)
-    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    chex.assert_trees_all_equal(loaded, params)
     weights.save_weights(path, jax.tree.map(lambda a: np.asarray(a, np.float64), params))
     with pytest.raises(InputError, match=r"got float64, of a run with JAX_ENABLE_X64=1, expected float32; set JAX_EN"):
         weights.load_weights(path, SHAPES)

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,8 +234,8 @@ def test_chunks_of_an_epoch_equal_the_whole_bitwise(point_step, point_state, par
     for steps in parts:
         state, some = training.train_epoch(point_step, state, point_data(), key, batch_size=5, steps=steps)
         metrics.append(some)
-    jax.tree.map(np.testing.assert_array_equal, state, whole)
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda *m: jnp.concatenate(m), *metrics), expected)
+    chex.assert_trees_all_equal(state, whole)
+    chex.assert_trees_all_equal(jax.tree.map(lambda *m: jnp.concatenate(m), *metrics), expected)
 
 
 @pytest.mark.exact
@@ -242,7 +243,7 @@ def test_chunks_of_a_vae_equal_the_whole_bitwise(trained):
     whole, expected = train_epoch(trained, trained.state)
     half, first = train_epoch(trained, trained.state, steps=2)
     both, second = train_epoch(trained, half, steps=2)
-    jax.tree.map(np.testing.assert_array_equal, both, whole)
+    chex.assert_trees_all_equal(both, whole)
     assert np.array_equal(np.concatenate([first["loss"], second["loss"]]), expected["loss"])
 
 
@@ -338,7 +339,7 @@ def test_loop_of_jitted_steps_gives_the_losses_of_the_scan(trained):
         losses.append(step_metrics["loss"])
     np.testing.assert_allclose(losses, metrics["loss"], rtol=1e-5)
     np.testing.assert_allclose(losses, trained.losses[:4], rtol=1e-5)  # whichever of the two was chosen
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), by_scan.params, state.params)
+    chex.assert_trees_all_close(by_scan.params, state.params, rtol=1e-3, atol=1e-5)
 
 
 def bare_step_seconds(step, state, batches, key):
