@@ -29,7 +29,7 @@ from aevae_jax.cli.terminal import Quiet, leave, tell
 from aevae_jax.types import InputError, Shaped, shortened
 
 if TYPE_CHECKING:
-    from aevae_jax.runs.fitting import OnEpoch
+    from aevae_jax.runs.callbacks import OnEpoch
     from aevae_jax.runs.snapshots import Epoch
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +22,7 @@ from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Dataset
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import directory as places, records, same_run
+from aevae_jax.runs.callbacks import Callbacks, Note, OnEpoch
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError, LatentModel, Params
 
@@ -32,17 +33,12 @@ if TYPE_CHECKING:
     from aevae_jax.runs import plans, provenance, resume, training_loop, weights
     from aevae_jax.runs.plans import Plan
     from aevae_jax.runs.resume import Keeper
-    from aevae_jax.runs.snapshots import Epoch
 else:
     plans, provenance, resume, training_loop, weights = modules(
         "aevae_jax.runs", "plans", "provenance", "resume", "training_loop", "weights"
     )
     keys = modules("aevae_jax", "keys")
     generation = modules("aevae_jax.models", "generation")
-
-OnEpoch = Callable[["Epoch"], None]
-Note = Callable[[str], None]
-"""Is told what happened, in a line."""
 
 
 class Fitted(NamedTuple):
@@ -98,7 +94,7 @@ def fit(
         at work there; or when the numbers break for good, or the disk is full.
       signals.Interrupted: a signal came, and the training is saved.
     """
-    call = _Call(run, dataset, stream, training_loop.Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent))
+    call = _Call(run, dataset, stream, Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent))
     if directory is not None:
         with signals.caught() as caught:
             return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
@@ -120,7 +116,7 @@ def fit_seeds(
     """
     if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
         raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
-    call = _Call(run, dataset, stream, training_loop.Callbacks(on_epoch, warnings.warn, _silent))
+    call = _Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent))
     return _train(_planned(call), tuple(seeds), None, call)
 
 
@@ -276,7 +272,7 @@ class _Call(NamedTuple):
     run: Run
     dataset: Dataset | None
     stream: bool | None
-    callbacks: training_loop.Callbacks
+    callbacks: Callbacks
 
 
 def _planned(call: _Call) -> Plan:

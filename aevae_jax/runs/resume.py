@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,13 @@ from aevae_jax.checkpoints.saving import NonFiniteError, Saving
 from aevae_jax.checkpoints.signals import Caught, Interrupted
 from aevae_jax.checkpoints.store import Store
 from aevae_jax.runs import records
+from aevae_jax.runs.callbacks import Note
 from aevae_jax.runs.snapshots import Progress, Snapshot
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import InputError
 
 CHUNK_SECONDS = 1.0
 """How long a training goes on, at most about, before it looks whether it should save or leave."""
-
-Note = Callable[[str], None]
-"""Is told what happened, in a line."""
 
 
 class Keeper:

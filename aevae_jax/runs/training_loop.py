@@ -5,30 +5,19 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from aevae_jax.checkpoints.saving import NonFiniteError
 from aevae_jax.runs import non_finite
+from aevae_jax.runs.callbacks import Callbacks, Note
 from aevae_jax.runs.plans import Plan
 from aevae_jax.runs.resume import Keeper, Pace
-from aevae_jax.runs.snapshots import Broken, Epoch, Progress, Snapshot
+from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import InputError
-
-Note = Callable[[str], None]
-
-
-class Callbacks(NamedTuple):
-    """What is told of a training on its way."""
-
-    on_epoch: Callable[[Epoch], None] | None
-    on_note: Note
-    on_resume: Note
-    """Is told where it resumes."""
 
 
 def train(

@@ -310,7 +310,7 @@ def test_a_model_whose_posterior_scale_overflows(arguments):
     params["encoder"]["out"]["kernel"] *= 1e4
     found = tracing.first_non_finite(gradient, params, *arguments)
     assert found[:1] + found[2:] == ("exp", "inf", (4, 4), "0/0")
-    assert found.where.startswith("distributions.py:")
+    assert found.where.startswith("elementary.py:")
     assert found.where.endswith("(Normal.scale)")
 
 

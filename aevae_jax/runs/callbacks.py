@@ -1,0 +1,22 @@
+"""Who is told what of a training on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from aevae_jax.runs.snapshots import Epoch
+
+OnEpoch = Callable[["Epoch"], None]
+Note = Callable[[str], None]
+"""Is told what happened, in a line."""
+
+
+class Callbacks(NamedTuple):
+    """What is called while a training goes on."""
+
+    on_epoch: OnEpoch | None
+    on_note: Note
+    on_resume: Note
+    """Is told where the training resumes."""
