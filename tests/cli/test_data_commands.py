@@ -368,10 +368,11 @@ def test_a_summary_counts_what_is_missing_in_all_blocks(monkeypatch):
 
 
 def test_a_summary_counts_bytes_beyond_a_million():
-    x = np.full((2, 2**20 - 1), 7, np.uint8)
+    x = np.zeros((2, 2**20 - 1), np.uint8)
     x[-1, -1] = 9
-    assert inspection.summarize(Split(x), 10).ends == 1 / (2**21 - 2)
-    assert inspection.summarize(Split(x), 10).values == (7, 9)
+    assert inspection.summarize(Split(x), 10).ends == 1  # 0 and 9 of ten levels
+    assert inspection.summarize(Split(x), 11).ends == 1 - 1 / x.size
+    assert inspection.summarize(Split(x), 10).values == (0, 9)
 
 
 def test_a_likelihood_must_fit_every_split():

@@ -65,7 +65,7 @@ def draw_all(folder, images=GREY):
 def test_a_flat_folder_is_the_training_data_by_name(tmp_path, images):
     for n in np.random.RandomState(2).permutation(12):
         draw(tmp_path / f"{n:03}.png", images[n])
-    for name in (".DS_Store", "notes.txt", "labels.csv", "meta.json", "README", ".hidden.gif"):
+    for name in (".DS_Store", "notes.txt", "LABELS.CSV", "meta.json", "README", ".hidden.gif"):
         (tmp_path / name).write_text("not a picture")
     found = pictures.read(tmp_path)
     assert found.levels == 256
@@ -421,6 +421,31 @@ def test_no_picture_is_made_of_a_part_of_a_file(tmp_path, kind, options):
         pictures.read(tmp_path)
 
 
+def test_a_part_of_a_png_file_may_be_longer_than_what_is_read_at_once(tmp_path):
+    """A megabyte, of which the checksum goes on."""
+    pixels = np.random.RandomState(0).randint(0, 256, (1100, 1000)).astype(np.uint8)
+    rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()  # each begins with the number of its filter
+    whole = png(1000, 1100, 8, 0, zlib.compress(rows, 0))
+    assert len(whole) > 2**20
+    (tmp_path / "x.png").write_bytes(whole)
+    np.testing.assert_array_equal(pictures.read(tmp_path).parts["train"].x[0, ..., 0], pixels)
+    for place in (1000, len(whole) - 1000):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        (tmp_path / "x.png").write_bytes(damaged)
+        with refused("x.png", "got a PNG file that is damaged: a checksum is wrong"):
+            pictures.read(tmp_path)
+
+
+def test_a_picture_that_became_another_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "RESIDENT_BYTES", 0)
+    x = pictures.read(draw_all(tmp_path)).parts["train"].x
+    draw_deep(tmp_path / "003.png", DEEP[0])
+    with refused("003.png", "got a picture of 16 bits, expected one of 8 bits, as it was before"):
+        x[2:5]
+    np.testing.assert_array_equal(x[4:6], GREY[4:6])
+
+
 def test_a_file_too_large_for_a_picture_is_not_read(tmp_path):
     draw_all(tmp_path)
     with (tmp_path / "x.webp").open("wb") as file:
@@ -487,6 +512,17 @@ def test_rows_are_decoded_when_asked_for(tmp_path, monkeypatch, threads):
     with ThreadPoolExecutor(4) as pool:
         for order, rows in zip(orders, pool.map(x.__getitem__, orders), strict=True):
             np.testing.assert_array_equal(rows, RGB[order])
+
+
+def test_the_limit_is_what_the_pictures_of_a_part_need(tmp_path, monkeypatch):
+    draw_all(tmp_path / "train", GREY[:8])
+    draw_all(tmp_path / "test", GREY[8:])
+    for limit, resident in ((8 * 30, True), (8 * 30 - 1, False)):
+        monkeypatch.setattr(datasets, "RESIDENT_BYTES", limit)
+        parts = pictures.read(tmp_path).parts
+        assert in_memory(parts["train"].x) == resident
+        assert in_memory(parts["test"].x)
+        np.testing.assert_array_equal(parts["train"].x[:], GREY[:8])
 
 
 def test_resident_and_decoded_data_sets_are_the_same(tmp_path, monkeypatch):

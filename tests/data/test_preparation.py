@@ -398,9 +398,9 @@ def test_three_features_that_run_together_are_named_and_the_others_counted(monke
     columns = tuple(Column(name) for name in "abcdef")
     [note] = prepare(Standardize(), replace(dataset, columns=columns)).notes
     assert "the values of column 'a', column 'c', column 'd' and 2 more apart" in note
-    four = replace(dataset, **{part: Split(getattr(dataset, part).x[:, 1:4]) for part in datasets.PARTS})
+    four = replace(dataset, **{part: Split(getattr(dataset, part).x[:, 1:5]) for part in datasets.PARTS})
     [note] = prepare(Standardize(), four).notes
-    assert "the values of feature 1, feature 2 apart" in note
+    assert "the values of feature 1, feature 2, feature 3 apart" in note
     monkeypatch.setattr("aevae_jax.data.prepared.SAMPLE", 1)
     ends = np.where(np.arange(200) == 199, 0.25, 0.0)[:, None] + 1e9  # two rows of one feature
     [note] = prepare(Scale(), Dataset("e", Split(ends), Split(x[:4, 1:2]), Split(x[:4, 1:2]), 0)).notes
@@ -408,12 +408,14 @@ def test_three_features_that_run_together_are_named_and_the_others_counted(monke
 
 
 def test_splits_of_one_value_each_are_more_than_one_value(monkeypatch):
+    """Dark and light pictures, which are none of one value before they become bits."""
     monkeypatch.setattr(datasets, "BLOCK_BYTES", 4)
     whole = random_images(6)
-    black, white = np.zeros((3, 4, 4, 1), np.uint8), np.full((3, 4, 4, 1), 255, np.uint8)
-    for validation, test in ((black, white), (np.concatenate([black, white]), black), (white, black)):
+    dark, light = random_images(3, 1) // 4, 255 - random_images(3, 2) // 4
+    for validation, test in ((dark, light), (np.concatenate([dark, light]), dark), (light, dark)):
         found = prepare(Threshold(), Dataset("x", Split(whole), Split(validation), Split(test), 256))
-        np.testing.assert_array_equal(found.validation.x, validation / 255)
+        np.testing.assert_array_equal(found.validation.x, validation > 127)
+    black = np.zeros((3, 4, 4, 1), np.uint8)
     constant = prepare(Threshold(), Dataset("x", Split(whole), Split(black), Split(black), 256))  # as the raw data is
     assert not constant.test.x.any()
 

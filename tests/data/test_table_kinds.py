@@ -495,6 +495,28 @@ def test_every_kind_comes_back_from_what_the_model_sees(people):
     assert len(np.unique(people.train.x[:, 0])) == len(people.train.x)  # 1,200 times, of which float32 keeps 10
 
 
+def test_what_a_model_makes_is_brought_into_the_units_of_each_kind():
+    """Logarithms that no float32 has are cut off; times get the decimals that float32 leaves them at their scale."""
+    columns = (
+        Column("income", kind="positive"),
+        Column("rain", kind="positive", offset=-1.5),
+        Column("count", kind="count"),
+        Column("time", double=True),
+        Column("height"),
+    )
+    form = Format((5,), 0, columns, (0.0,) * 5, (1.0, 1.0, 1.0, 100.0, 1.0))
+    made = np.array([[1000, np.log(4), 2.4, 1732700000.12345678, -0.123], [-3, -1000, -2.6, 0.5, 7], [NAN] * 5])
+    before = made.copy()
+    found = tables.natural(made, form)
+    expected = [[np.exp(88), 2.5, 2, 1732700000.123457, -0.123], [np.exp(-3), 0, 0, 0.5, 7], [NAN] * 5]
+    np.testing.assert_allclose(found, expected, rtol=1e-15, atol=0)
+    assert np.isfinite(found[:2].astype(np.float32)).all()
+    np.testing.assert_array_equal(made, before)  # it is a copy
+    there = np.array([[2.5, 0, 3, 5, 7]])
+    np.testing.assert_allclose(tables.linear(there, columns), [[np.log(2.5), np.log(1.5), 3, 5, 7]], rtol=1e-15)
+    assert there[0, 0] == 2.5
+
+
 def test_moments_of_positive_numbers_are_those_of_their_logarithms(people, read):
     found = read(PEOPLE)
     income = np.log(found.parts["train"].x[:, 3])
@@ -627,5 +649,7 @@ def test_names_of_digits_are_not_taken_for_quantities(read):
     assert read(text, counts=("zip",)).columns[0].kind == "count"
     many = column(f"{i:05d}" for i in range(2_000))
     refused(lambda: read(many), "type in Data: counts=('a',), if they are quantities")
+    mixed = column(["01", "2.5", "-1"])
+    refused(lambda: read(mixed), "categorical=('a',), if they are names, or numbers=('a',), if they are quantities")
     assert read(column(["0", "0.5", "10", "-0.25"] * 3)).columns[0].kind == "number"
     assert read(column(["00", "01"] * 3)).columns[0].categories == ("00", "01")

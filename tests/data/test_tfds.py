@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from tiny_tfds import TINY, check_tiny, library, png, prepared, random_images, read, refused, stored_order
 
-from aevae_jax.data import Data, cache, datasets, tfds, tfds_prepare
+from aevae_jax.data import Data, cache, datasets, tfds, tfds_files, tfds_prepare
 from aevae_jax.types import InputError
 
 PARTS = ("train", "validation", "test")
@@ -197,6 +197,11 @@ def test_pictures_are_brought_to_the_stated_number_of_channels(tmp_path):
     assert np.array_equal(read(folder)["train"].x, np.stack([*grey, few])[stored_order("train", 3)])
 
 
+def test_transparent_pictures_keep_their_four_channels(tmp_path):
+    splits = {"train": random_images(3, shape=(4, 4, 4))}
+    check_tiny(read(prepared(tmp_path, splits, shape=(4, 4, 4))), splits)
+
+
 @pytest.mark.parametrize("limit", [2**30, 16])
 def test_a_size_that_is_not_stated_is_that_of_the_first_image(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(datasets, "RESIDENT_BYTES", limit)
@@ -244,6 +249,24 @@ def test_files_that_only_tensorflow_reads_are_one_line(tmp_path):
     for function in (tfds.read, tfds_prepare.prepare):
         message = "got tfrecord files, expected array_record .*; type: aevae data prepare tiny --directory ANOTHER"
         refused(message, function, "tiny", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({}, "got tfrecord files, expected array_record"),
+        ({"fileFormat": "riegeli", "alternativeFileFormats": ["parquet"]}, "got riegeli files"),
+        ({"fileFormat": "tfrecord", "alternativeFileFormats": ["array_record"]}, ""),
+        ({"fileFormat": "array_record"}, ""),
+    ],
+)
+def test_one_of_the_formats_must_be_read_without_tensorflow(tmp_path, info, message):
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    (tmp_path / "features.json").write_text("{}")
+    if message:
+        refused(f"{message}.*; type: the command", tfds_files.check_features, "tiny", tmp_path, "the command")
+    else:
+        tfds_files.check_features("tiny", tmp_path, "the command")
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "tiny-train.array_record-00000-of-00001"])
@@ -371,6 +394,28 @@ def test_a_misspelled_name_is_recognised(name, hint, tmp_path, monkeypatch):
     with pytest.raises(InputError) as error:
         Data(name).load()
     assert str(error.value).split("; ")[-1].startswith(hint)
+
+
+def test_what_is_meant_and_prepared_need_not_be_prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
+    (tmp_path / "mnist" / "3.0.1" / "dataset_info.json").write_text("{}")
+    assert refused("got 'mnst'", tfds.read, "mnst").endswith("(mnist:3.0.1); did you mean mnist?")
+    assert refused("got 'digit'", tfds.read, "digit").endswith("(mnist:3.0.1); did you mean digits?")
+
+
+def test_a_directory_is_ones_own_if_it_is_the_one_that_is_read(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "link"))
+    assert [tfds.is_own(str(path)) for path in ("", tmp_path / "data", tmp_path / "link", tmp_path)] == [True] * 3 + [
+        False
+    ]
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tfds.root_of("") == tmp_path / "tensorflow_datasets"
+    assert tfds.root_of("~/mine") == tmp_path / "mine"
+    assert tfds.is_own("~/tensorflow_datasets")
 
 
 def test_no_such_user_is_no_such_folder(monkeypatch):

@@ -175,6 +175,17 @@ def test_without_a_network_the_files_to_fetch_are_named(tmp_path, knows, asked, 
     assert not (tmp_path / "data").exists()
 
 
+def test_up_to_four_files_to_fetch_are_all_named(tmp_path, asked):
+    for count, more in ((4, " elsewhere"), (5, f", {URL}3 and 1 more elsewhere")):
+        builder = downloading(url_infos={f"{URL}{i}": url_info(f"images.gz{i}") for i in range(count)})
+        message = refused("network", tfds_prepare._check_downloads, builder(data_dir=tmp_path), tmp_path, "the command")
+        assert (
+            f"{URL}3{more.removeprefix(f', {URL}3')} into a folder DIR and type: the command --manual-dir DIR"
+            in message
+        )
+    assert asked == [f"{HOST}/"] * 2
+
+
 def test_files_are_named_as_tfds_looks_for_them(tmp_path, knows):
     knows(downloading(url_infos={f"{HOST}/?id=7": url_info("named.gz")}))
     assert f"or fetch {HOST}/?id=7 as named.gz elsewhere" in refused(
@@ -208,6 +219,12 @@ def test_files_that_can_only_be_fetched_by_hand_are_asked_for(tmp_path, knows, a
     knows(downloading(MANUAL_DOWNLOAD_INSTRUCTIONS="  images.gz, by\n  signing a form.\n"))
     message = refused("files of tiny: got none", tfds_prepare.prepare, "tiny", str(tmp_path))
     assert ", expected some fetched by hand: images.gz, by signing a form.; type: aevae data prepare tiny" in message
+    assert asked == []
+
+
+def test_files_that_were_fetched_by_hand_are_not_asked_for(tmp_path, asked, manual):
+    builder = downloading(MANUAL_DOWNLOAD_INSTRUCTIONS="sign a form", url_infos={f"{HOST}/more": url_info("more")})
+    tfds_prepare._check_downloads(builder(data_dir=tmp_path), manual, "")
     assert asked == []
 
 
