@@ -465,8 +465,8 @@ def test_labels_are_recoded_over_all_splits():
     assert dataset.class_counts("train") == {-1: 1, 7: 2, 20: 0, 40: 1}
     x["validation"] = Split(x["validation"].x)
     assert assemble("x", datasets.Found(x, 0)).class_counts("validation") == {-1: 0, 7: 0, 20: 0, 40: 0}
-    codes = Split(GOOD[:4], np.array([0, 2, -1, 2]))
-    assert Dataset("x", codes, codes, codes, 256).class_counts("train") == {-1: 1, 0: 1, 1: 0, 2: 2}
+    codes = Split(GOOD[:4], np.array([0, 3, -1, 3]))
+    assert Dataset("x", codes, codes, codes, 256).class_counts("train") == {-1: 1, 0: 1, 1: 0, 2: 0, 3: 2}
 
 
 def test_labels_beyond_64_bits_are_one_line():
