@@ -70,13 +70,16 @@ def diagnose(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Di
         leaves = jax.tree_util.tree_flatten_with_path(gradient)[0]
         bad = [path for path, leaf in leaves if not np.isfinite(leaf).all()]
         broken = tuple(f"the gradient of {jax.tree_util.keystr(path, simple=True, separator='/')}" for path in bad)
+    if not broken and not math.isfinite(metrics["gradient_norm"]):  # the squares of finite gradients may not be
+        broken = ("gradient_norm",)
     if not broken and metrics["gradient_norm"] > limit:
-        broken = (f"a gradient norm of {metrics['gradient_norm']:.3g}, above max_norm = {limit:g},",)
+        broken = (f"a gradient norm of {metrics['gradient_norm']:.3g}, above max_norm = {limit:g}",)
     examples: list[int] = []
     if broken:
         for row, example in zip(rows, batch, strict=True):
-            alone = measure(params, example[None])[0]
-            if not (math.isfinite(alone["loss"]) and float(alone["gradient_norm"]) <= limit):
+            alone = {name: float(value) for name, value in measure(params, example[None])[0].items()}
+            sound = math.isfinite(alone["loss"]) and math.isfinite(alone["gradient_norm"])
+            if not (sound and alone["gradient_norm"] <= limit):
                 examples.append(int(row))
     culprit = tracing.first_non_finite(value_and_gradient, params, batch, key, index) if trace else None
     return Diagnosis(step, metrics, broken, tuple(int(row) for row in rows), tuple(examples), culprit)

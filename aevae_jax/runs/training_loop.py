@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from dataclasses import replace
@@ -150,10 +151,11 @@ def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> Inp
         )
     shown = found.examples or found.rows
     names = ", ".join(map(str, shown[:10])) + (f" and {len(shown) - 10} more" if len(shown) > 10 else "")
-    terms = ", ".join(found.broken[:5])
+    sound = all(map(math.isfinite, found.metrics.values()))  # then it is the norm, which is beyond its limit
+    terms = ("" if sound else "NaN or infinity in ") + ", ".join(found.broken[:5])
     return InputError(
         f"step {step} (epoch {epoch})",
-        got=f"NaN or infinity in {terms}, from training examples {names}",
+        got=f"{terms}, from training examples {names}",
         expected=f"finite numbers, also after {len(snapshot.progress.detours)} detours",
         hint=advice,
     )

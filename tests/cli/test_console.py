@@ -292,6 +292,10 @@ def clock(monkeypatch):
         (VAE_TERMS, "distortion 12.2 + rate 4.5 = 16.8 nats/example"),
         ({"loss": 60.0, "distortion": 60.0, "mse": 0.01234}, "mse 0.0123"),
         ({"loss": 98.76, "negative_importance_weighted_bound": 98.76}, "loss 98.8 nats/example"),
+        (
+            {"loss": 1.0, "profile_distortion": -3.25, "rate": 4.5, "profile_loss": 1.25, "mse": 0.1},
+            "profile distortion -3.2 + rate 4.5 = 1.2 nats/example",
+        ),
     ],
 )
 def test_loss_terms_carry_their_unit(metrics, text):
@@ -335,8 +339,57 @@ def test_a_speed_is_never_0(speed, text):
     assert shown.endswith(f"  {text}")
 
 
-def test_durations_are_read_as_on_a_clock():
-    assert console.duration(3 * 3600 + 62.4) == "3:01:02"
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0:00"),
+        (42, "0:42"),
+        (59.6, "1:00"),
+        (725, "12:05"),
+        (3599, "59:59"),
+        (3600, "1:00:00"),
+        (3 * 3600 + 62.4, "3:01:02"),
+    ],
+)
+def test_durations_are_read_as_on_a_clock(seconds, text):
+    assert console.duration(seconds) == text
+
+
+def test_the_validation_that_is_shown_is_what_selects():
+    distortion = epoch(1, validation={"distortion": 61.04, "mse_at_mean": 0.014})
+    assert "  validation 61.0  " in console._Clock().line(distortion)
+    profile = {"profile_distortion": 5.0, "profile_loss": 6.25, "mse_at_mean": 0.5}
+    shown = epoch(1, validation={**VAE_BOUND, **profile})._replace(selects="profile_distortion")
+    assert "  validation 5.0  " in console._Clock().line(shown)
+    shown = shown._replace(train={"loss": 1.0, "mse": 0.25})
+    assert console._Clock().line(shown).startswith("epoch 1/10  mse 0.25  validation mse 0.5  ")
+
+
+def test_a_second_training_on_the_same_line_begins_anew(clock):
+    """As of several seeds, one after the other."""
+    counting = console._Clock()
+    for number, seconds, left in ((1, 50, ""), (2, 2, "  0:16 left"), (1, 90, ""), (2, 1, "  0:08 left")):
+        clock.now += seconds
+        line = counting.line(epoch(number))
+        assert line.endswith(left or "examples/s")
+
+
+def test_parts_are_told_now_and_then(clock, monkeypatch, capsys):
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
+    with console.parts("one") as show:
+        for done, seconds in ((1000, 9), (2000, 1), (3000, 9), (4000, 0.5), (5000, 0.5)):
+            clock.now += seconds
+            show(done, 12_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" examples")[0] for line in lines] == ["one: 2,000 of 12,000", "one: 5,000 of 12,000"]
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path):
+    assert console.unused(tmp_path / "run") == tmp_path / "run"
+    (tmp_path / "run").mkdir()
+    assert console.unused(str(tmp_path / "run")) == tmp_path / "run-2"
+    (tmp_path / "run-2").symlink_to("nowhere")
+    assert console.unused(tmp_path / "run") == tmp_path / "run-3"
 
 
 def test_a_narrow_terminal_loses_speed_first_then_validation(clock):
@@ -354,15 +407,16 @@ def test_a_narrow_terminal_loses_speed_first_then_validation(clock):
     assert line(70) == "epoch 2/10  distortion 12.2 + rate 4.5 = 16.8 nats/example  0:08 left"
 
 
-def test_without_a_terminal_there_is_a_plain_line_now_and_then(clock, capsys):
-    with console.progress("VAE", every=10.0) as on_epoch:
+@pytest.mark.parametrize("every", [10, 8])
+def test_without_a_terminal_there_is_a_plain_line_now_and_then(clock, capsys, every):
+    with console.progress("VAE", **({"every": every} if every != 10 else {})) as on_epoch:
         for i in range(1, 11):
             clock.now += 4
             on_epoch(epoch(i))
     out, err = capsys.readouterr()
     assert out == ""
     shown = [int(line.split("epoch ")[1].split("/")[0]) for line in err.splitlines()]
-    assert shown == [1, 4, 7, 10]
+    assert shown == ([1, 4, 7, 10] if every == 10 else [1, 3, 5, 7, 9, 10])
     assert all(line.startswith("VAE: epoch ") and "\x1b" not in line for line in err.splitlines())
 
 

@@ -9,13 +9,18 @@ import math
 import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from jax.random import key_data
 from run_files import edit_run
 
-from aevae_jax.cli import console
+from aevae_jax import keys
+from aevae_jax.cli import console, evaluate
 from aevae_jax.cli.main import main
+from aevae_jax.evaluation import estimates, importance
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 
@@ -67,6 +72,9 @@ def test_a_likelihood_comes_with_its_protocol(runs, tmp_path):
     assert nll < bound
     assert metrics["bits_per_dim"]["mean"] == pytest.approx(nll / (64 * math.log(2)))
     assert 1 <= metrics["effective_samples"]["mean"] <= 50
+    units = {name: metrics[name]["unit"] for name in ("negative_log_likelihood", "bits_per_dim", "effective_samples")}
+    assert [*units.values()] == ["nats/example", "bits/dimension", "of 50"]
+    assert "Probability of Bernoulli() at one z" in record["protocol"]
     for words in ("50 samples per example", "importance sampling", "DynamicBinarization()", "digits test"):
         assert words in record["protocol"]
     assert "negative log likelihood" in out
@@ -101,6 +109,29 @@ def test_two_runs_are_compared_example_by_example(runs):
     assert "0.0000, 95 % interval 0.0000 to 0.0000: no difference is shown" in again
 
 
+def test_what_is_typed_of_a_comparison_is_handed_on(runs, monkeypatch):
+    """And the same noise is used for both."""
+    asked = []
+
+    def figure(model, params, prepared, key, **options):
+        asked.append((options["name"], options["split"], options["num_samples"], key_data(key).tolist()))
+        protocol = estimates.Protocol("q", "e", 3, "digits", "validation", "p", 4, "0", "mass")
+        nll = {"one": [5.0, 6.0, 7.0, 8.0], "two": [4.0, 5.5, 6.0, 7.5]}[Path(options["name"]).name]
+        return (estimates.Figure(options["name"], np.array(nll), protocol),)
+
+    monkeypatch.setattr(importance, "figure", figure)
+    out = typed(
+        "compare", runs / "one", runs / "two", "--split", "validation", "--samples", "3", "--seed", "9"
+    ).splitlines()
+    key = key_data(keys.stream(keys.root(9), keys.Stream.EVALUATE)).tolist()
+    assert asked == [(str(runs / name), "validation", 3, key) for name in ("one", "two")]
+    error = np.std([5.0, 6.0, 7.0, 8.0], ddof=1) / 2
+    assert out[0].split()[1:] == ["6.5000", "+-", f"{error:.2g}", "nats/example"]
+    assert out[1].split()[1:2] == ["5.7500"]
+    assert out[2].startswith(f"{runs / 'two'} is better by 0.7500, 95 % interval 0.")
+    assert out[2].count(":") == 0
+
+
 def test_unlike_protocols_are_not_ranked(runs, capsys):
     assert "which differ in preparation" in refused(capsys, "compare", runs / "one", runs / "grey")
 
@@ -116,7 +147,11 @@ def test_a_run_is_diagnosed_in_words(runs):
     run = Run(**console.values_of(Run, console.options_of(Run)(**given)))
     old = fitting.load_run(runs / "one").run
     assert replace(run, epochs=2, model=old.model) == old
-    assert "mutual information" in out
+    lines = {line[:20].strip(): line[20:].split(maxsplit=1) for line in out.splitlines()}
+    assert lines["mutual information"][1:] == lines["rate"][1:] == ["nats/example"]
+    assert lines["mse at mean"][1:] == ["squared error per element"]
+    assert lines["latent dimensions"] == ["2"]
+    assert len(lines["active units"]) == 1
     assert f"the first {len(old.data.load().validation)} examples of the validation data" in out
 
 
@@ -157,6 +192,49 @@ def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
     command, *rest = argv
     places = [runs / text if text in ("one", "two", "ae", "grey", "nothing") else text for text in rest]
     assert message in refused(capsys, command, *places)
+
+
+@pytest.mark.parametrize(
+    ("heavy", "said"), [(0.25, "WARNING: of 25 % of"), (0.01, "of 1 % of"), (0.005, ""), (0.0, ""), (1.0, "of 100 %")]
+)
+def test_heavy_tails_are_told_from_one_percent_on(heavy, said):
+    """With 100 samples a shape of up to 1 - 1 / log10(100) = 0.5 is trusted."""
+    shapes = np.where(np.arange(400) < 400 * heavy, 0.51, 0.5)
+    text = evaluate._trust(importance.Estimate(shapes, shapes, shapes, shapes, 100))
+    assert "100 samples per example" in text
+    assert said in text
+    assert ("too heavy a tail (Pareto k above 0.50)" in text) == ("WARNING" in text) == bool(said)
+    few = evaluate._trust(importance.Estimate(shapes, shapes, shapes, shapes * np.nan, 4))
+    assert few.endswith("4 samples per example. Too few samples to judge their tail.")
+
+
+def test_an_entry_is_a_mean_with_its_standard_error_and_unit(capsys):
+    x = np.array([1.0, 2.0, 4.0, 9.0], np.float32)
+    entry = evaluate._entry(x, "dB")
+    assert entry == {"mean": 4.0, "standard_error": pytest.approx(np.std(x, ddof=1) / 2), "unit": "dB"}
+    one = evaluate._entry(x[:1], "dB")
+    assert one == {"mean": 1.0, "standard_error": None, "unit": "dB"}
+    evaluate._show("title", {"first_name": {**entry, "mean": 1234567.0}, "second": one}, "caption")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert rows[0] == ["title"]
+    assert rows[1] == ["metric", "mean", "standard", "error", "unit"]
+    assert rows[3:] == [["first", "name", "1.23457e+06", "1.8", "dB"], ["second", "1", "dB"], ["caption"]]
+
+
+def test_terms_stand_before_their_sum_and_squared_errors_have_a_unit():
+    names = ["zeta", "mse_at_mean", "profile_loss", "negative_elbo", "alpha", "rate", "distortion", "profile_distortion"]
+    assert sorted(names, key=evaluate._order) == [
+        "distortion",
+        "profile_distortion",
+        "rate",
+        "negative_elbo",
+        "profile_loss",
+        "mse_at_mean",
+        "alpha",
+        "zeta",
+    ]
+    for mean, unit in (((), "squared error per element"), ((0.5,), "squared error per standardised element")):
+        assert evaluate._squared(SimpleNamespace(format=SimpleNamespace(mean=mean))) == unit
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +287,18 @@ def test_data_that_moved_is_found_again_and_other_data_is_refused(own, tmp_path,
     again = [*options, "--force"] if "--out" in options else options
     message = refused(capsys, name, place, *again, "--data", "./other.npy")
     assert "other data under the name './other.npy'" in message
+
+
+def test_pictures_without_labels_are_judged_pixel_by_pixel(own, tmp_path):
+    place, images = own
+    np.save(tmp_path / "moved.npy", images, allow_pickle=False)
+    out = typed("quality", place, "--num", "10", "--data", tmp_path / "moved.npy")
+    said = " ".join(out.split())
+    assert "No labels, and so no classifier to judge samples." in said
+    assert "squared error per element" in said
+    assert "psnr" in said
+    assert " dB" in said
+    assert "in the units of the data, clipped to its range, 0 to 1." in said
 
 
 def test_both_sides_of_a_comparison_are_on_the_data_that_moved(own, tmp_path):

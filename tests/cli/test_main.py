@@ -25,14 +25,15 @@ from run_files import edit_run, write_record
 import aevae_jax
 from aevae_jax import keys, runs, values
 from aevae_jax.checkpoints.saving import Saving
-from aevae_jax.cli import generate
+from aevae_jax.cli import console, generate
 from aevae_jax.cli.main import COMMANDS, main
 from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare
 from aevae_jax.models import generation
 from aevae_jax.models.architectures import MLP
+from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
-from aevae_jax.runs import fitting
+from aevae_jax.runs import fitting, provenance
 from aevae_jax.training.optimizers import Adam
 
 TYPED = [
@@ -329,6 +330,33 @@ def test_a_folder_of_pictures_is_encoded_by_name(vae, tmp_path, capsys):
     np.testing.assert_allclose(load(tmp_path / "z.npy"), load(tmp_path / "expected.npy"), atol=1e-5)
 
 
+def test_all_of_an_input_is_reconstructed_and_ends_of_the_test_set_are_in_it(vae, tmp_path, test_images):
+    np.save(tmp_path / "x.npy", test_images[-20:])
+    run_main("reconstruct", vae, "--input", tmp_path / "x.npy", "--out", tmp_path / "r.npz")
+    reconstructions = load(tmp_path / "r.npz")["reconstructions"]
+    assert reconstructions.shape == (20, 8, 8, 1)
+    last = str(len(test_images) - 1)
+    run_main("interpolate", vae, "--out", tmp_path / "i.npy", "--start", last, "--end", 0, "--steps", 2)
+    np.testing.assert_allclose(load(tmp_path / "i.npy")[0], reconstructions[-1], atol=1e-5)
+
+
+def test_what_is_made_of_each_row_is_counted_three_times(vae, monkeypatch):
+    """Codes of 3 numbers, images of 64; images and their reconstructions."""
+    from aevae_jax import memory
+
+    asked = []
+    monkeypatch.setattr(memory, "check", lambda need, **said: asked.append((need, said["what"], said["got"])))
+    fitted = fitting.load_run(vae)
+    generate._check_room(generate._decoded, fitted, (1000, 3), "--num")
+    generate._check_room(generate._reconstruction, fitted, (7, 8, 8, 1), "inputs")
+    assert asked == [(3 * 1000 * (3 + 64) * 4, "--num", "1,000"), (3 * 7 * 128 * 4, "inputs", "7")]
+
+
+@pytest.mark.parametrize(("count", "side"), [(1, 8), (64, 8), (65, 9), (81, 9), (82, 10), (100, 10), (101, 11)])
+def test_a_sheet_is_eight_wide_or_square(count, side):
+    assert generate._side(count) == side
+
+
 def test_many_samples_make_a_square_sheet(vae, tmp_path):
     run_main("sample", vae, "--out", tmp_path / "s.png", "--num", 100)
     with Image.open(tmp_path / "s.png") as picture:
@@ -420,6 +448,9 @@ def place(tmp_path, monkeypatch):
     [
         ("trian x", "command: got 'trian', expected train, evaluate, "),
         ("evalaute x", "; did you mean evaluate? type: aevae --help"),
+        ("dta x", "quality, sample, reconstruct, interpolate, encode, decode, reproduce, replay, data; did you mean data?"),
+        ("data inspekt x", "got 'inspekt', expected inspect, prepare; did you mean inspect? type: aevae data --help"),
+        ("data x", "got 'x', expected inspect, prepare; type: aevae data --help"),
         ("train LONG", "File name too long"),
         ("train new --model TEXT", "argument: got 10,004 characters, xxx"),
         ("train new --data fashionmnist", "; did you mean fashion_mnist?"),
@@ -613,10 +644,58 @@ def test_the_example_in_the_help_of_train_is_accepted(monkeypatch):
 def test_all_that_is_typed_of_a_training_is_handed_on(monkeypatch):
     seen = {}
     monkeypatch.setattr(fitting, "fit", lambda run, **kwargs: seen.update(kwargs) or exit_early())
+    monkeypatch.setattr(provenance, "make_deterministic", lambda: seen.update(deterministic=True))
     saving = Saving(seconds=5.0, last=3, best=0, every=7, steps=11)
-    with pytest.raises(KeyError, match="early"):
-        main(["train", "runs/new", "--saving", values.spell(saving), "--stream", "no", "--fresh"])
-    assert (seen["saving"], seen["stream"], seen["fresh"]) == (saving, False, True)
+    for typed, expected in (
+        (["--saving", values.spell(saving), "--stream", "no", "--fresh"], (saving, False, True, None)),
+        (["--stream", "yes", "--deterministic"], (Saving(), True, False, True)),
+        ([], (Saving(), None, False, None)),
+    ):
+        seen.clear()
+        with pytest.raises(KeyError, match="early"):
+            main(["train", "runs/new", *typed])
+        assert (seen["saving"], seen["stream"], seen["fresh"], seen.get("deterministic")) == expected
+        assert (seen["directory"], seen["on_note"]) == (Path("runs/new"), console.note)
+
+
+@pytest.mark.parametrize(
+    ("model", "suffix"),
+    [
+        (VAE(event_shape=(8, 8, 1)), ".png"),
+        (VAE(event_shape=(6,)), ".npy"),
+        (VAE(likelihood=Tabular((0, 2)), event_shape=(4, 1)), ".csv"),
+    ],
+)
+@pytest.mark.parametrize(("finished", "fresh"), [(True, False), (True, True), (False, False)])
+def test_what_came_of_a_training_is_said(monkeypatch, tmp_path, capsys, model, suffix, finished, fresh):
+    results = {
+        "test": {"distortion": 3.0, "rate": 1.25, "negative_elbo": 4.25, "mse_at_mean": 0.5},
+        "validation": {"distortion": 7.0, "rate": 7.0, "negative_elbo": 14.0, "mse_at_mean": 7.0},
+        "best_epoch": 2,
+        "seconds": 61.26,
+    }
+    made = SimpleNamespace(run=SimpleNamespace(model=model), results=results, history=[{}, {}, {}])
+    monkeypatch.setattr(fitting, "fit", lambda run, **options: made)
+    if finished:
+        (tmp_path / "results.json").touch()
+    (tmp_path / "a.npy").touch()
+    main(["train", str(tmp_path), *(["--fresh"] if fresh else [])])
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "test   distortion 3.0 + rate 1.2 = 4.2 nats/example; best epoch 2 of 3, 61.3 s",
+        f"wrote  {tmp_path}: a.npy{', results.json' if finished else ''}",
+        f"next   aevae evaluate {tmp_path}",
+        f"       aevae sample {tmp_path} --out samples{suffix}",
+    ]
+    assert ("was finished before; --fresh would train again" in err) is (finished and not fresh)
+
+
+def test_results_of_an_autoencoder_are_its_squared_error(monkeypatch, tmp_path, capsys):
+    results = {"test": {"distortion": 3.0, "mse_at_mean": 0.012345}, "best_epoch": 1, "seconds": 0.04}
+    made = SimpleNamespace(run=SimpleNamespace(model=Autoencoder()), results=results, history=[{}])
+    monkeypatch.setattr(fitting, "fit", lambda run, **options: made)
+    main(["train", str(tmp_path)])
+    assert capsys.readouterr().out.startswith("test   mse 0.0123; best epoch 1 of 1, 0.0 s\n")
 
 
 def exit_early():

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from aevae_jax.checkpoints.signals import Interrupted
 from aevae_jax.cli import terminal
 from aevae_jax.cli.terminal import one_line_errors
 from aevae_jax.types import InputError
@@ -30,7 +31,16 @@ def test_ctrl_c_is_one_line_and_code_130(capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_a_training_that_saved_and_left_is_one_line_and_code_75(capsys):
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise Interrupted("stopped by SIGTERM, saved at step 3")
+    assert stop.value.code == 75
+    assert capsys.readouterr() == ("", "stopped by SIGTERM, saved at step 3\n")
+
+
 def test_a_bug_keeps_its_traceback(capsys):
+    with pytest.raises(OSError, match="of no file"), one_line_errors():
+        raise OSError(5, "of no file")
     with pytest.raises(ZeroDivisionError), one_line_errors():
         _ = 1 / 0
     with pytest.raises(ValueError, match="plain"), one_line_errors():
@@ -105,6 +115,18 @@ def test_tables_are_text_and_nothing_else(capsys, monkeypatch):
     assert out.count(SHOWN.strip()) == 4
     assert "\x1b" not in out
     assert "x" * 301 not in out.replace("\n", "")
+
+
+def test_numbers_stand_to_the_right_and_words_to_the_left(capsys):
+    terminal.show_table("title", ("name", "mean"), [["x", "1.5"], ["longer", "122"]], right=("mean",), caption="end")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert [line.rstrip() for line in (lines[0], lines[1], *lines[3:])] == [
+        "title",
+        "  name     mean",
+        "  x         1.5",
+        "  longer    122",
+        "end",
+    ]
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
+from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aevae_jax import VAE, data
+from aevae_jax import VAE, data, memory
+from aevae_jax.data import datasets
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear
@@ -69,3 +74,123 @@ def test_long_schedules_are_no_large_ones():
             optimizer=Adam(warmup=most, cosine=True),
         )
     )
+
+
+VECTORS = np.random.default_rng(0).random((30, 6)).astype(np.float32)
+SPLIT = data.from_arrays(VECTORS[:10], VECTORS[10:20], VECTORS[20:], name="vectors")
+SMALL = Run(model=VAE(2, MLP(())), batch_size=5, epochs=3)
+
+
+@pytest.fixture
+def table():
+    """A table of a number, a count and a colour, of which the count has mean 3.5 and scale 1.5 in training."""
+    x = np.array([[0.5, 2.0, 0.0], [1.5, 5.0, 1.0], [-0.25, 2.0, 1.0], [2.5, 5.0, 0.0]] * 5)
+    columns = (
+        datasets.Column("size", (), "number"),
+        datasets.Column("children", (), "count"),
+        datasets.Column("colour", ("blue", "red"), "text"),
+    )
+    split = datasets.Split(x)
+    return data.Dataset("people", split, split, split, 0, columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "counts", "fits"),
+    [
+        ((), (), True),
+        ((0, 0, 2), (), True),
+        ((), ((1, -3.5 / 1.5, 1 / 1.5),), True),
+        ((0, 0, 2), ((1, -3.5 / 1.5, 1 / 1.5),), True),
+        ((0, 0, 2), ((0, 0.0, 1.0),), False),
+        ((), ((0, 0.0, 1.0),), False),
+        ((0, 0, 3), (), False),
+        ((0, 2, 0), (), False),
+    ],
+)
+def test_columns_that_are_given_must_be_those_of_the_table(table, columns, counts, fits):
+    given = likelihoods.Tabular(columns, counts)
+    run = Run(data=data.Data("x", data.Standardize()), model=VAE(2, NARROW, given), batch_size=5)
+    if fits:
+        shaped = plans._shaped(run.model, data.prepare(run.data.preparation, table))
+        assert shaped.likelihood.columns == (0, 0, 2)
+        [(place, zero, step)] = shaped.likelihood.counts
+        assert (place, zero, step) == (1, pytest.approx(-3.5 / 1.5), pytest.approx(1 / 1.5))
+        assert shaped.event_shape == (6,)
+        return
+    with pytest.raises(InputError, match=r"columns of the likelihood: got Tabular\(.*, expected Tabular\(\), or Tab.*peo"):
+        plans.plan_of(run, table)
+
+
+def test_tables_have_a_likelihood_of_their_own(table):
+    run = Run(data=data.Data("x", data.Standardize()), model=VAE(2, NARROW), batch_size=5)
+    message = r"likelihood of a table \(people\): got NormalSharedScale, expected Tabular\(\); type: --model"
+    with pytest.raises(InputError, match=message):
+        plans.plan_of(run, table)
+    with pytest.raises(InputError, match=r"likelihood: got Tabular\(\), expected another one: vectors is not a table"):
+        plans.plan_of(replace(SMALL, model=VAE(2, NARROW, likelihoods.Tabular())), SPLIT)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_no_part_may_be_empty(part):
+    empty = replace(SPLIT, **{part: datasets.Split(VECTORS[:0])})
+    with pytest.raises(InputError, match=f"vectors {part}: got 0 examples, expected at least 1"):
+        plans.plan_of(SMALL, empty)
+
+
+@pytest.mark.parametrize(("limit", "stream"), [(240, False), (239, True)])
+def test_data_that_is_larger_than_the_limit_is_streamed(monkeypatch, limit, stream):
+    """Ten rows of six numbers of 4 bytes; what is typed comes first."""
+    monkeypatch.setattr(datasets, "RESIDENT_BYTES", limit)
+    assert plans.plan_of(SMALL, SPLIT).stream is stream
+    assert plans.plan_of(SMALL, SPLIT, not stream).stream is not stream
+
+
+def test_memory_is_asked_for_four_times_the_parameters_and_the_largest_array(monkeypatch):
+    """Linear networks: an encoder of 6 x 4 + 4, a decoder of 2 x 6 + 6, and a scale."""
+    asked = []
+    monkeypatch.setattr(memory, "check", lambda need, **said: asked.append((need, said["got"], said["room"])))
+    monkeypatch.setattr(
+        plans.jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: {"bytes_limit": 12345})]
+    )
+    model = VAE(2, MLP(()), likelihoods.NormalSharedScale())
+    plans.plan_of(replace(SMALL, model=model), SPLIT)
+    assert asked[0] == (4 * 4 * 47, "47 parameters", 12345)
+    assert asked[1][0] >= 5 * 6 * 4  # at least the batch
+    assert asked[1][2] == 12345
+
+
+def vector_loss(model, params, x, key, step):
+    return model.decode(params, model.encode(params, x).mean()).log_prob(x), {"fine": jnp.ones(())}
+
+
+def test_a_loss_that_is_no_scalar_is_named():
+    with pytest.raises(InputError, match=r"loss of the objective: got an array of shape \(5,\), expected a scalar; take"):
+        plans.plan_of(replace(SMALL, objective=vector_loss), SPLIT)
+
+
+@pytest.mark.parametrize("row", [0, 39])
+def test_every_level_of_the_training_data_is_checked_in_every_block(monkeypatch, row):
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 16 * 10)
+    x = np.unpackbits(np.arange(56, dtype=np.uint8)[:, None], axis=1)[:, :, None, None].repeat(2, axis=2) * 255
+    x, validation, test = x[:40], x[40:48], x[48:]
+    grey = x.copy()
+    grey[row, 3, 1] = 7
+    run = Run(model=VAE(2, NARROW, likelihoods.Bernoulli()), batch_size=8)
+    for train, sound in ((x, True), (grey, False)):
+        prepared = data.prepare(run.data.preparation, data.from_arrays(train, validation, test, name="bits"))
+        if sound:
+            plans._check_support(likelihoods.Bernoulli.support, prepared)
+        else:
+            with pytest.raises(InputError, match=r"bits train, levels.*: got 0\.0274\d* .*expected 0 or 1"):
+                plans._check_support(likelihoods.Bernoulli.support, prepared)
+
+
+@pytest.mark.parametrize(
+    ("memory_stats", "room"), [(lambda: None, None), (lambda: {}, None), (lambda: {"bytes_limit": 8}, 8)]
+)
+def test_room_is_that_of_the_device_or_else_of_the_system(monkeypatch, memory_stats, room):
+    rooms = []
+    monkeypatch.setattr(plans.jax, "local_devices", lambda: [SimpleNamespace(memory_stats=memory_stats)])
+    monkeypatch.setattr(memory, "check", lambda need, **said: rooms.append(said["room"]))
+    plans._check_memory(SMALL, jax.make_jaxpr(lambda x: x + 1)(1.0), {})
+    assert rooms == [room, room]

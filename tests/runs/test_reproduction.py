@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
 from aevae_jax.runs import fitting, provenance as environment, records, reproduction
 from aevae_jax.runs.run import Run, Safeguard
+from aevae_jax.runs.snapshots import Progress, Snapshot
 from aevae_jax.runs.weights import save_weights
 from aevae_jax.training.optimizers import Adam
 from aevae_jax.types import InputError
@@ -148,6 +150,84 @@ def test_changed_code_is_named(here, monkeypatch):
     assert reproduction._differences(record) == (f"code sha256 {code['sha256'][:60]}..., here b",)
 
 
+def test_all_that_a_run_made_is_compared(here, monkeypatch):
+    """Both parts of the results, the log, and nothing that differs from one time to the next."""
+    original, plan, asked = fitting.load_run(here), reproduction.plan_again(here, ""), []
+    monkeypatch.setattr(reproduction, "plan_again", lambda folder, moved: plan)
+    monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: original)
+
+    def again(change=lambda fitted: fitted, elsewhere=False):
+        monkeypatch.setattr(reproduction, "_differences", lambda record: ("host",) if elsewhere else ())
+
+        def fit(run, dataset, **options):
+            asked.append((run, dataset.digest(), options["stream"]))
+            return change(original)
+
+        monkeypatch.setattr(fitting, "fit", fit)
+        return reproduction.reproduce(here)
+
+    def results(part, **changes):
+        def change(fitted):
+            found = fitted.results
+            new = {**found[part], **changes} if isinstance(found[part], dict) else next(iter(changes.values()))
+            return fitted._replace(results={**found, part: new})
+
+        return change
+
+    rate = original.results["validation"]["rate"]
+    assert again(results("seconds", seconds=99.0))[:2] == again()[:2] == again(elsewhere=True)[:2]
+    assert again().outcome == "PASS (bitwise)"
+    assert asked[0] == (original.run, original.run.data.load().digest(), False)
+    for change in (
+        results("validation", rate=np.nextafter(rate, 0)),
+        results("test", rate=0.0),
+        results("best_epoch", best=9),
+        lambda fitted: fitted._replace(history=[*fitted.history[:-1], {**fitted.history[-1], "skipped": 1}]),
+    ):
+        found = again(change)
+        assert (found.passed, found.step) == (False, None)
+        assert "but the figures in results.json or metrics.jsonl are not" in found.reason
+    for part in ("validation", "test"):
+        rate = original.results[part]["rate"]
+        for factor, outcome in ((0.992, "PASS within tolerance"), (0.988, "FAIL"), (1 / 0.988, "FAIL")):
+            found = again(results(part, rate=rate * factor), elsewhere=True)
+            assert found.outcome == outcome
+            assert found.reason == f"figures within {1 - min(factor, 1 / factor):.1e} (0.01 is allowed)"
+
+
+ONES = np.ones(30, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("first", "place", "factor", "exact", "found"),
+    [
+        (0, 19, 1 + 2e-4, False, 19),
+        (0, 19, 1 + 5e-5, False, None),
+        (0, 19, 1 - 2e-4, False, 19),
+        (0, 20, 2.0, False, None),
+        (12, 7, 2.0, False, 19),
+        (12, 8, 2.0, False, None),
+        (24, 0, 2.0, False, None),
+        (24, 2, 1 + 2e-7, True, 26),
+        (24, 2, 1.0, True, None),
+        (0, 3, np.nan, False, 3),
+    ],
+)
+def test_losses_are_compared_bit_by_bit_or_in_the_first_twenty_steps(first, place, factor, exact, found):
+    ours = ONES.copy()
+    ours[place] *= np.float32(factor)
+    for one, other in ((ONES, ours), (ours, ONES)):
+        assert reproduction._first_difference(one, other, first, exact=exact) == found
+
+
+def test_losses_that_are_both_no_number_are_the_same_and_those_that_are_missing_are_not():
+    nan = ONES * np.float32(np.nan)
+    for exact in (False, True):
+        assert reproduction._first_difference(nan, nan.copy(), 0, exact=exact) is None
+    assert reproduction._first_difference(ONES[:4], ONES[:6], 12, exact=True) == 16
+    assert reproduction._first_difference(ONES[:6], ONES[:4], 12, exact=True) == 16
+
+
 def test_an_unfinished_run_is_refused(copied):
     (copied / "results.json").unlink()
     with pytest.raises(
@@ -189,6 +269,51 @@ def test_a_step_replayed_has_the_loss_that_was_recorded(finished, step):
     assert len(found.diagnosis.rows) == 100
     assert found.diagnosis.broken == found.diagnosis.examples == ()
     assert found.diagnosis.culprit is found.detour is None
+
+
+DETOURS = ((20, 30), (15, 30), (5, 30))
+
+
+@pytest.mark.parametrize(
+    ("step", "until", "known", "detour"),
+    [
+        (4, 4, DETOURS, None),
+        (5, 5, DETOURS[:2], (5, 30)),
+        (14, 5, DETOURS[:2], (5, 30)),
+        (15, 5, DETOURS[:1], (15, 30)),
+        (20, 5, (), (20, 30)),
+        (29, 5, (), (20, 30)),
+        (30, 30, DETOURS, None),
+    ],
+)
+@pytest.mark.parametrize("losses", [None, 30, 31])
+def test_a_step_is_replayed_as_it_was_before_it_was_gone_round(
+    tmp_path, monkeypatch, step, until, known, detour, losses
+):
+    """From a checkpoint that knows of no detour that was found later."""
+    asked = []
+
+    def restore(store, trainer, *, until=None, note=None):
+        asked.append(until)
+        return Snapshot(None, None, {}, None, Progress(step=4, detours=DETOURS))
+
+    trainer = SimpleNamespace(
+        steps_per_epoch=STEPS, move=lambda snapshot, to: (to, snapshot.progress.detours), plan=None
+    )
+    monkeypatch.setattr(records, "read_record", lambda folder: {})
+    monkeypatch.setattr(reproduction, "plan_again", lambda folder, data: SimpleNamespace(run=replace(RUN, epochs=3)))
+    monkeypatch.setattr(reproduction, "Trainer", lambda plan: trainer)
+    monkeypatch.setattr(reproduction.resume, "restore", restore)
+    monkeypatch.setattr(reproduction, "diagnose", lambda trainer, at, trace: (at, trace))
+    if losses:
+        (tmp_path / "results.json").touch()
+        monkeypatch.setattr(records, "read_results", lambda folder, run: None)
+        monkeypatch.setattr(fitting, "read_losses", lambda folder, results: np.arange(losses) + 0.5)
+    found = reproduction.replay(tmp_path, step)
+    assert asked == [None, until]
+    assert found.diagnosis == ((step, known), True)
+    assert found.detour == detour
+    assert found.recorded == (step + 0.5 if losses and step < losses else None)  # it may have stopped before
 
 
 def test_replay_writes_nothing_and_refuses_steps_that_are_none(finished):

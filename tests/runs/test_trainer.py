@@ -10,16 +10,20 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from aevae_jax import data, evaluation, keys
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE
-from aevae_jax.runs import plans, trainer
-from aevae_jax.runs.run import Run
+from aevae_jax.runs import non_finite, plans, trainer, training_loop
+from aevae_jax.runs.run import Run, Safeguard
+from aevae_jax.runs.snapshots import Broken, Progress
+from aevae_jax.training.optimizers import Adam
+from aevae_jax.types import InputError
 
 RUN = Run(model=VAE(2, MLP((4,))), batch_size=10, epochs=3)
-SEEDS, STEPS = (0, 1, 2), 2
+SEEDS, STEPS = (7, 8, 5), 2  # none of which is its own place
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +37,14 @@ def several():
 def test_speed_counts_the_examples_of_all_seeds_and_no_compilation(several, monkeypatch):
     made, snapshot = several
     monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=map(float, count()).__next__))
-    reports = []
+    reports, seconds = [], []
     snapshot = snapshot._replace(state=jax.tree.map(jnp.copy, snapshot.state))  # it is donated
     for epoch in (1, 2):
         snapshot, report = made.finish_epoch(made.advance(snapshot, epoch * STEPS))
         reports.append(report)
+        seconds.append(snapshot.progress.seconds)
     assert np.isnan(reports[0].examples_per_second)
+    assert 2 <= seconds[0] <= seconds[1] - 2  # of the training and of the evaluation, in all epochs so far
     assert reports[1].examples_per_second == len(SEEDS) * RUN.batch_size * STEPS  # in one second of this clock
 
 
@@ -46,7 +52,9 @@ def test_results_are_those_of_the_selected_parameters_and_not_of_the_last(severa
     """Each seed's best parameters, of an epoch that is not the last, are others than where its training ended."""
     made, snapshot = several
     selected = jax.tree.map(lambda leaf: leaf + 0.5, snapshot.best)
-    results = made.results(snapshot._replace(best=selected))
+    progress = replace(snapshot.progress, best_epoch=(3, 1, 2), seconds=12.34567)
+    results = made.results(snapshot._replace(best=selected, progress=progress))
+    assert (results["best_epoch"], results["seconds"]) == ([3, 1, 2], 12.346)
     prepared = data.prepare(RUN.data.preparation, made.plan.dataset)
     for lane, seed in enumerate(SEEDS):
         params = jax.tree.map(lambda leaf, lane=lane: leaf[lane], selected)
@@ -75,3 +83,132 @@ def test_the_best_parameters_are_kept_when_a_later_epoch_is_worse(several):
     last, _ = made.finish_epoch(made.advance(snapshot, 2 * STEPS)._replace(state=snapshot.state._replace(params=worse)))
     assert last.progress.best_epoch == (1, 1, 1)
     chex.assert_trees_all_equal(last.best, snapshot.best)
+
+
+def test_the_seed_whose_validation_is_no_number_is_named(several, monkeypatch):
+    """Not one that is sound, and not by its place."""
+    made, snapshot = several
+    spoilt = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), snapshot.state.params)
+    with pytest.raises(Broken, match="the validation after step 2") as caught:
+        made.finish_epoch(
+            snapshot._replace(
+                state=snapshot.state._replace(params=spoilt), progress=replace(snapshot.progress, step=STEPS)
+            )
+        )
+    assert (caught.value.first, caught.value.after, caught.value.lane) == (2, 2, 1)
+    monkeypatch.setattr(non_finite, "scale_advice", lambda plan: "")
+    message = "training of seed 8: got no finite loss or gradient in the validation after step 2, expected finite"
+    with pytest.raises(InputError, match=message):
+        training_loop._detour(made, None, snapshot.progress, caught.value, print)
+
+
+def test_means_are_over_the_steps_that_each_seed_used(several, monkeypatch):
+    """And then over the seeds; the losses of all steps are kept."""
+    made, snapshot = several
+    losses = np.array([[1.0, 2.0, 3.0], [5.0, 1e30, 7.0]], np.float32)
+    values = iter([{"negative_elbo": 1.0, "rate": 4.0}, {"negative_elbo": 3.0, "rate": 5.0}, {"negative_elbo": 8.0}])
+    monkeypatch.setattr(made, "_measure", lambda params, x: [{"rate": 0.0, **next(values)} for _ in SEEDS])
+    metrics = {"loss": losses, "skipped": np.array([[0, 0, 0], [0, 1, 0]])}
+    progress = Progress(4, 1, (0.5, 3.0, 9.0), (1, 1, 1), (0, 0, 0), history=({"epoch": 1},))
+    before = np.full((STEPS, 3), 9.0, np.float32)
+    last, report = made.finish_epoch(snapshot._replace(metrics=metrics, losses=before, progress=progress))
+    assert (report.epoch, report.epochs, report.step, report.skipped) == (2, 3, 4, 1)
+    assert report.train == {"loss": (3.0 + 2.0 + 5.0) / 3}
+    assert report.validation == {"negative_elbo": 4.0, "rate": 3.0}
+    np.testing.assert_array_equal(report.losses, losses)
+    np.testing.assert_array_equal(last.losses, [*before, *losses])
+    entry = {"epoch": 2, "step": 4, "train": report.train, "validation": report.validation, "skipped": 1}
+    assert last.progress.history == ({"epoch": 1}, entry)
+    assert last.progress.best_value == (0.5, 3.0, 8.0)  # an equal one is none better
+    assert last.progress.best_epoch == (1, 1, 2)
+    assert np.asarray(last.metrics["skipped"]).min() == 1  # of the steps to come
+
+
+def test_the_end_is_where_all_seeds_have_waited_or_all_epochs_are_done(several):
+    made, _ = several
+    patient = SimpleNamespace(plan=made.plan._replace(run=replace(made.plan.run, epochs=9, patience=2)))
+    for epoch, best, patience, ends in (
+        (9, (9, 9, 9), True, True),
+        (8, (1, 1, 1), False, False),
+        (3, (1, 1, 1), True, True),
+        (3, (1, 2, 1), True, False),
+        (2, (1, 1, 1), True, False),
+        (0, (0, 0, 0), True, False),
+    ):
+        progress = Progress(epoch=epoch, best_epoch=best)
+        impatient = SimpleNamespace(plan=patient.plan._replace(run=replace(patient.plan.run, patience=0)))
+        assert trainer.Trainer.finished(patient if patience else impatient, progress) is ends, (epoch, best)
+
+
+@pytest.mark.parametrize(("skipped", "used"), [(5, True), (6, False)])
+def test_a_training_is_of_use_if_one_step_of_one_seed_was(several, skipped, used):
+    history = ({"skipped": 2}, {"skipped": skipped - 2})
+    assert several[0].used(Progress(step=2, history=history)) is used
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch", "lanes", "message"),
+    [
+        (2, 0, 3, ""),
+        (2, 1, 3, ""),
+        (4, 1, 3, ""),
+        (6, 3, 3, ""),
+        (3, 0, 3, "got step 3 in epoch 1, expected 2 steps per epoch"),
+        (1, 1, 3, "got step 1 in epoch 2, expected 2"),
+        (-1, 0, 3, "got step -1 in epoch 1"),
+        (8, 4, 3, "got notes of another training, expected those of this run"),
+        (2, 1, 1, "got notes of another training"),
+    ],
+)
+def test_progress_that_this_run_cannot_have_made_is_refused(several, step, epoch, lanes, message):
+    made, snapshot = several
+    progress = Progress(step, epoch, (1.0,) * lanes, (1,) * lanes, (0,) * lanes)
+    if message:
+        with pytest.raises(InputError, match=f"checkpoint: {message}"):
+            made.shapes(progress)
+        return
+    found = made.shapes(progress)
+    assert found.losses.shape == (2 * epoch, 3)  # of the epochs that are done
+    assert jax.tree.map(lambda a: a.shape, found.state) == jax.tree.map(lambda a: a.shape, snapshot.state)
+
+
+def test_every_seed_sees_each_example_once_an_epoch_in_an_order_of_its_own(several):
+    made, _ = several
+    rows = np.array([made.rows_of(step) for step in range(6)])
+    assert rows.shape == (6, 3, 10)
+    for epoch in range(3):
+        for lane in range(3):
+            assert sorted(rows[2 * epoch : 2 * epoch + 2, lane].ravel()) == list(range(20))
+    orders = {tuple(rows[2 * epoch : 2 * epoch + 2, lane].ravel()) for epoch in range(3) for lane in range(3)}
+    assert len(orders) == 9
+
+
+def test_streaks_go_on_across_chunks_by_seed_and_not_across_what_was_gone_round():
+    made = SimpleNamespace(plan=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=3))))
+    no = np.zeros(4, bool)
+
+    def streaks(before, flags, jumped=no):
+        found = trainer.Trainer._streaks(made, Progress(step=10, in_a_row=before), np.array(flags), jumped)
+        assert isinstance(found, tuple)
+        return found
+
+    assert streaks((2,), [0, 1, 1, 0]) == (0,)
+    assert streaks((0,), [0, 0, 1, 1]) == (2,)
+    assert streaks((2, 0), [[0, 0], [0, 1], [1, 0], [1, 1]]) == (2, 1)
+    assert streaks((2,), [1, 1, 0, 1], np.array([True, True, False, False])) == (1,)
+    for before, flags, expected in (
+        ((2,), [1, 0, 0, 0], (8, 11, 0)),
+        ((0,), [0, 1, 1, 1], (11, 14, 0)),
+        ((0, 1), [[0, 1], [0, 1], [0, 0], [0, 0]], (9, 12, 1)),
+    ):
+        with pytest.raises(Broken) as caught:
+            streaks(before, flags)
+        assert (caught.value.first, caught.value.after, caught.value.lane) == expected
+
+
+def test_the_optimizer_is_built_for_all_steps_of_the_run(several, monkeypatch):
+    """Its schedules end with the training."""
+    built = []
+    monkeypatch.setattr(Adam, "build", lambda self, steps: built.append(steps) or optax.sgd(0.1))
+    trainer.Trainer(several[0].plan._replace(run=replace(several[0].plan.run, optimizer=Adam(0.123))))
+    assert built == [3 * STEPS]

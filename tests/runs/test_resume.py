@@ -1,0 +1,196 @@
+"""When a training saves, what it writes beside the arrays, and where it looks up; nothing here is trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from aevae_jax.checkpoints import signals
+from aevae_jax.checkpoints.saving import Saving
+from aevae_jax.runs import resume
+from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
+from aevae_jax.training.step import TrainState
+from aevae_jax.types import InputError
+
+ONE = {"best_value": (1.0,), "best_epoch": (1,), "in_a_row": (0,)}
+
+
+def at(step, **progress):
+    state = TrainState(np.int32(step), {"w": np.zeros(3, np.float32)}, (), None)
+    return Snapshot(state, {}, {}, np.zeros(0, np.float32), Progress(step=step, **{**ONE, **progress}))
+
+
+@pytest.fixture
+def keep(tmp_path, monkeypatch):
+    """Makes a keeper with a clock that is set by hand, and a list of what it saves."""
+
+    def make(saving):
+        clock, saved, checks = SimpleNamespace(now=1000.0), [], []
+        monkeypatch.setattr(resume, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        lock, caught = SimpleNamespace(check=lambda: checks.append(len(saved))), signals.Caught()
+        keeper = resume.Keeper(tmp_path, "0" * 64, saving, lock=lock, caught=caught, note=print, selects="bound")
+        keeper._store = SimpleNamespace(
+            save=lambda step, arrays, notes: saved.append(notes), retain=lambda kept: checks.append(kept)
+        )
+        return SimpleNamespace(keeper=keeper, clock=clock, saved=saved, caught=caught, checks=checks)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("offers", "saved"), [((0, 61, 62, 122), [61, 122]), ((0, 59, 60, 119, 120), [60, 120]), ((59,), [])]
+)
+def test_seconds_are_counted_from_the_last_save(keep, offers, saved):
+    made = keep(Saving(seconds=60))
+    for second in offers:
+        made.clock.now = 1000.0 + second
+        made.keeper.offer(at(second), boundary=False)
+    assert [notes["step"] for notes in made.saved] == saved
+
+
+def test_a_save_outside_the_turn_counts_as_one(keep):
+    """At the end, or when it goes back: the next comes `seconds` later."""
+    made = keep(Saving(seconds=60))
+    made.clock.now = 1050.0
+    made.keeper.save(at(1), boundary=False)
+    for second in (60, 109, 110):
+        made.clock.now = 1000.0 + second
+        made.keeper.offer(at(second), boundary=False)
+    assert [notes["step"] for notes in made.saved] == [1, 110]
+    assert made.checks == [0, Saving(seconds=60), 1, Saving(seconds=60)]  # the lock first, and what is kept last
+
+
+def test_what_is_saved_already_is_not_saved_again(keep, monkeypatch):
+    made, restored = keep(Saving(seconds=0, steps=5)), at(5)
+    monkeypatch.setattr(resume, "restore", lambda store, trainer, until, note: restored if until == 7 else None)
+    assert made.keeper.restore(None, 6) is None
+    assert made.keeper.restore(None, 7) is restored
+    made.keeper.offer(restored, boundary=False)
+    assert made.saved == []
+    for snapshot in (at(6), at(6), at(6, epoch=1)):
+        made.keeper.offer(snapshot, boundary=False)
+    assert [(notes["step"], notes["epoch"]) for notes in made.saved] == [(6, 0), (6, 1)]
+    made.caught.name = "SIGTERM"
+    with pytest.raises(signals.Interrupted, match="stopped by SIGTERM, saved at step 6: the same command goes on"):
+        made.keeper.offer(at(6, epoch=1), boundary=True)
+    assert len(made.saved) == 2
+    with pytest.raises(signals.Interrupted, match="saved at step 7"):
+        made.keeper.offer(at(7), boundary=False)
+
+
+@pytest.mark.parametrize(
+    ("saving", "saved"),
+    [
+        (Saving(seconds=1e9, steps=5), [5, 10]),
+        (Saving(seconds=1e9, every=2), [8]),
+        (Saving(seconds=1e9), []),
+    ],
+)
+def test_steps_and_epochs_that_are_asked_for(keep, saving, saved):
+    """Four steps an epoch; an epoch counts when it has been evaluated."""
+    made = keep(saving)
+    for step in range(1, 12):
+        if step != 8:
+            made.keeper.offer(at(step, epoch=step // 4), boundary=step % 4 == 0)
+        else:
+            made.keeper.offer(at(step, epoch=1), boundary=False)
+            made.keeper.offer(at(step, epoch=2), boundary=True)
+    assert [notes["step"] for notes in made.saved] == saved
+
+
+def test_the_next_look_is_after_a_chunk_or_where_a_save_is_due(keep):
+    keeper = keep(Saving(steps=5)).keeper
+    assert [keeper.next_stop(step, chunk) for step, chunk in ((3, 10), (5, 3), (5, 7), (4, 1), (0, 5))] == [
+        5,
+        8,
+        10,
+        5,
+        5,
+    ]
+    assert keep(Saving()).keeper.next_stop(3, 10) == 13
+
+
+def test_only_an_epoch_of_one_seed_has_a_value_to_be_kept_by(keep):
+    made = keep(Saving())
+    history = ({"validation": {"bound": 9.0}}, {"validation": {"bound": 2.5, "other": 1.0}})
+    two = {"best_value": (1.0, 1.0), "best_epoch": (1, 1), "in_a_row": (0, 0)}
+    for snapshot, boundary in (
+        (at(8, history=history), True),
+        (at(9, history=history), False),
+        (at(10), True),
+        (at(11, history=history, **two), True),
+    ):
+        made.keeper.save(snapshot, boundary=boundary)
+    assert [(notes.get("value"), notes["boundary"]) for notes in made.saved] == [
+        (2.5, True),
+        (None, False),
+        (None, True),
+        (None, True),
+    ]
+    assert "value" not in made.saved[1]
+
+
+def test_a_pace_survives_a_chunk_that_took_no_time_and_a_long_one():
+    pace = resume.Pace(2.0)
+    for steps, seconds, following in ((1, 9.0, 1), (1, 0.0, 4), (4, 0.0, 16), (16, 8.0, 4), (4, 100.0, 1)):
+        pace.took(steps, seconds)
+        assert pace.steps() == following
+    assert resume.CHUNK_SECONDS == 1.0  # "within about a second"
+
+
+def test_a_checkpoint_whose_notes_are_of_another_step_is_refused():
+    trainer = SimpleNamespace(shapes=lambda progress: at(progress.step))
+    store = SimpleNamespace(restore_newest=lambda like, until: like(8, Progress(step=3).to_notes()))
+    with pytest.raises(InputError, match="checkpoint: got notes of step 3, expected those of step 8"):
+        resume.restore(store, trainer)
+
+
+def test_arrays_come_back_where_they_were():
+    snapshot = Snapshot(
+        TrainState(np.int32(1), {"w": np.full(3, 2.0)}, ({"mu": np.full(3, 3.0)},), {"w": np.full(3, 4.0)}),
+        {"w": np.full(3, 5.0)},
+        {"loss": np.full(2, 6.0), "rate": np.full(2, 7.0)},
+        np.full(8, 8.0),
+        Progress(),
+    )
+    named = resume._named(snapshot)
+    assert {name: float(np.max(array)) for name, array in named.items()} == {
+        "state/step": 1,
+        "state/params/w": 2,
+        "state/opt_state/0/mu": 3,
+        "state/ema/w": 4,
+        "best/w": 5,
+        "logged/metrics/loss": 6,
+        "logged/metrics/rate": 7,
+        "logged/losses": 8,
+    }
+    again = resume._unnamed(snapshot, dict(reversed(named.items())))
+    assert resume._named(again).keys() == named.keys()
+    assert all(array is named[name] for name, array in resume._named(again).items() if name != "logged/losses")
+    assert isinstance(again.losses, np.ndarray)
+
+
+def test_progress_comes_back_from_json():
+    progress = Progress(
+        step=21,
+        epoch=2,
+        best_value=(math.inf, 1.5),
+        best_epoch=(0, 2),
+        in_a_row=(3, 0),
+        detours=((1, 3), (4, 9)),
+        seconds=1.25,
+        history=({"epoch": 1}, {"epoch": 2}),
+    )
+    notes = json.loads(json.dumps(progress.to_notes(), allow_nan=False))
+    assert notes["best_value"] == [None, 1.5]
+    assert Progress.from_notes(notes) == progress
+
+
+def test_what_broke_is_said_by_its_first_and_last_step():
+    assert str(Broken(3, 8, 0)) == "steps 3 to 7"
+    assert str(Broken(8, 8, 1)) == "the validation after step 8"
+    assert (Broken(3, 8, 1).first, Broken(3, 8, 1).after, Broken(3, 8, 1).lane) == (3, 8, 1)
