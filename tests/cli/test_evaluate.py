@@ -222,7 +222,16 @@ def test_an_entry_is_a_mean_with_its_standard_error_and_unit(capsys):
 
 
 def test_terms_stand_before_their_sum_and_squared_errors_have_a_unit():
-    names = ["zeta", "mse_at_mean", "profile_loss", "negative_elbo", "alpha", "rate", "distortion", "profile_distortion"]
+    names = [
+        "zeta",
+        "mse_at_mean",
+        "profile_loss",
+        "negative_elbo",
+        "alpha",
+        "rate",
+        "distortion",
+        "profile_distortion",
+    ]
     assert sorted(names, key=evaluate._order) == [
         "distortion",
         "profile_distortion",

@@ -448,7 +448,10 @@ def place(tmp_path, monkeypatch):
     [
         ("trian x", "command: got 'trian', expected train, evaluate, "),
         ("evalaute x", "; did you mean evaluate? type: aevae --help"),
-        ("dta x", "quality, sample, reconstruct, interpolate, encode, decode, reproduce, replay, data; did you mean data?"),
+        (
+            "dta x",
+            "quality, sample, reconstruct, interpolate, encode, decode, reproduce, replay, data; did you mean data?",
+        ),
         ("data inspekt x", "got 'inspekt', expected inspect, prepare; did you mean inspect? type: aevae data --help"),
         ("data x", "got 'x', expected inspect, prepare; type: aevae data --help"),
         ("train LONG", "File name too long"),
@@ -667,7 +670,7 @@ def test_all_that_is_typed_of_a_training_is_handed_on(monkeypatch):
     ],
 )
 @pytest.mark.parametrize(("finished", "fresh"), [(True, False), (True, True), (False, False)])
-def test_what_came_of_a_training_is_said(monkeypatch, tmp_path, capsys, model, suffix, finished, fresh):
+def test_what_came_of_a_training_is_said(monkeypatch, tmp_path, capsys, *, model, suffix, finished, fresh):
     results = {
         "test": {"distortion": 3.0, "rate": 1.25, "negative_elbo": 4.25, "mse_at_mean": 0.5},
         "validation": {"distortion": 7.0, "rate": 7.0, "negative_elbo": 14.0, "mse_at_mean": 7.0},

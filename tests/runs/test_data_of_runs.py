@@ -178,7 +178,7 @@ def test_differences_of_runs_are_named(one, other, said):
 
 
 def written(folder, **environment):
-    """A record, and the one of the same run that is asked for in this environment."""
+    """A record; what is given back is that of the same run as it is asked for in this environment."""
     tree = values.to_tree(Run())
     made = {"run": tree, "format": {}, "provenance": {"data": {"sha256": "d"}, "command": ["x"], "settings": {}}}
     made = records.sealed({"digest": records.identity(made), **made})
@@ -208,7 +208,7 @@ def test_parts_that_no_record_can_hold_are_named_by_their_place():
     assert [*same_run.unwritten(tree, value)] == [("objective beta", a), ("model", b)]
 
 
-# ------------------------------------------------------------------------------------------------------ what it rests on
+# --------------------------------------------------------------------------------------------------- what it rests on
 
 
 def test_what_numbers_rest_on_has_a_name_each(monkeypatch):

@@ -30,7 +30,7 @@ def slope(model, params, x, key, step):
 
 def steep(model, params, x, key, step):
     """Its gradient is finite, and the square of that is not."""
-    loss = (params["w"] * x.mean() + params["b"] * x.max()) * jnp.exp(3.4 * step)
+    loss = (params["w"] * x.mean() + params["b"] * x.max()) * 1e25
     return loss, {"term": loss}
 
 
@@ -74,7 +74,11 @@ SNAPSHOT = Snapshot(
 )
 def test_a_step_is_diagnosed(objective, max_norm, broken, examples):
     found = non_finite.diagnose(trainer_of(objective, max_norm), SNAPSHOT)
-    assert (found.step, found.rows, found.broken, found.examples, found.culprit) == (17, ROWS, broken, examples, None)
+    assert (found.step, found.rows, found.broken, found.culprit) == (17, ROWS, broken, None)
+    if objective is steep:  # XLA may multiply 0 by a square of what is large, and so blame the row of zeros, too
+        assert set(examples) <= set(found.examples)
+    else:
+        assert found.examples == examples
     if objective is slope:
         assert found.metrics == {"loss": 1.5, "term": 1.5, "gradient_norm": 3.0}
 

@@ -117,7 +117,9 @@ def test_columns_that_are_given_must_be_those_of_the_table(table, columns, count
         assert (place, zero, step) == (1, pytest.approx(-3.5 / 1.5), pytest.approx(1 / 1.5))
         assert shaped.event_shape == (6,)
         return
-    with pytest.raises(InputError, match=r"columns of the likelihood: got Tabular\(.*, expected Tabular\(\), or Tab.*peo"):
+    with pytest.raises(
+        InputError, match=r"columns of the likelihood: got Tabular\(.*, expected Tabular\(\), or Tab.*peo"
+    ):
         plans.plan_of(run, table)
 
 
@@ -164,7 +166,9 @@ def vector_loss(model, params, x, key, step):
 
 
 def test_a_loss_that_is_no_scalar_is_named():
-    with pytest.raises(InputError, match=r"loss of the objective: got an array of shape \(5,\), expected a scalar; take"):
+    with pytest.raises(
+        InputError, match=r"loss of the objective: got an array of shape \(5,\), expected a scalar; take"
+    ):
         plans.plan_of(replace(SMALL, objective=vector_loss), SPLIT)
 
 
@@ -186,7 +190,7 @@ def test_every_level_of_the_training_data_is_checked_in_every_block(monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("memory_stats", "room"), [(lambda: None, None), (lambda: {}, None), (lambda: {"bytes_limit": 8}, 8)]
+    ("memory_stats", "room"), [(lambda: None, None), (dict, None), (lambda: {"bytes_limit": 8}, 8)]
 )
 def test_room_is_that_of_the_device_or_else_of_the_system(monkeypatch, memory_stats, room):
     rooms = []

@@ -288,7 +288,7 @@ DETOURS = ((20, 30), (15, 30), (5, 30))
 )
 @pytest.mark.parametrize("losses", [None, 30, 31])
 def test_a_step_is_replayed_as_it_was_before_it_was_gone_round(
-    tmp_path, monkeypatch, step, until, known, detour, losses
+    tmp_path, monkeypatch, *, step, until, known, detour, losses
 ):
     """From a checkpoint that knows of no detour that was found later."""
     asked = []

@@ -33,9 +33,7 @@ def keep(tmp_path, monkeypatch):
         monkeypatch.setattr(resume, "time", SimpleNamespace(monotonic=lambda: clock.now))
         lock, caught = SimpleNamespace(check=lambda: checks.append(len(saved))), signals.Caught()
         keeper = resume.Keeper(tmp_path, "0" * 64, saving, lock=lock, caught=caught, note=print, selects="bound")
-        keeper._store = SimpleNamespace(
-            save=lambda step, arrays, notes: saved.append(notes), retain=lambda kept: checks.append(kept)
-        )
+        keeper._store = SimpleNamespace(save=lambda step, arrays, notes: saved.append(notes), retain=checks.append)
         return SimpleNamespace(keeper=keeper, clock=clock, saved=saved, caught=caught, checks=checks)
 
     return make
@@ -84,11 +82,7 @@ def test_what_is_saved_already_is_not_saved_again(keep, monkeypatch):
 
 @pytest.mark.parametrize(
     ("saving", "saved"),
-    [
-        (Saving(seconds=1e9, steps=5), [5, 10]),
-        (Saving(seconds=1e9, every=2), [8]),
-        (Saving(seconds=1e9), []),
-    ],
+    [(Saving(seconds=1e9, steps=5), [5, 10]), (Saving(seconds=1e9, every=2), [8]), (Saving(seconds=1e9), [])],
 )
 def test_steps_and_epochs_that_are_asked_for(keep, saving, saved):
     """Four steps an epoch; an epoch counts when it has been evaluated."""
