@@ -57,7 +57,8 @@ def shown(size: int) -> str:
     """Return a number of bytes as people read it: 3.5 GiB."""
     for power, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= power:
-            return f"{size / power:.3g} {unit}" if size < 1000 * 2**30 else f"{size // 2**30:,} GiB"
+            number = size / power
+            return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"  # not 1e+03
     return f"{size} bytes"
 
 

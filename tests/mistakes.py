@@ -186,7 +186,7 @@ MUTATIONS = (
         "evaluation/importance.py",
         "sums.total * kept + w",
         "sums.total + w",
-        ("evaluation/test_importance.py::test_exactly_so_many_samples_are_used_whatever_the_chunk",),
+        ("evaluation/test_importance.py::test_exactly_so_many_samples_are_used_whatever_the_chunk_and_the_batch",),
     ),
     Mutation(
         17,
@@ -194,7 +194,7 @@ MUTATIONS = (
         "evaluation/importance.py",
         "jnp.where(index < num_samples, log_w, -jnp.inf)",
         "log_w",
-        ("evaluation/test_importance.py::test_exactly_so_many_samples_are_used_whatever_the_chunk",),
+        ("evaluation/test_importance.py::test_exactly_so_many_samples_are_used_whatever_the_chunk_and_the_batch",),
     ),
     Mutation(
         19,

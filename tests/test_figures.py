@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from aevae_jax import figures
 from aevae_jax.types import InputError
@@ -64,6 +65,8 @@ def test_wide_gap_and_a_single_column():
 def test_what_is_no_batch_of_images_is_refused(shape):
     with pytest.raises(InputError, match=r"images: got shape .*, expected \[N, H, W, C\]"):
         figures.grid(np.zeros(shape), columns=2)
+    with pytest.raises(InputError, match=r"images: got shape .*, expected \[N, H, W, C\]"):
+        figures.contact_sheet(np.zeros(shape), 2)
 
 
 def test_png_comes_back_byte_for_byte(tmp_path):
@@ -109,6 +112,34 @@ def test_a_contact_sheet_is_bounded_both_ways(shape, columns, monkeypatch):
     assert first >= figures.MIN_TILE
 
 
+@pytest.mark.parametrize(
+    ("shape", "columns", "most", "expected"),
+    [
+        ((1, 1, 5, 1), 1, 4096, (11, 55)),  # 56 // 5 times, both ways
+        ((1, 5, 1, 1), 1, 4096, (55, 11)),
+        ((1, 1, 40, 1), 1, 4096, (8, 40)),
+        ((1, 40, 1, 1), 1, 4096, (40, 8)),
+        ((1, 800, 400, 3), 1, 400, (400, 200)),
+        ((1, 400, 800, 3), 1, 400, (200, 400)),
+        ((1, 1, 40_000, 1), 1, 512, (8, 512)),
+        ((2, 400, 400, 1), 1, 401, (401, 200)),
+        ((4, 400, 400, 1), 3, 401, (267, 401)),  # two rows of three places of 133
+        ((3, 20, 20, 1), 3, 100, (20, 62)),  # there is no room for twice as many
+    ],
+)
+def test_a_contact_sheet_takes_the_room_there_is(monkeypatch, shape, columns, most, expected):
+    monkeypatch.setattr(figures, "MAX_SIDE", most)
+    assert figures.contact_sheet(np.zeros(shape, np.float32), columns).pixels.shape == (*expected, 3)
+
+
+def test_each_pixel_of_a_shrunk_image_is_the_mean_of_what_it_covers(monkeypatch):
+    monkeypatch.setattr(figures, "MAX_SIDE", 20)
+    image = np.random.default_rng(0).integers(0, 256, (40, 20, 3)) / 255
+    sheet = figures.contact_sheet(image[None].astype(np.float32), 1).pixels
+    expected = 255 * image.reshape(20, 2, 10, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(sheet, expected, atol=1)
+
+
 def test_large_images_are_shrunk_to_their_means(monkeypatch):
     monkeypatch.setattr(figures, "MAX_SIDE", 401)
     checkers = np.indices((400, 400)).sum(axis=0) % 2
@@ -126,3 +157,67 @@ def test_floats_are_shown_in_their_own_units():
     assert [sheet[0, 18 * i, 0] for i in range(3)] == [0, 64, 255]
     constant = np.full((1, 2, 2, 1), 7.0, np.float32)
     assert not figures.contact_sheet(constant, 1, span=figures.span_of(constant, 0)).pixels.any()
+
+
+@pytest.mark.parametrize("latent", [1, 3])
+def test_the_picture_of_an_autoencoder_beside_a_vae_shows_what_it_says(tmp_path, monkeypatch, latent):
+    """All but the scatter of the codes are sheets of images, of which the left pixels tell which ones these are."""
+    from matplotlib.figure import Figure
+
+    drawn, save = [], Figure.savefig
+
+    def saved(figure, file, **options):
+        drawn.append(figure)
+        save(figure, file, **{**options, "dpi": 8})
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+    generator, labels = np.random.default_rng(0), np.arange(40) % 4
+    directions = np.linalg.qr(generator.normal(size=(latent, latent)))[0]
+    codes = {name: 3.0 + generator.normal(size=(40, latent)) * [5, 2, 0.1][:latent] @ directions for name in "ab"}
+
+    def images(count, level):
+        return np.full((count, 2, 2, 1), level / 255, np.float32)
+
+    panels = {
+        name: figures.Panel(images(3, level), images(12, level + 1), images(5, level + 2), codes[key])
+        for name, level, key in (("AE", 10, "a"), ("VAE", 20, "b"))
+    }
+    figures.comparison(
+        tmp_path / "report.png",
+        title="digits",
+        inputs=images(3, 5),
+        labels=labels,
+        panels=panels,
+        mixture=images(6, 30),
+        captions={"AE": "one", "VAE": "two", "AE + mixture": "three"},
+    )
+    with Image.open(tmp_path / "report.png") as picture:
+        assert picture.format == "PNG"
+    [figure] = drawn
+    assert figure.get_suptitle().endswith("(VAE): digits")
+    axes = {a.get_label(): a for a in figure.axes if a.get_label()}
+    shown = {name: (a.images[0].get_array()[..., 0], a.get_title()) for name, a in axes.items() if a.images}
+    for name, level, words in (("AE", 11, "AE\none"), ("VAE", 21, "VAE\ntwo"), ("AE + mixture", 30, "AE's\nthree")):
+        image, title = shown[name]
+        assert image.shape == (5 if name in panels else 2, 3 * 6 - 1)  # six of each in a row
+        assert set(np.unique(image)) == {level, 255}
+        assert title.endswith(words)
+    for name, level in (("AE", 10), ("VAE", 20)):
+        image, title = shown[f"{name} pairs"]
+        assert image[:, 0].tolist() == [5, 5, 255, level, level]  # inputs, and their reconstructions below
+        assert image.shape[1] == 3 * 3 - 1
+        assert title.startswith(f"{name}: inputs")
+        image, title = shown[f"{name} walk"]
+        assert image.shape == (2, 3 * 5 - 1)
+        assert image[0, 0] == level + 2
+        assert title.startswith(f"{name}: a straight walk")
+        scatter = axes[f"{name} codes"]
+        assert scatter.get_title().startswith(f"{name}: codes")
+        own = panels[name].codes
+        _, vectors = np.linalg.eigh(np.atleast_2d(np.cov(own, rowvar=False)))  # of ascending variances
+        expected = np.abs(np.hstack([own @ vectors[:, ::-1], np.zeros((40, 1))]))[:, :2]  # a direction has no sign
+        points = np.asarray(scatter.collections[0].get_offsets())
+        np.testing.assert_allclose(np.abs(points), expected, rtol=1e-6, atol=1e-9)
+        assert scatter.collections[0].get_array().tolist() == labels.tolist()
+        ring = np.linalg.norm(np.asarray(scatter.lines[0].get_xydata()), axis=1)
+        np.testing.assert_allclose(ring, stats.chi2(2).ppf(0.95) ** 0.5)

@@ -16,7 +16,7 @@ from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import VampPrior
 from aevae_jax.models.vae import VAE, Autoencoder, Model, TwoLevelVAE
-from aevae_jax.objectives.losses import ELBO, Linear, Objective
+from aevae_jax.objectives.losses import ELBO, IWAE, Linear, Objective
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import Adam
@@ -86,6 +86,25 @@ SOUND = latents.Latents(
 NARROW = SOUND._replace(noise=np.full(4, 1e-3))
 """A thousandth of the variance of the codes is that of q(z|x): too little only where the rate was cheap."""
 NONE, HALF = np.zeros(4, bool), np.array([True, True, False, False])
+OVER, POINTS = ("over-regularised", {"objective": ELBO()}), ("variance collapsed", {"objective": ELBO()})
+COLLAPSE = ("posterior collapse", {"objective": ELBO(Linear(6))})
+
+
+def of_noise(*noise):
+    """Codes of which these are the mean posterior variances, or this one of all; their means have a variance of 1."""
+    return SOUND._replace(noise=np.array(noise if len(noise) > 1 else 4 * noise))
+
+
+def checkup(monkeypatch, run, found, bounds, x=VALIDATION):
+    """The check of a run of 8 steps an epoch that was measured so: the squared error is 0.04, the distortion -50."""
+    terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
+    monkeypatch.setattr(collapse.metrics, "evaluate", lambda *arguments: terms)
+    monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)
+    history = [
+        {"epoch": i + 1, "step": 8 * (i + 1), "validation": {"negative_elbo": bound}} for i, bound in enumerate(bounds)
+    ]
+    params = jax.eval_shape(MODEL.init, jax.random.key(0))
+    return collapse.check(fitting.Fitted(run, run.model, params, history, {}, None), x, jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -126,22 +145,142 @@ NONE, HALF = np.zeros(4, bool), np.array([True, True, False, False])
         (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.2))), NARROW, (3.0, 1.0, 1.0), []),
         (Run(model=MODEL), NARROW, (3.0, 1.0, 1.0), []),
         (Run(model=MODEL), SOUND, (3.0, 2.0, 1.0), [("under-trained", {"epochs": 12})]),
+        (Run(model=MODEL), SOUND, (3.0,), [("under-trained", {"epochs": 4})]),
+        (Run(model=MODEL, objective=ELBO(50.0)), SOUND._replace(active=HALF), (3.0, 1.0, 1.0), [OVER]),
+        (
+            Run(model=MODEL, objective=ELBO(50.0)),
+            SOUND._replace(rate=0.01, active=NONE),
+            (3.0, 1.0, 1.0),
+            [OVER, COLLAPSE],
+        ),
+        (Run(model=MODEL, objective=ELBO(Linear(48, end=4.0))), SOUND, (3.0, 1.0, 1.0), [OVER]),  # 2 by now
+        (Run(model=MODEL, objective=ELBO(Linear(24, start=5.0))), SOUND, (3.0, 1.0, 1.0), []),  # 1 by now
+        (Run(model=MODEL), SOUND._replace(rate=0.09), (3.0, 1.0, 1.0), [COLLAPSE]),
+        (Run(model=MODEL), SOUND._replace(rate=0.11), (3.0, 1.0, 1.0), []),
+        (Run(model=MODEL), SOUND._replace(active=NONE), (3.0, 1.0, 1.0), [COLLAPSE]),
+        (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.29))), SOUND, (3.0, 1.0, 1.0), []),
+        (
+            Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.31))),
+            SOUND,
+            (3.0, 1.0, 1.0),
+            [("over-regularised", {"model": MODEL})],
+        ),
+        (Run(model=MODEL, objective=ELBO(0.5)), of_noise(0.0099), (3.0, 1.0, 1.0), [POINTS]),
+        (Run(model=MODEL, objective=ELBO(0.5)), of_noise(0.0103), (3.0, 1.0, 1.0), []),
+        (Run(model=MODEL), of_noise(0.99e-4), (3.0, 1.0, 1.0), [("variance collapsed", {"model": MODEL})]),
+        (Run(model=MODEL), of_noise(1.03e-4), (3.0, 1.0, 1.0), []),
+        (Run(model=MODEL), of_noise(1e-6, 1e-6, 0.1, 0.1), (3.0, 1.0, 1.0), []),
+        (Run(model=MODEL, objective=ELBO(0.5)), of_noise(1e-6, 1e-6, 1e-6, 0.1), (3.0, 1.0, 1.0), [POINTS]),
+        (
+            Run(model=MODEL),
+            of_noise(0.1, 0.1, 1e-6, 1e-6)._replace(active=HALF),
+            (3.0, 1.0, 1.0),
+            [("dead units", {"model": dataclasses.replace(MODEL, latent=2)})],
+        ),
     ],
-    ids=["none", "collapse", "beta", "dead", "points", "noise", "cheap", "narrow", "learned", "short"],
 )
 def test_remedies_can_be_typed(monkeypatch, run, found, bounds, expected):
     """Each finding's remedy, as it is typed, makes the run that the finding says it makes."""
-    terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
-    monkeypatch.setattr(collapse.metrics, "evaluate", lambda *arguments: terms)
-    monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)
-    history = [
-        {"epoch": i + 1, "step": 8 * (i + 1), "validation": {"negative_elbo": bound}} for i, bound in enumerate(bounds)
-    ]
-    params = jax.eval_shape(MODEL.init, jax.random.key(0))
-    fitted = fitting.Fitted(run, run.model, params, history, {}, None)
-    findings = collapse.check(fitted, VALIDATION, jax.random.key(0)).findings
+    findings = checkup(monkeypatch, run, found, bounds).findings
     assert [(finding.fault, finding.changes) for finding in findings] == expected
     assert [typed(finding.remedy, run) for finding in findings] == [finding.changes for finding in findings]
+
+
+@pytest.mark.parametrize(
+    ("run", "found", "bounds", "evidence"),
+    [
+        (
+            Run(model=MODEL),
+            SOUND._replace(rate=0.012, active=NONE),
+            (3.0, 1.0, 1.0),
+            "the code holds 0.012 nats, and 0 of 4 dimensions react to the data",
+        ),
+        (
+            Run(model=MODEL, objective=ELBO(50.0)),
+            SOUND,
+            (3.0, 1.0, 1.0),
+            "the loss multiplied the rate by 50: it holds 8 nats, the distortion is -50",
+        ),
+        (
+            Run(model=MODEL),
+            SOUND._replace(active=np.array([True, True, True, False])),
+            (3.0, 1.0, 1.0),
+            "1 of 4 dimensions do not react to the data",
+        ),
+        (
+            Run(model=MODEL, objective=ELBO(0.1)),
+            of_noise(1e-6, 1e-6, 1e-6, 0.1),
+            (3.0, 1.0, 1.0),
+            "in 3 of 4 active dimensions less than 1 % of the variance of the code is that of q(z|x): codes are "
+            "points, 1.25 nats from the prior",
+        ),
+        (Run(model=MODEL), of_noise(1e-6), (3.0, 1.0, 1.0), "in 4 of 4 active dimensions less than 0.01 % of"),
+        (
+            Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(4.0))),
+            SOUND,
+            (3.0, 1.0, 1.0),
+            "the likelihood takes a noise of 4 for granted, 20 times the reconstruction error of 0.2:",
+        ),
+        (
+            Run(model=MODEL),
+            SOUND,
+            (9.0, 5.0, 4.0, 3.0),
+            "the best of 4 epochs is number 4, and the validation bound was still falling: 2 of 6 nats came in the "
+            "second half",
+        ),
+    ],
+)
+def test_a_finding_shows_its_numbers(monkeypatch, run, found, bounds, evidence):
+    [finding] = checkup(monkeypatch, run, found._replace(marginal_kl=1.25), bounds).findings
+    assert finding.evidence.startswith(evidence)
+
+
+def test_what_was_measured_is_told_by_name(monkeypatch):
+    x = np.zeros((2001, 8, 8, 1), np.float32)
+    measured = {
+        "distortion": -50.0,
+        "rate": 8.0,
+        "mse_at_mean": 0.04,
+        "mutual_information": 7.0,
+        "marginal_kl": 1.0,
+        "total_correlation": 0.5,
+        "active_units": 2.0,
+        "latent_dimensions": 4.0,
+    }
+    run, found = Run(model=MODEL), SOUND._replace(active=HALF)
+    assert checkup(monkeypatch, run, found, (3.0, 1.0, 1.0), x).measured == measured
+    del measured["total_correlation"]
+    assert checkup(monkeypatch, run, found._replace(total_correlation=None), (3.0, 1.0, 1.0)).measured == measured
+    looked_at = []
+    monkeypatch.setattr(
+        collapse.metrics,
+        "evaluate",
+        lambda model, params, x, key: looked_at.append(len(x)) or {"rate": 9.0, "mse_at_mean": 1.0},
+    )
+    history = [{"step": 8, "validation": {"negative_elbo": 1.0}}]
+    params = jax.eval_shape(MODEL.init, jax.random.key(0))
+    collapse.check(fitting.Fitted(run, run.model, params, history, {}, None), x, jax.random.key(0))
+    assert looked_at == [2000]
+    with pytest.raises(InputError, match=r"history: got no epoch, expected one entry for each, in metrics\.jsonl"):
+        collapse.check(fitting.Fitted(run, run.model, params, [], {}, None), x, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "short"),
+    [
+        ([10, 9, 8, 7, 6, 5, 4, 3, 2, 2.5], True),  # the ninth of ten is late
+        ([10, 9, 8, 7, 6, 5, 4, 2, 3, 2.5], False),
+        ([101, 50, 20, 10, 4, 3, 2.5, 2, 1.5, 1], False),  # 3 of 100 nats in the second half
+        ([101, 50, 20, 10, 4, 3, 2.5, 2, 1.5, 0.9], True),
+        ([5, 5, 5, 5], False),
+    ],
+)
+def test_what_still_fell_by_more_than_three_hundredths_was_too_short(bounds, short):
+    run = Run(model=MODEL, objective=IWAE(5))
+    entries = [{"negative_importance_weighted_bound": bound, "negative_elbo": 1.0} for bound in bounds]
+    history = [{"validation": entry} for entry in entries]
+    findings = collapse._length(fitting.Fitted(run, run.model, {}, history, {}, None))
+    assert [finding.changes for finding in findings] == [{"epochs": 4 * len(bounds)}] * short
 
 
 def test_a_history_without_numbers_is_one_line():
@@ -179,6 +318,13 @@ def test_a_density_of_values_at_the_ends_of_its_support_is_a_finding():
     assert finding.changes["model"].likelihood == likelihoods.Bernoulli()
     [finding] = ends(likelihoods.ContinuousBernoulli(), np.where(grey < 0.1, 0, grey), "density")
     assert finding.changes["model"].likelihood == likelihoods.NormalSharedScale()
+    few = np.where(np.arange(400).reshape(100, 4) < 4, 1.0, grey)
+    [finding] = ends(likelihoods.ContinuousBernoulli(), few, "density")
+    assert finding.evidence.startswith("1 % of the values are exactly 0 or 1")
+    few[0, 0] = 0.5
+    assert ends(likelihoods.ContinuousBernoulli(), few, "density") == []
+    levels = np.arange(256) / 255
+    assert collapse._of_levels(levels.astype(np.float32)) == likelihoods.DiscretizedLogistic(256)
     for likelihood, measure in ((likelihoods.NormalSharedScale(), "density"), (likelihoods.Bernoulli(), "mass")):
         assert ends(likelihood, levels > 0.5, measure) == []
 

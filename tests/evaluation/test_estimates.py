@@ -30,6 +30,27 @@ def test_paired_differences_are_surer_than_the_figures():
     assert [f.name for f in rank([b, a])] == ["a", "b"]
 
 
+def test_a_figure_is_a_mean_with_its_error():
+    """In float64, though values are float32: those near 2^24 have no half in it. The interval is Student's."""
+    one = figure("a", np.array([1, 2, 3, 4]) + 2**24)
+    assert one.mean == 2**24 + 2.5
+    assert one.standard_error == pytest.approx((5 / 12) ** 0.5, rel=1e-9)
+    assert one.interval == pytest.approx((2**24 + 2.5, 2**24 + 2.5 - 2.05426, 2**24 + 2.5 + 2.05426), rel=1e-12)
+    other = figure("b", np.array([0, 0, 0, 0]))
+    assert difference(one, other).mean == 2**24 + 2.5
+    assert difference(figure("c", [1, 2, 3, 4]), figure("d", [1, 1, 1, 1])) == pytest.approx(
+        (1.5, 1.5 - 2.05426, 1.5 + 2.05426), rel=1e-5
+    )
+
+
+def test_any_number_of_figures_has_an_order():
+    figures = [figure(name, [value] * 4) for name, value in (("c", 3), ("a", -1), ("d", 4), ("b", 2))]
+    assert [f.name for f in rank(figures)] == ["a", "b", "c", "d"]
+    assert rank([]) == []
+    with pytest.raises(InputError, match="c and e, which differ in split 'test' and 'train'; "):
+        rank([*figures, figure("e", [0] * 4, split="train", examples=3)])
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -63,3 +84,9 @@ def test_a_protocol_is_said_in_a_line():
         "negative log likelihood (mass) in nats/example by importance sampling, 100 samples per example; digits test, "
         "4 examples, Scale(), sha256 abababababab"
     )
+    for num_samples, words in ((0, ""), (1, ", 1 sample"), (5000, ", 5,000 samples")):
+        said = str(replace(PROTOCOL, num_samples=num_samples, examples=10_000, unit="bits/dimension"))
+        assert said.startswith(
+            f"negative log likelihood (mass) in bits/dimension by importance sampling{words} per example; digits test, "
+            "10,000 examples, Scale()"
+        )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
 from aevae_jax import data
 from aevae_jax.evaluation import classifiers, image_quality, statistics
+from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.types import InputError
 
 RNG = np.random.default_rng(0)
@@ -51,11 +53,14 @@ def test_by_hand_on_a_line():
 
 
 @pytest.mark.parametrize(
-    ("neighbours", "message"), [(0, "neighbours: got 0"), (4, "neighbours: got 4, expected 1 to 3")]
+    ("neighbours", "message"),
+    [(0, "neighbours: got 0"), (4, "neighbours: got 4, expected 1 to 3, less than the number")],
 )
-def test_neighbours_must_be_there(neighbours, message):
+@pytest.mark.parametrize("counts", [(4, 5), (5, 4)])
+def test_neighbours_must_be_there(neighbours, message, counts):
     with pytest.raises(InputError, match=message):
-        statistics.manifold(np.zeros((4, 2)), np.zeros((5, 2)), neighbours)
+        statistics.manifold(*(np.zeros((count, 2)) for count in counts), neighbours)
+    assert statistics.manifold(*(np.zeros((count, 2)) for count in counts), 3).coverage == 1
 
 
 def test_reconstructions_pixel_by_pixel():
@@ -70,9 +75,41 @@ def test_reconstructions_pixel_by_pixel():
     assert image_quality.of_reconstructions(images[:, :5, :5], images[:, :5, :5]).ssim is None
 
 
+def test_each_image_has_measures_of_its_own():
+    """The second image is off by 0.1 in one of its 49 pixels; the first one is perfect."""
+    images = np.full((2, 7, 7, 1), 0.5)
+    others = images.copy()
+    others[1, 3, 3] += 0.1
+    found = image_quality.of_reconstructions(images, others)
+    np.testing.assert_allclose(found.mse, [0, 0.01 / 49])
+    np.testing.assert_allclose(found.psnr, [np.inf, 20 + 10 * np.log10(49)])
+    assert found.ssim.shape == (2,)  # as small as its window
+    assert found.ssim[0] == pytest.approx(1)
+    assert found.ssim[1] < 0.99
+    for rows, columns in ((6, 9), (9, 6)):
+        small = np.zeros((1, rows, columns, 3))
+        assert image_quality.of_reconstructions(small, small).ssim is None
+
+
+def test_a_range_has_a_smaller_end_first():
+    images = np.zeros((1, 8, 8, 1))
+    for data_range in ((1.0, 0.0), (0.0, 0.0)):
+        with pytest.raises(InputError, match=r"range of the data: got [01] to 0, expected two values, the smaller one"):
+            image_quality.of_reconstructions(images, images, data_range=data_range)
+    with pytest.raises(InputError, match=r"images: got values from 0 to 0, expected values in \[0.5, 2\]"):
+        image_quality.of_reconstructions(images, images, data_range=(0.5, 2.0))
+    image_quality.of_reconstructions(images, images + 2.0, data_range=(0.0, 2.0))  # both ends belong to it
+
+
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
+        (
+            np.zeros((2, 8, 8)),
+            np.zeros((2, 8, 8)),
+            r"got \(2, 8, 8\) and \(2, 8, 8\), expected the same \[N, H, W, C\]",
+        ),
+        (np.full((2, 8, 8, 1), -0.1), np.zeros((2, 8, 8, 1)), "images: got values from -0.1 to -0.1"),
         (np.zeros((2, 8, 8, 1)), np.zeros((2, 8, 8, 3)), r"got \(2, 8, 8, 1\) and \(2, 8, 8, 3\)"),
         (np.zeros((2, 8, 8, 1)), np.full((2, 8, 8, 1), 2.0), "reconstructions: got values from 2 to 2"),
         (np.full((2, 8, 8, 1), np.nan), np.zeros((2, 8, 8, 1)), "images: got values from nan"),
@@ -119,6 +156,24 @@ def test_quality_is_in_the_units_of_the_data(low, high, preparation):  # mistake
     assert (found.ssim < 0.999).all()
 
 
+def test_the_range_of_floats_is_that_of_training_and_of_what_is_measured_and_of_levels_0_to_1():
+    """What a model makes of them has no part in it, and is cut to it."""
+    raw = np.full((6, 7, 7, 1), 2.0, np.float32) + np.arange(6, dtype=np.float32)[:, None, None, None] / 8
+    raw[0, 0, 0], raw[1, 1, 1], raw[5, 0, 0] = -10, 30, -40
+    prepared = data.prepare(data.Scale(), data.from_arrays(raw[:2], raw[2:3], raw[3:], name="floats"))
+    units = prepared.preparation.units
+    decoded = units(np.full((3, 7, 7, 1), 50.0, np.float32), prepared.format)
+    found, ends = image_quality.of_decoded(prepared, prepared.test.x[:], decoded)
+    assert ends == pytest.approx((-40, 30), rel=1e-5)
+    expected = ((raw[3:].astype(float) - 30) ** 2).reshape(3, -1).mean(axis=1)
+    np.testing.assert_allclose(found.mse, expected, rtol=1e-4)
+    levels = RNG.integers(50, 200, (30, 7, 7, 1), np.uint8)
+    prepared = data.prepare(data.Scale(), data.from_arrays(levels[:10], levels[10:20], levels[20:]))
+    found, ends = image_quality.of_decoded(prepared, prepared.test.x[:], np.full((10, 7, 7, 1), 1.5, np.float32))
+    assert ends == (0, 1)
+    np.testing.assert_allclose(found.mse, ((1 - levels[20:] / 255) ** 2).reshape(10, -1).mean(axis=1), rtol=1e-5)
+
+
 def test_psnr_and_ssim_do_not_depend_on_the_units():
     images = RNG.random((3, 9, 9, 1))
     other = np.clip(images + RNG.normal(scale=0.1, size=images.shape), 0, 1)
@@ -150,6 +205,55 @@ def test_classifiers_are_trained_on_what_a_model_sees(monkeypatch, preparation):
     assert set(np.unique(x)) == {0, 1} or preparation == data.Scale()
     assert set(kept.tolist()) == {0, 1}
     assert judge.classifier.classes == 2
+
+
+@pytest.mark.parametrize("shape", [(6,), (4, 4, 1)])
+def test_an_ensemble_takes_all_its_steps_each_member_by_its_own_seed(monkeypatch, shape):
+    """150 examples are 2 batches of 64 an epoch; 5 steps end within the third."""
+    raw = RNG.random((170, *shape)).astype(np.float32)
+    labels = np.arange(170) % 5
+    prepared = data.prepare(
+        data.Scale(),
+        data.datasets.Dataset(
+            "own", *(data.Split(raw[rows], labels[rows]) for rows in (slice(150), slice(150, 160), slice(160, 170))), 0
+        ),
+    )
+    calls, rates = [], []
+
+    def train(step, state, examples, key, *, batch_size, steps):
+        calls.append((state, key, batch_size, steps))
+        return state._replace(params=jax.tree.map(lambda a: a + 1, state.params)), {}
+
+    schedule = classifiers.optax.cosine_decay_schedule
+    monkeypatch.setattr(classifiers.training, "train_epoch", train)
+    monkeypatch.setattr(
+        classifiers.optax,
+        "cosine_decay_schedule",
+        lambda rate, steps: rates.append((rate, steps)) or schedule(rate, steps),
+    )
+    judge = classifiers.train_ensemble(prepared, [7, 3], steps=5)
+    assert [(batch_size, steps) for _, _, batch_size, steps in calls] == [(64, 2), (64, 2), (64, 1)]
+    assert rates == [(2e-3, 5)]
+    state, key = calls[0][:2]
+    for lane, seed in enumerate((7, 3)):
+        root = jax.random.key(seed)
+        assert (jax.random.key_data(key[lane]) == jax.random.key_data(root)).all()
+        fresh = judge.classifier.init(jax.random.fold_in(root, 0))
+        assert (fresh["Dense_0"]["kernel"] == state.params["Dense_0"]["kernel"][lane]).all()
+    np.testing.assert_allclose(
+        judge.params["Dense_0"]["kernel"], state.params["Dense_0"]["kernel"] + 3, rtol=1e-6
+    )  # what came out of each call went into the next
+    network = Conv((16, 32)) if len(shape) == 3 else MLP((256,))
+    assert judge.classifier == classifiers.Classifier(shape, 5, network, features=64)
+
+
+@pytest.mark.parametrize("labels", [None, np.full(20, -1)])
+def test_what_has_no_labels_trains_no_classifier(labels):
+    raw = RNG.random((20, 3)).astype(np.float32)
+    split = data.Split(raw, labels)
+    prepared = data.prepare(data.Scale(), data.datasets.Dataset("mine", split, split, split, 0))
+    with pytest.raises(InputError, match="mine labels: got none, expected integer labels"):
+        classifiers.train_ensemble(prepared, [0])
 
 
 def test_the_frechet_distance_of_one_feature_is_that_of_two_normals_on_a_line():

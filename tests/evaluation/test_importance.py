@@ -76,14 +76,31 @@ def test_the_bound_rises_with_the_number_of_samples():  # mistake 15
 
 
 @pytest.mark.parametrize("num_samples", [1, 7, 23])
-def test_exactly_so_many_samples_are_used_whatever_the_chunk(num_samples):  # mistakes 16 and 17
-    x, params = draws(3), parameters(0.8, 1.4)
+def test_exactly_so_many_samples_are_used_whatever_the_chunk_and_the_batch(num_samples):  # mistakes 16 and 17
+    """And what is said of each example is its own: of five in batches of two, the last one stands alone."""
+    x, params = draws(5), parameters(0.8, 1.4)
     log_w = jax.jit(lambda x, k: bounds.log_weights(MODEL, params, x, k, num_samples))
-    keys = [jax.random.fold_in(jax.random.key(4), i) for i in range(3)]
-    expected = [-oracles.log_mean_exp(log_w(x[i : i + 1], keys[i])[:, 0]) for i in range(3)]
-    for chunk in (1, 5, 50):
-        found = importance.estimate(MODEL, params, x, jax.random.key(4), num_samples=num_samples, chunk=chunk)
-        np.testing.assert_allclose(found.nll, expected, rtol=1e-5)
+    keys = [jax.random.fold_in(jax.random.key(4), i) for i in range(5)]
+    each = np.stack([np.asarray(log_w(x[i : i + 1], keys[i])[:, 0], np.float64) for i in range(5)])
+    share = np.exp(each - np.logaddexp.reduce(each, axis=1, keepdims=True))
+    for chunk, batch_size in ((1, 5), (5, 2), (50, 0)):
+        told = []
+        found = importance.estimate(
+            MODEL,
+            params,
+            x,
+            jax.random.key(4),
+            num_samples=num_samples,
+            chunk=chunk,
+            batch_size=batch_size,
+            on_part=lambda *done, told=told: told.append(done),
+        )
+        np.testing.assert_allclose(found.nll, -oracles.log_mean_exp(each, axis=1), rtol=1e-5)
+        np.testing.assert_allclose(found.effective_samples, 1 / (share**2).sum(axis=1), rtol=1e-4)
+        variance = num_samples * share.var(axis=1)  # of the mean of w / (mean of w)
+        np.testing.assert_allclose(found.sampling_error, np.sqrt(variance), rtol=1e-3, atol=1e-3)
+        assert found.num_samples == num_samples
+        assert told == ([(2, 5), (4, 5), (5, 5)] if batch_size == 2 else [(5, 5)])
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 12])
@@ -218,6 +235,46 @@ def test_the_shape_of_a_pareto_tail_is_found(shape):
     assert found.std() < 0.12
 
 
+def pareto_by_hand(exceedances):
+    """Zhang & Stephens 2009, section 3, in the terms of Vehtari et al. 2024, appendix C, one number at a time."""
+    x = sorted(exceedances)
+    n = len(x)
+    m = 30 + math.floor(math.sqrt(n))
+    quartile = x[math.floor(n / 4 + 0.5) - 1]
+    theta = [1 / x[-1] + (1 - math.sqrt(m / (j - 0.5))) / (3 * quartile) for j in range(1, m + 1)]
+
+    def k(t):
+        return math.fsum(math.log1p(-t * value) for value in x) / n
+
+    profile = [n * (math.log(-t / k(t)) - k(t) - 1) for t in theta]
+    weights = [1 / math.fsum(math.exp(other - own) for other in profile) for own in profile]
+    return (n * k(math.fsum(t * w for t, w in zip(theta, weights, strict=True))) + 10 * 0.5) / (n + 10)
+
+
+@pytest.mark.parametrize("size", [5, 6, 20, 21, 30])
+def test_the_shape_is_that_of_the_published_fit(size):
+    """Exceedances of either tail, beside each other, over a threshold of their own."""
+    uneven = np.linspace(0.03, 0.97, size)
+    tails = np.stack([(1 - uneven) ** -0.8 - 1, uneven**2])
+    largest = np.log(0.7 + np.concatenate([-np.sort(-tails, axis=1), np.zeros((2, 1))], axis=1))
+    found = importance.pareto_shape(largest)
+    np.testing.assert_allclose(found, [pareto_by_hand(tail) for tail in tails], atol=1e-6)
+
+
+def test_weights_that_differ_by_rounding_alone_have_no_tail():
+    for span, flat in ((0.9e-4, True), (1.1e-4, False)):
+        found = importance.pareto_shape(np.log(1 - span * np.linspace(0, 1, 21)[None] ** 0.5))
+        assert (found[0] == -math.inf) is flat
+
+
+def test_an_estimate_is_trusted_up_to_the_shape_itself():
+    shapes = np.array([0.69, 0.7, 0.71, np.nan, -np.inf])
+    found = importance.Estimate(shapes, shapes, shapes, shapes, 5000)
+    assert found.untrusted.tolist() == [False, False, True, False, False]
+    assert importance.trusted_pareto_k(1) == -math.inf
+    assert importance.trusted_pareto_k(1000) == pytest.approx(1 - 1 / 3)
+
+
 def test_the_shape_of_a_short_tail_is_drawn_to_a_half():
     """Twenty exceedances spread evenly have shape -1; the prior, worth ten of them, makes that -1/2."""
     even = np.linspace(1, 0.05, 20)
@@ -247,6 +304,10 @@ def test_bits_per_dimension_are_those_of_the_levels():
     assert importance.bits_per_dim(nll, discrete, scaled)[0] == pytest.approx(1)
     assert importance.bits_per_dim(nll, VAE(2), noisy)[0] == pytest.approx(9)
     assert importance.bits_per_dim(nll, VAE(2), scaled) is None
+    bits = VAE(2, MLP(()), likelihoods.Bernoulli(), event_shape=(4, 4, 1))
+    assert importance.bits_per_dim(2 * nll, bits, data.prepare(data.Threshold(), dataset))[0] == pytest.approx(2)
+    few = data.prepare(data.Dequantize(), data.from_arrays(raw // 16, levels=16))
+    assert importance.bits_per_dim(nll, VAE(2), few)[0] == pytest.approx(1 + 4)
     # uniform noise has density 1, so dequantised uniform levels cost 8 bits
     assert importance.bits_per_dim(np.zeros(1), VAE(2), noisy)[0] == pytest.approx(8)
 
@@ -258,6 +319,7 @@ def test_bits_per_dimension_are_those_of_the_levels():
         (Autoencoder(2, MLP(()), event_shape=(4, 4, 1)), bits(3), {}, "got Autoencoder, whose codes are points"),
         (VAE(2, MLP(()), likelihoods.NormalOptimalScale(), event_shape=(4, 4, 1)), bits(3), {}, "no density"),
         (BITS, bits(3) * 0.5, {}, "evaluation data: got 0.5 .* expected 0 or 1"),
+        (BITS, jnp.asarray(bits(3) * 0.5), {}, "evaluation data: got 0.5 .* expected 0 or 1"),
         (BITS, bits(0), {}, "evaluation data: got 0 examples"),
     ],
 )
@@ -285,8 +347,42 @@ def test_a_figure_carries_its_protocol():
     assert figure.protocol.examples == len(prepared.test.x)
     assert "9 samples per example; arrays test" in str(figure.protocol)
     assert told[-1] == (len(prepared.test.x),) * 2
+    protocol = estimates.Protocol(
+        quantity="negative log likelihood",
+        estimator="importance sampling from q(z|x)",
+        num_samples=9,
+        data="arrays",
+        split="test",
+        preparation="Threshold()",
+        examples=len(prepared.test.x),
+        sha256=data.datasets.digest_of(prepared.test.x),
+        measure="mass",
+        unit="nats/example",
+    )
+    assert (figure.name, figure.protocol) == ("mine", protocol)
+    other, again = importance.figure(
+        BITS, params, prepared, jax.random.key(1), name="other", split="validation", num_samples=9
+    )
+    x = prepared.validation.x
+    expected = importance.estimate(BITS, params, x, jax.random.key(1), num_samples=9)
+    np.testing.assert_array_equal(other.values, expected.nll)
+    np.testing.assert_array_equal(again.nll, expected.nll)
+    digest = data.datasets.digest_of(x)
+    assert digest != protocol.sha256
+    assert other.protocol == dataclasses.replace(protocol, split="validation", examples=len(x), sha256=digest)
     with pytest.raises(InputError, match="split: got 'holdout'"):
         importance.figure(BITS, params, prepared, jax.random.key(0), name="mine", split="holdout")
+
+
+def test_data_in_files_are_looked_at_to_their_end(monkeypatch, tmp_path):
+    """The last row of the second block is none of bits."""
+    monkeypatch.setattr(data.datasets, "BLOCK_BYTES", 3 * 16 * 4)
+    rows = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(6, 4, 4, 1))
+    params = oracles.random_params(BITS)
+    assert importance.check_scorable(BITS, params, rows) == "mass"
+    rows[5, 3, 3] = 0.25
+    with pytest.raises(InputError, match=r"evaluation data: got 0\.25"):
+        importance.check_scorable(BITS, params, rows)
 
 
 def test_a_density_is_not_ranked_against_a_probability():  # mistake 41

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +43,7 @@ def test_the_terms_telescope():  # mistake 23
     x = np.random.default_rng(0).normal(size=(50, 2)) @ [[1, 0.8], [0, 0.6]]
     found = describe(x, 0.3)
     assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, rel=1e-5)
+    assert found.num_examples == 50
     assert found.total_correlation + found.dimension_wise_kl.sum() == pytest.approx(found.marginal_kl, rel=1e-5)
     for block in (1, 7, 50, 64):
         again = describe(x, 0.3, block=block)
@@ -94,6 +98,11 @@ def test_a_prior_that_does_not_factorise_leaves_out_what_needs_it():
     found = latents.describe(model, oracles.random_params(model), x, jax.random.key(0))
     assert found.dimension_wise_kl is None
     assert found.rate_per_dimension is None
+    plain = VAE(2, MLP(()), likelihoods.Normal(), event_shape=(2,))  # q(z) does not depend on the prior
+    same = latents.describe(plain, {**oracles.random_params(model), "prior": {}}, x, jax.random.key(0))
+    assert found.total_correlation == pytest.approx(same.total_correlation, rel=1e-4)
+    assert found.mutual_information == pytest.approx(same.mutual_information, rel=1e-4)
+    np.testing.assert_allclose(found.noise, same.noise, rtol=1e-5)
     assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, rel=1e-4, abs=1e-5)
 
 
@@ -123,6 +132,36 @@ def test_posteriors_and_codes_are_computed_in_full_float32():
     oracles.assert_products_in_full(lambda x: latents._encode(model, params, x), x)
     context = (model.encode(params, x), jnp.ones((3, 4)))
     oracles.assert_products_in_full(latents._aggregate(2), (), context, 0)
+
+
+def test_two_examples_are_enough():
+    """Whose posteriors are far apart: which of the two it was is one bit."""
+    found = describe([[-9.0, 0], [9.0, 0]], 0.1)
+    assert found.mutual_information == pytest.approx(np.log(2), rel=1e-4)
+    assert found.num_examples == 2
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Parts:
+    loc: object
+    measure: ClassVar[str] = "density"
+
+    def mean(self):
+        return {"a": self.loc}
+
+
+class InParts:
+    """A model whose codes are a dict."""
+
+    def encode(self, params, x):
+        return _Parts(x)
+
+
+def test_codes_that_are_no_array_are_refused():
+    expected = "got InParts, whose codes are of type dict, expected codes that are one array"
+    with pytest.raises(InputError, match=expected):
+        latents.describe(InParts(), {}, np.zeros((3, 2), np.float32), jax.random.key(0))
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,45 @@ def test_where_one_example_is_much_work_fewer_are_computed_at_once(monkeypatch, 
     assert made == [batch, 77]
 
 
+@pytest.mark.parametrize(("devices", "batch"), [(1, 25), (3, 75), (11, 256)])
+def test_more_devices_compute_more_at_once_each_as_many_as_the_others(monkeypatch, devices, batch):
+    """Of 2.5 MiB an example, 25.6 fit on one device; 76 on three, which cannot be divided; 281 on eleven."""
+    monkeypatch.setattr(evaluation.parallel, "devices", lambda: devices)
+
+    def metric(model, params, x, key):
+        return {"sum": jnp.broadcast_to(x[:, :1, None], (1, 5 * 2**14, 2**3)).sum(axis=(1, 2))}
+
+    assert evaluation._suitable(metric, None, (), np.zeros((1, 1), np.float32), key()) == batch
+
+
+def test_data_that_are_not_in_memory_are_sent_a_window_at_a_time(monkeypatch, tmp_path):
+    """Windows of 10 rows of 4 bytes, the last of which begins earlier; of each, batches of 4."""
+    monkeypatch.setattr(evaluation, "_WINDOW_BYTES", 10 * 4)
+    rows = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(COUNT, 1))
+    rows[:, 0] = np.arange(COUNT)
+    sizes, window = [], evaluation._window
+
+    def seen(metric, model, params, x, key, **options):
+        sizes.append((len(x), options["first"], options["batch_size"]))
+        return window(metric, model, params, x, key, **options)
+
+    monkeypatch.setattr(evaluation, "_window", seen)
+    found = evaluation.per_example(identity, None, (), rows, jax.random.key(1), batch_size=4)
+    assert sizes == [(10, 0, 4), (10, 10, 4), (10, 13, 4)]
+    assert found["index"].tolist() == list(range(COUNT))
+    expected = [float(jax.random.uniform(jax.random.fold_in(jax.random.key(1), i), (1,))[0]) for i in (0, 12, 19, 22)]
+    assert found["noise"][[0, 12, 19, 22]].tolist() == expected
+    sizes.clear()
+    evaluation.per_example(identity, None, (), rows, jax.random.key(1), batch_size=12)
+    assert sizes[0] == (12, 0, 12)  # a window is no smaller than a batch
+
+
+def test_metrics_are_computed_in_full_float32(vae, x):
+    body = evaluation._metric_body(evaluation.bound_terms, vae[0])
+    context = (vae[1], x, jax.random.key(0), jnp.asarray(0))
+    oracles.assert_products_in_full(body, (), context, jnp.arange(2))
+
+
 def test_validation_of_many_samples_of_convolutions_is_bounded_in_memory():
     """256 examples of 50 decoded images would need 1.3 GB for one array."""
     model = VAE(latent=2, network=Conv(channels=(32, 8)), event_shape=(28, 28, 1))
@@ -204,6 +243,8 @@ class Sharp:
 def test_an_objective_of_ones_own_names_what_selects():
     assert evaluation.validation_of(Sharp()).metric is identity
     assert evaluation.minimised(Sharp(), ["index", "size"]) == "size"
+    assert evaluation.minimised(Sharp(), ["size", "sharpness"]) == "sharpness"  # the order is the objective's
+    assert evaluation.minimised(own_objective, ["distortion", "profile_loss"]) == "profile_loss"
     assert evaluation.selection(Sharp(), {"size": 1.0, "sharpness": 2.0, "negative_elbo": 0.0}) == 2.0
 
 

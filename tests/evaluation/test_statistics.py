@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 from scipy import linalg
 
-from aevae_jax.evaluation import classifiers as features, image_quality, statistics
+from aevae_jax.evaluation import classifiers, image_quality, statistics
+from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.types import InputError
 
 
@@ -43,6 +46,14 @@ def test_the_interval_is_students_two_sided_one():
     assert statistics.interval(values[:1]) == (1.0, -np.inf, np.inf)
 
 
+def test_the_standard_error_is_that_of_a_mean():
+    assert statistics.standard_error(np.array([1, 2, 3, 4])) == pytest.approx((5 / 12) ** 0.5, rel=1e-12)
+    assert statistics.standard_error(np.array([2.0])) == np.inf
+    large = np.float32(2**24) + np.array([0, 2, 4, 6], np.float32)  # whose float32 sum is rounded
+    assert statistics.standard_error(large) == pytest.approx((5 / 3) ** 0.5, rel=1e-12)
+    assert statistics.interval(large).mean == 2**24 + 3
+
+
 def test_kl_of_a_gaussian_fit_is_the_closed_form():
     expected = 0.5 * (np.trace(A) + M @ M - 3 - np.log(np.linalg.det(A)))
     assert statistics.kl_of_gaussian_fit(with_moments(M, A)) == pytest.approx(expected, rel=1e-9)
@@ -57,6 +68,19 @@ def test_mmd_is_unbiased_as_counted_by_hand():
     within_a, within_b = 2 / 3, 2 / 6
     between = (1 + 2 / 6 + 2 / 3 + 2 / 3) / 4
     assert statistics.mmd(a, b) == pytest.approx(within_a + within_b - 2 * between, rel=1e-12)
+
+
+def test_mmd_of_points_in_a_plane_is_the_sum_over_pairs():
+    """As many as there are in each set; the scale is twice the number of dimensions."""
+    a, b = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, -1.0]]), np.array([[0.5, 0.5], [2.0, 2.0]])
+
+    def k(x, y):
+        return 4 / (4 + (x[0] - y[0]) ** 2 + (x[1] - y[1]) ** 2)
+
+    within_a = (k(a[0], a[1]) + k(a[0], a[2]) + k(a[1], a[2])) / 3
+    between = sum(k(x, y) for x in a for y in b) / 6
+    assert statistics.mmd(a, b) == pytest.approx(within_a + k(b[0], b[1]) - 2 * between, rel=1e-12)
+    assert statistics.mmd(b, a) == pytest.approx(statistics.mmd(a, b), rel=1e-12)
 
 
 def test_mmd_of_one_distribution_is_zero_on_average():
@@ -74,8 +98,48 @@ def test_units_are_active_above_a_hundredth():
     assert statistics.active_units(z, threshold=0.001).tolist() == [True, True, False, True]
 
 
-@pytest.mark.parametrize("measure", [statistics.frechet_distance, statistics.mmd])
-@pytest.mark.parametrize("shapes", [((4, 2), (4, 3)), ((1, 2), (4, 2)), ((4,), (4,))])
+def test_the_error_of_pca_is_what_lies_off_its_components():
+    """Axes of lengths 3, 2 and 1 through the mean; another one's test data are centred by the training data's mean."""
+    mean = np.array([10.0, -5.0, 2.0])
+    train = mean + np.concatenate([np.diag([3.0, 2.0, 1.0]), -np.diag([3.0, 2.0, 1.0])])
+    test = mean + np.array([[1.0, 2.0, 4.0], [7.0, 0.0, -2.0]])
+    for components, expected in ((1, (2**2 + 4**2 + 2**2) / 6), (2, (4**2 + 2**2) / 6), (3, 0.0), (50, 0.0)):
+        found = statistics.pca_error(train.reshape(6, 3, 1), test.reshape(2, 3, 1), components)
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_units_vary_about_their_mean_over_the_data():
+    """Means of +-s about 7 have the variance s^2, whatever their number."""
+    z = 7.0 + np.array([[0.0999, 0.1001], [-0.0999, -0.1001]])
+    assert statistics.active_units(z).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("count", "neighbours"), [((2500, 700), 4), ((900, 1200), 1)])
+def test_shares_of_many_points_are_those_of_all_distances_at_once(count, neighbours):
+    """More points than are compared at a time, and other numbers of data than of samples."""
+    generator = np.random.default_rng(sum(count))
+    data, samples = generator.normal(size=(count[0], 2)), generator.normal(size=(count[1], 2)) * [1.5, 0.7] + [0.5, 0]
+    samples = np.round(samples, 1)  # many have no distance from each other, and others are not covered
+
+    def distances(a, b):
+        return np.sqrt((a[:, None, 0] - b[None, :, 0]) ** 2 + (a[:, None, 1] - b[None, :, 1]) ** 2)
+
+    apart = distances(data, samples)
+    radius_data, radius_samples = (
+        np.partition(distances(x, x), neighbours, axis=1)[:, neighbours] for x in (data, samples)
+    )
+    inside = apart <= radius_data[:, None]
+    expected = (
+        inside.any(axis=0).mean(),
+        (apart <= radius_samples[None, :]).any(axis=1).mean(),
+        inside.sum() / (neighbours * len(samples)),
+        inside.any(axis=1).mean(),
+    )
+    assert statistics.manifold(data, samples, neighbours) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("measure", [statistics.frechet_distance, statistics.mmd, statistics.manifold])
+@pytest.mark.parametrize("shapes", [((4, 2), (4, 3)), ((1, 2), (4, 2)), ((4, 2), (1, 2)), ((4,), (4,))])
 def test_sets_that_cannot_be_compared_are_refused(measure, shapes):
     with pytest.raises(InputError, match="two sets of points: got"):
         measure(*(np.zeros(shape) for shape in shapes))
@@ -102,12 +166,65 @@ def test_frechet_distances_of_all_classifiers_are_averaged():
     assert found.frechet_distance == pytest.approx((1 + 9) / 2, rel=1e-9)
 
 
+@pytest.mark.parametrize("more", ["data", "samples"])
+def test_samples_are_compared_with_as_many_data(more):
+    """Those of the test by hand on a line: the first four of each; the shares of the classifiers are averaged."""
+    data, samples = np.array([[0.0], [1], [2], [3], [9]]), np.array([[0.5], [1.0], [9.0], [9.5], [2.5]])
+
+    class Blind(Judge):
+        def features(self, x):
+            return np.stack([x, np.arange(len(x))[:, None]])
+
+    pair = (data, samples[:4]) if more == "data" else (data[:4], samples)
+    found = image_quality.of_samples(*pair, Judge(), neighbours=1)
+    assert found.num_samples == 4
+    assert found.manifold == (0.5, 0.5, 1.25, 0.75)
+    # of the second classifier all points lie where the data do, on 0, 1, 2, 3
+    assert image_quality.of_samples(*pair, Blind(), neighbours=1).manifold == (0.75, 0.75, (1.25 + 2.5) / 2, 0.875)
+
+
 def test_probabilities_are_averaged_and_not_logits():
     """One network sure of the first class, one of the second: together they are unsure. The mean logit is sure."""
 
     def classifier(params, x):
         return jnp.stack([jnp.full(len(x), params), jnp.zeros(len(x))], axis=-1), x
 
-    found = features.Ensemble(classifier, jnp.asarray([12.0, -4.0])).probabilities(np.zeros((3, 2), np.float32))
+    found = classifiers.Ensemble(classifier, jnp.asarray([12.0, -4.0])).probabilities(np.zeros((3, 2), np.float32))
     expected = np.mean([1 / (1 + np.exp(-12.0)), 1 / (1 + np.exp(4.0))])
     np.testing.assert_allclose(found, np.tile([expected, 1 - expected], (3, 1)), rtol=1e-5)
+
+
+def test_pictures_of_all_blocks_are_judged_once_in_their_order():
+    """More than are sent to the classifiers at once; features stand by classifier, and probabilities sum to 1."""
+
+    def classifier(params, x):
+        return jnp.stack([params * x, jnp.zeros(len(x))], axis=-1), params * x[:, None]
+
+    x = np.linspace(-1, 1, 2003).astype(np.float32)
+    judge = classifiers.Ensemble(classifier, jnp.asarray([1.0, 3.0]))
+    features = judge.features(x)
+    assert features.shape == (2, 2003, 1)
+    np.testing.assert_allclose(features[..., 0], [x, 3 * x], rtol=1e-6)
+    expected = (1 / (1 + np.exp(-x)) + 1 / (1 + np.exp(-3 * x))) / 2
+    np.testing.assert_allclose(judge.probabilities(x), np.stack([expected, 1 - expected], axis=1), rtol=1e-5)
+
+
+def test_classifiers_minimise_the_mean_cross_entropy_of_the_labels():
+    logits = np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]).astype(np.float32)
+    loss, metrics = classifiers.cross_entropy(
+        lambda params, x: (logits + params, None), 2.0, (np.zeros(2), np.array([0, 1])), jax.random.key(0), 0
+    )
+    assert float(loss) == pytest.approx(-(np.log(0.5) + np.log(0.2)) / 2, rel=1e-6)
+    assert metrics == {"loss": loss}
+
+
+@pytest.mark.parametrize(("shape", "network"), [((4, 4, 1), Conv((2,))), ((6,), MLP((3,)))], ids=["images", "rows"])
+def test_a_classifier_has_logits_and_the_features_before_them(shape, network):
+    classifier = classifiers.Classifier(shape, 3, network, features=5)
+    params = oracles.random_params(classifier)
+    logits, features = classifier(params, jnp.ones((2, *shape)))
+    assert (logits.shape, features.shape) == ((2, 3), (2, 5))
+    assert (np.asarray(features) >= 0).all()
+    last = params["Dense_0"]
+    np.testing.assert_allclose(logits, features @ last["kernel"] + last["bias"], rtol=1e-5)
+    assert classifiers.Classifier(shape, 3, network).features == 64

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
 from aevae_jax import keys
 from aevae_jax.evaluation import metrics
 from aevae_jax.models.architectures import MLP, Conv, ResidualConv
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
-from aevae_jax.training import loops, step as training
+from aevae_jax.training import devices, loops, step as training
 
 NETWORKS = [
     (VAE(latent=2, network=MLP(hidden=(5,)), event_shape=(6, 6, 1)), False),
@@ -70,6 +71,65 @@ def test_only_convolutions_on_a_cpu_are_stepped(monkeypatch, backend, with_convo
     assert calls == {"scan": scans, "step": 3 * (1 - scans)}
 
 
+@pytest.mark.parametrize(
+    ("backend", "with_convolution", "whole"),
+    [("cpu", False, True), ("cpu", True, False), ("gpu", True, True), ("tpu", True, True)],
+)
+def test_parts_of_a_scan_are_dispatched_as_it_is(monkeypatch, backend, with_convolution, whole):
+    calls = []
+    monkeypatch.setattr(loops, "_scan_between", lambda body, carry, rest: calls.append("scan") or (carry, rest[0]))
+    monkeypatch.setattr(loops, "_step_into", lambda body, carry, rest: calls.append("step") or (carry, rest[0]))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(loops, "has_convolution", lambda *arguments: with_convolution)
+    loops.scan_between(lambda c, k, x: (c, x), (), (), np.arange(5), np.zeros(5), start=1, stop=4)
+    assert calls == (["scan"] if whole else ["step"] * 3)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("predicate", [True, False])
+def test_a_choice_is_the_first_where_the_predicate_holds(monkeypatch, backend, predicate):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    a, b = jnp.arange(3), jnp.asarray(2)
+
+    def first(a, b):
+        return {"x": a + b, "y": (b,)}
+
+    def second(a, b):
+        return {"x": a * b, "y": (-b,)}
+
+    found = loops.choose(jnp.asarray(predicate), first, second, a, b)
+    assert jax.tree.map(lambda v: v.tolist(), found) == (
+        {"x": [2, 3, 4], "y": (2,)} if predicate else {"x": [0, 2, 4], "y": (-2,)}
+    )
+
+
+def test_there_is_room_for_the_outputs_of_every_step():
+    x = {"a": jnp.zeros((7, 5, 1)), "n": jnp.zeros(7, jnp.int32)}
+    found = loops.room(blur, {"sum": jnp.zeros((5, 1))}, jnp.ones((3, 1, 1)), x, 9)
+    assert {name: (type(a), a.shape, a.dtype.name) for name, a in found.items()} == {
+        "total": (np.ndarray, (9,), "float32"),
+        "count": (np.ndarray, (9,), "int32"),
+    }
+    assert not any(a.any() for a in found.values())
+
+
+def test_the_largest_array_is_that_of_most_bytes_in_inner_programs_too():
+    """Twelve bytes of floats are more than ten of int8; inside the branch that is not taken there are 28."""
+
+    def small(x):
+        return jnp.broadcast_to(x.astype(jnp.int8), (10,)), jnp.broadcast_to(x, (3,))
+
+    def branched(x):
+        return jax.lax.cond(x > 0, lambda: x, lambda: jnp.broadcast_to(x, (7,)).sum())
+
+    one = jax.ShapeDtypeStruct((), jnp.float32)
+    assert loops.largest(jax.make_jaxpr(small)(one).jaxpr) == ((3,), 12)
+    assert loops.largest(jax.make_jaxpr(jax.jit(branched))(one).jaxpr) == ((7,), 28)
+    assert loops.largest(jax.make_jaxpr(lambda x: x)(one).jaxpr) == ((), 0)
+    steps = jnp.zeros((50, 6))  # of which a step sees six numbers
+    assert loops.largest_array(lambda carry, context, x: (carry, x + context), (), jnp.ones(()), steps) == 24
+
+
 @pytest.mark.parametrize(("model", "expected"), NETWORKS)
 def test_convolutions_are_found_in_evaluation(model, expected):
     params = jax.eval_shape(model.init, keys.root(0))
@@ -112,7 +172,9 @@ def test_steps_of_a_later_span_see_its_own_rows(monkeypatch, stepped):
     carry, ys = jnp.asarray(0), np.zeros(7, int)
     for start, stop, first in ((0, 3, 0), (3, 4, 3), (4, 6, 3), (6, 7, 3)):
         xs = np.arange(3) if first == 0 else np.arange(3, 7)
+        before = carry
         carry, ys = loops.scan_between(body, carry, jnp.asarray(2), xs, ys, start=start, stop=stop, first=first)
+        assert before.is_deleted()  # the carry is donated
     assert int(carry) == 2 * 21
     assert np.asarray(ys).tolist() == [0, 0, 2, 6, 12, 20, 30]
 
@@ -149,8 +211,26 @@ def test_side_by_side_begins_nothing_more_after_an_error():
     assert len(done) < 500
 
 
-def test_side_by_side_takes_one_at_a_time_elsewhere(monkeypatch):
-    threads = set()
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    list(loops.side_by_side(lambda item: threads.add(threading.get_ident()), range(5)))
-    assert threads == {threading.get_ident()}
+@pytest.mark.parametrize(("backend", "devices"), [("gpu", 1), ("cpu", 2)])
+def test_side_by_side_takes_one_at_a_time_elsewhere(monkeypatch, backend, devices):
+    threads = []
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    assert list(loops.side_by_side(lambda item: threads.append(threading.get_ident()) or item, range(5))) == [*range(5)]
+    assert threads == 5 * [threading.get_ident()]
+
+
+def test_examples_are_divided_among_devices_where_they_can_be(monkeypatch):
+    """Of two devices, of which this process has one: what each would hold stands in the sharding."""
+    tree = {"a": jnp.zeros((4, 3)), "b": jnp.zeros((6,))}
+    assert devices.divided(tree) is tree  # there is but one
+    assert devices.everywhere(tree) is tree
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    assert devices.devices() == 2
+    both = jax.tree.map(lambda a: a.sharding.spec, devices.divided(tree))
+    assert both == {"a": PartitionSpec("examples"), "b": PartitionSpec("examples")}
+    odd = {**tree, "c": jnp.zeros((3, 4))}
+    assert devices.divided(odd) is odd
+    assert devices.divided(odd["c"], axis=1).sharding.spec == PartitionSpec(None, "examples")
+    whole = jax.tree.map(lambda a: (a.sharding.spec, len(a.sharding.mesh.devices)), devices.everywhere(odd))
+    assert whole == {name: (PartitionSpec(), len(jax.local_devices())) for name in "abc"}

@@ -132,6 +132,49 @@ def test_a_gradient_whose_norm_overflows_is_not_used(point_state):
     assert state.params["w"] == 0
 
 
+@pytest.mark.parametrize(
+    ("objective", "skipped"),
+    [
+        (lambda w: -3.0 * w, 0),  # a norm of 3, the largest that is allowed
+        (lambda w: -3.001 * w, 1),
+        (lambda w: w + jnp.inf, 1),
+        (lambda w: w + jnp.nan, 1),
+        (lambda w: jnp.sqrt(jnp.abs(w)) * 0.0, 1),  # of which only the derivative is no number
+    ],
+)
+def test_a_step_that_is_not_used_changes_the_count_of_steps_alone(objective, skipped):
+    """Of Adam, whose state would move even if the parameters did not; the loss is the one that was minimised."""
+    tx = optax.adam(0.5)
+    step = training.make_train_step(
+        Point(),
+        lambda model, params, *_: (objective(params["w"]), {"of": params["w"]}),
+        tx,
+        ema_decay=0.5,
+        max_norm=3.0,
+    )
+    start = training.init_state(Point(), tx, keys.root(0), ema=True)._replace(step=jnp.int32(7))
+    state, metrics = step(start, jnp.zeros(2), keys.root(0))
+    assert float(metrics["skipped"]) == skipped
+    assert set(metrics) == {"of", "loss", "gradient_norm", "skipped"}
+    assert int(state.step) == 8
+    same = jax.tree.map(lambda a, b: bool(a == b), start[1:], state[1:])
+    assert jax.tree.leaves(same) == [bool(skipped)] * len(jax.tree.leaves(same))
+
+
+def test_what_an_objective_calls_its_loss_is_reported_and_the_norm_of_the_gradient_is_whole():
+    class Pair:
+        def init(self, key):
+            return {"a": jnp.array([1.0, 2.0]), "b": jnp.array(3.0)}
+
+    def objective(model, params, batch, key, step):
+        return 3.0 * params["a"][0] + 4.0 * params["b"] + 12.0 * params["a"][1], {"loss": 7.0, "gradient_norm": 0.0}
+
+    step = training.make_train_step(Pair(), objective, optax.sgd(0.1))
+    _, metrics = step(training.init_state(Pair(), optax.sgd(0.1), keys.root(0)), jnp.zeros(2), keys.root(0))
+    assert float(metrics["loss"]) == 7
+    assert float(metrics["gradient_norm"]) == pytest.approx(13)
+
+
 def test_moving_average_follows_its_formula(point_step, point_state):
     data, key = point_data(), keys.root(0)
     average, state = 0.0, point_state
@@ -204,6 +247,55 @@ def test_order_is_a_function_of_key_and_epoch():
     assert not np.array_equal(first, later)
     assert not np.array_equal(first, other)
     assert all(np.array_equal(np.sort(rows), np.arange(50)) for rows in (first, later, other))
+
+
+def test_the_order_has_a_stream_of_its_own():
+    """Stream 1; and the last steps of an epoch are followed by its first ones, where no more is asked for."""
+
+    def order(seed, epoch, count):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), epoch)
+        return np.asarray(jax.random.permutation(key, count))
+
+    assert np.array_equal(training.epoch_order(keys.root(3), 2, 11), order(3, 2, 11))
+    first, second = (order(3, epoch, 11)[:10].reshape(5, 2) for epoch in (0, 1))
+    for step, steps, expected in (
+        (0, None, first),
+        (3, None, first[[3, 4, 0, 1, 2]]),
+        (3, 2, first[3:]),
+        (4, 1, first[4:]),
+        (5, 1, second[:1]),
+        (7, 3, second[2:]),
+    ):
+        found = training.batch_rows(keys.root(3), jnp.int32(step), 11, batch_size=2, steps=steps)
+        assert np.array_equal(found, expected), (step, steps)
+    seeds = jax.vmap(keys.root)(jnp.asarray([3, 9], jnp.uint32))
+    found = training.batch_rows(seeds, jnp.asarray([6, 6], jnp.int32), 11, batch_size=2, steps=2)
+    other = order(9, 1, 11)[:10].reshape(5, 2)
+    assert np.array_equal(found, np.stack([second[1:3], other[1:3]], axis=1))
+
+
+def test_whole_batches_make_an_epoch():
+    counts = [training.steps_per_epoch({"x": np.zeros((22, 3)), "y": np.zeros(22)}, size) for size in (1, 5, 11, 22)]
+    assert counts == [22, 4, 2, 1]
+    for size, hint in ((0, 1), (23, 22)):
+        with pytest.raises(InputError, match=f"got {size}, expected 1 to 22, .*; type --batch-size {hint}$"):
+            training.steps_per_epoch(np.zeros((22, 3)), size)
+
+
+@pytest.mark.parametrize("seeds", [0, 2])
+def test_batches_from_the_host_are_all_used_in_order(seeds):
+    """Three steps of two examples each, of shape [5], for every seed; the first is step 4."""
+    key = jax.vmap(keys.root)(jnp.arange(seeds, dtype=jnp.uint32)) if seeds else keys.root(0)
+    shape = (3, seeds, 2) if seeds else (3, 2)
+    window = {"x": np.random.default_rng(0).integers(0, 256, (*shape, 5), np.uint8), "y": np.arange(math.prod(shape))}
+    window["y"] = window["y"].reshape(shape)
+    span = training.window_span(window, key, 4)
+    assert span.first == 4
+    assert span.rows.shape == shape
+    assert span.data["x"].dtype == np.uint8
+    for name, whole in window.items():
+        assert np.array_equal(np.asarray(span.data[name])[np.asarray(span.rows)], whole)
+    assert training.window_span(window, key).first == 0
 
 
 def test_an_epoch_visits_every_example_at_most_once(point_step, point_state):
@@ -468,9 +560,13 @@ def test_weight_decay_shrinks_kernels_and_nothing_else():  # mistake 46
 
 
 def test_a_warmup_longer_than_the_training_is_possible():
-    tx = Adam(warmup=50, cosine=True).build(10)
-    updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
-    assert np.array_equal(updates, np.zeros(2))  # the rate starts at 0
+    """Its rates rise from 0 by a fiftieth a step, of which Adam's step has the size, while gradients stay the same."""
+    tx = Adam(0.1, warmup=50, cosine=True).build(10)
+    state, path = tx.init(jnp.ones(2)), []
+    for _ in range(3):
+        updates, state = tx.update(jnp.ones(2), state, jnp.ones(2))
+        path.append(updates)
+    np.testing.assert_allclose(path, -0.002 * np.array([[0, 0], [1, 1], [2, 2]]), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -484,11 +580,23 @@ def test_a_warmup_longer_than_the_training_is_possible():
         {"clip_norm": -0.1},
         {"weight_decay": -1.0},
         {"clip_norm": math.nan},
+        {"clip_norm": math.inf},
+        {"weight_decay": math.inf},
+        {"weight_decay": math.nan},
+        {"warmup": 1.5},
+        {"warmup": 2**31},
     ],
 )
 def test_impossible_optimizers_are_refused(fields):
-    with pytest.raises(InputError, match=next(iter(fields))):
+    with pytest.raises(InputError, match=f"Adam {next(iter(fields))}: got"):
         Adam(**fields)
+
+
+def test_adam_without_fields_is_plain():
+    assert Adam() == Adam(0.001, 0, False, 0.0, 0.0)
+    assert Adam(1e-2, 3, True, 0.1, 2.0) == Adam(
+        learning_rate=1e-2, warmup=3, cosine=True, weight_decay=0.1, clip_norm=2.0
+    )
 
 
 # shapes
