@@ -225,6 +225,6 @@ def test_a_classifier_has_logits_and_the_features_before_them(shape, network):
     logits, features = classifier(params, jnp.ones((2, *shape)))
     assert (logits.shape, features.shape) == ((2, 3), (2, 5))
     assert (np.asarray(features) >= 0).all()
-    last = params["Dense_0"]
-    np.testing.assert_allclose(logits, features @ last["kernel"] + last["bias"], rtol=1e-5)
+    last = jax.tree.map(np.asarray, params["Dense_0"])
+    np.testing.assert_allclose(logits, np.asarray(features) @ last["kernel"] + last["bias"], rtol=1e-5)
     assert classifiers.Classifier(shape, 3, network).features == 64
