@@ -94,7 +94,8 @@ def test_missing_entries_are_what_the_model_makes_of_the_rest(trained):
     before = raw.copy()
     done = completion.complete_rows(fitted.model, fitted.params, fitted.run.data, format, raw)
     [x] = preparation.evaluation([raw], format)
-    means = fitted.model.decode(fitted.params, fitted.model.encode(fitted.params, x[:]).mean()).mean()
+    model = fitted.model
+    means = jax.jit(lambda params, x: model.decode(params, model.encode(params, x).mean()).mean())(fitted.params, x[:])
     expected = preparation.inverse(np.asarray(means), format)
     missing = np.isnan(before)
     np.testing.assert_allclose(done.rows[missing], expected[missing], rtol=1e-5)
