@@ -463,6 +463,13 @@ def test_labels_are_recoded_over_all_splits():
     assert dataset.train.labels.tolist() == [0, 2, 0, -1]
     assert dataset.test.labels.tolist() == [1, 2, -1]
     assert dataset.class_counts("train") == {-1: 1, 7: 2, 20: 0, 40: 1}
+    total = hashlib.sha256()
+    for part, labels in given.items():  # they are hashed as they were given
+        rows, y = x[part].x, np.array(labels, np.int64)
+        text = f"{rows.shape}float32".encode() + rows.tobytes() + b"labels" + f"{y.shape}int64".encode() + y.tobytes()
+        assert dataset.record()["splits"][part]["sha256"] == hashlib.sha256(text).hexdigest()
+        total.update(text)
+    assert dataset.digest() == total.hexdigest()
     x["validation"] = Split(x["validation"].x)
     assert assemble("x", datasets.Found(x, 0)).class_counts("validation") == {-1: 0, 7: 0, 20: 0, 40: 0}
     codes = Split(GOOD[:4], np.array([0, 3, -1, 3]))
@@ -524,6 +531,11 @@ def test_what_is_hashed_does_not_depend_on_the_size_of_blocks(monkeypatch):
     again = replace(labelled, name="y")
     assert (again.digest(), again.earlier_digest(), datasets.digest_of(x)) == digests
     np.testing.assert_array_equal(fingerprints(x)[6:13], fingerprints(x[6:13]))
+    source = Rows(x)
+    for size, rows in ((32, 2), (31, 1), (1, 1)):
+        monkeypatch.setattr(datasets, "BLOCK_BYTES", size)
+        assert datasets.digest_of(source) == digests[2]
+        assert set(source.read[-len(x) // rows :]) == {rows}
 
 
 def test_digest_is_that_of_all_splits_in_order():
