@@ -479,6 +479,9 @@ def test_labels_are_recoded_over_all_splits():
 def test_labels_beyond_64_bits_are_one_line():
     with pytest.raises(InputError, match="labels: got numbers up to 18446744073709551615, expected labels that int64"):
         data.from_arrays(random_images(20), labels=np.full(20, 2**64 - 1, np.uint64))
+    with pytest.raises(InputError, match="labels: got numbers up to 9223372036854775808"):
+        data.from_arrays(random_images(20), labels=np.full(20, 2**63, np.uint64))
+    assert data.from_arrays(random_images(20), labels=np.full(20, 2**63 - 1, np.uint64)).classes == (2**63 - 1,)
 
 
 def test_labels_are_part_of_the_digest_and_the_earlier_digest_knows_none():
@@ -787,4 +790,5 @@ def test_what_is_no_array_is_one_line(source, message):
 def test_arrays_of_others_are_arrays():
     plain = data.from_arrays(IMAGES).digest()
     assert data.from_arrays(np.ma.array(IMAGES)).digest() == plain
+    assert data.from_arrays(np.ma.array(IMAGES, mask=np.zeros(IMAGES.shape, bool))).digest() == plain
     assert data.from_arrays(jax.numpy.asarray(IMAGES)).digest() == plain

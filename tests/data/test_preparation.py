@@ -27,6 +27,7 @@ from aevae_jax.data import (
     prepare,
 )
 from aevae_jax.data.datasets import Column
+from aevae_jax.data.preparation import is_coarse
 from aevae_jax.types import InputError
 
 ALL = [Scale(), Standardize(), Dequantize(), DynamicBinarization(), StaticBinarization(), Threshold(0.3)]
@@ -310,6 +311,49 @@ def test_moments_of_a_table_leave_out_what_is_missing_and_codes(monkeypatch):
         np.testing.assert_array_equal(seen[:, :4:2], np.nan_to_num(prepared.train.x[rows, :2]))
         np.testing.assert_array_equal(seen[:, 1:4:2], ~np.isnan(x[rows, :2]))
         np.testing.assert_array_equal(seen[:, 4:], x[rows, 2:] == [0, 1, 2])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_differs_by_rounding_is_a_constant(dtype):
+    x = np.full((40, 2), 0.3, dtype)
+    x[::2, 0] = np.nextafter(x[0, 0], dtype(1))
+    x[::2, 1] += 100 * np.finfo(dtype).eps
+    scale = Standardize().fit(Dataset("x", Split(x), Split(x), Split(x), 0)).scale
+    assert scale[0] == 1
+    assert scale[1] == pytest.approx(50 * np.finfo(dtype).eps, rel=0.02)
+
+
+def test_numbers_that_only_float64_holds_come_back_as_float64():
+    """Such as northings, which differ by centimetres; neither their mean nor their scale says so."""
+    for double, expected in ((True, 5_400_000.1), (False, 5_400_000)):
+        form = Format((1,), 0, (Column("a", double=double),), (5.4e6,), (300.0,))
+        back = Standardize().inverse(np.array([[1 / 3000, 1]], np.float32), form)
+        assert back.dtype == (np.float64 if double else np.float32)
+        assert back.tolist() == [[expected]]
+
+
+def test_a_spread_of_128_steps_of_float32_is_fine():
+    size, step = np.array([1024.0, -1024.0, 1.0]), np.array([2.0**-13, 2.0**-13, 2.0**-23])
+    assert is_coarse(size, 127 * step).all()
+    assert not is_coarse(size, 128 * step).any()
+
+
+def test_noise_is_that_of_philox_keyed_by_a_number_and_the_row(monkeypatch):
+    """Bits of training data by 777, noise of validation data by 0 and of test data by 1, whatever the version."""
+    monkeypatch.setattr(datasets, "BLOCK_BYTES", 100)
+    dataset = small_dataset()
+
+    def drawn(number, raw):
+        return np.stack(
+            [np.random.Generator(np.random.Philox(key=[number, i])).random((4, 4, 1)) for i in range(len(raw))]
+        )
+
+    raw = dataset.train.x
+    np.testing.assert_array_equal(prepare(StaticBinarization(), dataset).train.x, drawn(777, raw) < raw / 255)
+    noisy = prepare(Dequantize(), dataset)
+    for number, part in enumerate(("validation", "test")):
+        raw = getattr(dataset, part).x
+        np.testing.assert_array_equal(getattr(noisy, part).x, ((raw + drawn(number, raw)) / 256).astype(np.float32))
 
 
 def test_codes_of_a_table_are_the_same_features_in_training():
