@@ -26,7 +26,7 @@ from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, RandomSplits, Scale
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Architecture, Conv, Modules, ResidualConv
-from aevae_jax.models.vae import VAE, Autoencoder, Model
+from aevae_jax.models.vae import VAE, Autoencoder, Model, TwoLevelVAE
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear, Objective, ReconstructionError
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.training.optimizers import Adam
@@ -773,6 +773,31 @@ def test_numbers_that_no_field_can_hold_are_refused(build):
     with pytest.raises(InputError, match=r"got .*, expected") as caught:
         build()
     assert len(str(caught.value)) <= 200
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        objectives.Linear,
+        IWAE,
+        lambda n: ELBO(groups=n),
+        VAE,
+        Autoencoder,
+        lambda n: TwoLevelVAE(n + 1 if n == 1 else n),
+        lambda n: VAE(event_shape=(n, n)),
+        lambda n: MLP((n,)),
+        lambda n: Conv((n,)),
+        lambda n: ResidualConv((n,), n),
+        priors.GaussianMixture,
+        priors.FullGaussianMixture,
+        priors.VampPrior,
+        lambda n: likelihoods.DiscretizedLogisticMixture(2, n),
+    ],
+    ids=range(14),
+)
+def test_one_and_the_largest_number_of_32_bits_are_allowed(build):
+    """A linear network and a mixture of one are what others are compared with."""
+    assert build(1) != build(2**31 - 1)
 
 
 GARBAGE = [

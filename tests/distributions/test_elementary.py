@@ -714,3 +714,22 @@ def test_the_density_of_a_chain_is_that_of_both_levels_the_lower_first():
     upper = (drawn[:, 2:] - [[2.0], [-1.0]]) / np.exp(0.5)
     lower = (drawn[:, :2] - 3 * drawn[:, 2:]) / np.exp(-0.5)
     assert np.abs(lower - upper).min() > 1e-4
+
+
+@pytest.mark.parametrize("logit", [0.029, -0.029, 0.2, -0.2, 3.0, -3.0])
+def test_continuous_bernoulli_draws_are_the_quantiles_of_their_noise(logit):
+    """The noise is the draw at logit 0, which is uniform; the quantile is exact on both sides of the series."""
+    noise, drawn = (f64(sample(d.ContinuousBernoulli(full(x, 1000, 1)), jax.random.key(3)))[:, 0] for x in (0.0, logit))
+    np.testing.assert_allclose(drawn, np.log1p(noise * np.expm1(logit)) / logit, atol=1e-5)
+
+
+def test_derivatives_of_normals_in_pairs_are_right_where_one_scale_of_many_is_small():
+    """Beside wide components, a narrow one whose products would cancel."""
+    loc = np.float64([[0.0, 0.5], [2.0, -3.0], [1.0, 1.0]])
+    scale, x = np.exp([0.0, -8.5, 0.3])[:, None], np.float64([[2.0002, -3.0001], [0.2, 0.1]])
+    inputs = tuple(np.float32(a) for a in (x, loc, np.log(scale) * np.ones((1, 2))))
+    weight = np.float32([[1, 1, 1], [1, 0, 1]])
+    slope = jax.jit(jax.grad(lambda *a: (weight * joint.pairwise_normal_log_prob(*a)).sum(), argnums=2))(*inputs)
+    x, loc = f64(inputs[0]), f64(inputs[1])
+    expected = (weight[:, :, None] * (((x[:, None] - loc) / scale) ** 2 - 1)).sum(axis=0)
+    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-3)

@@ -269,6 +269,19 @@ def test_supports_are_said_in_words():
     assert str(likelihoods.Categorical(17).support) == "the 17 levels k/16 of [0, 1]"
 
 
+def test_what_each_can_score():
+    assert {type(likelihood).__name__: str(likelihood.support) for likelihood in ALL} == {
+        **dict.fromkeys(("Normal", "NormalElementScale", "NormalSharedScale", "NormalOptimalScale"), "finite numbers"),
+        "Bernoulli": "0 or 1",
+        "ContinuousBernoulli": "numbers in [0, 1]",
+        **dict.fromkeys(
+            ("Categorical", "DiscretizedLogistic", "DiscretizedLogisticMixture"), "the 256 levels k/255 of [0, 1]"
+        ),
+    }
+    assert str(likelihoods.Tabular().support) == "finite numbers"
+    likelihoods.REAL.check(np.float64([-1e300, 1e300]), "data")
+
+
 @pytest.mark.parametrize(
     ("likelihood", "x", "message"),
     [

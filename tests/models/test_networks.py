@@ -263,6 +263,22 @@ def test_a_module_with_another_number_of_outputs_is_named():
         two_outputs.decode(random_params(two_outputs), jnp.zeros((1, LATENT)))
 
 
+class Listed(nn.Module):
+    """A module with a field that has no hash."""
+
+    sizes: list[int]
+
+    def __call__(self, x):
+        return x
+
+
+def test_modules_that_hold_lists_can_be_part_of_a_model():
+    """A model is hashed whenever its programs are looked up."""
+    one, same, other = (VAE(1, architectures.Modules(Listed([n]), Listed([2]))) for n in (1, 1, 3))
+    assert hash(one) == hash(same)
+    assert one == same != other
+
+
 class TheirNNX(nnx.Module):
     def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
         self.hidden = nnx.Linear(inputs, 16, rngs=rngs)

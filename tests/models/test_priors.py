@@ -295,3 +295,11 @@ def test_as_many_codes_as_components_are_enough_and_never_one():
         priors.fit_mixture(model, {}, z, components=4)
     with pytest.raises(InputError, match="codes: got NaN or infinity"):
         priors.fit_mixture(model, {}, np.where(z == z[2, 1], np.inf, z), components=2)
+
+
+def test_log_scales_of_a_mixture_lie_in_the_range_of_its_model():
+    model = dataclasses.replace(MODELS["GaussianMixture"], log_scale_range=(-1.0, 0.5))
+    own = PARAMS["GaussianMixture"]["prior"]
+    raw = jnp.asarray([[-1e6, 1e6], [-0.25, 1e6], [1e6, -1e6]])
+    found = model.prior({"prior": {**own, "log_scale": raw}}, 1).components.log_scale
+    np.testing.assert_allclose(found, [[-1.0, 0.5], [-0.25, 0.5], [0.5, -1.0]], atol=1e-3)
