@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,18 @@ def test_a_sheet_of_few_levels_is_as_bright_as_one_of_many(splits, capsys):
     assert (pixels[:, 114:] == 255).all()  # the last example, and five places that are empty
 
 
+def test_a_sheet_of_floats_shows_the_lowest_black_and_the_highest_white(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x = np.linspace(-40, 120, 48 * 4).reshape(12, 2, 2, 4)[..., :1].astype(np.float32)
+    np.savez("x.npz", x_train=x, x_validation=2 * x[:3], x_test=3 * x[:3])
+    assert "wrote runs/inspect/x_npz.png: 12 images" in typed(capsys, "data", "inspect", "./x.npz")
+    with Image.open("runs/inspect/x_npz.png") as picture:
+        pixels = np.asarray(picture)[..., 0]
+    tiles = np.stack([pixels[57 * i : 57 * i + 56 : 28, 57 * j : 57 * j + 56 : 28] for i in range(2) for j in range(8)])
+    expected = (x[..., 0] - x.min()) / np.ptp(x) * 255
+    np.testing.assert_allclose(tiles[:12], expected, atol=0.51)
+
+
 def test_what_is_no_picture_has_no_sheet(people, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.random.RandomState(0).rand(50, 3))
@@ -296,9 +309,10 @@ def test_numbers_far_from_0_are_to_be_standardized(low, high, far, tmp_path, cap
     data = Data(str(tmp_path / "x.npy"), splits=LastSplits(0.01, 0.01))
     x = np.load(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", np.concatenate([x[::-1], x[:6]]))  # both ends are of the training data
-    line = typed(capsys, "data", "inspect", values.spell(data)).splitlines()[-1]
-    assert ("Standardize()" in line) == far
-    assert "--batch-size" not in line  # there are enough rows for the usual one
+    *_, option, text = shlex.split(typed(capsys, "data", "inspect", values.spell(data)).splitlines()[-1])
+    assert option == "--data"  # there are enough rows for the usual size of batches
+    expected = replace(data, preparation=Standardize()) if far else data
+    assert values.parse(Data, text, "--data") == expected
 
 
 @pytest.mark.parametrize("taken", ["runs", "runs/inspect"])

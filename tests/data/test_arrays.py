@@ -154,6 +154,8 @@ def test_the_second_version_of_the_format_is_read(tmp_path, monkeypatch):
         np.testing.assert_array_equal(arrays.read_npy(tmp_path / "x.npy").parts["train"].x, array)
         archive(tmp_path / "x.npz", ("x.npy", (tmp_path / "x.npy").read_bytes()))
         np.testing.assert_array_equal(arrays.read_npz(tmp_path / "x.npz").parts["train"].x, array)
+    archive(tmp_path / "x.npz", ("x.npy", header(IMAGES.shape) + IMAGES.tobytes()))  # a header of another length
+    np.testing.assert_array_equal(arrays.read_npz(tmp_path / "x.npz").parts["train"].x, IMAGES)
 
 
 def test_threads_read_the_same_rows(tmp_path, mapped):
@@ -420,6 +422,7 @@ def test_archives_of_one_array_or_of_images_and_labels(tmp_path):
         ({"x": IMAGES, "x_train": IMAGES}, "got x and x_train, expected one for train images"),
         ({"x_test": IMAGES, "y_test": LABELS}, "got x_test, y_test, expected train"),
         ({"x": IMAGES.astype(object)}, "got an array of type object"),
+        ({"anything": IMAGES.astype(object)}, "anything.*got an array of type object"),
         ({"x": IMAGES, "y": np.array(list("abcd") * 10, object)}, "y.*got an array of type object"),
         ({"x": IMAGES, "y": LABELS[:7]}, r"got shape \(7,\), expected \(40,\)"),
         ({"x": IMAGES, "y": np.int64(3)}, r"shape \(\)"),

@@ -622,6 +622,8 @@ def test_fingerprints_are_equal_for_equal_rows_only():
         "x.csv",
         "~nosuchuser/x.npy",
         "./x\0.npy",
+        "C:\\photos",
+        "c:/photos",
     ],
 )
 def test_a_path_that_does_not_exist_is_one_line(name):

@@ -69,6 +69,9 @@ def test_rows_of_a_table_are_read_as_its_own_were(tmp_path):
     (tmp_path / "new.csv").write_text("l;c;h\na;z;175,5\nb;?;160\n?;x;?\n")
     x = files.read_images(tmp_path / "new.csv", model, data, form, note=pytest.fail)
     np.testing.assert_allclose(x[:], [[0.55, 1, 0, 0, 1], [-1, 1, 0, 0, 0], [0, 0, 1, 0, 0]], rtol=1e-6)
+    (tmp_path / "new.csv").write_text("c;h\nz;175,5\n")
+    new = files.read_images(tmp_path / "new.csv", model, data, form, note=pytest.fail)
+    np.testing.assert_array_equal(new[:], x[:1])
 
 
 @pytest.mark.parametrize("row", [0, 3, 5])
@@ -280,6 +283,10 @@ def test_16_bits_are_floats(tmp_path):
     deep = np.random.RandomState(1).randint(0, 65536, (4, 5)).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "x.png")
     np.testing.assert_array_equal(np.rint(read(tmp_path / "x.png")[0, ..., 0] * 65535), deep)
+    grey = (deep // 256).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "y.png")  # a picture of 8 bits where the others had 16
+    found = read(tmp_path / "y.png", levels=0, name="./deep")
+    np.testing.assert_array_equal(found[0, ..., 0], grey / np.float32(255))
 
 
 def test_a_folder_of_pictures_is_read_by_name_and_brought_to_the_size_of_the_data(tmp_path):

@@ -227,6 +227,11 @@ def test_tiff_of_8_bits(tmp_path, compression):
     np.testing.assert_array_equal(found.parts["train"].x, RGB)
 
 
+def test_tiff_of_8_bits_where_0_is_white(tmp_path):
+    (tmp_path / "x.tif").write_bytes(inverted(encoded("L", "TIFF", GREY[0, ..., 0])))
+    np.testing.assert_array_equal(pictures.read(tmp_path).parts["train"].x[0], 255 - GREY[0])
+
+
 @pytest.mark.usefixtures("resident_or_not")
 def test_16_bits_are_floats_that_hold_every_level(tmp_path):
     draw_deep(tmp_path / "0.png", DEEP[0])

@@ -199,6 +199,13 @@ def test_a_category_may_be_called_like_a_missing_entry(read, tmp_path):
     assert np.isnan(table_files.read(path, Reading(missing=("",))).parts["train"].x[:, 0]).sum() == 2
 
 
+def test_words_for_missing_entries_among_numbers(read):
+    words = ["NA", "N/A", "NaN", "nan", "NULL", "null", "", " "]
+    found = read("a,b\n" + "".join(f"{entry},{i}\n" for i, entry in enumerate(["1.5", *words, "2.5", "-1"])))
+    np.testing.assert_array_equal(found.parts["train"].x[:, 0], [1.5, *[NAN] * 8, 2.5, -1])
+    refused(lambda: read(column(["1.5", "2.5", "None", "-1", "1.5"])), "numbers and the text 'None'")
+
+
 def test_words_for_missing_entries_may_be_named(read):
     found = read("a,b\n1,x\n?,y\n3,?\n4,x\n", missing=("?",))
     np.testing.assert_array_equal(found.parts["train"].x, [[1, 0], [NAN, 1], [3, NAN], [4, 0]])
@@ -210,7 +217,7 @@ def test_words_for_missing_entries_may_be_named(read):
 
 
 def test_blanks_around_entries_do_not_count(read):
-    found = read("age, job\n 39, State-gov\n 50 , Private\n 38,Private\n,  \n")
+    found = read("age,\tjob\n 39, State-gov\n 50\t,\tPrivate \t\n 38,Private\n\t, \t\n")
     assert [c.name for c in found.columns] == ["age", "job"]
     np.testing.assert_array_equal(found.parts["train"].x, [[39, 1], [50, 0], [38, 0], [NAN, NAN]])
 
@@ -224,6 +231,10 @@ def test_blanks_around_entries_do_not_count(read):
         ("a\n.5\n1'200.25\n-3\n10\n", {"thousands": "'"}),
         ("a\n.5\n1\u202f200.25\n-3\n10\n", {"thousands": "\u202f"}),
         ("a\tb\n.5\t1\n1200.25\t\n-3\t2\n10\t3\n", {"separator": "\t"}),
+        ("a|b\n.5|1\n1200.25|\n-3|2\n10|3\n", {"separator": "|"}),
+        ("a:b\n.5:1\n1 200.25:\n-3:2\n10:3\n", {"separator": ":", "thousands": " "}),
+        ("a\n.5\n1_200.25\n-3\n1e1\n", {"thousands": "_"}),
+        ("a\n.5\n1\u00a0200.25\n-3\n+10\n", {"thousands": "\u00a0"}),
     ],
 )
 def test_marks_within_numbers_and_between_fields_are_options(read, text, reading):
@@ -429,6 +440,7 @@ def test_a_csv_file_may_be_as_large_as_the_limit(read, monkeypatch):
         ('a;b\n1;"x""y"\n2;x\n3;"x\n', 3),
         ('a;b\n1;x"y\n"2";"x" \n3;"x"\t"\n', 3),
         ('\ufeff"a";b\r\n1;"x\r\ny"\r\n2;"x\r\n', 2),
+        ('\ufeff"a\nb";c\n1;"x"\n2;"x\n', 2),
     ],
 )
 def test_quotes_are_closed_before_the_separator_whatever_it_is(read, text, row):

@@ -79,8 +79,9 @@ def test_rows_come_back_from_features(widths, seed):
 
 
 def test_rows_of_means_have_the_likeliest_codes():
-    means = np.array([[0.3, 1, 0.4, 1, 0.2, 0.5, 0.3], [0.1, 1, 0.6, 1, 0.5, 0.2, 0.3]], np.float32)
-    np.testing.assert_array_equal(tables.rows(means, format_of(0, 2, 3)), np.float32([[0.3, 0, 1], [0.1, 1, 0]]))
+    means = [[0.3, 1, 0.4, 1, 0.2, 0.5, 0.3], [0.1, 1, 0.6, 1, 0.5, 0.2, 0.3], [0.2, 1, 0.5, 1, 0.4, 0.2, 0.4]]
+    expected = np.float32([[0.3, 0, 1], [0.1, 1, 0], [0.2, 0, 0]])  # the first of equally likely ones
+    np.testing.assert_array_equal(tables.rows(np.float32(means), format_of(0, 2, 3)), expected)
 
 
 def test_a_source_is_mapped_when_it_is_read(tmp_path, monkeypatch):
@@ -402,8 +403,11 @@ def test_limits_are_kept(tmp_path, monkeypatch):
     refused(csv, tmp_path, "a,b\n1,x\n2,y\n3,z\n4,z\n", match="got 5 features, expected 1 to 4")
     assert len(csv(tmp_path, "a,b\n1,2\n2,3\n3,5\n").columns) == 2  # as many columns and features as there may be
     assert len(parquet_file(tmp_path, {"a": [1, 2, 3], "b": [2, 3, 5]}).columns) == 2
+    assert len(csv(tmp_path, "a,b\r1,2\r2,3\r3,5\r").columns) == 2  # however its lines end
     monkeypatch.setattr(table_files, "MAX_BYTES", 3000)
     refused(parquet_file, tmp_path, {"a": np.arange(100)}, match="got 100 rows, .* when expanded")
+    for end in ("\n", "\r", "\r\n"):
+        refused(csv, tmp_path, end.join(["a", *map(str, range(100))]), match="got 101 rows, .* when expanded")
     monkeypatch.setattr(table_text, "MAX_CSV_BYTES", 10)
     refused(csv, tmp_path, "a,b\n1,2\n3,4\n", match="MiB of CSV.*write it as Parquet")
 
