@@ -179,6 +179,7 @@ def test_a_parquet_file_is_the_same_table(tmp_path):
         ("7 7 9 7", False, ("7", "9"), [0, 0, 1, 0]),  # two values are a bit, whatever they are
         ("0.5 -1 -1 NA", False, ("-1", "0.5"), [1, 0, 0, NAN]),
         ("10 9 9 1", True, ("1", "9", "10"), [2, 1, 1, 0]),  # by number, not by text
+        ("10 9 9 NA", False, ("9", "10"), [1, 0, 0, NAN]),
         ("0.50 0.50 1.5 NA", False, ("0.50", "1.5"), [0, 0, 1, NAN]),  # as they stand in the file
         ("1.1 1.10 01 1E10 1.1", True, ("01", "1.1", "1.10", "1E10"), [1, 2, 0, 3, 1]),  # every character counts
         ("True False true True", False, ("False", "True", "true"), [1, 0, 2, 1]),
@@ -208,6 +209,12 @@ def test_kinds_follow_from_the_whole_file_and_not_from_its_start(tmp_path, monke
     assert found.columns == (texts("a", "x\ny", "z"),)
     assert len(found.parts["train"]) == 40
     refused(csv, tmp_path, "a\n" + "x" * 100 + "\nz\n", match="cannot be read")
+
+
+def test_two_typed_numbers_are_a_bit(tmp_path):
+    found = parquet_file(tmp_path, {"a": [2.5, -1.0, None, 2.5], "b": [10, 9, 9, 9], "c": [1.5, 2.5, 4, 1]})
+    assert found.columns[:2] == (Column("a", ("-1", "2.5")), Column("b", ("9", "10")))
+    np.testing.assert_array_equal(found.parts["train"].x[:, :2], [[1, 1], [0, 0], [NAN, 0], [1, 0]])
 
 
 def test_numbers_as_texts_are_sorted_as_numbers(tmp_path):
