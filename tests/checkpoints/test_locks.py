@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -41,6 +43,9 @@ def test_the_file_says_who_holds_the_lock_and_goes_with_it(tmp_path):
     with Lock.claim(tmp_path) as lock:
         line = (tmp_path / "lock").read_text()
         assert re.fullmatch(rf"process {os.getpid()} on {re.escape(socket.gethostname())} since 2\d{{3}}-.*T.*\n", line)
+        since = datetime.fromisoformat(line.split()[-1])
+        assert since.utcoffset() == timedelta(0)
+        assert abs(datetime.now(UTC) - since) < timedelta(seconds=60)
         assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o644 & ~current_umask()
         lock.check()
     assert list(tmp_path.iterdir()) == []
@@ -130,9 +135,20 @@ def test_a_file_removed_between_opening_and_locking_is_not_taken_for_the_lock(tm
         flock(descriptor, operation)
 
     monkeypatch.setattr(locks.fcntl, "flock", late)
+    before = len(os.listdir("/dev/fd"))
     with Lock.claim(tmp_path) as lock:
         lock.check()
+        assert len(os.listdir("/dev/fd")) == before + 1
     assert len(calls) == 2
+
+
+def test_a_holder_that_has_not_signed_yet_is_another_process(tmp_path):
+    with (tmp_path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(
+            InputError, match=r"in use by another process, expected one run at a time; wait for it, stop"
+        ):
+            Lock.claim(tmp_path)
 
 
 def test_the_working_directory_may_change(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -20,7 +21,7 @@ import pytest
 import tensorstore
 
 from aevae_jax.checkpoints import array_files
-from aevae_jax.checkpoints.saving import DamageError, Saving
+from aevae_jax.checkpoints.saving import DamageError, OtherRunError, Saving
 from aevae_jax.checkpoints.store import Store
 from aevae_jax.types import InputError
 
@@ -73,6 +74,7 @@ def assert_same(found, expected):
         assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype)
         assert bits(found[name]).tobytes() == bits(array).tobytes(), name
         assert found[name].devices() == {jax.devices()[0]}
+        assert not found[name].committed  # to that device: else what uses it would be compiled anew
 
 
 @pytest.fixture(scope="module")
@@ -661,6 +663,51 @@ def test_notes_of_a_replaced_step_count_and_the_working_directory_may_change(tmp
     assert store.steps() == [1, 3]
 
 
+def test_what_is_deleted_is_out_of_the_way_before_anything_is_removed(store, monkeypatch):
+    """Half of a checkpoint must not look like a damaged one, however the process ends."""
+    events, rename, remove, fsync = [], Path.rename, array_files.remove, os.fsync
+    monkeypatch.setattr(Path, "rename", lambda a, b: (events.append(f"{a.name} to {b.name}"), rename(a, b))[1])
+    monkeypatch.setattr(array_files, "remove", lambda path: (path.exists() and events.append(path.name), remove(path)))
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("sync"), fsync(fd)))
+    store.discard([10, 3, 5])
+    assert events == ["5 to 5.gone.tmp", "10 to 10.gone.tmp", "sync", "5.gone.tmp", "10.gone.tmp"]
+    assert os.listdir(store.folder) == []
+
+
+def test_whose_a_checkpoint_is_is_told_by_its_digest(tmp_path):
+    """Of a damaged one nobody can tell; one of a newer version is said to be one."""
+    folder = tmp_path / "c"
+    for step, run in ((1, "a"), (2, "b"), (3, "")):
+        Store(folder, run=run).save(step, {}, {"of": run})
+    for run, readable in ((None, [1, 2, 3]), ("a", [1]), ("b", [2]), ("", [3])):
+        store, found = Store(folder, run=run), []
+        for step in store.steps():
+            with contextlib.suppress(OtherRunError):
+                assert store.notes(step)["of"] == {1: "a", 2: "b", 3: ""}[step]
+                found.append(step)
+        assert found == readable
+        if run is not None:
+            other = min({1, 2, 3} - set(readable))
+            with pytest.raises(
+                OtherRunError, match=rf"checkpoint of step {other} \(.*/c/{other}\): got that of another"
+            ):
+                store.check()
+    Store(folder).check()
+    for step in (2, 3):
+        (folder / str(step) / "manifest.json").write_text("{}")
+    Store(folder, run="a").check()
+    rewrite(folder / "1", lambda manifest: manifest.update(format=2))
+    with pytest.raises(InputError, match=r"checkpoint of step 1 .*got format 2"):
+        Store(folder, run="a").check()
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_refused(tmp_path):
+    (tmp_path / "c").touch()
+    for call in (Store(tmp_path / "c").steps, Store(tmp_path / "c").check, Store(tmp_path / "c").clean):
+        with pytest.raises(InputError, match=r"checkpoints \(.*/c\): got a file, expected a directory; remove it, or"):
+            call()
+
+
 def test_failing_to_delete_is_one_line(store, monkeypatch):
     def fail(*_):
         raise OSError(30, "Read-only file system")
@@ -690,7 +737,7 @@ def test_savings_that_make_no_sense_are_refused(field, value):
 
 def test_savings_print_and_compare():
     assert Saving(seconds=0, last=1, best=0, every=0) == Saving(0.0, 1, 0, 0)
-    assert repr(Saving()).startswith("Saving(seconds=60.0, last=2, best=1, every=0")
+    assert repr(Saving()) == "Saving(seconds=60.0, last=2, best=1, every=0, steps=0)"
 
 
 def test_importing_is_light():

@@ -366,9 +366,9 @@ def test_the_validation_that_is_shown_is_what_selects():
 
 
 def test_a_second_training_on_the_same_line_begins_anew(clock):
-    """As of several seeds, one after the other."""
+    """As of several seeds, one after the other, of which the first went on from a checkpoint."""
     counting = console._Clock()
-    for number, seconds, left in ((1, 50, ""), (2, 2, "  0:16 left"), (1, 90, ""), (2, 1, "  0:08 left")):
+    for number, seconds, left in ((3, 50, ""), (4, 2, "  0:12 left"), (1, 90, ""), (2, 1, "  0:08 left")):
         clock.now += seconds
         line = counting.line(epoch(number))
         assert line.endswith(left or "examples/s")

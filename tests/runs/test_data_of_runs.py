@@ -218,6 +218,7 @@ def test_what_numbers_rest_on_has_a_name_each(monkeypatch):
     assert found["versions"]["numpy"] == np.__version__
     lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     assert not lines or found["host"]["processor"] == lines[0].split(":", 1)[1].strip()
+    assert found["settings"]["deterministic"] or found["device"]["backend"] == "gpu"
     monkeypatch.setattr(provenance.jax, "default_backend", lambda: "gpu")
     for flags, deterministic in (
         ("", False),

@@ -26,7 +26,7 @@ from aevae_jax.models import generation, likelihoods
 from aevae_jax.models.architectures import MLP, Conv, Modules
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, IWAE, Linear, ReconstructionError
-from aevae_jax.runs import directory, fitting, records
+from aevae_jax.runs import directory, fitting, provenance, records
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import Adam
@@ -49,7 +49,7 @@ def images(count, shape=(4, 3, 1), seed=0):
 
 
 def image_data(shape=(4, 3, 1)):
-    return data.from_arrays(images(63, shape), images(13, shape, 1), images(13, shape, 2), name="small")
+    return data.from_arrays(images(63, shape), images(13, shape, 1), images(18, shape, 2), name="small")
 
 
 def vector_data():
@@ -236,9 +236,17 @@ def test_pictures_have_the_right_size_and_content(saved):
         assert picture.size == (8 * (3 * scale + 1) - 1, 8 * (4 * scale + 1) - 1)
     with Image.open(folder / "reconstructions.png") as picture:
         sheet = np.asarray(picture)
-    assert sheet.shape == (2 * (4 * scale + 1) - 1, 13 * (3 * scale + 1) - 1, 3)
-    first = image_data().test.x[0, :, :, 0]
-    assert np.array_equal(sheet[: 4 * scale : scale, : 3 * scale : scale, 0], first)
+    assert sheet.shape == (2 * (4 * scale + 1) - 1, 16 * (3 * scale + 1) - 1, 3)  # the first 16 of 18
+    x = image_data().test.x
+    assert np.array_equal(sheet[: 4 * scale : scale, : 3 * scale : scale, 0], x[0, :, :, 0])
+    mean = generation.reconstruct(fitted.model, fitted.params, jnp.asarray(x[:16] / np.float32(255)))
+    last = sheet[4 * scale + 1 :: scale, 15 * (3 * scale + 1) :: scale, 0]
+    assert np.abs(last - np.clip(np.asarray(mean)[15, :, :, 0] * 255, 0, 255)).max() <= 1
+    key = keys.stream(keys.root(5), keys.Stream.SAMPLE)  # as `aevae sample --seed 5` uses it
+    drawn = generation.sample(fitted.model, fitted.params, key, 64).mean()
+    with Image.open(folder / "samples.png") as picture:
+        second = np.asarray(picture)[: 4 * scale : scale, 3 * scale + 1 : 6 * scale + 1 : scale, 0]
+    assert np.abs(second - np.clip(np.asarray(drawn)[1, :, :, 0] * 255, 0, 255)).max() <= 1
     assert fitted.run.model.event_shape == (4, 3, 1)
 
 
@@ -253,6 +261,12 @@ def test_load_run_gives_back_the_model_ready_to_call(saved):  # mistake 29
     x = jnp.asarray(image_data().test.x / np.float32(255))
     reconstruct = jax.jit(partial(generation.reconstruct, loaded.model))
     assert np.array_equal(reconstruct(loaded.params, x), reconstruct(fitted.params, x))
+
+
+def test_the_objective_of_a_run_that_is_given_its_model_is_the_default_of_that(saved, monkeypatch):
+    monkeypatch.setattr(fitting, "_load", lambda folder, run, record, note: run)
+    model = Autoencoder(2, MLP((8,)))
+    assert fitting.load_run(saved[0], model) == replace(saved[1].run, model=model, objective=ReconstructionError())
 
 
 def test_a_step_from_loaded_weights_is_the_step_from_those_saved(saved):  # mistake 29
@@ -313,6 +327,7 @@ def test_own_network_and_own_loss_are_trained_saved_and_loaded_with_the_model(tm
     loaded = fitting.load_run(tmp_path / "run", model=fitted.model)
     same(loaded.params, fitted.params)
     assert loaded.model is loaded.run.model is fitted.model
+    assert loaded.run == replace(fitted.run, objective=ELBO())  # as there is none but that of the model
     assert loaded.results == fitted.results
     assert not list((tmp_path / "run").glob("*.png"))  # vectors have no pictures
     with pytest.raises(InputError, match="weights"):
@@ -375,6 +390,9 @@ def test_a_directory_with_something_else_is_refused_and_left_as_it_is(tmp_path):
 def test_an_empty_directory_is_used(tmp_path):
     assert directory.create_directory(tmp_path) == tmp_path
     assert not list(tmp_path.iterdir())  # the probe is gone
+    assert directory.create_directory(tmp_path / "a" / "b").is_dir()
+    with pytest.raises(InputError, match=rf"got {tmp_path}, which is not empty, expected a new or empty directory"):
+        directory.create_directory(tmp_path)
 
 
 @pytest.mark.parametrize("below", ["", "run", "a/b/run"])
@@ -581,11 +599,30 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, run, 
         ({"ema": 1.0}, r"ema: got 1\.0, expected at least 0 and less than 1"),
         ({"ema": float("nan")}, "ema: got nan"),
         ({"patience": -1}, "patience: got -1"),
+        ({"ema": -0.1}, r"ema: got -0\.1, expected at least 0 and less than 1"),
     ],
 )
 def test_impossible_runs_cannot_be_written_down(fields, message):
     with pytest.raises(InputError, match=message):
         Run(**fields)
+
+
+def test_safeguards_have_limits_and_runs_may_stand_on_theirs():
+    for field, value, least in (("max_norm", -1.0, 0), ("in_a_row", 0, 1), ("detours", -1, 0)):
+        with pytest.raises(InputError, match=f"Safeguard {field}: got {value}, expected at least {least}"):
+            Safeguard(**{field: value})
+    least = Run(batch_size=1, epochs=1, seed=2**32 - 1, ema=0.0, patience=0, safeguard=Safeguard(0.0, 1, 0))
+    assert least.seed == 4294967295
+    usual = {name: field for name, field in vars(Run()).items() if name not in ("data", "model", "optimizer")}
+    assert usual == {
+        "objective": ELBO(),
+        "batch_size": 128,
+        "epochs": 100,
+        "seed": 0,
+        "ema": 0.0,
+        "patience": 0,
+        "safeguard": Safeguard(max_norm=0.0, in_a_row=5, detours=3),
+    }
 
 
 @pytest.mark.parametrize("seeds", [[], [-1], [0, 2**32]])
@@ -859,7 +896,7 @@ def test_what_is_no_file_of_a_bounded_size_is_refused_at_once(copied, name, kind
     refused(copied, rf"{name.partition('.')[0]}.*: got (a FIFO|1,0|a directory|a damaged file)")
 
 
-def test_a_run_of_version_0_1_loads_with_a_note(copied, saved):
+def test_a_run_of_version_0_1_loads_with_a_note(copied, saved, monkeypatch):
     as_version_0_1(copied)
     notes = []
     loaded = fitting.load_run(copied, on_note=notes.append)
@@ -870,7 +907,11 @@ def test_a_run_of_version_0_1_loads_with_a_note(copied, saved):
     ]
     with pytest.warns(UserWarning, match="has no digests"):
         fitting.fit(RUN, image_data(), directory=copied, on_epoch=never)
+    monkeypatch.setattr(provenance, "_cores", lambda: 99)
+    fitting.fit(RUN, image_data(), directory=copied, on_epoch=never, on_note=notes.append)
     edit = json.loads((copied / "run.json").read_text())
+    assert edit["resumed"][0]["host"]["cores"] == 99
+    assert "sha256" not in edit  # it has none, though it was written anew
     (copied / "run.json").write_text(json.dumps(edited(edit, ["run", "seed"], 6)))
     refused(copied, "got a run that does not match its digest")  # this much it had
 
@@ -893,7 +934,14 @@ def test_a_picture_that_fails_costs_no_training_and_links_are_not_followed(tmp_p
     monkeypatch.setattr(fitting, "_draw", draw)
     fitting.fit(replace(RUN, epochs=1), image_data(), directory=tmp_path / "run", on_note=notes.append)
     assert (tmp_path / "run" / "samples.png").is_file()  # the same call leaves what was missing
-    assert len(notes) == 1
+    for name in ("samples.png", "reconstructions.png"):  # though it be one of both
+        before = (tmp_path / "run" / name).read_bytes()
+        (tmp_path / "run" / name).unlink()
+        fitting.fit(replace(RUN, epochs=1), image_data(), directory=tmp_path / "run", on_note=notes.append)
+        assert (tmp_path / "run" / name).read_bytes() == before
+    monkeypatch.setattr(fitting, "_draw", fail)
+    fitting.fit(replace(RUN, epochs=1), image_data(), directory=tmp_path / "run", on_note=notes.append)
+    assert len(notes) == 1  # nothing is missing: nothing is drawn
 
 
 def test_pictures_are_not_needed_to_load(copied):

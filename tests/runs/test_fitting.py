@@ -26,7 +26,7 @@ import aevae_jax
 from aevae_jax.checkpoints import locks, signals
 from aevae_jax.checkpoints.saving import DamageError, Saving
 from aevae_jax.checkpoints.store import Store
-from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, streams
+from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, prepare, streams
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
@@ -274,6 +274,55 @@ def test_objects_of_ones_own_are_compared(tmp_path, monkeypatch, make, message):
         fit(tmp_path / "run", replace(RUN, objective=make(4)))
 
 
+def test_fresh_needs_no_sound_record_and_leftovers_of_killed_processes_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_loop, "_loop", stop)
+    for name in ("run.json", "notes.txt", ".0123456789abcdef.part", ".0123456789abcdef-run.json.part", "mine.part"):
+        (tmp_path / name).write_text("{")
+    with pytest.raises(InputError, match=r"run\.json"):
+        fit(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+    (tmp_path / "notes.txt").unlink()
+    with pytest.raises(SystemExit):
+        fit(tmp_path, fresh=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.part", "run.json"]
+    assert records.read_record(tmp_path)["run"]["seed"] == 3
+
+
+def test_all_that_is_asked_of_a_training_is_handed_on(tmp_path, monkeypatch):
+    """The same for one seed and for several, whose numbers may be as large as they can."""
+    calls = []
+
+    def train(plan, seeds, keeper, callbacks):
+        calls.append((plan, seeds, keeper, callbacks))
+        raise SystemExit
+
+    monkeypatch.setattr(training_loop, "train", train)
+    monkeypatch.setattr(plans, "prepare", lambda preparation, data: replace(prepare(preparation, data), notes=("odd",)))
+    told, data = [], dataset(seed=5)
+    monkeypatch.setattr(warnings, "warn", lambda text: told.append(f"warned: {text}"))
+    note = told.append
+    for call, run, *rest, options in (
+        (fitting.fit, RUN, data, {"on_epoch": print, "on_note": note, "stream": True}),
+        (fitting.fit_seeds, RUN, [2**32 - 1, 0], data, {"on_epoch": print, "stream": True}),
+        (fitting.fit, RUN, dataset(), {"on_note": note, "directory": tmp_path / "run", "saving": ALL, "stream": True}),
+        (fitting.fit, RUN, dataset(), {"directory": tmp_path / "two"}),
+    ):
+        with pytest.raises(SystemExit):
+            call(run, *rest, **options)
+    assert told == ["odd", "warned: odd", "odd", "warned: odd"]
+    assert [plan.stream for plan, *_ in calls] == [True, True, True, False]
+    assert [plan.dataset is data for plan, *_ in calls] == [True, True, False, False]
+    assert [seeds for _, seeds, *_ in calls] == [None, (2**32 - 1, 0), None, None]
+    assert [callbacks.on_epoch for *_, callbacks in calls] == [print, print, None, None]
+    assert calls[0][3].on_resume == calls[0][3].on_note == note
+    calls[3][3].on_resume("it is no news that a training goes on")
+    assert len(told) == 4
+    assert calls[0][2] is calls[1][2] is None
+    for (*_, keeper, _), saving in zip(calls[2:], (ALL, Saving()), strict=True):
+        assert keeper._saving == saving
+        assert keeper.folder.parent == tmp_path
+
+
 def test_what_cannot_be_compared_is_the_same_only_as_long_as_it_is_there(tmp_path, monkeypatch):
     monkeypatch.setattr(training_loop, "_loop", stop)
     objective, notes = Weighted(Number(1.0)), []
@@ -309,7 +358,9 @@ def test_a_record_of_a_version_with_fewer_fields_is_of_the_same_run(copied):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_a_signal_saves_and_leaves_and_the_same_call_goes_on(dense, tmp_path, name):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    handlers = {number: (lambda *_, number=number: pytest.fail(f"{number}")) for number in numbers}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
     def kill(epoch):
         if epoch.epoch == 2:
@@ -323,6 +374,8 @@ def test_a_signal_saves_and_leaves_and_the_same_call_goes_on(dense, tmp_path, na
     assert not (folder / "results.json").exists()
     assert not (folder / "lock").exists()
     assert {number: signal.getsignal(number) for number in handlers} == handlers
+    for number, handler in before.items():
+        signal.signal(number, handler)
     fit(folder)
     assert outcome(folder) == outcome(dense)
 
@@ -687,14 +740,30 @@ def test_many_seeds_stop_and_name_the_seed():
         fitting.fit_seeds(run, [7, 8], dataset())
 
 
-def test_too_little_memory_names_the_batch_size_and_a_remedy(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "size", "half"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: allocating 17592186044416 bytes."), 10, 5),
+        (jax.errors.JaxRuntimeError("INTERNAL: Out of memory"), 7, 3),
+        (MemoryError(), 1, 1),
+    ],
+)
+def test_too_little_memory_names_the_batch_size_and_a_remedy(monkeypatch, error, size, half):
     def exhausted(*arguments):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17592186044416 bytes.")
+        raise error
 
     monkeypatch.setattr(training_loop, "_loop", exhausted)
-    with pytest.raises(
-        InputError, match=r"memory: got too little on cpu for batches of 10, .*--batch-size 5, or --stream"
-    ):
+    message = rf"memory: got too little on cpu for batches of {size}, .*--batch-size {half}, or --stream"
+    with pytest.raises(InputError, match=message):
+        fitting.fit(replace(RUN, batch_size=size), dataset())
+
+
+def test_other_errors_of_the_device_are_no_want_of_memory(monkeypatch):
+    def failing(*arguments):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(training_loop, "_loop", failing)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         fitting.fit(RUN, dataset())
 
 
@@ -788,6 +857,12 @@ def test_the_code_is_named_by_its_bytes(tmp_path, monkeypatch):
     two = provenance._code()
     assert (one["revision"], two["revision"]) == (None, None)
     assert len({one["sha256"], two["sha256"], provenance._code()["sha256"]}) == 2
+    (tmp_path / "package" / "losses.py").rename(tmp_path / "package" / "runs" / "losses.py")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("ab" * 20)
+    moved = provenance._code()
+    assert moved["revision"] == "ab" * 20
+    assert moved["sha256"] != two["sha256"]
 
 
 def test_going_on_elsewhere_is_written_down_once(copied, monkeypatch):
