@@ -168,6 +168,15 @@ def test_other_numbers_are_float32_as_ever(read, entries):
     assert not found.columns[0].double
 
 
+@pytest.mark.parametrize(("offset", "double"), [(100, True), (10, False)])
+def test_two_numbers_that_float32_runs_together_count_beside_what_all_have_in_common(read, offset, double):
+    """Of numbers that have little in common they are rounding: float32 spends its digits on what differs."""
+    near = [offset * (1 + 1e-8 * i) for i in (1, 2)]
+    found = read(column([offset - 1.5, *near, offset + 1.5, offset + 3.25]))
+    assert found.columns[0].double == double
+    assert len(np.unique(found.parts["train"].x)) == (5 if double else 4)
+
+
 def test_what_float64_does_not_tell_apart_is_named(tmp_path):
     path = tmp_path / "table.parquet"
     parquet.write_table(pa.table({"id": [10**18 + i for i in range(300)]}), path)
@@ -175,11 +184,12 @@ def test_what_float64_does_not_tell_apart_is_named(tmp_path):
 
 
 def test_one_row_has_one_number_beside_columns_of_any_kind(read, tmp_path):
-    found = read("t,h\n" + "".join(f"{t},{170 + i / 10}\n" for i, t in enumerate(TIMES)))
-    assert [c.double for c in found.columns] == [True, False]
+    found = read("h,t,l\n" + "".join(f"{170 + i / 10},{t},{i / 7}\n" for i, t in enumerate(TIMES)))
+    assert [c.double for c in found.columns] == [False, True, False]
     again = table_files.read_rows(tmp_path / "table.csv", found.columns)
     np.testing.assert_array_equal(again, found.parts["train"].x)
-    np.testing.assert_array_equal(again[:, 1], again[:, 1].astype(np.float32))
+    np.testing.assert_array_equal(again[:, ::2], again[:, ::2].astype(np.float32))
+    np.testing.assert_array_equal(again[:, 1], np.array(TIMES, np.float64))
 
 
 # --- missing entries ---
@@ -320,6 +330,30 @@ def test_texts_of_typed_numbers_have_the_fewest_digits(tmp_path):
     parquet.write_table(pa.table(table), path)
     columns = tuple(Column(name) for name in "cab")
     assert table_files.read_texts(path, columns) == [["x ", "1.0", ""], ["1", "2.5", ""], ["3", "40", "5"]]
+
+
+def test_texts_of_parquet_in_new_rows(tmp_path):
+    """Of numbers they are read as those of a CSV file; of categories every character counts."""
+    path = tmp_path / "new.parquet"
+    parquet.write_table(pa.table({"a": ["1.5", " 2 ", "", "NA"], "b": ["x", "y", None, "x"]}), path)
+    rows = table_files.read_rows(path, (Column("a"), Column("b", ("x", "y"), "text")))
+    np.testing.assert_array_equal(rows, [[1.5, 0], [2, 1], [NAN, NAN], [NAN, 0]])
+    for entry in ("", " x"):
+        parquet.write_table(pa.table({"b": ["x", entry]}), path)
+        refused(lambda: table_files.read_rows(path, (Column("b", ("x", "y"), "text"),)), f"got {entry!r} in data row 2")
+    parquet.write_table(pa.table({"b": ["x", "", "x"]}), path)
+    columns = (Column("b", ("x", "y"), "text"),)
+    np.testing.assert_array_equal(table_files.read_rows(path, columns, Reading(missing=("",))), [[0], [NAN], [0]])
+
+
+def test_categories_are_those_that_occur(tmp_path):
+    """A dictionary of texts may hold others."""
+    path = tmp_path / "table.parquet"
+    texts = pa.DictionaryArray.from_arrays(pa.array([3, 1, None, 3], pa.int8()), ["never", "y", "1", "x"])
+    parquet.write_table(pa.table({"a": texts, "b": [1.5, 2.5, 4.0, 8.0]}), path)
+    found = table_files.read(path)
+    assert found.columns[0] == Column("a", ("x", "y"), "text")
+    np.testing.assert_array_equal(found.parts["train"].x[:, 0], [0, 1, NAN, 0])
 
 
 def test_words_for_missing_entries_count_in_new_rows(tmp_path):
