@@ -86,6 +86,9 @@ def test_moves_leave_the_posterior_as_it_is():
         state, (_, acceptance) = jax.jit(body)(state, context, ais._Move(index, 0.0, 1.0, 0.8))
     other = jax.jit(body)(first, context, ais._Move(1, 0.0, 1.0, 0.8))[0].z
     again = jax.jit(body)(first, context, ais._Move(0, 0.0, 1.0, 0.8))[0].z
+    far, (_, never) = jax.jit(body)(first, context, ais._Move(0, 0.0, 1.0, 1e30))  # to where nothing is finite
+    assert (far.z == first.z).all()
+    assert float(never) == 0
     moved = np.asarray((other != again) & (other != first.z) & (again != first.z))
     assert moved.mean() > 0.1  # each temperature has a noise of its own
     assert 0.3 < float(acceptance) < 0.99

@@ -245,14 +245,23 @@ def test_an_ensemble_takes_all_its_steps_each_member_by_its_own_seed(monkeypatch
     assert judge.classifier == classifiers.Classifier((6,), 5, MLP((256,)), features=64)
 
 
-def test_classifiers_of_images_convolve(monkeypatch):
-    split = data.Split(RNG.random((20, 4, 4, 1)).astype(np.float32), np.arange(20) % 2)
-    prepared = data.prepare(data.Scale(), data.datasets.Dataset("mine", split, split, split, 0))
-    start = training.TrainState(np.int32(0), {"w": np.zeros(2)}, (), None)
+def test_classifiers_of_images_convolve_and_see_what_a_model_sees_in_a_step(monkeypatch):
+    raw, labels = RNG.integers(0, 256, (20, 4, 4, 1), np.uint8), np.arange(20) % 2
+    split = data.Split(raw, labels)
+    prepared = data.prepare(data.Scale(), data.datasets.Dataset("mine", split, split, split, 256))
+    start, steps = training.TrainState(np.int32(0), {"w": np.zeros(2)}, (), None), []
+    monkeypatch.setattr(
+        classifiers.training, "make_train_step", lambda model, loss, tx, prepare: steps.append((model, loss, prepare))
+    )
     monkeypatch.setattr(classifiers.training, "init_state", lambda model, tx, key: start)
     monkeypatch.setattr(classifiers.training, "train_epoch", lambda step, state, *rest, **options: (state, {}))
     judge = classifiers.train_ensemble(prepared, [0], steps=1)
     assert judge.classifier == classifiers.Classifier((4, 4, 1), 2, Conv((16, 32)), features=64)
+    [(model, loss, prepare)] = steps
+    assert (model, loss) == (judge.classifier, classifiers.cross_entropy)
+    x, kept = prepare((raw, labels), jax.random.key(0))
+    np.testing.assert_allclose(x, raw / 255, rtol=1e-6)
+    assert kept is labels
 
 
 @pytest.mark.parametrize("labels", [None, np.full(20, -1)])
