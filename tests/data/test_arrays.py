@@ -424,6 +424,7 @@ def test_archives_of_one_array_or_of_images_and_labels(tmp_path):
         ({"x": IMAGES.astype(object)}, "got an array of type object"),
         ({"anything": IMAGES.astype(object)}, "anything.*got an array of type object"),
         ({"x": IMAGES, "y": np.array(list("abcd") * 10, object)}, "y.*got an array of type object"),
+        ({"X": IMAGES, "Y": np.array(list("abcd") * 10, object)}, "Y.*got an array of type object"),
         ({"x": IMAGES, "y": LABELS[:7]}, r"got shape \(7,\), expected \(40,\)"),
         ({"x": IMAGES, "y": np.int64(3)}, r"shape \(\)"),
         ({"x": IMAGES, "other": IMAGES, "meta": np.array({})}, "got arrays called x, other, expected train"),
@@ -509,6 +510,15 @@ def test_arrays_that_share_their_bytes_are_refused(tmp_path):
     head = struct.pack("<4s4H2I", b"PK\x05\x06", 0, 0, 3, 3, len(entries), directory)
     with refused("x.npz", "got arrays of 2784 bytes in .*, expected each once, and at most"):
         arrays.read_npz(rewritten(tmp_path / "x.npz", whole[:directory] + entries + head + b"\0\0"))
+
+
+def test_one_array_of_an_archive_may_not_expand_because_another_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "SMALL_BYTES", 1000)
+    np.savez_compressed(tmp_path / "x.npz", a=np.zeros(10**5, np.uint8), b=IMAGES)
+    assert (tmp_path / "x.npz").stat().st_size > 1100
+    with refused("x.npz", r"got \d{3} bytes that expand to 100128, expected at most 100 times as many"):
+        arrays.read_array(tmp_path / "x.npz", "a")
+    np.testing.assert_array_equal(arrays.read_array(tmp_path / "x.npz", "b"), IMAGES)
 
 
 def test_of_an_archive_one_array_can_be_asked_for(tmp_path):

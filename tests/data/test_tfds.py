@@ -154,7 +154,10 @@ def test_the_newest_version_and_the_default_configuration_are_found(tmp_path, na
 
 def test_images_and_labels_are_those_that_were_prepared(tiny):
     check_tiny(read(tiny))
-    assert tfds.read("tiny:1.0.0", str(tiny.parents[1])).levels == 256
+    (tiny / ".hidden").symlink_to("nowhere")  # is none of its files
+    found = tfds.read("tiny:1.0.0", str(tiny.parents[1]))
+    check_tiny(found.parts)
+    assert (found.levels, found.version, found.columns) == (256, "1.0.0", ())
 
 
 @pytest.mark.parametrize("limit", [2**30, 16])
