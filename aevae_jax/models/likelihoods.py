@@ -246,8 +246,8 @@ class Tabular:
     """A table's columns side by side: Gaussian numbers, rounded logistic counts, bits, categories; what is missing is
     left out.
 
-    Data and outputs are features, as `layout` says, and there is one output for each feature. The mean and log scale of
-    a number or count, which are predicted for every example, take the places of its value and of its mark of
+    Data and outputs are features, as `table_layout` says, and there is one output for each feature. The mean and log
+    scale of a number or count, which are predicted for every example, take the places of its value and of its mark of
     observation. `fit` takes both arguments from the data where they are left out.
 
     Args:
