@@ -697,6 +697,15 @@ def test_a_name_need_not_be_quoted(name):
 
 
 @pytest.mark.parametrize(
+    "name", ["", "  ", "a\nb.csv", "a\x1b[31m.csv", "a\0", "a\u202eb", "'a.csv'", '"a"', "a(1)", "Data(", "data ("]
+)
+def test_what_is_no_name_does_not_become_one(name):
+    """Nothing, what steers a terminal, quoted text and calls."""
+    with pytest.raises(InputError, match=r"^--data: got "):
+        values.parse(Data, name, "--data")
+
+
+@pytest.mark.parametrize(
     "build",
     [
         lambda: objectives.Linear(2**31),
