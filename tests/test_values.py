@@ -271,6 +271,20 @@ def test_numbers_of_numpy_are_written_as_numbers():
     assert values.to_json(ELBO(beta=np.int32(1))) == values.to_json(ELBO())
 
 
+def test_numbers_of_ones_own_objects_are_written_as_such():
+    """But for those that JSON has not, and those that are no whole numbers stay floats."""
+    found = [values.to_tree(Capacity(number))["fields"]["target"] for number in (2.0, 2, True, np.float32(0.5))]
+    assert [(number, type(number)) for number in found] == [(2.0, float), (2, int), (True, bool), (0.5, float)]
+    assert values.to_tree(-math.inf) == {"custom": "-inf", "fields": {}}
+
+
+def test_minus_is_the_only_sign():
+    assert values.parse(int, "-3", "--n") == -3
+    for text in ("+3", "~3", "not 3", "-'3'", "--n"):
+        with pytest.raises(InputError, match=r"^--n: got .*, expected an integer$"):
+            values.parse(int, text, "--n")
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_numbers_without_a_json_form_are_refused(number):
     with pytest.raises(InputError, match="ELBO: got a number that is not finite"):
