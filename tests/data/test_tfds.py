@@ -178,6 +178,17 @@ def test_the_splits_that_exist_are_taken(tmp_path):
     check_tiny(read(prepared(tmp_path, splits)), {part: splits[part] for part in ("train", "validation")})
 
 
+def test_a_split_without_examples_is_none(tiny):
+    info = json.loads((tiny / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        if split["name"] == "test":
+            split["shardLengths"], split["numBytes"] = [], "0"
+    (tiny / "dataset_info.json").write_text(json.dumps(info))
+    for path in tiny.glob("tiny-test*"):
+        path.unlink()
+    check_tiny(read(tiny), {"train": TINY["train"]})
+
+
 IMAGE, TEXT = library.features.Image, library.features.Text
 
 
