@@ -278,6 +278,13 @@ def test_numbers_of_ones_own_objects_are_written_as_such():
     assert values.to_tree(-math.inf) == {"custom": "-inf", "fields": {}}
 
 
+def test_only_a_tuple_may_be_empty():
+    assert values.from_tree(tuple[int, ...], [], "here") == ()
+    for annotation in (int, float, bool, str, Literal["a"], Model):
+        with pytest.raises(InputError, match=r"^here: got \[\], expected "):
+            values.from_tree(annotation, [], "here")
+
+
 def test_minus_is_the_only_sign():
     assert values.parse(int, "-3", "--n") == -3
     for text in ("+3", "~3", "not 3", "-'3'", "--n"):
