@@ -273,6 +273,7 @@ def test_what_was_measured_is_told_by_name(monkeypatch):
         ([101, 50, 20, 10, 4, 3, 2.5, 2, 1.5, 1], False),  # 3 of 100 nats in the second half
         ([101, 50, 20, 10, 4, 3, 2.5, 2, 1.5, 0.9], True),
         ([5, 5, 5, 5], False),
+        ([2, 100, 1.9, 1.8, 1.7, 1.65, 1.6, 1.55, 1.52, 1.5], True),  # what one bad epoch lost is no improvement
     ],
 )
 def test_what_still_fell_by_more_than_three_hundredths_was_too_short(bounds, short):
