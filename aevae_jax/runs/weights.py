@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from aevae_jax import durable
 from aevae_jax.types import InputError, Params
@@ -61,7 +61,10 @@ def load_weights(path: Path, like: Params, *, run: str = "", sha256: str | None 
     if sha256 is not None and hashlib.sha256(contents).hexdigest() != sha256:
         raise _refused(path, "bytes that do not match their sha256 in results.json", "the file that training wrote")
     try:
-        arrays = load(contents)
+        arrays = {  # and not by `safetensors.numpy.load`, which does not know all types that it saves
+            name: np.frombuffer(entry["data"], np.dtype(_TYPES[entry["dtype"]])).reshape(entry["shape"])
+            for name, entry in deserialize(contents)
+        }
     except (SafetensorError, ValueError, KeyError) as error:
         raise _damaged(path, error) from None
     params, metadata = _unflatten(arrays, like), header.get("__metadata__", {})

@@ -147,6 +147,16 @@ def test_all_types_of_numbers(dtype):
     assert found.operation == "exp"
 
 
+def test_inputs_come_before_all_operations():
+    found = tracing.first_non_finite(lambda x, y: jnp.exp(x) + y, BIG, jnp.array([0.0, jnp.inf]))
+    assert (found.operation, found.where) == ("input", "y")
+
+
+def test_checks_of_jax_for_nans_do_not_come_in_between():
+    with jax.debug_nans(True), jax.debug_infs(True):
+        assert tracing.first_non_finite(lambda x: jnp.log(x - 1), ZERO).operation == "log"
+
+
 # programs inside programs
 
 
@@ -232,6 +242,18 @@ def test_entries_of_a_loop_stop_by_themselves():
     # 2 / 2 / 1 = 1 and 3 / 3 / 2 / 1 = 0.5
     found = tracing.first_non_finite(jax.vmap(lambda x: 1 / (count(x) - 0.5)), jnp.array([2.0, 3.0]))  # after
     check(found, "div", "after", "inf")
+
+
+def test_a_loop_goes_on_as_long_as_any_entry_does():
+    """The second entry makes an infinity in its last turn, when the first has stopped."""
+
+    def count(x):
+        def turn(c):
+            return c[0] - 1, c[1] + jnp.log(c[0] - 1 + (x < 3))
+
+        return jax.lax.while_loop(lambda c: c[0] > 0, turn, (x, 0 * x))[1]
+
+    assert tracing.first_non_finite(jax.vmap(count), jnp.array([2.0, 5.0])).operation == "log"
 
 
 def test_an_own_gradient_has_the_line_where_its_function_is_called():

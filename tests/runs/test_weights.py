@@ -68,6 +68,17 @@ def test_odd_bits_come_back(tmp_path):
     assert loaded["e"].shape == (0, 2)
 
 
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float16", "bfloat16", "int32", "int16", "int8", "uint32", "uint16", "uint8", "bool"]
+)
+def test_every_type_of_numbers_comes_back(tmp_path, dtype):
+    params = {"a": jnp.array([1, 0, 1], dtype)}
+    weights.save_weights(tmp_path / "weights.safetensors", params)
+    loaded = weights.load_weights(tmp_path / "weights.safetensors", params)
+    assert loaded["a"].dtype == dtype
+    assert np.asarray(loaded["a"], np.float32).tolist() == [1, 0, 1]
+
+
 def test_the_file_holds_arrays_and_a_digest_and_no_code(path, params):
     contents = path.read_bytes()
     header = json.loads(contents[8 : header_size(contents)])
