@@ -119,7 +119,9 @@ def test_chains_of_one_example_are_averaged_before_the_logarithm():
     found = ais.lower_bound(MODEL, PARAMS, x, key, still, num_chains=3)
     keys_ = [jax.random.fold_in(jax.random.fold_in(key, i), 2**31 - 1) for i in range(2)]
     prior = MODEL.prior(PARAMS, 1)
-    z = np.array([[prior.sample(jax.random.fold_in(k, chain))[0] for chain in range(3)] for k in keys_], np.float64)
+    z = np.array(
+        [[oracles.sample(prior, jax.random.fold_in(k, chain))[0] for chain in range(3)] for k in keys_], np.float64
+    )
     mean = z @ GAUSSIAN.weight.T + GAUSSIAN.bias
     log_w = stats.norm(mean, GAUSSIAN.scale).logpdf(np.asarray(x, np.float64)[:, None]).sum(axis=-1)
     w = np.exp(log_w)
