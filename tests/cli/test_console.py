@@ -384,6 +384,22 @@ def test_parts_are_told_now_and_then(clock, monkeypatch, capsys):
     assert [line.partition(" examples")[0] for line in lines] == ["one: 2,000 of 12,000", "one: 5,000 of 12,000"]
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a", "a"),
+        ("a b", '"a b"'),
+        ("a'b", '"a\'b"'),
+        ("a!b", "'a!b'"),
+        ("`a`", "'`a`'"),
+        ("a$b", "'a$b'"),
+        ('"', "'\"'"),
+    ],
+)
+def test_words_of_a_shell_mean_themselves(text, word):
+    assert console._quoted(text) == word
+
+
 def test_a_name_that_is_taken_gets_a_number(tmp_path):
     assert console.unused(tmp_path / "run") == tmp_path / "run"
     (tmp_path / "run").mkdir()

@@ -848,6 +848,16 @@ def test_results_that_make_no_sense_are_refused(copied, name, value):
     refused(copied, r"(results\.json|metrics\.jsonl) .*: got ")
 
 
+@pytest.mark.parametrize("name", ["epoch", "step", "skipped", "train", "validation"])
+def test_a_line_of_the_log_has_all_of_its_entries(copied, name):
+    lines = [json.loads(line) for line in (copied / "metrics.jsonl").read_text().splitlines()]
+    del lines[1][name]
+    records.write_lines(copied / "metrics.jsonl", lines)
+    edit_results(copied)
+    with pytest.raises(InputError, match=r"metrics\.jsonl .*: got a file that is not one line for each epoch"):
+        fitting.load_run(copied)
+
+
 @pytest.mark.parametrize("text", [b"", b"[]\n", b'{"epoch": 1}\n', b'{"epoch": 1e999}\n', b"\xff\n", None])
 def test_a_log_that_is_none_is_refused(copied, text):
     before = (copied / "metrics.jsonl").read_bytes()
