@@ -46,7 +46,12 @@ def test_in_a_fresh_process_ctrl_c_is_an_interrupt_again():
         "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
         "assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+    def as_from_a_terminal():  # whatever started these tests may have signals ignored, which is inherited
+        for number in NUMBERS:
+            signal.signal(number, signal.SIG_DFL)
+
+    assert subprocess.run([sys.executable, "-c", code], check=False, preexec_fn=as_from_a_terminal).returncode == 0
 
 
 def test_outside_the_main_thread_handlers_stay_as_they_are(own):
