@@ -20,6 +20,8 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+import aevae_jax
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = ["01_autoencoder", "02_vae_and_its_loss", "03_ae_against_vae"]
 LONGEST_FUNCTION = 10
@@ -104,7 +106,9 @@ def test_holds_no_logic_of_the_package(name):
         assert not isinstance(node, ast.ClassDef), node.name
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno + 1 <= LONGEST_FUNCTION, node.name
-    assert any(isinstance(node, ast.ImportFrom) and node.module == "aevae_jax" for node in nodes)
+    imported = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "aevae_jax"]
+    assert imported
+    assert {alias.name for node in imported for alias in node.names} <= set(aevae_jax.__all__)  # no old names
 
 
 @pytest.mark.parametrize("name", NAMES)
