@@ -41,17 +41,15 @@ def test_handlers_of_ones_own_are_given_back(own, error):
 def test_in_a_fresh_process_ctrl_c_is_an_interrupt_again():
     code = (
         "import os, signal\nfrom aevae_jax.checkpoints import signals\n"
+        # as Python starts in a terminal: whatever started these tests may have had signals ignored, which is inherited
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "for number in (signal.SIGTERM, signal.SIGUSR1): signal.signal(number, signal.SIG_DFL)\n"
         "with signals.caught() as found:\n    os.kill(os.getpid(), signal.SIGINT)\n"
         "assert found.name == 'SIGINT'\n"
         "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
         "assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL\n"
     )
-
-    def as_from_a_terminal():  # whatever started these tests may have signals ignored, which is inherited
-        for number in NUMBERS:
-            signal.signal(number, signal.SIG_DFL)
-
-    assert subprocess.run([sys.executable, "-c", code], check=False, preexec_fn=as_from_a_terminal).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_outside_the_main_thread_handlers_stay_as_they_are(own):
