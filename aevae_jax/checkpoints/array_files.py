@@ -1,5 +1,5 @@
 """Named arrays in files, by Orbax, and files whose bytes are made sure of. What goes wrong is a `ValueError` or
-`OSError` here; `checkpoints` says what that means. Orbax is imported where it is used.
+`OSError` here; `store` says what that means. Orbax is imported where it is used.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _quiet() -> Iterator[None]:
 
 @_quiet()
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """As NumPy arrays, so that no file names a device; those without elements are left out, as Orbax refuses them."""
+    """Write NumPy arrays, so that no file names a device; those without elements, which Orbax refuses, are left out."""
     plain = {name: array if raw(array)[1] is None else jax.random.key_data(array) for name, array in arrays.items()}
     host = {name: np.asarray(array) for name, array in jax.device_get(plain).items() if array.size}
     if host:
@@ -113,7 +113,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 @_quiet()
 def read_arrays(path: Path, specs: Mapping[str, ShapeDtypeStruct]) -> dict[str, Any]:
-    """As NumPy arrays: what goes wrong here is not for want of memory on a device."""
+    """Read NumPy arrays: what goes wrong here is not for want of memory on a device."""
     arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items() if not spec.size}
     stored = {name: spec for name, spec in specs.items() if spec.size}
     if stored:

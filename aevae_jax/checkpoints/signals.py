@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from types import FrameType
 
 EXIT_CODE = 75
-"""Of a program that was asked to leave and has saved: the same command goes on. EX_TEMPFAIL of BSD's sysexits.h."""
+"""The exit code of a program that was asked to leave and has saved: the same command goes on.
+
+It is EX_TEMPFAIL of BSD's sysexits.h.
+"""
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 

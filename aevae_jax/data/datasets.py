@@ -132,7 +132,7 @@ class Found(NamedTuple):
     levels: int
     columns: tuple[Column, ...] = ()
     version: str = ""
-    """Of the source, where it has one."""
+    """The version of the source, where it has one."""
 
 
 @dataclass(frozen=True)

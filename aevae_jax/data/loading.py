@@ -107,7 +107,6 @@ def _is_path(name: str, directory: str) -> bool:
     """Whether `name` is spelled as a path, or is one and no name that TensorFlow Datasets could have prepared here."""
     if name.startswith((".", "/", "~")) or Path(name).suffix.lower() in _FILES or re.match(r"[A-Za-z]:[\\/]", name):
         return True
-
     return os.path.exists(name) and not tfds.is_prepared(name, directory)
 
 

@@ -17,7 +17,7 @@ BLANKS = " \t"
 """What may stand around an entry of a CSV file."""
 
 MAX_CATEGORIES = 1_000
-"""Of one column."""
+"""How many different texts one column may have."""
 
 LIKELY_NEGATIVE = 4.0
 """Numbers that are never negative are modelled so if their mean is less than this many standard deviations above 0."""
