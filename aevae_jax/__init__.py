@@ -16,4 +16,6 @@ renamed.install()
 
 
 def __getattr__(name: str) -> Any:
+    if name in renamed.NAMES[""]:
+        return renamed.name_in(__name__, name)
     return renamed.attribute(name) if name in renamed.MODULES and name not in __all__ else _find(name)

@@ -58,7 +58,7 @@ from .runs import (
     records as records,
 )
 from .training import (
-    Adam as Adam,
+    AdamW as AdamW,
     TrainState as TrainState,
     init_state as init_state,
     make_train_step as make_train_step,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import durable
+from aevae_jax import durable, renamed
 from aevae_jax.lazy import np
 from aevae_jax.types import InputError
 
@@ -35,7 +35,7 @@ def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> n
     return _placed(to_uint8(_colours(images)).repeat(scale, axis=1).repeat(scale, axis=2), columns, gap)
 
 
-class Sheet(NamedTuple):
+class ImageGrid(NamedTuple):
     """Many images in one."""
 
     pixels: np.ndarray
@@ -44,7 +44,7 @@ class Sheet(NamedTuple):
     """How many of the images it shows: the first ones."""
 
 
-def contact_sheet(images: np.ndarray, columns: int, *, span: tuple[float, float] = (0.0, 1.0)) -> Sheet:
+def image_grid(images: np.ndarray, columns: int, *, span: tuple[float, float] = (0.0, 1.0)) -> ImageGrid:
     """Lay images `[N, h, w, C]` of any size out in rows of `columns`, on at most `MAX_SIDE` pixels each way.
 
     Small images are magnified by whole factors, large ones are shrunk to the mean of what each pixel covers. Strips,
@@ -60,10 +60,10 @@ def contact_sheet(images: np.ndarray, columns: int, *, span: tuple[float, float]
     most = (MAX_SIDE + 1) // (MIN_TILE + 1) // 2 * 2  # even, so that rows that belong together stay together
     columns = min(columns, most)
     shown = min(len(images), columns * most)
-    room = ((MAX_SIDE + 1) // -(-shown // columns) - 1, (MAX_SIDE + 1) // columns - 1)
+    tile_room = ((MAX_SIDE + 1) // -(-shown // columns) - 1, (MAX_SIDE + 1) // columns - 1)
     low, high = span
-    tiles = [_tile(to_uint8((_colours(image) - low) / (high - low)), room) for image in images[:shown]]
-    return Sheet(_placed(np.stack(tiles), columns, gap=1), shown)
+    tiles = [_tile(to_uint8((_colours(image) - low) / (high - low)), tile_room) for image in images[:shown]]
+    return ImageGrid(_placed(np.stack(tiles), columns, gap=1), shown)
 
 
 def span_of(images: np.ndarray, levels: int) -> tuple[float, float]:
@@ -79,17 +79,17 @@ def _colours(images: np.ndarray) -> np.ndarray:
     return images if images.shape[-1] == 3 else np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1)
 
 
-def _tile(image: np.ndarray, room: tuple[int, int]) -> np.ndarray:
+def _tile(image: np.ndarray, tile_room: tuple[int, int]) -> np.ndarray:
     """One uint8 image `[h, w, 3]` in the size that a sheet with so many pixels for each gives it."""
     from PIL import Image
 
     sides = image.shape[:2]
-    scale = min(max(1, TILE // max(sides)), room[0] // sides[0], room[1] // sides[1])
+    scale = min(max(1, TILE // max(sides)), tile_room[0] // sides[0], tile_room[1] // sides[1])
     if scale:
-        down, across = (min(max(scale, -(-MIN_TILE // n)), most // n) for n, most in zip(sides, room, strict=True))
+        down, across = (min(max(scale, -(-MIN_TILE // n)), most // n) for n, most in zip(sides, tile_room, strict=True))
         return image.repeat(down, axis=0).repeat(across, axis=1)
-    factor = min(room[0] / sides[0], room[1] / sides[1])
-    height, width = (max(int(n * factor), min(most, MIN_TILE)) for n, most in zip(sides, room, strict=True))
+    factor = min(tile_room[0] / sides[0], tile_room[1] / sides[1])
+    height, width = (max(int(n * factor), min(most, MIN_TILE)) for n, most in zip(sides, tile_room, strict=True))
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
@@ -196,3 +196,9 @@ def _scatter(axes: Any, codes: np.ndarray, labels: np.ndarray, name: str) -> Non
         f"{name}: codes of test data by class, two main directions; inside the ring, 95 % of N(0, I)", size=10
     )
     axes.legend(*points.legend_elements(), title="class", loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        return renamed.name_in(__name__, name)

@@ -19,7 +19,14 @@ _GROUP_FILES = (
 
 
 def check(
-    need: int, *, what: str, got: object, expected: str = "", where: str = "", hint: str = "", room: int | None = None
+    need: int,
+    *,
+    what: str,
+    got: object,
+    expected: str = "",
+    where: str = "",
+    hint: str = "",
+    available: int | None = None,
 ) -> None:
     """Refuse what needs more memory than is free.
 
@@ -34,13 +41,13 @@ def check(
     Raises:
       InputError: `need` is more than there is.
     """
-    room = free() if room is None else room
-    if need > room:
+    available = free() if available is None else available
+    if need > available:
         raise InputError(
             what,
             got=f"{got}, which needs about {shown(need)} of memory",
             where=where,
-            expected=f"{expected or 'less'}, as {shown(room)} are free",
+            expected=f"{expected or 'less'}, as {shown(available)} are free",
             hint=hint,
         )
 

@@ -33,7 +33,7 @@ MODULES = {
     "networks": "models.networks",
     "optimizers": "training.optimizers",
     "parallel": "training.devices",
-    "plans": "runs.plans",
+    "plans": "runs.resolution",
     "priors": "models.priors",
     "protocols": "evaluation.estimates",
     "quality": "evaluation.image_quality",
@@ -45,6 +45,26 @@ MODULES = {
     "trainer": "runs.trainer",
     "weights": "runs.weights",
 }
+
+NAMES = {
+    "": {"Adam": "AdamW"},
+    "objectives": {"Linear": "LinearWarmup"},
+    "objectives.losses": {"Linear": "LinearWarmup"},
+    "training.optimizers": {"Adam": "AdamW"},
+    "training.devices": {"divided": "shard_rows", "everywhere": "replicate"},
+    "evaluation.collapse": {"check": "diagnose", "Checkup": "Diagnosis"},
+    "evaluation.estimates": {"Figure": "Result", "Protocol": "EvaluationProtocol"},
+    "evaluation.importance": {"figure": "result"},
+    "figures": {"contact_sheet": "image_grid"},
+    "runs.resolution": {"Plan": "ResolvedRun", "plan_of": "resolve"},
+}
+"""What modules called otherwise, by where they stand now."""
+
+TYPES = {old: now for names in NAMES.values() for old, now in names.items() if old[0].isupper()}
+"""Values by their names in records, and as they were typed."""
+
+FIELDS = {"Safeguard": {"detours": "rollbacks"}}
+"""Fields of values, likewise."""
 
 
 class Finder:
@@ -78,7 +98,10 @@ def _now(fullname: str, stacklevel: int) -> ModuleType:
     now = f"{__package__}.{MODULES[fullname.rpartition('.')[2]]}"
     text = f"{fullname} is {now} now: its old name goes with version 0.3"
     warnings.warn(text, DeprecationWarning, stacklevel=stacklevel)
-    return import_module(now)
+    module = import_module(now)
+    for old, name in NAMES.get(now.removeprefix(f"{__package__}."), {}).items():
+        vars(module).setdefault(old, getattr(module, name))
+    return module
 
 
 def attribute(name: str) -> ModuleType:
@@ -93,3 +116,16 @@ def install() -> None:
     """Find these names from now on."""
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.append(Finder())
+
+
+def name_in(module: str, name: str) -> Any:
+    """Return what a module has by another name now, and warn.
+
+    Raises:
+      AttributeError: it never had it.
+    """
+    now = NAMES[module.removeprefix(f"{__package__}").removeprefix(".")].get(name)
+    if now is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is {now} now: its old name goes with version 0.3", DeprecationWarning, stacklevel=3)
+    return getattr(sys.modules[module], now)

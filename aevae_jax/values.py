@@ -21,7 +21,7 @@ import typing
 import warnings
 from typing import Any
 
-from aevae_jax import limits, mistyped
+from aevae_jax import limits, mistyped, renamed
 from aevae_jax.types import InputError
 
 FROM_PYTHON = "an object given from Python"
@@ -341,13 +341,15 @@ def _from_dict(annotation: Any, tree: dict[Any, Any], where: str) -> Any:
             hint="pass your own object",
         )
     name = tree.get("type")
+    if isinstance(name, str) and name not in known:  # as version 0.1 wrote it
+        name = renamed.TYPES.get(name, name)
     matches = [cls for key, cls in known.items() if isinstance(name, str) and key.lower() == name.lower()]
     if not matches:
         raise _refusal(annotation, limits.shown(name).strip("'"), where, str(name))
     cls = matches[0]
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    given = dict(tree)
-    given.pop("type")
+    old = renamed.FIELDS.get(cls.__name__, {})
+    given = {old.get(field, field): item for field, item in tree.items() if field != "type"}
     for position, item in enumerate(given.pop(_POSITIONAL, [])):
         if position >= len(fields) or list(fields)[position] in given:
             raise _refused_field(cls, "too many arguments", where)

@@ -78,7 +78,7 @@ def ae_vs_vae(
     from aevae_jax.evaluation import classifiers
     from aevae_jax.models.architectures import MLP
     from aevae_jax.runs import fitting, provenance, records
-    from aevae_jax.training.optimizers import Adam
+    from aevae_jax.training.optimizers import AdamW
 
     if seeds < 2:
         raise types.InputError("seeds", got=seeds, expected="at least 2: an interval needs repetitions")
@@ -86,7 +86,7 @@ def ae_vs_vae(
     dataset = source.load()
     per_epoch = training.steps_per_epoch(dataset.train.x, batch_size)
     epochs = epochs or max(15, -(-STEPS // per_epoch))
-    optimizer = Adam(learning_rate, cosine=True)
+    optimizer = AdamW(learning_rate, cosine=True)
     folder = _output(out, force)
     fitted = {}
     for name, model in {"AE": models.Autoencoder, "VAE": models.VAE}.items():
@@ -94,11 +94,11 @@ def ae_vs_vae(
         with console.progress(name) as on_epoch:
             fitted[name] = fitting.fit_seeds(run, range(seeds), dataset, on_epoch=on_epoch)
     prepared = prepare(source.preparation, dataset)
-    judge = classifiers.train_ensemble(prepared, range(100, 105), steps=max(600, per_epoch))
+    classifier = classifiers.train_ensemble(prepared, range(100, 105), steps=max(600, per_epoch))
     train = np.concatenate([x for _, x in prepared.seen("train", jax.random.key(0))])
 
-    measured = [measure(fitted, seed, train, prepared, judge) for seed in range(seeds)]
-    baseline = _baselines(train, prepared, judge, latent)
+    measured = [measure(fitted, seed, train, prepared, classifier) for seed in range(seeds)]
+    baseline = _baselines(train, prepared, classifier, latent)
     table = {name: np.array([m[name] for m in measured]) for name in measured[0]}
     claims = [claim._asdict() for claim in decide(table, baseline, latent, int(np.prod(dataset.event_shape)))]
     results = {
@@ -139,7 +139,7 @@ def _output(out: Path, force: bool) -> Path:
 
 
 def measure(
-    fitted: dict[str, Fitted], seed: int, train: np.ndarray, prepared: Prepared, judge: Ensemble
+    fitted: dict[str, Fitted], seed: int, train: np.ndarray, prepared: Prepared, classifier: Ensemble
 ) -> dict[str, Any]:
     """Every measure of one seed's models: `{"measure | column": number}`."""
     import jax
@@ -154,14 +154,14 @@ def measure(
         own = {
             "reconstruction MSE": fit.results["test"][seed]["mse_at_mean"],
             **_codes(fit.model, params, prepared, seed),
-            **_samples(fit.model, params, prepared, judge, seed),
-            **_paths(fit.model, params, prepared, judge, seed),
+            **_samples(fit.model, params, prepared, classifier, seed),
+            **_paths(fit.model, params, prepared, classifier, seed),
         }
         values |= {f"{key} | {name}": value for key, value in own.items()}
         if name == "AE":
             codes = fit.model.encode(params, jnp.asarray(train[:20_000])).mean()
             model, with_mixture = priors.fit_mixture(fit.model, params, codes, seed=seed)
-            after = _samples(model, with_mixture, prepared, judge, seed)
+            after = _samples(model, with_mixture, prepared, classifier, seed)
             values |= {f"{key} | AE + mixture": value for key, value in after.items()}
     return {key: np.float64(value) for key, value in values.items()}
 
@@ -196,7 +196,7 @@ def _codes(model: LatentModel, params: Params, prepared: Prepared, seed: int) ->
     return measures
 
 
-def _samples(model: LatentModel, params: Params, prepared: Prepared, judge: Ensemble, seed: int) -> dict[str, Any]:
+def _samples(model: LatentModel, params: Params, prepared: Prepared, classifier: Ensemble, seed: int) -> dict[str, Any]:
     """How pictures decoded from random codes compare with held-out data, clipped to the data's range as when shown."""
     import jax
     import numpy as np
@@ -207,12 +207,12 @@ def _samples(model: LatentModel, params: Params, prepared: Prepared, judge: Ense
     images = np.asarray(generation.sample(model, params, jax.random.key(1_000 + seed), SAMPLES).mean()).clip(0, 1)
     distances = [
         statistics.frechet_distance(a, b)
-        for a, b in zip(judge.features(images), judge.features(_held_out(prepared)), strict=True)
+        for a, b in zip(classifier.features(images), classifier.features(_held_out(prepared)), strict=True)
     ]
-    return {"Frechet distance": np.mean(distances), "recognised samples": _recognised(judge, images)}
+    return {"Frechet distance": np.mean(distances), "recognised samples": _recognised(classifier, images)}
 
 
-def _paths(model: LatentModel, params: Params, prepared: Prepared, judge: Ensemble, seed: int) -> dict[str, Any]:
+def _paths(model: LatentModel, params: Params, prepared: Prepared, classifier: Ensemble, seed: int) -> dict[str, Any]:
     """How evenly the picture changes along straight paths between two codes, and whether it stays recognisable."""
     import jax.numpy as jnp
     import numpy as np
@@ -228,7 +228,7 @@ def _paths(model: LatentModel, params: Params, prepared: Prepared, judge: Ensemb
     return {
         "steepest step of a path": (steps.max(axis=0) / steps.mean(axis=0)).mean(),
         "length of a path": (steps.sum(axis=0) / fade).mean(),
-        "recognised on paths": _recognised(judge, inner),
+        "recognised on paths": _recognised(classifier, inner),
     }
 
 
@@ -239,12 +239,12 @@ def _held_out(prepared: Prepared) -> np.ndarray:
     return np.concatenate([prepared.validation.x, prepared.test.x])[-5_000:]
 
 
-def _recognised(judge: Ensemble, images: np.ndarray) -> float:
+def _recognised(classifier: Ensemble, images: np.ndarray) -> float:
     """Share of pictures of which the classifiers are confident."""
-    return float((judge.probabilities(images).max(axis=1) > CONFIDENT).mean())
+    return float((classifier.probabilities(images).max(axis=1) > CONFIDENT).mean())
 
 
-def _baselines(train: np.ndarray, prepared: Prepared, judge: Ensemble, latent: int) -> dict[str, float]:
+def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, latent: int) -> dict[str, float]:
     """What real data score, and what PCA reconstructs with as many numbers."""
     import numpy as np
 
@@ -253,13 +253,14 @@ def _baselines(train: np.ndarray, prepared: Prepared, judge: Ensemble, latent: i
     held = _held_out(prepared)
     real = train[:SAMPLES]
     distances = [
-        statistics.frechet_distance(a, b) for a, b in zip(judge.features(real), judge.features(held), strict=True)
+        statistics.frechet_distance(a, b)
+        for a, b in zip(classifier.features(real), classifier.features(held), strict=True)
     ]
-    right = judge.probabilities(prepared.test.x[:]).argmax(axis=1) == prepared.test.labels
+    right = classifier.probabilities(prepared.test.x[:]).argmax(axis=1) == prepared.test.labels
     return {
         "reconstruction MSE of PCA": statistics.pca_error(train, prepared.test.x[:], latent),
         "Frechet distance of training data": float(np.mean(distances)),
-        "recognised held-out data": _recognised(judge, held),
+        "recognised held-out data": _recognised(classifier, held),
         "accuracy of the classifiers": float(right.mean()),
     }
 

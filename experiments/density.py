@@ -35,9 +35,9 @@ from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.priors import VampPrior
 from aevae_jax.models.vae import VAE, Model, TwoLevelVAE
-from aevae_jax.objectives.losses import ELBO, IWAE, Linear, Objective
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Objective
 from aevae_jax.runs.run import Run
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
         return fitted
     key, began = keys.stream(keys.root(EVALUATION_SEED), keys.Stream.EVALUATE), time.monotonic()
     with console.parts(f"{place.name}, likelihood") as on_part:
-        figure, found = importance.figure(
+        result, found = importance.result(
             fitted.model,
             fitted.params,
             prepared,
@@ -161,7 +161,7 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
         importance.estimate(fitted.model, fitted.params, prepared.test.x[:1_000], key, num_samples=k).nll.mean()
         for k in BOUNDS
     ]
-    np.save(place.with_suffix(".npy"), figure.values, allow_pickle=False)
+    np.save(place.with_suffix(".npy"), result.values, allow_pickle=False)
     made = provenance.provenance(dataset)
     records.write_json(
         path,
@@ -169,16 +169,16 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
             "seed": run.seed,
             "command": " ".join(["python", "experiments/density.py", *sys.argv[1:]]),
             "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
-            "nll": figure.mean,
-            "standard_error": figure.standard_error,
+            "nll": result.mean,
+            "standard_error": result.standard_error,
             "sampling_error": float(np.sqrt((found.sampling_error**2).sum()) / len(found.nll)),
             "effective_samples": float(found.effective_samples.mean()),
             "untrusted": float(found.untrusted.mean()),
-            "protocol": str(figure.protocol),
+            "protocol": str(result.protocol),
             "num_samples": samples,
             "test": bound,
             "bound_with": {str(k): float(v) for k, v in zip(BOUNDS, few, strict=True)},
-            "bound_images": min(1_000, len(figure.values)),
+            "bound_images": min(1_000, len(result.values)),
             "active_units": int(statistics.active_units(codes).sum()),
             "best_epoch": fitted.results["best_epoch"],
             "epochs": len(fitted.history),
@@ -284,7 +284,8 @@ def run_of(row: str, seed: int, data: str, *, examples: int, epochs: int = 0) ->
     recipe = ROWS[row]
     per_epoch = examples // recipe.batch
     epochs = epochs or (recipe.epochs if data == FASHION else -(-STEPS // per_epoch))
-    rising = Linear(max(1, per_epoch * recipe.warmup * epochs // recipe.epochs))  # the same share of a shorter training
+    # the same share of a shorter training
+    rising = LinearWarmup(max(1, per_epoch * recipe.warmup * epochs // recipe.epochs))
     objective: Objective = ELBO(rising, sticking_the_landing=True)
     network, limits = MLP((300, 300), gated=True), (-3.0, 1.0)
     model: Model = VAE(40, network, Bernoulli(), log_scale_range=limits)
@@ -298,7 +299,7 @@ def run_of(row: str, seed: int, data: str, *, examples: int, epochs: int = 0) ->
         Data(data, DynamicBinarization()),
         model,
         objective,
-        Adam(2e-3, warmup=500, weight_decay=recipe.weight_decay, cosine=True),
+        AdamW(2e-3, warmup=500, weight_decay=recipe.weight_decay, cosine=True),
         batch_size=recipe.batch,
         epochs=epochs,
         seed=seed,

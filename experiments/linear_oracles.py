@@ -66,7 +66,7 @@ def linear_oracles(
     from aevae_jax.models import likelihoods
     from aevae_jax.models.architectures import MLP
     from aevae_jax.runs import fitting, provenance, records
-    from aevae_jax.training.optimizers import Adam
+    from aevae_jax.training.optimizers import AdamW
 
     train, test = _rows(data)
     # the optimum is one of all rows: validation is a part of the training data here, and chooses among its epochs only
@@ -79,7 +79,7 @@ def linear_oracles(
     }
     fitted = {}
     for name, model in linear.items():
-        run = runs.Run(model=model, optimizer=Adam(learning_rate, cosine=True), batch_size=batch_size, epochs=epochs)
+        run = runs.Run(model=model, optimizer=AdamW(learning_rate, cosine=True), batch_size=batch_size, epochs=epochs)
         with console.progress(name) as on_epoch:
             fitted[name] = fitting.fit(run, dataset, on_epoch=on_epoch)
 

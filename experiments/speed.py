@@ -108,7 +108,7 @@ def training(images: int, turns: int) -> dict[str, Any]:
 
     batch, images = 128, max(images, 128)
     model = ae.VAE(20, MLP((500,)), Bernoulli(), event_shape=(28, 28, 1))
-    tx = ae.Adam().build(10**6)
+    tx = ae.AdamW().build(10**6)
     x = jnp.asarray(np.random.default_rng(0).random((images, 28, 28, 1)) < 0.3, jnp.float32)
     train_step = ae.make_train_step(model, ae.ELBO(), tx)
     state = ae.init_state(model, tx, jax.random.key(0))

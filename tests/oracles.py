@@ -142,7 +142,7 @@ def train_windows(train_step, state, windows, key):
 
     found = []
     for window in windows:
-        span = training.window_span(window, key)
+        span = training.window_chunk(window, key)
         steps = len(span.rows)
         metrics = training.room(train_step, state, span, key, steps)
         state, metrics = training.advance(train_step, state, span, key, metrics=metrics, start=0, stop=steps)

@@ -66,7 +66,7 @@ def test_what_is_no_batch_of_images_is_refused(shape):
     with pytest.raises(InputError, match=r"images: got shape .*, expected \[N, H, W, C\]"):
         figures.grid(np.zeros(shape), columns=2)
     with pytest.raises(InputError, match=r"images: got shape .*, expected \[N, H, W, C\]"):
-        figures.contact_sheet(np.zeros(shape), 2)
+        figures.image_grid(np.zeros(shape), 2)
 
 
 def test_png_comes_back_byte_for_byte(tmp_path):
@@ -80,7 +80,7 @@ def test_png_comes_back_byte_for_byte(tmp_path):
 @pytest.mark.parametrize("side", [8, 28, 64])
 def test_a_contact_sheet_of_small_images_magnifies_each_pixel(side):
     images = np.random.RandomState(0).rand(11, side, side, 1).astype(np.float32)
-    sheet = figures.contact_sheet(images, 4)
+    sheet = figures.image_grid(images, 4)
     assert sheet.shown == 11
     assert np.array_equal(sheet.pixels, figures.grid(images, 4, scale=max(1, 56 // side)))
 
@@ -103,7 +103,7 @@ def test_a_contact_sheet_is_bounded_both_ways(shape, columns, monkeypatch):
     monkeypatch.setattr(figures, "MAX_SIDE", 512)
     images = np.zeros(shape, np.float32)
     images[-1] = 1
-    sheet = figures.contact_sheet(images, columns)
+    sheet = figures.image_grid(images, columns)
     assert max(sheet.pixels.shape) <= figures.MAX_SIDE
     assert sheet.shown == min(len(images), 56 * min(columns, 56))
     assert sheet.pixels[0, 0].tolist() == ([255] * 3 if len(images) == 1 else [0] * 3)
@@ -130,13 +130,13 @@ def test_a_contact_sheet_is_bounded_both_ways(shape, columns, monkeypatch):
 )
 def test_a_contact_sheet_takes_the_room_there_is(monkeypatch, shape, columns, most, expected):
     monkeypatch.setattr(figures, "MAX_SIDE", most)
-    assert figures.contact_sheet(np.zeros(shape, np.float32), columns).pixels.shape == (*expected, 3)
+    assert figures.image_grid(np.zeros(shape, np.float32), columns).pixels.shape == (*expected, 3)
 
 
 def test_each_pixel_of_a_shrunk_image_is_the_mean_of_what_it_covers(monkeypatch):
     monkeypatch.setattr(figures, "MAX_SIDE", 20)
     image = np.random.default_rng(0).integers(0, 256, (40, 20, 3)) / 255
-    sheet = figures.contact_sheet(image[None].astype(np.float32), 1).pixels
+    sheet = figures.image_grid(image[None].astype(np.float32), 1).pixels
     expected = 255 * image.reshape(20, 2, 10, 2, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(sheet, expected, atol=1)
 
@@ -144,7 +144,7 @@ def test_each_pixel_of_a_shrunk_image_is_the_mean_of_what_it_covers(monkeypatch)
 def test_large_images_are_shrunk_to_their_means(monkeypatch):
     monkeypatch.setattr(figures, "MAX_SIDE", 401)
     checkers = np.indices((400, 400)).sum(axis=0) % 2
-    sheet = figures.contact_sheet(checkers[None, :, :, None].astype(np.float32), 2)
+    sheet = figures.image_grid(checkers[None, :, :, None].astype(np.float32), 2)
     assert sheet.pixels.shape == (200, 401, 3)
     assert (sheet.pixels[:, :200] == 128).all()
 
@@ -154,10 +154,10 @@ def test_floats_are_shown_in_their_own_units():
     span = figures.span_of(x, 0)
     assert span == (-40, 120)
     assert figures.span_of(x, 256) == (0, 1)
-    sheet = figures.contact_sheet(x, 1, span=span).pixels
+    sheet = figures.image_grid(x, 1, span=span).pixels
     assert [sheet[0, 18 * i, 0] for i in range(3)] == [0, 64, 255]
     constant = np.full((1, 2, 2, 1), 7.0, np.float32)
-    assert not figures.contact_sheet(constant, 1, span=figures.span_of(constant, 0)).pixels.any()
+    assert not figures.image_grid(constant, 1, span=figures.span_of(constant, 0)).pixels.any()
 
 
 @pytest.mark.parametrize("latent", [1, 3])

@@ -31,7 +31,7 @@ OLD = {
     "networks": ("models.networks", "GatedDense"),
     "optimizers": ("training.optimizers", "Adam"),
     "parallel": ("training.devices", "everywhere"),
-    "plans": ("runs.plans", "plan_of"),
+    "plans": ("runs.resolution", "plan_of"),
     "priors": ("models.priors", "VampPrior"),
     "protocols": ("evaluation.estimates", "Protocol"),
     "quality": ("evaluation.image_quality", "SampleQuality"),

@@ -27,9 +27,9 @@ from aevae_jax.data import Data, DynamicBinarization, LastSplits, RandomSplits, 
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Architecture, Conv, Modules, ResidualConv
 from aevae_jax.models.vae import VAE, Autoencoder, Model, TwoLevelVAE
-from aevae_jax.objectives.losses import ELBO, IWAE, Linear, Objective, ReconstructionError
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Objective, ReconstructionError
 from aevae_jax.runs.run import Run, Safeguard
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 RUNS = [
@@ -45,8 +45,8 @@ RUNS = [
             log_scale_range=(-6.0, 2.0),
             event_shape=(28, 28, 1),
         ),
-        objective=ELBO(beta=Linear(steps=100, start=0.25), free_bits=0.5, groups=4),
-        optimizer=Adam(learning_rate=5e-4, warmup=10, cosine=True, weight_decay=1e-2, clip_norm=1.0),
+        objective=ELBO(beta=LinearWarmup(steps=100, start=0.25), free_bits=0.5, groups=4),
+        optimizer=AdamW(learning_rate=5e-4, warmup=10, cosine=True, weight_decay=1e-2, clip_norm=1.0),
         batch_size=100,
         epochs=3,
         seed=2**32 - 1,
@@ -344,7 +344,7 @@ def test_numbers_of_json_have_64_bits_and_those_of_fields_32():
         (Model, " vae( 8, network = conv(channels=[4, 8]) ) ", VAE(latent=8, network=Conv((4, 8)))),
         (Model, "Autoencoder(network=MLP(hidden=()))", Autoencoder(network=MLP(hidden=()))),
         (Objective, "ELBO(beta=4)", ELBO(beta=4.0)),
-        (Objective, "ELBO(Linear(100))", ELBO(beta=Linear(steps=100))),
+        (Objective, "ELBO(LinearWarmup(100))", ELBO(beta=LinearWarmup(steps=100))),
         (objectives.Weight, "-1.5e-3", -1.5e-3),
         (objectives.Weight, "2", 2.0),
         (tuple[int, ...], "(1, 2)", (1, 2)),
@@ -405,11 +405,11 @@ def test_what_is_typed_is_read(annotation, text, expected):
         (Architecture, {"type": "MLP", "dtype": "float64"}, r"dtype: got 'float64', expected 'float32' or 'bfloat16'"),
         (Architecture, {"type": "MLP", "gated": 1}, r"here\.gated: got 1, expected True or False"),
         (Architecture, {"type": "MLP", "hidden": [-1]}, "MLP hidden"),
-        (Objective, {"type": "ELBO", "beta": "x"}, r"here\.beta: got 'x', expected a number or Linear\("),
+        (Objective, {"type": "ELBO", "beta": "x"}, r"here\.beta: got 'x', expected a number or LinearWarmup\("),
         (Objective, {"type": "ELBO", "beta": math.nan}, r"here\.beta: got nan"),
         (Objective, {"type": "ELBO", "beta": math.inf}, r"here\.beta: got inf"),
         (Objective, {"type": "ELBO", "beta": 10**400}, r"here\.beta: got 1000"),
-        (Objective, {"type": "ELBO", "beta": {"type": "Linear"}}, "Linear: got no 'steps'"),
+        (Objective, {"type": "ELBO", "beta": {"type": "LinearWarmup"}}, "LinearWarmup: got no 'steps'"),
         (Objective, {"custom": "f"}, "here: got 'f', which was given from Python"),
         (Run, {"type": "Run", "seed": -1}, "seed: got -1"),
         (Run, {"type": "Run", "seed": 2**32}, "seed: got 4294967296, expected 0 to 4294967295"),
@@ -533,10 +533,10 @@ def test_huge_text_is_refused_in_few_words(text):
 
 
 def test_signature_names_every_field_with_its_default():
-    assert values.signature(Adam) == (
-        "Adam(learning_rate=0.001, warmup=0, cosine=False, weight_decay=0.0, clip_norm=0.0)"
+    assert values.signature(AdamW) == (
+        "AdamW(learning_rate=0.001, warmup=0, cosine=False, weight_decay=0.0, clip_norm=0.0)"
     )
-    assert values.signature(Linear) == "Linear(steps, start=0.0, end=1.0)"
+    assert values.signature(LinearWarmup) == "LinearWarmup(steps, start=0.0, end=1.0)"
     for cls in (VAE, Run, ELBO):
         assert all(f"{field.name}=" in values.signature(cls) for field in dataclasses.fields(cls))
 
@@ -544,7 +544,7 @@ def test_signature_names_every_field_with_its_default():
 def test_spelling_leaves_out_defaults():
     assert values.spell(VAE()) == "VAE()"
     assert values.spell(VAE(latent=3, network=Conv())) == "VAE(latent=3, network=Conv())"
-    assert values.spell(ELBO(beta=Linear(5))) == "ELBO(beta=Linear(steps=5))"
+    assert values.spell(ELBO(beta=LinearWarmup(5))) == "ELBO(beta=LinearWarmup(steps=5))"
     assert values.spell(Scale()) == "Scale()"
 
 
@@ -594,7 +594,7 @@ def test_defaults_are_those_of_version_0_1():
         (tuple[float, str], "(a number, text)"),
         (Literal["a", 3], "'a' or 3"),
         (int | None, "an integer"),
-        (objectives.Weight, "a number or Linear(steps, start=0.0, end=1.0)"),
+        (objectives.Weight, "a number or LinearWarmup(steps, start=0.0, end=1.0)"),
         (Architecture, "MLP(...) or Conv(...) or ResidualConv(...) or Modules(...)"),
         (
             likelihoods.Likelihood,
@@ -615,7 +615,7 @@ def test_vocabulary_goes_by_the_fields_that_take_each():
     assert [text.partition("(")[0] for text in listed[""]] == ["Autoencoder", "VAE", "TwoLevelVAE"]
     assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv"]
     assert listed["latent_prior"][-1] == "VampPrior(components=500)"
-    assert values.vocabulary(Objective)["beta"] == ["Linear(steps, start=0.0, end=1.0)"]
+    assert values.vocabulary(Objective)["beta"] == ["LinearWarmup(steps, start=0.0, end=1.0)"]
 
 
 def test_the_longest_text_that_is_read_has_ten_thousand_characters():
@@ -648,7 +648,17 @@ def test_arguments_without_names_are_those_of_the_fields_in_their_order():
 def test_vocabulary_lists_what_can_be_typed_and_nothing_else():
     listed = values.vocabulary(Run)
     everything = " ".join(signature for signatures in listed.values() for signature in signatures)
-    names = ("Run", "Data", "DynamicBinarization", "VAE", "Autoencoder", "ResidualConv", "VampPrior", "IWAE", "Linear")
+    names = [
+        "Run",
+        "Data",
+        "DynamicBinarization",
+        "VAE",
+        "Autoencoder",
+        "ResidualConv",
+        "VampPrior",
+        "IWAE",
+        "LinearWarmup",
+    ]
     assert all(f"{name}(" in everything for name in names)
     assert "Modules" not in everything
     assert set(listed) >= {"", "data", "model", "objective", "optimizer", "network", "likelihood"}
@@ -675,12 +685,16 @@ def test_vocabulary_lists_what_can_be_typed_and_nothing_else():
         (Model, "VAE(latent_dim=8)", r"VAE: got the unknown field 'latent_dim', .*; did you mean latent\?"),
         (Model, "GAN", r"got GAN, expected Autoencoder\(\.\.\.\) or VAE\(\.\.\.\) or TwoLevelVAE\(\.\.\.\)$"),
         (Model, "2 ** 3", r"got '2 \*\* 3', expected"),
-        (Adam, "Adam(lr=.1)", r"Adam: got the unknown field 'lr', .*; did you mean learning_rate\?"),
-        (Adam, "Adam(wd=.1)", r"did you mean weight_decay\?"),
-        (Adam, "Adam(clip=1)", r"did you mean clip_norm\?"),
-        (Adam, "Adam(learningrate=.1)", r"did you mean learning_rate\?"),
-        (Adam, "Adam(eps=.1)", r"got the unknown field 'eps', expected Adam\(.*\)$"),
-        (Objective, "ELBO(Linear)", r"Linear: got no 'steps', expected Linear\(steps, start=0.0, end=1.0\)$"),
+        (AdamW, "AdamW(lr=.1)", r"AdamW: got the unknown field 'lr', .*; did you mean learning_rate\?"),
+        (AdamW, "AdamW(wd=.1)", r"did you mean weight_decay\?"),
+        (AdamW, "AdamW(clip=1)", r"did you mean clip_norm\?"),
+        (AdamW, "AdamW(learningrate=.1)", r"did you mean learning_rate\?"),
+        (AdamW, "AdamW(eps=.1)", r"got the unknown field 'eps', expected AdamW\(.*\)$"),
+        (
+            Objective,
+            "ELBO(Linear)",
+            r"LinearWarmup: got no 'steps', expected LinearWarmup\(steps, start=0.0, end=1.0\)$",
+        ),
         (Objective, "VAE" * 3000, "got VAEVAE"),
         (Objective, "ELBO(" + "x" * 3000 + "=3)", "unknown field 'xxx"),
         (Objective, "x" * 10_001, "got 10,001 characters, expected at most 10,000"),
@@ -729,11 +743,11 @@ def test_what_is_no_name_does_not_become_one(name):
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: objectives.Linear(2**31),
-        lambda: objectives.Linear(10**400),
-        lambda: objectives.Linear(1.5),
-        lambda: objectives.Linear(3, start=1e300),
-        lambda: objectives.Linear(3, end=math.nan),
+        lambda: objectives.LinearWarmup(2**31),
+        lambda: objectives.LinearWarmup(10**400),
+        lambda: objectives.LinearWarmup(1.5),
+        lambda: objectives.LinearWarmup(3, start=1e300),
+        lambda: objectives.LinearWarmup(3, end=math.nan),
         lambda: IWAE(2**31),
         lambda: IWAE("3"),
         lambda: IWAE(True),
@@ -771,13 +785,13 @@ def test_what_is_no_name_does_not_become_one(name):
         lambda: priors.VampPrior(2**40),
         lambda: priors.GaussianMixture("a"),
         lambda: priors.FullGaussianMixture(2**31),
-        lambda: Adam(1e300),
-        lambda: Adam(1e-300),
-        lambda: Adam("a"),
-        lambda: Adam(warmup=2**31),
-        lambda: Adam(warmup=1.5),
-        lambda: Adam(clip_norm=1e300),
-        lambda: Adam(weight_decay=math.nan),
+        lambda: AdamW(1e300),
+        lambda: AdamW(1e-300),
+        lambda: AdamW("a"),
+        lambda: AdamW(warmup=2**31),
+        lambda: AdamW(warmup=1.5),
+        lambda: AdamW(clip_norm=1e300),
+        lambda: AdamW(weight_decay=math.nan),
         lambda: Run(epochs=2**31),
         lambda: Run(batch_size=10**30),
         lambda: Run(epochs=1.5),
@@ -787,7 +801,7 @@ def test_what_is_no_name_does_not_become_one(name):
         lambda: Run(ema="a"),
         lambda: Safeguard(max_norm="a"),
         lambda: Safeguard(in_a_row=2**31),
-        lambda: Safeguard(detours=2**31),
+        lambda: Safeguard(rollbacks=2**31),
         lambda: Saving(seconds="a"),
         lambda: Saving(last=2**31),
         lambda: Saving(steps=1.5),
@@ -808,7 +822,7 @@ def test_numbers_that_no_field_can_hold_are_refused(build):
 @pytest.mark.parametrize(
     "build",
     [
-        objectives.Linear,
+        objectives.LinearWarmup,
         IWAE,
         lambda n: ELBO(groups=n),
         VAE,
@@ -832,10 +846,10 @@ def test_one_and_the_largest_number_of_32_bits_are_allowed(build):
 
 GARBAGE = [
     "VAE",
-    "Adam",
+    "AdamW",
     "ELBO",
     "IWAE",
-    "Linear",
+    "LinearWarmup",
     "Conv",
     "MLP",
     "Data",
@@ -921,7 +935,7 @@ GARBAGE = [
 def test_garbage_is_refused_in_one_line():
     """Texts of pieces that a parser may trip over are a value, or one short line, and nothing else."""
     random, refused = np.random.default_rng(0), []
-    annotations = (Model, Objective, Adam, Data, Saving, Run, Safeguard, int, float, bool, tuple[int, ...])
+    annotations = (Model, Objective, AdamW, Data, Saving, Run, Safeguard, int, float, bool, tuple[int, ...])
     for trial in range(3_000):
         text = "".join(GARBAGE[i] for i in random.integers(len(GARBAGE), size=random.integers(1, 9)))
         text = f"VAE(latent={text})" if trial % 3 == 0 else text
@@ -959,8 +973,8 @@ HOSTILE_TREES = [
     {"type": None},
     {"type": []},
     {"type": "VAE"},
-    {"type": "Linear"},
-    {"type": "Linear", "steps": 10**30},
+    {"type": "LinearWarmup"},
+    {"type": "LinearWarmup", "steps": 10**30},
     {"type": "MLP", "hidden": [10**20]},
     {"type": "Data", "size": [1, 2]},
     {"type": "Modules", "encoder_module": None, "decoder_module": None},

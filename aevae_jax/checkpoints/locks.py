@@ -48,7 +48,7 @@ class Lock:
         return cls(folder, descriptor)
 
     def check(self) -> None:
-        """Refuse to go on where the directory is no longer the one that was locked.
+        """Refuse to continue where the directory is no longer the one that was locked.
 
         Raises:
           InputError: the directory, or the lock file in it, was removed or replaced.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 EXIT_CODE = 75
-"""The exit code of a program that was asked to leave and has saved: the same command goes on.
+"""The exit code of a program that was asked to leave and has saved: the same command resumes it.
 
 It is EX_TEMPFAIL of BSD's sysexits.h.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on, durable once `save` returns, and refused when damaged.
+"""Checkpoints: all that a training needs to resume, durable once `save` returns, and refused when damaged.
 
 `<step>/arrays/` is what Orbax wrote; `<step>/manifest.json` has notes, the digest of the run, the shape and type of
 each array, and the size and sha256 of each file, as Orbax promises neither that bytes reach the disk nor that it reads
@@ -74,7 +74,7 @@ class Store:
           NonFiniteError: NaN or infinity in an array whose name does not start with `logged/`.
           InputError: NaN or infinity in the notes, or a file cannot be written. The other checkpoints are untouched.
         """
-        if name := array_files.not_finite(arrays):  # nobody can go on from such numbers
+        if name := array_files.not_finite(arrays):  # nobody can resume from such numbers
             raise NonFiniteError(
                 f"checkpoint of step {step}", got=f"NaN or infinity in {name}", expected="finite numbers"
             )
@@ -113,7 +113,7 @@ class Store:
         return self._manifest(step)["notes"]
 
     def check(self) -> None:
-        """Refuse to go on where one of the checkpoints is another run's; damaged ones may be anybody's.
+        """Refuse to resume where one of the checkpoints is another run's; damaged ones may be anybody's.
 
         Raises:
           OtherRunError: there is one.

@@ -249,8 +249,8 @@ def progress(title: str = "", *, every: float = 10.0) -> Iterator[OnEpoch]:
         task = live.add_task(f"{title}compiling and training the first epoch", total=None)
 
         def show(epoch: Epoch) -> None:
-            room = live.console.width - len(title) - 2  # the spinner and a space
-            live.update(task, total=epoch.epochs, completed=epoch.epoch, description=title + clock.line(epoch, room))
+            width = live.console.width - len(title) - 2  # the spinner and a space
+            live.update(task, total=epoch.epochs, completed=epoch.epoch, description=title + clock.line(epoch, width))
 
         yield show
 

@@ -128,7 +128,7 @@ def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:
     span = (0.0, dataset.levels - 1.0) if dataset.levels else figures.span_of(raw, 0)
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name).strip("_")[:100] or "data"
     path = out or Path("runs/inspect", f"{name}.png")
-    sheet = figures.contact_sheet(raw, 8, span=span)
+    sheet = figures.image_grid(raw, 8, span=span)
     try:
         if out is None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -129,17 +129,17 @@ def compare(
       data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
     """
     limits.check("--samples", samples, 1)
-    figures = [_figure(place, split, samples, seed, data) for place in (run, other)]
+    results = [_result(place, split, samples, seed, data) for place in (run, other)]
 
-    better, worse = estimates.rank(figures)
+    better, worse = estimates.rank(results)
     found = estimates.difference(worse, better)
-    for figure in figures:
-        say(f"{figure.name:<24} {figure.mean:.4f} +- {figure.standard_error:.2g} {figure.protocol.unit}")
+    for result in results:
+        say(f"{result.name:<24} {result.mean:.4f} +- {result.standard_error:.2g} {result.protocol.unit}")
     say(
         f"{better.name} is better by {found.mean:.4f}, 95 % interval {found.low:.4f} to {found.high:.4f}"
         f"{'' if found.low > 0 else ': no difference is shown'}"
     )
-    say(f"protocol: {figures[0].protocol}")
+    say(f"protocol: {results[0].protocol}")
 
 
 def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> None:
@@ -158,7 +158,7 @@ def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> N
     fitted = loaded(run)
     prepared = prepared_of(run, fitted.run, data)
 
-    found = collapse.check(fitted, prepared.validation.x, key_of(seed, keys.Stream.EVALUATE))
+    found = collapse.diagnose(fitted, prepared.validation.x, key_of(seed, keys.Stream.EVALUATE))
     units = {"active_units": "", "latent_dimensions": "", "mse_at_mean": _squared(prepared)}
     looked_at = min(len(prepared.validation), collapse.MOST_EXAMPLES)
     say(f"the first {looked_at:,} examples of the validation data")
@@ -249,13 +249,13 @@ def key_of(seed: int, use: Any) -> Any:
     return keys.stream(keys.root(seed), use)
 
 
-def _figure(place: Path, split: Part, samples: int, seed: int, data: str) -> Any:
+def _result(place: Path, split: Part, samples: int, seed: int, data: str) -> Any:
     fitted = loaded(place)
     prepared = prepared_of(place, fitted.run, data)
 
     key = key_of(seed, keys.Stream.EVALUATE)
     with console.parts(str(place)) as on_part:
-        return importance.figure(
+        return importance.result(
             fitted.model,
             fitted.params,
             prepared,

@@ -115,14 +115,14 @@ def train(
     fresh: bool = False,
     deterministic: bool = False,
 ) -> None:
-    """Train a model; the same command goes on where it was stopped.
+    """Train a model; the same command resumes it where it was stopped.
 
     Example: aevae train runs/first --model "VAE(latent=8, network=Conv())" --epochs 50
 
     Exit code 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C, and saved.
 
     Args:
-      directory: for the run: new, empty, or with this run in it, which then goes on.
+      directory: for the run: new, empty, or with this run in it, which is then resumed.
       options: what a run depends on.
       stream: read batches from disk while training, or keep all data on the device; auto keeps up to 1 GiB there. The
         numbers are the same.

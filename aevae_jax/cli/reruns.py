@@ -64,8 +64,8 @@ def replay(run: Positional[Path], *, step: Step, data: MaybeData = "") -> None:
     found = reproduction.replay(run, step, data=data, note=console.note)
     diagnosis, culprit = found.diagnosis, found.diagnosis.culprit
     say(f"step {step} of {run}, training examples {_shortened(diagnosis.rows)}")
-    if found.detour is not None:
-        say(f"  steps {found.detour[0]} to {found.detour[1] - 1} were gone round; this is how it was before that")
+    if found.rollback is not None:
+        say(f"  steps {found.rollback[0]} to {found.rollback[1] - 1} were skipped; this is how it was before that")
     for name, value in diagnosis.metrics.items():
         say(f"  {name.replace('_', ' '):<16} {value:.9g}{'' if math.isfinite(value) else '  <- not finite'}")
     if found.recorded is not None:

@@ -216,7 +216,7 @@ def write(
         raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not a table")
     if path.suffix == ".png":
         tiles = pairs(list(contents.values())[1], first, columns, white=span[1]) if paired else first
-        sheet = figures.contact_sheet(tiles, columns, span=span)
+        sheet = figures.image_grid(tiles, columns, span=span)
         figures.save_png(path, sheet.pixels)
         all_shown = sheet.shown == len(tiles)
         return f"{len(first)} images" if all_shown else f"the first {sheet.shown} of {len(tiles)} images"

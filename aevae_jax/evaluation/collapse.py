@@ -18,7 +18,7 @@ from aevae_jax.data.datasets import Source
 from aevae_jax.evaluation import latents, metrics
 from aevae_jax.models.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, NormalSharedScale
 from aevae_jax.objectives import bounds
-from aevae_jax.objectives.losses import ELBO, Linear
+from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.types import InputError, LatentModel, Params, RateWeighted, Scaled, likelihood_of, support_of
 
 COLLAPSED_RATE = 0.1
@@ -72,14 +72,14 @@ class Finding(NamedTuple):
     """The same as fields of the run that is to be trained in its place; none where they cannot be told."""
 
 
-class Checkup(NamedTuple):
+class Diagnosis(NamedTuple):
     """What was measured, and what is wrong."""
 
     measured: dict[str, float]
     findings: list[Finding]
 
 
-def check(fitted: Trained, x: Source, key: jax.Array) -> Checkup:
+def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
     """Look for posterior collapse, dead units, over-regularisation, collapsed variances and too short a training.
 
     Args:
@@ -110,7 +110,7 @@ def check(fitted: Trained, x: Source, key: jax.Array) -> Checkup:
         faults = _codes(fitted, found, terms["mse_at_mean"] ** 0.5)
         findings += [*cause, *(fault for fault in faults if not cause or fault.fault != "dead units")]
     findings += _length(fitted)
-    return Checkup(measured, findings)
+    return Diagnosis(measured, findings)
 
 
 def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Finding]:
@@ -119,7 +119,7 @@ def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Findin
     steps = max(1, fitted.history[-1]["step"] // 4)
     if found.rate < COLLAPSED_RATE or active == 0:
         evidence = f"the code holds {found.rate:.2g} nats, and {active} of {size} dimensions react to the data"
-        objective = ELBO(Linear(steps))
+        objective = ELBO(LinearWarmup(steps))
         remedy = f'let the rate cost little at first: --objective "{values.spell(objective)}"'
         if _beta(fitted) > 1:
             remedy = f'--objective "{values.spell(objective)}": the loss multiplied the rate by {_beta(fitted):g}'
@@ -131,7 +131,7 @@ def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Findin
         if found.rate_per_dimension is not None:  # else there are no bits per dimension to be free
             remedy += f'; or keep them alive: --objective "{values.spell(ELBO(free_bits=0.05))}"'
         findings.append(Finding("dead units", evidence, remedy, _model(fitted, latent=active)))
-    share = found.noise / (found.noise + found.spread)
+    share = found.mean_variance / (found.mean_variance + found.variance_of_means)
     cheap = _beta(fitted) < 1 or _noise(fitted) * 1.5 < error
     limit = POINT_LIKE if cheap else POINTS
     points = int((found.active & (share < limit)).sum())
@@ -159,10 +159,10 @@ def _balance(fitted: Trained, terms: dict[str, float]) -> list[Finding]:
             f"the distortion is {distortion:.4g}"
         )
         return [Finding("over-regularised", evidence, f'--objective "{values.spell(ELBO())}"', _objective(ELBO()))]
-    noise, error = _noise(fitted), terms["mse_at_mean"] ** 0.5
-    if isfinite(noise) and noise > 1.5 * error:
+    mean_variance, error = _noise(fitted), terms["mse_at_mean"] ** 0.5
+    if isfinite(mean_variance) and mean_variance > 1.5 * error:
         evidence = (
-            f"the likelihood takes a noise of {noise:g} for granted, {noise / error:.2g} times the "
+            f"the likelihood takes a noise of {mean_variance:g} for granted, {mean_variance / error:.2g} times the "
             f"reconstruction error of {error:.3g}: what is below it is not worth coding"
         )
         remedy = f"learn the scale: likelihood={values.spell(NormalSharedScale())} in --model"

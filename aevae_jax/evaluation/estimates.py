@@ -14,7 +14,7 @@ from aevae_jax.types import InputError
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """What a figure is a figure of. Two figures can be compared if and only if these are equal.
 
     Args:
@@ -52,7 +52,7 @@ class Protocol:
 
 
 @dataclass(frozen=True, eq=False)
-class Figure:
+class Result:
     """A mean over a data set, with what it is a mean of.
 
     Args:
@@ -63,7 +63,7 @@ class Figure:
 
     name: str
     values: np.ndarray
-    protocol: Protocol
+    protocol: EvaluationProtocol
 
     @property
     def mean(self) -> float:
@@ -81,7 +81,7 @@ class Figure:
         return statistics.interval(self.values)
 
 
-def difference(one: Figure, other: Figure) -> Interval:
+def difference(one: Result, other: Result) -> Interval:
     """Mean of `one` - `other` over the same examples with its 95 % interval: much narrower than either figure's own.
 
     Raises:
@@ -91,24 +91,24 @@ def difference(one: Figure, other: Figure) -> Interval:
     return statistics.interval(np.asarray(one.values, np.float64) - np.asarray(other.values, np.float64))
 
 
-def rank(figures: Sequence[Figure]) -> list[Figure]:
+def rank(results: Sequence[Result]) -> list[Result]:
     """The figures in ascending order of their means.
 
     Raises:
       InputError: any two protocols differ.
     """
-    for figure in figures[1:]:
-        _check(figures[0], figure)
-    return sorted(figures, key=lambda figure: figure.mean)
+    for result in results[1:]:
+        _check(results[0], result)
+    return sorted(results, key=lambda result: result.mean)
 
 
-def _check(one: Figure, other: Figure) -> None:
+def _check(one: Result, other: Result) -> None:
     a, b = one.protocol, other.protocol
     if a == b and len(one.values) == len(other.values):
         return
     found = [
         f"{field.name} {getattr(a, field.name)!r} and {getattr(b, field.name)!r}"
-        for field in dataclasses.fields(Protocol)
+        for field in dataclasses.fields(EvaluationProtocol)
         if getattr(a, field.name) != getattr(b, field.name)
     ]
     got = f"{one.name} and {other.name}, which differ in {'; '.join(found) or 'the number of values'}"

@@ -21,7 +21,7 @@ from jax import Array
 from aevae_jax import keys, values
 from aevae_jax.data import Prepared
 from aevae_jax.data.datasets import Source, blocks, digest_of
-from aevae_jax.evaluation.estimates import Figure, Protocol
+from aevae_jax.evaluation.estimates import EvaluationProtocol, Result
 from aevae_jax.objectives import bounds
 from aevae_jax.training import devices, loops
 from aevae_jax.types import Dequantising, InputError, LatentModel, Params, support_of
@@ -85,21 +85,21 @@ def estimate(
     count = x.shape[0]
     chunk = min(chunk or 256, num_samples)
     batch_size = min(batch_size or devices.devices() * max(1, ROWS // chunk), count)
-    params = devices.everywhere(params)
+    params = devices.replicate(params)
     body = _body(cast(Hashable, model), num_samples, chunk)
-    starts = devices.everywhere(jnp.arange(0, num_samples, chunk))
+    starts = devices.replicate(jnp.arange(0, num_samples, chunk))
     prior = _prior(cast(Hashable, model), params)
 
     def batch(start: int) -> _Sums:
         first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
-        rows = devices.divided(jnp.asarray(x[first : first + batch_size]))
-        example_keys = devices.divided(keys.each(key, first + jnp.arange(batch_size)))
+        rows = devices.shard_rows(jnp.asarray(x[first : first + batch_size]))
+        example_keys = devices.shard_rows(keys.each(key, first + jnp.arange(batch_size)))
         context = (params, prior, rows, example_keys)
-        sums, _ = loops.scan(body, devices.divided(_start(batch_size, num_samples)), context, starts)
+        sums, _ = loops.scan(body, devices.shard_rows(_start(batch_size, num_samples)), context, starts)
         return cast(_Sums, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[start - first :], sums))
 
     found = []
-    for sums in loops.side_by_side(batch, range(0, count, batch_size)):
+    for sums in loops.map_in_threads(batch, range(0, count, batch_size)):
         found.append(sums)
         if on_part is not None:
             on_part(min(len(found) * batch_size, count), count)
@@ -144,7 +144,7 @@ def check_scorable(model: LatentModel, params: Params, x: Array | Source) -> str
     return measure
 
 
-def figure(
+def result(
     model: LatentModel,
     params: Params,
     prepared: Prepared,
@@ -154,7 +154,7 @@ def figure(
     split: str,
     num_samples: int = 5000,
     on_part: OnPart | None = None,
-) -> tuple[Figure, Estimate]:
+) -> tuple[Result, Estimate]:
     """The negative log likelihood of a split with its protocol, to be compared with others of the same one.
 
     Args:
@@ -174,7 +174,7 @@ def figure(
     measure = check_scorable(model, params, x)
     found = estimate(model, params, x, key, num_samples=num_samples, on_part=on_part)
     counts = [column.name for column in prepared.format.columns if column.kind == "count"]  # which have a mass
-    protocol = Protocol(
+    protocol = EvaluationProtocol(
         quantity="negative log likelihood",
         estimator="importance sampling from q(z|x)",
         num_samples=num_samples,
@@ -185,7 +185,7 @@ def figure(
         sha256=digest_of(x),
         measure=measure,
     )
-    return Figure(name, found.nll, protocol), found
+    return Result(name, found.nll, protocol), found
 
 
 def bits_per_dim(nll: np.ndarray, model: LatentModel, prepared: Prepared) -> np.ndarray | None:

@@ -41,9 +41,9 @@ class Latents(NamedTuple):
     """E KL(q(z_d|x) || p(z_d)) in closed form, `[L]`."""
     active: np.ndarray
     """Which dimensions react to the data, `[L]`: see `statistics.active_units`."""
-    spread: np.ndarray
+    variance_of_means: np.ndarray
     """Variance of the posterior means over the data, `[L]`."""
-    noise: np.ndarray
+    mean_variance: np.ndarray
     """Mean posterior variance, `[L]`; half the mean squared difference of two draws where q is not `Scaled`."""
     num_examples: int
 
@@ -96,8 +96,8 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
         dimension_wise_kl=None if log_q_d is None or log_p_d is None else (log_q_d - log_p_d).mean(axis=0),
         rate_per_dimension=wide["kl_terms"].mean(axis=0) if "kl_terms" in wide else None,
         active=statistics.active_units(means),
-        spread=means.var(axis=0),
-        noise=wide["noise"].mean(axis=0),
+        variance_of_means=means.var(axis=0),
+        mean_variance=wide["noise"].mean(axis=0),
         num_examples=count,
     )
 

@@ -118,8 +118,8 @@ def _window(
     count = x.shape[0]
     steps = -(-count // batch_size)
     index = jnp.arange(steps * batch_size) % count  # the last batch is filled up from the start, and cut off below
-    context = parallel.everywhere((params, jnp.asarray(x), key, jnp.asarray(first)))
-    batches = parallel.divided(index.reshape(steps, batch_size), axis=1)
+    context = parallel.replicate((params, jnp.asarray(x), key, jnp.asarray(first)))
+    batches = parallel.shard_rows(index.reshape(steps, batch_size), axis=1)
     _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, batches)
     return {name: np.asarray(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}
 

@@ -55,6 +55,6 @@ def traverse(model: LatentModel, params: Params, z: Latent, dimension: int, valu
 
 
 @partial(jax.jit, static_argnums=0)
-def sheets(model: LatentModel, params: Params, x: Array, key: Array) -> tuple[Array, Array]:
+def preview(model: LatentModel, params: Params, x: Array, key: Array) -> tuple[Array, Array]:
     """The means of 64 draws from the prior, and the reconstructions of `x`, in one program that is compiled once."""
     return sample(model, params, key, 64).mean(), reconstruct(model, params, x)

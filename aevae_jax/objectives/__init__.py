@@ -1,5 +1,13 @@
 """What is minimised: estimators of one number per example (`bounds`), and the scalar losses that are made of them."""
 
+from typing import Any
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from aevae_jax import renamed
+
+_find, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    return renamed.name_in(__name__, name) if name in renamed.NAMES["objectives"] else _find(name)

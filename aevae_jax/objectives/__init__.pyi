@@ -8,7 +8,7 @@ from .bounds import (
 from .losses import (
     ELBO as ELBO,
     IWAE as IWAE,
-    Linear as Linear,
+    LinearWarmup as LinearWarmup,
     Objective as Objective,
     ReconstructionError as ReconstructionError,
     Weight as Weight,

@@ -27,7 +27,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearWarmup:
     """A weight that goes from `start` to `end` in `steps` training steps and stays there: KL warm-up."""
 
     steps: int
@@ -35,15 +35,15 @@ class Linear:
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        limits.check("Linear steps", self.steps, 1)
-        limits.check("Linear start", self.start, -limits.LARGEST, limits.LARGEST)
-        limits.check("Linear end", self.end, -limits.LARGEST, limits.LARGEST)
+        limits.check("LinearWarmup steps", self.steps, 1)
+        limits.check("LinearWarmup start", self.start, -limits.LARGEST, limits.LARGEST)
+        limits.check("LinearWarmup end", self.end, -limits.LARGEST, limits.LARGEST)
 
     def __call__(self, step: Any) -> Any:
         return self.start + (self.end - self.start) * jnp.minimum(step / self.steps, 1.0)
 
 
-Weight = float | Linear | Callable[[Any], Any]
+Weight = float | LinearWarmup | Callable[[Any], Any]
 """A number, or a function of the step; every optax schedule is one."""
 
 

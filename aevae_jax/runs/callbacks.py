@@ -14,7 +14,7 @@ Note = Callable[[str], None]
 
 
 class Callbacks(NamedTuple):
-    """What is called while a training goes on."""
+    """What is called on the way of a training."""
 
     on_epoch: OnEpoch | None
     on_note: Note

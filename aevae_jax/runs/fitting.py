@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from aevae_jax import keys
     from aevae_jax.data import Prepared
     from aevae_jax.models import generation
-    from aevae_jax.runs import plans, provenance, resume, training_loop, weights
-    from aevae_jax.runs.plans import Plan
-    from aevae_jax.runs.resume import Keeper
+    from aevae_jax.runs import provenance, resolution, resume, training_loop, weights
+    from aevae_jax.runs.resolution import ResolvedRun
+    from aevae_jax.runs.resume import CheckpointManager
 else:
-    plans, provenance, resume, training_loop, weights = modules(
-        "aevae_jax.runs", "plans", "provenance", "resume", "training_loop", "weights"
+    resolution, provenance, resume, training_loop, weights = modules(
+        "aevae_jax.runs", "resolution", "provenance", "resume", "training_loop", "weights"
     )
     keys = modules("aevae_jax", "keys")
     generation = modules("aevae_jax.models", "generation")
@@ -67,25 +67,25 @@ def fit(
     on_epoch: OnEpoch | None = None,
     on_note: Note | None = None,
 ) -> Fitted:
-    """Train one model; in a directory, so that it can be stopped anywhere and goes on where it was.
+    """Train one model; in a directory, so that it can be stopped anywhere and resumes where it was.
 
     With a directory, SIGTERM, SIGINT and SIGUSR1 save within about a second, or after the compilation or evaluation
-    that is under way, and raise `signals.Interrupted`. The same call then goes on; once the run is finished, it returns
-    what is there. Whether and where a training was stopped changes no bit of it.
+    that is under way, and raise `signals.Interrupted`. The same call then resumes it; once the run is finished, it
+    returns what is there. Whether and where a training was stopped changes no bit of it.
 
     Args:
       run: the value.
       dataset: data of your own, in place of what `run.data` names.
-      directory: to leave the run in, or to go on with it; `None` writes nothing.
+      directory: to leave the run in, or to resume it; `None` writes nothing.
       stream: read batches ahead from where the data is (True), or keep all of it on the device (False). By default it
         is kept if it is at most 1 GiB. The numbers are the same.
       saving: when to write checkpoints, and which to keep; `Saving()` by default.
       fresh: delete the run that is in the directory, and start over.
         A run is known by its fields, and by those of your own frozen dataclasses and functions in it. An object whose
         fields cannot be written is the same only as long as it is the very same object: in another process, such a run
-        can be loaded by `load_run`, but neither goes on nor is given back.
+        can be loaded by `load_run`, but is neither resumed nor given back.
       on_epoch: called after every epoch.
-      on_note: is told in a line what should be known of the data (`Prepared.notes`), and when it goes on from a
+      on_note: is told in a line what should be known of the data (`Prepared.notes`), and when it resumes from a
         checkpoint, passes over damaged ones, or goes round batches that broke the numbers. By default these troubles
         are warnings.
 
@@ -191,15 +191,15 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
 
         if not fresh and records.holds(folder, records.RECORD):
             records.read_record(folder)  # a damaged one is refused before any work
-        plan = _planned(call)
-        values.to_json(plan.run)  # refuses numbers that are not finite
+        resolved = _planned(call)
+        values.to_json(resolved.run)  # refuses numbers that are not finite
         record = {
-            "run": values.to_tree(plan.run),
-            "format": values.to_tree(plan.prepared.format),
-            "provenance": provenance.provenance(plan.dataset),
+            "run": values.to_tree(resolved.run),
+            "format": values.to_tree(resolved.prepared.format),
+            "provenance": provenance.provenance(resolved.dataset),
         }
         record = records.sealed({"digest": records.identity(record), **record})
-        unwritten = [*same_run.unwritten(record["run"], plan.run)]
+        unwritten = [*same_run.unwritten(record["run"], resolved.run)]
         places.open_directory(folder, fresh=fresh)
         lock = lock or held.enter_context(Lock.claim(folder))
         places.sweep(folder)
@@ -209,27 +209,27 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             records.write_json(folder / records.RECORD, record)
             for name, _ in unwritten:
                 call.callbacks.on_note(
-                    f"{name} of this run cannot be written down: if this process ends, {folder} cannot go on; "
+                    f"{name} of this run cannot be written down: if this process ends, {folder} cannot be resumed; "
                     "a frozen dataclass or a function could"
                 )
         else:
-            record = same_run.go_on(folder, record, plan.dataset, unwritten)
+            record = same_run.go_on(folder, record, resolved.dataset, unwritten)
             if records.holds(folder, records.RESULTS):
-                fitted = _load(folder, plan.run, record, call.callbacks.on_note)
+                fitted = _load(folder, resolved.run, record, call.callbacks.on_note)
                 if not all(records.holds(folder, f"{name}.png") for name in _PICTURES):  # it was killed just then
-                    _save_pictures(folder, plan, fitted, call.callbacks.on_note)
+                    _save_pictures(folder, resolved, fitted, call.callbacks.on_note)
                 return fitted
         digest = records.digest_of(record)
         same_run.remember(folder, record, unwritten)
-        keeper = resume.Keeper(
-            folder, digest, saving, lock=lock, caught=caught, note=call.callbacks.on_note, selects=plan.selects
+        manager = resume.CheckpointManager(
+            folder, digest, saving, lock=lock, caught=caught, note=call.callbacks.on_note, selects=resolved.selects
         )
-        fitted = _train(plan, None, keeper, call)
-        _finish(folder, plan, fitted, digest, call.callbacks.on_note)
+        fitted = _train(resolved, None, manager, call)
+        _finish(folder, resolved, fitted, digest, call.callbacks.on_note)
         return fitted
 
 
-def _finish(folder: Path, plan: Plan, fitted: Fitted, digest: str, note: Note) -> None:
+def _finish(folder: Path, resolved: ResolvedRun, fitted: Fitted, digest: str, note: Note) -> None:
     """Leave what `load_run` reads, and then pictures, which are not worth a training that is lost.
 
     The results come last of what is needed, as they say that the run is finished.
@@ -239,17 +239,17 @@ def _finish(folder: Path, plan: Plan, fitted: Fitted, digest: str, note: Note) -
     with durable.replacing(folder / records.LOSSES, what=records.LOSSES) as file:
         np.save(file, fitted.losses, allow_pickle=False)
     records.write_results(folder, fitted.results, digest)
-    _save_pictures(folder, plan, fitted, note)
+    _save_pictures(folder, resolved, fitted, note)
 
 
 _PICTURES = ("samples", "reconstructions")
 
 
-def _save_pictures(folder: Path, plan: Plan, fitted: Fitted, note: Note) -> None:
+def _save_pictures(folder: Path, resolved: ResolvedRun, fitted: Fitted, note: Note) -> None:
     """Leave pictures where events are images; what goes wrong with them is said, and no more."""
     try:
-        if len(plan.prepared.event_shape) == 3:
-            _draw(folder, plan.prepared, fitted)
+        if len(resolved.prepared.event_shape) == 3:
+            _draw(folder, resolved.prepared, fitted)
     except Exception as error:
         note(f"{folder} is finished, but has no pictures ({type(error).__name__}: {array_files.reason(error)})")
 
@@ -258,12 +258,12 @@ def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
     """Draw samples from the prior, and inputs above their reconstructions."""
     key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
     x = jax.device_put(prepared.test.x[:16])
-    samples, reconstructions = (np.asarray(images) for images in generation.sheets(fitted.model, fitted.params, x, key))
+    samples, reconstructions = map(np.asarray, generation.preview(fitted.model, fitted.params, x, key))
     pairs = np.concatenate([np.asarray(x), reconstructions])
     samples, pairs = (prepared.preparation.inverse(images, prepared.format) for images in (samples, pairs))
     span = figures.span_of(pairs[: len(x)], prepared.format.levels)
     for name, images, columns in zip(_PICTURES, (samples, pairs), (8, len(x)), strict=True):
-        figures.save_png(folder / f"{name}.png", figures.contact_sheet(images, columns, span=span).pixels)
+        figures.save_png(folder / f"{name}.png", figures.image_grid(images, columns, span=span).pixels)
 
 
 class _Call(NamedTuple):
@@ -275,18 +275,20 @@ class _Call(NamedTuple):
     callbacks: Callbacks
 
 
-def _planned(call: _Call) -> Plan:
+def _planned(call: _Call) -> ResolvedRun:
     """The plan of a training; what should be known of its data is said."""
-    plan = plans.plan_of(call.run, call.dataset, call.stream)
-    for text in plan.prepared.notes:
+    resolved = resolution.resolve(call.run, call.dataset, call.stream)
+    for text in resolved.prepared.notes:
         call.callbacks.on_note(text)
-    return plan
+    return resolved
 
 
 def _silent(text: str) -> None:
     """What a resumed training says where nobody asked to be told."""
 
 
-def _train(plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, call: _Call) -> Fitted:
-    last, results = training_loop.train(plan, seeds, keeper, call.callbacks)
-    return Fitted(plan.run, plan.run.model, last.best, list(last.progress.history), results, last.losses)
+def _train(
+    resolved: ResolvedRun, seeds: tuple[int, ...] | None, manager: CheckpointManager | None, call: _Call
+) -> Fitted:
+    last, results = training_loop.train(resolved, seeds, manager, call.callbacks)
+    return Fitted(resolved.run, resolved.run.model, last.best, list(last.progress.history), results, last.losses)

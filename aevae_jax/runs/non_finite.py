@@ -11,13 +11,13 @@ import optax
 
 from aevae_jax import keys, training
 from aevae_jax.runs import tracing
-from aevae_jax.runs.plans import Plan
+from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.snapshots import Snapshot
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import Params
 
 
-class Diagnosis(NamedTuple):
+class BrokenStep(NamedTuple):
     """A training step computed again, without taking it."""
 
     step: int
@@ -33,16 +33,16 @@ class Diagnosis(NamedTuple):
     """The first operation whose result is not finite and reaches the loss or the gradient, if that was looked for."""
 
 
-def scale_advice(plan: Plan) -> str:
+def scale_advice(resolved: ResolvedRun) -> str:
     """What to try where the numbers that a model sees are far from unit scale; empty where they are not."""
-    _, x = next(plan.prepared.seen("train", keys.root(plan.run.seed)))
+    _, x = next(resolved.prepared.seen("train", keys.root(resolved.run.seed)))
     spread, largest = float(np.std(x, dtype=np.float64)), float(np.max(np.abs(x)))
     if 1e-2 < spread < 1e2 and largest < 1e3:
         return ""
     return f"the data reach {largest:.3g} with a standard deviation of {spread:.3g}: try the preparation Standardize()"
 
 
-def diagnose(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Diagnosis:
+def examine(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> BrokenStep:
     """Compute the next step of a snapshot, of a run with one seed, without taking it.
 
     Args:
@@ -50,13 +50,13 @@ def diagnose(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Di
       snapshot: before the step.
       trace: also find the operation; it takes some seconds, as every operation is compiled by itself.
     """
-    run, step = trainer.plan.run, snapshot.progress.step
+    run, step = trainer.resolved.run, snapshot.progress.step
     limit = run.safeguard.max_norm or math.inf
-    loss = training.make_loss(run.model, run.objective, prepare=trainer.plan.prepared.batch)
+    loss = training.make_loss(run.model, run.objective, prepare=trainer.resolved.prepared.batch)
     value_and_gradient = jax.value_and_grad(loss, has_aux=True)
     params, key, index = snapshot.state.params, trainer.key, snapshot.state.step
     rows = trainer.rows_of(step)
-    batch = trainer.plan.prepared.train.x[rows]
+    batch = trainer.resolved.prepared.train.x[rows]
 
     @jax.jit
     def measure(params: Params, batch: jax.Array) -> tuple[dict[str, jax.Array], Params]:
@@ -82,4 +82,4 @@ def diagnose(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Di
             if not (sound and alone["gradient_norm"] <= limit):
                 examples.append(int(row))
     culprit = tracing.first_non_finite(value_and_gradient, params, batch, key, index) if trace else None
-    return Diagnosis(step, metrics, broken, tuple(int(row) for row in rows), tuple(examples), culprit)
+    return BrokenStep(step, metrics, broken, tuple(int(row) for row in rows), tuple(examples), culprit)

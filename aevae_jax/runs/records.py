@@ -91,7 +91,7 @@ def read_json(path: Path, *, lines: bool = False, sha256: str | None = None) -> 
             got=f"no {path.name}",
             expected="a run directory written by training",
             where=str(path.parent),
-            hint="it is not finished: the command that began it goes on" if unfinished else "",
+            hint="it is not finished: the command that began it resumes it" if unfinished else "",
         ) from None
     except (OSError, ValueError) as error:
         raise durable.unreadable(path, error, what=path.name) from None

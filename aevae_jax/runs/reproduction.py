@@ -12,8 +12,8 @@ import numpy as np
 from aevae_jax import values
 from aevae_jax.checkpoints.store import Store
 from aevae_jax.runs import fitting, provenance, records, resume, same_run
-from aevae_jax.runs.non_finite import Diagnosis, diagnose
-from aevae_jax.runs.plans import Plan, plan_of
+from aevae_jax.runs.non_finite import BrokenStep, examine
+from aevae_jax.runs.resolution import ResolvedRun, resolve
 from aevae_jax.runs.run import Run
 from aevae_jax.runs.snapshots import Epoch
 from aevae_jax.runs.trainer import Trainer
@@ -70,7 +70,7 @@ def reproduce(
       InputError: no finished run there, other data, or parts that only Python can supply.
     """
     folder = Path(directory)
-    plan, original = plan_again(folder, data), fitting.load_run(folder, on_note=on_note)
+    resolved, original = plan_again(folder, data), fitting.load_run(folder, on_note=on_note)
     differences = _differences(records.read_record(folder))
 
     class Differs(Exception):
@@ -91,7 +91,7 @@ def reproduce(
             )
 
     try:
-        again = fitting.fit(plan.run, plan.dataset, stream=plan.stream, on_epoch=compare, on_note=_silent)
+        again = fitting.fit(resolved.run, resolved.dataset, stream=resolved.stream, on_epoch=compare, on_note=_silent)
     except Differs as differs:
         return Verdict("FAIL", str(differs), differences, found[0])
     ours, theirs = (params_digest(fitted.params) for fitted in (again, original))
@@ -115,11 +115,11 @@ def reproduce(
 class Replay(NamedTuple):
     """One step of a run, computed again with checks on."""
 
-    diagnosis: Diagnosis
+    diagnosis: BrokenStep
     recorded: float | None
     """Its loss in `losses.npy`, of a finished run."""
-    detour: tuple[int, int] | None
-    """The steps that were gone round, if it is one of them: then this is how it was before that."""
+    rollback: tuple[int, int] | None
+    """The steps that were skipped, if it is one of them: then this is how it was before that."""
 
 
 def replay(
@@ -136,38 +136,38 @@ def replay(
     Raises:
       InputError: no run there, no such step, other data, or parts that only Python can supply.
     """
-    folder, plan = Path(directory), plan_again(Path(directory), data)
+    folder, resolved = Path(directory), plan_again(Path(directory), data)
     run = records.digest_of(records.read_record(folder))
-    trainer = Trainer(plan)
-    last = plan.run.epochs * trainer.steps_per_epoch - 1
+    trainer = Trainer(resolved)
+    last = resolved.run.epochs * trainer.steps_per_epoch - 1
     if not 0 <= step <= last:
         raise InputError("step", got=step, expected=f"0 to {last}")
     store = Store(folder / records.CHECKPOINTS, run=run)
     store.check()
     newest = resume.restore(store, trainer, note=note)
-    detours = () if newest is None else newest.progress.detours
-    index = next((i for i, (first, after) in enumerate(detours) if first <= step < after), len(detours))
-    # checkpoints from before any detour that was not yet known when this step was taken
-    until = min([step, *(first for first, _ in detours[index:])])
+    rollbacks = () if newest is None else newest.progress.rollbacks
+    index = next((i for i, (first, after) in enumerate(rollbacks) if first <= step < after), len(rollbacks))
+    # checkpoints from before any rollback that was not yet known when this step was taken
+    until = min([step, *(first for first, _ in rollbacks[index:])])
     snapshot = resume.restore(store, trainer, until=until) or trainer.start()
-    snapshot = snapshot._replace(progress=replace(snapshot.progress, detours=detours[:index]))
-    diagnosis = diagnose(trainer, trainer.move(snapshot, step), trace=True)
+    snapshot = snapshot._replace(progress=replace(snapshot.progress, rollbacks=rollbacks[:index]))
+    diagnosis = examine(trainer, trainer.move(snapshot, step), trace=True)
     recorded = None
     if (folder / "results.json").exists():
         losses = fitting.read_losses(folder, records.read_results(folder, run))
         recorded = float(losses[step]) if step < len(losses) else None
-    return Replay(diagnosis, recorded, detours[index] if index < len(detours) else None)
+    return Replay(diagnosis, recorded, rollbacks[index] if index < len(rollbacks) else None)
 
 
-def plan_again(folder: Path, moved: str = "") -> Plan:
+def plan_again(folder: Path, moved: str = "") -> ResolvedRun:
     """The plan of a run, from its record alone; its data, which may have moved, is refused if it has changed."""
     record = records.read_record(folder)
     run: Run = values.from_tree(Run, record["run"], str(folder / "run.json"))
-    return plan_of(run, records.load_data(folder, run.data, moved))
+    return resolve(run, records.load_data(folder, run.data, moved))
 
 
 def _silent(text: str) -> None:
-    """The detours of a run are its own, and not news."""
+    """The rollbacks of a run are its own, and not news."""
 
 
 def _differences(record: dict[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Between the training loop and the disk: when to save, where to go on, and when to leave."""
+"""Between the training loop and the disk: when to save, where to resume, and when to leave."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import InputError
 
 CHUNK_SECONDS = 1.0
-"""How long a training goes on, at most about, before it looks whether it should save or leave."""
+"""How long a training takes steps, at most about, before it looks whether it should save or leave."""
 
 
-class Keeper:
-    """What of one run is in its directory while it goes on: checkpoints, written when they are due, and a log.
+class CheckpointManager:
+    """What of one run is in its directory while it is trained: checkpoints, written when they are due, and a log.
 
     Args:
       folder: of the run.
@@ -58,7 +58,7 @@ class Keeper:
         return found
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Cut the log where the training goes on, and delete the checkpoints of later steps.
+        """Cut the log where the training resumes, and delete the checkpoints of later steps.
 
         These are damaged, or the training goes another way from here.
         """
@@ -90,7 +90,7 @@ class Keeper:
                 self.save(snapshot, boundary=boundary)
         if self._caught.name:
             step = self._saved.step
-            raise Interrupted(f"stopped by {self._caught.name}, saved at step {step}: the same command goes on")
+            raise Interrupted(f"stopped by {self._caught.name}, saved at step {step}: the same command resumes it")
 
     def save(self, snapshot: Snapshot, *, boundary: bool) -> None:
         """Save now; durable once this returns.
@@ -128,12 +128,12 @@ def restore(
     if found is None:
         return None
     for message in found.damaged:
-        note(f"{message}; went back to step {found.step}")
+        note(f"{message}; resuming at step {found.step}")
     progress = Progress.from_notes(found.notes)
     return _unnamed(trainer.shapes(progress), found.arrays)._replace(progress=progress)
 
 
-class Pace:
+class StepTimer:
     """How many steps take about `seconds`, from those before; the first call, which compiles, takes one."""
 
     def __init__(self, seconds: float = CHUNK_SECONDS):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import InitVar, dataclass
 
 from aevae_jax import limits
 from aevae_jax.data import Data
 from aevae_jax.models.vae import VAE, Model
 from aevae_jax.objectives.losses import ELBO, Objective, ReconstructionError
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError, RateNeeding, has_point_codes
 
 
@@ -18,23 +19,28 @@ class Safeguard:
 
     A step whose loss or gradient is not finite, or whose gradient is too large, changes nothing and is counted. After
     several in a row the training goes back to before they began and goes round the batches that led there: those of the
-    failing steps, and of as many before them, twice as many each time. After several such detours it stops and says
+    failing steps, and of as many before them, twice as many each time. After several such rollbacks it stops and says
     which step, which examples and which term it was.
 
     Args:
       max_norm: the largest global norm of a gradient that is used, 0 for no limit.
-      in_a_row: how many failing steps make a detour.
-      detours: how many there may be.
+      in_a_row: how many failing steps make a rollback.
+      rollbacks: how many there may be.
+      detours: what version 0.1 called `rollbacks`.
     """
 
     max_norm: float = 0.0
     in_a_row: int = 5
-    detours: int = 3
+    rollbacks: int = 3
+    detours: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, detours: int | None) -> None:
+        if detours is not None:
+            warnings.warn("Safeguard(detours=...) is rollbacks=... now", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "rollbacks", detours)
         limits.check("Safeguard max_norm", self.max_norm, 0.0, limits.LARGEST)
         limits.check("Safeguard in_a_row", self.in_a_row, 1)
-        limits.check("Safeguard detours", self.detours, 0)
+        limits.check("Safeguard rollbacks", self.rollbacks, 0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Run:
     data: Data = Data()
     model: Model = VAE()
     objective: Objective = None  # type: ignore[assignment]  # never None after __post_init__
-    optimizer: Adam = Adam()
+    optimizer: AdamW = AdamW()
     batch_size: int = 128
     epochs: int = 100
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Whether the run that is in a directory is the one that is asked for: then it goes on, or is given back."""
+"""Whether the run that is in a directory is the one that is asked for: then it is resumed, or given back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def remember(folder: Path, record: dict[str, Any], parts: Unwritten) -> None:
 
 
 def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritten) -> dict[str, Any]:
-    """Refuse to go on with another run or other data; write down an environment that is another.
+    """Refuse to resume another run or other data; write down an environment that is another.
 
     Args:
       folder: with a run in it.
@@ -46,7 +46,7 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
         raise InputError(
             "run directory",
             got=f"{folder}, which holds another run ({'; '.join(found)})",
-            expected="the same run, to go on with, or a new directory",
+            expected="the same run, to resume it, or a new directory",
             hint="choose another name, or start over with --fresh",
         )
     digest, before = _KNOWN.get(os.path.realpath(folder), ("", []))

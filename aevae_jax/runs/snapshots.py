@@ -43,8 +43,8 @@ class Progress:
     """0 as long as there is none."""
     in_a_row: tuple[int, ...] = ()
     """Steps skipped up to here, one after the other."""
-    detours: tuple[tuple[int, int], ...] = ()
-    """Steps that are gone round, `(first, after the last)`, in the order in which they were found."""
+    rollbacks: tuple[tuple[int, int], ...] = ()
+    """Steps that are skipped, `(first, after the last)`, in the order in which they were found."""
     seconds: float = 0.0
     history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     """One entry per epoch: epoch, step, train and validation metrics, skipped steps."""
@@ -60,6 +60,7 @@ class Progress:
         Raises:
           InputError: what no training wrote.
         """
+        notes = {"rollbacks": notes.get("detours"), **notes}  # as version 0.1 called them
         try:
             return Progress(
                 step=int(notes["step"]),
@@ -67,7 +68,7 @@ class Progress:
                 best_value=tuple(math.inf if v is None else float(v) for v in notes["best_value"]),
                 best_epoch=tuple(int(v) for v in notes["best_epoch"]),
                 in_a_row=tuple(int(v) for v in notes["in_a_row"]),
-                detours=tuple((int(first), int(after)) for first, after in notes["detours"]),
+                rollbacks=tuple((int(first), int(after)) for first, after in notes["rollbacks"]),
                 seconds=float(notes["seconds"]),
                 history=tuple(dict(entry) for entry in notes["history"]),
             )
@@ -78,11 +79,11 @@ class Progress:
 
 
 class Snapshot(NamedTuple):
-    """A training at a step: what has to be kept to go on as if nothing had happened."""
+    """A training at a step: what has to be kept to resume as if nothing had happened."""
 
     state: TrainState
     best: Params
-    """The parameters of the least `Plan.selects` so far."""
+    """The parameters of the least `ResolvedRun.selects` so far."""
     metrics: Metrics
     """Of the steps of the epoch that is being trained, `[T]` or `[T, S]`."""
     losses: np.ndarray
@@ -93,6 +94,6 @@ class Snapshot(NamedTuple):
 class Broken(Exception):
     """Too many steps in a row could not be used, or the validation bound is not finite."""
 
-    def __init__(self, first: int, after: int, lane: int):
+    def __init__(self, first: int, after: int, seed_index: int):
         super().__init__(f"steps {first} to {after - 1}" if after > first else f"the validation after step {after}")
-        self.first, self.after, self.lane = first, after, lane
+        self.first, self.after, self.seed_index = first, after, seed_index

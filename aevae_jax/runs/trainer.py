@@ -1,7 +1,7 @@
 """A training as steps from snapshot to snapshot: each is all that a training is at a step, and goes to disk.
 
 Host code runs between chunks of an epoch, array programs inside them. Where the chunks are cut, and where a training
-stops and goes on, changes no bit of what it computes.
+stops and resumes, changes no bit of what it computes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from jax import Array
 
 from aevae_jax import evaluation, keys, training
 from aevae_jax.data import datasets, streams
-from aevae_jax.runs.plans import Plan
+from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.snapshots import Broken, Epoch, Progress, Snapshot
-from aevae_jax.training.step import Span, TrainState
+from aevae_jax.training.step import Chunk, TrainState
 from aevae_jax.types import InputError, Metrics, Params
 
 
@@ -30,14 +30,14 @@ class Trainer:
     """One plan, ready to be trained: what `train_step` compiles to, and where its data is.
 
     Args:
-      plan: from `plans.plan_of`.
+      plan: from `resolution.resolve`.
       seeds: train one model per seed, by `vmap`; `None` trains that of the run.
     """
 
-    def __init__(self, plan: Plan, seeds: tuple[int, ...] | None = None):
-        run, prepared, stream = plan.run, plan.prepared, plan.stream
+    def __init__(self, resolved: ResolvedRun, seeds: tuple[int, ...] | None = None):
+        run, prepared, stream = resolved.run, resolved.prepared, resolved.stream
         source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
-        self.plan, self.seeds = plan, seeds
+        self.resolved, self.seeds = resolved, seeds
         self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
         recipe = _Recipe(
             run.model,
@@ -63,7 +63,7 @@ class Trainer:
         else:
             self.key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
             self._lane_keys = list(self.key)
-        self._span, self._span_epoch = Span(None, jnp.zeros((0, 1), int)), -1
+        self._span, self._span_epoch = Chunk(None, jnp.zeros((0, 1), int)), -1
         self._windows: Iterator[Any] = iter(())
         self._next_window = -1
         self._blank: Metrics | None = None
@@ -84,7 +84,7 @@ class Trainer:
         """The shapes of the snapshot at a progress; nothing is computed."""
         first, lanes = progress.epoch * self.steps_per_epoch, len(self._lane_keys)
         per_lane = (progress.best_value, progress.best_epoch, progress.in_a_row)
-        if any(len(values) != lanes for values in per_lane) or progress.epoch > self.plan.run.epochs:
+        if any(len(values) != lanes for values in per_lane) or progress.epoch > self.resolved.run.epochs:
             raise InputError("checkpoint", got="notes of another training", expected="those of this run")
         if not 0 <= first <= progress.step <= self.end_of_epoch(progress):
             raise InputError(
@@ -98,9 +98,9 @@ class Trainer:
 
     def finished(self, progress: Progress) -> bool:
         """Whether all epochs are done, or every seed has waited long enough for a better one."""
-        patience = self.plan.run.patience
+        patience = self.resolved.run.patience
         stopped = patience and all(progress.epoch - epoch >= patience for epoch in progress.best_epoch)
-        return progress.epoch >= self.plan.run.epochs or bool(progress.epoch and stopped)
+        return progress.epoch >= self.resolved.run.epochs or bool(progress.epoch and stopped)
 
     def used(self, progress: Progress) -> bool:
         """Whether any step of the epochs so far could be used."""
@@ -122,20 +122,20 @@ class Trainer:
         before: list[Metrics] = []
         jumped = np.zeros(self.steps_per_epoch, bool)
         while step < stop:
-            after = next((after for first, after in progress.detours if first <= step < after), None)
+            after = next((after for first, after in progress.rollbacks if first <= step < after), None)
             if after is not None:
                 end = min(after, stop)
                 jumped[step - base : end - base] = True
                 state = state._replace(step=self._filled(end))
             else:
-                end = min([stop, *(first for first, _ in progress.detours if first > step)])
-                span = self._span_at(step)
-                end = min(end, base + span.first + len(span.rows))
+                end = min([stop, *(first for first, _ in progress.rollbacks if first > step)])
+                chunk = self._span_at(step)
+                end = min(end, base + chunk.first + len(chunk.rows))
                 if len(before) > 1:  # the host may run ahead by one window, not more: windows are large
                     jax.block_until_ready(before[-2])
                 with jax.transfer_guard("disallow"):  # a chunk never waits for the host
                     state, metrics = training.advance(
-                        self._step, state, span, self.key, metrics=metrics, start=step - base, stop=end - base
+                        self._step, state, chunk, self.key, metrics=metrics, start=step - base, stop=end - base
                     )
                 before.append(metrics)
             step = end
@@ -171,9 +171,9 @@ class Trainer:
           Broken: the validation bound is not finite.
         """
         state, best, metrics, losses, progress = snapshot
-        began, run, lanes = time.perf_counter(), self.plan.run, len(self._lane_keys)
+        began, run, lanes = time.perf_counter(), self.resolved.run, len(self._lane_keys)
         measured = self._measure(state.averaged, self._validation)
-        value = np.array([m[self.plan.selects] for m in measured])
+        value = np.array([m[self.resolved.selects] for m in measured])
         if not np.isfinite(value).all():
             raise Broken(progress.step, progress.step, int(np.argmin(np.isfinite(value))))
         epoch, best_value, best_epoch = progress.epoch + 1, np.array(progress.best_value), np.array(progress.best_epoch)
@@ -192,7 +192,7 @@ class Trainer:
             int((~used).sum()),
             lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
             np.asarray(metrics["loss"], np.float32),
-            self.plan.selects,
+            self.resolved.selects,
         )
         train, validation = (
             {name: value if math.isfinite(value) else None for name, value in part.items()}
@@ -226,7 +226,7 @@ class Trainer:
         }
         return {
             "protocol": "means over examples, at one sample of z each but where a metric has more; "
-            f"parameters of the epoch of the least {self.plan.selects} of validation data",
+            f"parameters of the epoch of the least {self.resolved.selects} of validation data",
             "best_epoch": progress.best_epoch[0] if one else list(progress.best_epoch),
             "seconds": round(progress.seconds, 3),
             **{part: found[0] if one else found for part, found in measured.items()},
@@ -240,13 +240,13 @@ class Trainer:
     def _room(self, state: TrainState) -> Metrics:
         """The metrics of an epoch before its first step: every step counts as skipped until it is taken."""
         if self._blank is None:
-            x, batch = self._source, (*self.key.shape, self.plan.run.batch_size)
+            x, batch = self._source, (*self.key.shape, self.resolved.run.batch_size)
             data = jax.ShapeDtypeStruct((len(x), *x.shape[1:]), x.dtype)
             rows: Any = jax.ShapeDtypeStruct((self.steps_per_epoch, *batch), np.int32)
-            blank = training.room(self._step, state, Span(data, rows), self.key, self.steps_per_epoch)
+            blank = training.empty_outputs(self._step, state, Chunk(data, rows), self.key, self.steps_per_epoch)
             self._blank = {**blank, "skipped": blank["skipped"] + 1}
-        room: Metrics = jax.device_put(self._blank)
-        return room
+        empty_outputs: Metrics = jax.device_put(self._blank)
+        return empty_outputs
 
     def rows_of(self, step: int) -> np.ndarray:
         """Which training examples a step sees, `[batch size]`, or `[S, batch size]` for seeds."""
@@ -256,35 +256,35 @@ class Trainer:
     def _order(self, epoch: int) -> Array:
         """The rows of all steps of an epoch."""
         first = self._filled(epoch * self.steps_per_epoch)
-        return training.batch_rows(self.key, first, len(self._source), batch_size=self.plan.run.batch_size)
+        return training.batch_rows(self.key, first, len(self._source), batch_size=self.resolved.run.batch_size)
 
-    def _span_at(self, step: int) -> Span:
+    def _span_at(self, step: int) -> Chunk:
         """The batch of `step` and those after it: the whole epoch, or the next window of the stream."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if self._span_epoch == epoch and 0 <= within - self._span.first < len(self._span.rows):
             return self._span
         if self._data is not None:
-            self._span = Span(self._data, self._order(epoch))
+            self._span = Chunk(self._data, self._order(epoch))
         else:
             if self._next_window != step:
                 rows = np.asarray(self._order(epoch))
                 size = streams.steps_per_window(self._source, rows)
                 self._windows = streams.windows(self._source, rows[within:], steps=size)
-            self._span = training.window_span(next(self._windows), self.key, within)
+            self._span = training.window_chunk(next(self._windows), self.key, within)
             after = within + len(self._span.rows)
             self._next_window = step - within + after if after < self.steps_per_epoch else -1
         self._span_epoch = epoch
         return self._span
 
     def _streaks(self, progress: Progress, skipped: np.ndarray, jumped: np.ndarray) -> tuple[int, ...]:
-        limit, found = self.plan.run.safeguard.in_a_row, []
-        for lane, flags in enumerate(skipped.reshape(len(skipped), -1).T):
-            streak = progress.in_a_row[lane]
+        limit, found = self.resolved.run.safeguard.in_a_row, []
+        for s, flags in enumerate(skipped.reshape(len(skipped), -1).T):
+            streak = progress.in_a_row[s]
             for index, failed in enumerate(flags > jumped if streak or flags.any() else ()):
                 streak = streak + 1 if failed else 0
                 if streak == limit:
                     after = progress.step + index + 1
-                    raise Broken(after - limit, after, lane)
+                    raise Broken(after - limit, after, s)
             found.append(streak)
         return tuple(found)
 
@@ -292,12 +292,12 @@ class Trainer:
         """The parameters of each seed."""
         if self.seeds is None:
             return [params]
-        return [jax.tree.map(lambda a, lane=lane: a[lane], params) for lane in range(len(self.seeds))]
+        return [jax.tree.map(lambda a, s=s: a[s], params) for s in range(len(self.seeds))]
 
     def _measure(self, params: Params, x: Any) -> list[dict[str, float]]:
-        metric = evaluation.validation_of(self.plan.run.objective).metric
+        metric = evaluation.validation_of(self.resolved.run.objective).metric
         return [
-            evaluation.evaluate(self.plan.run.model, p, x, keys.stream(k, keys.Stream.EVALUATE), metric=metric)
+            evaluation.evaluate(self.resolved.run.model, p, x, keys.stream(k, keys.Stream.EVALUATE), metric=metric)
             for p, k in zip(self._lanes(params), self._lane_keys, strict=True)
         ]
 

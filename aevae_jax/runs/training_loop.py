@@ -14,15 +14,15 @@ import jax
 from aevae_jax.checkpoints.saving import NonFiniteError
 from aevae_jax.runs import non_finite
 from aevae_jax.runs.callbacks import Callbacks, Note
-from aevae_jax.runs.plans import Plan
-from aevae_jax.runs.resume import Keeper, Pace
+from aevae_jax.runs.resolution import ResolvedRun
+from aevae_jax.runs.resume import CheckpointManager, StepTimer
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import InputError
 
 
 def train(
-    plan: Plan, seeds: tuple[int, ...] | None, keeper: Keeper | None, callbacks: Callbacks
+    resolved: ResolvedRun, seeds: tuple[int, ...] | None, manager: CheckpointManager | None, callbacks: Callbacks
 ) -> tuple[Snapshot, dict[str, Any]]:
     """Train to the end, from wherever a keeper says that it has got to.
 
@@ -33,22 +33,22 @@ def train(
       InputError: no step could be used, the numbers went on breaking, or the memory is too small.
     """
     try:
-        trainer = Trainer(plan, seeds)
-        last = _loop(trainer, keeper, callbacks)
+        trainer = Trainer(resolved, seeds)
+        last = _loop(trainer, manager, callbacks)
         if not trainer.used(last.progress):
             raise InputError(
                 "training",
                 got=f"{last.progress.step} steps, none of which could be used",
                 expected="finite losses and gradients, below max_norm",
-                hint=_advice(plan),
+                hint=_advice(resolved),
             )
-        if keeper is not None:
-            keeper.save(last, boundary=True)
+        if manager is not None:
+            manager.save(last, boundary=True)
         return last, trainer.results(last)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and not re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
             raise
-        size = plan.run.batch_size
+        size = resolved.run.batch_size
         raise InputError(
             "memory",
             got=f"too little on {jax.devices()[0].device_kind} for batches of {size}",
@@ -57,17 +57,17 @@ def train(
         ) from error
 
 
-def _loop(trainer: Trainer, keeper: Keeper | None, callbacks: Callbacks) -> Snapshot:
+def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callbacks) -> Snapshot:
     """From snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
-    snapshot = _last(trainer, keeper)
-    if keeper is not None:
-        keeper.begin(snapshot)
+    snapshot = _last(trainer, manager)
+    if manager is not None:
+        manager.begin(snapshot)
         if snapshot.progress.step:
-            callbacks.on_resume(f"going on at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
-    pace, boundary = Pace(), False
+            callbacks.on_resume(f"resuming at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
+    timer, boundary = StepTimer(), False
     while not trainer.finished(snapshot.progress):
-        if keeper is not None:
-            keeper.offer(snapshot, boundary=boundary)
+        if manager is not None:
+            manager.offer(snapshot, boundary=boundary)
         progress, began = snapshot.progress, time.monotonic()
         stop = trainer.end_of_epoch(progress)
         boundary = progress.step == stop
@@ -75,76 +75,79 @@ def _loop(trainer: Trainer, keeper: Keeper | None, callbacks: Callbacks) -> Snap
             if boundary:
                 snapshot, report = trainer.finish_epoch(snapshot)
             else:
-                stop = stop if keeper is None else min(stop, keeper.next_stop(progress.step, pace.steps()))
+                stop = stop if manager is None else min(stop, manager.next_stop(progress.step, timer.steps()))
                 snapshot = trainer.advance(snapshot, stop)
-                pace.took(stop - progress.step, time.monotonic() - began)
+                timer.took(stop - progress.step, time.monotonic() - began)
         except Broken as broken:
-            snapshot = _detour(trainer, keeper, progress, broken, callbacks.on_note)
+            snapshot = _roll_back(trainer, manager, progress, broken, callbacks.on_note)
             boundary = False
             continue
-        if boundary and keeper is not None:
-            keeper.log(snapshot)
+        if boundary and manager is not None:
+            manager.log(snapshot)
         if boundary and callbacks.on_epoch is not None:
             try:
                 callbacks.on_epoch(report)
             except BaseException:
-                if keeper is not None:
+                if manager is not None:
                     with contextlib.suppress(NonFiniteError):
-                        keeper.save(snapshot, boundary=True)
+                        manager.save(snapshot, boundary=True)
                 raise
     return snapshot
 
 
-def _last(trainer: Trainer, keeper: Keeper | None, until: int | None = None) -> Snapshot:
+def _last(trainer: Trainer, manager: CheckpointManager | None, until: int | None = None) -> Snapshot:
     """The newest snapshot that there is."""
-    return (None if keeper is None else keeper.restore(trainer, until)) or trainer.start()
+    return (None if manager is None else manager.restore(trainer, until)) or trainer.start()
 
 
-def _detour(trainer: Trainer, keeper: Keeper | None, progress: Progress, broken: Broken, note: Note) -> Snapshot:
-    """Back to before the numbers broke, with the batches that led there to be gone round.
+def _roll_back(
+    trainer: Trainer, manager: CheckpointManager | None, progress: Progress, broken: Broken, note: Note
+) -> Snapshot:
+    """Return to before the numbers broke, with the batches that led there to be skipped.
 
     A function of the run alone: wherever it is stopped, and whatever checkpoints there are, it goes the same way.
 
     Raises:
       InputError: it has been tried often enough.
     """
-    guard, detours = trainer.plan.run.safeguard, progress.detours
+    guard, rollbacks = trainer.resolved.run.safeguard, progress.rollbacks
     if trainer.seeds is not None:
-        lane = trainer.seeds[broken.lane]
+        seed_index = trainer.seeds[broken.seed_index]
         raise InputError(
-            f"training of seed {lane}",
+            f"training of seed {seed_index}",
             got=f"no finite loss or gradient in {broken}",
             expected="finite numbers",
-            hint=_advice(trainer.plan),
+            hint=_advice(trainer.resolved),
         )
-    if len(detours) >= guard.detours:
-        snapshot = _last(trainer, keeper, broken.first)
-        snapshot = trainer.move(snapshot._replace(progress=replace(snapshot.progress, detours=detours)), broken.first)
-        raise _stopped(trainer, keeper, snapshot)
-    detour = (max(0, broken.first - guard.in_a_row * 2 ** len(detours)), broken.after)
-    snapshot = _last(trainer, keeper, detour[0])
-    snapshot = snapshot._replace(progress=replace(snapshot.progress, detours=(*detours, detour)))
-    if keeper is not None:  # saved at once, with the detour in it: `replay` must find it
-        keeper.begin(snapshot)
-        keeper.save(snapshot, boundary=False)
+    if len(rollbacks) >= guard.rollbacks:
+        snapshot = _last(trainer, manager, broken.first)
+        snapshot = snapshot._replace(progress=replace(snapshot.progress, rollbacks=rollbacks))
+        snapshot = trainer.move(snapshot, broken.first)
+        raise _stopped(trainer, manager, snapshot)
+    rollback = (max(0, broken.first - guard.in_a_row * 2 ** len(rollbacks)), broken.after)
+    snapshot = _last(trainer, manager, rollback[0])
+    snapshot = snapshot._replace(progress=replace(snapshot.progress, rollbacks=(*rollbacks, rollback)))
+    if manager is not None:  # saved at once, with the rollback in it: `replay` must find it
+        manager.begin(snapshot)
+        manager.save(snapshot, boundary=False)
     note(
-        f"no finite loss or gradient in {broken}: went back to step {snapshot.progress.step}, "
-        f"to go round the batches of steps {detour[0]} to {detour[1] - 1}"
+        f"no finite loss or gradient in {broken}: rolled back to step {snapshot.progress.step}, "
+        f"to skip the batches of steps {rollback[0]} to {rollback[1] - 1}"
     )
     return snapshot
 
 
-def _advice(plan: Plan) -> str:
+def _advice(resolved: ResolvedRun) -> str:
     """What to do about numbers that break."""
-    return "; or ".join(filter(None, [non_finite.scale_advice(plan), "lower the learning rate or set clip_norm"]))
+    return "; or ".join(filter(None, [non_finite.scale_advice(resolved), "lower the learning rate or set clip_norm"]))
 
 
-def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> InputError:
-    found = non_finite.diagnose(trainer, snapshot)
+def _stopped(trainer: Trainer, manager: CheckpointManager | None, snapshot: Snapshot) -> InputError:
+    found = non_finite.examine(trainer, snapshot)
     step, epoch = found.step, found.step // trainer.steps_per_epoch + 1
-    advice = _advice(trainer.plan)
-    if keeper is not None:
-        advice = f"type: aevae replay {keeper.folder} --step {step}; or {advice}"
+    advice = _advice(trainer.resolved)
+    if manager is not None:
+        advice = f"type: aevae replay {manager.folder} --step {step}; or {advice}"
     if not found.broken:
         return InputError(
             f"validation bound after step {step}", got="NaN or infinity", expected="a finite number", hint=advice
@@ -156,6 +159,6 @@ def _stopped(trainer: Trainer, keeper: Keeper | None, snapshot: Snapshot) -> Inp
     return InputError(
         f"step {step} (epoch {epoch})",
         got=f"{terms}, from training examples {names}",
-        expected=f"finite numbers, also after {len(snapshot.progress.detours)} detours",
+        expected=f"finite numbers, also after {len(snapshot.progress.rollbacks)} rollbacks",
         hint=advice,
     )

@@ -17,14 +17,14 @@ def devices() -> int:
     return jax.local_device_count()
 
 
-def divided(tree: Any, axis: int = 0) -> Any:
+def shard_rows(tree: Any, axis: int = 0) -> Any:
     """`tree` with `axis` of every leaf divided among the devices; as it is where there is one, or it does not fit."""
     if devices() == 1 or any(leaf.shape[axis] % devices() for leaf in jax.tree.leaves(tree)):
         return tree
     return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec(*[None] * axis, "examples")))
 
 
-def everywhere(tree: Any) -> Any:
+def replicate(tree: Any) -> Any:
     """`tree` on every device."""
     return tree if devices() == 1 else jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec()))
 

@@ -57,7 +57,7 @@ def scan_between(
       carry: its buffers are donated, so the argument must not be used again.
       context: what every step sees.
       xs: one entry per step, of which the first belongs to step `first`.
-      ys: outputs of all steps, `[T, ...]`; see `room`.
+      ys: outputs of all steps, `[T, ...]`; see `empty_outputs`.
       start: the first step to take.
       stop: the step to take no more.
       first: the step of `xs[0]`.
@@ -74,7 +74,7 @@ def scan_between(
     return _scan_between(body, carry, (ys, context, xs, bounds))
 
 
-def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def map_in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """`function` of every item, in their order; on a CPU two are computed at a time, in threads.
 
     XLA divides matrix products among the cores of a CPU, but not all that stands between them: alone, a program leaves
@@ -97,7 +97,7 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         pool.shutdown(cancel_futures=True)
 
 
-def choose(predicate: Array, true: Callable[..., Any], false: Callable[..., Any], *operands: Any) -> Any:
+def cond(predicate: Array, true: Callable[..., Any], false: Callable[..., Any], *operands: Any) -> Any:
     """`true(*operands)` where the scalar `predicate` holds, else `false(*operands)`.
 
     A branch on a CPU, where selecting would copy large arrays; a selection elsewhere, where a branch would wait.
@@ -107,7 +107,7 @@ def choose(predicate: Array, true: Callable[..., Any], false: Callable[..., Any]
     return jax.tree.map(lambda t, f: jnp.where(predicate, t, f), true(*operands), false(*operands))
 
 
-def room(body: Body, carry: Any, context: Any, xs: Any, steps: int) -> Any:
+def empty_outputs(body: Body, carry: Any, context: Any, xs: Any, steps: int) -> Any:
     """Zeros for the outputs of `steps` steps of `body`, in host memory; only shapes are looked at."""
     leaves, structure = jax.tree.flatten((carry, context, jax.tree.map(_first, xs)))
     y = _output(body, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves))

@@ -11,8 +11,8 @@ from aevae_jax.types import Params
 
 
 @dataclass(frozen=True)
-class Adam:
-    """Adam, with the usual company. Kingma & Ba 2015; decoupled weight decay of Loshchilov & Hutter 2019.
+class AdamW:
+    """`optax.adamw`, with the usual company. Kingma & Ba 2015; decoupled weight decay of Loshchilov & Hutter 2019.
 
     Args:
       learning_rate: the peak.
@@ -30,10 +30,10 @@ class Adam:
     clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        limits.check("Adam learning_rate", self.learning_rate, limits.SMALLEST, limits.LARGEST)
-        limits.check("Adam warmup", self.warmup, 0)
-        limits.check("Adam weight_decay", self.weight_decay, 0.0, limits.LARGEST)
-        limits.check("Adam clip_norm", self.clip_norm, 0.0, limits.LARGEST)
+        limits.check("AdamW learning_rate", self.learning_rate, limits.SMALLEST, limits.LARGEST)
+        limits.check("AdamW warmup", self.warmup, 0)
+        limits.check("AdamW weight_decay", self.weight_decay, 0.0, limits.LARGEST)
+        limits.check("AdamW clip_norm", self.clip_norm, 0.0, limits.LARGEST)
 
     def build(self, steps: int) -> Any:
         """The `optax.GradientTransformation` for a training of `steps` steps."""

@@ -109,7 +109,7 @@ def make_train_step(
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key, state.step)
         norm = optax.tree.norm(gradient)
         sound = jnp.isfinite(value) & jnp.isfinite(norm) & (norm <= max_norm)
-        changed = loops.choose(sound, update, lambda gradient, state: state[1:], gradient, state)
+        changed = loops.cond(sound, update, lambda gradient, state: state[1:], gradient, state)
         metrics = {"loss": value, **metrics, "gradient_norm": norm, "skipped": 1.0 - sound}
         return TrainState(state.step + 1, *changed), metrics
 
@@ -160,13 +160,13 @@ def train_epoch(
       The new state, and metrics with one entry per step, `[T]` (`[T, S]` for seeds).
     """
     rows = batch_rows(key, state.step, jax.tree.leaves(data)[0].shape[0], batch_size=batch_size)
-    span, steps = Span(data, rows), len(rows) if steps is None else steps
-    metrics = room(train_step, state, span, key, len(rows))
-    state, metrics = advance(train_step, state, span, key, metrics=metrics, start=0, stop=steps)
+    chunk, steps = Chunk(data, rows), len(rows) if steps is None else steps
+    metrics = empty_outputs(train_step, state, chunk, key, len(rows))
+    state, metrics = advance(train_step, state, chunk, key, metrics=metrics, start=0, stop=steps)
     return state, jax.tree.map(lambda m: jax.lax.slice_in_dim(m, 0, steps), metrics)
 
 
-class Span(NamedTuple):
+class Chunk(NamedTuple):
     """Batches on the device: step `first + i` sees `data[rows[i]]`."""
 
     data: Any
@@ -177,16 +177,16 @@ class Span(NamedTuple):
 
 
 def advance(
-    train_step: TrainStep, state: TrainState, span: Span, key: Array, *, metrics: Metrics, start: int, stop: int
+    train_step: TrainStep, state: TrainState, chunk: Chunk, key: Array, *, metrics: Metrics, start: int, stop: int
 ) -> tuple[TrainState, Metrics]:
-    """Take the steps `start` to `stop - 1` of `span`. Where a training is cut into such calls changes none of its bits.
+    """Take the steps `start` to `stop - 1` of `chunk`. Where a training is cut into such calls changes no bit of it.
 
     Args:
       train_step: from `make_train_step`; compiled once for all spans of one shape.
       state: donated: do not use it again.
       span: where the batches of these steps are.
       key: the root key, or one per seed `[S]`.
-      metrics: of the steps from 0 on, to be filled: see `room`.
+      metrics: of the steps from 0 on, to be filled: see `empty_outputs`.
       start: the first step, counted as in the span.
       stop: the step to take no more.
 
@@ -194,17 +194,17 @@ def advance(
       The new state, and `metrics` with those of these steps put in.
     """
     body = _body(train_step, key.ndim == 1)
-    data = span.data, key
-    return loops.scan_between(body, state, data, span.rows, metrics, start=start, stop=stop, first=span.first)
+    data = chunk.data, key
+    return loops.scan_between(body, state, data, chunk.rows, metrics, start=start, stop=stop, first=chunk.first)
 
 
-def room(train_step: TrainStep, state: TrainState, span: Span, key: Array, steps: int) -> Metrics:
+def empty_outputs(train_step: TrainStep, state: TrainState, chunk: Chunk, key: Array, steps: int) -> Metrics:
     """Zeros for the metrics of `steps` steps, `[steps]` each, or `[steps, S]`; only shapes are looked at."""
-    found: Metrics = loops.room(_body(train_step, key.ndim == 1), state, (span.data, key), span.rows, steps)
+    found: Metrics = loops.empty_outputs(_body(train_step, key.ndim == 1), state, (chunk.data, key), chunk.rows, steps)
     return found
 
 
-def window_span(window: Any, key: Array, first: int = 0) -> Span:
+def window_chunk(window: Any, key: Array, first: int = 0) -> Chunk:
     """Batches that arrive from the host, as a span: all of them used, in order.
 
     Args:
@@ -215,7 +215,7 @@ def window_span(window: Any, key: Array, first: int = 0) -> Span:
     shape = jax.tree.leaves(window)[0].shape[: key.ndim + 2]
     flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[key.ndim + 2 :]), window)
     data, rows = jax.device_put((flat, np.arange(math.prod(shape), dtype=np.int32).reshape(shape)))
-    return Span(data, rows, first)
+    return Chunk(data, rows, first)
 
 
 def batch_rows(key: Array, step: Array, count: int, *, batch_size: int, steps: int | None = None) -> Array:

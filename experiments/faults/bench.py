@@ -22,7 +22,7 @@ from faults.process import Process
 
 PER_EPOCH = 39
 ALL = {"seconds": 0.0, "last": 10**6}
-AGAIN = "the same command goes on to the same outcome"
+AGAIN = "the same command resumes it to the same outcome"
 
 
 class Row(NamedTuple):
@@ -103,10 +103,10 @@ class Bench:
 
     @functools.cached_property
     def _trainer(self) -> Any:
-        from aevae_jax.runs.plans import plan_of
+        from aevae_jax.runs.resolution import resolve
         from aevae_jax.runs.trainer import Trainer
 
-        return Trainer(plan_of(run_of(self.epochs)))
+        return Trainer(resolve(run_of(self.epochs)))
 
     def restore(self, store: Any, until: int | None = None) -> tuple[int, dict[str, Any], list[str]]:
         """Step and arrays of the newest checkpoint, -1 if there is none, and what was said of damaged ones."""

@@ -66,12 +66,12 @@ def _spoiled(inner: Any) -> Any:
 
 def run_of(epochs: int, poison: dict[str, Any] | None = None) -> Any:
     """The run of all sections."""
-    from aevae_jax import VAE, Adam, Data, Run
+    from aevae_jax import VAE, AdamW, Data, Run
     from aevae_jax.data import DynamicBinarization
     from aevae_jax.models.architectures import MLP
     from aevae_jax.models.likelihoods import Bernoulli
 
-    adam, data = Adam(1e-2, warmup=5, cosine=True), Data(preparation=DynamicBinarization())
+    adam, data = AdamW(1e-2, warmup=5, cosine=True), Data(preparation=DynamicBinarization())
     run = Run(data, VAE(2, MLP((16,)), Bernoulli()), optimizer=adam, batch_size=32, epochs=epochs, seed=1, ema=0.9)
     objective: Any = Poisoned(**poison) if poison else run.objective
     return replace(run, objective=objective)
@@ -150,8 +150,8 @@ class Child:
         setattr(fitting, "_train", train)  # noqa: B010
         streams.WINDOW_BYTES = given.get("window", streams.WINDOW_BYTES)
         if given.get("poison", {}).get("place") == "params":
-            build = optimizers.Adam.build
-            setattr(optimizers.Adam, "build", lambda adam, steps: _spoiled(build(adam, steps)))  # noqa: B010
+            build = optimizers.AdamW.build
+            setattr(optimizers.AdamW, "build", lambda adam, steps: _spoiled(build(adam, steps)))  # noqa: B010
         for owner, name, phase in (
             (Store, "save", "save"),
             (Store, "retain", "clean up"),

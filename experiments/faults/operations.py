@@ -24,7 +24,7 @@ WARM = (
     "aevae_jax.runs.fitting",
     "aevae_jax.models.generation",
     "aevae_jax.runs.resume",
-    "aevae_jax.runs.plans",
+    "aevae_jax.runs.resolution",
     "aevae_jax.runs.trainer",
     "aevae_jax.runs.weights",
     "jax",

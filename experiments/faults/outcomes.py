@@ -132,7 +132,7 @@ def nan(bench: Bench) -> list[Row]:
         return "" if sound else f"{place}, from step {first} for {steps}: went back {back} times; {process}"
 
     for number, (title, (*_, must)) in enumerate(cases.items()):
-        if bench.short and number < 2:  # the last skips steps and makes detours, too
+        if bench.short and number < 2:  # the last skips steps and makes rollbacks, too
             continue
         items = [(title, trial) for trial in range(bench.many(1, 17 - (number == 2)))]
         failures, read = bench.each("NaN for", trial, items), bench.outcomes.pop("checkpoints", 0)

@@ -43,10 +43,10 @@ def make_checkpoint(folder: Path) -> None:
 
 @functools.cache
 def _trainer() -> Any:
-    from aevae_jax.runs.plans import plan_of
+    from aevae_jax.runs.resolution import resolve
     from aevae_jax.runs.trainer import Trainer
 
-    return Trainer(plan_of(tiny.run_of(1)))
+    return Trainer(resolve(tiny.run_of(1)))
 
 
 def restore(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ SOUND = {
     "data": "Data('digits', DynamicBinarization(), splits=RandomSplits(), size=(8, 8), categorical=('a', 'b'))",
     "model": "VAE(8, Conv(channels=(8, 16)), likelihood=Bernoulli(), latent_prior=VampPrior(components=5))",
     "objective": "IWAE(num_samples=50)",
-    "optimizer": "Adam(0.001, warmup=5, cosine=True)",
+    "optimizer": "AdamW(0.001, warmup=5, cosine=True)",
     "epochs": "20",
     "ema": "0.999",
 }
@@ -176,9 +176,9 @@ TEXTS: tuple[str | bytes, ...] = (
     "Data(name='digits', preparation=Scale)",
     "Data(name=Scale())",
     "Data(splits=RandomSplits(validation=nan))",
-    "Adam(nan)",
-    "Adam(-1.0)",
-    "Adam(learning_rate=1e400)",
+    "AdamW(nan)",
+    "AdamW(-1.0)",
+    "AdamW(learning_rate=1e400)",
     "IWAE(0)",
     "IWAE(10**12)",
     "IWAE(1.5)",
@@ -235,7 +235,7 @@ SIZES: tuple[tuple[str, str], ...] = (
     ("epochs", "100000000000000000000"),
     ("patience", "100000000000000000000"),
     ("data", "Data('digits', size=(1000000000, 1000000000))"),
-    ("optimizer", "Adam(warmup=100000000000000000000)"),
+    ("optimizer", "AdamW(warmup=100000000000000000000)"),
 )
 """Refused before memory or hours are taken; epochs and patience are only numbers, and the training is stopped."""
 

@@ -22,7 +22,7 @@ from aevae_jax.cli import console
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import Conv
 from aevae_jax.models.vae import VAE, Autoencoder
-from aevae_jax.objectives.losses import ELBO, Linear
+from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.runs.run import Run
 from aevae_jax.runs.snapshots import Epoch
 from aevae_jax.types import InputError
@@ -154,7 +154,7 @@ def test_only_what_is_typed_is_given(capsys):
         ("model", "vea", r"--model: got vea, expected Autoencoder\(.*\) or VAE\("),
         ("model", "VAE(latent=", r"--model: got 'VAE\(latent=', which lacks \) at the end"),
         ("model", "VAE(laten=3)", r"--model: VAE: got the unknown field 'laten'"),
-        ("objective", "ELBO(beta=many)", r"--objective.beta: got many, expected a number or Linear\("),
+        ("objective", "ELBO(beta=many)", r"--objective.beta: got many, expected a number or LinearWarmup\("),
         ("data", "Data(3)", r"--data.name: got 3, expected text"),
         ("optimizer", "__import__('os')", r"--optimizer"),
         ("epochs", "", r"--epochs: got '', expected an integer"),
@@ -173,7 +173,7 @@ TYPED = [
     ("model", VAE(), "VAE()"),
     ("model", VAE(latent=3, network=Conv((4,))), "VAE(latent=3, network=Conv(channels=(4,)))"),
     ("model", Autoencoder(event_shape=(8, 8, 1)), None),
-    ("objective", ELBO(beta=Linear(100)), "ELBO(beta=Linear(steps=100))"),
+    ("objective", ELBO(beta=LinearWarmup(100)), "ELBO(beta=LinearWarmup(steps=100))"),
     ("objective", ELBO(beta=4), "ELBO(beta=4)"),
     ("epochs", 3, "3"),
     ("ema", 0.999, "0.999"),

@@ -508,7 +508,7 @@ def table_run(people, tmp_path_factory):
             "--model",
             model,
             "--optimizer",
-            "Adam(3e-3)",
+            "AdamW(3e-3)",
             "--batch-size",
             "50",
             "--epochs",

@@ -113,13 +113,13 @@ def test_what_is_typed_of_a_comparison_is_handed_on(runs, monkeypatch):
     """And the same noise is used for both."""
     asked = []
 
-    def figure(model, params, prepared, key, **options):
+    def result(model, params, prepared, key, **options):
         asked.append((options["name"], options["split"], options["num_samples"], key_data(key).tolist()))
-        protocol = estimates.Protocol("q", "e", 3, "digits", "validation", "p", 4, "0", "mass")
+        protocol = estimates.EvaluationProtocol("q", "e", 3, "digits", "validation", "p", 4, "0", "mass")
         nll = {"one": [5.0, 6.0, 7.0, 8.0], "two": [4.0, 5.5, 6.0, 7.5]}[Path(options["name"]).name]
-        return (estimates.Figure(options["name"], np.array(nll), protocol),)
+        return (estimates.Result(options["name"], np.array(nll), protocol),)
 
-    monkeypatch.setattr(importance, "figure", figure)
+    monkeypatch.setattr(importance, "result", result)
     out = typed(
         "compare", runs / "one", runs / "two", "--split", "validation", "--samples", "3", "--seed", "9"
     ).splitlines()

@@ -34,7 +34,7 @@ from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.runs import fitting, provenance
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 
 TYPED = [
     "--model",
@@ -42,7 +42,7 @@ TYPED = [
     "--objective",
     "ELBO(beta=0.5)",
     "--optimizer",
-    "Adam(1e-2)",
+    "AdamW(1e-2)",
     "--batch-size",
     "64",
     "--epochs",
@@ -53,7 +53,7 @@ TYPED = [
 RUN = runs.Run(
     model=VAE(latent=3, network=MLP((8,)), event_shape=(8, 8, 1)),
     objective=ELBO(beta=0.5),
-    optimizer=Adam(1e-2),
+    optimizer=AdamW(1e-2),
     batch_size=64,
     epochs=2,
     seed=7,
@@ -563,7 +563,7 @@ def test_ctrl_c_saves_a_training_and_ends_it_in_one_line(tmp_path):
         out, err = process.communicate(timeout=60)
     assert first.startswith("epoch 1/1000000")
     assert (process.returncode, out) == (75, "")
-    assert re.fullmatch(r"stopped by SIGINT, saved at step \d+: the same command goes on", err.splitlines()[-1])
+    assert re.fullmatch(r"stopped by SIGINT, saved at step \d+: the same command resumes it", err.splitlines()[-1])
     assert "Traceback" not in err
 
 
@@ -626,7 +626,7 @@ def test_help_of_train_lists_what_can_be_typed(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     out = capsys.readouterr().out
-    for cls in (VAE, Autoencoder, ELBO, MLP, Adam):
+    for cls in (VAE, Autoencoder, ELBO, MLP, AdamW):
         start, _, _ = values.signature(cls).partition(",")
         assert start in out
     assert "(default: VAE())" in out

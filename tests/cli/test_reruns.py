@@ -9,7 +9,7 @@ import pytest
 from aevae_jax.cli import reruns
 from aevae_jax.cli.main import main
 from aevae_jax.runs import provenance, records, reproduction
-from aevae_jax.runs.non_finite import Diagnosis
+from aevae_jax.runs.non_finite import BrokenStep
 from aevae_jax.runs.reproduction import Replay, Verdict
 from aevae_jax.runs.tracing import Culprit
 
@@ -24,13 +24,13 @@ def record(monkeypatch):
     return found
 
 
-def replayed(monkeypatch, capsys, *, recorded=None, detour=None, **diagnosis):
-    found = Diagnosis(**{"step": 7, "metrics": METRICS, "broken": (), "rows": (3, 1), "examples": (), **diagnosis})
+def replayed(monkeypatch, capsys, *, recorded=None, rollback=None, **diagnosis):
+    found = BrokenStep(**{"step": 7, "metrics": METRICS, "broken": (), "rows": (3, 1), "examples": (), **diagnosis})
     asked = []
     monkeypatch.setattr(
         reproduction,
         "replay",
-        lambda run, step, *, data, note: asked.append((str(run), step, data)) or Replay(found, recorded, detour),
+        lambda run, step, *, data, note: asked.append((str(run), step, data)) or Replay(found, recorded, rollback),
     )
     main(["replay", "runs/first", "--step", "7", "--data", "moved.npy"])
     assert asked == [("runs/first", 7, "moved.npy")]
@@ -71,10 +71,10 @@ def test_a_sound_step_is_compared_with_what_was_recorded(monkeypatch, capsys, re
 def test_a_step_that_broke_is_described(monkeypatch, capsys, culprit, said):
     metrics = {"loss": math.inf, "gradient_norm": math.nan, "rate": 1.0}
     lines = replayed(
-        monkeypatch, capsys, metrics=metrics, broken=("loss", "rate"), detour=(5, 9), culprit=culprit, recorded=None
+        monkeypatch, capsys, metrics=metrics, broken=("loss", "rate"), rollback=(5, 9), culprit=culprit, recorded=None
     )
     assert lines[1:6] == [
-        "  steps 5 to 8 were gone round; this is how it was before that",
+        "  steps 5 to 8 were skipped after a rollback; this is how it was before that",
         "  loss             inf  <- not finite",
         "  gradient norm    nan  <- not finite",
         "  rate             1",

@@ -20,7 +20,7 @@ from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
 from aevae_jax.models import architectures, likelihoods
 from aevae_jax.objectives.losses import ELBO
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 NAN = np.nan
@@ -503,7 +503,7 @@ def learned(tmp_path_factory):
         likelihoods.Tabular(tables.widths(data.format.columns)),
         event_shape=data.event_shape,
     )
-    tx = Adam(3e-3).build(steps=1)
+    tx = AdamW(3e-3).build(steps=1)
     step = training.make_train_step(model, ELBO(), tx, prepare=data.batch)
     state, losses = training.init_state(model, tx, keys.root(0)), []
     for _ in range(40):

@@ -16,10 +16,10 @@ from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import VampPrior
 from aevae_jax.models.vae import VAE, Autoencoder, Model, TwoLevelVAE
-from aevae_jax.objectives.losses import ELBO, IWAE, Linear, Objective
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Objective
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 SMALL = VAE(4, MLP((32,)))
@@ -28,8 +28,8 @@ VALIDATION = prepare(Data().preparation, DATASET).validation.x
 
 
 def checked(model=SMALL, objective=None, epochs=300, rate=1e-2):
-    run = Run(model=model, objective=objective, optimizer=Adam(rate, cosine=True), batch_size=256, epochs=epochs)
-    return collapse.check(fitting.fit(run, DATASET), VALIDATION, jax.random.key(0))
+    run = Run(model=model, objective=objective, optimizer=AdamW(rate, cosine=True), batch_size=256, epochs=epochs)
+    return collapse.diagnose(fitting.fit(run, DATASET), VALIDATION, jax.random.key(0))
 
 
 @pytest.mark.slow
@@ -38,7 +38,7 @@ def checked(model=SMALL, objective=None, epochs=300, rate=1e-2):
     [
         ({}, [], ""),
         (
-            {"objective": ELBO(beta=Linear(9, end=50.0)), "epochs": 60},
+            {"objective": ELBO(beta=LinearWarmup(9, end=50.0)), "epochs": 60},
             ["over-regularised", "posterior collapse"],
             "ELBO()",
         ),
@@ -83,16 +83,16 @@ MODEL = dataclasses.replace(SMALL, event_shape=(8, 8, 1))
 SOUND = latents.Latents(
     8.0, 7.0, 1.0, 0.5, np.full(4, 0.25), np.full(4, 2.0), np.ones(4, bool), np.ones(4), np.full(4, 0.1), 180
 )
-NARROW = SOUND._replace(noise=np.full(4, 1e-3))
+NARROW = SOUND._replace(mean_variance=np.full(4, 1e-3))
 """A thousandth of the variance of the codes is that of q(z|x): too little only where the rate was cheap."""
 NONE, HALF = np.zeros(4, bool), np.array([True, True, False, False])
 OVER, POINTS = ("over-regularised", {"objective": ELBO()}), ("variance collapsed", {"objective": ELBO()})
-COLLAPSE = ("posterior collapse", {"objective": ELBO(Linear(6))})
+COLLAPSE = ("posterior collapse", {"objective": ELBO(LinearWarmup(6))})
 
 
-def of_noise(*noise):
+def of_noise(*mean_variance):
     """Codes of which these are the mean posterior variances, or this one of all; their means have a variance of 1."""
-    return SOUND._replace(noise=np.array(noise if len(noise) > 1 else 4 * noise))
+    return SOUND._replace(mean_variance=np.array(mean_variance if len(mean_variance) > 1 else 4 * mean_variance))
 
 
 def checkup(monkeypatch, run, found, bounds, x=VALIDATION):
@@ -104,7 +104,7 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION):
         {"epoch": i + 1, "step": 8 * (i + 1), "validation": {"negative_elbo": bound}} for i, bound in enumerate(bounds)
     ]
     params = jax.eval_shape(MODEL.init, jax.random.key(0))
-    return collapse.check(fitting.Fitted(run, run.model, params, history, {}, None), x, jax.random.key(0))
+    return collapse.diagnose(fitting.Fitted(run, run.model, params, history, {}, None), x, jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION):
             Run(model=MODEL),
             SOUND._replace(rate=0.01, active=NONE),
             (3.0, 1.0, 1.0),
-            [("posterior collapse", {"objective": ELBO(Linear(6))})],
+            [("posterior collapse", {"objective": ELBO(LinearWarmup(6))})],
         ),
         (Run(model=MODEL, objective=ELBO(50.0)), SOUND, (3.0, 1.0, 1.0), [("over-regularised", {"objective": ELBO()})]),
         (
@@ -126,7 +126,7 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION):
         ),
         (
             Run(model=MODEL, objective=ELBO(0.1)),
-            SOUND._replace(noise=np.full(4, 1e-6)),
+            SOUND._replace(mean_variance=np.full(4, 1e-6)),
             (3.0, 1.0, 1.0),
             [("variance collapsed", {"objective": ELBO()})],
         ),
@@ -153,8 +153,8 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION):
             (3.0, 1.0, 1.0),
             [OVER, COLLAPSE],
         ),
-        (Run(model=MODEL, objective=ELBO(Linear(48, end=4.0))), SOUND, (3.0, 1.0, 1.0), [OVER]),  # 2 by now
-        (Run(model=MODEL, objective=ELBO(Linear(24, start=5.0))), SOUND, (3.0, 1.0, 1.0), []),  # 1 by now
+        (Run(model=MODEL, objective=ELBO(LinearWarmup(48, end=4.0))), SOUND, (3.0, 1.0, 1.0), [OVER]),  # 2 by now
+        (Run(model=MODEL, objective=ELBO(LinearWarmup(24, start=5.0))), SOUND, (3.0, 1.0, 1.0), []),  # 1 by now
         (Run(model=MODEL), SOUND._replace(rate=0.09), (3.0, 1.0, 1.0), [COLLAPSE]),
         (Run(model=MODEL), SOUND._replace(rate=0.11), (3.0, 1.0, 1.0), []),
         (Run(model=MODEL), SOUND._replace(active=NONE), (3.0, 1.0, 1.0), [COLLAPSE]),
@@ -259,10 +259,10 @@ def test_what_was_measured_is_told_by_name(monkeypatch):
     )
     history = [{"step": 8, "validation": {"negative_elbo": 1.0}}]
     params = jax.eval_shape(MODEL.init, jax.random.key(0))
-    collapse.check(fitting.Fitted(run, run.model, params, history, {}, None), x, jax.random.key(0))
+    collapse.diagnose(fitting.Fitted(run, run.model, params, history, {}, None), x, jax.random.key(0))
     assert looked_at == [2000]
     with pytest.raises(InputError, match=r"history: got no epoch, expected one entry for each, in metrics\.jsonl"):
-        collapse.check(fitting.Fitted(run, run.model, params, [], {}, None), x, jax.random.key(0))
+        collapse.diagnose(fitting.Fitted(run, run.model, params, [], {}, None), x, jax.random.key(0))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from aevae_jax.data import Data, Standardize, files
 from aevae_jax.evaluation import completion
 from aevae_jax.models import architectures
 from aevae_jax.models.likelihoods import Tabular
-from aevae_jax.runs import fitting, plans
+from aevae_jax.runs import fitting, resolution
 
 DECIMAL = {"decimal": ",", "separator": ";", "missing": ("?",)}
 
@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
     path.write_text("\n".join(["height;children;zip;income;smokes;time", *lines]))
     data = Data(str(path), Standardize(), categorical=("zip",), **DECIMAL)
     model = VAE(2, architectures.MLP((4,)), Tabular())
-    plan = plans.plan_of(runs.Run(data, model, batch_size=8))
+    plan = resolution.resolve(runs.Run(data, model, batch_size=8))
     params = jax.jit(plan.run.model.init)(jax.random.key(0))
     return fitting.Fitted(plan.run, plan.run.model, params, [], {}, None), plan
 

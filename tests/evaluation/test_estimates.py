@@ -8,21 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aevae_jax.evaluation.estimates import Figure, Protocol, difference, rank
+from aevae_jax.evaluation.estimates import EvaluationProtocol, Result, difference, rank
 from aevae_jax.types import InputError
 
-PROTOCOL = Protocol(
+PROTOCOL = EvaluationProtocol(
     "negative log likelihood", "importance sampling", 100, "digits", "test", "Scale()", 4, "ab" * 32, "mass"
 )
 
 
-def figure(name, values, **changes):
-    return Figure(name, np.asarray(values, np.float32), replace(PROTOCOL, **changes))
+def result(name, values, **changes):
+    return Result(name, np.asarray(values, np.float32), replace(PROTOCOL, **changes))
 
 
 def test_paired_differences_are_surer_than_the_figures():
     values = np.random.default_rng(0).normal(100, 20, size=500)
-    a, b = figure("a", values), figure("b", values + np.random.default_rng(1).normal(0.5, 1, size=500))
+    a, b = result("a", values), result("b", values + np.random.default_rng(1).normal(0.5, 1, size=500))
     found = difference(b, a)
     assert found.low < 0.5 < found.high
     assert found.high - found.low < 0.1 * (a.interval.high - a.interval.low)
@@ -32,22 +32,22 @@ def test_paired_differences_are_surer_than_the_figures():
 
 def test_a_figure_is_a_mean_with_its_error():
     """In float64, though values are float32: the sum of these has no units in it. The interval is Student's."""
-    one = figure("a", np.array([1, 2, 3, 4]) + 2**23)
+    one = result("a", np.array([1, 2, 3, 4]) + 2**23)
     assert one.mean == 2**23 + 2.5
     assert one.standard_error == pytest.approx((5 / 12) ** 0.5, rel=1e-9)
     assert one.interval == pytest.approx((2**23 + 2.5, 2**23 + 2.5 - 2.05426, 2**23 + 2.5 + 2.05426), rel=1e-12)
-    assert difference(one, figure("b", 4 * [0.25])).mean == 2**23 + 2.25
-    assert difference(figure("c", [1, 2, 3, 4]), figure("d", [1, 1, 1, 1])) == pytest.approx(
+    assert difference(one, result("b", 4 * [0.25])).mean == 2**23 + 2.25
+    assert difference(result("c", [1, 2, 3, 4]), result("d", [1, 1, 1, 1])) == pytest.approx(
         (1.5, 1.5 - 2.05426, 1.5 + 2.05426), rel=1e-5
     )
 
 
 def test_any_number_of_figures_has_an_order():
-    figures = [figure(name, [value] * 4) for name, value in (("c", -1), ("a", 3), ("d", 2), ("b", 4))]
-    assert [f.name for f in rank(figures)] == ["c", "d", "a", "b"]
+    results = [result(name, [value] * 4) for name, value in (("c", -1), ("a", 3), ("d", 2), ("b", 4))]
+    assert [f.name for f in rank(results)] == ["c", "d", "a", "b"]
     assert rank([]) == []
     with pytest.raises(InputError, match="c and e, which differ in split 'test' and 'train'; "):
-        rank([*figures, figure("e", [0] * 4, split="train", examples=3)])
+        rank([*results, result("e", [0] * 4, split="train", examples=3)])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_any_number_of_figures_has_an_order():
     ],
 )
 def test_each_field_of_a_protocol_keeps_figures_apart(changes):  # mistakes 9, 19 and 36
-    a, b = figure("mine", [1, 2, 3, 4]), figure("theirs", [1, 2, 3, 4], **changes)
+    a, b = result("mine", [1, 2, 3, 4]), result("theirs", [1, 2, 3, 4], **changes)
     name, value = next(iter(changes.items()))
     for refused in (lambda: difference(a, b), lambda: rank([a, b])):
         with pytest.raises(InputError, match=f"mine and theirs, which differ in {name} .*and {re.escape(repr(value))}"):
@@ -75,7 +75,7 @@ def test_each_field_of_a_protocol_keeps_figures_apart(changes):  # mistakes 9, 1
 
 def test_as_many_values_are_needed():
     with pytest.raises(InputError, match="the number of values"):
-        difference(figure("a", [1, 2, 3, 4]), figure("b", [1, 2, 3]))
+        difference(result("a", [1, 2, 3, 4]), result("b", [1, 2, 3]))
 
 
 def test_a_protocol_is_said_in_a_line():

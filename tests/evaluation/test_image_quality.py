@@ -234,11 +234,11 @@ def test_an_ensemble_takes_all_its_steps_each_member_by_its_own_seed(monkeypatch
     assert [(batch_size, steps) for _, _, batch_size, steps in calls] == [(64, 2), (64, 2), (64, 1)]
     assert rates == [(2e-3, 5)]
     state, key = calls[0][:2]
-    for lane, seed in enumerate((7, 3)):
+    for s, seed in enumerate((7, 3)):
         root = jax.random.key(seed)
-        assert (jax.random.key_data(key[lane]) == jax.random.key_data(root)).all()
+        assert (jax.random.key_data(key[s]) == jax.random.key_data(root)).all()
         fresh = judge.classifier.init(jax.random.fold_in(root, 0))
-        assert (fresh["Dense_0"]["kernel"] == state.params["Dense_0"]["kernel"][lane]).all()
+        assert (fresh["Dense_0"]["kernel"] == state.params["Dense_0"]["kernel"][s]).all()
     np.testing.assert_allclose(
         judge.params["Dense_0"]["kernel"], state.params["Dense_0"]["kernel"] + 3, rtol=1e-6
     )  # what came out of each call went into the next

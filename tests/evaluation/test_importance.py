@@ -332,7 +332,7 @@ def test_a_figure_carries_its_protocol():
     prepared = data.prepare(data.Threshold(), data.from_arrays((bits(60) * 255).astype(np.uint8)))
     params = oracles.random_params(BITS)
     told = []
-    figure, found = importance.figure(
+    result, found = importance.result(
         BITS,
         params,
         prepared,
@@ -342,12 +342,12 @@ def test_a_figure_carries_its_protocol():
         num_samples=9,
         on_part=lambda *done: told.append(done),
     )
-    assert figure.mean == pytest.approx(found.nll.mean())
-    assert (figure.protocol.num_samples, figure.protocol.measure) == (9, "mass")
-    assert figure.protocol.examples == len(prepared.test.x)
-    assert "9 samples per example; arrays test" in str(figure.protocol)
+    assert result.mean == pytest.approx(found.nll.mean())
+    assert (result.protocol.num_samples, result.protocol.measure) == (9, "mass")
+    assert result.protocol.examples == len(prepared.test.x)
+    assert "9 samples per example; arrays test" in str(result.protocol)
     assert told[-1] == (len(prepared.test.x),) * 2
-    protocol = estimates.Protocol(
+    protocol = estimates.EvaluationProtocol(
         quantity="negative log likelihood",
         estimator="importance sampling from q(z|x)",
         num_samples=9,
@@ -359,8 +359,8 @@ def test_a_figure_carries_its_protocol():
         measure="mass",
         unit="nats/example",
     )
-    assert (figure.name, figure.protocol) == ("mine", protocol)
-    other, again = importance.figure(
+    assert (result.name, result.protocol) == ("mine", protocol)
+    other, again = importance.result(
         BITS, params, prepared, jax.random.key(1), name="other", split="validation", num_samples=9
     )
     x = prepared.validation.x
@@ -371,7 +371,7 @@ def test_a_figure_carries_its_protocol():
     assert digest != protocol.sha256
     assert other.protocol == dataclasses.replace(protocol, split="validation", examples=len(x), sha256=digest)
     with pytest.raises(InputError, match="split: got 'holdout'"):
-        importance.figure(BITS, params, prepared, jax.random.key(0), name="mine", split="holdout")
+        importance.result(BITS, params, prepared, jax.random.key(0), name="mine", split="holdout")
 
 
 def test_data_in_files_are_looked_at_to_their_end(monkeypatch, tmp_path):
@@ -387,15 +387,15 @@ def test_data_in_files_are_looked_at_to_their_end(monkeypatch, tmp_path):
 
 def test_a_density_is_not_ranked_against_a_probability():  # mistake 41
     prepared = data.prepare(data.Scale(), data.from_arrays((bits(60) * 255).astype(np.uint8)))
-    figures = []
+    results = []
     for likelihood in (likelihoods.NormalSharedScale(), likelihoods.DiscretizedLogistic(256)):
         model = dataclasses.replace(BITS, likelihood=likelihood)
         params = oracles.random_params(model)
-        figures.append(
-            importance.figure(model, params, prepared, jax.random.key(0), name="one", split="test", num_samples=2)[0]
+        results.append(
+            importance.result(model, params, prepared, jax.random.key(0), name="one", split="test", num_samples=2)[0]
         )
     with pytest.raises(InputError, match="which differ in measure 'density' and 'mass'"):
-        estimates.rank(figures)
+        estimates.rank(results)
 
 
 def test_the_estimate_is_free_of_the_order_of_magnitude():

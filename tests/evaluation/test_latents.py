@@ -55,8 +55,8 @@ def test_the_rate_per_dimension_is_the_closed_form():
     x = np.random.default_rng(1).normal(size=(40, 2))
     found = describe(x, 0.5)
     np.testing.assert_allclose(found.rate_per_dimension, oracles.normal_kl(x, 0.5).mean(axis=0), rtol=1e-4)
-    np.testing.assert_allclose(found.noise, 0.25, rtol=1e-5)
-    np.testing.assert_allclose(found.spread, x.var(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.mean_variance, 0.25, rtol=1e-5)
+    np.testing.assert_allclose(found.variance_of_means, x.var(axis=0), rtol=1e-5)
 
 
 def test_far_apart_posteriors_say_which_example_it_was():
@@ -102,7 +102,7 @@ def test_a_prior_that_does_not_factorise_leaves_out_what_needs_it():
     same = latents.describe(plain, {**oracles.random_params(model), "prior": {}}, x, jax.random.key(0))
     assert found.total_correlation == pytest.approx(same.total_correlation, rel=1e-4)
     assert found.mutual_information == pytest.approx(same.mutual_information, rel=1e-4)
-    np.testing.assert_allclose(found.noise, same.noise, rtol=1e-5)
+    np.testing.assert_allclose(found.mean_variance, same.mean_variance, rtol=1e-5)
     assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, rel=1e-4, abs=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_two_levels_have_the_statistics_of_their_joint_code():
     assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, rel=1e-5)
     assert found.rate == pytest.approx((codes["log_q"] - codes["log_p"]).mean(), rel=1e-5)
     draws = jax.vmap(lambda k: model.encode(params, x).sample(k))(jax.random.split(key, 1000))
-    np.testing.assert_allclose(found.noise, draws.var(axis=0).mean(axis=0), rtol=0.4)  # of 200 pairs of draws
+    np.testing.assert_allclose(found.mean_variance, draws.var(axis=0).mean(axis=0), rtol=0.4)  # of 200 pairs of draws
     assert (found.total_correlation, found.dimension_wise_kl, found.rate_per_dimension) == (None, None, None)
 
 

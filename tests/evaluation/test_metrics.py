@@ -16,7 +16,7 @@ from aevae_jax.models import likelihoods
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives import bounds, losses as objectives
-from aevae_jax.objectives.losses import ELBO, Linear
+from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.types import InputError, Validation
 
 COUNT = 23
@@ -202,7 +202,7 @@ def test_terms_are_those_of_the_bound(vae, x, terms):  # mistake 2
 def test_reported_bound_is_the_same_function_whatever_was_trained(vae, x, terms):  # mistakes 2 and 35
     """Objectives with other weights log the bound of validation for the same noise, and another loss."""
     model, params = vae
-    objectives = [ELBO(beta) for beta in (1.0, 0.1, 7.0, Linear(steps=10))]
+    objectives = [ELBO(beta) for beta in (1.0, 0.1, 7.0, LinearWarmup(steps=10))]
     keys_ = [jax.random.fold_in(key(), 0) for _ in objectives]
     trained = jax.jit(lambda *ks: [o(model, params, x[:1], k, 0) for o, k in zip(objectives, ks, strict=True)])(*keys_)
     for _, metrics in trained:

@@ -1,4 +1,4 @@
-"""Linear models against linear algebra: PCA and probabilistic PCA on all 1,797 digits, scaled to [0, 1].
+"""LinearWarmup models against linear algebra: PCA and probabilistic PCA on all 1,797 digits, scaled to [0, 1].
 
 A linear autoencoder's best error is that of PCA (Baldi & Hornik 1989). The best likelihood of a linear VAE with one
 noise scale is that of probabilistic PCA (Tipping & Bishop 1999), and its bound is tight there (Lucas et al. 2019).
@@ -22,7 +22,7 @@ from aevae_jax.models import generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 
 PCA_ERROR = {8: 0.02391325, 16: 0.01104368}  # mean square per pixel
 LOG_LIKELIHOOD = {8: 14.2098, 16: 23.9294}  # nats per image
@@ -87,7 +87,7 @@ def train(model, objective, optimizer, dataset, epochs):
 @pytest.mark.slow
 def test_linear_autoencoder_reaches_pca(dataset):
     model = Autoencoder(latent=8, network=MLP(hidden=()), event_shape=(64,))
-    params = train(model, ReconstructionError(), Adam(0.05, cosine=True), dataset, epochs=250)
+    params = train(model, ReconstructionError(), AdamW(0.05, cosine=True), dataset, epochs=250)
     x = rows()
     reconstructed = np.asarray(generation.reconstruct(model, params, jnp.asarray(x, jnp.float32)), np.float64)
     error = ((reconstructed - x) ** 2).mean()
@@ -99,7 +99,7 @@ def test_linear_autoencoder_reaches_pca(dataset):
     assert overlap.min() > 0.99  # the decoder spans the leading eigenvectors
 
 
-class Linear(NamedTuple):
+class LinearWarmup(NamedTuple):
     """A linear VAE in float64: x ~ N(W z + mean, noise I), q(z|x) = N(loc, diag(variance))."""
 
     w: np.ndarray
@@ -125,11 +125,11 @@ class Linear(NamedTuple):
 def linear_vae(dataset):
     """The model, its parameters after training, and the same in float64."""
     model = VAE(latent=8, network=MLP(hidden=()), event_shape=(64,))
-    params = train(model, ELBO(), Adam(0.02, cosine=True), dataset, epochs=800)
+    params = train(model, ELBO(), AdamW(0.02, cosine=True), dataset, epochs=800)
     q = jax.tree.map(lambda a: np.asarray(a, np.float64), model.encode(params, jnp.asarray(dataset.train.x)))
     out = {name: np.asarray(a, np.float64) for name, a in params["decoder"]["out"].items()}
     log_scale = float(model.decode(params, jnp.zeros((1, 8))).log_scale[0, 0])
-    exact = Linear(out["kernel"].T, out["bias"], math.exp(2 * log_scale), q.loc, np.exp(2 * q.log_scale))
+    exact = LinearWarmup(out["kernel"].T, out["bias"], math.exp(2 * log_scale), q.loc, np.exp(2 * q.log_scale))
     return model, params, exact
 
 

@@ -113,7 +113,7 @@ def test_samples_of_data_carry_the_noise_of_the_likelihood():
 
 def test_a_sheet_of_samples_shows_as_many_draws(trained):
     model, params, x, _ = trained
-    samples, pairs = generation.sheets(model, params, x, jax.random.key(0))
+    samples, pairs = generation.preview(model, params, x, jax.random.key(0))
     assert samples.shape == (64, *x.shape[1:])
     assert len(np.unique(np.asarray(samples).reshape(64, -1), axis=0)) == 64
     np.testing.assert_allclose(pairs, generation.reconstruct(model, params, x), rtol=1e-5, atol=1e-6)

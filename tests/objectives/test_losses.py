@@ -15,7 +15,7 @@ from oracles import LOG_2PI, assert_mean, linear_gaussian, log_mean_exp, normal_
 from aevae_jax import VAE, Autoencoder, objectives
 from aevae_jax.models import architectures, likelihoods, priors
 from aevae_jax.objectives import bounds
-from aevae_jax.objectives.losses import ELBO, IWAE, Linear, ReconstructionError
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, ReconstructionError
 from aevae_jax.types import InputError
 
 SIZE, LATENT, BATCH = 5, 4, 6
@@ -131,12 +131,12 @@ def test_the_derivative_in_beta_is_the_rate():  # mistake 3
     ("weight", "expected"),
     [
         (0.3, [0.3, 0.3, 0.3]),
-        (Linear(10), [0.0, 0.5, 1.0]),
-        (Linear(10, start=0.2, end=0.6), [0.2, 0.4, 0.6]),
+        (LinearWarmup(10), [0.0, 0.5, 1.0]),
+        (LinearWarmup(10, start=0.2, end=0.6), [0.2, 0.4, 0.6]),
         (optax.linear_schedule(1.0, 3.0, 10), [1.0, 2.0, 3.0]),
         (lambda step: step * 0.1, [0.0, 0.5, 2.0]),
     ],
-    ids=["number", "Linear", "Linear from to", "optax", "function"],
+    ids=["number", "LinearWarmup", "LinearWarmup from to", "optax", "function"],
 )
 def test_a_weight_is_a_number_or_a_function_of_the_step(weight, expected):  # mistake 3
     losses = jax.jit(jax.vmap(lambda step: ELBO(beta=weight)(MODEL, PARAMS, X, jax.random.key(0), step)[0]))(
@@ -317,7 +317,7 @@ def test_no_metric_is_called_a_likelihood_or_an_elbo_to_be_minimised(name):  # m
         lambda: ELBO(groups=-1),
         lambda: ELBO(free_bits=1.0, sticking_the_landing=True),
         lambda: IWAE(0),
-        lambda: Linear(0),
+        lambda: LinearWarmup(0),
     ],
 )
 def test_impossible_settings_are_refused(make):
@@ -342,9 +342,9 @@ def test_each_names_what_selects_its_parameters():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Linear(0), "Linear steps: got 0, expected at least 1"),
-        (lambda: Linear(1, start=1e39), r"Linear start: got 1e\+39, expected at most 3.40282346639e\+38"),
-        (lambda: Linear(1, end=-1e39), r"Linear end: got -1e\+39, expected at least -3.40282e\+38"),
+        (lambda: LinearWarmup(0), "LinearWarmup steps: got 0, expected at least 1"),
+        (lambda: LinearWarmup(1, start=1e39), r"LinearWarmup start: got 1e\+39, expected at most 3.40282346639e\+38"),
+        (lambda: LinearWarmup(1, end=-1e39), r"LinearWarmup end: got -1e\+39, expected at least -3.40282e\+38"),
         (lambda: ELBO(free_bits=-0.1), "free_bits: got -0.1, expected at least 0"),
         (lambda: ELBO(groups=-1), "groups: got -1, expected at least 0"),
         (lambda: IWAE(0), "num_samples: got 0, expected at least 1"),
@@ -357,7 +357,7 @@ def test_what_is_refused_goes_by_its_name(make, message):
 
 
 def test_a_warm_up_may_take_one_step_and_free_bits_may_be_few():
-    assert [float(Linear(1, start=0.5)(step)) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]
+    assert [float(LinearWarmup(1, start=0.5)(step)) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]
     assert ELBO(free_bits=1e-3).free_bits == 1e-3
 
 

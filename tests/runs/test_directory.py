@@ -25,11 +25,11 @@ from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
 from aevae_jax.models import generation, likelihoods
 from aevae_jax.models.architectures import MLP, Conv, Modules
 from aevae_jax.models.vae import VAE, Autoencoder
-from aevae_jax.objectives.losses import ELBO, IWAE, Linear, ReconstructionError
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, ReconstructionError
 from aevae_jax.runs import directory, fitting, provenance, records
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.weights import params_digest
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 FILES = [
@@ -147,8 +147,8 @@ def test_results_are_those_of_the_selected_parameters(repeated):
 
 def test_an_annealed_objective_does_not_choose_the_parameters():  # mistakes 2 and 35
     """The loss falls with its weight and would choose the last epoch; the bound at beta = 1 has a best one before."""
-    schedule = Linear(steps=60, start=1.0, end=-1.0)
-    run = replace(RUN, objective=ELBO(beta=schedule), epochs=10, optimizer=Adam(0.02), ema=0.0)
+    schedule = LinearWarmup(steps=60, start=1.0, end=-1.0)
+    run = replace(RUN, objective=ELBO(beta=schedule), epochs=10, optimizer=AdamW(0.02), ema=0.0)
     fitted = fitting.fit(run, image_data())
     losses = [entry["train"]["loss"] for entry in fitted.history]
     measured = [entry["validation"] for entry in fitted.history]
@@ -164,7 +164,7 @@ def test_an_annealed_objective_does_not_choose_the_parameters():  # mistakes 2 a
 def stopped():
     """Three seeds with patience, together and alone, on data that is soon learned by heart."""
     run = Run(
-        model=VAE(latent=2, network=MLP(hidden=(16,))), optimizer=Adam(1e-2), batch_size=10, epochs=60, patience=4
+        model=VAE(latent=2, network=MLP(hidden=(16,))), optimizer=AdamW(1e-2), batch_size=10, epochs=60, patience=4
     )
     seeds = (0, 2)
     together = fitting.fit_seeds(run, seeds, vector_data())
@@ -189,10 +189,10 @@ def test_seeds_together_stop_and_select_as_each_alone(stopped):
     assert together.results["best_epoch"] == [fitted.results["best_epoch"] for fitted in alone]
     assert len(set(together.results["best_epoch"])) == 2  # each has its own
     assert len(together.history) == max(len(fitted.history) for fitted in alone)
-    for lane, fitted in enumerate(alone):
+    for s, fitted in enumerate(alone):
         for part in ("validation", "test"):
-            assert together.results[part][lane] == pytest.approx(fitted.results[part], rel=1e-4)
-        ours, theirs = (jax.tree.leaves(p) for p in (jax.tree.map(lambda a: a[lane], together.params), fitted.params))  # noqa: B023
+            assert together.results[part][s] == pytest.approx(fitted.results[part], rel=1e-4)
+        ours, theirs = (jax.tree.leaves(p) for p in (jax.tree.map(lambda a: a[s], together.params), fitted.params))  # noqa: B023
         for a, b in zip(ours, theirs, strict=True):
             assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b) + 1e-7
     first = np.mean([fitted.history[0]["validation"]["negative_elbo"] for fitted in alone])
@@ -357,7 +357,7 @@ class Mean:
 def test_a_model_of_ones_own_is_trained_saved_and_loaded(tmp_path):
     """Its best mean is that of the training data."""
     dataset, model = vector_data(), Mean()
-    run = Run(model=model, optimizer=Adam(0.05, cosine=True), batch_size=20, epochs=100)
+    run = Run(model=model, optimizer=AdamW(0.05, cosine=True), batch_size=20, epochs=100)
     notes = []
     fitted = fitting.fit(run, dataset, directory=tmp_path / "run", on_note=notes.append)
     assert [note.partition(":")[0] for note in notes] == ["model of this run cannot be written down"]
@@ -621,7 +621,7 @@ def test_safeguards_have_limits_and_runs_may_stand_on_theirs():
         "seed": 0,
         "ema": 0.0,
         "patience": 0,
-        "safeguard": Safeguard(max_norm=0.0, in_a_row=5, detours=3),
+        "safeguard": Safeguard(max_norm=0.0, in_a_row=5, rollbacks=3),
     }
 
 
@@ -632,10 +632,10 @@ def test_impossible_seeds_are_refused(seeds):
 
 
 def test_a_loss_that_is_no_number_ends_the_training():
-    run = Run(model=Mean(), optimizer=Adam(learning_rate=1e30), batch_size=5, safeguard=Safeguard(detours=0))
+    run = Run(model=Mean(), optimizer=AdamW(learning_rate=1e30), batch_size=5, safeguard=Safeguard(rollbacks=0))
     message = (
         r"step 4 \(epoch 2\): got NaN or infinity in .*loss.*, from training examples \d+, .*, expected finite "
-        r"numbers, also after 0 detours; lower the learning rate or set clip_norm"
+        r"numbers, also after 0 rollbacks; lower the learning rate or set clip_norm"
     )
     with pytest.raises(InputError, match=message):
         fitting.fit(run, vector_data())

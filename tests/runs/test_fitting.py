@@ -30,20 +30,20 @@ from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, p
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
-from aevae_jax.objectives.losses import ELBO, Linear
-from aevae_jax.runs import fitting, plans, provenance, records, resume, same_run, trainer, training_loop
+from aevae_jax.objectives.losses import ELBO, LinearWarmup
+from aevae_jax.runs import fitting, provenance, records, resolution, resume, same_run, trainer, training_loop
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
 from aevae_jax.runs.weights import params_digest
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.training.step import TrainState
 from aevae_jax.types import InputError
 
 RUN = Run(
     data=Data(preparation=DynamicBinarization()),
     model=VAE(2, MLP((8,)), Bernoulli()),
-    objective=ELBO(beta=Linear(20)),
-    optimizer=Adam(1e-2, warmup=5, cosine=True),
+    objective=ELBO(beta=LinearWarmup(20)),
+    optimizer=AdamW(1e-2, warmup=5, cosine=True),
     batch_size=10,
     epochs=4,
     seed=3,
@@ -145,7 +145,7 @@ def test_lines_past_the_restored_step_are_cut(copied):
 
     notes = []
     fit(copied, on_epoch=look, on_note=notes.append)
-    assert notes == ["going on at step 12, in epoch 2"]
+    assert notes == ["resuming at step 12, in epoch 2"]
     assert seen == [[1, 2], [1, 2, 3], [1, 2, 3, 4]]
     assert outcome(copied) == before
 
@@ -172,7 +172,7 @@ def test_fresh_starts_over(copied):
 @pytest.mark.parametrize(
     ("run", "data", "message"),
     [
-        (replace(RUN, optimizer=Adam(0.5)), dataset(), r"another run \(optimizer learning_rate 0.01, here 0.5; optim"),
+        (replace(RUN, optimizer=AdamW(0.5)), dataset(), r"another run \(optimizer learning_rate 0.01, here 0.5; optim"),
         (replace(RUN, model=VAE(2, Conv((2,)), Bernoulli())), dataset(), r"\(model network MLP, here Conv\)"),
     ],
 )
@@ -292,12 +292,14 @@ def test_all_that_is_asked_of_a_training_is_handed_on(tmp_path, monkeypatch):
     """The same for one seed and for several, whose numbers may be as large as they can."""
     calls = []
 
-    def train(plan, seeds, keeper, callbacks):
-        calls.append((plan, seeds, keeper, callbacks))
+    def train(resolved, seeds, manager, callbacks):
+        calls.append((resolved, seeds, manager, callbacks))
         raise SystemExit
 
     monkeypatch.setattr(training_loop, "train", train)
-    monkeypatch.setattr(plans, "prepare", lambda preparation, data: replace(prepare(preparation, data), notes=("odd",)))
+    monkeypatch.setattr(
+        resolution, "prepare", lambda preparation, data: replace(prepare(preparation, data), notes=("odd",))
+    )
     told, data = [], dataset(seed=5)
     monkeypatch.setattr(warnings, "warn", lambda text: told.append(f"warned: {text}"))
     note = told.append
@@ -310,17 +312,17 @@ def test_all_that_is_asked_of_a_training_is_handed_on(tmp_path, monkeypatch):
         with pytest.raises(SystemExit):
             call(run, *rest, **options)
     assert told == ["odd", "warned: odd", "odd", "warned: odd"]
-    assert [plan.stream for plan, *_ in calls] == [True, True, True, False]
-    assert [plan.dataset is data for plan, *_ in calls] == [True, True, False, False]
+    assert [resolved.stream for resolved, *_ in calls] == [True, True, True, False]
+    assert [resolved.dataset is data for resolved, *_ in calls] == [True, True, False, False]
     assert [seeds for _, seeds, *_ in calls] == [None, (2**32 - 1, 0), None, None]
     assert [callbacks.on_epoch for *_, callbacks in calls] == [print, print, None, None]
     assert calls[0][3].on_resume == calls[0][3].on_note == note
     calls[3][3].on_resume("it is no news that a training goes on")
     assert len(told) == 4
     assert calls[0][2] is calls[1][2] is None
-    for (*_, keeper, _), saving in zip(calls[2:], (ALL, Saving()), strict=True):
-        assert keeper._saving == saving
-        assert keeper.folder.parent == tmp_path
+    for (*_, manager, _), saving in zip(calls[2:], (ALL, Saving()), strict=True):
+        assert manager._saving == saving
+        assert manager.folder.parent == tmp_path
 
 
 def test_what_cannot_be_compared_is_the_same_only_as_long_as_it_is_there(tmp_path, monkeypatch):
@@ -382,7 +384,7 @@ def test_a_signal_saves_and_leaves_and_the_same_call_goes_on(dense, tmp_path, na
 
 def test_a_signal_in_the_middle_of_an_epoch_saves_there(dense, tmp_path, monkeypatch):
     """The chunk that is under way ends at the step at which it would have ended."""
-    monkeypatch.setattr(resume.Pace, "steps", lambda self: 3)
+    monkeypatch.setattr(resume.StepTimer, "steps", lambda self: 3)
     took = []
 
     def kill(self, steps, seconds):
@@ -390,7 +392,7 @@ def test_a_signal_in_the_middle_of_an_epoch_saves_there(dense, tmp_path, monkeyp
         if len(took) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(resume.Pace, "took", kill)
+    monkeypatch.setattr(resume.StepTimer, "took", kill)
     with pytest.raises(signals.Interrupted, match="saved at step 14"):
         fit(tmp_path / "run")
     assert took == [3, 3, 2, 3, 3]
@@ -436,17 +438,17 @@ def test_outside_the_main_thread_training_goes_on_without_signals(tmp_path):
 
 
 def test_chunks_take_about_as_long_as_asked():
-    pace = resume.Pace(1.0)
-    assert pace.steps() == 1
-    pace.took(1, 30.0)  # compiles
-    assert pace.steps() == 1
-    pace.took(1, 0.01)
-    assert pace.steps() == 4  # not 100: one fast step says little
+    timer = resume.StepTimer(1.0)
+    assert timer.steps() == 1
+    timer.took(1, 30.0)  # compiles
+    assert timer.steps() == 1
+    timer.took(1, 0.01)
+    assert timer.steps() == 4  # not 100: one fast step says little
     for _ in range(10):
-        pace.took(pace.steps(), 0.01 * pace.steps())
-    assert 90 <= pace.steps() <= 100
-    pace.took(pace.steps(), 100.0)
-    assert pace.steps() == 1
+        timer.took(timer.steps(), 0.01 * timer.steps())
+    assert 90 <= timer.steps() <= 100
+    timer.took(timer.steps(), 100.0)
+    assert timer.steps() == 1
 
 
 def test_retention_is_applied_and_the_last_state_is_kept(tmp_path):
@@ -467,7 +469,7 @@ def test_the_checkpoint_that_is_kept_is_that_of_the_best_epoch(tmp_path, selects
     history = [
         {"epoch": epoch, "validation": {name: bounds[name][epoch - 1] for name in bounds}} for epoch in range(1, 5)
     ]
-    keeper = resume.Keeper(
+    manager = resume.CheckpointManager(
         tmp_path,
         "0" * 64,
         Saving(last=1, best=1),
@@ -479,7 +481,7 @@ def test_the_checkpoint_that_is_kept_is_that_of_the_best_epoch(tmp_path, selects
     state = TrainState(jnp.zeros((), int), {"w": jnp.zeros(3)}, (), None)
     for epoch in range(1, 5):
         progress = Progress(epoch, epoch, (1.0,), (1,), (0,), history=tuple(history[:epoch]))
-        keeper.save(Snapshot(state, {"w": jnp.zeros(3)}, {}, np.zeros(0, np.float32), progress), boundary=True)
+        manager.save(Snapshot(state, {"w": jnp.zeros(3)}, {}, np.zeros(0, np.float32), progress), boundary=True)
     best = 1 + int(np.argmin(bounds[selects]))
     assert Store(tmp_path / "checkpoints").steps() == [best, 4]
 
@@ -509,8 +511,8 @@ def test_damaged_checkpoints_are_passed_over_and_named(copied):
     damage(copied, 18)
     fit(copied, on_note=notes.append)
     assert [note.partition(" (")[0] for note in notes[:2]] == ["checkpoint of step 21", "checkpoint of step 18"]
-    assert all(note.endswith("; went back to step 15") for note in notes[:2])
-    assert notes[2:] == ["going on at step 15, in epoch 2"]
+    assert all(note.endswith("; resuming at step 15") for note in notes[:2])
+    assert notes[2:] == ["resuming at step 15, in epoch 2"]
     assert outcome(copied) == before
 
 
@@ -524,7 +526,7 @@ def test_where_all_checkpoints_are_damaged_the_error_names_the_way_out(copied):
 
 @pytest.mark.parametrize(
     "notes",
-    [{}, {"step": "x"}, {"step": 3, "epoch": 0, "best_value": 1}, {**Progress(step=3).to_notes(), "detours": [[1]]}],
+    [{}, {"step": "x"}, {"step": 3, "epoch": 0, "best_value": 1}, {**Progress(step=3).to_notes(), "rollbacks": [[1]]}],
 )
 def test_notes_that_no_training_wrote_are_refused(notes):
     with pytest.raises(InputError, match="checkpoint: got notes that no training wrote"):
@@ -533,8 +535,8 @@ def test_notes_that_no_training_wrote_are_refused(notes):
 
 def test_a_checkpoint_of_another_model_is_refused(copied):
     cut(copied, 6)
-    plan = plans.plan_of(replace(RUN, model=VAE(3, MLP((8,)), Bernoulli())), dataset())
-    snapshot = trainer.Trainer(plan).start()
+    resolved = resolution.resolve(replace(RUN, model=VAE(3, MLP((8,)), Bernoulli())), dataset())
+    snapshot = trainer.Trainer(resolved).start()
     store = Store(copied / "checkpoints", run=records.read_record(copied)["digest"])
     notes = store.notes(6)
     store.save(6, resume._named(snapshot), notes)
@@ -623,11 +625,11 @@ def test_the_run_goes_back_and_round_the_batches_that_led_to_trouble(tmp_path):
     run, notes = replace(RUN, objective=Poisoned(18, 23), epochs=4), []
     fitted = fit(tmp_path / "run", run, saving=ALL, on_note=notes.append)
     assert notes == [
-        "no finite loss or gradient in steps 18 to 22: went back to step 13, to go round the batches of steps 13 to 22"
+        "no finite loss or gradient in steps 18 to 22: rolled back to step 13, to skip the batches of steps 13 to 22"
     ]
     assert [entry["skipped"] for entry in fitted.history] == [0, 3, 7, 0]
     lone = fitting.fit(run, dataset(), on_note=notes.append)
-    assert notes[1].startswith("no finite loss or gradient in steps 18 to 22: went back to step 0")
+    assert notes[1].startswith("no finite loss or gradient in steps 18 to 22: rolled back to step 0")
     assert params_digest(lone.params) == params_digest(fitted.params)
     assert lone.history == fitted.history
 
@@ -649,32 +651,32 @@ def test_params_that_broke_are_left_behind(tmp_path, monkeypatch):
         return jax.tree.map(lambda u: jnp.where(optax.tree.norm(updates) > 1e6, jnp.nan, u), updates), state
 
     spoiling = optax.GradientTransformation(lambda params: optax.EmptyState(), spoil)
-    monkeypatch.setattr(Adam, "build", lambda self, steps: optax.chain(spoiling, optax.adam(1e-2)))
+    monkeypatch.setattr(AdamW, "build", lambda self, steps: optax.chain(spoiling, optax.adam(1e-2)))
     notes = []
     run = replace(RUN, objective=Poisoned(12, 13, "scale"))
     fitted = fit(tmp_path / "run", run, on_note=notes.append, saving=Saving(seconds=0, last=100))
     assert len(notes) == 1
-    assert "went back" in notes[0]
+    assert "rolled back" in notes[0]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
     assert np.isfinite(fitted.results["test"]["negative_elbo"])
 
 
-def test_each_detour_begins_twice_as_far_ahead_and_none_before_the_first_step():
+def test_each_rollback_begins_twice_as_far_ahead_and_none_before_the_first_step():
     progress, notes = Progress(), []
     untrained = SimpleNamespace(
-        plan=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=5, detours=4))),
+        resolved=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=5, rollbacks=4))),
         seeds=None,
         start=lambda: Snapshot(None, None, {}, None, Progress()),
     )
     for _ in range(4):
-        progress = training_loop._detour(untrained, None, progress, Broken(25, 30, 0), notes.append).progress
-    assert progress.detours == ((20, 30), (15, 30), (5, 30), (0, 30))
-    assert notes[2].endswith("to go round the batches of steps 5 to 29")
+        progress = training_loop._roll_back(untrained, None, progress, Broken(25, 30, 0), notes.append).progress
+    assert progress.rollbacks == ((20, 30), (15, 30), (5, 30), (0, 30))
+    assert notes[2].endswith("to skip the batches of steps 5 to 29")
 
 
 @pytest.mark.slow
-def test_after_enough_detours_it_stops_and_names_step_examples_and_term(tmp_path):
-    run = replace(RUN, objective=Poisoned(11, 10_000), safeguard=Safeguard(in_a_row=2, detours=2))
+def test_after_enough_rollbacks_it_stops_and_names_step_examples_and_term(tmp_path):
+    run = replace(RUN, objective=Poisoned(11, 10_000), safeguard=Safeguard(in_a_row=2, rollbacks=2))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with pytest.raises(InputError) as stopped:
@@ -689,7 +691,7 @@ def test_only_the_examples_at_fault_are_named():
     """One training image has a pixel that the network turns into NaN."""
     x = np.random.RandomState(0).rand(100, 6).astype(np.float32)
     x[17, 2] = 1e30  # finite, but its square is not
-    run = Run(model=VAE(2, MLP((8,))), batch_size=10, safeguard=Safeguard(in_a_row=1, detours=0))
+    run = Run(model=VAE(2, MLP((8,))), batch_size=10, safeguard=Safeguard(in_a_row=1, rollbacks=0))
     with pytest.raises(
         InputError, match=r"step \d+ \(epoch 1\): got NaN or infinity in .*distortion.*, from training examples 17,"
     ):
@@ -771,7 +773,7 @@ def test_other_errors_of_the_device_are_no_want_of_memory(monkeypatch):
 
 
 def test_the_record_is_there_before_the_first_step_with_all_it_rests_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_loop, "_loop", lambda trainer, keeper, call: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr(training_loop, "_loop", lambda trainer, manager, call: (_ for _ in ()).throw(SystemExit))
     monkeypatch.setattr(sys, "argv", ["train.py", "--fast"])
     with pytest.raises(SystemExit):
         fit(tmp_path / "run")
@@ -916,7 +918,7 @@ def test_a_directory_removed_under_the_run_is_named(tmp_path):
 
 
 def test_the_first_chunk_of_a_process_compiles_and_counts_in_no_speed():
-    training = trainer.Trainer(plans.plan_of(RUN, dataset(), False))
+    training = trainer.Trainer(resolution.resolve(RUN, dataset(), False))
     snapshot, speeds = training.start(), []
     for _ in range(2):
         snapshot = training.advance(snapshot, training.end_of_epoch(snapshot.progress))

@@ -12,7 +12,7 @@ import pytest
 
 from aevae_jax import keys
 from aevae_jax.runs import non_finite, training_loop
-from aevae_jax.runs.non_finite import Diagnosis
+from aevae_jax.runs.non_finite import BrokenStep
 from aevae_jax.runs.run import Safeguard
 from aevae_jax.runs.snapshots import Progress, Snapshot
 from aevae_jax.training.step import TrainState
@@ -49,7 +49,7 @@ def trainer_of(objective, max_norm=0.0):
     run = SimpleNamespace(model=None, objective=objective, safeguard=Safeguard(max_norm=max_norm))
     prepared = SimpleNamespace(batch=lambda raw, key: raw, train=SimpleNamespace(x=X))
     return SimpleNamespace(
-        plan=SimpleNamespace(run=run, prepared=prepared),
+        resolved=SimpleNamespace(run=run, prepared=prepared),
         key=jax.random.key(0),
         rows_of=lambda step: np.array(ROWS) if step == 17 else pytest.fail(f"step {step}"),
     )
@@ -73,7 +73,7 @@ SNAPSHOT = Snapshot(
     ids=["sound", "at the limit", "beyond it", "overflow", "gradient", "term"],
 )
 def test_a_step_is_diagnosed(objective, max_norm, broken, examples):
-    found = non_finite.diagnose(trainer_of(objective, max_norm), SNAPSHOT)
+    found = non_finite.examine(trainer_of(objective, max_norm), SNAPSHOT)
     assert (found.step, found.rows, found.broken, found.culprit) == (17, ROWS, broken, None)
     if objective is steep:  # XLA may multiply 0 by a square of what is large, and so blame the row of zeros, too
         assert set(examples) <= set(found.examples)
@@ -110,25 +110,25 @@ BAD = {"loss": math.nan, "gradient_norm": math.nan}
     ("found", "start"),
     [
         (
-            Diagnosis(17, BAD, tuple("abcdefg"), tuple(range(30)), (), None),
+            BrokenStep(17, BAD, tuple("abcdefg"), tuple(range(30)), (), None),
             "step 17 (epoch 3): got NaN or infinity in a, b, c, d, e, from training examples "
-            "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 20 more, expected finite numbers, also after 2 detours",
+            "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 20 more, expected finite numbers, also after 2 rollbacks",
         ),
         (
-            Diagnosis(16, BAD, ("loss",), tuple(range(30)), tuple(range(20, 31)), None),
+            BrokenStep(16, BAD, ("loss",), tuple(range(30)), tuple(range(20, 31)), None),
             "step 16 (epoch 3): got NaN or infinity in loss, from training examples "
             "20, 21, 22, 23, 24, 25, 26, 27, 28, 29 and 1 more, expected",
         ),
         (
-            Diagnosis(15, BAD, ("loss",), tuple(range(30)), tuple(range(10)), None),
+            BrokenStep(15, BAD, ("loss",), tuple(range(30)), tuple(range(10)), None),
             "step 15 (epoch 2): got NaN or infinity in loss, from training examples 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, exp",
         ),
         (
-            Diagnosis(7, {"loss": 1.0, "gradient_norm": 3.0}, ("a gradient norm of 3, above ...",), (5,), (), None),
+            BrokenStep(7, {"loss": 1.0, "gradient_norm": 3.0}, ("a gradient norm of 3, above ...",), (5,), (), None),
             "step 7 (epoch 1): got a gradient norm of 3, above ..., from training examples 5, expected",
         ),
         (
-            Diagnosis(8, {"loss": 1.0}, (), (5,), (), None),
+            BrokenStep(8, {"loss": 1.0}, (), (5,), (), None),
             "validation bound after step 8: got NaN or infinity, expected a finite number",
         ),
     ],
@@ -136,15 +136,15 @@ BAD = {"loss": math.nan, "gradient_norm": math.nan}
 )
 @pytest.mark.parametrize("advice", ["", "the data are large"])
 def test_a_training_that_stops_says_where_and_what_to_type(monkeypatch, found, start, advice):
-    monkeypatch.setattr(non_finite, "diagnose", lambda trainer, snapshot: found)
-    monkeypatch.setattr(non_finite, "scale_advice", lambda plan: advice)
-    snapshot = SNAPSHOT._replace(progress=Progress(step=17, detours=((3, 5), (1, 5))))
-    trainer = SimpleNamespace(steps_per_epoch=8, plan=None)
+    monkeypatch.setattr(non_finite, "examine", lambda trainer, snapshot: found)
+    monkeypatch.setattr(non_finite, "scale_advice", lambda resolved: advice)
+    snapshot = SNAPSHOT._replace(progress=Progress(step=17, rollbacks=((3, 5), (1, 5))))
+    trainer = SimpleNamespace(steps_per_epoch=8, resolved=None)
     last = "; or ".join(filter(None, [advice, "lower the learning rate or set clip_norm"]))
-    for keeper, command in (
+    for manager, command in (
         (None, ""),
         (SimpleNamespace(folder="runs/first"), f"type: aevae replay runs/first --step {found.step}; or "),
     ):
-        said = str(training_loop._stopped(trainer, keeper, snapshot))
+        said = str(training_loop._stopped(trainer, manager, snapshot))
         assert said.startswith(start)
         assert said.endswith(f"; {command}{last}")

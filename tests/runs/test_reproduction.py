@@ -22,7 +22,7 @@ from aevae_jax.runs import fitting, provenance as environment, records, reproduc
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.snapshots import Progress, Snapshot
 from aevae_jax.runs.weights import save_weights
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 RUN = Run(
@@ -152,8 +152,8 @@ def test_changed_code_is_named(here, monkeypatch):
 
 def test_all_that_a_run_made_is_compared(here, monkeypatch):
     """Both parts of the results, the log, and nothing that differs from one time to the next."""
-    original, plan, asked = fitting.load_run(here), reproduction.plan_again(here, ""), []
-    monkeypatch.setattr(reproduction, "plan_again", lambda folder, moved: plan)
+    original, resolved, asked = fitting.load_run(here), reproduction.plan_again(here, ""), []
+    monkeypatch.setattr(reproduction, "plan_again", lambda folder, moved: resolved)
     monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: original)
 
     def again(change=lambda fitted: fitted, elsewhere=False):
@@ -231,7 +231,7 @@ def test_losses_that_are_both_no_number_are_the_same_and_those_that_are_missing_
 def test_an_unfinished_run_is_refused(copied):
     (copied / "results.json").unlink()
     with pytest.raises(
-        InputError, match=r"got no results\.json, .*it is not finished: the command that began it goes on"
+        InputError, match=r"got no results\.json, .*it is not finished: the command that began it resumes it"
     ):
         reproduction.reproduce(copied)
 
@@ -268,14 +268,14 @@ def test_a_step_replayed_has_the_loss_that_was_recorded(finished, step):
     assert found.diagnosis.step == step
     assert len(found.diagnosis.rows) == 100
     assert found.diagnosis.broken == found.diagnosis.examples == ()
-    assert found.diagnosis.culprit is found.detour is None
+    assert found.diagnosis.culprit is found.rollback is None
 
 
 DETOURS = ((20, 30), (15, 30), (5, 30))
 
 
 @pytest.mark.parametrize(
-    ("step", "until", "known", "detour"),
+    ("step", "until", "known", "rollback"),
     [
         (4, 4, DETOURS, None),
         (5, 5, DETOURS[:2], (5, 30)),
@@ -288,23 +288,23 @@ DETOURS = ((20, 30), (15, 30), (5, 30))
 )
 @pytest.mark.parametrize("losses", [None, 30, 31])
 def test_a_step_is_replayed_as_it_was_before_it_was_gone_round(
-    tmp_path, monkeypatch, *, step, until, known, detour, losses
+    tmp_path, monkeypatch, *, step, until, known, rollback, losses
 ):
-    """From a checkpoint that knows of no detour that was found later."""
+    """From a checkpoint that knows of no rollback that was found later."""
     asked = []
 
     def restore(store, trainer, *, until=None, note=None):
         asked.append(until)
-        return Snapshot(None, None, {}, None, Progress(step=4, detours=DETOURS))
+        return Snapshot(None, None, {}, None, Progress(step=4, rollbacks=DETOURS))
 
     trainer = SimpleNamespace(
-        steps_per_epoch=STEPS, move=lambda snapshot, to: (to, snapshot.progress.detours), plan=None
+        steps_per_epoch=STEPS, move=lambda snapshot, to: (to, snapshot.progress.rollbacks), resolved=None
     )
     monkeypatch.setattr(records, "read_record", lambda folder: {})
     monkeypatch.setattr(reproduction, "plan_again", lambda folder, data: SimpleNamespace(run=replace(RUN, epochs=3)))
-    monkeypatch.setattr(reproduction, "Trainer", lambda plan: trainer)
+    monkeypatch.setattr(reproduction, "Trainer", lambda resolved: trainer)
     monkeypatch.setattr(reproduction.resume, "restore", restore)
-    monkeypatch.setattr(reproduction, "diagnose", lambda trainer, at, trace: (at, trace))
+    monkeypatch.setattr(reproduction, "examine", lambda trainer, at, trace: (at, trace))
     if losses:
         (tmp_path / "results.json").touch()
         monkeypatch.setattr(records, "read_results", lambda folder, run: None)
@@ -312,7 +312,7 @@ def test_a_step_is_replayed_as_it_was_before_it_was_gone_round(
     found = reproduction.replay(tmp_path, step)
     assert asked == [None, until]
     assert found.diagnosis == ((step, known), True)
-    assert found.detour == detour
+    assert found.rollback == rollback
     assert found.recorded == (step + 0.5 if losses and step < losses else None)  # it may have stopped before
 
 
@@ -327,7 +327,7 @@ def test_replay_writes_nothing_and_refuses_steps_that_are_none(finished):
 @pytest.mark.slow
 def test_a_run_that_stops_names_the_command_that_finds_the_operation(tmp_path, capsys):
     """Adam with a step of 1e18: the weights are finite, and the squares of what they make are not."""
-    run = replace(RUN, optimizer=Adam(1e18), safeguard=Safeguard(in_a_row=2, detours=1), ema=0.0)
+    run = replace(RUN, optimizer=AdamW(1e18), safeguard=Safeguard(in_a_row=2, rollbacks=1), ema=0.0)
     notes = []
     with pytest.raises(InputError, match=r"step (\d+) \(epoch 1\): got NaN or infinity in ") as stopped:
         fitting.fit(run, directory=tmp_path / "run", on_note=notes.append)
@@ -341,9 +341,9 @@ def test_a_run_that_stops_names_the_command_that_finds_the_operation(tmp_path, c
     assert "cannot be used: " in printed
     assert "was made by " in printed
     assert "networks.py:" in printed or "distributions.py:" in printed or "likelihoods.py:" in printed
-    # a step that was gone round is shown as it was before that
+    # a step that was skipped is shown as it was before that
     [note] = notes
     first = int(note.partition("steps ")[2].split()[0])
     found = reproduction.replay(tmp_path / "run", first)
-    assert found.detour is not None
+    assert found.rollback is not None
     assert found.diagnosis.broken

@@ -32,9 +32,11 @@ def keep(tmp_path, monkeypatch):
         clock, saved, checks = SimpleNamespace(now=1000.0), [], []
         monkeypatch.setattr(resume, "time", SimpleNamespace(monotonic=lambda: clock.now))
         lock, caught = SimpleNamespace(check=lambda: checks.append(len(saved))), signals.Caught()
-        keeper = resume.Keeper(tmp_path, "0" * 64, saving, lock=lock, caught=caught, note=print, selects="bound")
-        keeper._store = SimpleNamespace(save=lambda step, arrays, notes: saved.append(notes), retain=checks.append)
-        return SimpleNamespace(keeper=keeper, clock=clock, saved=saved, caught=caught, checks=checks)
+        manager = resume.CheckpointManager(
+            tmp_path, "0" * 64, saving, lock=lock, caught=caught, note=print, selects="bound"
+        )
+        manager._store = SimpleNamespace(save=lambda step, arrays, notes: saved.append(notes), retain=checks.append)
+        return SimpleNamespace(manager=manager, clock=clock, saved=saved, caught=caught, checks=checks)
 
     return make
 
@@ -46,7 +48,7 @@ def test_seconds_are_counted_from_the_last_save(keep, offers, saved):
     made = keep(Saving(seconds=60))
     for second in offers:
         made.clock.now = 1000.0 + second
-        made.keeper.offer(at(second), boundary=False)
+        made.manager.offer(at(second), boundary=False)
     assert [notes["step"] for notes in made.saved] == saved
 
 
@@ -54,10 +56,10 @@ def test_a_save_outside_the_turn_counts_as_one(keep):
     """At the end, or when it goes back: the next comes `seconds` later."""
     made = keep(Saving(seconds=60))
     made.clock.now = 1050.0
-    made.keeper.save(at(1), boundary=False)
+    made.manager.save(at(1), boundary=False)
     for second in (60, 109, 110):
         made.clock.now = 1000.0 + second
-        made.keeper.offer(at(second), boundary=False)
+        made.manager.offer(at(second), boundary=False)
     assert [notes["step"] for notes in made.saved] == [1, 110]
     assert made.checks == [0, Saving(seconds=60), 1, Saving(seconds=60)]  # the lock first, and what is kept last
 
@@ -65,19 +67,19 @@ def test_a_save_outside_the_turn_counts_as_one(keep):
 def test_what_is_saved_already_is_not_saved_again(keep, monkeypatch):
     made, restored = keep(Saving(seconds=0, steps=5)), at(5)
     monkeypatch.setattr(resume, "restore", lambda store, trainer, until, note: restored if until == 7 else None)
-    assert made.keeper.restore(None, 6) is None
-    assert made.keeper.restore(None, 7) is restored
-    made.keeper.offer(restored, boundary=False)
+    assert made.manager.restore(None, 6) is None
+    assert made.manager.restore(None, 7) is restored
+    made.manager.offer(restored, boundary=False)
     assert made.saved == []
     for snapshot in (at(6), at(6), at(6, epoch=1)):
-        made.keeper.offer(snapshot, boundary=False)
+        made.manager.offer(snapshot, boundary=False)
     assert [(notes["step"], notes["epoch"]) for notes in made.saved] == [(6, 0), (6, 1)]
     made.caught.name = "SIGTERM"
-    with pytest.raises(signals.Interrupted, match="stopped by SIGTERM, saved at step 6: the same command goes on"):
-        made.keeper.offer(at(6, epoch=1), boundary=True)
+    with pytest.raises(signals.Interrupted, match="stopped by SIGTERM, saved at step 6: the same command resumes it"):
+        made.manager.offer(at(6, epoch=1), boundary=True)
     assert len(made.saved) == 2
     with pytest.raises(signals.Interrupted, match="saved at step 7"):
-        made.keeper.offer(at(7), boundary=False)
+        made.manager.offer(at(7), boundary=False)
 
 
 @pytest.mark.parametrize(
@@ -89,23 +91,23 @@ def test_steps_and_epochs_that_are_asked_for(keep, saving, saved):
     made = keep(saving)
     for step in range(1, 12):
         if step != 8:
-            made.keeper.offer(at(step, epoch=step // 4), boundary=step % 4 == 0)
+            made.manager.offer(at(step, epoch=step // 4), boundary=step % 4 == 0)
         else:
-            made.keeper.offer(at(step, epoch=1), boundary=False)
-            made.keeper.offer(at(step, epoch=2), boundary=True)
+            made.manager.offer(at(step, epoch=1), boundary=False)
+            made.manager.offer(at(step, epoch=2), boundary=True)
     assert [notes["step"] for notes in made.saved] == saved
 
 
 def test_the_next_look_is_after_a_chunk_or_where_a_save_is_due(keep):
-    keeper = keep(Saving(steps=5)).keeper
-    assert [keeper.next_stop(step, chunk) for step, chunk in ((3, 10), (5, 3), (5, 7), (4, 1), (0, 5))] == [
+    manager = keep(Saving(steps=5)).manager
+    assert [manager.next_stop(step, chunk) for step, chunk in ((3, 10), (5, 3), (5, 7), (4, 1), (0, 5))] == [
         5,
         8,
         10,
         5,
         5,
     ]
-    assert keep(Saving()).keeper.next_stop(3, 10) == 13
+    assert keep(Saving()).manager.next_stop(3, 10) == 13
 
 
 def test_only_an_epoch_of_one_seed_has_a_value_to_be_kept_by(keep):
@@ -118,7 +120,7 @@ def test_only_an_epoch_of_one_seed_has_a_value_to_be_kept_by(keep):
         (at(10), True),
         (at(11, history=history, **two), True),
     ):
-        made.keeper.save(snapshot, boundary=boundary)
+        made.manager.save(snapshot, boundary=boundary)
     assert [(notes.get("value"), notes["boundary"]) for notes in made.saved] == [
         (2.5, True),
         (None, False),
@@ -129,10 +131,10 @@ def test_only_an_epoch_of_one_seed_has_a_value_to_be_kept_by(keep):
 
 
 def test_a_pace_survives_a_chunk_that_took_no_time_and_a_long_one():
-    pace = resume.Pace(2.0)
+    timer = resume.StepTimer(2.0)
     for steps, seconds, following in ((1, 9.0, 1), (1, 0.0, 4), (4, 0.0, 16), (16, 8.0, 4), (4, 100.0, 1)):
-        pace.took(steps, seconds)
-        assert pace.steps() == following
+        timer.took(steps, seconds)
+        assert timer.steps() == following
     assert resume.CHUNK_SECONDS == 1.0  # "within about a second"
 
 
@@ -175,7 +177,7 @@ def test_progress_comes_back_from_json():
         best_value=(math.inf, 1.5),
         best_epoch=(0, 2),
         in_a_row=(3, 0),
-        detours=((1, 3), (4, 9)),
+        rollbacks=((1, 3), (4, 9)),
         seconds=1.25,
         history=({"epoch": 1}, {"epoch": 2}),
     )
@@ -187,4 +189,4 @@ def test_progress_comes_back_from_json():
 def test_what_broke_is_said_by_its_first_and_last_step():
     assert str(Broken(3, 8, 0)) == "steps 3 to 7"
     assert str(Broken(8, 8, 1)) == "the validation after step 8"
-    assert (Broken(3, 8, 1).first, Broken(3, 8, 1).after, Broken(3, 8, 1).lane) == (3, 8, 1)
+    assert (Broken(3, 8, 1).first, Broken(3, 8, 1).after, Broken(3, 8, 1).seed_index) == (3, 8, 1)

@@ -17,7 +17,7 @@ from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
 from aevae_jax.runs import resume
-from aevae_jax.runs.plans import plan_of
+from aevae_jax.runs.resolution import resolve
 from aevae_jax.runs.run import Run
 from aevae_jax.runs.snapshots import Progress
 from aevae_jax.runs.trainer import Trainer
@@ -49,7 +49,7 @@ def own(model, params, x, key, step):
     ids=range(8),
 )
 def test_a_plan_says_what_selects(run, name):
-    assert plan_of(run, DATA).selects == name
+    assert resolve(run, DATA).selects == name
 
 
 class Points(Autoencoder):
@@ -69,13 +69,13 @@ class Points(Autoencoder):
 )
 def test_an_objective_that_cannot_select_is_refused_before_training(model, objective, name):
     with pytest.raises(InputError, match=f"which selects by {name}, expected"):
-        plan_of(replace(RUN, model=model, objective=objective), DATA)
+        resolve(replace(RUN, model=model, objective=objective), DATA)
 
 
 @pytest.fixture(scope="module")
 def trained():
     """One epoch by the bound of five samples, and a snapshot after it."""
-    trainer = Trainer(plan_of(replace(RUN, objective=IWAE(5)), DATA))
+    trainer = Trainer(resolve(replace(RUN, objective=IWAE(5)), DATA))
     snapshot, report = trainer.finish_epoch(trainer.advance(trainer.start(), 1))
     return trainer, snapshot, report
 
@@ -94,11 +94,11 @@ def test_a_checkpoint_carries_the_value_that_selects(trained, tmp_path, monkeypa
     """Not the ELBO, which IWAE makes worse."""
     trainer, snapshot, report = trained
     lock = SimpleNamespace(check=lambda: None)
-    keeper = resume.Keeper(
-        tmp_path, "0" * 64, Saving(), lock=lock, caught=None, note=print, selects=trainer.plan.selects
+    manager = resume.CheckpointManager(
+        tmp_path, "0" * 64, Saving(), lock=lock, caught=None, note=print, selects=trainer.resolved.selects
     )
     saved = []
-    monkeypatch.setattr(keeper._store, "save", lambda step, arrays, notes: saved.append(notes))
-    keeper.save(snapshot, boundary=True)
+    monkeypatch.setattr(manager._store, "save", lambda step, arrays, notes: saved.append(notes))
+    manager.save(snapshot, boundary=True)
     assert saved[0]["value"] == report.validation[BOUND]
     assert Progress.from_notes(saved[0]) == snapshot.progress

@@ -16,10 +16,10 @@ import pytest
 from aevae_jax import data, evaluation, keys
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE
-from aevae_jax.runs import non_finite, plans, trainer, training_loop
+from aevae_jax.runs import non_finite, resolution, trainer, training_loop
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.snapshots import Broken, Progress
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 RUN = Run(model=VAE(2, MLP((4,))), batch_size=10, epochs=3)
@@ -30,7 +30,7 @@ SEEDS, STEPS = (7, 8, 5), 2  # none of which is its own place
 def several():
     """Three seeds before their first step."""
     x = np.random.default_rng(0).integers(0, 256, (40, 2, 2, 1)).astype(np.uint8)
-    made = trainer.Trainer(plans.plan_of(RUN, data.from_arrays(x[:20], x[20:30], x[30:])), SEEDS)
+    made = trainer.Trainer(resolution.resolve(RUN, data.from_arrays(x[:20], x[20:30], x[30:])), SEEDS)
     return made, made.start()
 
 
@@ -55,19 +55,19 @@ def test_results_are_those_of_the_selected_parameters_and_not_of_the_last(severa
     progress = replace(snapshot.progress, best_epoch=(3, 1, 2), seconds=12.34567)
     results = made.results(snapshot._replace(best=selected, progress=progress))
     assert (results["best_epoch"], results["seconds"]) == ([3, 1, 2], 12.346)
-    prepared = data.prepare(RUN.data.preparation, made.plan.dataset)
-    for lane, seed in enumerate(SEEDS):
-        params = jax.tree.map(lambda leaf, lane=lane: leaf[lane], selected)
+    prepared = data.prepare(RUN.data.preparation, made.resolved.dataset)
+    for s, seed in enumerate(SEEDS):
+        params = jax.tree.map(lambda leaf, s=s: leaf[s], selected)
         key = keys.stream(keys.root(seed), keys.Stream.EVALUATE)
         for part in ("validation", "test"):
-            measured = evaluation.evaluate(made.plan.run.model, params, getattr(prepared, part).x, key)
-            assert results[part][lane] == pytest.approx(measured, rel=1e-5)
+            measured = evaluation.evaluate(made.resolved.run.model, params, getattr(prepared, part).x, key)
+            assert results[part][s] == pytest.approx(measured, rel=1e-5)
 
 
 def test_the_last_epoch_of_the_patience_may_be_the_best(several):
     """A seed that has waited for longer has stopped, though others go on."""
     made, snapshot = several
-    patient = trainer.Trainer(made.plan._replace(run=replace(made.plan.run, patience=2)), SEEDS)
+    patient = trainer.Trainer(made.resolved._replace(run=replace(made.resolved.run, patience=2)), SEEDS)
     snapshot = patient.advance(snapshot._replace(state=jax.tree.map(jnp.copy, snapshot.state)), STEPS)
     third, _ = patient.finish_epoch(
         snapshot._replace(progress=replace(snapshot.progress, epoch=2, best_epoch=(1, 0, 2)))
@@ -95,11 +95,11 @@ def test_the_seed_whose_validation_is_no_number_is_named(several, monkeypatch):
                 state=snapshot.state._replace(params=spoilt), progress=replace(snapshot.progress, step=STEPS)
             )
         )
-    assert (caught.value.first, caught.value.after, caught.value.lane) == (2, 2, 1)
-    monkeypatch.setattr(non_finite, "scale_advice", lambda plan: "")
+    assert (caught.value.first, caught.value.after, caught.value.seed_index) == (2, 2, 1)
+    monkeypatch.setattr(non_finite, "scale_advice", lambda resolved: "")
     message = "training of seed 8: got no finite loss or gradient in the validation after step 2, expected finite"
     with pytest.raises(InputError, match=message):
-        training_loop._detour(made, None, snapshot.progress, caught.value, print)
+        training_loop._roll_back(made, None, snapshot.progress, caught.value, print)
 
 
 def test_means_are_over_the_steps_that_each_seed_used(several, monkeypatch):
@@ -126,7 +126,7 @@ def test_means_are_over_the_steps_that_each_seed_used(several, monkeypatch):
 
 def test_the_end_is_where_all_seeds_have_waited_or_all_epochs_are_done(several):
     made, _ = several
-    patient = SimpleNamespace(plan=made.plan._replace(run=replace(made.plan.run, epochs=9, patience=2)))
+    patient = SimpleNamespace(resolved=made.resolved._replace(run=replace(made.resolved.run, epochs=9, patience=2)))
     for epoch, best, patience, ends in (
         (9, (9, 9, 9), True, True),
         (8, (1, 1, 1), False, False),
@@ -136,7 +136,7 @@ def test_the_end_is_where_all_seeds_have_waited_or_all_epochs_are_done(several):
         (0, (0, 0, 0), True, False),
     ):
         progress = Progress(epoch=epoch, best_epoch=best)
-        impatient = SimpleNamespace(plan=patient.plan._replace(run=replace(patient.plan.run, patience=0)))
+        impatient = SimpleNamespace(resolved=patient.resolved._replace(run=replace(patient.resolved.run, patience=0)))
         assert trainer.Trainer.finished(patient if patience else impatient, progress) is ends, (epoch, best)
 
 
@@ -177,14 +177,14 @@ def test_every_seed_sees_each_example_once_an_epoch_in_an_order_of_its_own(sever
     rows = np.array([made.rows_of(step) for step in range(6)])
     assert rows.shape == (6, 3, 10)
     for epoch in range(3):
-        for lane in range(3):
-            assert sorted(rows[2 * epoch : 2 * epoch + 2, lane].ravel()) == list(range(20))
-    orders = {tuple(rows[2 * epoch : 2 * epoch + 2, lane].ravel()) for epoch in range(3) for lane in range(3)}
+        for s in range(3):
+            assert sorted(rows[2 * epoch : 2 * epoch + 2, s].ravel()) == list(range(20))
+    orders = {tuple(rows[2 * epoch : 2 * epoch + 2, s].ravel()) for epoch in range(3) for s in range(3)}
     assert len(orders) == 9
 
 
 def test_streaks_go_on_across_chunks_by_seed_and_not_across_what_was_gone_round():
-    made = SimpleNamespace(plan=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=3))))
+    made = SimpleNamespace(resolved=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=3))))
     no = np.zeros(4, bool)
 
     def streaks(before, flags, jumped=no):
@@ -203,12 +203,12 @@ def test_streaks_go_on_across_chunks_by_seed_and_not_across_what_was_gone_round(
     ):
         with pytest.raises(Broken) as caught:
             streaks(before, flags)
-        assert (caught.value.first, caught.value.after, caught.value.lane) == expected
+        assert (caught.value.first, caught.value.after, caught.value.seed_index) == expected
 
 
 def test_the_optimizer_is_built_for_all_steps_of_the_run(several, monkeypatch):
     """Its schedules end with the training."""
     built = []
-    monkeypatch.setattr(Adam, "build", lambda self, steps: built.append(steps) or optax.sgd(0.1))
-    trainer.Trainer(several[0].plan._replace(run=replace(several[0].plan.run, optimizer=Adam(0.123))))
+    monkeypatch.setattr(AdamW, "build", lambda self, steps: built.append(steps) or optax.sgd(0.1))
+    trainer.Trainer(several[0].resolved._replace(run=replace(several[0].resolved.run, optimizer=AdamW(0.123))))
     assert built == [3 * STEPS]

@@ -97,7 +97,7 @@ def test_a_choice_is_the_first_where_the_predicate_holds(monkeypatch, backend, p
     def second(a, b):
         return {"x": a * b, "y": (-b,)}
 
-    found = loops.choose(jnp.asarray(predicate), first, second, a, b)
+    found = loops.cond(jnp.asarray(predicate), first, second, a, b)
     assert jax.tree.map(lambda v: v.tolist(), found) == (
         {"x": [2, 3, 4], "y": (2,)} if predicate else {"x": [0, 2, 4], "y": (-2,)}
     )
@@ -105,7 +105,7 @@ def test_a_choice_is_the_first_where_the_predicate_holds(monkeypatch, backend, p
 
 def test_there_is_room_for_the_outputs_of_every_step():
     x = {"a": jnp.zeros((7, 5, 1)), "n": jnp.zeros(7, jnp.int32)}
-    found = loops.room(blur, {"sum": jnp.zeros((5, 1))}, jnp.ones((3, 1, 1)), x, 9)
+    found = loops.empty_outputs(blur, {"sum": jnp.zeros((5, 1))}, jnp.ones((3, 1, 1)), x, 9)
     assert {name: (type(a), a.shape, a.dtype.name) for name, a in found.items()} == {
         "total": (np.ndarray, (9,), "float32"),
         "count": (np.ndarray, (9,), "int32"),
@@ -191,10 +191,10 @@ def test_side_by_side_keeps_the_order_and_runs_the_first_alone_then_two():
             running.remove(item)
         return item**2
 
-    assert list(loops.side_by_side(work, iter(range(6)))) == [0, 1, 4, 9, 16, 25]
+    assert list(loops.map_in_threads(work, iter(range(6)))) == [0, 1, 4, 9, 16, 25]
     assert seen[0] == (0, 1)
     assert max(count for _, count in seen) == 2
-    assert list(loops.side_by_side(work, [])) == []
+    assert list(loops.map_in_threads(work, [])) == []
 
 
 def test_side_by_side_begins_nothing_more_after_an_error():
@@ -207,7 +207,7 @@ def test_side_by_side_begins_nothing_more_after_an_error():
         done.append(item)
 
     with pytest.raises(ValueError, match="no"):
-        list(loops.side_by_side(work, range(1000)))
+        list(loops.map_in_threads(work, range(1000)))
     assert len(done) < 500
 
 
@@ -216,21 +216,22 @@ def test_side_by_side_takes_one_at_a_time_elsewhere(monkeypatch, backend, device
     threads = []
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "local_device_count", lambda: devices)
-    assert list(loops.side_by_side(lambda item: threads.append(threading.get_ident()) or item, range(5))) == [*range(5)]
+    found = loops.map_in_threads(lambda item: threads.append(threading.get_ident()) or item, range(5))
+    assert list(found) == [*range(5)]
     assert threads == 5 * [threading.get_ident()]
 
 
 def test_examples_are_divided_among_devices_where_they_can_be(monkeypatch):
     """Of two devices, of which this process has one: what each would hold stands in the sharding."""
     tree = {"a": jnp.zeros((4, 3)), "b": jnp.zeros((6,))}
-    assert devices.divided(tree) is tree  # there is but one
-    assert devices.everywhere(tree) is tree
+    assert devices.shard_rows(tree) is tree  # there is but one
+    assert devices.replicate(tree) is tree
     monkeypatch.setattr(jax, "local_device_count", lambda: 2)
     assert devices.devices() == 2
-    both = jax.tree.map(lambda a: a.sharding.spec, devices.divided(tree))
+    both = jax.tree.map(lambda a: a.sharding.spec, devices.shard_rows(tree))
     assert both == {"a": PartitionSpec("examples"), "b": PartitionSpec("examples")}
     odd = {**tree, "c": jnp.zeros((3, 4))}
-    assert devices.divided(odd) is odd
-    assert devices.divided(odd["c"], axis=1).sharding.spec == PartitionSpec(None, "examples")
-    whole = jax.tree.map(lambda a: (a.sharding.spec, len(a.sharding.mesh.devices)), devices.everywhere(odd))
+    assert devices.shard_rows(odd) is odd
+    assert devices.shard_rows(odd["c"], axis=1).sharding.spec == PartitionSpec(None, "examples")
+    whole = jax.tree.map(lambda a: (a.sharding.spec, len(a.sharding.mesh.devices)), devices.replicate(odd))
     assert whole == {name: (PartitionSpec(), len(jax.local_devices())) for name in "abc"}

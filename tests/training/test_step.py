@@ -21,7 +21,7 @@ from aevae_jax.models.architectures import MLP, Conv, ResidualConv
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO
 from aevae_jax.training import loops, step as training
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 DENSE = VAE(latent=2, network=MLP(hidden=(5,)), event_shape=(6, 6, 1))
@@ -289,13 +289,13 @@ def test_batches_from_the_host_are_all_used_in_order(seeds):
     shape = (3, seeds, 2) if seeds else (3, 2)
     window = {"x": np.random.default_rng(0).integers(0, 256, (*shape, 5), np.uint8), "y": np.arange(math.prod(shape))}
     window["y"] = window["y"].reshape(shape)
-    span = training.window_span(window, key, 4)
-    assert span.first == 4
-    assert span.rows.shape == shape
-    assert span.data["x"].dtype == np.uint8
+    chunk = training.window_chunk(window, key, 4)
+    assert chunk.first == 4
+    assert chunk.rows.shape == shape
+    assert chunk.data["x"].dtype == np.uint8
     for name, whole in window.items():
-        assert np.array_equal(np.asarray(span.data[name])[np.asarray(span.rows)], whole)
-    assert training.window_span(window, key).first == 0
+        assert np.array_equal(np.asarray(chunk.data[name])[np.asarray(chunk.rows)], whole)
+    assert training.window_chunk(window, key).first == 0
 
 
 def test_an_epoch_visits_every_example_at_most_once(point_step, point_state):
@@ -368,7 +368,7 @@ class WeaklyTyped:
 
 def test_state_keeps_its_types_from_step_to_step():
     """A leaf that loses its weak type would make the second epoch another program than the first."""
-    tx = Adam(warmup=3, cosine=True, weight_decay=0.1, clip_norm=1.0).build(9)
+    tx = AdamW(warmup=3, cosine=True, weight_decay=0.1, clip_norm=1.0).build(9)
     step = training.make_train_step(WeaklyTyped(), squares, tx, ema_decay=0.9)
     state = jax.eval_shape(lambda k: training.init_state(WeaklyTyped(), tx, k, ema=True), keys.root(0))
     batch = (jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((3,), jnp.int32))
@@ -481,14 +481,14 @@ def test_seeds_together_are_each_trained_as_alone(point_step):
     states, metrics = training.train_epoch(point_step, states, data, together, batch_size=5)
     assert metrics["x"].shape == (4, 3, 5)  # [T, S, B]
     assert states.step.tolist() == [4, 4, 4]
-    for lane in range(3):
-        start = training.init_state(Point(), tx, keys.root(lane), ema=True)
-        state, alone = training.train_epoch(point_step, start, data, keys.root(lane), batch_size=5)
+    for s in range(3):
+        start = training.init_state(Point(), tx, keys.root(s), ema=True)
+        state, alone = training.train_epoch(point_step, start, data, keys.root(s), batch_size=5)
         for name in ("x", "labels", "noise", "step"):
-            assert np.array_equal(metrics[name][:, lane], alone[name])
-        np.testing.assert_allclose(metrics["loss"][:, lane], alone["loss"], rtol=1e-5)
-        jax.tree.map(lambda a, b, lane=lane: np.testing.assert_allclose(a[lane], b, rtol=1e-5), states, state)
-    assert len({tuple(metrics["x"][0, lane].tolist()) for lane in range(3)}) == 3
+            assert np.array_equal(metrics[name][:, s], alone[name])
+        np.testing.assert_allclose(metrics["loss"][:, s], alone["loss"], rtol=1e-5)
+        jax.tree.map(lambda a, b, s=s: np.testing.assert_allclose(a[s], b, rtol=1e-5), states, state)
+    assert len({tuple(metrics["x"][0, s].tolist()) for s in range(3)}) == 3
 
 
 # optimizers
@@ -515,10 +515,10 @@ def adam_by_hand(optimizer, gradients, start, steps):
 @pytest.mark.parametrize(
     "optimizer",
     [
-        Adam(learning_rate=0.1),
-        Adam(learning_rate=0.1, warmup=4),
-        Adam(learning_rate=0.1, cosine=True),
-        Adam(learning_rate=0.1, warmup=3, cosine=True, weight_decay=0.5, clip_norm=0.7),
+        AdamW(learning_rate=0.1),
+        AdamW(learning_rate=0.1, warmup=4),
+        AdamW(learning_rate=0.1, cosine=True),
+        AdamW(learning_rate=0.1, warmup=3, cosine=True, weight_decay=0.5, clip_norm=0.7),
     ],
     ids=["plain", "warmup", "cosine", "all"],
 )
@@ -549,7 +549,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else():  # mistake 46
     )
     shapes = {**jax.eval_shape(model.init, jax.random.key(0)), "codebook": jax.ShapeDtypeStruct((4, 2), float)}
     params = jax.tree.map(lambda a: np.ones(a.shape, np.float32), shapes)
-    tx = Adam(learning_rate=0.1, weight_decay=0.5).build(1)
+    tx = AdamW(learning_rate=0.1, weight_decay=0.5).build(1)
     updates, _ = jax.jit(tx.update)(jax.tree.map(np.zeros_like, params), jax.jit(tx.init)(params), params)
     moved = {
         jax.tree_util.keystr(path, simple=True, separator="/"): bool((update != 0).any())
@@ -561,7 +561,7 @@ def test_weight_decay_shrinks_kernels_and_nothing_else():  # mistake 46
 
 def test_a_warmup_longer_than_the_training_is_possible():
     """Its rates rise from 0 by a fiftieth a step, of which Adam's step has the size, while gradients stay the same."""
-    tx = Adam(0.1, warmup=50, cosine=True).build(10)
+    tx = AdamW(0.1, warmup=50, cosine=True).build(10)
     state, path = tx.init(jnp.ones(2)), []
     for _ in range(3):
         updates, state = tx.update(jnp.ones(2), state, jnp.ones(2))
@@ -589,12 +589,12 @@ def test_a_warmup_longer_than_the_training_is_possible():
 )
 def test_impossible_optimizers_are_refused(fields):
     with pytest.raises(InputError, match=f"Adam {next(iter(fields))}: got"):
-        Adam(**fields)
+        AdamW(**fields)
 
 
 def test_adam_without_fields_is_plain():
-    assert Adam() == Adam(0.001, 0, False, 0.0, 0.0)
-    assert Adam(1e-2, 3, True, 0.1, 2.0) == Adam(
+    assert AdamW() == AdamW(0.001, 0, False, 0.0, 0.0)
+    assert AdamW(1e-2, 3, True, 0.1, 2.0) == AdamW(
         learning_rate=1e-2, warmup=3, cosine=True, weight_decay=0.1, clip_norm=2.0
     )
 

@@ -15,10 +15,10 @@ from aevae_jax import VAE, data, memory
 from aevae_jax.data import datasets
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv
-from aevae_jax.objectives.losses import ELBO, IWAE, Linear
-from aevae_jax.runs import plans
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup
+from aevae_jax.runs import resolution
 from aevae_jax.runs.run import Run
-from aevae_jax.training.optimizers import Adam
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 NARROW = MLP((4,))
@@ -46,7 +46,7 @@ NARROW = MLP((4,))
 def test_what_no_memory_can_hold_is_refused_and_not_allocated(run, message):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(InputError, match=message):
-        plans.plan_of(run)
+        resolution.resolve(run)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
@@ -57,21 +57,21 @@ def test_every_split_must_lie_in_the_support_of_the_likelihood(part):
         for i, name in enumerate(("train", "validation", "test"))
     }
     model = VAE(network=NARROW, likelihood=likelihoods.Bernoulli())
-    plans.plan_of(Run(model=model, batch_size=8), data.from_arrays(**parts))
+    resolution.resolve(Run(model=model, batch_size=8), data.from_arrays(**parts))
     parts[part][-1, -1] = 0.5
     with pytest.raises(InputError, match=f"arrays {part}.*: got 0.5 .*expected 0 or 1, the support of the likelihood"):
-        plans.plan_of(Run(model=model, batch_size=8), data.from_arrays(**parts))
+        resolution.resolve(Run(model=model, batch_size=8), data.from_arrays(**parts))
 
 
 def test_long_schedules_are_no_large_ones():
     """They count in 32 bits, and nothing is as long as they are."""
     most = 2**31 - 1
-    plans.plan_of(
+    resolution.resolve(
         Run(
             model=VAE(network=NARROW),
-            objective=ELBO(Linear(most)),
+            objective=ELBO(LinearWarmup(most)),
             epochs=most // 9,
-            optimizer=Adam(warmup=most, cosine=True),
+            optimizer=AdamW(warmup=most, cosine=True),
         )
     )
 
@@ -111,7 +111,7 @@ def test_columns_that_are_given_must_be_those_of_the_table(table, columns, count
     given = likelihoods.Tabular(columns, counts)
     run = Run(data=data.Data("x", data.Standardize()), model=VAE(2, NARROW, given), batch_size=5)
     if fits:
-        shaped = plans._shaped(run.model, data.prepare(run.data.preparation, table))
+        shaped = resolution._shaped(run.model, data.prepare(run.data.preparation, table))
         assert shaped.likelihood.columns == (0, 0, 2)
         [(place, zero, step)] = shaped.likelihood.counts
         assert (place, zero, step) == (1, pytest.approx(-3.5 / 1.5), pytest.approx(1 / 1.5))
@@ -120,42 +120,42 @@ def test_columns_that_are_given_must_be_those_of_the_table(table, columns, count
     with pytest.raises(
         InputError, match=r"columns of the likelihood: got Tabular\(.*, expected Tabular\(\), or Tab.*peo"
     ):
-        plans.plan_of(run, table)
+        resolution.resolve(run, table)
 
 
 def test_tables_have_a_likelihood_of_their_own(table):
     run = Run(data=data.Data("x", data.Standardize()), model=VAE(2, NARROW), batch_size=5)
     message = r"likelihood of a table \(people\): got NormalSharedScale, expected Tabular\(\); type: --model"
     with pytest.raises(InputError, match=message):
-        plans.plan_of(run, table)
+        resolution.resolve(run, table)
     with pytest.raises(InputError, match=r"likelihood: got Tabular\(\), expected another one: vectors is not a table"):
-        plans.plan_of(replace(SMALL, model=VAE(2, NARROW, likelihoods.Tabular())), SPLIT)
+        resolution.resolve(replace(SMALL, model=VAE(2, NARROW, likelihoods.Tabular())), SPLIT)
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_no_part_may_be_empty(part):
     empty = replace(SPLIT, **{part: datasets.Split(VECTORS[:0])})
     with pytest.raises(InputError, match=f"vectors {part}: got 0 examples, expected at least 1"):
-        plans.plan_of(SMALL, empty)
+        resolution.resolve(SMALL, empty)
 
 
 @pytest.mark.parametrize(("limit", "stream"), [(240, False), (239, True)])
 def test_data_that_is_larger_than_the_limit_is_streamed(monkeypatch, limit, stream):
     """Ten rows of six numbers of 4 bytes; what is typed comes first."""
     monkeypatch.setattr(datasets, "RESIDENT_BYTES", limit)
-    assert plans.plan_of(SMALL, SPLIT).stream is stream
-    assert plans.plan_of(SMALL, SPLIT, not stream).stream is not stream
+    assert resolution.resolve(SMALL, SPLIT).stream is stream
+    assert resolution.resolve(SMALL, SPLIT, not stream).stream is not stream
 
 
 def test_memory_is_asked_for_four_times_the_parameters_and_the_largest_array(monkeypatch):
-    """Linear networks: an encoder of 6 x 4 + 4, a decoder of 2 x 6 + 6, and a scale."""
+    """LinearWarmup networks: an encoder of 6 x 4 + 4, a decoder of 2 x 6 + 6, and a scale."""
     asked = []
-    monkeypatch.setattr(memory, "check", lambda need, **said: asked.append((need, said["got"], said["room"])))
+    monkeypatch.setattr(memory, "check", lambda need, **said: asked.append((need, said["got"], said["available"])))
     monkeypatch.setattr(
-        plans.jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: {"bytes_limit": 12345})]
+        resolution.jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: {"bytes_limit": 12345})]
     )
     model = VAE(2, MLP(()), likelihoods.NormalSharedScale())
-    plans.plan_of(replace(SMALL, model=model), SPLIT)
+    resolution.resolve(replace(SMALL, model=model), SPLIT)
     assert asked[0] == (4 * 4 * 47, "47 parameters", 12345)
     assert asked[1][0] >= 5 * 6 * 4  # at least the batch
     assert asked[1][2] == 12345
@@ -169,7 +169,7 @@ def test_a_loss_that_is_no_scalar_is_named():
     with pytest.raises(
         InputError, match=r"loss of the objective: got an array of shape \(5,\), expected a scalar; take"
     ):
-        plans.plan_of(replace(SMALL, objective=vector_loss), SPLIT)
+        resolution.resolve(replace(SMALL, objective=vector_loss), SPLIT)
 
 
 @pytest.mark.parametrize("row", [0, 39])
@@ -183,18 +183,18 @@ def test_every_level_of_the_training_data_is_checked_in_every_block(monkeypatch,
     for train, sound in ((x, True), (grey, False)):
         prepared = data.prepare(run.data.preparation, data.from_arrays(train, validation, test, name="bits"))
         if sound:
-            plans._check_support(likelihoods.Bernoulli.support, prepared)
+            resolution._check_support(likelihoods.Bernoulli.support, prepared)
         else:
             with pytest.raises(InputError, match=r"bits train, levels.*: got 0\.0274\d* .*expected 0 or 1"):
-                plans._check_support(likelihoods.Bernoulli.support, prepared)
+                resolution._check_support(likelihoods.Bernoulli.support, prepared)
 
 
 @pytest.mark.parametrize(
-    ("memory_stats", "room"), [(lambda: None, None), (dict, None), (lambda: {"bytes_limit": 8}, 8)]
+    ("memory_stats", "available"), [(lambda: None, None), (dict, None), (lambda: {"bytes_limit": 8}, 8)]
 )
 def test_room_is_that_of_the_device_or_else_of_the_system(monkeypatch, memory_stats, room):
     rooms = []
-    monkeypatch.setattr(plans.jax, "local_devices", lambda: [SimpleNamespace(memory_stats=memory_stats)])
-    monkeypatch.setattr(memory, "check", lambda need, **said: rooms.append(said["room"]))
-    plans._check_memory(SMALL, jax.make_jaxpr(lambda x: x + 1)(1.0), {})
+    monkeypatch.setattr(resolution.jax, "local_devices", lambda: [SimpleNamespace(memory_stats=memory_stats)])
+    monkeypatch.setattr(memory, "check", lambda need, **said: rooms.append(said["available"]))
+    resolution._check_memory(SMALL, jax.make_jaxpr(lambda x: x + 1)(1.0), {})
     assert rooms == [room, room]

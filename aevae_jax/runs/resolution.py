@@ -16,7 +16,7 @@ from aevae_jax.training import loops
 from aevae_jax.types import Columned, InputError, Shaped, likelihood_of, support_of
 
 
-class Plan(NamedTuple):
+class ResolvedRun(NamedTuple):
     """A run whose parts have been seen to fit together."""
 
     run: Run
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     """The entry of the validation metrics that parameters are selected by: the least."""
 
 
-def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None) -> Plan:
+def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None) -> ResolvedRun:
     """The plan of a training; `dataset` and `stream` as in `fitting.fit`.
 
     Raises:
@@ -69,7 +69,7 @@ def plan_of(run: Run, dataset: Dataset | None = None, stream: bool | None = None
                 hint="take its mean over the batch",
             )
     _check_memory(run, program, params)
-    return Plan(run, dataset, prepared, stream, evaluation.minimised(run.objective, measured))
+    return ResolvedRun(run, dataset, prepared, stream, evaluation.minimised(run.objective, measured))
 
 
 def _check_memory(run: Run, program: Any, params: Any) -> None:
@@ -79,14 +79,14 @@ def _check_memory(run: Run, program: Any, params: Any) -> None:
     memory: both are less than what a training needs.
     """
     statistics = jax.local_devices()[0].memory_stats() or {}  # CPUs have none: the system says what is free
-    room = statistics.get("bytes_limit")
+    available = statistics.get("bytes_limit")
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     memory.check(
         4 * size,
         what=f"size of the {type(run.model).__name__}",
         got=f"{size // 4:,} parameters",
         expected="smaller networks, a smaller latent or fewer components",
-        room=room,
+        available=available,
     )
     shape, size = loops.largest(program.jaxpr)
     memory.check(
@@ -94,7 +94,7 @@ def _check_memory(run: Run, program: Any, params: Any) -> None:
         what="size of a step",
         got=f"an array of shape {shape}",
         expected="a smaller batch size, fewer samples or a smaller model",
-        room=room,
+        available=available,
     )
 
 
