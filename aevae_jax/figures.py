@@ -11,7 +11,7 @@ from aevae_jax.lazy import np
 from aevae_jax.types import InputError
 
 MAX_SIDE = 4096
-"""A contact sheet has at most so many pixels on a side, whatever it shows."""
+"""An image grid has at most so many pixels on a side, whatever it shows."""
 
 TILE = 56
 """Small images are magnified while their longer side stays below this, in pixels."""
@@ -80,7 +80,7 @@ def _colours(images: np.ndarray) -> np.ndarray:
 
 
 def _tile(image: np.ndarray, tile_room: tuple[int, int]) -> np.ndarray:
-    """One uint8 image `[h, w, 3]` in the size that a sheet with so many pixels for each gives it."""
+    """One uint8 image `[h, w, 3]` in the size that a grid with so many pixels for each gives it."""
     from PIL import Image
 
     sides = image.shape[:2]
@@ -97,11 +97,11 @@ def _placed(tiles: np.ndarray, columns: int, gap: int) -> np.ndarray:
     """uint8 tiles `[N, h, w, 3]` in rows of `columns`, with white between them."""
     count, height, width, _ = tiles.shape
     rows = -(-count // columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    grid = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for i, tile in enumerate(tiles):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        sheet[top : top + height, left : left + width] = tile
-    return sheet
+        grid[top : top + height, left : left + width] = tile
+    return grid
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
@@ -117,7 +117,7 @@ class Panel(NamedTuple):
 
     reconstructions: np.ndarray
     samples: np.ndarray
-    walk: np.ndarray
+    interpolation: np.ndarray
     codes: np.ndarray
 
 
@@ -131,7 +131,7 @@ def comparison(
     mixture: np.ndarray,
     captions: Mapping[str, str],
 ) -> None:
-    """An autoencoder and a VAE next to each other: reconstructions, random codes, a walk, the latent space by class.
+    """An autoencoder and a VAE next to each other: reconstructions, random codes, interpolation, the latent space by class.
 
     Args:
       path: the PNG to write.
@@ -154,7 +154,7 @@ def comparison(
         [
             ["AE pairs", "AE pairs", "AE pairs", "VAE pairs", "VAE pairs", "VAE pairs"],
             ["AE", "AE", "VAE", "VAE", "AE + mixture", "AE + mixture"],
-            ["AE walk", "AE walk", "AE walk", "VAE walk", "VAE walk", "VAE walk"],
+            ["AE interpolation", "AE interpolation", "AE interpolation", "VAE interpolation", "VAE interpolation", "VAE interpolation"],
             ["AE codes", "AE codes", "AE codes", "VAE codes", "VAE codes", "VAE codes"],
         ],
         height_ratios=[2.2, 6, 1.2, 6],
@@ -168,9 +168,9 @@ def comparison(
         pairs = np.concatenate([inputs, panel.reconstructions])
         _show(grids[f"{name} pairs"], grid(pairs, len(inputs)), f"{name}: inputs, and their reconstructions below")
         _show(
-            grids[f"{name} walk"],
-            grid(panel.walk, len(panel.walk)),
-            f"{name}: a straight walk between two inputs' codes",
+            grids[f"{name} interpolation"],
+            grid(panel.interpolation, len(panel.interpolation)),
+            f"{name}: interpolation between two inputs' codes",
         )
         _scatter(grids[f"{name} codes"], panel.codes, labels, name)
     with durable.replacing(path) as file:

@@ -36,7 +36,7 @@ def check(
       got: its value.
       expected: what would be accepted, if there is more to say than that less is.
       where, hint: as in `InputError`.
-      room: how many bytes there are, of an accelerator's own memory; left out, what `free()` says.
+      available: how many bytes there are, of an accelerator's own memory; left out, what `free()` says.
 
     Raises:
       InputError: `need` is more than there is.

@@ -40,7 +40,7 @@ PATHS, POINTS = 200, 21
 """Straight paths between two encoded inputs, and points on each."""
 
 CONFIDENT = 0.9
-"""A picture is recognised if the classifiers' mean probability of some class is above this."""
+"""The classifiers are confident of a picture if their mean probability of some class is above this."""
 
 
 def ae_vs_vae(
@@ -209,7 +209,7 @@ def _samples(model: LatentModel, params: Params, prepared: Prepared, classifier:
         statistics.frechet_distance(a, b)
         for a, b in zip(classifier.features(images), classifier.features(_held_out(prepared)), strict=True)
     ]
-    return {"Frechet distance": np.mean(distances), "recognised samples": _recognised(classifier, images)}
+    return {"Frechet distance": np.mean(distances), "confident samples": _confident(classifier, images)}
 
 
 def _paths(model: LatentModel, params: Params, prepared: Prepared, classifier: Ensemble, seed: int) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _paths(model: LatentModel, params: Params, prepared: Prepared, classifier: E
     return {
         "steepest step of a path": (steps.max(axis=0) / steps.mean(axis=0)).mean(),
         "length of a path": (steps.sum(axis=0) / fade).mean(),
-        "recognised on paths": _recognised(classifier, inner),
+        "confident on paths": _confident(classifier, inner),
     }
 
 
@@ -239,7 +239,7 @@ def _held_out(prepared: Prepared) -> np.ndarray:
     return np.concatenate([prepared.validation.x, prepared.test.x])[-5_000:]
 
 
-def _recognised(classifier: Ensemble, images: np.ndarray) -> float:
+def _confident(classifier: Ensemble, images: np.ndarray) -> float:
     """Share of pictures of which the classifiers are confident."""
     return float((classifier.probabilities(images).max(axis=1) > CONFIDENT).mean())
 
@@ -260,7 +260,7 @@ def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, late
     return {
         "reconstruction MSE of PCA": statistics.pca_error(train, prepared.test.x[:], latent),
         "Frechet distance of training data": float(np.mean(distances)),
-        "recognised held-out data": _recognised(classifier, held),
+        "confident held-out data": _confident(classifier, held),
         "accuracy of the classifiers": float(right.mean()),
     }
 
@@ -279,13 +279,13 @@ UNITS = {
     "KL of aggregate posterior": "nats",
     "MMD of aggregate posterior": "",
     "Frechet distance": "features",
-    "recognised samples": "share",
+    "confident samples": "share",
     "equal when encoded twice": "share",
     "difference of two encodings": "per dimension",
     "posterior standard deviation": "",
     "steepest step of a path": "of the mean step",
     "length of a path": "of a fade of pixels",
-    "recognised on paths": "share",
+    "confident on paths": "share",
     "rate": "nats per image",
     "active units": "",
 }
@@ -307,8 +307,8 @@ def show(results: dict[str, Any], folder: Path) -> None:
     base = results["baselines"]
     output.print(
         f"For comparison: PCA's error {base['reconstruction MSE of PCA']:.5f}; training data's Frechet distance "
-        f"{base['Frechet distance of training data']:.2f}; held-out data recognised "
-        f"{base['recognised held-out data']:.3f}.\nFrechet distances are comparable within this project only.\n"
+        f"{base['Frechet distance of training data']:.2f}; share of held-out data of which the classifiers are confident "
+        f"{base['confident held-out data']:.3f}.\nFrechet distances are comparable within this project only.\n"
     )
     claims = Table("about", "claim", "decided by [95 % interval]", "verdict", title="Claims", show_lines=False)
     colours = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
@@ -348,7 +348,7 @@ def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Pr
         panels[name] = figures.Panel(
             reconstructions=np.asarray(generation.reconstruct(fit.model, params, first)),
             samples=np.asarray(generation.sample(fit.model, params, key, 30).mean()),
-            walk=np.asarray(generation.interpolate(fit.model, params, *ends, 10))[:, 0],
+            interpolation=np.asarray(generation.interpolate(fit.model, params, *ends, 10))[:, 0],
             codes=np.asarray(fit.model.encode(params, jnp.asarray(x[:2_000])).mean()),
         )
         if name == "AE":

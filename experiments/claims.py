@@ -49,8 +49,8 @@ def decide(table: dict[str, np.ndarray], baseline: dict[str, float], latent: int
     )
     pca, mse = baseline["reconstruction MSE of PCA"], "reconstruction MSE"
     kl, mmd, fd = "KL of aggregate posterior", "MMD of aggregate posterior", "Frechet distance"
-    seen, path = "recognised samples", "steepest step of a path"
-    on_path, spent = "recognised on paths", vae["rate per dimension"]
+    seen, path = "confident samples", "steepest step of a path"
+    on_path, spent = "confident on paths", vae["rate per dimension"]
     mixed = f"its distance is {np.mean(vae[fd] / mixture[fd]):.1f} times below the VAE's, too"
     lengths = np.mean(ae["length of a path"]), np.mean(vae["length of a path"])
     fade = "a fade of pixels is perfectly even; the AE's path is {:.2f} fades long, the VAE's {:.2f}".format(*lengths)
@@ -109,7 +109,7 @@ def decide(table: dict[str, np.ndarray], baseline: dict[str, float], latent: int
             vae[seen] - ae[seen],
             "share of VAE - AE",
             "generation",
-            "more of the VAE's random codes decode to something recognised",
+            "more of the VAE's random codes decode to what classifiers are confident of",
         ),
         above(
             2,
@@ -154,7 +154,7 @@ def decide(table: dict[str, np.ndarray], baseline: dict[str, float], latent: int
             vae[on_path] - ae[on_path],
             "share of VAE - AE",
             "smoothness",
-            "... and is more often recognised on the way",
+            "... and classifiers are more often confident on the way",
         ),
         above(
             2,

@@ -78,7 +78,7 @@ def test_png_comes_back_byte_for_byte(tmp_path):
 
 
 @pytest.mark.parametrize("side", [8, 28, 64])
-def test_a_contact_sheet_of_small_images_magnifies_each_pixel(side):
+def test_a_image_grid_of_small_images_magnifies_each_pixel(side):
     images = np.random.RandomState(0).rand(11, side, side, 1).astype(np.float32)
     sheet = figures.image_grid(images, 4)
     assert sheet.shown == 11
@@ -99,7 +99,7 @@ def test_a_contact_sheet_of_small_images_magnifies_each_pixel(side):
         ((1, 3, 5, 1), 1),
     ],
 )
-def test_a_contact_sheet_is_bounded_both_ways(shape, columns, monkeypatch):
+def test_a_image_grid_is_bounded_both_ways(shape, columns, monkeypatch):
     monkeypatch.setattr(figures, "MAX_SIDE", 512)
     images = np.zeros(shape, np.float32)
     images[-1] = 1
@@ -128,7 +128,7 @@ def test_a_contact_sheet_is_bounded_both_ways(shape, columns, monkeypatch):
         ((3, 20, 20, 1), 3, 100, (20, 62)),  # there is no room for twice as many
     ],
 )
-def test_a_contact_sheet_takes_the_room_there_is(monkeypatch, shape, columns, most, expected):
+def test_a_image_grid_takes_the_room_there_is(monkeypatch, shape, columns, most, expected):
     monkeypatch.setattr(figures, "MAX_SIDE", most)
     assert figures.image_grid(np.zeros(shape, np.float32), columns).pixels.shape == (*expected, 3)
 

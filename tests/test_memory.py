@@ -83,15 +83,15 @@ def test_what_needs_more_is_refused_in_one_line(monkeypatch):
 
 
 def test_the_room_may_be_that_of_an_accelerator():
-    memory.check(5, what="--batch-size", got=1, room=5)
+    memory.check(5, what="--batch-size", got=1, available=5)
     message = (
         "--batch-size (run.json): got 64, which needs about 6 bytes of memory, expected at most 40, as 5 bytes are free"
     )
     with pytest.raises(InputError) as caught:
-        memory.check(6, what="--batch-size", got=64, expected="at most 40", where="run.json", room=5)
+        memory.check(6, what="--batch-size", got=64, expected="at most 40", where="run.json", available=5)
     assert str(caught.value) == message
     with pytest.raises(InputError, match="as 0 bytes are free"):
-        memory.check(1, what="--batch-size", got=64, room=0)
+        memory.check(1, what="--batch-size", got=64, available=0)
 
 
 def test_sizes_are_written_as_they_are_read():

@@ -30,17 +30,17 @@ else:
 MaybePicture = Annotated[Optional[Path], arg(metavar="FILE", help_behavior_hint="(default: runs/inspect/NAME.png)")]  # noqa: UP045
 
 MOST_EXAMPLES = 1_000
-"""What a contact sheet shows at most."""
+"""What a image grid shows at most."""
 
 
 def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -> None:
-    """Show what is in a data set: shapes, ranges, splits, hashes, a contact sheet, fitting likelihoods.
+    """Show what is in a data set: shapes, ranges, splits, hashes, a image grid, fitting likelihoods.
 
     Example: aevae data inspect ./photos
 
     Args:
       data: a name or path, or "Data('PATH', ...)", as for --data of aevae train.
-      out: .png for the contact sheet of images; left out, runs/inspect/NAME.png, which is replaced if it exists.
+      out: .png for the image grid of images; left out, runs/inspect/NAME.png, which is replaced if it exists.
       num: how many training examples to show there.
     """
     value: Data = values.parse(Data, data, "data")
@@ -123,22 +123,22 @@ def _labels(counts: dict[int, int]) -> str:
 
 
 def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:
-    """Write a sheet of training examples, spread evenly over the split; where nobody asked for it, only if possible."""
+    """Write a grid of training examples, spread evenly over the split; where nobody asked for it, only if possible."""
     raw = inspection.examples(dataset.train, num)
     span = (0.0, dataset.levels - 1.0) if dataset.levels else figures.span_of(raw, 0)
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name).strip("_")[:100] or "data"
     path = out or Path("runs/inspect", f"{name}.png")
-    sheet = figures.image_grid(raw, 8, span=span)
+    grid = figures.image_grid(raw, 8, span=span)
     try:
         if out is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        figures.save_png(path, sheet.pixels)
+        figures.save_png(path, grid.pixels)
     except (InputError, OSError) as error:
         if out is not None:
             raise
-        console.note(f"no contact sheet: {error}; name a place with --out")
+        console.note(f"no image grid: {error}; name a place with --out")
         return
-    report(f"wrote {path}: {sheet.shown} images")
+    report(f"wrote {path}: {grid.shown} images")
 
 
 def _first_run(value: Data, dataset: Dataset, train: Summary, fits: dict[str, list[Any]]) -> Run:

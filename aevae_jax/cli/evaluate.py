@@ -212,14 +212,14 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
     if prepared.train.labels is None:
         caption += " No labels, and so no classifier to judge samples."
     else:
-        judge = classifiers.train_ensemble(prepared, range(seed, seed + 3))
+        ensemble = classifiers.train_ensemble(prepared, range(seed, seed + 3))
         draw = jax.jit(generation.sample, static_argnums=(0, 3))
         key = key_of(seed, keys.Stream.SAMPLE)
         drawn = draw(fitted.model, fitted.params, key, len(x))
         support = support_of(fitted.model)
         bits = support is not None and support.levels == 2
         made = drawn.sample(jax.random.fold_in(key, 1)) if bits else drawn.mean()
-        found = measures.of_samples(x, np.asarray(made), judge)
+        found = measures.of_samples(x, np.asarray(made), ensemble)
         rows["frechet_distance"] = _single(found.frechet_distance, "features")
         rows |= {name: _single(value, "share") for name, value in found.manifold._asdict().items()}
         caption += (

@@ -46,7 +46,7 @@ def sample(
 
     Args:
       run: a run directory.
-      out: .png for a sheet of images, .npy or .npz for numbers, .csv for a table.
+      out: .png for a grid of images, .npy or .npz for numbers, .csv for a table.
       num: how many.
       seed: of the draws.
       noise: draw from p(x|z) as well, in place of its mean.
@@ -85,7 +85,7 @@ def reconstruct(
 
     Args:
       run: a run directory.
-      out: .png for a sheet with each row of inputs above its reconstructions, .npy or .npz for numbers, .csv for a
+      out: .png for a grid with each row of inputs above its reconstructions, .npy or .npz for numbers, .csv for a
         table.
       input_file: .npy or .npz with raw uint8 or floats in [0, 1], [N, H, W, C]; a picture (.png, .jpg, .webp, .tif); or
         a folder of pictures. Of a table: .csv or .parquet.
@@ -184,7 +184,7 @@ def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = 
     Args:
       run: a run directory.
       input_file: codes, .npy or .npz with floats [N, latent].
-      out: .png for a sheet of images, .npy or .npz for numbers, .csv for a table.
+      out: .png for a grid of images, .npy or .npz for numbers, .csv for a table.
       force: replace the output file if it exists.
     """
     files.check_output(out, files.DATA, force=force)
@@ -232,7 +232,7 @@ def _check_room(metric: Any, fitted: fitting.Fitted, shape: tuple[int, ...], wha
 
 
 def _side(count: int) -> int:
-    """How many images stand side by side on a sheet of `count`: 8, or as many as make it square."""
+    """How many images stand side by side in a grid of `count`: 8, or as many as make it square."""
     return max(8, math.isqrt(count - 1) + 1)
 
 
@@ -242,16 +242,16 @@ def _save(
     fitted: fitting.Fitted,
     data: Mapping[str, Any],
     codes: Mapping[str, Any] | None = None,
-    **sheet: Any,
+    **grid: Any,
 ) -> None:
     """Write what the model made, `data` in the units of the data set and `codes` as they are."""
     format, inverse = _format(directory), fitted.run.data.preparation.inverse
     arrays = {name: inverse(np.asarray(x), format) for name, x in data.items()}
     if "images" in arrays and not format.columns:
-        sheet["span"] = figures.span_of(arrays["images"], format.levels)
+        grid["span"] = figures.span_of(arrays["images"], format.levels)
     arrays |= codes or {}
     reading = fitted.run.data.reading
-    report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, **sheet)}")
+    report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, **grid)}")
 
 
 def _complete(

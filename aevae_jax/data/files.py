@@ -201,9 +201,9 @@ def write(
       table: the columns, where the data are a table.
       reading: how its files are written, where that is not as usual.
       given: its entries that are written as they are: see `tables.write_csv`.
-      columns: images per row of a sheet.
-      paired: the first two arrays belong together: a sheet shows each row of the second above that of the first.
-      span: the values that a sheet shows black and white.
+      columns: images per row of a grid.
+      paired: the first two arrays belong together: a grid shows each row of the second above that of the first.
+      span: the values that a grid shows black and white.
 
     Returns:
       What the file holds, in words.
@@ -216,10 +216,10 @@ def write(
         raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not a table")
     if path.suffix == ".png":
         tiles = pairs(list(contents.values())[1], first, columns, white=span[1]) if paired else first
-        sheet = figures.image_grid(tiles, columns, span=span)
-        figures.save_png(path, sheet.pixels)
-        all_shown = sheet.shown == len(tiles)
-        return f"{len(first)} images" if all_shown else f"the first {sheet.shown} of {len(tiles)} images"
+        grid = figures.image_grid(tiles, columns, span=span)
+        figures.save_png(path, grid.pixels)
+        all_shown = grid.shown == len(tiles)
+        return f"{len(first)} images" if all_shown else f"the first {grid.shown} of {len(tiles)} images"
     if path.suffix == ".csv":
         tables.write_csv(path, first, table, reading or tables.AS_USUAL, given)
         return f"{len(first)} rows of {len(table)} columns"

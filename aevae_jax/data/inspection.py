@@ -163,6 +163,6 @@ END_SHARE = 0.01
 
 
 def examples(split: Split, num: int) -> np.ndarray:
-    """`num` rows spread evenly over a split, or all of them where there are fewer: for a contact sheet."""
+    """`num` rows spread evenly over a split, or all of them where there are fewer: for a image grid."""
     rows = np.unique(np.linspace(0, len(split) - 1, min(num, len(split))).astype(int))
     return split.x[rows]

@@ -1,4 +1,4 @@
-"""A small ensemble of classifiers, trained on the same data as the models it judges.
+"""A small ensemble of classifiers, trained on the same data as the models it measures.
 
 It supplies features for Frechet distances and probabilities for "does this look like any class". Features depend on the
 classifier, so such distances compare models within one study only, never with figures published elsewhere.

@@ -36,7 +36,7 @@ class ReconstructionQuality(NamedTuple):
     """Structural similarity, at most 1. Wang, Bovik, Sheikh & Simoncelli 2004. `None` for images below 7 x 7."""
 
 
-def of_samples(data: np.ndarray, samples: np.ndarray, judge: Ensemble, *, neighbours: int = 5) -> SampleQuality:
+def of_samples(data: np.ndarray, samples: np.ndarray, classifiers: Ensemble, *, neighbours: int = 5) -> SampleQuality:
     """Frechet distance, precision, recall, density and coverage of samples `[M, *event]` against data `[N, *event]`.
 
     Both are cut to the same number, as these measures depend on it.
@@ -44,11 +44,11 @@ def of_samples(data: np.ndarray, samples: np.ndarray, judge: Ensemble, *, neighb
     Args:
       data: as the classifiers were trained on, never part of what the model was trained on.
       samples: made by a model.
-      judge: from `features.train_ensemble`.
+      classifiers: from `features.train_ensemble`.
       neighbours: k of the balls around points.
     """
     count = min(len(data), len(samples))
-    real, made = judge.features(data[:count]), judge.features(samples[:count])
+    real, made = classifiers.features(data[:count]), classifiers.features(samples[:count])
     distances = [statistics.frechet_distance(r, m) for r, m in zip(real, made, strict=True)]
     shares = [statistics.manifold(r, m, neighbours) for r, m in zip(real, made, strict=True)]
     return SampleQuality(float(np.mean(distances)), Manifold(*(float(v) for v in np.mean(shares, axis=0))), count)

@@ -30,7 +30,7 @@ class Trainer:
     """One plan, ready to be trained: what `train_step` compiles to, and where its data is.
 
     Args:
-      plan: from `resolution.resolve`.
+      resolved: from `resolution.resolve`.
       seeds: train one model per seed, by `vmap`; `None` trains that of the run.
     """
 
@@ -59,10 +59,10 @@ class Trainer:
         self._data = None if stream else jax.device_put(source[:])
         if seeds is None:
             self.key = keys.root(run.seed)
-            self._lane_keys = [self.key]
+            self._seed_keys = [self.key]
         else:
             self.key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
-            self._lane_keys = list(self.key)
+            self._seed_keys = list(self.key)
         self._span, self._span_epoch = Chunk(None, jnp.zeros((0, 1), int)), -1
         self._windows: Iterator[Any] = iter(())
         self._next_window = -1
@@ -74,17 +74,17 @@ class Trainer:
 
     def start(self) -> Snapshot:
         """Before the first step."""
-        lanes = len(self._lane_keys)
+        count = len(self._seed_keys)
         state = (self._init if self.seeds is None else jax.jit(jax.vmap(self._init)))(self.key)
-        progress = Progress(best_value=(math.inf,) * lanes, best_epoch=(0,) * lanes, in_a_row=(0,) * lanes)
+        progress = Progress(best_value=(math.inf,) * count, best_epoch=(0,) * count, in_a_row=(0,) * count)
         losses = np.zeros((0, *self.key.shape), np.float32)
         return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._room(state), losses, progress)
 
     def shapes(self, progress: Progress) -> Snapshot:
         """The shapes of the snapshot at a progress; nothing is computed."""
-        first, lanes = progress.epoch * self.steps_per_epoch, len(self._lane_keys)
-        per_lane = (progress.best_value, progress.best_epoch, progress.in_a_row)
-        if any(len(values) != lanes for values in per_lane) or progress.epoch > self.resolved.run.epochs:
+        first, count = progress.epoch * self.steps_per_epoch, len(self._seed_keys)
+        per_seed = (progress.best_value, progress.best_epoch, progress.in_a_row)
+        if any(len(values) != count for values in per_seed) or progress.epoch > self.resolved.run.epochs:
             raise InputError("checkpoint", got="notes of another training", expected="those of this run")
         if not 0 <= first <= progress.step <= self.end_of_epoch(progress):
             raise InputError(
@@ -105,7 +105,7 @@ class Trainer:
     def used(self, progress: Progress) -> bool:
         """Whether any step of the epochs so far could be used."""
         skipped = sum(entry["skipped"] for entry in progress.history)
-        return skipped < progress.step * len(self._lane_keys)
+        return skipped < progress.step * len(self._seed_keys)
 
     def end_of_epoch(self, progress: Progress) -> int:
         """The step at which the epoch being trained ends."""
@@ -171,7 +171,7 @@ class Trainer:
           Broken: the validation bound is not finite.
         """
         state, best, metrics, losses, progress = snapshot
-        began, run, lanes = time.perf_counter(), self.resolved.run, len(self._lane_keys)
+        began, run, count = time.perf_counter(), self.resolved.run, len(self._seed_keys)
         measured = self._measure(state.averaged, self._validation)
         value = np.array([m[self.resolved.selects] for m in measured])
         if not np.isfinite(value).all():
@@ -181,7 +181,7 @@ class Trainer:
         better = waiting & (value < best_value)
         if better.any():
             best = _choose(better[0] if self.seeds is None else better, state.averaged, best)
-        logged = {name: np.asarray(m).reshape(len(m), lanes) for name, m in metrics.items()}
+        logged = {name: np.asarray(m).reshape(len(m), count) for name, m in metrics.items()}
         used = logged.pop("skipped") == 0
         report = Epoch(
             epoch,
@@ -190,7 +190,7 @@ class Trainer:
             {name: float(_means(m, used).mean()) for name, m in logged.items()},
             {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
             int((~used).sum()),
-            lanes * run.batch_size * self._trained / self._took if self._took else math.nan,
+            count * run.batch_size * self._trained / self._took if self._took else math.nan,
             np.asarray(metrics["loss"], np.float32),
             self.resolved.selects,
         )
@@ -288,7 +288,7 @@ class Trainer:
             found.append(streak)
         return tuple(found)
 
-    def _lanes(self, params: Params) -> list[Params]:
+    def _params_of_seeds(self, params: Params) -> list[Params]:
         """The parameters of each seed."""
         if self.seeds is None:
             return [params]
@@ -298,7 +298,7 @@ class Trainer:
         metric = evaluation.validation_of(self.resolved.run.objective).metric
         return [
             evaluation.evaluate(self.resolved.run.model, p, x, keys.stream(k, keys.Stream.EVALUATE), metric=metric)
-            for p, k in zip(self._lanes(params), self._lane_keys, strict=True)
+            for p, k in zip(self._params_of_seeds(params), self._seed_keys, strict=True)
         ]
 
 

@@ -24,7 +24,7 @@ from aevae_jax.types import InputError
 def train(
     resolved: ResolvedRun, seeds: tuple[int, ...] | None, manager: CheckpointManager | None, callbacks: Callbacks
 ) -> tuple[Snapshot, dict[str, Any]]:
-    """Train to the end, from wherever a keeper says that it has got to.
+    """Train to the end, from wherever a checkpoint manager says that it has got to.
 
     Returns:
       The last snapshot, and the validation and test metrics of its best parameters.

@@ -184,7 +184,7 @@ def advance(
     Args:
       train_step: from `make_train_step`; compiled once for all spans of one shape.
       state: donated: do not use it again.
-      span: where the batches of these steps are.
+      chunk: where the batches of these steps are.
       key: the root key, or one per seed `[S]`.
       metrics: of the steps from 0 on, to be filled: see `empty_outputs`.
       start: the first step, counted as in the span.

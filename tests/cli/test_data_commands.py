@@ -316,14 +316,14 @@ def test_numbers_far_from_0_are_to_be_standardized(low, high, far, tmp_path, cap
 
 
 @pytest.mark.parametrize("taken", ["runs", "runs/inspect"])
-def test_no_place_for_the_contact_sheet_is_a_note(taken, tmp_path, monkeypatch, capsys):
+def test_no_place_for_the_image_grid_is_a_note(taken, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / taken).parent.mkdir(exist_ok=True)
     (tmp_path / taken).write_text("a file")
     main(["data", "inspect", "digits"])
     out, err = capsys.readouterr()
     assert "next   aevae train runs/first --data digits" in out
-    assert err.startswith("note: no contact sheet: ")
+    assert err.startswith("note: no image grid: ")
     assert err.count("\n") == 1
     assert refused(capsys, "data", "inspect", "digits", "--out", "runs/no/x.png").startswith("error: output (--out)")
 

@@ -629,7 +629,7 @@ def test_a_mass_of_counts_is_not_ranked_with_a_density_of_them(people, monkeypat
     )
     other = replace(people, format=replace(people.format, columns=columns))
     figures = [
-        importance.figure(None, None, p, None, name=str(i), split="test")[0] for i, p in enumerate((people, other))
+        importance.result(None, None, p, None, name=str(i), split="test")[0] for i, p in enumerate((people, other))
     ]
     refused(lambda: estimates.rank(figures), "['age', 'children']")
 

@@ -281,8 +281,8 @@ def test_modules_that_hold_lists_can_be_part_of_a_model():
 
 class TheirNNX(nnx.Module):
     def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
-        self.hidden = nnx.LinearWarmup(inputs, 16, rngs=rngs)
-        self.out = nnx.LinearWarmup(16, outputs, rngs=rngs)
+        self.hidden = nnx.Linear(inputs, 16, rngs=rngs)
+        self.out = nnx.Linear(16, outputs, rngs=rngs)
 
     def __call__(self, x):
         return self.out(nnx.tanh(self.hidden(x)))

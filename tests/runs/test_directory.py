@@ -608,7 +608,7 @@ def test_impossible_runs_cannot_be_written_down(fields, message):
 
 
 def test_safeguards_have_limits_and_runs_may_stand_on_theirs():
-    for field, value, least in (("max_norm", -1.0, 0), ("in_a_row", 0, 1), ("detours", -1, 0)):
+    for field, value, least in (("max_norm", -1.0, 0), ("in_a_row", 0, 1), ("rollbacks", -1, 0)):
         with pytest.raises(InputError, match=f"Safeguard {field}: got {value}, expected at least {least}"):
             Safeguard(**{field: value})
     least = Run(batch_size=1, epochs=1, seed=2**32 - 1, ema=0.0, patience=0, safeguard=Safeguard(0.0, 1, 0))

@@ -192,9 +192,9 @@ def test_every_level_of_the_training_data_is_checked_in_every_block(monkeypatch,
 @pytest.mark.parametrize(
     ("memory_stats", "available"), [(lambda: None, None), (dict, None), (lambda: {"bytes_limit": 8}, 8)]
 )
-def test_room_is_that_of_the_device_or_else_of_the_system(monkeypatch, memory_stats, room):
+def test_room_is_that_of_the_device_or_else_of_the_system(monkeypatch, memory_stats, available):
     rooms = []
     monkeypatch.setattr(resolution.jax, "local_devices", lambda: [SimpleNamespace(memory_stats=memory_stats)])
     monkeypatch.setattr(memory, "check", lambda need, **said: rooms.append(said["available"]))
     resolution._check_memory(SMALL, jax.make_jaxpr(lambda x: x + 1)(1.0), {})
-    assert rooms == [room, room]
+    assert rooms == [available, available]

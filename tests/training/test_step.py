@@ -588,7 +588,7 @@ def test_a_warmup_longer_than_the_training_is_possible():
     ],
 )
 def test_impossible_optimizers_are_refused(fields):
-    with pytest.raises(InputError, match=f"Adam {next(iter(fields))}: got"):
+    with pytest.raises(InputError, match=f"AdamW {next(iter(fields))}: got"):
         AdamW(**fields)
 
 
