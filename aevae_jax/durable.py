@@ -126,7 +126,7 @@ def read_bytes(path: Path, *, limit: int, what: str = "input") -> bytes:
 
 
 def unreadable(path: Path, error: Exception, *, what: str) -> InputError:
-    """One line about a file that could not be read."""
+    """Return one line about a file that could not be read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return InputError(what, got="no file", expected="a file that exists", where=str(path))
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -134,7 +134,7 @@ def unreadable(path: Path, error: Exception, *, what: str) -> InputError:
 
 
 def unwritable(path: Path, error: OSError, *, what: str) -> InputError:
-    """One line about a file that could not be written."""
+    """Return one line about a file that could not be written."""
     return InputError(
         what,
         got=f"{path.name}, which cannot be written ({error.strerror or error})",

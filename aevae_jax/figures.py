@@ -21,7 +21,7 @@ MIN_TILE = 8
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Images in [0, 1] as bytes. Clipped before the cast: a value of 1.01 must not come out black."""
+    """Return images in [0, 1] as bytes. Clipped before the cast: a value of 1.01 must not come out black."""
     return np.round(np.clip(images, 0.0, 1.0) * 255).astype(np.uint8)
 
 
@@ -75,12 +75,12 @@ def span_of(images: np.ndarray, levels: int) -> tuple[float, float]:
 
 
 def _colours(images: np.ndarray) -> np.ndarray:
-    """Images `[..., C]` as `[..., 3]`."""
+    """Return images `[..., C]` as `[..., 3]`."""
     return images if images.shape[-1] == 3 else np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1)
 
 
 def _tile(image: np.ndarray, tile_room: tuple[int, int]) -> np.ndarray:
-    """One uint8 image `[h, w, 3]` in the size that a grid with so many pixels for each gives it."""
+    """Return one uint8 image `[h, w, 3]` in the size that a grid with so many pixels for each gives it."""
     from PIL import Image
 
     sides = image.shape[:2]
@@ -94,7 +94,7 @@ def _tile(image: np.ndarray, tile_room: tuple[int, int]) -> np.ndarray:
 
 
 def _placed(tiles: np.ndarray, columns: int, gap: int) -> np.ndarray:
-    """uint8 tiles `[N, h, w, 3]` in rows of `columns`, with white between them."""
+    """Return uint8 tiles `[N, h, w, 3]` in rows of `columns`, with white between them."""
     count, height, width, _ = tiles.shape
     rows = -(-count // columns)
     grid = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
@@ -131,7 +131,8 @@ def comparison(
     mixture: np.ndarray,
     captions: Mapping[str, str],
 ) -> None:
-    """An autoencoder and a VAE next to each other: reconstructions, random codes, interpolation, the latent space by class.
+    """Draw an autoencoder and a VAE next to each other: reconstructions, random codes, interpolation, the latent space
+    by class.
 
     Args:
       path: the PNG to write.
@@ -154,7 +155,14 @@ def comparison(
         [
             ["AE pairs", "AE pairs", "AE pairs", "VAE pairs", "VAE pairs", "VAE pairs"],
             ["AE", "AE", "VAE", "VAE", "AE + mixture", "AE + mixture"],
-            ["AE interpolation", "AE interpolation", "AE interpolation", "VAE interpolation", "VAE interpolation", "VAE interpolation"],
+            [
+                "AE interpolation",
+                "AE interpolation",
+                "AE interpolation",
+                "VAE interpolation",
+                "VAE interpolation",
+                "VAE interpolation",
+            ],
             ["AE codes", "AE codes", "AE codes", "VAE codes", "VAE codes", "VAE codes"],
         ],
         height_ratios=[2.2, 6, 1.2, 6],
@@ -184,7 +192,9 @@ def _show(axes: Any, image: np.ndarray, title: str) -> None:
 
 
 def _scatter(axes: Any, codes: np.ndarray, labels: np.ndarray, name: str) -> None:
-    """Codes along their two directions of largest variance, with the ring inside which 95 % of N(0, I) would lie."""
+    """Draw codes along their two directions of largest variance, with the ring inside which 95 % of N(0, I) would
+    lie.
+    """
     _, _, directions = np.linalg.svd(codes - codes.mean(axis=0), full_matrices=False)
     flat = codes @ directions[:2].T if codes.shape[1] > 1 else np.hstack([codes, np.zeros_like(codes)])
     points = axes.scatter(flat[:, 0], flat[:, 1], c=labels, cmap="tab10", s=6)

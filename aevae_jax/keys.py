@@ -25,21 +25,21 @@ class Stream(IntEnum):
 
 
 def root(seed: int | Array) -> Array:
-    """The root key of a run."""
+    """Return the root key of a run."""
     return jax.random.key(seed)
 
 
 def stream(key: Array, use: Stream, step: int | Array | None = None) -> Array:
-    """The key for one use, and for one step of it where a step is given."""
+    """Return the key for one use, and for one step of it where a step is given."""
     key = jax.random.fold_in(key, int(use))
     return key if step is None else jax.random.fold_in(key, step)
 
 
 def each(key: Array, indices: Array) -> Array:
-    """One key per index `[N]`: the same for an index whatever batch or chunk it is met in."""
+    """Return one key per index `[N]`: the same for an index whatever batch or chunk it is met in."""
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
 
 
 def many(key: Array, num: int) -> Array:
-    """Keys `[num]`; the first K of them do not depend on `num`."""
+    """Return keys `[num]`; the first K of them do not depend on `num`."""
     return each(key, jnp.arange(num))

@@ -29,7 +29,7 @@ def check(what: str, got: Any, low: float, high: float = MOST, *, where: str = "
 
 
 def _range(number: Any, low: float, high: float) -> str:
-    """What would not have been outside, in words: the end that was passed, or both where both are narrow."""
+    """Return what would not have been outside, in words: the end that was passed, or both where both are narrow."""
     if number != number:  # noqa: PLR0124  # NaN; an integer may be too large for math.isnan
         return "a number"
     if high not in (MOST, LARGEST):
@@ -52,7 +52,9 @@ def check_sizes(what: str, sizes: Any, low: int = 1, *, where: str = "") -> None
 
 
 def shown(value: object, most: int = 45) -> str:
-    """`repr` of what was given, in at most `most` characters; it may be nested too deeply, or too long, for that."""
+    """Return `repr` of what was given, in at most `most` characters; it may be nested too deeply, or too long, for
+    that.
+    """
     try:
         text = repr(value)
     except (RecursionError, ValueError):

@@ -79,7 +79,7 @@ def _system() -> int:
 
 
 def _group(folder: str, limit: str, used: str, reclaimable: str) -> int:
-    """What the control group leaves, as its files say where this process sees them: at the top of their tree."""
+    """Return what the control group leaves, as its files say where this process sees them: at the top of their tree."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: "max", which is no limit
         root = _GROUPS / folder
         most, taken = (int((root / name).read_text(encoding="ascii")) for name in (limit, used))

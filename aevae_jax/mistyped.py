@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 
 def meant_by(word: str, names: Sequence[str]) -> str:
-    """Which of `names` was probably meant by `word`, else an empty text: `lr` is learning_rate, `beta-vae` is VAE."""
+    """Return which of `names` was probably meant by `word`, else an empty text: `lr` is learning_rate, `beta-vae` is
+    VAE.
+    """
     lower = {name.lower(): name for name in names}
     word = word.lower()[:100]
     parts = set(re.split(r"[^a-z0-9]+", word))
@@ -23,7 +25,7 @@ def meant_by(word: str, names: Sequence[str]) -> str:
 
 
 def unbalanced(text: str) -> str:
-    """What is wrong with the brackets and quotes of a text, in words, else an empty text."""
+    """Return what is wrong with the brackets and quotes of a text, in words, else an empty text."""
     waiting, quote = "", ""
     for c in text:
         if quote:

@@ -94,7 +94,7 @@ class Finder:
 
 
 def _now(fullname: str, stacklevel: int) -> ModuleType:
-    """The module that stands there now; the warning is of the line that asked, which alone Python shows."""
+    """Return the module that stands there now; the warning is of the line that asked, which alone Python shows."""
     now = f"{__package__}.{MODULES[fullname.rpartition('.')[2]]}"
     text = f"{fullname} is {now} now: its old name goes with version 0.3"
     warnings.warn(text, DeprecationWarning, stacklevel=stacklevel)

@@ -30,7 +30,9 @@ class Distribution(Protocol):
     """`B` independent distributions over one event each: a frozen pytree whose leaves all have a leading axis `B`."""
 
     def sample(self, key: Array) -> Any:
-        """One draw of each distribution, `[B, *event]`, differentiable in the parameters where that is possible."""
+        """Return one draw of each distribution, `[B, *event]`, differentiable in the parameters where that is
+        possible.
+        """
         ...
 
     def log_prob(self, value: Any) -> Array:
@@ -38,11 +40,11 @@ class Distribution(Protocol):
         ...
 
     def mean(self) -> Any:
-        """Expected value, `[B, *event]`."""
+        """Return expected value, `[B, *event]`."""
         ...
 
     def kl(self, other: Distribution) -> Any:
-        """KL(self || other) in nats, `[B]`; `NotImplemented` where no closed form exists."""
+        """Return KL(self || other) in nats, `[B]`; `NotImplemented` where no closed form exists."""
         ...
 
 
@@ -51,19 +53,19 @@ class LatentModel(Protocol):
     """p(z) p(x|z) with a recognition model q(z|x)."""
 
     def init(self, key: Array) -> Params:
-        """Fresh parameters."""
+        """Return fresh parameters."""
         ...
 
     def encode(self, params: Params, x: Array) -> Distribution:
-        """x `[B, *event]` -> q(z|x)."""
+        """Return q(z|x) of x `[B, *event]`."""
         ...
 
     def decode(self, params: Params, z: Latent) -> Distribution:
-        """z `[B, *latent]` -> p(x|z)."""
+        """Return p(x|z) of z `[B, *latent]`."""
         ...
 
     def prior(self, params: Params, n: int) -> Distribution:
-        """p(z) for a batch of `n`."""
+        """Return p(z) for a batch of `n`."""
         ...
 
 
@@ -208,7 +210,7 @@ class Factorised(Protocol):
         ...
 
     def kl_terms(self, other: Distribution) -> Any:
-        """KL(self || other) per element, `[B, *event]`; `NotImplemented` where no closed form exists."""
+        """Return KL(self || other) per element, `[B, *event]`; `NotImplemented` where no closed form exists."""
         ...
 
 
@@ -217,7 +219,7 @@ class PartlyObserved(Protocol):
     """A distribution over events whose elements may be missing."""
 
     def observed(self, value: Any) -> Array:
-        """Which elements of `value` are data: 1 or 0, `[B, *event]`."""
+        """Return which elements of `value` are data: 1 or 0, `[B, *event]`."""
         ...
 
 
@@ -254,7 +256,7 @@ def support_of(model: object) -> Any:
 
 
 def has_point_codes(model: object) -> bool:
-    """Whether a model says that its codes are points."""
+    """Return whether a model says that its codes are points."""
     return isinstance(model, PointCoded) and model.point_codes
 
 

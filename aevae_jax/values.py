@@ -71,14 +71,14 @@ def to_tree(value: Any, annotation: Any = Any) -> Any:
 
 
 def comparable(tree: Any) -> bool:
-    """Whether equal trees are of equal values: there is nothing in `tree` that could not be written."""
+    """Return whether equal trees are of equal values: there is nothing in `tree` that could not be written."""
     if isinstance(tree, dict):
         return ("custom" not in tree or "fields" in tree) and all(comparable(item) for item in tree.values())
     return not isinstance(tree, list) or all(comparable(item) for item in tree)
 
 
 def from_tree(annotation: Any, tree: Any, where: str) -> Any:
-    """The value that `tree` describes, if `annotation` allows it.
+    """Return the value that `tree` describes, if `annotation` allows it.
 
     Args:
       annotation: a value type, a union of them, a tuple, a `Literal`, or a plain type.
@@ -112,7 +112,9 @@ def from_tree(annotation: Any, tree: Any, where: str) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """Canonical JSON of a value: the same text for equal values. Raises `InputError` for NaN and infinity."""
+    """Return the canonical JSON of a value: the same text for equal values. Raises `InputError` for NaN and
+    infinity.
+    """
     try:
         return json.dumps(to_tree(value), sort_keys=True, allow_nan=False)
     except ValueError:
@@ -120,12 +122,12 @@ def to_json(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """sha256 of a value's canonical JSON."""
+    """Return the sha256 of a value's canonical JSON."""
     return hashlib.sha256(to_json(value).encode()).hexdigest()
 
 
 def parse(annotation: Any, text: str, where: str) -> Any:
-    """The value that `text` spells: `VAE(latent=8, network=Conv())`, `conv`, `4.0`, `(32, 64)`.
+    """Return the value that `text` spells: `VAE(latent=8, network=Conv())`, `conv`, `4.0`, `(32, 64)`.
 
     The text is read as Python's syntax and never evaluated: names of listed types, keyword arguments and constants.
     Where only one type is possible and its first field is text, whatever is not spelled as a call, nor as the type's
@@ -150,7 +152,9 @@ def parse(annotation: Any, text: str, where: str) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """What an annotation accepts, in words to be typed: in at most about 100 characters, `--help` has the rest."""
+    """Return what an annotation accepts, in words to be typed: in at most about 100 characters, `--help` has the
+    rest.
+    """
     names = []
     for option in _options(annotation):
         if typing.get_origin(option) is typing.Literal:
@@ -171,7 +175,7 @@ def describe(annotation: Any) -> str:
 
 
 def signature(cls: Any) -> str:
-    """`ELBO(beta=1.0, free_bits=0.0)`: a type with its defaults, as it is typed."""
+    """Return `ELBO(beta=1.0, free_bits=0.0)`: a type with its defaults, as it is typed."""
     parts = []
     for field in dataclasses.fields(cls):
         required = field.default is dataclasses.MISSING
@@ -180,7 +184,7 @@ def signature(cls: Any) -> str:
 
 
 def spell(value: Any) -> str:
-    """The shortest text that `parse` reads back as `value`: fields at their defaults are left out."""
+    """Return the shortest text that `parse` reads back as `value`: fields at their defaults are left out."""
     if not _is_value(type(value)):
         return repr(value)
     fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
@@ -189,7 +193,7 @@ def spell(value: Any) -> str:
 
 
 def vocabulary(annotation: Any) -> dict[str, list[str]]:
-    """Everything that can be typed inside `annotation`: signatures by the name of the field that takes them.
+    """Return everything that can be typed inside `annotation`: signatures by the name of the field that takes them.
 
     The types of `annotation` itself come first, under the empty name. Types that only Python can supply are left out.
     """
@@ -209,7 +213,9 @@ def vocabulary(annotation: Any) -> dict[str, list[str]]:
 
 
 def _is_value(cls: Any) -> bool:
-    """Frozen dataclasses of this project are values; other people's dataclasses (Linen modules too) are not."""
+    """Return whether a type is a value: frozen dataclasses of this project are; other people's (Linen modules too)
+    are not.
+    """
     return isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.startswith("aevae_jax.")
 
 
@@ -220,7 +226,7 @@ def _can_be_typed(cls: Any) -> bool:
 
 
 def _first_field(annotation: Any, text: str) -> Any:
-    """The tree of a plain name that stands for the first field of the only possible type, else `None`."""
+    """Return the tree of a plain name that stands for the first field of the only possible type, else `None`."""
     cls, *others = _options(annotation)
     if others or not _is_value(cls) or not text or not text.isprintable():
         return None
@@ -233,7 +239,7 @@ def _first_field(annotation: Any, text: str) -> Any:
 
 
 def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str = "") -> InputError:
-    """That `got` is nothing that `annotation` allows, and what was probably meant.
+    """Return the error that `got` is nothing that `annotation` allows, with what was probably meant.
 
     Args:
       annotation: what is allowed.
@@ -256,7 +262,7 @@ def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str 
 
 
 def _refused_field(cls: Any, got: str, where: str, typed: str = "") -> InputError:
-    """That a call of `cls` has `got`, and which field was probably meant."""
+    """Return the error that a call of `cls` has `got`, with the field that was probably meant."""
     names = [field.name for field in dataclasses.fields(cls)]
     whole, meant = signature(cls), mistyped.meant_by(typed, names)
     expected = whole if len(whole) <= _ROOM else f"{cls.__name__}({', '.join(names)})"
@@ -266,7 +272,9 @@ def _refused_field(cls: Any, got: str, where: str, typed: str = "") -> InputErro
 
 
 def _own_fields(value: Any) -> dict[str, Any] | None:
-    """The trees of the fields of an object that is no value of this project; `None` where they cannot be known."""
+    """Return the trees of the fields of an object that is no value of this project; `None` where they cannot be
+    known.
+    """
     try:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {field.name: to_tree(getattr(value, field.name, None)) for field in dataclasses.fields(value)}
@@ -292,7 +300,8 @@ def _own_fields(value: Any) -> dict[str, Any] | None:
 
 
 def _function_fields(value: Any) -> dict[str, Any] | None:
-    """What makes a function: its code, the numbers, texts and arrays of its module that it names, and what it encloses.
+    """Return what makes a function: its code, the numbers, texts and arrays of its module that it names, and what it
+    encloses.
 
     Other functions and classes of the module are known by their names, which are in the code.
     """
@@ -315,13 +324,13 @@ def _function_fields(value: Any) -> dict[str, Any] | None:
 
 
 def _code_bytes(code: types.CodeType) -> bytes:
-    """The instructions, names and constants of a function and of those within it, but not where they stand."""
+    """Return the instructions, names and constants of a function and of those within it, but not where they stand."""
     constants = [_code_bytes(c) if isinstance(c, types.CodeType) else _stable(c) for c in code.co_consts]
     return repr((code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants)).encode()
 
 
 def _stable(constant: Any) -> str:
-    """`repr` with one order for sets, which have another in each process."""
+    """Return `repr` with one order for sets, which have another in each process."""
     return repr(sorted(map(repr, constant))) if isinstance(constant, frozenset) else repr(constant)
 
 
@@ -365,7 +374,7 @@ def _from_dict(annotation: Any, tree: dict[Any, Any], where: str) -> Any:
 
 
 def _node_to_tree(node: ast.expr) -> Any:
-    """The tree that a syntax tree spells. Raises `ValueError` where it spells none."""
+    """Return the tree that a syntax tree spells. Raises `ValueError` where it spells none."""
     if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool | int | float | str)):
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):

@@ -141,7 +141,7 @@ def _output(out: Path, force: bool) -> Path:
 def measure(
     fitted: dict[str, Fitted], seed: int, train: np.ndarray, prepared: Prepared, classifier: Ensemble
 ) -> dict[str, Any]:
-    """Every measure of one seed's models: `{"measure | column": number}`."""
+    """Return every measure of one seed's models: `{"measure | column": number}`."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -167,7 +167,7 @@ def measure(
 
 
 def _codes(model: LatentModel, params: Params, prepared: Prepared, seed: int) -> dict[str, Any]:
-    """Determinism of the encoder, and how the codes of held-out data are distributed."""
+    """Measure determinism of the encoder, and how the codes of held-out data are distributed."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -197,7 +197,9 @@ def _codes(model: LatentModel, params: Params, prepared: Prepared, seed: int) ->
 
 
 def _samples(model: LatentModel, params: Params, prepared: Prepared, classifier: Ensemble, seed: int) -> dict[str, Any]:
-    """How pictures decoded from random codes compare with held-out data, clipped to the data's range as when shown."""
+    """Return how pictures decoded from random codes compare with held-out data, clipped to the data's range as when
+    shown.
+    """
     import jax
     import numpy as np
 
@@ -213,7 +215,9 @@ def _samples(model: LatentModel, params: Params, prepared: Prepared, classifier:
 
 
 def _paths(model: LatentModel, params: Params, prepared: Prepared, classifier: Ensemble, seed: int) -> dict[str, Any]:
-    """How evenly the picture changes along straight paths between two codes, and whether it stays recognisable."""
+    """Return how evenly the picture changes along straight paths between two codes, and whether it stays
+    recognisable.
+    """
     import jax.numpy as jnp
     import numpy as np
 
@@ -233,19 +237,19 @@ def _paths(model: LatentModel, params: Params, prepared: Prepared, classifier: E
 
 
 def _held_out(prepared: Prepared) -> np.ndarray:
-    """Validation and test data, at most 5,000 examples from the end: data that no model was fitted to."""
+    """Return validation and test data, at most 5,000 examples from the end: data that no model was fitted to."""
     import numpy as np
 
     return np.concatenate([prepared.validation.x, prepared.test.x])[-5_000:]
 
 
 def _confident(classifier: Ensemble, images: np.ndarray) -> float:
-    """Share of pictures of which the classifiers are confident."""
+    """Return the share of pictures of which the classifiers are confident."""
     return float((classifier.probabilities(images).max(axis=1) > CONFIDENT).mean())
 
 
 def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, latent: int) -> dict[str, float]:
-    """What real data score, and what PCA reconstructs with as many numbers."""
+    """Return what real data score, and what PCA reconstructs with as many numbers."""
     import numpy as np
 
     from aevae_jax.evaluation import statistics
@@ -266,7 +270,7 @@ def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, late
 
 
 def _summary(table: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Mean and ends of the interval of every measure that is one number per seed."""
+    """Return mean and ends of the interval of every measure that is one number per seed."""
     from aevae_jax.evaluation import statistics
 
     return {name: statistics.interval(values)._asdict() for name, values in table.items() if values.ndim == 1}
@@ -307,8 +311,9 @@ def show(results: dict[str, Any], folder: Path) -> None:
     base = results["baselines"]
     output.print(
         f"For comparison: PCA's error {base['reconstruction MSE of PCA']:.5f}; training data's Frechet distance "
-        f"{base['Frechet distance of training data']:.2f}; share of held-out data of which the classifiers are confident "
-        f"{base['confident held-out data']:.3f}.\nFrechet distances are comparable within this project only.\n"
+        f"{base['Frechet distance of training data']:.2f}; share of held-out data of which "
+        f"classifiers are confident {base['confident held-out data']:.3f}.\n"
+        "Frechet distances are comparable within this project only.\n"
     )
     claims = Table("about", "claim", "decided by [95 % interval]", "verdict", title="Claims", show_lines=False)
     colours = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
@@ -329,7 +334,7 @@ def _cell(interval: dict[str, float] | None) -> str:
 
 
 def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Prepared, measures: Any) -> None:
-    """The picture: everything of the first seed."""
+    """Draw the picture: everything of the first seed."""
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -25,7 +25,7 @@ class Claim(NamedTuple):
 def above(
     limit: float, values: np.ndarray, number: str, about: str, claim: str, *, ratio: bool = False, remark: str = ""
 ) -> Claim:
-    """The claim that `number`, seen as `values` `[S]`, is above `limit` on average, decided by its interval.
+    """Return the claim that `number`, seen as `values` `[S]`, is above `limit` on average, decided by its interval.
 
     Ratios are averaged as logarithms.
     """
@@ -40,7 +40,7 @@ def above(
 
 
 def decide(table: dict[str, np.ndarray], baseline: dict[str, float], latent: int, size: int) -> list[Claim]:
-    """Every claim about the two models, as one number per seed against a limit."""
+    """Return every claim about the two models, as one number per seed against a limit."""
     import numpy as np
 
     ae, vae, mixture = (

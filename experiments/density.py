@@ -228,7 +228,9 @@ def anneal(fitted: Fitted, prepared: Prepared, path: Path, num: int) -> None:
 
 
 def floor(dataset: Dataset, prepared: Prepared) -> dict[str, float]:
-    """Nats per test image that no model can save: the pixels' entropy, and what the drawn bits cost under them."""
+    """Return nats per test image that no model can save: the pixels' entropy, and what the drawn bits cost under
+    them.
+    """
     import numpy as np
     from scipy.special import xlog1py, xlogy
 
@@ -242,7 +244,8 @@ def floor(dataset: Dataset, prepared: Prepared) -> dict[str, float]:
 
 
 def expected_time(runs: list[tuple[Run, str]], prepared: Prepared, samples: int) -> str:
-    """How long it will take at most, from the products in a step and the speed of this machine: within a factor of two.
+    """Return how long it will take at most, from the products in a step and the speed of this machine: within a factor
+    of two.
 
     Training may stop early, and what was trained before counts as if it were not.
     """
@@ -275,12 +278,12 @@ def expected_time(runs: list[tuple[Run, str]], prepared: Prepared, samples: int)
 
 
 def _posterior_means(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
-    """A metric: the code of each example."""
+    """Return a metric: the code of each example."""
     return {"code": model.encode(params, x).mean()}
 
 
 def run_of(row: str, seed: int, data: str, *, examples: int, epochs: int = 0) -> Run:
-    """The run of a row on so many training examples: a value, whose digest is what was trained."""
+    """Return the run of a row on so many training examples: a value, whose digest is what was trained."""
     recipe = ROWS[row]
     per_epoch = examples // recipe.batch
     epochs = epochs or (recipe.epochs if data == FASHION else -(-STEPS // per_epoch))

@@ -39,7 +39,7 @@ ROWS = {
 
 
 def entries(out: Path, record: str, key: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """What was measured of each row, by seed: here, and in the record of other days.
+    """Return what was measured of each row, by seed: here, and in the record of other days.
 
     Raises:
       InputError: the record is of other data or another number of samples.
@@ -64,7 +64,7 @@ def entries(out: Path, record: str, key: dict[str, Any]) -> dict[str, list[dict[
 
 
 def summary(measured: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """All rows, with the figures of the seeds that are there."""
+    """Return all rows, with the figures of the seeds that are there."""
     import numpy as np
 
     rows = []
@@ -84,7 +84,7 @@ def summary(measured: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The rows as Markdown, with what was not run marked as such."""
+    """Return the rows as Markdown, with what was not run marked as such."""
     lowest, fashion = results["floor"]["drawn_bits"], results["data"] == FASHION
     head = [
         "model",
@@ -112,7 +112,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def cells(row: dict[str, Any], lowest: float) -> list[str]:
-    """The first eight cells of a row: means over its seeds, with the standard deviation of the likelihood."""
+    """Return the first eight cells of a row: means over its seeds, with the standard deviation of the likelihood."""
     label, seeds = [row["model"], row["prior"], row["objective"]], row["seeds"]
     if not seeds:
         return [*label, "not yet run", *[""] * 4]

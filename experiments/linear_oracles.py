@@ -114,7 +114,7 @@ def linear_oracles(
 
 
 def _rows(data: str) -> tuple[np.ndarray, np.ndarray]:
-    """All training rows and the test rows, flat, scaled to [0, 1]; of the digits all rows twice."""
+    """Return all training rows and the test rows, flat, scaled to [0, 1]; of the digits all rows twice."""
     import numpy as np
 
     from aevae_jax.data import Data
@@ -129,7 +129,7 @@ def _rows(data: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def squared_error(fitted: Fitted, x: np.ndarray) -> float:
-    """Mean over `[N, D]` of the squared error per element."""
+    """Return mean over `[N, D]` of the squared error per element."""
     import jax.numpy as jnp
     import numpy as np
 
@@ -140,7 +140,7 @@ def squared_error(fitted: Fitted, x: np.ndarray) -> float:
 
 
 def decoder_of(params: Params) -> tuple[np.ndarray, np.ndarray, float]:
-    """W `[D, k]`, mean `[D]` and noise variance of a linear decoder, in float64."""
+    """Return W `[D, k]`, mean `[D]` and noise variance of a linear decoder, in float64."""
     import numpy as np
 
     from aevae_jax import distributions
@@ -153,7 +153,7 @@ def decoder_of(params: Params) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def log_likelihood(x: np.ndarray, w: np.ndarray, mean: np.ndarray, noise: float) -> float:
-    """Mean of log N(x; mean, W W^T + noise I) over `[N, D]`, in nats per example."""
+    """Return mean of log N(x; mean, W W^T + noise I) over `[N, D]`, in nats per example."""
     import numpy as np
 
     size = x.shape[1]

@@ -47,7 +47,7 @@ def readme(*, check: bool = False, path: Path = Path("README.md")) -> None:
 
 
 def section() -> str:
-    """The Markdown between the marks."""
+    """Return the Markdown between the marks."""
     parts = [
         density_table("density_fashion_mnist"),
         density_table("density_fashion_mnist_10_epochs"),
@@ -59,7 +59,7 @@ def section() -> str:
 
 
 def density_table(name: str) -> str:
-    """Test likelihoods; the published figures stand beside those of the published number of epochs."""
+    """Return test likelihoods; the published figures stand beside those of the published number of epochs."""
     found = recorded(f"{name}.json")
     if found is None:
         return ""
@@ -98,7 +98,7 @@ def density_table(name: str) -> str:
 
 
 def bounds(rows: list[dict[str, Any]]) -> str:
-    """How the bound rises with the number of importance samples, for the first seed of the first row."""
+    """Return how the bound rises with the number of importance samples, for the first seed of the first row."""
     for row in rows:
         for entry in row["seeds"][:1]:
             steps = ", ".join(f"{value:.2f} with {k}" for k, value in entry["bound_with"].items())
@@ -110,7 +110,7 @@ def bounds(rows: list[dict[str, Any]]) -> str:
 
 
 def annealed(rows: list[dict[str, Any]]) -> str:
-    """What a second estimator says, where it was asked."""
+    """Return what a second estimator says, where it was asked."""
     lines = []
     for row in rows:
         for entry in row["seeds"]:
@@ -128,7 +128,7 @@ def annealed(rows: list[dict[str, Any]]) -> str:
 
 
 def speed_table() -> str:
-    """Ratios to matrix products, one table for all machines that were recorded."""
+    """Return ratios to matrix products, one table for all machines that were recorded."""
     rows = []
     for path in sorted(RESULTS.glob("speed_*.json")):
         found = records.read_json(path)
@@ -148,7 +148,7 @@ def speed_table() -> str:
 
 
 def claims() -> str:
-    """AE against VAE, on both data sets side by side."""
+    """Compare AE with VAE, on both data sets side by side."""
     found = [recorded(f"ae_vs_vae_{data}.json") for data in ("digits", "fashion_mnist")]
     if None in found:
         return ""
@@ -171,7 +171,7 @@ def _interval(claim: dict[str, Any]) -> str:
 
 
 def linear() -> str:
-    """Linear models against linear algebra."""
+    """Compare linear models with linear algebra."""
     found = recorded("linear_oracles_fashion_mnist.json")
     if found is None:
         return ""
@@ -196,7 +196,7 @@ VERDICTS = ("same", "refused", "as it says", "silent", "traceback", "hang", "mem
 
 
 def faults() -> str:
-    """What became of trainings under faults, and of hostile inputs: a row for each section."""
+    """Return what became of trainings under faults, and of hostile inputs: a row for each section."""
     found = recorded("faults.json")
     if found is None:
         return ""
@@ -239,13 +239,13 @@ def faults() -> str:
 
 
 def recorded(name: str) -> dict[str, Any] | None:
-    """What an experiment left; `None` where it was not run."""
+    """Return what an experiment left; `None` where it was not run."""
     path = RESULTS / name
     return records.read_json(path) if path.exists() else None
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table."""
+    """Return a table."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -59,7 +59,7 @@ def speed(
 
 
 def likelihood(images: int, samples: int, turns: int) -> dict[str, Any]:
-    """The importance-weighted likelihood of the published network: gated 300-300, 40 latent dimensions."""
+    """Return the importance-weighted likelihood of the published network: gated 300-300, 40 latent dimensions."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -97,7 +97,7 @@ def likelihood(images: int, samples: int, turns: int) -> dict[str, Any]:
 
 
 def training(images: int, turns: int) -> dict[str, Any]:
-    """An epoch of a VAE of 784-500-20-500-784 units, in batches of 128: with optimizer, noise and metrics."""
+    """Return an epoch of a VAE of 784-500-20-500-784 units, in batches of 128: with optimizer, noise and metrics."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -139,7 +139,7 @@ def training(images: int, turns: int) -> dict[str, Any]:
 
 
 def alternately(what: str, ours: Callable[[], Any], products: Callable[[], Any], turns: int) -> dict[str, Any]:
-    """Seconds of both, the best of all turns, and the ratios turn by turn."""
+    """Return seconds of both, the best of all turns, and the ratios turn by turn."""
     import numpy as np
 
     def seconds(function: Callable[[], Any]) -> float:

@@ -105,8 +105,8 @@ DOORS = {
     "DiscretizedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale Tabular bounded "
     "pairwise_normal_log_prob sum_event unbounded",
     "models": "Autoencoder Model TwoLevelVAE VAE architectures generation likelihoods networks priors",
-    "objectives": "ELBO IWAE LinearWarmup Objective ReconstructionError Weight bounds doubly_reparameterised_bound elbo "
-    "importance_weighted_bound log_weights weight_at",
+    "objectives": "ELBO IWAE LinearWarmup Objective ReconstructionError Weight bounds doubly_reparameterised_bound "
+    "elbo importance_weighted_bound log_weights weight_at",
 }
 
 

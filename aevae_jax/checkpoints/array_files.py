@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def not_finite(arrays: Mapping[str, Any]) -> str | None:
-    """The first array that holds NaN or infinity, leaving out those under `logged/`."""
+    """Return the first array that holds NaN or infinity, leaving out those under `logged/`."""
     checked = {
         name: array
         for name, array in arrays.items()
@@ -41,7 +41,7 @@ def not_finite(arrays: Mapping[str, Any]) -> str | None:
 
 @functools.cache
 def _finite() -> Any:
-    """A function from `N` arrays to `[N]` bools: however many arrays, the device is waited for once."""
+    """Return a function from `N` arrays to `[N]` bools: however many arrays, the device is waited for once."""
     return jax.jit(lambda arrays: jnp.stack([jnp.isfinite(array).all() for array in arrays]))
 
 
@@ -51,7 +51,7 @@ def signatures(arrays: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def raw(spec: Any) -> tuple[ShapeDtypeStruct, Any]:
-    """What is stored of an array, and None; of typed keys, their numbers, and the name of their kind."""
+    """Return what is stored of an array, and None; of typed keys, their numbers, and the name of their kind."""
     if not jax.numpy.issubdtype(spec.dtype, jax.dtypes.prng_key):
         return spec, None
     kinds: list[Any] = []
@@ -61,7 +61,7 @@ def raw(spec: Any) -> tuple[ShapeDtypeStruct, Any]:
 
 @functools.cache
 def _orbax() -> tuple[Any, Any]:
-    """The module and a checkpointer. Without compression: weights hardly shrink, and it takes longer."""
+    """Return the module and a checkpointer. Without compression: weights hardly shrink, and it takes longer."""
     import orbax.checkpoint as ocp
 
     return ocp, ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
@@ -79,7 +79,7 @@ class _Loop(asyncio.SelectorEventLoop):
         return asyncio.Handle(callback, args, self, context)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Not a word about the parts that failed after the first, whose error has been raised."""
+        """Drop the parts that failed after the first, whose error has been raised."""
 
 
 _ONE_THREAD = threading.Lock()
@@ -87,7 +87,7 @@ _ONE_THREAD = threading.Lock()
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What Orbax raises it also puts on the terminal, with a traceback for each of its threads."""
+    """Keep off the terminal what Orbax also raises, with a traceback for each of its threads."""
     from absl import logging
 
     with _ONE_THREAD:  # else the second would find, and leave behind, what the first has changed
@@ -137,17 +137,19 @@ def read_arrays(path: Path, specs: Mapping[str, ShapeDtypeStruct]) -> dict[str, 
 
 
 def difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
-    """The first name whose entry is not the same in both."""
+    """Return the first name whose entry is not the same in both."""
     return next((n for n in sorted(found.keys() | expected.keys()) if found.get(n) != expected.get(n)), None)
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with one way to write each value, so that bytes can be compared; floats come back exactly."""
+    """Return JSON with one way to write each value, so that bytes can be compared; floats come back exactly."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def walk(folder: Path) -> dict[str, int]:
-    """The size in bytes of each file, by its path in `folder`, which may hold nothing but files and directories."""
+    """Return the size in bytes of each file, by its path in `folder`, which may hold nothing but files and
+    directories.
+    """
     sizes = {}
     for path in itertools.chain([folder], folder.rglob("*")):
         name, found = path.relative_to(folder).as_posix(), path.lstat()
@@ -173,7 +175,7 @@ def remove(path: Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """One line of what the system, TensorStore or Orbax said."""
+    """Return one line of what the system, TensorStore or Orbax said."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {Path(error.filename).name}" if error.filename else error.strerror
     number = re.search(r"os_error_code='(\d{1,4})'", str(error))  # TensorStore's, within a long message

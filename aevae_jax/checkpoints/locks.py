@@ -89,7 +89,9 @@ _HELD: set[Lock] = set()
 
 
 def _forget_after_fork() -> None:
-    """A fork shares the open file, and with it the lock: unless the child closes its copy, it outlives the parent."""
+    """Close the copies of locks that a fork has: a child shares the open file, and would hold the lock beyond its
+    parent.
+    """
     for lock in _HELD:
         if lock._descriptor is not None:
             os.close(lock._descriptor)  # closed and not unlocked: unlocking would be for the parent as well
@@ -104,7 +106,7 @@ _SIGNATURE = b"process "
 
 
 def _open_locked(folder: Path) -> int | None:
-    """The descriptor of the lock file, locked and signed; None if its holder removed it in the meantime."""
+    """Return the descriptor of the lock file, locked and signed; None if its holder removed it in the meantime."""
     path = folder / "lock"
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o644)  # not inheritable, as all of Python's
@@ -137,7 +139,7 @@ def _open_locked(folder: Path) -> int | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one that `path` leads to."""
+    """Return whether the open file is the one that `path` leads to."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     except OSError:

@@ -47,7 +47,7 @@ class Caught:
 
 @contextlib.contextmanager
 def caught() -> Iterator[Caught]:
-    """While this context lasts, signals that ask to leave are remembered in place of ending the program.
+    """Remember signals that ask to leave, in place of ending the program, while this context lasts.
 
     Outside the main thread nothing can be caught, and signals do what they always do.
     """

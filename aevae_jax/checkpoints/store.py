@@ -56,7 +56,7 @@ class Store:
         self._saved = -1
 
     def steps(self) -> list[int]:
-        """Steps whose save was completed, ascending; their files may have been damaged since."""
+        """Return steps whose save was completed, ascending; their files may have been damaged since."""
         return self._numbers(r"(0|[1-9][0-9]*)")
 
     def save(self, step: int, arrays: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
@@ -103,7 +103,7 @@ class Store:
         self._saved = step
 
     def notes(self, step: int) -> dict[str, Any]:
-        """The notes of a checkpoint, whose arrays are not looked at.
+        """Return the notes of a checkpoint, whose arrays are not looked at.
 
         Raises:
           DamageError: the manifest is missing or not the one that was written.
@@ -123,7 +123,8 @@ class Store:
                 self.notes(step)
 
     def restore(self, step: int, like: Mapping[str, ShapeDtypeStruct]) -> dict[str, Array]:
-        """The arrays of a checkpoint, bit for bit, on the first device. Every file is checked before any is used.
+        """Return the arrays of a checkpoint, bit for bit, on the first device. Every file is checked before any is
+        used.
 
         Args:
           step: one of `steps()`.
@@ -169,7 +170,7 @@ class Store:
     def restore_newest(
         self, like: Callable[[int, dict[str, Any]], Mapping[str, ShapeDtypeStruct]], *, until: int | None = None
     ) -> Restored | None:
-        """The newest checkpoint that is intact, and what is wrong with newer ones, which are left as they are.
+        """Return the newest checkpoint that is intact, and what is wrong with newer ones, which are left as they are.
 
         Args:
           like: of a step and its notes, the shape and type of each array. What it raises is not caught.
@@ -292,7 +293,7 @@ class Store:
             array_files.remove(self.folder / f"{step}{suffix}")
 
     def _manifest(self, step: int) -> dict[str, Any]:
-        """What `_write` put in the manifest, if it is there byte for byte."""
+        """Return what `_write` put in the manifest, if it is there byte for byte."""
         folder = self.folder / str(step)
         try:
             file = (folder / "manifest.json").lstat()
@@ -332,7 +333,7 @@ class Store:
         return DamageError(f"checkpoint of step {step}", got=got, expected="intact files", where=where)
 
     def _notes_once(self, step: int) -> dict[str, Any]:
-        """Its notes, read once; none where the manifest is damaged."""
+        """Return its notes, read once; none where the manifest is damaged."""
         if step not in self._known:
             try:
                 self._known[step] = self.notes(step)
@@ -341,13 +342,13 @@ class Store:
         return self._known[step]
 
     def _numbers(self, pattern: str) -> list[int]:
-        """The steps in names that match, ascending."""
+        """Return the steps in names that match, ascending."""
         with self._files():
             names = os.listdir(self.folder) if self._exists() else []
             return sorted({int(match[1]) for name in names if (match := re.fullmatch(pattern, name))})
 
     def _exists(self) -> bool:
-        """Whether there is a directory; refuses anything else in its place."""
+        """Return whether there is a directory; refuses anything else in its place."""
         try:
             mode = self.folder.lstat().st_mode
         except FileNotFoundError:

@@ -42,7 +42,7 @@ one_line_errors, note = terminal.one_line_errors, terminal.note  # so that exper
 def parse_arguments(
     command: Callable[..., Any], argv: Sequence[str], *, prog: str, description: str | None = None
 ) -> Callable[[], Any]:
-    """`command` with its arguments taken from `argv` by tyro, ready to be called.
+    """Return `command` with its arguments taken from `argv` by tyro, ready to be called.
 
     Args:
       command: a function whose annotations and docstring are the interface.
@@ -87,7 +87,7 @@ def parse_arguments(
 
 
 def _number(info: Any) -> Any:
-    """tyro's rule for numbers, with this project's words for what is none."""
+    """Return tyro's rule for numbers, with this project's words for what is none."""
     from tyro.constructors import PrimitiveConstructorSpec
 
     kind = next((kind for kind in (int, float) if info.type in (kind, kind | None)), None)
@@ -110,7 +110,9 @@ def _number(info: Any) -> Any:
 
 
 def _unframed(box: str) -> str:
-    """What a framed message of tyro's says above its first rule, help texts aside, and what it thinks was meant."""
+    """Return what a framed message of tyro's says above its first rule, help texts aside, and what it thinks was
+    meant.
+    """
     rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│\n") for row in box.splitlines()[1:]]  # less the title
     while rows and _is_rule(rows[0]):
         rows.pop(0)
@@ -126,7 +128,8 @@ def _is_rule(row: str) -> bool:
 
 
 def options_of(cls: Any) -> Any:
-    """A type for tyro with one optional text per field of the value type `cls`; `values_of` reads what was typed.
+    """Return a type for tyro with one optional text per field of the value type `cls`; `values_of` reads what was
+    typed.
 
     Help is the field's entry in the docstring; a default is shown as it is typed.
     """
@@ -149,7 +152,7 @@ _METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}
 
 
 def values_of(cls: Any, options: Any) -> dict[str, Any]:
-    """The fields of `cls` that were typed, as values.
+    """Return the fields of `cls` that were typed, as values.
 
     Args:
       cls: the value type.
@@ -164,7 +167,9 @@ def values_of(cls: Any, options: Any) -> dict[str, Any]:
 
 
 def grammar(cls: Any) -> str:
-    """The values that `options_of(cls)` accept, by the option or field that takes them, in lines of 78 columns."""
+    """Return the values that `options_of(cls)` accept, by the option or field that takes them, in lines of 78
+    columns.
+    """
     rows = []
     for option, hint in typing.get_type_hints(cls).items():
         for field, signatures in values.vocabulary(hint).items():
@@ -177,7 +182,8 @@ def grammar(cls: Any) -> str:
 
 
 def train_command(directory: str | Path, run: Any) -> str:
-    """The line that trains `run`, as it is typed in a shell; empty where a part of it can only be given from Python.
+    """Return the line that trains `run`, as it is typed in a shell; empty where a part of it can only be given from
+    Python.
 
     Args:
       directory: for the run.
@@ -203,19 +209,19 @@ def train_command(directory: str | Path, run: Any) -> str:
 
 
 def unused(directory: str | Path) -> Path:
-    """`directory`, or that name with the first number behind it under which nothing exists."""
+    """Return `directory`, or that name with the first number behind it under which nothing exists."""
     names = (Path(f"{directory}-{number}") if number > 1 else Path(directory) for number in itertools.count(1))
     return next(path for path in names if not os.path.lexists(path))
 
 
 def _quoted(text: str) -> str:
-    """Text as a word of a shell, in double quotes where that is enough."""
+    """Return text as a word of a shell, in double quotes where that is enough."""
     word = shlex.quote(text)
     return word if word == text or set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def _documented(cls: Any) -> dict[str, str]:
-    """The entries of a docstring's section `Args:`."""
+    """Return the entries of a docstring's section `Args:`."""
     section = (inspect.getdoc(cls) or "").partition("Args:\n")[2]
     return {name: " ".join(text.split()) for name, text in re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.M)}
 
@@ -299,7 +305,7 @@ class _Rate:
         self._since, self._done = 0.0, -1
 
     def left(self, done: int, total: int) -> str:
-        """`0:42 left`, or nothing as long as that is not known."""
+        """Return `0:42 left`, or nothing as long as that is not known."""
         now = time.perf_counter()
         if self._done < 0 or done <= self._done:  # the first, which need not be number 1; or it went back
             self._since, self._done = now, done
@@ -314,7 +320,9 @@ class _Clock:
         self._rate = _Rate()
 
     def line(self, epoch: Epoch, width: float = float("inf")) -> str:
-        """Epoch, loss, validation, speed, time left; speed and then validation give way where there is no room."""
+        """Return epoch, loss, validation, speed, time left; speed and then validation give way where there is no
+        room.
+        """
         speed = epoch.examples_per_second
         parts = {
             "epoch": f"epoch {epoch.epoch}/{epoch.epochs}",
@@ -332,7 +340,9 @@ class _Clock:
 
 
 def loss_terms(metrics: Mapping[str, float]) -> str:
-    """A training's metrics with their unit: `distortion 12.3 + rate 4.5 = 16.8 nats/example`, or `mse 0.0123`."""
+    """Return a training's metrics with their unit: `distortion 12.3 + rate 4.5 = 16.8 nats/example`, or `mse
+    0.0123`.
+    """
     for names in (("distortion", "rate", "negative_elbo"), ("profile_distortion", "rate", "profile_loss")):
         if all(name in metrics for name in names):
             distortion, rate, total = (f"{metrics[name]:.1f}" for name in names)
@@ -341,14 +351,16 @@ def loss_terms(metrics: Mapping[str, float]) -> str:
 
 
 def _validation(epoch: Epoch) -> str:
-    """What selects the parameters; where that is a distortion, the squared error, as is shown of the training."""
+    """Return what selects the parameters; where that is a distortion, the squared error, as is shown of the
+    training.
+    """
     if "mse" in epoch.train and epoch.selects.endswith("distortion"):
         return f"validation mse {epoch.validation['mse_at_mean']:.3g}"
     return f"validation {epoch.validation[epoch.selects]:.1f}"
 
 
 def duration(seconds: float) -> str:
-    """`0:42`, `12:05`, `1:02:03`."""
+    """Return `0:42`, `12:05`, `1:02:03`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -116,7 +116,7 @@ def _show_columns(columns: list[dict[str, Any]]) -> None:
 
 
 def _labels(counts: dict[int, int]) -> str:
-    """How many examples there are of each label; -1 says that there is none."""
+    """Return how many examples there are of each label; -1 says that there is none."""
     known = [f"{label}: {count}" for label, count in counts.items() if label != -1]
     shown = ", ".join([*known[:20], *([f"... ({len(known)} classes)"] if len(known) > 20 else [])])
     return f"{shown}; {counts[-1]} are -1, which means none" if counts[-1] else shown
@@ -142,7 +142,7 @@ def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:
 
 
 def _first_run(value: Data, dataset: Dataset, train: Summary, fits: dict[str, list[Any]]) -> Run:
-    """A run that takes this data as it is."""
+    """Return a run that takes this data as it is."""
     model, preparation = VAE(), value.preparation
     if dataset.columns:
         model, preparation = VAE(likelihood=Tabular()), fits["Tabular()"][0]

@@ -112,7 +112,7 @@ def compare(
     seed: int = 0,
     data: MaybeData = "",
 ) -> None:
-    """Which of two models gives data the larger likelihood, and by how much?
+    """Say which of two models gives data the larger likelihood, and by how much.
 
     Differences are paired, example by example, with common noise.
 
@@ -233,17 +233,19 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
 
 
 def loaded(directory: Path) -> fitting.Fitted:
-    """The finished run in a directory; what is to be said of it is a note."""
+    """Return the finished run in a directory; what is to be said of it is a note."""
     return fitting.load_run(directory, on_note=console.note)
 
 
 def prepared_of(directory: Path, run: runs.Run, moved: str = "") -> Prepared:
-    """The rows that a run's model sees, by split; validation and test data prepared. Data as `records.load_data`."""
+    """Return the rows that a run's model sees, by split; validation and test data prepared. Data as
+    `records.load_data`.
+    """
     return prepare(run.data.preparation, records.load_data(directory, run.data, moved))
 
 
 def key_of(seed: int, use: Any) -> Any:
-    """The key for one use of a seed that was typed."""
+    """Return the key for one use of a seed that was typed."""
     if not 0 <= seed < 2**32:
         raise InputError("--seed", got=seed, expected="0 to 4294967295")
     return keys.stream(keys.root(seed), use)
@@ -284,12 +286,12 @@ _MEASURES = {
 
 
 def _squared(prepared: Prepared) -> str:
-    """The unit of squared errors of what a model sees."""
+    """Return the unit of squared errors of what a model sees."""
     return f"squared error per {'standardised ' if prepared.format.mean else ''}element"
 
 
 def _entry(v: Any, unit: str) -> dict[str, Any]:
-    """A mean over examples with its standard error."""
+    """Return a mean over examples with its standard error."""
     error = statistics.standard_error(v)
     return {
         "mean": float(v.mean(dtype="float64")),
@@ -312,7 +314,7 @@ def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, An
 
 
 def _trust(found: Estimate) -> str:
-    """What the tails of the weights say."""
+    """Return what the tails of the weights say."""
     text = (
         f"Negative log likelihood: an upper bound by importance sampling from q(z|x), {found.num_samples} samples "
         "per example."
@@ -331,7 +333,7 @@ def _trust(found: Estimate) -> str:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """The terms before their sum; what is new comes last."""
+    """Return the terms before their sum; what is new comes last."""
     rows = ("distortion", "profile_distortion", "rate", "negative_elbo", "profile_loss", "mse_at_mean")
     return (rows.index(name) if name in rows else len(rows), name)
 

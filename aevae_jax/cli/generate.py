@@ -215,7 +215,7 @@ def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) ->
 
 
 def _batched(metric: Any, fitted: fitting.Fitted, x: Any, key: Array | None = None) -> dict[str, np.ndarray]:
-    """`metric` of every example, in batches that fit into memory; it needs a key if it uses noise."""
+    """Return `metric` of every example, in batches that fit into memory; it needs a key if it uses noise."""
     return evaluation.per_example(metric, fitted.model, fitted.params, x, keys.root(0) if key is None else key)
 
 
@@ -232,7 +232,7 @@ def _check_room(metric: Any, fitted: fitting.Fitted, shape: tuple[int, ...], wha
 
 
 def _side(count: int) -> int:
-    """How many images stand side by side in a grid of `count`: 8, or as many as make it square."""
+    """Return how many images stand side by side in a grid of `count`: 8, or as many as make it square."""
     return max(8, math.isqrt(count - 1) + 1)
 
 
@@ -273,12 +273,14 @@ def _complete(
 
 
 def _format(directory: Path) -> Format:
-    """What `run.json` says of the form of the training data."""
+    """Return what `run.json` says of the form of the training data."""
     return values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
 
 
 def _inputs(directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, data: str) -> Source:
-    """What a model is to see: a file or folder of the user's, or a part of the run's data, which may have moved."""
+    """Return what a model is to see: a file or folder of the user's, or a part of the run's data, which may have
+    moved.
+    """
     _check_one(path, split)
     if path is not None:
         return files.read_images(path, fitted.model, fitted.run.data, _format(directory), note=note)

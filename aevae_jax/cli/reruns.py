@@ -65,7 +65,8 @@ def replay(run: Positional[Path], *, step: Step, data: MaybeData = "") -> None:
     diagnosis, culprit = found.diagnosis, found.diagnosis.culprit
     say(f"step {step} of {run}, training examples {_shortened(diagnosis.rows)}")
     if found.rollback is not None:
-        say(f"  steps {found.rollback[0]} to {found.rollback[1] - 1} were skipped after a rollback; this is how it was before that")
+        first, last = found.rollback[0], found.rollback[1] - 1
+        say(f"  steps {first} to {last} were skipped after a rollback; this is how it was before that")
     for name, value in diagnosis.metrics.items():
         say(f"  {name.replace('_', ' '):<16} {value:.9g}{'' if math.isfinite(value) else '  <- not finite'}")
     if found.recorded is not None:

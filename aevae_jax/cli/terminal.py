@@ -18,7 +18,7 @@ from aevae_jax.types import InputError, printable, shortened
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """A context, or called a decorator, that ends the program in one line where the user can do something about it.
+    """Return a context, or called a decorator, that ends the program in one line where the user can do something.
 
     `InputError` gives `error: <message>` and exit code 2, as do files that the system refuses and too little memory; a
     signal after which training was saved gives a line, 75; Ctrl-C elsewhere gives `interrupted` and 130; a pipe whose
@@ -177,7 +177,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def _encodable(stream: TextIO, text: str) -> str:
-    r"""`text` with `\u` escapes in place of what the stream's encoding does not have."""
+    r"""Return `text` with `\u` escapes in place of what the stream's encoding does not have."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -46,7 +46,7 @@ Name = tuple[str, str]
 
 
 def read_npy(path: Path) -> Found:
-    """One array, `[N, D]`, `[N, H, W]` or `[N, H, W, C]`: the training data.
+    """Return one array, `[N, D]`, `[N, H, W]` or `[N, H, W, C]`: the training data.
 
     Raises:
       InputError: not an intact .npy file of numbers, another size than its header claims, or types and shapes that
@@ -57,7 +57,7 @@ def read_npy(path: Path) -> Found:
 
 
 def read_npy_folder(folder: Path) -> Found:
-    """`train.npy`, and whichever of `validation.npy`, `test.npy` and `train_labels.npy`, ... there are.
+    """Return `train.npy`, and whichever of `validation.npy`, `test.npy` and `train_labels.npy`, ... there are.
 
     Names are as in `read_npz`; links must stay inside the folder.
 
@@ -69,9 +69,9 @@ def read_npy_folder(folder: Path) -> Found:
 
 
 def read_npz(path: Path) -> Found:
-    """Arrays called `train`, `x_train` or `train_images` and alike for `validation` (`valid`, `val`) and `test`, each
-    with `y_train` or `train_labels` where there are labels; or `images`, `x` or `data` with `labels` or `y`; or one
-    array of any name. Capitals do not matter. Other arrays of Python objects are passed over.
+    """Return arrays called `train`, `x_train` or `train_images` and alike for `validation` (`valid`, `val`) and `test`,
+    each with `y_train` or `train_labels` where there are labels; or `images`, `x` or `data` with `labels` or `y`; or
+    one array of any name. Capitals do not matter. Other arrays of Python objects are passed over.
 
     Raises:
       InputError: arrays of other names, a damaged or encrypted archive, one that expands too far (see `MAX_BYTES`,
@@ -109,12 +109,13 @@ def read_array(path: Path, name: str) -> Source:
 
 
 def is_idx_folder(folder: Path) -> bool:
-    """Whether there are files here that are called as MNIST's files of images are."""
+    """Return whether there are files here that are called as MNIST's files of images are."""
     return any(kind == "images" for _, kind in map(_idx_name, _idx_files(folder)))
 
 
 def read_idx(folder: Path) -> Found:
-    """Files of MNIST and its relatives: `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and alike, gzip or not.
+    """Return files of MNIST and its relatives: `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and alike, gzip or
+    not.
 
     A name with the word train is of the training data, one with t10k or test of the test data. Where a file lies here
     both unpacked and as .gz, the first is read. Links must stay inside the folder.
@@ -153,7 +154,7 @@ _KNOWN = _known_names()
 
 
 def _named(names: Iterable[str], where: Path) -> dict[Name, str]:
-    """Which array is what, by its name; all must be known."""
+    """Return which array is what, by its name; all must be known."""
     chosen: dict[Name, str] = {}
     for name in names:
         if name.lower() not in _KNOWN:
@@ -172,21 +173,21 @@ _IDX = re.compile(r"(?!\.).*(?:images.*idx3|labels.*idx1).*ubyte.*", re.IGNORECA
 
 
 def _idx_files(folder: Path) -> list[Path]:
-    """Files that are called as idx files are, each once."""
+    """Return files that are called as idx files are, each once."""
     with reading(folder, "a folder that can be read"):
         paths = sorted(path for path in folder.iterdir() if _IDX.fullmatch(path.name) and not path.is_dir())
     return [path for path in paths if path.suffix.lower() != ".gz" or path.with_suffix("") not in paths]
 
 
 def _idx_name(path: Path) -> Name:
-    """Part and kind of an idx file; the part is empty where its name does not say."""
+    """Return part and kind of an idx file; the part is empty where its name does not say."""
     words = set(re.split("[^a-z0-9]+", path.name.lower()))
     part = next((part for part, known in _WORDS.items() if words & set(known)), "")
     return part, "images" if "idx3" in path.name.lower() else "labels"
 
 
 def _found(names: Mapping[Name, str], load: Callable[[str], Source], where: Path) -> Found:
-    """The parts under `names`, each read by `load(name)`."""
+    """Return the parts under `names`, each read by `load(name)`."""
     parts: dict[str, Split] = {}
     for part in datasets.PARTS:
         images, labels = names.get((part, "images")), names.get((part, "labels"))
@@ -210,7 +211,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _stem(info: zipfile.ZipInfo, path: Path) -> str:
-    """What a member of .npz is called, if it is an array as NumPy writes them."""
+    """Return what a member of .npz is called, if it is an array as NumPy writes them."""
     stem, suffix = info.filename[:-4], info.filename[-4:]
     if suffix != ".npy" or not stem or not {"/", "\\", ":"}.isdisjoint(stem):
         raise refused(path, f"a member called {info.filename!r}", "arrays, called NAME.npy")
@@ -242,12 +243,12 @@ def _check_expansion(sizes: Sequence[tuple[int, int]], path: Path) -> None:
 
 
 def _sizes(members: Iterable[zipfile.ZipInfo]) -> list[tuple[int, int]]:
-    """What the directory of an archive says of the arrays in it; nothing else is read for that."""
+    """Return what the directory of an archive says of the arrays in it; nothing else is read for that."""
     return [(info.file_size, info.compress_size) for info in members]
 
 
 def _holds_objects(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
-    """Whether the header of a member says that it is of Python objects, which nothing here reads."""
+    """Return whether the header of a member says that it is of Python objects, which nothing here reads."""
     with contextlib.suppress(Exception), archive.open(info) as file:  # one that cannot be read is refused later
         head = io.BytesIO(file.read(rows.MAX_HEADER))
         read = {1: format.read_array_header_1_0, 2: format.read_array_header_2_0}[format.read_magic(head)[0]]

@@ -39,14 +39,18 @@ STALE_SECONDS = 3600
 
 
 def fingerprint(source: Path) -> str:
-    """sha256 of the names, sizes and times of change of the files in the folder `source`; hidden ones do not count."""
+    """Return the sha256 of the names, sizes and times of change of the files in the folder `source`; hidden ones do
+    not count.
+    """
     files = sorted(path for path in source.iterdir() if not path.name.startswith("."))
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()
 
 
 def load(source: Path, state: str) -> dict[str, np.ndarray] | None:
-    """The arrays that were decoded from the folder `source` in this `state`, or None if there is no intact cache."""
+    """Return the arrays that were decoded from the folder `source` in this `state`, or None if there is no intact
+    cache.
+    """
     for folder in _places(source):
         try:
             return _read(folder, state)
@@ -71,7 +75,9 @@ def store(source: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _places(source: Path) -> Iterator[Path]:
-    """Beside the source's files; else in `$AEVAE_CACHE_DIR`, `$XDG_CACHE_HOME/aevae_jax` or `~/.cache/aevae_jax`."""
+    """Yield where a cache may be: beside the source's files; else in `$AEVAE_CACHE_DIR`, `$XDG_CACHE_HOME/aevae_jax`
+    or `~/.cache/aevae_jax`.
+    """
     yield source / FOLDER
     own, base = os.environ.get("AEVAE_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.path.expanduser(own or os.path.join(base, "aevae_jax"))
@@ -81,13 +87,15 @@ def _places(source: Path) -> Iterator[Path]:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether `folder` can be written, or made. Root may write anywhere, so no write bit at all counts as a no."""
+    """Return whether `folder` can be written, or made. Root may write anywhere, so no write bit at all counts as a
+    no.
+    """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return os.access(there, os.W_OK) and there.stat().st_mode & 0o222 != 0
 
 
 def _read(folder: Path, state: str) -> dict[str, np.ndarray]:
-    """All arrays of an intact cache of a source in this state; anything else raises, whatever it may be."""
+    """Return all arrays of an intact cache of a source in this state; anything else raises, whatever it may be."""
     manifest = durable.read_bytes(folder / MANIFEST, limit=MAX_MANIFEST)
     digests, kept = {}, {}
     for name in sorted(json.loads(manifest)["shape"]):

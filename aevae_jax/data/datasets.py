@@ -90,17 +90,17 @@ class Mapped:
 
 
 def in_memory(x: Source) -> bool:
-    """Whether `x` is an array in memory, as opposed to rows in a file."""
+    """Return whether `x` is an array in memory, as opposed to rows in a file."""
     return isinstance(x, np.ndarray) and not isinstance(x, np.memmap)
 
 
 def size_in_bytes(x: Source) -> int:
-    """How much memory all rows of `x` need."""
+    """Return how much memory all rows of `x` need."""
     return math.prod(x.shape) * np.dtype(x.dtype).itemsize
 
 
 def blocks(x: Source) -> Iterator[tuple[int, np.ndarray]]:
-    """All rows in order, in blocks of about `BLOCK_BYTES`, each with the index of its first row."""
+    """Yield all rows in order, in blocks of about `BLOCK_BYTES`, each with the index of its first row."""
     rows = max(1, BLOCK_BYTES * len(x) // max(1, size_in_bytes(x)))
     for start in range(0, len(x), rows):
         yield start, x[start : start + rows]
@@ -117,7 +117,7 @@ class Split:
         return int(self.x.shape[0])
 
     def __getitem__(self, rows: Any) -> Split:
-        """The examples at `rows`, a slice or indices: a view of an array in memory, else read when asked for."""
+        """Return the examples at `rows`, a slice or indices: a view of an array in memory, else read when asked for."""
         labels = None if self.labels is None else self.labels[rows]
         if in_memory(self.x):
             return Split(self.x[rows], labels)
@@ -244,7 +244,9 @@ class Dataset:
         return tuple(f"{self.name}: {text}" for text in found)
 
     def class_counts(self, part: str) -> dict[int, int]:
-        """How many examples of a split each class has, by the label that it was given; -1 counts those without."""
+        """Return how many examples of a split each class has, by the label that it was given; -1 counts those
+        without.
+        """
         labels = getattr(self, part).labels
         codes, counts = np.unique(np.zeros(0, int) if labels is None else labels, return_counts=True)
         found = dict(zip(codes.tolist(), counts.tolist(), strict=True))
@@ -252,11 +254,13 @@ class Dataset:
         return {-1: found.get(-1, 0)} | {name: found.get(code, 0) for code, name in enumerate(names)}
 
     def digest(self) -> str:
-        """sha256 over the shapes, types and bytes of all splits and labels, and what a table calls things."""
+        """Return the sha256 over the shapes, types and bytes of all splits and labels, and what a table calls
+        things.
+        """
         return self._digests[0]
 
     def earlier_digest(self) -> str:
-        """The digest as version 0.1 recorded it: without labels, and of floats as float32."""
+        """Return the digest as version 0.1 recorded it: without labels, and of floats as float32."""
         total = hashlib.sha256()
         for part in PARTS:
             x = getattr(self, part).x
@@ -265,7 +269,9 @@ class Dataset:
         return total.hexdigest()
 
     def record(self) -> dict[str, Any]:
-        """What a run records of its data: name, version, levels, sha256, and the count and sha256 of each split."""
+        """Return what a run records of its data: name, version, levels, sha256, and the count and sha256 of each
+        split.
+        """
         total, parts = self._digests
         splits = {
             part: {"count": len(getattr(self, part)), "sha256": digest}
@@ -296,7 +302,7 @@ class Dataset:
         return total.hexdigest(), parts
 
     def _labels(self, part: str) -> Iterator[Any]:
-        """What is hashed of a split's labels, as they were given; nothing where there are none."""
+        """Yield what is hashed of a split's labels, as they were given; nothing where there are none."""
         codes = getattr(self, part).labels
         if codes is not None:
             yield b"labels"
@@ -304,7 +310,7 @@ class Dataset:
 
 
 def digest_of(x: Source) -> str:
-    """sha256 over the shape, type and bytes of `x`."""
+    """Return the sha256 over the shape, type and bytes of `x`."""
     total = hashlib.sha256()
     for text in _contents(x):
         total.update(text)
@@ -312,24 +318,24 @@ def digest_of(x: Source) -> str:
 
 
 def _contents(x: Source) -> Iterator[Any]:
-    """What is hashed of a source."""
+    """Yield what is hashed of a source."""
     yield f"{x.shape}{x.dtype}".encode()
     for _, block in blocks(x):
         yield np.ascontiguousarray(block).data
 
 
 def levels_of(x: Source) -> int:
-    """256 for bytes, 0 for floats: what a source can say without being read."""
+    """Return 256 for bytes, 0 for floats: what a source can say without being read."""
     return 256 if x.dtype == "uint8" else 0
 
 
 def cast(x: Source, dtype: Any) -> Source:
-    """Floats in another precision; what float32 cannot hold becomes infinite. Anything else stays as it is."""
+    """Return floats in another precision; what float32 cannot hold becomes infinite. Anything else stays as it is."""
     return converted(x, tuple(x.shape), dtype if {x.dtype.kind, np.dtype(dtype).kind} == {"f"} else x.dtype)
 
 
 def converted(x: Source, shape: tuple[int, ...], dtype: Any) -> Source:
-    """`x` with another shape and type of each row: at once where it is in memory, else when it is read."""
+    """Return `x` with another shape and type of each row: at once where it is in memory, else when it is read."""
 
     def each(rows: np.ndarray, indices: Any = None) -> np.ndarray:
         with np.errstate(over="ignore"):

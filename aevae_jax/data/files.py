@@ -81,7 +81,7 @@ def read_images(path: Path, model: Any, data: Data, format: Format, *, note: Cal
 def _raw(
     path: Path, shape: tuple[int, ...], data: Data, format: Format, note: Callable[[str], None]
 ) -> tuple[Source, int]:
-    """Images as they are in their files, `[N, *shape]` if they fit, and how many levels bytes have."""
+    """Return images as they are in their files, `[N, *shape]` if they fit, and how many levels bytes have."""
     if os.path.isdir(path) or path.suffix.lower() in pictures.SUFFIXES:
         if len(shape) != 3 or shape[2] not in (1, 3):
             raise InputError("input", where=str(path), got="pictures", expected=f".npy or .npz, for events of {shape}")
@@ -134,7 +134,7 @@ def _check_shape(x: Source, event: tuple[int, ...], what: str, where: str) -> No
 
 
 def _float32(x: np.ndarray) -> np.ndarray:
-    """Floats in the precision of models; what that cannot hold is infinite."""
+    """Return floats in the precision of models; what that cannot hold is infinite."""
     with np.errstate(over="ignore"):
         return x.astype(np.float32)
 
@@ -233,7 +233,9 @@ def write(
 
 
 def pairs(x: np.ndarray, y: np.ndarray, columns: int, *, white: float = 1.0) -> np.ndarray:
-    """Rows of `columns` inputs, each followed by the row of their reconstructions; white where the last is not full."""
+    """Return rows of `columns` inputs, each followed by the row of their reconstructions; white where the last is
+    not full.
+    """
     blank = np.full((-len(x) % columns, *x.shape[1:]), white, np.float32)
     rows = [np.concatenate([a, blank]).reshape(-1, columns, *x.shape[1:]) for a in (x, y)]
     return np.stack(rows, axis=1).reshape(-1, *x.shape[1:])

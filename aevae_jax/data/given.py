@@ -14,7 +14,7 @@ DARK = 128
 
 
 def find_levels(name: str, parts: Mapping[str, Split], given: int = 0) -> int:
-    """How many values the integer elements of a data set can take.
+    """Return how many values the integer elements of a data set can take.
 
     Args:
       name: of the data set, for messages.
@@ -51,7 +51,9 @@ def find_levels(name: str, parts: Mapping[str, Split], given: int = 0) -> int:
 
 
 def check_labels(labels: Any, x: Source, what: str = "labels") -> np.ndarray:
-    """`labels` as an array `[N]` of int64, if they are integers, one for each example. No label is read before that."""
+    """Return `labels` as an array `[N]` of int64, if they are integers, one for each example. No label is read
+    before that.
+    """
     labels = labels if hasattr(labels, "shape") and hasattr(labels, "dtype") else np.asarray(labels)
     if tuple(labels.shape) not in ((len(x),), (len(x), 1)):
         raise InputError(what, got=f"shape {tuple(labels.shape)}", expected=f"{tuple(x.shape[:1])}, one per example")
@@ -64,7 +66,7 @@ def check_labels(labels: Any, x: Source, what: str = "labels") -> np.ndarray:
 
 
 def recoded(parts: Mapping[str, Split]) -> tuple[dict[str, Split], tuple[int, ...]]:
-    """Splits whose labels are codes 0, 1, ... of the labels that occur, int32, and those labels; -1 stays -1."""
+    """Return splits whose labels are codes 0, 1, ... of the labels that occur, int32, and those labels; -1 stays -1."""
     labels = [split.labels for split in parts.values() if split.labels is not None]
     if not labels:
         return dict(parts), ()
@@ -81,7 +83,8 @@ def recoded(parts: Mapping[str, Split]) -> tuple[dict[str, Split], tuple[int, ..
 
 
 def as_source(x: Any, what: str) -> Source:
-    """`x` as rows of uint8, float32 or float64 with the axes of an image or a vector; read or converted when asked for.
+    """Return `x` as rows of uint8, float32 or float64 with the axes of an image or a vector; read or converted when
+    asked for.
 
     float64 stays: what prepares it takes offset and scale from it before anything is rounded to float32.
 
@@ -102,7 +105,7 @@ def as_source(x: Any, what: str) -> Source:
 
 
 def _readable(x: Any, what: str) -> Any:
-    """`x`, if its rows can be read as training reads them; what says that it is an array, as one."""
+    """Return `x`, if its rows can be read as training reads them; what says that it is an array, as one."""
     if isinstance(x, np.ma.MaskedArray):
         if np.ma.is_masked(x):
             raise InputError(what, got="masked entries", expected="every entry", hint="use x.filled(VALUE)")

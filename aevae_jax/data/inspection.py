@@ -79,7 +79,7 @@ def summarize(split: Split, levels: int = 0) -> Summary:
 
 
 def suitable(dataset: Dataset, train: Summary) -> dict[str, list[Preparation]]:
-    """The likelihoods that can score this data, each with the preparations under which they can.
+    """Return the likelihoods that can score this data, each with the preparations under which they can.
 
     Args:
       dataset: the data.
@@ -110,7 +110,7 @@ _PREPARATIONS = (Scale(), Standardize(), Dequantize(), DynamicBinarization(), St
 
 
 def _seen(preparation: Preparation, dataset: Dataset, train: Summary) -> list[np.ndarray]:
-    """What the model sees of the values that occur; nothing where the data cannot be prepared so."""
+    """Return what the model sees of the values that occur; nothing where the data cannot be prepared so."""
     try:
         format = preparation.fit(dataset)
     except InputError:
@@ -127,7 +127,7 @@ def _seen(preparation: Preparation, dataset: Dataset, train: Summary) -> list[np
 
 
 def _some(dataset: Dataset) -> list[np.ndarray]:
-    """The first block of each split: enough floats to tell which supports are out of the question."""
+    """Return the first block of each split: enough floats to tell which supports are out of the question."""
     return [next(blocks(getattr(dataset, part).x))[1] for part in PARTS]
 
 
@@ -141,7 +141,7 @@ def _fits(support: likelihoods.Support, seen: list[np.ndarray]) -> bool:
 
 
 def warnings(dataset: Dataset, train: Summary, fits: dict[str, list[Preparation]]) -> list[str]:
-    """What can be done with this data and should not be, in sentences.
+    """Return what can be done with this data and should not be, in sentences.
 
     Args:
       dataset: the data.
@@ -163,6 +163,6 @@ END_SHARE = 0.01
 
 
 def examples(split: Split, num: int) -> np.ndarray:
-    """`num` rows spread evenly over a split, or all of them where there are fewer: for a image grid."""
+    """Return `num` rows spread evenly over a split, or all of them where there are fewer: for a image grid."""
     rows = np.unique(np.linspace(0, len(split) - 1, min(num, len(split))).astype(int))
     return split.x[rows]

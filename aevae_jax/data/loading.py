@@ -90,7 +90,7 @@ class Data:
         )
 
     def load(self) -> Dataset:
-        """The raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
+        """Return the raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
         if self.name == "digits":
             if self.levels not in (0, 17):
                 raise InputError("Data levels", got=self.levels, expected="17, which digits have")
@@ -104,7 +104,9 @@ class Data:
 
 
 def _is_path(name: str, directory: str) -> bool:
-    """Whether `name` is spelled as a path, or is one and no name that TensorFlow Datasets could have prepared here."""
+    """Return whether `name` is spelled as a path, or is one and no name that TensorFlow Datasets could have prepared
+    here.
+    """
     if name.startswith((".", "/", "~")) or Path(name).suffix.lower() in _FILES or re.match(r"[A-Za-z]:[\\/]", name):
         return True
     return os.path.exists(name) and not tfds.is_prepared(name, directory)
@@ -158,7 +160,7 @@ def reader_of(path: Path) -> Reader:
 
 
 def digits() -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, `[8, 8, 1]`, 17 levels, from UCI (Alpaydin & Kaynak 1998).
+    """Return scikit-learn's 1,797 handwritten digits, `[8, 8, 1]`, 17 levels, from UCI (Alpaydin & Kaynak 1998).
 
     They come in the order of their writers, so they are shuffled once, by a fixed permutation, and split into 1,257 for
     training, 180 for validation and 360 for test.

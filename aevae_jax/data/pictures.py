@@ -149,7 +149,9 @@ class PictureRows:
         return len(self.paths)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """The rows of a slice or of indices. Raises `InputError` with the name of the first file that is damaged."""
+        """Return the rows of a slice or of indices. Raises `InputError` with the name of the first file that is
+        damaged.
+        """
         paths = self.paths[rows] if isinstance(rows, slice) else [self.paths[row] for row in np.asarray(rows).tolist()]
         out = np.empty((len(paths), *self.shape[1:]), self.dtype)
 
@@ -167,7 +169,7 @@ class PictureRows:
 
 
 def _pixels(path: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """One picture, `[height, width, channels]`."""
+    """Return one picture, `[height, width, channels]`."""
     from PIL import Image, ImageOps
 
     height, width, channels = shape
@@ -199,7 +201,7 @@ class _Seen(NamedTuple):
     """How many there are of each height and width."""
 
     def rows(self, paths: Sequence[str], shape: tuple[int, int, int]) -> Source:
-        """Some of these pictures, brought to `shape`; in memory if that is little."""
+        """Return some of these pictures, brought to `shape`; in memory if that is little."""
         threads = max(height * width for height, width in self.sizes) > LARGE_PIXELS
         rows = PictureRows(paths, shape, "uint8" if self.bits == 8 else "float32", threads=threads)
         return rows[:] if datasets.size_in_bytes(rows) <= datasets.RESIDENT_BYTES else rows
@@ -221,7 +223,7 @@ def _look(paths: Sequence[str]) -> _Seen:
 
 
 def _one_kind(seen: _Seen, folder: Path) -> int:
-    """The channels that all pictures have."""
+    """Return the channels that all pictures have."""
     if len(seen.examples) > 1:
         grey, colour = (os.path.relpath(seen.examples[channels], folder) for channels in (1, 3))
         raise refused(
@@ -235,7 +237,7 @@ def _one_kind(seen: _Seen, folder: Path) -> int:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[ImageFile]:
-    """A picture that is not decoded yet, if it is of a kind that can be used."""
+    """Open a picture that is not decoded yet, if it is of a kind that can be used."""
     from PIL import Image
 
     with (
@@ -262,7 +264,7 @@ def _opened(path: str) -> Iterator[ImageFile]:
 
 
 def _kind(picture: Any) -> str:
-    """Mode of a picture, and whatever else decides whether it can be used."""
+    """Return mode of a picture, and whatever else decides whether it can be used."""
     transparent = ", transparent" if picture.has_transparency_data else ""
     coded = str(picture.tile)  # how the bytes in the file become those of the mode
     deep = next((f", {bits} bits" for bits in (16, 12) if f";{bits}" in coded), "")
@@ -299,7 +301,7 @@ def _check_png(file: BinaryIO, path: str) -> None:
 
 
 def _files(root: Path) -> dict[str, list[_File]]:
-    """The pictures of each part, in order."""
+    """Return the pictures of each part, in order."""
     folders, pictures = _entries(root, root)
     splits = [folder for folder in folders if folder.name.lower() in _PARTS]
     if not splits:
@@ -319,7 +321,7 @@ def _files(root: Path) -> dict[str, list[_File]]:
 
 
 def _part(folder: Path, root: Path) -> list[_File]:
-    """The pictures of one part, which lie in `folder`, or in a folder for each class."""
+    """Return the pictures of one part, which lie in `folder`, or in a folder for each class."""
     classes, pictures = _entries(folder, root)
     if classes and pictures:
         raise refused(folder, f"{pictures[0].name} beside the folder {classes[0].name}", "pictures, or class folders")
@@ -337,7 +339,7 @@ def _part(folder: Path, root: Path) -> list[_File]:
 
 
 def _entries(folder: Path, root: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the pictures in `folder`, by name."""
+    """Return the folders and the pictures in `folder`, by name."""
     folders, pictures = [], []
     with reading(folder, "a folder that can be read"):
         for path in sorted(folder.iterdir()):

@@ -42,7 +42,7 @@ class _Pixels:
     needs_levels: ClassVar[bool] = True
 
     def fit(self, dataset: Dataset) -> Format:
-        """The data's own format. Raises `InputError` for floats, where levels are needed, and for tables."""
+        """Return the data's own format. Raises `InputError` for floats, where levels are needed, and for tables."""
         name = type(self).__name__
         if dataset.columns:
             raise InputError(
@@ -53,15 +53,15 @@ class _Pixels:
         return dataset.format
 
     def training(self, x: Source, format: Format) -> Source:
-        """The training data as `train` takes it: raw, but never float64."""
+        """Return the training data as `train` takes it: raw, but never float64."""
         return cast(x, "float32")
 
     def units(self, x: np.ndarray, format: Format) -> np.ndarray:
-        """What the model sees, from values in the units of the data ([0, 1] for images)."""
+        """Return what the model sees, from values in the units of the data ([0, 1] for images)."""
         return x
 
     def inverse(self, x: np.ndarray, format: Format) -> np.ndarray:
-        """Values in the units of the data ([0, 1] for images), from what the model sees."""
+        """Return values in the units of the data ([0, 1] for images), from what the model sees."""
         return x
 
 
@@ -72,7 +72,7 @@ class Scale(_Pixels):
     needs_levels: ClassVar[bool] = False
 
     def fit(self, dataset: Dataset) -> Format:
-        """The data's own format. Raises `InputError` for a table with columns of numbers."""
+        """Return the data's own format. Raises `InputError` for a table with columns of numbers."""
         numbers = [column.name for column in dataset.columns if not column.categories]
         if numbers:
             raise InputError(
@@ -84,24 +84,24 @@ class Scale(_Pixels):
         return dataset.format
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
-        """A raw batch `[B, *event]` to what the model sees."""
+        """Return a raw batch `[B, *event]` to what the model sees."""
         if format.columns:
             return tables.features(raw, format)
         return raw.astype("float32") / max(format.levels - 1, 1)
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
-        """Whole splits as the model sees them, float32."""
+        """Return whole splits as the model sees them, float32."""
         if format.columns:
             return [tables.mapped(x, format) for x in parts]
         # the same float32 division as in training, not a multiplication by the reciprocal
         return [_mapped(x, lambda raw, rows: _float32(raw) / _float32(max(format.levels - 1, 1))) for x in parts]
 
     def units(self, x: np.ndarray, format: Format) -> np.ndarray:
-        """What the model sees, from values in the units of the data ([0, 1] for images, codes for tables)."""
+        """Return what the model sees, from values in the units of the data ([0, 1] for images, codes for tables)."""
         return tables.features(x, format) if format.columns else x
 
     def inverse(self, x: np.ndarray, format: Format) -> np.ndarray:
-        """Values in the units of the data ([0, 1] for images, codes for tables), from what the model sees."""
+        """Return values in the units of the data ([0, 1] for images, codes for tables), from what the model sees."""
         return tables.rows(x, format) if format.columns else x
 
 
@@ -119,7 +119,7 @@ class Standardize:
     """
 
     def fit(self, dataset: Dataset) -> Format:
-        """The data's format with the moments of its training data, summed in float64."""
+        """Return the data's format with the moments of its training data, summed in float64."""
         format = dataset.format
         count, total, squares, shift, size = (np.zeros(dataset.event_shape[-1]) for _ in range(5))
         for _, raw in blocks(dataset.train.x):
@@ -142,11 +142,11 @@ class Standardize:
         return replace(format, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
 
     def training(self, x: Source, format: Format) -> Source:
-        """The training data as `train` takes it: bytes raw, floats standardised."""
+        """Return the training data as `train` takes it: bytes raw, floats standardised."""
         return x if format.levels else self._standardized(x, format)
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
-        """A batch `[B, *event]` of what `training` left to what the model sees."""
+        """Return a batch `[B, *event]` of what `training` left to what the model sees."""
         x = raw.astype("float32")
         if not format.levels:
             return tables.features(x, format) if format.columns else x
@@ -154,17 +154,17 @@ class Standardize:
         return (x / (format.levels - 1) - _float32(format.mean).reshape(each)) / _float32(format.scale).reshape(each)
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
-        """Whole splits as the model sees them, float32."""
+        """Return whole splits as the model sees them, float32."""
         standard = [self._standardized(x, format) for x in parts]
         return [tables.mapped(x, format) for x in standard] if format.columns else standard
 
     def units(self, x: np.ndarray, format: Format) -> np.ndarray:
-        """What the model sees, from values in the units of the data ([0, 1] for images)."""
+        """Return what the model sees, from values in the units of the data ([0, 1] for images)."""
         [prepared] = self.evaluation([x], replace(format, levels=0))
         return prepared[:]
 
     def inverse(self, x: np.ndarray, format: Format) -> np.ndarray:
-        """Values in the units of the data ([0, 1] for images, codes and numbers for tables).
+        """Return values in the units of the data ([0, 1] for images, codes and numbers for tables).
 
         They are float32, or float64 where float32 would lose what tells them apart beside their offset.
         """
@@ -177,7 +177,7 @@ class Standardize:
         return tables.natural(x, format) if format.columns else x
 
     def _standardized(self, x: Source, format: Format) -> Source:
-        """Rows as float32: from levels in float32, as in the step; from floats in float64."""
+        """Return rows as float32: from levels in float32, as in the step; from floats in float64."""
         if format.levels:
             mean, scale, levels = _float32(format.mean), _float32(format.scale), _float32(format.levels - 1)
             return _mapped(x, lambda raw, rows: (_float32(raw) / levels - mean) / scale)
@@ -200,12 +200,12 @@ class Dequantize(_Pixels):
     dequantises: ClassVar[bool] = True
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
-        """Fresh noise on a raw batch `[B, *event]`."""
+        """Return fresh noise on a raw batch `[B, *event]`."""
         noisy = (raw.astype(jnp.float32) + jax.random.uniform(key, raw.shape, jnp.float32)) / format.levels
         return jnp.minimum(noisy, BELOW_ONE)
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
-        """Whole splits with noise that depends on the split and the row alone."""
+        """Return whole splits with noise that depends on the split and the row alone."""
 
         def noisy(raw: np.ndarray, rows: np.ndarray, part: int) -> np.ndarray:
             u = _uniform(part, rows, raw.shape[1:])
@@ -223,11 +223,11 @@ class DynamicBinarization(_Pixels):
     """
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
-        """A fresh binarisation of a raw batch `[B, *event]`."""
+        """Return a fresh binarisation of a raw batch `[B, *event]`."""
         return jax.random.bernoulli(key, raw.astype(jnp.float32) / (format.levels - 1)).astype(jnp.float32)
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
-        """Whole splits as bits, the same at every call."""
+        """Return whole splits as bits, the same at every call."""
         return _published_bits(parts, format)
 
 
@@ -240,7 +240,7 @@ class StaticBinarization(_Pixels):
     """
 
     def training(self, x: Source, format: Format) -> Source:
-        """The training data as bits, uint8."""
+        """Return the training data as bits, uint8."""
 
         def drawn(raw: np.ndarray, rows: np.ndarray) -> np.ndarray:
             return (_uniform(777, rows, raw.shape[1:]) < raw / (format.levels - 1)).astype(np.uint8)
@@ -248,11 +248,11 @@ class StaticBinarization(_Pixels):
         return _mapped(x, drawn, np.uint8)
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
-        """Bits `[B, *event]` as floats."""
+        """Return bits `[B, *event]` as floats."""
         return raw.astype("float32")
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
-        """Whole splits as bits, the same at every call."""
+        """Return whole splits as bits, the same at every call."""
         return _published_bits(parts, format)
 
 
@@ -269,11 +269,11 @@ class Threshold(_Pixels):
     needs_levels: ClassVar[bool] = False
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
-        """A raw batch `[B, *event]` as bits."""
+        """Return a raw batch `[B, *event]` as bits."""
         return (raw.astype("float32") / max(format.levels - 1, 1) > self.at).astype("float32")
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
-        """Whole splits as bits."""
+        """Return whole splits as bits."""
         divisor = _float32(max(format.levels - 1, 1))
         return [_mapped(x, lambda raw, rows: _float32(_float32(raw) / divisor > self.at)) for x in parts]
 
@@ -286,7 +286,9 @@ Preparation: TypeAlias = Scale | Standardize | Dequantize | DynamicBinarization 
 
 
 def is_coarse(size: Any, spread: Any) -> np.ndarray:
-    """Whether float32 has fewer than `FINE_STEPS` steps within `spread` at numbers of this `size`, element-wise."""
+    """Return whether float32 has fewer than `FINE_STEPS` steps within `spread` at numbers of this `size`,
+    element-wise.
+    """
     return np.asarray(FINE_STEPS * np.spacing(np.abs(_float32(size))) > spread)
 
 
@@ -295,7 +297,7 @@ def _float32(values: Any) -> np.ndarray:
 
 
 def _mapped(x: Source, function: Any, dtype: Any = "float32") -> Source:
-    """Rows through `function(raw, rows)`, at once where they are in memory."""
+    """Return rows through `function(raw, rows)`, at once where they are in memory."""
     if not in_memory(x):
         return Mapped(x, function, tuple(x.shape[1:]), np.dtype(dtype))
     out = np.empty(x.shape, dtype)
@@ -305,7 +307,7 @@ def _mapped(x: Source, function: Any, dtype: Any = "float32") -> Source:
 
 
 def _uniform(stream: int, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers in [0, 1) `[len(rows), *shape]` that depend on the stream and the row alone."""
+    """Return numbers in [0, 1) `[len(rows), *shape]` that depend on the stream and the row alone."""
     out = np.empty((len(rows), *shape))
     for u, row in zip(out, rows, strict=True):
         u[...] = np.random.Generator(np.random.Philox(key=[stream, int(row)])).random(shape)
@@ -313,7 +315,9 @@ def _uniform(stream: int, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarra
 
 
 def _published_bits(parts: Sequence[Source], format: Format) -> list[Source]:
-    """Bits of whole splits, one after the other from one legacy generator; kept as bytes where rows come from files."""
+    """Return bits of whole splits, one after the other from one legacy generator; kept as bytes where rows come from
+    files.
+    """
     generator = np.random.RandomState(777)
 
     def drawn(x: Source) -> Source:

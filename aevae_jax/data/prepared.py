@@ -47,11 +47,11 @@ class Prepared:
         return tuple(self.validation.x.shape[1:])
 
     def batch(self, raw: Any, key: Array) -> Array:
-        """A raw training batch as the model sees it, to be called in the step."""
+        """Return a raw training batch as the model sees it, to be called in the step."""
         return self.preparation.train(raw, key, self.format)
 
     def rows(self, part: str, key: Array) -> Source:
-        """A split as the model sees it, `[N, *event]`, float32.
+        """Return a split as the model sees it, `[N, *event]`, float32.
 
         Args:
           part: "train", "validation" or "test".
@@ -65,12 +65,13 @@ class Prepared:
         return Mapped(x, seen, self.event_shape, np.dtype(np.float32)) if part == "train" else x
 
     def seen(self, part: str, key: Array) -> Iterator[tuple[int, np.ndarray]]:
-        """All rows of a split as `rows` gives them, in blocks, each with the index of its first row."""
+        """Yield all rows of a split as `rows` gives them, in blocks, each with the index of its first row."""
         yield from blocks(self.rows(part, key))
 
 
 def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
-    """`dataset` as training and evaluation consume it: in memory where it was in memory, else prepared when read.
+    """Return `dataset` as training and evaluation consume it: in memory where it was in memory, else prepared when
+    read.
 
     Raises:
       InputError: data that this preparation does not take, or of which it leaves a single value.
@@ -96,7 +97,7 @@ def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
 
 
 def _varies(parts: Sequence[Source]) -> bool:
-    """Whether there is more than one value in all parts; they are read until a second one is seen."""
+    """Return whether there is more than one value in all parts; they are read until a second one is seen."""
     first = None
     for x in parts:
         for _, block in blocks(x):
@@ -107,7 +108,7 @@ def _varies(parts: Sequence[Source]) -> bool:
 
 
 def _run_together(dataset: Dataset, prepared: Source, format: Format) -> str:
-    """Names the features of float64 data whose values float32 cannot tell apart; empty where there are none.
+    """Return the names of float64 features whose values float32 cannot tell apart; empty where there are none.
 
     Args:
       dataset: the data, of which rows are looked at that are spread evenly over the training split.

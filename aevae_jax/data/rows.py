@@ -58,7 +58,9 @@ class FileRows:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Rows at a slice, or at indices from 0 on, in that order. Raises `IndexError` for indices beyond the end."""
+        """Return rows at a slice, or at indices from 0 on, in that order. Raises `IndexError` for indices beyond the
+        end.
+        """
         indices = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows, np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"rows {indices.min()} to {indices.max()} of {len(self)}")
@@ -85,7 +87,7 @@ class FileRows:
 
 
 def rows_of(file: Any, path: Path, layout: Layout) -> Source:
-    """The array in a file that is not compressed: in memory, or if it is too large for that, read by rows."""
+    """Return the array in a file that is not compressed: in memory, or if it is too large for that, read by rows."""
     if layout.nbytes <= datasets.RESIDENT_BYTES:
         with reading(path, "an intact file"):
             file.seek(layout.offset)
@@ -101,7 +103,9 @@ def rows_of(file: Any, path: Path, layout: Layout) -> Source:
 
 
 def read_all(file: Any, layout: Layout) -> np.ndarray:
-    """The array that `file` holds from where it stands to its end. A megabyte at a time: zip and gzip copy it."""
+    """Return the array that `file` holds from where it stands to its end. A megabyte at a time: zip and gzip copy
+    it.
+    """
     out = np.empty(layout.nbytes, np.uint8)
     view, done = out.data, 0
     while done < len(out):
@@ -129,7 +133,7 @@ def read_open(file: BinaryIO, path: Path) -> Source:
 
 
 def npy_layout(head: bytes, size: int, where: object) -> Layout:
-    """What the header of a .npy file of `size` bytes claims, if the file has it; `head` is how it begins."""
+    """Return what the header of a .npy file of `size` bytes claims, if the file has it; `head` is how it begins."""
     file = io.BytesIO(head)  # NumPy would read as long a header as the file claims to have
     with reading(where, "an intact .npy header"):
         version = format.read_magic(file)
@@ -143,7 +147,7 @@ def npy_layout(head: bytes, size: int, where: object) -> Layout:
 
 
 def checked(layout: Layout, size: int, where: object) -> Layout:
-    """`layout`, if a file of `size` bytes ends where it does."""
+    """Return `layout`, if a file of `size` bytes ends where it does."""
     claim = layout.offset + layout.nbytes
     if claim != size:
         raise refused(where, f"{size} bytes", f"the {claim} that its header claims")
@@ -154,13 +158,13 @@ def checked(layout: Layout, size: int, where: object) -> Layout:
 
 
 def refused(where: object, got: str, expected: str, hint: str = "") -> InputError:
-    """What is said of a file or folder that cannot be used."""
+    """Return what is said of a file or folder that cannot be used."""
     return InputError("data", where=str(where), got=got, expected=expected, hint=hint)
 
 
 @contextlib.contextmanager
 def reading(where: object, expected: str) -> Iterator[None]:
-    """Whatever goes wrong while a file is read becomes one line: damage shows as whatever its reader then raises."""
+    """Turn whatever goes wrong while a file is read into one line: damage shows as whatever its reader then raises."""
     try:
         yield
     except InputError:
@@ -171,7 +175,7 @@ def reading(where: object, expected: str) -> Iterator[None]:
 
 
 def inside(path: Path, folder: Path) -> Path:
-    """`path`, unless it is a link out of `folder`."""
+    """Return `path`, unless it is a link out of `folder`."""
     end = Path(os.path.realpath(path))  # Path.resolve raises where links lead in a circle
     if path.is_symlink() and not end.is_relative_to(os.path.realpath(folder)):
         raise refused(path, f"a link to {end}", "files, or links to files in the same folder")
@@ -179,7 +183,7 @@ def inside(path: Path, folder: Path) -> Path:
 
 
 def regular(path: Path) -> Path:
-    """`path`, if it is a file that ends."""
+    """Return `path`, if it is a file that ends."""
     if not os.path.isfile(path):
         raise refused(path, "a pipe, a device or a broken link", "a file")
     return path

@@ -82,7 +82,8 @@ FREQUENT = 10
 def assemble(
     name: str, found: Found, splits: Splits = OwnSplits(), *, levels: int = 0, keep_duplicates: bool = False
 ) -> Dataset:
-    """A data set of what a loader found: checked, cut into splits, and freed of examples that stand in two splits.
+    """Return a data set of what a loader found: checked, cut into splits, and freed of examples that stand in two
+    splits.
 
     An example of the training data that also stands in the validation or test split is left out, and one of the
     validation data that also stands in the test split; how many is recorded. What chance repeats keeps its frequency:
@@ -144,7 +145,7 @@ def _check_finite(x: Source, what: str, *, missing: bool) -> None:
 
 
 def _cut(parts: dict[str, Split], splits: Splits, name: str) -> dict[str, Split]:
-    """All three parts: those that are missing are taken out of the training data."""
+    """Return all three parts: those that are missing are taken out of the training data."""
     whole, missing = parts["train"], [part for part in ("test", "validation") if part not in parts]
     if not missing:
         return parts
@@ -164,14 +165,14 @@ def _cut(parts: dict[str, Split], splits: Splits, name: str) -> dict[str, Split]
 
 
 def _rows(split: Split, rows: np.ndarray) -> Split:
-    """Rows in ascending order, as a slice where they follow each other: a view, not a copy."""
+    """Return rows in ascending order, as a slice where they follow each other: a view, not a copy."""
     rows = np.sort(rows)
     consecutive = rows[-1] - rows[0] == len(rows) - 1
     return split[int(rows[0]) : int(rows[-1]) + 1] if consecutive else split[rows]
 
 
 def _disjoint(dataset: Dataset) -> Dataset:
-    """The data set without the examples that also stand in a later split, but for those that chance repeats."""
+    """Return the data set without the examples that also stand in a later split, but for those that chance repeats."""
     prints = {part: fingerprints(getattr(dataset, part).x) for part in PARTS}
     values, counts = np.unique(np.concatenate(list(prints.values())), return_counts=True)
     frequent = values if _few_values(dataset) else values[counts > FREQUENT]
@@ -193,7 +194,7 @@ def _disjoint(dataset: Dataset) -> Dataset:
 
 
 def _few_values(dataset: Dataset) -> bool:
-    """Whether examples can take so few values that some are equal by chance: about N^2 / 2 of them, or fewer.
+    """Return whether examples can take so few values that some are equal by chance: about N^2 / 2 of them, or fewer.
 
     Their number is that of the values which occur, to the power of the elements of an example.
     """
@@ -211,7 +212,7 @@ def _few_values(dataset: Dataset) -> bool:
 
 
 def fingerprints(x: Source) -> np.ndarray:
-    """A 64-bit hash of each row's bytes, uint64 `[N]`: equal for equal rows, else different but for bad luck."""
+    """Return a 64-bit hash of each row's bytes, uint64 `[N]`: equal for equal rows, else different but for bad luck."""
     out = np.empty(len(x), np.uint64)
     for start, block in blocks(x):
         rows = np.ascontiguousarray(block).reshape(len(block), -1).view(np.uint8)
@@ -231,7 +232,7 @@ def from_arrays(
     levels: int = 0,
     keep_duplicates: bool = False,
 ) -> Dataset:
-    """Your own arrays as a data set: checked, cut into splits, and freed of examples that stand in two of them.
+    """Return your own arrays as a data set: checked, cut into splits, and freed of examples that stand in two of them.
 
     They become the same data set as from a file.
 

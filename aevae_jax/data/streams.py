@@ -19,7 +19,7 @@ WINDOW_BYTES = 2**23
 
 
 def steps_per_window(x: Source, rows: np.ndarray) -> int:
-    """How many steps are read and sent to the device at once: about 8 MiB, in windows of nearly equal length.
+    """Return how many steps are read and sent to the device at once: about 8 MiB, in windows of nearly equal length.
 
     Args:
       x: what is read.
@@ -33,7 +33,7 @@ def steps_per_window(x: Source, rows: np.ndarray) -> int:
 def windows(
     x: Source, rows: np.ndarray, *, steps: int | None = None, process: int = 0, processes: int = 1, ahead: int = 2
 ) -> Iterator[np.ndarray]:
-    """What the steps see, a window of several steps at a time, read ahead in threads of Grain.
+    """Yield what the steps see, a window of several steps at a time, read ahead in threads of Grain.
 
     Args:
       x: where rows are read; from several threads at once.

@@ -32,7 +32,7 @@ _TIME = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?:\d\d(:\d\d.*)?", re.ASCII)
 
 
 def looks_like_number(text: str) -> bool:
-    """Whether a text is a finite decimal number with a point."""
+    """Return whether a text is a finite decimal number with a point."""
     return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
 
 
@@ -89,7 +89,7 @@ def labels(values: Any, reading: Reading, untyped: bool, refuse: Refuse) -> tupl
 
 
 def _quantity(x: np.ndarray, values: Any, name: str, option: str, refuse: Refuse) -> tuple[np.ndarray, Column]:
-    """Numbers, or the codes of two of them."""
+    """Return numbers, or the codes of two of them."""
     _check_finite(x, refuse)
     present = x[~np.isnan(x)]
     if not present.size:
@@ -131,7 +131,9 @@ def _check_padding(texts: Any, name: str, kind: str, refuse: Refuse) -> None:
 
 
 def _kind(present: np.ndarray) -> str:
-    """What numbers look like: counts, positive numbers that a normal distribution would make negative, or any."""
+    """Return what numbers look like: counts, positive numbers that a normal distribution would make negative, or
+    any.
+    """
     if present.min() < 0 or present.min() == present.max():
         return "number"
     if (present == np.rint(present)).all():
@@ -140,13 +142,15 @@ def _kind(present: np.ndarray) -> str:
 
 
 def _offset(present: np.ndarray) -> float:
-    """0 for positive numbers; where there are zeros among them, as far below as the smallest twentieth is above."""
+    """Return 0 for positive numbers; where there are zeros among them, as far below as the smallest twentieth is
+    above.
+    """
     positive = present[present > 0]
     return 0.0 if positive.size in (0, present.size) else -float(np.quantile(positive, 0.05))
 
 
 def _two(low: float, high: float, values: Any) -> tuple[str, str]:
-    """The texts of two numbers as they stand in the file, or with the fewest digits where there are several."""
+    """Return the texts of two numbers as they stand in the file, or with the fewest digits where there are several."""
     if is_text(values.type):
         texts = [text for text in values.unique().to_pylist() if text is not None and text not in WORDS]
         if len(texts) == 2 and all(map(looks_like_number, texts)):
@@ -156,7 +160,7 @@ def _two(low: float, high: float, values: Any) -> tuple[str, str]:
 
 
 def _codes(x: np.ndarray, name: str, refuse: Refuse) -> tuple[np.ndarray, Column]:
-    """Typed numbers that are categories."""
+    """Return typed numbers that are categories."""
     _check_finite(x, refuse)
     code, categories = _distinct(x)
     odd = x[x != np.rint(x)]
@@ -168,13 +172,13 @@ def _codes(x: np.ndarray, name: str, refuse: Refuse) -> tuple[np.ndarray, Column
 
 
 def _distinct(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The codes of numbers `[N]`, NaN where they are, and their texts."""
+    """Return the codes of numbers `[N]`, NaN where they are, and their texts."""
     distinct = np.unique(x[~np.isnan(x)])
     return np.where(np.isnan(x), np.nan, np.searchsorted(distinct, x)), tuple(map(spelled, distinct))
 
 
 def _encoded(values: Any, reading: Reading, untyped: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The codes of texts `[N]`, NaN where they are missing, and the texts in their order."""
+    """Return the codes of texts `[N]`, NaN where they are missing, and the texts in their order."""
     import pyarrow
     from pyarrow import types
 
@@ -283,7 +287,7 @@ def _looked_up(values: Any, column: Column, reading: Reading, untyped: bool, ref
 
 
 def _code_of(entry: Any, column: Column, reading: Reading, untyped: bool) -> float | None:
-    """The code of an entry, NaN if it is missing, None if it is none."""
+    """Return the code of an entry, NaN if it is missing, None if it is none."""
     if isinstance(entry, float) and math.isnan(entry):
         return math.nan
     text = entry if isinstance(entry, str) else str(entry).lower() if isinstance(entry, bool) else spelled(entry)
@@ -311,7 +315,7 @@ def _code_of(entry: Any, column: Column, reading: Reading, untyped: bool) -> flo
 
 
 def is_text(type: Any) -> bool:
-    """Whether a pyarrow type is that of texts, booleans, or a dictionary of them."""
+    """Return whether a pyarrow type is that of texts, booleans, or a dictionary of them."""
     from pyarrow import types
 
     kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_boolean, types.is_dictionary)
@@ -319,7 +323,7 @@ def is_text(type: Any) -> bool:
 
 
 def _present(values: Any, reading: Reading, untyped: bool) -> Any:
-    """Texts, null where an entry is missing; those of CSV without blanks around them."""
+    """Return texts, null where an entry is missing; those of CSV without blanks around them."""
     import pyarrow
     from pyarrow import compute
 
@@ -335,7 +339,7 @@ def _present(values: Any, reading: Reading, untyped: bool) -> Any:
 
 
 def numbers_in(texts: Any, reading: Reading) -> np.ndarray | None:
-    """Texts as float64 `[N]`, NaN where they are missing; None if there is one that is no number."""
+    """Return texts as float64 `[N]`, NaN where they are missing; None if there is one that is no number."""
     import pyarrow
     from pyarrow import compute
 
@@ -358,7 +362,7 @@ def numbers_in(texts: Any, reading: Reading) -> np.ndarray | None:
 
 
 def _no_number(texts: Any, reading: Reading, refuse: Refuse) -> InputError:
-    """Names the first text that is no number."""
+    """Return the error that names the first text that is no number."""
     import pyarrow
 
     def is_number(text: str) -> bool:

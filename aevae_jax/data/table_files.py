@@ -43,7 +43,7 @@ MAX_FEATURES = 100_000
 
 
 def read(path: Path, reading: Reading = AS_USUAL) -> Found:
-    """A table from a .csv or .parquet file, by pyarrow.
+    """Return a table from a .csv or .parquet file, by pyarrow.
 
     A CSV file is UTF-8 text with a header and equally many fields in every row, and empty lines are skipped. Blanks
     around its entries do not count. An entry is missing where it is empty or one of `reading.missing`, and among
@@ -100,7 +100,7 @@ def read(path: Path, reading: Reading = AS_USUAL) -> Found:
 
 
 def read_rows(path: Path, columns: tuple[Column, ...], reading: Reading = AS_USUAL) -> np.ndarray:
-    """Raw rows `[N, D]`, float64, of a file with the columns of a table that was read before, in any order.
+    """Return raw rows `[N, D]`, float64, of a file with the columns of a table that was read before, in any order.
 
     Entries are read as those of the training data were, so that one row has one code. A column of labels and one of
     splits may be there, too, and are not looked at.
@@ -119,7 +119,7 @@ def read_rows(path: Path, columns: tuple[Column, ...], reading: Reading = AS_USU
 
 
 def read_texts(path: Path, columns: tuple[Column, ...], reading: Reading = AS_USUAL) -> list[list[str]]:
-    """The entries of a file with these columns as they stand there, `[D][N]`; of Parquet as CSV would have them.
+    """Return the entries of a file with these columns as they stand there, `[D][N]`; of Parquet as CSV would have them.
 
     Raises:
       InputError: as `read_rows`.
@@ -140,12 +140,12 @@ def _about(name: str, where: str) -> table_columns.Refuse:
 
 
 def _rounded(x: np.ndarray, column: Column) -> np.ndarray:
-    """The same number of one entry, whatever other columns there are."""
+    """Return the same number of one entry, whatever other columns there are."""
     return x if column.double else x.astype("float32")
 
 
 def _needs_double(x: np.ndarray) -> bool:
-    """Whether float32 spends its digits on what numbers `[N]` have in common, or is too small for them."""
+    """Return whether float32 spends its digits on what numbers `[N]` have in common, or is too small for them."""
     x = x[~np.isnan(x)]
     rounded = x.astype(np.float32)
     if (rounded == x).all():
@@ -168,7 +168,7 @@ class _Table(NamedTuple):
 
 @contextmanager
 def _opened(path: Path, reading: Reading) -> Iterator[_Table]:
-    """The table in a file. What goes wrong until it is closed becomes one line."""
+    """Open the table in a file. What goes wrong until it is closed becomes one line."""
     try:
         import pyarrow
         from pyarrow import parquet, types
@@ -203,7 +203,7 @@ def _parquet_column(file: Any, where: str, name: str) -> Any:
 
 
 def _csv(path: Path, reading: Reading) -> _Table:
-    """A CSV file with its entries as texts."""
+    """Return a CSV file with its entries as texts."""
     from pyarrow import csv
 
     where, text = str(path), table_text.contents(path, reading.separator)
@@ -234,7 +234,7 @@ def _csv(path: Path, reading: Reading) -> _Table:
 
 
 def _check_size(metadata: Any, columns: int, file: BinaryIO, where: str) -> None:
-    """Of a Parquet file, by what it says of itself: before anything is expanded."""
+    """Refuse a Parquet file that is too large by what it says of itself: before anything is expanded."""
     claimed = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     need, size = claimed + metadata.num_rows * (8 * columns + ENTRY_BYTES), os.fstat(file.fileno()).st_size
     _check_memory(metadata.num_rows, need, where, "write numbers alone as .npy")
@@ -259,7 +259,7 @@ def _check_memory(rows: int, need: int, where: str, hint: str) -> None:
 
 
 def _check_columns(table: _Table, reading: Reading, where: str) -> None:
-    """Their number, names and types; before any of them is read."""
+    """Refuse columns by their number, names and types; before any of them is read."""
     names = table.names
     if not (table.rows and names):
         raise InputError("table", got="no rows", expected="at least 1", where=where)
@@ -292,7 +292,7 @@ def _check_columns(table: _Table, reading: Reading, where: str) -> None:
 
 
 def _check_known(table: _Table, columns: tuple[Column, ...], reading: Reading, where: str) -> None:
-    """The columns of a file of new rows: all those of the training data, and no others but labels and splits."""
+    """Refuse new rows that lack columns of the training data, or have others but labels and splits."""
     _check_columns(table, AS_USUAL, where)
     wanted = [column.name for column in columns]
     for name in wanted:
@@ -308,14 +308,14 @@ def _too_many_columns(count: int, where: str) -> InputError:
 
 
 def _is_number(type: Any) -> bool:
-    """Whether a pyarrow type becomes numbers; null is that of a CSV column without entries."""
+    """Return whether a pyarrow type becomes numbers; null is that of a CSV column without entries."""
     from pyarrow import types
 
     return any(kind(type) for kind in (types.is_integer, types.is_floating, types.is_decimal, types.is_null))
 
 
 def _own_splits(table: _Table) -> dict[str, np.ndarray] | None:
-    """Which rows belong to each split, `[N]`, if a column says so."""
+    """Return which rows belong to each split, `[N]`, if a column says so."""
     from pyarrow import compute
 
     if "split" not in table.names or not is_text(table.types[table.names.index("split")]):

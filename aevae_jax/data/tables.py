@@ -73,17 +73,19 @@ AS_USUAL = Reading()
 
 
 def widths(columns: tuple[Column, ...]) -> tuple[int, ...]:
-    """The number of categories of each column, 0 for numbers: what `likelihoods.Tabular` must know."""
+    """Return the number of categories of each column, 0 for numbers: what `likelihoods.Tabular` must know."""
     return tuple(len(column.categories) for column in columns)
 
 
 def feature_count(columns: tuple[Column, ...]) -> int:
-    """How many features a model sees of a row."""
+    """Return how many features a model sees of a row."""
     return table_layout.feature_count(widths(columns))
 
 
 def features(raw: Any, format: Format) -> Any:
-    """Raw rows `[B, D]` as features `[B, F]`, float32, all finite: NumPy from NumPy; JAX from JAX, in a step, too."""
+    """Return raw rows `[B, D]` as features `[B, F]`, float32, all finite: NumPy from NumPy; JAX from JAX, in a step,
+    too.
+    """
     xp, columns = raw.__array_namespace__(), widths(format.columns)
 
     def part(group: table_layout.Group) -> Any:  # [B, K, W]
@@ -97,13 +99,15 @@ def features(raw: Any, format: Format) -> Any:
 
 
 def mapped(x: Source, format: Format) -> Source:
-    """Raw rows `[N, D]` as features `[N, F]`: at once where they are in memory, else when they are read."""
+    """Return raw rows `[N, D]` as features `[N, F]`: at once where they are in memory, else when they are read."""
     lazy = Mapped(x, lambda raw, rows: features(raw, format), (feature_count(format.columns),), np.dtype(np.float32))
     return np.concatenate([block for _, block in blocks(lazy)]) if in_memory(x) else lazy
 
 
 def rows(x: np.ndarray, format: Format) -> np.ndarray:
-    """Features `[N, F]`, of data or means of p(x|z), as raw rows `[N, D]`: of categories the most likely one's code."""
+    """Return features `[N, F]`, of data or means of p(x|z), as raw rows `[N, D]`: of categories the most likely
+    one's code.
+    """
     out = np.empty((len(x), len(format.columns)), np.float32)
     for group in table_layout.groups(widths(format.columns)):
         part = x[:, group.slots]
@@ -114,7 +118,7 @@ def rows(x: np.ndarray, format: Format) -> np.ndarray:
 
 
 def linear(x: np.ndarray, columns: tuple[Column, ...]) -> np.ndarray:
-    """Raw rows `[..., D]`, float64, with logarithms in place of positive numbers: a copy, if there are any."""
+    """Return raw rows `[..., D]`, float64, with logarithms in place of positive numbers: a copy, if there are any."""
     places = [i for i, column in enumerate(columns) if column.kind == "positive"]
     if places:
         x = x.copy()
@@ -123,7 +127,8 @@ def linear(x: np.ndarray, columns: tuple[Column, ...]) -> np.ndarray:
 
 
 def natural(x: np.ndarray, format: Format) -> np.ndarray:
-    """The inverse of `linear`, of data or of what a model made: counts whole, nothing below 0 where nothing can be.
+    """Return the inverse of `linear`, of data or of what a model made: counts whole, nothing below 0 where nothing can
+    be.
 
     Numbers that stay float64 have as many decimals as float32 leaves them when they are standardised.
     """
@@ -139,7 +144,7 @@ def natural(x: np.ndarray, format: Format) -> np.ndarray:
 
 
 def likelihood(format: Format) -> Tabular:
-    """The likelihood of a table's rows, standardised with the moments of `format`."""
+    """Return the likelihood of a table's rows, standardised with the moments of `format`."""
     counts = [
         (i, -format.mean[i] / format.scale[i], 1 / format.scale[i])
         for i, column in enumerate(format.columns)
@@ -149,7 +154,7 @@ def likelihood(format: Format) -> Tabular:
 
 
 def notes(columns: tuple[Column, ...]) -> tuple[str, ...]:
-    """What whoever trains on a table should be told of its categories, a line each."""
+    """Return what whoever trains on a table should be told of its categories, a line each."""
     found = []
     for column in columns:
         words = [text for text in column.categories if text in WORDS]
@@ -165,7 +170,7 @@ def notes(columns: tuple[Column, ...]) -> tuple[str, ...]:
 
 
 def describe(x: Source, columns: tuple[Column, ...]) -> list[dict[str, Any]]:
-    """What there is in each column of raw rows `[N, D]`, which are read once, in blocks.
+    """Return what there is in each column of raw rows `[N, D]`, which are read once, in blocks.
 
     Returns:
       For each column its `name`, its `kind` ("number", "positive", "count", "binary" or "categorical"), and how many
@@ -202,7 +207,8 @@ def write_csv(
     reading: Reading = AS_USUAL,
     given: Sequence[Sequence[str]] | None = None,
 ) -> None:
-    """Raw rows `[N, D]` as CSV under the names of the columns, such that `read` gives the same numbers and texts again.
+    """Write raw rows `[N, D]` as CSV under the names of the columns, such that `read` gives the same numbers and texts
+    again.
 
     Numbers have the fewest digits that tell them apart, as float32 unless their column needs more, codes are written as
     their texts, and missing entries are empty. Lines end as RFC 4180 says, with a carriage return and a line feed.
@@ -231,5 +237,5 @@ def _entry(value: Any, column: Column, reading: Reading) -> str:
 
 
 def spelled(value: Any) -> str:
-    """A NumPy number with the fewest digits that tell it from its neighbours; whole numbers without a point."""
+    """Return a NumPy number with the fewest digits that tell it from its neighbours; whole numbers without a point."""
     return str(value).removesuffix(".0")

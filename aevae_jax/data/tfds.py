@@ -58,7 +58,8 @@ WELL_KNOWN = (
 
 
 def read(name: str, directory: str = "") -> Found:
-    """An image data set that is prepared here: `name`, `name/config`, and either with `:version`, else the newest.
+    """Return an image data set that is prepared here: `name`, `name/config`, and either with `:version`, else the
+    newest.
 
     Where no split needs more than `RESIDENT_BYTES`, all are decoded once, kept in memory and cached; else rows are
     decoded when they are asked for. MNIST and its relatives come in the order of their authors.
@@ -83,12 +84,12 @@ def read(name: str, directory: str = "") -> Found:
 
 
 def is_prepared(name: str, directory: str = "") -> bool:
-    """Whether there is a prepared data set of that name here."""
+    """Return whether there is a prepared data set of that name here."""
     return NAME.fullmatch(name) is not None and find(name, root_of(directory)) is not None
 
 
 def is_own(directory: str) -> bool:
-    """Whether a directory is the one that is read where none is named."""
+    """Return whether a directory is the one that is read where none is named."""
     return os.path.realpath(root_of(directory)) == os.path.realpath(root_of(""))
 
 
@@ -98,7 +99,7 @@ def root_of(directory: str) -> Path:
 
 
 def expanded(path: str) -> Path:
-    """`path` with a leading ~ replaced; as it is where there is no such user, or no home directory."""
+    """Return `path` with a leading ~ replaced; as it is where there is no such user, or no home directory."""
     return Path(os.path.expanduser(path))
 
 
@@ -116,7 +117,7 @@ def parse(name: str) -> tuple[str, str, str]:
 
 
 def find(name: str, root: Path) -> Path | None:
-    """Where a data set is prepared, in the newest version on disk unless `name` says which."""
+    """Return where a data set is prepared, in the newest version on disk unless `name` says which."""
     base, config, version = parse(name)
     homes = [root / base / config]
     if not config:
@@ -129,7 +130,7 @@ def find(name: str, root: Path) -> Path | None:
 
 
 def _default_config(home: Path) -> str:
-    """The configuration that is meant where none is named, as TFDS noted it when it prepared one."""
+    """Return the configuration that is meant where none is named, as TFDS noted it when it prepared one."""
     try:
         metadata = tfds_files.read_json(home / ".config" / "metadata.json")
         config = str(metadata["default_config_name"])
@@ -155,7 +156,7 @@ def _unprepared(name: str, root: Path, directory: str) -> InputError:
 
 
 def _meant(name: str) -> str:
-    """The well-known data set whose name is misspelled as `name`; empty where it is not, or none is near."""
+    """Return the well-known data set whose name is misspelled as `name`; empty where it is not, or none is near."""
     base = re.split("[/:]", name.lower()[:60])[0]
     near = difflib.get_close_matches(base, WELL_KNOWN, 1, 0.75)
     return near[0] if near and near[0] != base else ""
@@ -167,18 +168,18 @@ def command(name: str, directory: str) -> str:
 
 
 def _resident(parts: dict[str, Split]) -> bool:
-    """Whether every split is small enough to be kept in memory."""
+    """Return whether every split is small enough to be kept in memory."""
     return max(datasets.size_in_bytes(split.x) for split in parts.values()) <= datasets.RESIDENT_BYTES
 
 
 def _arrays(parts: dict[str, Split]) -> dict[str, Any]:
-    """Splits as the arrays that are cached."""
+    """Return splits as the arrays that are cached."""
     labels = {f"{part}.labels": split.labels for part, split in parts.items() if split.labels is not None}
     return {**{f"{part}.x": split.x for part, split in parts.items()}, **labels}
 
 
 def _splits(arrays: dict[str, Any]) -> dict[str, Split]:
-    """Cached arrays as splits."""
+    """Return cached arrays as splits."""
     return {p: Split(arrays[f"{p}.x"], arrays.get(f"{p}.labels")) for p in PARTS if f"{p}.x" in arrays}
 
 
@@ -208,12 +209,12 @@ class Images:
         return self.decode(self.examples(rows))
 
     def examples(self, rows: Any) -> list[dict[str, Any]]:
-        """The features at `rows`, a slice or indices; their images are still encoded."""
+        """Return the features at `rows`, a slice or indices; their images are still encoded."""
         with one_line(self.name, self.folder):
             return list(self.records.__getitems__(self.order[rows].tolist()))
 
     def decode(self, examples: list[dict[str, Any]]) -> np.ndarray:
-        """The images of some examples. Raises `InputError` at one that is damaged or of another size."""
+        """Return the images of some examples. Raises `InputError` at one that is damaged or of another size."""
         out = np.empty((len(examples), *self.shape[1:]), np.uint8)
         for row, example in zip(out, examples, strict=True):
             with one_line(self.name, self.folder):
@@ -230,7 +231,7 @@ class Images:
 
 
 def _picture(data: bytes, channels: int) -> np.ndarray:
-    """One encoded picture as uint8 `[H, W, C]`."""
+    """Return one encoded picture as uint8 `[H, W, C]`."""
     from PIL import Image
 
     picture = Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "BMP", "GIF"])
@@ -241,7 +242,7 @@ def _picture(data: bytes, channels: int) -> np.ndarray:
 
 
 def _decode(name: str, folder: Path) -> dict[str, Split]:
-    """The splits of a data set: in memory if all are small enough, else their images are decoded on demand."""
+    """Return the splits of a data set: in memory if all are small enough, else their images are decoded on demand."""
     tfds_files.check_features(name, folder, command(name, "ANOTHER_DIRECTORY"))
     tfds = library()
     builder = tfds.builder_from_directory(folder)
@@ -284,7 +285,7 @@ def _check_count(split: Any, name: str, folder: Path) -> None:
 
 
 def _split(images: Images, labelled: bool, whole: bool) -> Split:
-    """Images, in memory if `whole`, and their labels, from one pass over the files."""
+    """Return images, in memory if `whole`, and their labels, from one pass over the files."""
     x: Any = np.empty(images.shape, np.uint8) if whole else images
     labels = np.empty(len(images), np.int32) if labelled else None
     step = min(CHUNK, max(1, datasets.BLOCK_BYTES // math.prod(images.shape[1:])))
@@ -299,7 +300,7 @@ def _split(images: Images, labelled: bool, whole: bool) -> Split:
 
 
 def image_shape(info: Any, name: str) -> tuple[Any, ...]:
-    """(height, width, channels) that a data set states for its images; height and width may be None."""
+    """Return (height, width, channels) that a data set states for its images; height and width may be None."""
     tfds = library()
     image = dict(info.features.items()).get("image")
     if not isinstance(image, tfds.features.Image):
@@ -318,7 +319,7 @@ def image_shape(info: Any, name: str) -> tuple[Any, ...]:
 
 
 def _upstream_order(module: str, part: str, count: int) -> np.ndarray:
-    """Where the examples of a split lie in TFDS's files, in the order of the data set's authors.
+    """Return where the examples of a split lie in TFDS's files, in the order of the data set's authors.
 
     TFDS stores examples by md5(split name, key). The keys of MNIST and its relatives are 0 .. count - 1, so their order
     can be had back; published splits and binarisations depend on it. Other data sets stay in the order of the files.
@@ -345,7 +346,7 @@ def library() -> Any:
 
 @contextlib.contextmanager
 def one_line(name: str, folder: Path, expected: str = "a data set as TFDS prepares it") -> Iterator[None]:
-    """Whatever TFDS and the readers below it raise, as an `InputError`: damage shows in many ways."""
+    """Turn whatever TFDS and the readers below it raise into an `InputError`: damage shows in many ways."""
     try:
         yield
     except InputError:

@@ -54,7 +54,7 @@ def check_features(name: str, folder: Path, command: str) -> None:
 
 
 def read_json(path: Path, what: str = "data set") -> Any:
-    """What a regular file of a bounded size holds."""
+    """Return what a regular file of a bounded size holds."""
     contents = durable.read_bytes(path, limit=MAX_JSON_BYTES, what=what)
     return json.loads(contents, object_pairs_hook=_Entries)
 
@@ -68,7 +68,7 @@ class _Entries(dict[str, Any]):
 
 
 def _classes(tree: Any) -> Iterator[str]:
-    """The classes that TFDS looks for in a tree of features, in JSON within JSON, too, and by their older key."""
+    """Yield the classes that TFDS looks for in a tree of features, in JSON within JSON, too, and by their older key."""
     if isinstance(tree, list):
         for item in tree:
             yield from _classes(item)

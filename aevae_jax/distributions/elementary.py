@@ -20,12 +20,12 @@ _LOG_2PI = 1.8378770664093453
 
 
 def sum_event(x: Array) -> Array:
-    """`[B, *event] -> [B]`."""
+    """Sum over event axes: `[B, *event] -> [B]`."""
     return x.reshape(x.shape[0], -1).sum(axis=-1)
 
 
 def bounded(raw: Array, low: float, high: float) -> Array:
-    """A smooth, strictly increasing map of the real line into (low, high), with slope 1 in the middle.
+    """Return a smooth, strictly increasing map of the real line into (low, high), with slope 1 in the middle.
 
     Unlike clipping it has a gradient everywhere, and unlike tanh one that does not underflow in float32: it falls like
     the cube of the distance, not exponentially.
@@ -39,7 +39,7 @@ def bounded(raw: Array, low: float, high: float) -> Array:
 
 
 def unbounded(value: Array, low: float, high: float) -> Array:
-    """The inverse of `bounded`: the raw number that it takes to `value`, strictly between `low` and `high`."""
+    """Return the inverse of `bounded`: the raw number that it takes to `value`, strictly between `low` and `high`."""
     t = (2 * value - low - high) / (high - low)
     return (low + high) / 2 + (high - low) / 2 * t / jnp.sqrt(1 - t * t)
 
@@ -97,7 +97,7 @@ class Normal:
         return self.loc
 
     def kl_terms(self, other: Distribution) -> Any:
-        """KL(self || other) per element, `[B, *event]`; `NotImplemented` unless `other` is a `Normal`.
+        """Return KL(self || other) per element, `[B, *event]`; `NotImplemented` unless `other` is a `Normal`.
 
         `expm1` keeps the digits that `exp(v) - v - 1` would lose near zero. Kingma & Welling 2013, appendix B.
         """
@@ -175,7 +175,7 @@ class NormalOptimalScale:
 
 @jax.custom_jvp
 def _softplus(x: Array) -> Array:
-    """log(1 + e^x) without the care for NaN of `jax.nn.softplus`, which makes likelihoods slower on CPUs."""
+    """Return log(1 + e^x) without the care for NaN of `jax.nn.softplus`, which makes likelihoods slower on CPUs."""
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
@@ -307,7 +307,7 @@ def _logistic_log_mass(value: Array, loc: Array, log_scale: Array, levels: int) 
 
 
 def _logistic_mean(loc: Array, log_scale: Array, levels: int) -> Array:
-    """Mean of the rounded logistic: the sum over thresholds t of P(value > t), times the step."""
+    """Return mean of the rounded logistic: the sum over thresholds t of P(value > t), times the step."""
     step = 1 / (levels - 1)
     thresholds = (jnp.arange(levels - 1) + 0.5) * step
     above = jax.vmap(lambda t: sigmoid((loc - t) * jnp.exp(-log_scale)))(thresholds)

@@ -46,7 +46,7 @@ class Chained:
         return log_p
 
     def mean(self) -> Array:
-        """The mean of z2, and that of z1 given it. The mean of z1 itself has no closed form."""
+        """Return the mean of z2, and that of z1 given it. The mean of z1 itself has no closed form."""
         z2 = self.above.mean()
         return jnp.concatenate([self.below(z2).mean(), z2], axis=-1)
 
@@ -70,7 +70,7 @@ def pairwise_normal_log_prob(value: Array, loc: Array, log_scale: Array) -> Arra
 
 @pairwise_normal_log_prob.defjvp
 def _pairwise_normal_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    """d = sum_d v (x - m) (dm - dx) + (v (x - m)^2 - 1) ds, v = exp(-2 s): multiplied out, or as it stands."""
+    """Return d = sum_d v (x - m) (dm - dx) + (v (x - m)^2 - 1) ds, v = exp(-2 s): multiplied out, or as it stands."""
     x, m, s = primals
     largest = jnp.maximum(jnp.square(m), jnp.square(x).max(axis=0)[None])
     safe = (largest * _precision(s)).max() < _CANCELLING
@@ -85,7 +85,7 @@ _CANCELLING = 2.0**14
 
 
 def _precision(log_scale: Array) -> Array:
-    """exp(-2 s), kept finite: the branch that is not taken must not be, either."""
+    """Return exp(-2 s), kept finite: the branch that is not taken must not be, either."""
     return jnp.exp(jnp.minimum(-2 * log_scale, 40.0))
 
 
@@ -110,7 +110,7 @@ def _by_products(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> Arr
 
 
 def _by_residuals(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> Array:
-    """One dimension after the other: `[B, C]` at a time stays in the cache of a CPU."""
+    """Return one dimension after the other: `[B, C]` at a time stays in the cache of a CPU."""
 
     def add(total: Array, column: tuple[Array, ...]) -> tuple[Array, None]:
         x, m, s, dx, dm, ds = column

@@ -33,13 +33,13 @@ class Group(NamedTuple):
 
 
 def feature_count(columns: tuple[int, ...]) -> int:
-    """F, from the number of categories of each column."""
+    """Return F, from the number of categories of each column."""
     return sum(max(categories, 2) for categories in columns)
 
 
 @lru_cache(maxsize=64)
 def groups(columns: tuple[int, ...]) -> tuple[Group, ...]:
-    """The columns, given by their numbers of categories, with those of one number together."""
+    """Return the columns, given by their numbers of categories, with those of one number together."""
     width = np.maximum(columns, 2)
     start = np.cumsum(width) - width
     found = []
@@ -50,19 +50,21 @@ def groups(columns: tuple[int, ...]) -> tuple[Group, ...]:
 
 
 def log_scales(columns: tuple[int, ...]) -> np.ndarray:
-    """In which places the log scale of a number or count stands, if outputs take the places of features: `[F]`."""
+    """Return in which places the log scale of a number or count stands, if outputs take the places of features:
+    `[F]`.
+    """
     mask = np.zeros(feature_count(columns), bool)
     mask[[slot for group in groups(columns) if group.categories <= 0 for slot in group.slots[:, 1]]] = True
     return mask
 
 
 def observed(categories: int, x: Any) -> Any:
-    """Whether an entry is there, from its features: `[B, K, W] -> [B, K]`."""
+    """Return whether an entry is there, from its features: `[B, K, W] -> [B, K]`."""
     return (x.sum(axis=-1) if categories > 2 else x[..., 1]) > 0.5
 
 
 def joined(columns: tuple[int, ...], parts: Sequence[Any]) -> Any:
-    """One part `[B, K, W]` for each group of columns, put in the order of the features: `[B, F]`."""
+    """Return one part `[B, K, W]` for each group of columns, put in the order of the features: `[B, F]`."""
     order = np.argsort(np.concatenate([group.slots.reshape(-1) for group in groups(columns)]))
     flat = [part.reshape(part.shape[0], -1) for part in parts]
     return flat[0].__array_namespace__().concatenate(flat, axis=1)[:, order]

@@ -44,7 +44,7 @@ class Tabular:
         return "density and mass" if len(kinds) > 1 else "mass" if True in kinds else "density"
 
     def sample(self, key: Array) -> Array:
-        """Whole rows: every entry is there."""
+        """Return whole rows: every entry is there."""
         draws = iter(jax.random.split(key, len(table_layout.groups(self.columns))))
         return self._joined(lambda categories, outputs: self._sample(categories, outputs, next(draws)))
 
@@ -63,14 +63,16 @@ class Tabular:
         return total
 
     def mean(self) -> Array:
-        """The expected features of whole rows: means, the probabilities of categories, and observed = 1."""
+        """Return the expected features of whole rows: means, the probabilities of categories, and observed = 1."""
         return self._joined(self._mean)
 
     def kl(self, other: Distribution) -> Any:
         return NotImplemented
 
     def observed(self, value: Array) -> Array:
-        """Which features of `value` are data, 1 or 0 `[B, F]`: neither missing entries nor the marks of observation."""
+        """Return which features of `value` are data, 1 or 0 `[B, F]`: neither missing entries nor the marks of
+        observation.
+        """
 
         def weights(group: table_layout.Group) -> Array:
             x = value[:, group.slots]
@@ -81,12 +83,14 @@ class Tabular:
         return table_layout.joined(self.columns, [weights(group) for group in table_layout.groups(self.columns)])
 
     def _joined(self, function: Callable[[int, Array], Array]) -> Array:
-        """`function` of each group of columns, `(categories, outputs [B, K, W]) -> [B, K, W]`, as features `[B, F]`."""
+        """Return `function` of each group of columns, `(categories, outputs [B, K, W]) -> [B, K, W]`, as features
+        `[B, F]`.
+        """
         groups = table_layout.groups(self.columns)
         return table_layout.joined(self.columns, [function(g.categories, self.outputs[:, g.slots]) for g in groups])
 
     def _log_prob(self, categories: int, outputs: Array, x: Array) -> Array:
-        """Of each entry by itself: `[B, K, W], [B, K, W] -> [B, K]`."""
+        """Return the log probability of each entry by itself: `[B, K, W], [B, K, W] -> [B, K]`."""
         if categories > 2:
             return (x * log_softmax(outputs)).sum(axis=-1)
         if categories == table_layout.COUNT:
@@ -140,7 +144,7 @@ class _Counts(NamedTuple):
         return (self.origin + self.step * k)[..., None]
 
     def mean(self) -> Array:
-        """The expected value, `[B, K, 1]`: that of a count is the sum of P(count > j) over j = 0, 1, ...
+        """Return the expected value, `[B, K, 1]`: that of a count is the sum of P(count > j) over j = 0, 1, ...
 
         Where the scale is below 2, terms farther than 40 from the location are 1 or 0 in float32. Above, the sum is its
         integral from 0 on, loc + s softplus(-loc / s), and two terms of the Euler-Maclaurin formula for midpoints.
@@ -160,10 +164,10 @@ _REACH = 40
 
 
 def _pairs(categories: int, outputs: Array) -> Normal | Bernoulli:
-    """Numbers or bits: `[..., 2] -> one distribution of each, over an event of shape [..., 1]`."""
+    """Return numbers or bits: `[..., 2] -> one distribution of each, over an event of shape [..., 1]`."""
     return Bernoulli(outputs[..., :1]) if categories else Normal(outputs[..., :1], outputs[..., 1:])
 
 
 def _whole(value: Array) -> Array:
-    """Values `[..., 1]` with the mark that they are there, `[..., 2]`."""
+    """Return values `[..., 1]` with the mark that they are there, `[..., 2]`."""
     return jnp.concatenate([value, jnp.ones_like(value)], axis=-1)

@@ -62,7 +62,7 @@ class Bracket(NamedTuple):
 
 
 def sigmoid_betas(num: int, sharpness: float = 4.0) -> np.ndarray:
-    """T + 1 temperatures, close together at both ends. Grosse et al. 2015, section 6; Wu et al. 2017."""
+    """Return T + 1 temperatures, close together at both ends. Grosse et al. 2015, section 6; Wu et al. 2017."""
     if num < 1:
         raise InputError("number of temperatures", got=num, expected="at least 1")
     t = 1 / (1 + np.exp(-np.linspace(-sharpness, sharpness, num + 1)))
@@ -79,7 +79,7 @@ def tune(
     leapfrogs: int = 10,
     target: float = 0.65,
 ) -> Schedule:
-    """A schedule whose step sizes were tuned on a pilot: one chain on each of some examples.
+    """Return a schedule whose step sizes were tuned on a pilot: one chain on each of some examples.
 
     Args:
       model: any latent model whose codes are arrays of floats, or pytrees of them.
@@ -104,7 +104,7 @@ def tune(
 def lower_bound(
     model: LatentModel, params: Params, x: Array, key: Array, schedule: Schedule, *, num_chains: int = 16
 ) -> Annealed:
-    """Annealed importance sampling from the prior to the posterior: on average a lower bound of log p(x).
+    """Return annealed importance sampling from the prior to the posterior: on average a lower bound of log p(x).
 
     Args:
       model, params: as in `tune`.
@@ -123,7 +123,7 @@ def lower_bound(
 def upper_bound(
     model: LatentModel, params: Params, x: Array, key: Array, schedule: Schedule, *, z: Latent, num_chains: int = 16
 ) -> Annealed:
-    """The same chain backward from exact posterior draws: on average an upper bound of log p(x).
+    """Return the same chain backward from exact posterior draws: on average an upper bound of log p(x).
 
     Args:
       model, params, key, schedule, num_chains: as in `lower_bound`.
@@ -149,7 +149,7 @@ def bracket(
     leapfrogs: int = 10,
     num_chains: int = 16,
 ) -> Bracket:
-    """Both bounds on `num` examples drawn from the model: how far annealing is from log p(x) there.
+    """Return both bounds on `num` examples drawn from the model: how far annealing is from log p(x) there.
 
     Bidirectional Monte Carlo: Grosse, Ghahramani & Adams 2015.
     """
@@ -189,7 +189,7 @@ class _Move(NamedTuple):
 
 
 def _moves(betas: np.ndarray, step_sizes: np.ndarray, sign: int = 1) -> _Move:
-    """Forward (`sign` 1) or backward (-1) through all temperatures; t and its step size stay together."""
+    """Return forward (`sign` 1) or backward (-1) through all temperatures; t and its step size stay together."""
     return _Move(
         jnp.arange(len(betas) - 1),
         *(jnp.asarray(v[::sign], jnp.float32) for v in (sign * np.diff(betas), betas[1:], step_sizes)),
@@ -212,7 +212,9 @@ def _run(
 
 @lru_cache(maxsize=64)
 def _body(model: Any, leapfrogs: int, sign: int, target: float) -> loops.Body:
-    """One temperature: weigh, then move; backward the other way round. With a `target`, the step size is tuned."""
+    """Return one temperature: weigh, then move; backward the other way round. With a `target`, the step size is
+    tuned.
+    """
 
     def body(state: _State, context: Any, move: _Move) -> tuple[_State, tuple[Array, Array]]:
         params, prior, x, example_keys = context
@@ -242,7 +244,7 @@ def _body(model: Any, leapfrogs: int, sign: int, target: float) -> loops.Body:
             return jnp.where(accepted, end, z), probability
 
         def chains(z: Array, log_w: Array, x: Array, key: Array) -> tuple[Array, Array, Array]:
-            """Those of one example: `[M, D]`, `[M]`."""
+            """Return those of one example: `[M, D]`, `[M]`."""
             chain_keys = keys.many(jax.random.fold_in(key, move.index), z.shape[0])
             if sign > 0:
                 log_w = log_w + move.change * jax.vmap(lambda z: log_likelihood(z, x))(z)
@@ -266,7 +268,7 @@ def _prior(model: Any, params: Params) -> Any:
 
 @partial(jax.jit, static_argnums=(0, 3))
 def _from_prior(model: Any, params: Params, example_keys: Array, num_chains: int) -> _State:
-    """Chains at their start; their keys are apart from those of the moves, which begin at 0."""
+    """Return chains at their start; their keys are apart from those of the moves, which begin at 0."""
     prior = model.prior(params, 1)
 
     def draw(key: Array) -> Array:

@@ -45,11 +45,11 @@ class Classifier:
     features: int = 64
 
     def init(self, key: Array) -> Params:
-        """Fresh parameters."""
+        """Return fresh parameters."""
         return self._module().init(key, jnp.zeros((1, *self.event_shape)))["params"]
 
     def __call__(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """x `[B, *event]` -> logits `[B, classes]`, features `[B, features]`."""
+        """Return logits `[B, classes]` and features `[B, features]` of x `[B, *event]`."""
         outputs: Any = self._module().apply({"params": params}, x)
         return outputs
 
@@ -58,7 +58,7 @@ class Classifier:
 
 
 def cross_entropy(model: Any, params: Params, batch: Any, key: Array, step: Array) -> tuple[Array, Metrics]:
-    """Mean cross-entropy in nats of a batch (x, labels): an objective like any other."""
+    """Return mean cross-entropy in nats of a batch (x, labels): an objective like any other."""
     x, labels = batch
     logits, _ = model(params, x)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
@@ -73,11 +73,11 @@ class Ensemble:
     params: Params
 
     def features(self, x: np.ndarray) -> np.ndarray:
-        """Features of each member, `[N, *event] -> [M, N, features]`."""
+        """Return features of each member, `[N, *event] -> [M, N, features]`."""
         return np.concatenate([np.asarray(_outputs(self.classifier, self.params, b)[1]) for b in _batches(x)], axis=1)
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """Class probabilities averaged over the members, `[N, *event] -> [N, classes]`.
+        """Return class probabilities averaged over the members, `[N, *event] -> [N, classes]`.
 
         The average of several networks is unsure where they disagree, which a single network seldom is on inputs unlike
         its training data. Lakshminarayanan, Pritzel & Blundell 2017.
@@ -126,7 +126,7 @@ def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600
 
 @jax.jit(static_argnums=0)
 def _outputs(classifier: Classifier, params: Params, x: Array) -> tuple[Array, Array]:
-    """Mean probabilities `[B, classes]` and features `[M, B, features]`."""
+    """Return mean probabilities `[B, classes]` and features `[M, B, features]`."""
     logits, features = jax.vmap(lambda p: classifier(p, x))(params)
     return jax.nn.softmax(logits).mean(axis=0), features
 

@@ -114,7 +114,7 @@ def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
 
 
 def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Finding]:
-    """Faults that show in q(z|x)."""
+    """Return faults that show in q(z|x)."""
     size, active = found.active.size, int(found.active.sum())
     steps = max(1, fitted.history[-1]["step"] // 4)
     if found.rate < COLLAPSED_RATE or active == 0:
@@ -150,7 +150,7 @@ def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Findin
 
 
 def _balance(fitted: Trained, terms: dict[str, float]) -> list[Finding]:
-    """Whether the rate weighs more than the data can bear."""
+    """Return whether the rate weighs more than the data can bear."""
     beta = _beta(fitted)
     if beta > 1:
         distortion = next(value for name, value in terms.items() if name.endswith("distortion"))
@@ -171,7 +171,7 @@ def _balance(fitted: Trained, terms: dict[str, float]) -> list[Finding]:
 
 
 def _ends(fitted: Trained, x: np.ndarray, measure: str) -> list[Finding]:
-    """Whether values lie exactly at an end of the support of a density.
+    """Return whether values lie exactly at an end of the support of a density.
 
     A density can grow there without limit as the rate pays for being nearer to it: that of `ContinuousBernoulli` does.
     """
@@ -191,7 +191,9 @@ def _ends(fitted: Trained, x: np.ndarray, measure: str) -> list[Finding]:
 
 
 def _of_levels(found: np.ndarray) -> Likelihood:
-    """The likelihood of the fewest levels, at most 256, on which these values lie; a normal where there is none."""
+    """Return the likelihood of the fewest levels, at most 256, on which these values lie; a normal where there is
+    none.
+    """
     for levels in range(2, 257):
         likelihood: Likelihood = Bernoulli() if levels == 2 else DiscretizedLogistic(levels)
         try:
@@ -203,7 +205,7 @@ def _of_levels(found: np.ndarray) -> Likelihood:
 
 
 def _length(fitted: Trained) -> list[Finding]:
-    """Whether the validation bound was still falling."""
+    """Return whether the validation bound was still falling."""
     chosen = [metrics.selection(fitted.run.objective, entry["validation"]) for entry in fitted.history]
     bound = np.array(chosen, np.float64)  # null becomes NaN
     if not np.isfinite(bound).all():
@@ -220,12 +222,12 @@ def _length(fitted: Trained) -> list[Finding]:
 
 
 def _objective(objective: ELBO) -> dict[str, Any]:
-    """The change to another loss."""
+    """Return the change to another loss."""
     return {"objective": objective}
 
 
 def _model(fitted: Trained, **fields: Any) -> dict[str, Any]:
-    """The change of some fields of the model; none where it is not one that takes them."""
+    """Return the change of some fields of the model; none where it is not one that takes them."""
     model: Any = fitted.run.model
     try:
         return {"model": replace(model, **fields)}
@@ -234,13 +236,13 @@ def _model(fitted: Trained, **fields: Any) -> dict[str, Any]:
 
 
 def _noise(fitted: Trained) -> float:
-    """The noise that the likelihood takes for granted; infinite where it learns it, or has none."""
+    """Return the noise that the likelihood takes for granted; infinite where it learns it, or has none."""
     likelihood = likelihood_of(fitted.model)
     return float(likelihood.scale) if isinstance(likelihood, Scaled) else inf
 
 
 def _beta(fitted: Trained) -> float:
-    """Weight of the rate at the last step; 1 where the loss has none."""
+    """Return weight of the rate at the last step; 1 where the loss has none."""
     objective = fitted.run.objective
     weight: Any = objective.beta if isinstance(objective, RateWeighted) else 1.0
     return float(objectives.weight_at(weight, fitted.history[-1]["step"]))

@@ -82,7 +82,8 @@ class Result:
 
 
 def difference(one: Result, other: Result) -> Interval:
-    """Mean of `one` - `other` over the same examples with its 95 % interval: much narrower than either figure's own.
+    """Return mean of `one` - `other` over the same examples with its 95 % interval: much narrower than either figure's
+    own.
 
     Raises:
       InputError: the protocols differ.
@@ -92,7 +93,7 @@ def difference(one: Result, other: Result) -> Interval:
 
 
 def rank(results: Sequence[Result]) -> list[Result]:
-    """The figures in ascending order of their means.
+    """Return the figures in ascending order of their means.
 
     Raises:
       InputError: any two protocols differ.

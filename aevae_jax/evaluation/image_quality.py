@@ -37,7 +37,8 @@ class ReconstructionQuality(NamedTuple):
 
 
 def of_samples(data: np.ndarray, samples: np.ndarray, classifiers: Ensemble, *, neighbours: int = 5) -> SampleQuality:
-    """Frechet distance, precision, recall, density and coverage of samples `[M, *event]` against data `[N, *event]`.
+    """Compute Frechet distance, precision, recall, density and coverage of samples `[M, *event]` against data `[N,
+    *event]`.
 
     Both are cut to the same number, as these measures depend on it.
 
@@ -57,7 +58,8 @@ def of_samples(data: np.ndarray, samples: np.ndarray, classifiers: Ensemble, *, 
 def of_decoded(
     prepared: Prepared, x: np.ndarray, decoded: np.ndarray
 ) -> tuple[ReconstructionQuality, tuple[float, float]]:
-    """Squared error, PSNR and SSIM of what a model makes of images, in the units that the data had before preparation.
+    """Return squared error, PSNR and SSIM of what a model makes of images, in the units that the data had before
+    preparation.
 
     Args:
       prepared: the data set.
@@ -79,7 +81,7 @@ def of_decoded(
 def of_reconstructions(
     images: np.ndarray, reconstructions: np.ndarray, *, data_range: tuple[float, float] = (0.0, 1.0)
 ) -> ReconstructionQuality:
-    """Squared error, PSNR and SSIM of each pair of images `[N, H, W, C]`, in the units of the data.
+    """Return squared error, PSNR and SSIM of each pair of images `[N, H, W, C]`, in the units of the data.
 
     SSIM by scikit-image with its 7 x 7 window.
 

@@ -64,7 +64,7 @@ def estimate(
     chunk: int = 0,
     on_part: OnPart | None = None,
 ) -> Estimate:
-    """Importance-weighted log likelihood of every example of `x`, in the order of `x`.
+    """Return importance-weighted log likelihood of every example of `x`, in the order of `x`.
 
     Args:
       model: any latent model whose posterior and likelihood have densities.
@@ -155,7 +155,7 @@ def result(
     num_samples: int = 5000,
     on_part: OnPart | None = None,
 ) -> tuple[Result, Estimate]:
-    """The negative log likelihood of a split with its protocol, to be compared with others of the same one.
+    """Return the negative log likelihood of a split with its protocol, to be compared with others of the same one.
 
     Args:
       model, params: of the model.
@@ -189,7 +189,7 @@ def result(
 
 
 def bits_per_dim(nll: np.ndarray, model: LatentModel, prepared: Prepared) -> np.ndarray | None:
-    """Nats per example as bits per dimension of integer levels; `None` where that is not a code length.
+    """Return nats per example as bits per dimension of integer levels; `None` where that is not a code length.
 
     nll / (D ln 2) where the likelihood gives levels a probability. Of dequantised data, whose density bounds it, log2
     of the number of levels is added: Theis, van den Oord & Bethge 2016, section 3.1.
@@ -221,7 +221,9 @@ class _Sums(NamedTuple):
 
 
 def _tail(num_samples: int) -> int:
-    """How many of the largest weights the tail is fitted to: min(K/5, 3 sqrt K). Vehtari et al. 2024, section 2.4."""
+    """Return how many of the largest weights the tail is fitted to: min(K/5, 3 sqrt K). Vehtari et al. 2024, section
+    2.4.
+    """
     return min(num_samples // 5, math.ceil(3 * math.sqrt(num_samples)))
 
 
@@ -231,7 +233,7 @@ def _start(batch_size: int, num_samples: int) -> _Sums:
 
 
 def _add(sums: _Sums, log_w: Array) -> _Sums:
-    """With more log weights `[B, C]`; -inf for none."""
+    """Add more log weights `[B, C]`; -inf for none."""
     peak = jnp.maximum(sums.peak, log_w.max(axis=1))
     safe = jnp.where(jnp.isfinite(peak), peak, 0.0)
     kept, w = jnp.exp(sums.peak - safe), jnp.exp(log_w - safe[:, None])
@@ -270,12 +272,14 @@ def _prior(model: Any, params: Params) -> Any:
 
 
 def trusted_pareto_k(num_samples: int) -> float:
-    """The largest shape with which K samples suffice: min(1 - 1/log10 K, 0.7). Vehtari et al. 2024, section 3.2.5."""
+    """Return the largest shape with which K samples suffice: min(1 - 1/log10 K, 0.7). Vehtari et al. 2024, section
+    3.2.5.
+    """
     return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
 
 def pareto_shape(largest: np.ndarray) -> np.ndarray:
-    """Shape k of a generalised Pareto distribution fitted to the largest weights, `[N, M + 1] -> [N]`.
+    """Return shape k of a generalised Pareto distribution fitted to the largest weights, `[N, M + 1] -> [N]`.
 
     The fit of Zhang & Stephens 2009, with the weak prior of Vehtari et al. 2024 (appendix C) that draws k to 1/2. Fewer
     than five weights say nothing: NaN. Weights that are all equal have no tail: -inf.

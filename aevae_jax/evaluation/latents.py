@@ -49,7 +49,7 @@ class Latents(NamedTuple):
 
 
 def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, *, block: int = 16) -> Latents:
-    """The statistics of a model whose posterior has a density. Time grows as N^2: some thousands are enough.
+    """Return the statistics of a model whose posterior has a density. Time grows as N^2: some thousands are enough.
 
     Args:
       model: any latent model over vectors; a diagonal Gaussian posterior tells most.
@@ -103,7 +103,7 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
 
 
 def _codes(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    """q(z|x), leaf by leaf where these are of its examples, a draw of it, and the densities there."""
+    """Return q(z|x), leaf by leaf where these are of its examples, a draw of it, and the densities there."""
     q, prior = model.encode(params, x), model.prior(params, x.shape[0])
     key_z, key_other = jax.random.split(key)
     z = q.sample(key_z)
@@ -135,7 +135,9 @@ def _encode(model: Any, params: Params, x: Array) -> Any:
 
 @lru_cache(maxsize=8)
 def _aggregate(size: int) -> loops.Body:
-    """The aggregate posterior at a block of codes: log q(z_i) `[size]`, and log q(z_i,d) `[size, L]` if there is."""
+    """Return the aggregate posterior at a block of codes: log q(z_i) `[size]`, and log q(z_i,d) `[size, L]` if there
+    is.
+    """
 
     def body(carry: tuple[()], context: tuple[Any, Array], start: Array) -> tuple[tuple[()], dict[str, Array]]:
         q, codes = context
@@ -157,7 +159,7 @@ def _aggregate(size: int) -> loops.Body:
 
 
 def _in_order(blocks: Array, starts: np.ndarray, count: int) -> np.ndarray:
-    """`[blocks, size, ...]`, of which the last one may overlap the one before: `[count, ...]` in float64."""
+    """Return `[blocks, size, ...]`, of which the last one may overlap the one before: `[count, ...]` in float64."""
     out = np.empty((count, *blocks.shape[2:]))
     for start, block in zip(starts, np.asarray(blocks), strict=True):
         out[start : start + len(block)] = block

@@ -59,7 +59,7 @@ def selection(objective: object, metrics: Mapping[str, float]) -> float:
 def per_example(
     metric: Metric, model: LatentModel, params: Params, x: Array | Source, key: Array, *, batch_size: int = 0
 ) -> dict[str, np.ndarray]:
-    """`metric` of every example, once, in the order of `x`: `{name: [N, ...]}`.
+    """Return `metric` of every example, once, in the order of `x`: `{name: [N, ...]}`.
 
     Args:
       metric: a function with a stable identity; it is compiled once.
@@ -102,7 +102,9 @@ LARGEST_ARRAY = 2**26
 
 
 def _suitable(metric: Metric, model: LatentModel, params: Params, x: Any, key: Array) -> int:
-    """The batch size whose largest array is of a size that suits; of more examples each array has as many more rows."""
+    """Return the batch size whose largest array is of a size that suits; of more examples each array has as many
+    more rows.
+    """
     context = (params, jnp.asarray(x), key, jnp.asarray(0))
     batch = jax.ShapeDtypeStruct((1, MOST_AT_ONCE), jnp.int32)
     size = loops.largest_array(_metric_body(metric, cast(Hashable, model)), (), context, batch)
@@ -114,7 +116,7 @@ def _suitable(metric: Metric, model: LatentModel, params: Params, x: Any, key: A
 def _window(
     metric: Metric, model: LatentModel, params: Params, x: Any, key: Array, *, first: int, batch_size: int
 ) -> dict[str, np.ndarray]:
-    """`metric` of every row of `x`, of which the first is example `first` of the data set."""
+    """Return `metric` of every row of `x`, of which the first is example `first` of the data set."""
     count = x.shape[0]
     steps = -(-count // batch_size)
     index = jnp.arange(steps * batch_size) % count  # the last batch is filled up from the start, and cut off below
@@ -125,7 +127,7 @@ def _window(
 
 
 def means(values: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean over examples of each entry, summed in float64."""
+    """Return mean over examples of each entry, summed in float64."""
     return {name: float(np.mean(v, dtype=np.float64)) for name, v in values.items()}
 
 

@@ -27,7 +27,7 @@ def standard_error(values: np.ndarray) -> float:
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
-    """Student's t interval of the mean of independent repetitions `[S]`; infinite for a single one."""
+    """Return Student's t interval of the mean of independent repetitions `[S]`; infinite for a single one."""
     from scipy import stats
 
     values = np.asarray(values, np.float64)
@@ -39,7 +39,7 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Squared 2-Wasserstein distance of the Gaussian fits of two sets of features `[N, F]`, `[M, F]`.
+    """Return the squared 2-Wasserstein distance of the Gaussian fits of two sets of features `[N, F]`, `[M, F]`.
 
     |m_a - m_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2). Frechet 1957; Heusel et al. 2017 for its use on features.
     """
@@ -66,7 +66,7 @@ class Manifold(NamedTuple):
 
 
 def manifold(data: np.ndarray, samples: np.ndarray, neighbours: int = 5) -> Manifold:
-    """Precision, recall, density and coverage of features `[N, F]` of data and `[M, F]` of samples.
+    """Return precision, recall, density and coverage of features `[N, F]` of data and `[M, F]` of samples.
 
     The support of a set is taken to be the union of balls around its points, each as far as its k-th nearest neighbour.
 
@@ -98,14 +98,16 @@ def manifold(data: np.ndarray, samples: np.ndarray, neighbours: int = 5) -> Mani
 
 
 def kl_of_gaussian_fit(z: np.ndarray) -> float:
-    """KL(N(m, C) || N(0, I)) in nats, m and C the mean and covariance of points `[N, D]`; infinite if C is singular."""
+    """Return KL(N(m, C) || N(0, I)) in nats, m and C the mean and covariance of points `[N, D]`; infinite if C is
+    singular.
+    """
     mean, cov = z.mean(axis=0, dtype=np.float64), np.atleast_2d(np.cov(z, rowvar=False))
     sign, log_det = np.linalg.slogdet(cov)
     return float(0.5 * (np.trace(cov) + mean @ mean - len(cov) - log_det)) if sign > 0 else float("inf")
 
 
 def mmd(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared maximum mean discrepancy of points `[N, D]`, `[M, D]`; it can be slightly negative.
+    """Return the unbiased squared maximum mean discrepancy of points `[N, D]`, `[M, D]`; it can be slightly negative.
 
     Gretton et al. 2012, with the inverse multiquadratic kernel c / (c + |x - y|^2), c = 2 D, which suits N(0, I):
     Tolstikhin et al. 2018, section 4.
@@ -125,7 +127,8 @@ def mmd(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def active_units(posterior_means: np.ndarray, threshold: float = 0.01) -> np.ndarray:
-    """Which latent dimensions react to the data: variance over `[N, D]` posterior means above `threshold`, `[D]`.
+    """Return which latent dimensions react to the data: variance over `[N, D]` posterior means above `threshold`,
+    `[D]`.
 
     Burda, Grosse & Salakhutdinov 2016, section 5.1.
     """
@@ -133,7 +136,7 @@ def active_units(posterior_means: np.ndarray, threshold: float = 0.01) -> np.nda
 
 
 def pca_error(train: np.ndarray, test: np.ndarray, components: int) -> float:
-    """Mean squared error per element of `test` `[N, ...]` under the PCA of `train` with so many components."""
+    """Return mean squared error per element of `test` `[N, ...]` under the PCA of `train` with so many components."""
     from sklearn.decomposition import PCA
 
     train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)

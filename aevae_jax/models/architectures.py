@@ -44,15 +44,15 @@ class MLP:
         _positive(self.hidden, "MLP hidden")
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Linen module `[B, *event] -> [B, outputs]`."""
+        """Return a Linen module `[B, *event] -> [B, outputs]`."""
         return networks.MLP(self.hidden, (outputs,), self.gated, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Linen module `[B, latent] -> [B, *event, outputs]`."""
+        """Return a Linen module `[B, latent] -> [B, *event, outputs]`."""
         return networks.MLP(self.hidden[::-1], (*event_shape, outputs), self.gated, self.dtype)
 
     def joint(self, *shape: int) -> Any:
-        """Linen module `[B, ...], [B, ...] -> [B, *shape]`: what depends on two things."""
+        """Return a Linen module `[B, ...], [B, ...] -> [B, *shape]`: what depends on two things."""
         return networks.JointMLP(self.hidden, shape, self.gated, self.dtype)
 
 
@@ -72,12 +72,12 @@ class Conv:
         _positive(self.channels, "Conv channels", fewest=1)
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Linen module `[B, H, W, C] -> [B, outputs]`."""
+        """Return a Linen module `[B, H, W, C] -> [B, outputs]`."""
         _image(event_shape, "Conv")
         return networks.ConvEncoder(self.channels, outputs, 0, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
+        """Return a Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
         _image(event_shape, "Conv")
         return networks.ConvDecoder(self.channels, event_shape, outputs, 0, self.dtype)
 
@@ -95,12 +95,12 @@ class ResidualConv:
         _positive((self.blocks,), "ResidualConv blocks")
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Linen module `[B, H, W, C] -> [B, outputs]`."""
+        """Return a Linen module `[B, H, W, C] -> [B, outputs]`."""
         _image(event_shape, "ResidualConv")
         return networks.ConvEncoder(self.channels, outputs, self.blocks, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
+        """Return a Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
         _image(event_shape, "ResidualConv")
         return networks.ConvDecoder(self.channels, event_shape, outputs, self.blocks, self.dtype)
 
@@ -120,7 +120,7 @@ class Modules:
     decoder_module: Any
 
     def __hash__(self) -> int:
-        """Equal modules have equal hashes; their fields may hold lists, which have none."""
+        """Return a hash that equal modules share, though their fields may hold lists, which have none."""
         return hash((type(self.encoder_module), type(self.decoder_module)))
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:

@@ -16,28 +16,30 @@ from aevae_jax.types import Distribution, Latent, LatentModel, Params
 
 
 def sample(model: LatentModel, params: Params, key: Array, num: int) -> Distribution:
-    """p(x|z) for `num` codes z drawn from the prior; take its `mean()`, or `sample(key)` for data with its noise."""
+    """Return p(x|z) for `num` codes z drawn from the prior; take its `mean()`, or `sample(key)` for data with its
+    noise.
+    """
     return model.decode(params, codes(model, params, key, num))
 
 
 def codes(model: LatentModel, params: Params, key: Array, num: int) -> Latent:
-    """`num` codes z drawn from the prior, `[num, *latent]`."""
+    """Return `num` codes z drawn from the prior, `[num, *latent]`."""
     return model.prior(params, num).sample(key)
 
 
 def reconstruct(model: LatentModel, params: Params, x: Array) -> Array:
-    """Mean of p(x|z) at the mean of q(z|x), `[B, *event]`."""
+    """Return mean of p(x|z) at the mean of q(z|x), `[B, *event]`."""
     return model.decode(params, model.encode(params, x).mean()).mean()
 
 
 def path(model: LatentModel, params: Params, start: Array, end: Array, num: int) -> Latent:
-    """Codes `[num, B, *latent]` on straight lines between the posterior means of two batches `[B, *event]`."""
+    """Return codes `[num, B, *latent]` on straight lines between the posterior means of two batches `[B, *event]`."""
     a, b = model.encode(params, start).mean(), model.encode(params, end).mean()
     return jax.vmap(lambda t: jax.tree.map(lambda a, b: (1 - t) * a + t * b, a, b))(jnp.linspace(0.0, 1.0, num))
 
 
 def interpolate(model: LatentModel, params: Params, start: Array, end: Array, num: int) -> Array:
-    """Decoded means along `path`, `[num, B, *event]`."""
+    """Return decoded means along `path`, `[num, B, *event]`."""
     codes = path(model, params, start, end, num)
     # one large batch: a loop over steps would be slow on a CPU
     images = model.decode(params, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), codes)).mean()
@@ -45,7 +47,8 @@ def interpolate(model: LatentModel, params: Params, start: Array, end: Array, nu
 
 
 def traverse(model: LatentModel, params: Params, z: Latent, dimension: int, values: Array) -> Array:
-    """Decoded means of one code `[*latent]` with one coordinate set to each of `values` `[num]`: `[num, *event]`.
+    """Return decoded means of one code `[*latent]` with one coordinate set to each of `values` `[num]`: `[num,
+    *event]`.
 
     `dimension` counts all numbers of a code, also of one that is a pytree of arrays, in the order of its leaves.
     """
@@ -56,5 +59,7 @@ def traverse(model: LatentModel, params: Params, z: Latent, dimension: int, valu
 
 @partial(jax.jit, static_argnums=0)
 def preview(model: LatentModel, params: Params, x: Array, key: Array) -> tuple[Array, Array]:
-    """The means of 64 draws from the prior, and the reconstructions of `x`, in one program that is compiled once."""
+    """Return the means of 64 draws from the prior, and the reconstructions of `x`, in one program that is compiled
+    once.
+    """
     return sample(model, params, key, 64).mean(), reconstruct(model, params, x)

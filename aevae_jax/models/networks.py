@@ -46,7 +46,7 @@ class MLP(nn.Module):
 
 
 def _hidden(x: Array, sizes: tuple[int, ...], gated: bool, dtype: Any) -> Array:
-    """Hidden dense layers, inside a compact module: `[B, ...] -> [B, size]`."""
+    """Return hidden dense layers, inside a compact module: `[B, ...] -> [B, size]`."""
     x = x.reshape(x.shape[0], -1)
     for features in sizes:
         x = GatedDense(features, dtype=dtype)(x) if gated else nn.relu(nn.Dense(features, dtype=dtype)(x))
@@ -89,7 +89,7 @@ class ResidualBlock(nn.Module):
 
 
 def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
-    """Height and width after `times` convolutions of stride 2, rounding up."""
+    """Return height and width after `times` convolutions of stride 2, rounding up."""
     for _ in range(times):
         size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
     return size

@@ -75,7 +75,7 @@ class FullGaussianMixture:
 
 
 def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *, seed: int = 0) -> tuple[Any, Params]:
-    """The same model with p(z) replaced by a Gaussian mixture fitted to codes, by scikit-learn's EM.
+    """Return the same model with p(z) replaced by a Gaussian mixture fitted to codes, by scikit-learn's EM.
 
     Ghosh, Sajjadi, Vergari, Black & Schoelkopf 2020, section 4: a density estimated after training makes a generative
     model of an autoencoder.

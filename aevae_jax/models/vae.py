@@ -47,19 +47,19 @@ class Autoencoder:
         _check(self)
 
     def init(self, key: Array) -> Params:
-        """Fresh parameters."""
+        """Return fresh parameters."""
         return _init(self, key, codes=self.latent)
 
     def encode(self, params: Params, x: Array) -> Distribution:
-        """x `[B, *event]` -> the code of each example, a `Delta` over `[B, latent]`."""
+        """Return the code of each example of x `[B, *event]`, a `Delta` over `[B, latent]`."""
         return distributions.Delta(_encoder_outputs(self, params, x, codes=self.latent))
 
     def decode(self, params: Params, z: Array) -> Distribution:
-        """z `[B, latent]` -> p(x|z)."""
+        """Return p(x|z) of z `[B, latent]`."""
         return _decode(self, params, z)
 
     def prior(self, params: Params, n: int) -> Distribution:
-        """p(z), for a batch of `n`."""
+        """Return p(z), for a batch of `n`."""
         return self.latent_prior(self, params, n)
 
 
@@ -87,19 +87,19 @@ class VAE:
         _check(self)
 
     def init(self, key: Array) -> Params:
-        """Fresh parameters."""
+        """Return fresh parameters."""
         return _init(self, key, codes=2 * self.latent)
 
     def encode(self, params: Params, x: Array) -> Distribution:
-        """x `[B, *event]` -> q(z|x), a `Normal` over `[B, latent]`."""
+        """Return q(z|x) of x `[B, *event]`, a `Normal` over `[B, latent]`."""
         return _normal(self, _encoder_outputs(self, params, x, codes=2 * self.latent))
 
     def decode(self, params: Params, z: Array) -> Distribution:
-        """z `[B, latent]` -> p(x|z)."""
+        """Return p(x|z) of z `[B, latent]`."""
         return _decode(self, params, z)
 
     def prior(self, params: Params, n: int) -> Distribution:
-        """p(z), for a batch of `n`."""
+        """Return p(z), for a batch of `n`."""
         return self.latent_prior(self, params, n)
 
 
@@ -134,7 +134,7 @@ class TwoLevelVAE:
             raise InputError("MLP hidden", got="()", expected="at least one hidden layer", where="TwoLevelVAE")
 
     def init(self, key: Array) -> Params:
-        """Fresh parameters; those of encoder and decoder by what they predict."""
+        """Return fresh parameters; those of encoder and decoder by what they predict."""
         _check_built(self)
         key_q2, key_q1, key_p1, key_x, key_prior = jax.random.split(key, 5)
         x, z1, z2 = jnp.zeros((1, *self.event_shape)), jnp.zeros((1, self._size1)), jnp.zeros((1, self._upper.latent))
@@ -152,14 +152,14 @@ class TwoLevelVAE:
         }
 
     def encode(self, params: Params, x: Array) -> Distribution:
-        """x `[B, *event]` -> q(z1, z2|x), a `Chained` over `[B, latent]`."""
+        """Return q(z1, z2|x) of x `[B, *event]`, a `Chained` over `[B, latent]`."""
         _check_built(self)
         above = self._upper.encode({"encoder": params["encoder"]["z2"]}, x)
         below = jax.tree_util.Partial(self._posterior, params["encoder"]["z1"], x)
         return distributions.Chained(above, below, self._size1)
 
     def decode(self, params: Params, z: Array) -> Distribution:
-        """z `[B, latent]` -> p(x|z1, z2)."""
+        """Return p(x|z1, z2) of z `[B, latent]`."""
         _check_built(self)
         _check_codes(self, z)
         z1, z2 = z[:, : self._size1], z[:, self._size1 :]
@@ -167,7 +167,7 @@ class TwoLevelVAE:
         return self.likelihood(params["likelihood"], raw)
 
     def prior(self, params: Params, n: int) -> Distribution:
-        """p(z1, z2), a `Chained` for a batch of `n`."""
+        """Return p(z1, z2), a `Chained` for a batch of `n`."""
         above = self.latent_prior(self._upper, {**params, "encoder": params["encoder"]["z2"]}, n)
         below = jax.tree_util.Partial(self._below, params["decoder"]["z1"])
         return distributions.Chained(above, below, self._size1)
@@ -188,11 +188,11 @@ class TwoLevelVAE:
         return (*self.event_shape, self.likelihood.outputs)
 
     def _posterior(self, params: Params, x: Array, z2: Array) -> Distribution:
-        """q(z1|x, z2)."""
+        """Return q(z1|x, z2)."""
         return _normal(self, self.network.joint(2 * self._size1).apply({"params": params}, x, z2))
 
     def _below(self, params: Params, z2: Array) -> Distribution:
-        """p(z1|z2)."""
+        """Return p(z1|z2)."""
         network = self.network.encoder((self._upper.latent,), 2 * self._size1)
         return _normal(self, network.apply({"params": params}, z2))
 
@@ -231,7 +231,7 @@ def _check_codes(model: Model, z: Array) -> None:
 
 
 def _normal(model: VAE | TwoLevelVAE, out: Array) -> Distribution:
-    """A network's output `[B, 2 L]`, means and then raw log scales, as L normals."""
+    """Return a network's output `[B, 2 L]`, means and then raw log scales, as L normals."""
     loc, raw = jnp.split(out, 2, axis=-1)
     return distributions.Normal(loc, distributions.bounded(raw, *model.log_scale_range))
 
@@ -250,7 +250,7 @@ def _init(model: Model, key: Array, codes: int) -> Params:
 
 
 def _encoder_outputs(model: Model, params: Params, x: Array, codes: int) -> Array:
-    """`[B, *event] -> [B, codes]`."""
+    """Return `[B, *event] -> [B, codes]`."""
     _check_built(model)
     if x.shape[1:] != model.event_shape:
         where = f"encode, batch of shape {x.shape}"
@@ -269,7 +269,7 @@ def _decode(model: Model, params: Params, z: Array) -> Distribution:
 
 
 def _as(out: Any, shape: tuple[int, ...], what: str) -> Array:
-    """A network's output as `[B, *shape]`; modules that leave out axes of size 1 or flatten them are welcome."""
+    """Return a network's output as `[B, *shape]`; modules that leave out axes of size 1 or flatten them are welcome."""
     if math.prod(out.shape[1:]) != math.prod(shape):
         raise InputError(what, got=f"{out.shape[1:]} numbers per example", expected=f"{math.prod(shape)}, as {shape}")
     array: Array = out.reshape(out.shape[0], *shape)

@@ -54,23 +54,23 @@ class Bound(NamedTuple):
 
 
 def sampled_rate(q: Distribution, p: Distribution, z: Latent) -> Array:
-    """log q(z) - log p(z), `[B]`: for z ~ q an unbiased estimate of KL(q || p), with a variance."""
+    """Return log q(z) - log p(z), `[B]`: for z ~ q an unbiased estimate of KL(q || p), with a variance."""
     return q.log_prob(z) - p.log_prob(z)
 
 
 def rate(q: Distribution, p: Distribution, z: Latent) -> Array:
-    """KL(q || p), `[B]`: in closed form where there is one, else the estimate from `z` ~ q."""
+    """Return KL(q || p), `[B]`: in closed form where there is one, else the estimate from `z` ~ q."""
     exact = q.kl(p)
     return sampled_rate(q, p, z) if exact is NotImplemented else exact
 
 
 def distortion(likelihood: Distribution, x: Array) -> Array:
-    """-log p(x|z), `[B]`."""
+    """Return -log p(x|z), `[B]`."""
     return -likelihood.log_prob(x)
 
 
 def squared_error(likelihood: Distribution, x: Array) -> Array:
-    """Mean over elements of the squared distance of `x` from the likelihood's mean, `[B]`.
+    """Return mean over elements of the squared distance of `x` from the likelihood's mean, `[B]`.
 
     Of a likelihood that is `PartlyObserved`, only elements that are data count.
     """
@@ -84,7 +84,7 @@ def squared_error(likelihood: Distribution, x: Array) -> Array:
 
 
 def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_the_landing: bool = False) -> Bound:
-    """The terms of the ELBO at one z ~ q(z|x) per example.
+    """Return the terms of the ELBO at one z ~ q(z|x) per example.
 
     Args:
       model: any latent model.
@@ -150,7 +150,7 @@ def weighted_terms(num_samples: int) -> Metric:
 def log_weight(
     model: LatentModel, params: Params, x: Array, q: Distribution, z: Latent, *, prior: Distribution | None = None
 ) -> Array:
-    """log p(x|z) + log p(z) - log q(z|x), `[B]`. Always at the sample: an analytic KL has no place in a weight.
+    """Return log p(x|z) + log p(z) - log q(z|x), `[B]`. Always at the sample: an analytic KL has no place in a weight.
 
     `prior` is p(z) where it is at hand; some are costly to make.
     """
@@ -172,7 +172,7 @@ def log_weights(model: LatentModel, params: Params, x: Array, key: Array, num_sa
 
 
 def importance_weighted_bound(log_w: Array) -> Array:
-    """log (1/K sum_k w_k), `[K, B] -> [B]`: a lower bound of log p(x), on average, that rises with K.
+    """Return log (1/K sum_k w_k), `[K, B] -> [B]`: a lower bound of log p(x), on average, that rises with K.
 
     Burda, Grosse & Salakhutdinov 2016, equation 8.
     """
@@ -181,7 +181,7 @@ def importance_weighted_bound(log_w: Array) -> Array:
 
 
 def scale_gradient(tree: Any, factor: Array) -> Any:
-    """`tree` unchanged, its leaves' gradients times `factor` `[B]`."""
+    """Return `tree` unchanged, its leaves' gradients times `factor` `[B]`."""
 
     def scale(leaf: Array) -> Array:
         weight = factor.reshape(factor.shape[0], *([1] * (leaf.ndim - 1)))
@@ -191,7 +191,7 @@ def scale_gradient(tree: Any, factor: Array) -> Any:
 
 
 def doubly_reparameterised_bound(model: LatentModel, params: Params, x: Array, key: Array, num_samples: int) -> Array:
-    """`importance_weighted_bound` of `log_weights`, with a gradient of lower variance: `[B]`.
+    """Return `importance_weighted_bound` of `log_weights`, with a gradient of lower variance: `[B]`.
 
     With normalised weights v_k, the gradient is sum_k v_k d log w_k for parameters met in p, and
     sum_k v_k^2 (d log w_k / d z_k)(d z_k / d phi) for those met through z, q's own held fixed in log q.

@@ -48,7 +48,7 @@ Weight = float | LinearWarmup | Callable[[Any], Any]
 
 
 def weight_at(weight: Any, step: Array) -> Any:
-    """The value of a `Weight` at `step`."""
+    """Return the value of a `Weight` at `step`."""
     return weight(step) if callable(weight) else weight
 
 
@@ -109,7 +109,7 @@ class ELBO:
         return Validation(bounds.bound_terms, ("negative_elbo", "profile_loss"))
 
     def _limited(self, bound: Bound) -> Array:
-        """sum over groups of max(free_bits, batch mean of the group's rate)."""
+        """Return sum over groups of max(free_bits, batch mean of the group's rate)."""
         q = bound.posterior
         kl_terms = q.kl_terms(bound.prior) if isinstance(q, Factorised) else NotImplemented  # [B, *latent]
         if kl_terms is NotImplemented:

@@ -121,7 +121,7 @@ def fit_seeds(
 
 
 def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note: Note | None = None) -> Fitted:
-    """A finished run's directory as a model and parameters ready to call.
+    """Return a finished run's directory as a model and parameters ready to call.
 
     Every file must be as it was written, and of this run: their digests are compared, which runs of version 0.1 do not
     have.
@@ -160,7 +160,7 @@ def _load(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitted:
 
 
 def read_losses(folder: Path, results: records.Results) -> np.ndarray:
-    """The loss of every step of a finished run, float32 `[steps]`.
+    """Return the loss of every step of a finished run, float32 `[steps]`.
 
     Raises:
       InputError: a file that is missing, damaged, or not the one that was written.
@@ -276,7 +276,7 @@ class _Call(NamedTuple):
 
 
 def _planned(call: _Call) -> ResolvedRun:
-    """The plan of a training; what should be known of its data is said."""
+    """Return the plan of a training; what should be known of its data is said."""
     resolved = resolution.resolve(call.run, call.dataset, call.stream)
     for text in resolved.prepared.notes:
         call.callbacks.on_note(text)
@@ -284,7 +284,7 @@ def _planned(call: _Call) -> ResolvedRun:
 
 
 def _silent(text: str) -> None:
-    """What a resumed training says where nobody asked to be told."""
+    """Drop what a resumed training says where nobody asked to be told."""
 
 
 def _train(

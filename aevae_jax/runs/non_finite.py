@@ -34,7 +34,7 @@ class BrokenStep(NamedTuple):
 
 
 def scale_advice(resolved: ResolvedRun) -> str:
-    """What to try where the numbers that a model sees are far from unit scale; empty where they are not."""
+    """Return what to try where the numbers that a model sees are far from unit scale; empty where they are not."""
     _, x = next(resolved.prepared.seen("train", keys.root(resolved.run.seed)))
     spread, largest = float(np.std(x, dtype=np.float64)), float(np.max(np.abs(x)))
     if 1e-2 < spread < 1e2 and largest < 1e3:

@@ -52,12 +52,12 @@ def make_deterministic() -> None:
 
 
 def provenance(dataset: Dataset) -> dict[str, Any]:
-    """Command and data of a run, and its `environment`."""
+    """Return command and data of a run, and its `environment`."""
     return {"command": sys.argv, "data": dataset.record(), **environment()}
 
 
 def environment() -> dict[str, Any]:
-    """Versions, code, device and settings: where they are the same, so are the bits."""
+    """Return versions, code, device and settings: where they are the same, so are the bits."""
     package = Path(__file__).parents[1]
     pins = package.parent / "pins.txt"
     config = jax.config.values
@@ -86,13 +86,13 @@ def environment() -> dict[str, Any]:
 
 @cache
 def _installed() -> str:
-    """sha256 over the names and versions of all that is installed."""
+    """Return the sha256 over the names and versions of all that is installed."""
     names = sorted({f"{found.name}=={found.version}" for found in metadata.distributions()})
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _cores() -> int:
-    """Those this process may use: XLA divides its sums by them."""
+    """Return those this process may use: XLA divides its sums by them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -105,7 +105,9 @@ def _processor() -> str:
 
 
 def _code() -> dict[str, Any]:
-    """The sha256 over the names and contents of this package's files, and their revision if they lie in a checkout."""
+    """Return the sha256 over the names and contents of this package's files, and their revision if they lie in a
+    checkout.
+    """
     package, total = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         contents = path.read_bytes()
@@ -115,7 +117,8 @@ def _code() -> dict[str, Any]:
 
 
 def _revision(folder: Path) -> str | None:
-    """The git revision of the checkout that a folder belongs to; `None` outside of any, or where it cannot be told.
+    """Return the git revision of the checkout that a folder belongs to; `None` outside of any, or where it cannot be
+    told.
 
     It is read without git, which would run what the configuration of that checkout names (`core.fsmonitor`, filters):
     the folder may be a stranger's. https://git-scm.com/docs/gitrepository-layout

@@ -49,7 +49,7 @@ _LARGEST_LOG = 2**27
 
 
 def holds(folder: Path, name: str) -> bool:
-    """Whether there is something with that name in a directory, be it a link that leads nowhere."""
+    """Return whether there is something with that name in a directory, be it a link that leads nowhere."""
     return os.path.lexists(folder / name)
 
 
@@ -153,7 +153,7 @@ def digest_of(record: dict[str, Any]) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` holds: objects `run`, `format` and `provenance`, `digest`, and `resumed`, a list.
+    """Return what `run.json` holds: objects `run`, `format` and `provenance`, `digest`, and `resumed`, a list.
 
     Raises:
       InputError: no run there, a damaged file, or one that is not as it was written.
@@ -187,7 +187,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def _intact(value: Any, path: Path) -> Any:
-    """`value`, if it is as it was sealed, or was never sealed."""
+    """Return `value`, if it is as it was sealed, or was never sealed."""
     try:
         sha256 = sealed(value)["sha256"] if isinstance(value, dict) else None
     except RecursionError:

@@ -160,18 +160,18 @@ def replay(
 
 
 def plan_again(folder: Path, moved: str = "") -> ResolvedRun:
-    """The plan of a run, from its record alone; its data, which may have moved, is refused if it has changed."""
+    """Return the plan of a run, from its record alone; its data, which may have moved, is refused if it has changed."""
     record = records.read_record(folder)
     run: Run = values.from_tree(Run, record["run"], str(folder / "run.json"))
     return resolve(run, records.load_data(folder, run.data, moved))
 
 
 def _silent(text: str) -> None:
-    """The rollbacks of a run are its own, and not news."""
+    """Drop what is said of rollbacks: they are the run's own, and not news."""
 
 
 def _differences(record: dict[str, Any]) -> tuple[str, ...]:
-    """Between here and wherever the run was trained."""
+    """Return the differences between here and wherever the run was trained."""
     here = provenance.environment()
     found: list[str] = []
     for there in (record["provenance"], *record.get("resumed", [])):

@@ -28,7 +28,7 @@ class ResolvedRun(NamedTuple):
 
 
 def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None) -> ResolvedRun:
-    """The plan of a training; `dataset` and `stream` as in `fitting.fit`.
+    """Return the plan of a training; `dataset` and `stream` as in `fitting.fit`.
 
     Raises:
       InputError: the model, the loss, the data and the batch size do not fit.
@@ -99,7 +99,7 @@ def _check_memory(run: Run, program: Any, params: Any) -> None:
 
 
 def _shaped(model: Any, prepared: Prepared) -> Any:
-    """The model with what its value leaves to the data: the shape of an event, and the columns of a table."""
+    """Return the model with what its value leaves to the data: the shape of an event, and the columns of a table."""
     likelihood = likelihood_of(model)
     if isinstance(model, Shaped):
         if model.event_shape not in ((), prepared.event_shape):

@@ -51,7 +51,7 @@ class CheckpointManager:
         self._store.check()
 
     def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
-        """As the function `restore`."""
+        """Return as the function `restore`."""
         found = restore(self._store, trainer, until=until, note=self._note)
         if found is not None:
             self._saved = found.progress
@@ -70,7 +70,7 @@ class CheckpointManager:
         durable.append(self._log, records.line(snapshot.progress.history[-1]), what=self._log.name)
 
     def next_stop(self, step: int, chunk: int) -> int:
-        """Where to look up again, at most `chunk` steps on."""
+        """Return where to look up again, at most `chunk` steps on."""
         every = self._saving.steps
         return min(step + chunk, (step // every + 1) * every) if every else step + chunk
 
@@ -112,7 +112,7 @@ class CheckpointManager:
 def restore(
     store: Store, trainer: Trainer, *, until: int | None = None, note: Note = lambda text: None
 ) -> Snapshot | None:
-    """The newest checkpoint that is intact, not after step `until`; `None` if there is none at all.
+    """Return the newest checkpoint that is intact, not after step `until`; `None` if there is none at all.
 
     Raises:
       checkpoints.DamageError: there are some, and all are damaged.
@@ -140,11 +140,11 @@ class StepTimer:
         self._seconds, self._steps, self._compiled = seconds, 1, False
 
     def steps(self) -> int:
-        """Of the next chunk."""
+        """Return how many steps the next chunk has."""
         return self._steps
 
     def took(self, steps: int, seconds: float) -> None:
-        """What a chunk took: at most four times as many steps come next."""
+        """Learn what a chunk took: at most four times as many steps come next."""
         if self._compiled:
             self._steps = max(1, min(4 * self._steps, int(steps * self._seconds / max(seconds, 1e-9))))
         self._compiled = True
@@ -156,13 +156,13 @@ def _tree(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _named(snapshot: Snapshot) -> dict[str, Any]:
-    """The arrays of a snapshot by name, such as `state/params/encoder/Dense_0/kernel`."""
+    """Return the arrays of a snapshot by name, such as `state/params/encoder/Dense_0/kernel`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(_tree(snapshot))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _unnamed(like: Snapshot, arrays: dict[str, Any]) -> Snapshot:
-    """The snapshot whose arrays are `arrays`, in the structure of `like`."""
+    """Return the snapshot whose arrays are `arrays`, in the structure of `like`."""
     tree = jax.tree.unflatten(jax.tree.structure(_tree(like)), [arrays[name] for name in _named(like)])
     return like._replace(
         state=type(like.state)(**tree["state"]),

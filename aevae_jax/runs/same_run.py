@@ -79,13 +79,13 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
 
 
 def _x64(record: dict[str, Any]) -> bool:
-    """Whether a run was begun with numbers of 64 bits."""
+    """Return whether a run was begun with numbers of 64 bits."""
     settings = record["provenance"].get("settings")
     return isinstance(settings, dict) and settings.get("x64") is True
 
 
 def _completed(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree of a run with the fields that later versions added, at their defaults."""
+    """Return the tree of a run with the fields that later versions added, at their defaults."""
     try:
         return dict(values.to_tree(values.from_tree(Run, tree, records.RECORD)))
     except InputError:  # an object from Python, which cannot be built
@@ -93,7 +93,7 @@ def _completed(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
-    """Where two JSON trees differ, in words: `optimizer learning_rate 0.001, here 0.01`."""
+    """Yield where two JSON trees differ, in words: `optimizer learning_rate 0.001, here 0.01`."""
     if isinstance(one, dict) and isinstance(other, dict) and one.get("type") == other.get("type"):
         for key in [*one, *(key for key in other if key not in one)]:
             yield from differences(one.get(key), other.get(key), f"{name} {key}".strip())
@@ -102,7 +102,7 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
 
 
 def unwritten(tree: Any, value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Those parts of a value that its JSON tree does not determine, each with a name such as `objective beta`."""
+    """Yield those parts of a value that its JSON tree does not determine, each with a name such as `objective beta`."""
     if values.comparable(tree):
         return
     if isinstance(tree, dict) and "custom" not in tree:

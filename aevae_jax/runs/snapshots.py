@@ -50,12 +50,12 @@ class Progress:
     """One entry per epoch: epoch, step, train and validation metrics, skipped steps."""
 
     def to_notes(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return as JSON."""
         return {**asdict(self), "best_value": [None if math.isinf(v) else v for v in self.best_value]}
 
     @staticmethod
     def from_notes(notes: dict[str, Any]) -> Progress:
-        """The progress that `to_notes` wrote.
+        """Return the progress that `to_notes` wrote.
 
         Raises:
           InputError: what no training wrote.

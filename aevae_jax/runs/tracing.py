@@ -61,7 +61,7 @@ _spelled = partial(jax.tree_util.keystr, simple=True, separator="/")
 
 
 def first_non_finite(function: Callable[..., Any], *args: Any) -> Culprit | None:
-    """The origin of the first output of `function(*args)` that is not finite, NaN before infinity.
+    """Return the origin of the first output of `function(*args)` that is not finite, NaN before infinity.
 
     Infinities that are masked on their way are not blamed. A NaN made of infinities, as by inf - inf, is traced to what
     made the infinity. Operations are dispatched one by one, which takes seconds; callbacks may run more than once.
@@ -91,7 +91,7 @@ def first_non_finite(function: Callable[..., Any], *args: Any) -> Culprit | None
 
 
 def _line(equation: Any) -> str:
-    """The user's line as "file.py:12 (function)"; empty inside functions of JAX, whose caller is what counts."""
+    """Return the user's line as "file.py:12 (function)"; empty inside functions of JAX, whose caller is what counts."""
     frames = source_info_util.summarize(equation.source_info, 16).splitlines()[::-1]
     frame = next((f for f in frames if not f.startswith(_LAYERS)), "".join(frames[:1]))
     parts = re.fullmatch(r"(?:.*[\\/])?([^:]+:\d+)(?::\d+)?( .*)", frame)
@@ -105,13 +105,15 @@ def _kind(value: Any) -> str:
 
 
 def _source(value: Any, operation: str, where: str, order: tuple[float, ...]) -> _Traced:
-    """A value that begins here."""
+    """Return a value that begins here."""
     kind = _kind(value)
     return _Traced(value, kind, order, Culprit(operation, where, kind, np.shape(value), "")) if kind else _Traced(value)
 
 
 def _heir(value: Any, candidates: Iterable[_Traced]) -> _Traced:
-    """A value whose origin is that of a candidate: of the value's own kind if there is one, then the earliest."""
+    """Return a value whose origin is that of a candidate: of the value's own kind if there is one, then the
+    earliest.
+    """
     if kind := _kind(value):
         return min(candidates, key=lambda c: (c.kind != kind, c.order))._replace(value=value, kind=kind)
     return _Traced(value)
@@ -171,7 +173,7 @@ def _operation(run: Any, inputs: Sequence[_Traced], at: tuple[float, ...], where
 
 
 def _step(jaxpr: Any, run: Any, inputs: Sequence[_Traced], at: tuple[float, ...], where: str) -> list[_Traced]:
-    """The body of a loop, looked into only where the compiled one makes something that is not finite."""
+    """Return the body of a loop, looked into only where the compiled one makes something that is not finite."""
     outputs = run(*(t.value for t in inputs))
     return _enter(jaxpr, inputs, at, where) if any(map(_kind, outputs)) else [_Traced(output) for output in outputs]
 

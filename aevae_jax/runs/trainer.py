@@ -73,7 +73,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------- the steps
 
     def start(self) -> Snapshot:
-        """Before the first step."""
+        """Return the state before the first step."""
         count = len(self._seed_keys)
         state = (self._init if self.seeds is None else jax.jit(jax.vmap(self._init)))(self.key)
         progress = Progress(best_value=(math.inf,) * count, best_epoch=(0,) * count, in_a_row=(0,) * count)
@@ -81,7 +81,7 @@ class Trainer:
         return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._room(state), losses, progress)
 
     def shapes(self, progress: Progress) -> Snapshot:
-        """The shapes of the snapshot at a progress; nothing is computed."""
+        """Return the shapes of the snapshot at a progress; nothing is computed."""
         first, count = progress.epoch * self.steps_per_epoch, len(self._seed_keys)
         per_seed = (progress.best_value, progress.best_epoch, progress.in_a_row)
         if any(len(values) != count for values in per_seed) or progress.epoch > self.resolved.run.epochs:
@@ -97,18 +97,18 @@ class Trainer:
         return snapshot._replace(losses=losses, progress=progress)  # type: ignore[arg-type]
 
     def finished(self, progress: Progress) -> bool:
-        """Whether all epochs are done, or every seed has waited long enough for a better one."""
+        """Return whether all epochs are done, or every seed has waited long enough for a better one."""
         patience = self.resolved.run.patience
         stopped = patience and all(progress.epoch - epoch >= patience for epoch in progress.best_epoch)
         return progress.epoch >= self.resolved.run.epochs or bool(progress.epoch and stopped)
 
     def used(self, progress: Progress) -> bool:
-        """Whether any step of the epochs so far could be used."""
+        """Return whether any step of the epochs so far could be used."""
         skipped = sum(entry["skipped"] for entry in progress.history)
         return skipped < progress.step * len(self._seed_keys)
 
     def end_of_epoch(self, progress: Progress) -> int:
-        """The step at which the epoch being trained ends."""
+        """Return the step at which the epoch being trained ends."""
         return (progress.epoch + 1) * self.steps_per_epoch
 
     def advance(self, snapshot: Snapshot, stop: int) -> Snapshot:
@@ -218,7 +218,7 @@ class Trainer:
         return Snapshot(state, best, self._room(state), losses, progress), report
 
     def results(self, snapshot: Snapshot) -> dict[str, Any]:
-        """Validation and test metrics of the best parameters; with several seeds, one list entry per seed."""
+        """Return validation and test metrics of the best parameters; with several seeds, one list entry per seed."""
         progress, one = snapshot.progress, self.seeds is None
         measured = {
             "validation": self._measure(snapshot.best, self._validation),
@@ -238,7 +238,7 @@ class Trainer:
         return jax.device_put(np.full(self.key.shape, step, np.int32))
 
     def _room(self, state: TrainState) -> Metrics:
-        """The metrics of an epoch before its first step: every step counts as skipped until it is taken."""
+        """Return the metrics of an epoch before its first step: every step counts as skipped until it is taken."""
         if self._blank is None:
             x, batch = self._source, (*self.key.shape, self.resolved.run.batch_size)
             data = jax.ShapeDtypeStruct((len(x), *x.shape[1:]), x.dtype)
@@ -249,17 +249,17 @@ class Trainer:
         return empty_outputs
 
     def rows_of(self, step: int) -> np.ndarray:
-        """Which training examples a step sees, `[batch size]`, or `[S, batch size]` for seeds."""
+        """Return which training examples a step sees, `[batch size]`, or `[S, batch size]` for seeds."""
         epoch, within = divmod(step, self.steps_per_epoch)
         return np.asarray(self._order(epoch))[within]
 
     def _order(self, epoch: int) -> Array:
-        """The rows of all steps of an epoch."""
+        """Return the rows of all steps of an epoch."""
         first = self._filled(epoch * self.steps_per_epoch)
         return training.batch_rows(self.key, first, len(self._source), batch_size=self.resolved.run.batch_size)
 
     def _span_at(self, step: int) -> Chunk:
-        """The batch of `step` and those after it: the whole epoch, or the next window of the stream."""
+        """Return the batch of `step` and those after it: the whole epoch, or the next window of the stream."""
         epoch, within = divmod(step, self.steps_per_epoch)
         if self._span_epoch == epoch and 0 <= within - self._span.first < len(self._span.rows):
             return self._span
@@ -289,7 +289,7 @@ class Trainer:
         return tuple(found)
 
     def _params_of_seeds(self, params: Params) -> list[Params]:
-        """The parameters of each seed."""
+        """Return the parameters of each seed."""
         if self.seeds is None:
             return [params]
         return [jax.tree.map(lambda a, s=s: a[s], params) for s in range(len(self.seeds))]
@@ -317,7 +317,7 @@ class _Recipe(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _built(recipe: _Recipe) -> tuple[training.TrainStep, Callable[[Array], TrainState]]:
-    """The step, and the initial state from a key; cached, so that the same run is compiled once per process."""
+    """Return the step, and the initial state from a key; cached, so that the same run is compiled once per process."""
     model, objective, optimizer, steps, ema, max_norm, preparation, format = recipe
     tx = optimizer.build(steps)
 
@@ -329,14 +329,14 @@ def _built(recipe: _Recipe) -> tuple[training.TrainStep, Callable[[Array], Train
 
 
 def _means(metric: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Means over the used steps, per seed, in float64: `[T, S]` -> `[S]`."""
+    """Return means over the used steps, per seed, in float64: `[T, S]` -> `[S]`."""
     return np.array(
         [m[u].astype(np.float64).mean() if u.any() else np.nan for m, u in zip(metric.T, used.T, strict=True)]
     )
 
 
 def _choose(better: Any, new: Params, old: Params) -> Params:
-    """`new` where better, else `old`, per seed; always a copy, since the state's buffers are donated."""
+    """Return `new` where better, else `old`, per seed; always a copy, since the state's buffers are donated."""
 
     def pick(n: Array, o: Array) -> Array:
         return jnp.where(jnp.asarray(better).reshape(better.shape + (1,) * (n.ndim - better.ndim)), n, o)

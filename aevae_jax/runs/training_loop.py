@@ -58,7 +58,7 @@ def train(
 
 
 def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callbacks) -> Snapshot:
-    """From snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
+    """Go from snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
     snapshot = _last(trainer, manager)
     if manager is not None:
         manager.begin(snapshot)
@@ -96,7 +96,7 @@ def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callba
 
 
 def _last(trainer: Trainer, manager: CheckpointManager | None, until: int | None = None) -> Snapshot:
-    """The newest snapshot that there is."""
+    """Return the newest snapshot that there is."""
     return (None if manager is None else manager.restore(trainer, until)) or trainer.start()
 
 
@@ -138,7 +138,7 @@ def _roll_back(
 
 
 def _advice(resolved: ResolvedRun) -> str:
-    """What to do about numbers that break."""
+    """Return what to do about numbers that break."""
     return "; or ".join(filter(None, [non_finite.scale_advice(resolved), "lower the learning rate or set clip_norm"]))
 
 

@@ -42,7 +42,7 @@ def save_weights(path: Path, params: Params, *, run: str = "") -> None:
 
 
 def load_weights(path: Path, like: Params, *, run: str = "", sha256: str | None = None) -> Params:
-    """The dict of arrays in `path`, if its names, shapes and types are those of `like` and its bytes are intact.
+    """Return the dict of arrays in `path`, if its names, shapes and types are those of `like` and its bytes are intact.
 
     A process that computes with 64 bits reads weights of 32 bits as they are; the converse is refused, as it would
     round them.
@@ -76,12 +76,15 @@ def load_weights(path: Path, like: Params, *, run: str = "", sha256: str | None 
 
 
 def _entry(run: str) -> str:
-    """The name of the only entry of the metadata: safetensors writes several in any order, and bytes must be equal."""
+    """Return the name of the only entry of the metadata: safetensors writes several in any order, and bytes must be
+    equal.
+    """
     return f"sha256 of run {run}" if run else "sha256"
 
 
 def _read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> tuple[bytes, dict[str, Any]]:
-    """The whole file and its header, if that announces what is expected; before that, no more than the header is read.
+    """Return the whole file and its header, if that announces what is expected; before that, no more than the header is
+    read.
 
     https://github.com/huggingface/safetensors#format: the header's size in 8 bytes, the header in JSON, the arrays.
     """
@@ -129,7 +132,7 @@ _TYPES = {
 
 
 def _as_wide(found: Mapping[str, str], expected: Mapping[str, str], path: Path) -> dict[str, str]:
-    """The types that are expected, with 32 bits where this process computes with 64 and the file has 32."""
+    """Return the types that are expected, with 32 bits where this process computes with 64 and the file has 32."""
     for name, dtype in expected.items():
         if found.get(name) == dtype.replace("32", "64") != dtype:
             raise InputError(
@@ -152,7 +155,7 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 
 def params_digest(params: Params) -> str:
-    """sha256 over names, shapes, types and bytes of a dict of arrays."""
+    """Return the sha256 over names, shapes, types and bytes of a dict of arrays."""
     total = hashlib.sha256()
     for name, array in sorted(flatten_dict(params, sep="/").items()):
         a = np.ascontiguousarray(array)
@@ -162,7 +165,7 @@ def params_digest(params: Params) -> str:
 
 
 def _unflatten(arrays: dict[str, np.ndarray], like: Params) -> Params:
-    """A nested dict with the structure of `like`, whose empty dicts have no arrays to be named by."""
+    """Return a nested dict with the structure of `like`, whose empty dicts have no arrays to be named by."""
     nodes = flatten_dict(like, sep="/", keep_empty_nodes=True)
     empty: Params = {name: {} for name, node in nodes.items() if not hasattr(node, "shape")}
     return unflatten_dict({**{name: jax.numpy.asarray(a) for name, a in arrays.items()}, **empty}, sep="/")

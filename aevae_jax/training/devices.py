@@ -13,19 +13,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
 def devices() -> int:
-    """How many this process has."""
+    """Return how many this process has."""
     return jax.local_device_count()
 
 
 def shard_rows(tree: Any, axis: int = 0) -> Any:
-    """`tree` with `axis` of every leaf divided among the devices; as it is where there is one, or it does not fit."""
+    """Return `tree` with `axis` of every leaf divided among the devices; as it is where there is one, or it does not
+    fit.
+    """
     if devices() == 1 or any(leaf.shape[axis] % devices() for leaf in jax.tree.leaves(tree)):
         return tree
     return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec(*[None] * axis, "examples")))
 
 
 def replicate(tree: Any) -> Any:
-    """`tree` on every device."""
+    """Return `tree` on every device."""
     return tree if devices() == 1 else jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec()))
 
 

@@ -27,7 +27,7 @@ Body = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 def scan(body: Body, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
-    """`lax.scan` of `body` over the leading axis of `xs`, dispatched as this backend needs it.
+    """Return `lax.scan` of `body` over the leading axis of `xs`, dispatched as this backend needs it.
 
     Args:
       body: a function with a stable identity: it is compiled once per identity and shape.
@@ -50,7 +50,8 @@ def scan(body: Body, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
 def scan_between(
     body: Body, carry: Any, context: Any, xs: Any, ys: Any, *, start: int, stop: int, first: int = 0
 ) -> tuple[Any, Any]:
-    """Some steps of a scan, `start` to `stop - 1`; one compiled program whatever these are, so cutting changes no bit.
+    """Return some steps of a scan, `start` to `stop - 1`; one compiled program whatever these are, so cutting changes
+    no bit.
 
     Args:
       body: as in `scan`.
@@ -75,7 +76,7 @@ def scan_between(
 
 
 def map_in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`function` of every item, in their order; on a CPU two are computed at a time, in threads.
+    """Yield `function` of every item, in their order; on a CPU two are computed at a time, in threads.
 
     XLA divides matrix products among the cores of a CPU, but not all that stands between them: alone, a program leaves
     cores idle there, which another one can use. Other devices, and several, take one program after the other.
@@ -98,7 +99,7 @@ def map_in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R
 
 
 def cond(predicate: Array, true: Callable[..., Any], false: Callable[..., Any], *operands: Any) -> Any:
-    """`true(*operands)` where the scalar `predicate` holds, else `false(*operands)`.
+    """Return `true(*operands)` where the scalar `predicate` holds, else `false(*operands)`.
 
     A branch on a CPU, where selecting would copy large arrays; a selection elsewhere, where a branch would wait.
     """
@@ -108,14 +109,14 @@ def cond(predicate: Array, true: Callable[..., Any], false: Callable[..., Any], 
 
 
 def empty_outputs(body: Body, carry: Any, context: Any, xs: Any, steps: int) -> Any:
-    """Zeros for the outputs of `steps` steps of `body`, in host memory; only shapes are looked at."""
+    """Return zeros for the outputs of `steps` steps of `body`, in host memory; only shapes are looked at."""
     leaves, structure = jax.tree.flatten((carry, context, jax.tree.map(_first, xs)))
     y = _output(body, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves))
     return jax.tree.map(lambda a: np.zeros((steps, *a.shape), a.dtype), y)
 
 
 def has_convolution(body: Body, carry: Any, context: Any, xs: Any) -> bool:
-    """Whether one step of `body` computes a convolution, gradients included."""
+    """Return whether one step of `body` computes a convolution, gradients included."""
     leaves, structure = jax.tree.flatten((carry, context, jax.tree.map(_first, xs)))
     return _has_convolution(body, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves))
 
@@ -197,7 +198,7 @@ def _largest_array(body: Body, structure: Any, shapes: tuple[Any, ...]) -> int:
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:
-    """Names of all primitives, those of inner programs included."""
+    """Yield names of all primitives, those of inner programs included."""
     for equation in jaxpr.eqns:
         yield equation.primitive.name
         for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):

@@ -36,7 +36,7 @@ class AdamW:
         limits.check("AdamW clip_norm", self.clip_norm, 0.0, limits.LARGEST)
 
     def build(self, steps: int) -> Any:
-        """The `optax.GradientTransformation` for a training of `steps` steps."""
+        """Return the `optax.GradientTransformation` for a training of `steps` steps."""
         rate: Any = self.learning_rate
         if self.cosine:
             rate = optax.warmup_cosine_decay_schedule(0.0, rate, self.warmup, max(steps, self.warmup + 1))

@@ -45,14 +45,14 @@ Prepare = Callable[[Any, Array], Any]
 
 
 def init_state(model: LatentModel, tx: optax.GradientTransformation, key: Array, *, ema: bool = False) -> TrainState:
-    """The state before the first step, from the root key of the run."""
+    """Return the state before the first step, from the root key of the run."""
     params = _strong(model.init(keys.stream(key, keys.Stream.INIT)))
     average = jax.tree.map(jnp.copy, params) if ema else None  # a copy: both are donated
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
 
 
 def as_it_is(batch: Any, key: Array) -> Any:
-    """The preparation that does nothing."""
+    """Return the preparation that does nothing."""
     del key
     return batch
 
@@ -60,7 +60,7 @@ def as_it_is(batch: Any, key: Array) -> Any:
 def make_loss(
     model: LatentModel, objective: Objective, *, prepare: Prepare = as_it_is
 ) -> Callable[[Params, Any, Array, Array], tuple[Array, Metrics]]:
-    """What a step minimises, with its noise: `(params, raw batch, root key, step) -> (loss, metrics)`."""
+    """Return what a step minimises, with its noise: `(params, raw batch, root key, step) -> (loss, metrics)`."""
 
     def loss(params: Params, batch: Any, key: Array, step: Array) -> tuple[Array, Metrics]:
         x = prepare(batch, keys.stream(key, keys.Stream.PREPARE, step))
@@ -78,7 +78,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     max_norm: float = math.inf,
 ) -> TrainStep:
-    """One jitted step of gradient descent on `objective`.
+    """Return one jitted step of gradient descent on `objective`.
 
     Args:
       model: any `LatentModel`.
@@ -117,7 +117,9 @@ def make_train_step(
 
 
 def _strong(tree: Any) -> Any:
-    """The same arrays without weak types, which a step would not keep: the second epoch would be another program."""
+    """Return the same arrays without weak types, which a step would not keep: the second epoch would be another
+    program.
+    """
 
     def strong(a: Any) -> Any:
         return jax.lax.convert_element_type(a, a.dtype) if getattr(a, "weak_type", False) else a
@@ -126,7 +128,7 @@ def _strong(tree: Any) -> Any:
 
 
 def steps_per_epoch(data: Any, batch_size: int) -> int:
-    """Whole batches in `data`, a pytree of arrays `[N, ...]`. What is left over sits out that epoch."""
+    """Return whole batches in `data`, a pytree of arrays `[N, ...]`. What is left over sits out that epoch."""
     return _whole_batches(jax.tree.leaves(data)[0].shape[0], batch_size)
 
 
@@ -199,13 +201,13 @@ def advance(
 
 
 def empty_outputs(train_step: TrainStep, state: TrainState, chunk: Chunk, key: Array, steps: int) -> Metrics:
-    """Zeros for the metrics of `steps` steps, `[steps]` each, or `[steps, S]`; only shapes are looked at."""
+    """Return zeros for the metrics of `steps` steps, `[steps]` each, or `[steps, S]`; only shapes are looked at."""
     found: Metrics = loops.empty_outputs(_body(train_step, key.ndim == 1), state, (chunk.data, key), chunk.rows, steps)
     return found
 
 
 def window_chunk(window: Any, key: Array, first: int = 0) -> Chunk:
-    """Batches that arrive from the host, as a span: all of them used, in order.
+    """Return batches that arrive from the host as a chunk: all of them used, in order.
 
     Args:
       window: a pytree of arrays `[T, batch size, ...]` (`[T, S, batch size, ...]` for seeds), raw as in resident data.
@@ -219,7 +221,7 @@ def window_chunk(window: Any, key: Array, first: int = 0) -> Chunk:
 
 
 def batch_rows(key: Array, step: Array, count: int, *, batch_size: int, steps: int | None = None) -> Array:
-    """Which examples the steps from `step` on see: `[T, batch_size]`, or `[T, S, batch_size]`.
+    """Return which examples the steps from `step` on see: `[T, batch_size]`, or `[T, S, batch_size]`.
 
     A function of the root key and the step alone: the same for data that is resident and data that is streamed.
 
@@ -238,13 +240,13 @@ def batch_rows(key: Array, step: Array, count: int, *, batch_size: int, steps: i
 
 
 def epoch_order(key: Array, epoch: int | Array, count: int) -> Array:
-    """The order in which an epoch visits `count` examples: a function of the root key and the epoch alone."""
+    """Return the order in which an epoch visits `count` examples: a function of the root key and the epoch alone."""
     return jax.random.permutation(keys.stream(key, keys.Stream.ORDER, epoch), count)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
 def _order(key: Array, step: Array, count: int, batch_size: int, steps: int) -> Array:
-    """Indices `[steps, batch_size]` of the batches from `step` on, within its epoch."""
+    """Return indices `[steps, batch_size]` of the batches from `step` on, within its epoch."""
     per_epoch = count // batch_size
     rows = epoch_order(key, step // per_epoch, count)[: per_epoch * batch_size].reshape(per_epoch, batch_size)
     return jnp.roll(rows, -(step % per_epoch), axis=0)[:steps]
@@ -252,13 +254,13 @@ def _order(key: Array, step: Array, count: int, batch_size: int, steps: int) -> 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
 def _order_of_seeds(key: Array, step: Array, count: int, batch_size: int, steps: int) -> Array:
-    """As `_order`, one per seed: `[steps, S, batch_size]`."""
+    """Return as `_order`, one per seed: `[steps, S, batch_size]`."""
     return jax.vmap(lambda k, s: _order(k, s, count, batch_size, steps), out_axes=1)(key, step)
 
 
 @lru_cache(maxsize=64)
 def _body(train_step: TrainStep, many: bool) -> loops.Body:
-    """The loop's body; cached, so that its identity, and with it the compiled loop, outlives an epoch."""
+    """Return the loop's body; cached, so that its identity, and with it the compiled loop, outlives an epoch."""
 
     def body(state: TrainState, context: tuple[Any, Array], index: Array) -> tuple[TrainState, Metrics]:
         data, key = context

@@ -25,7 +25,7 @@ IMAGES = (24, 6, 5)
 
 
 def subjects() -> list[Subject]:
-    """Files that hold arrays."""
+    """Return files that hold arrays."""
     return [
         _npy("bytes.npy", lambda np, dice: dice.integers(0, 256, IMAGES).astype(np.uint8)),
         _npy("floats.npy", lambda np, dice: dice.normal(size=(30, 4)).astype(np.float32)),
@@ -96,7 +96,7 @@ def _npz(name: str, *, compressed: bool) -> Subject:
 
 
 def _member(name: str, kind: str) -> Change:
-    """An archive that is intact, of members that are not, or that are exchanged."""
+    """Return an archive that is intact, of members that are not, or that are exchanged."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> None:
         with zipfile.ZipFile(folder / name) as archive:
@@ -167,7 +167,7 @@ def _idx(name: str, *, zipped: bool) -> Subject:
 
 
 def _exchanged(files: list[str]) -> Change:
-    """Images and labels have each other's names."""
+    """Return images and labels have each other's names."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> None:
         one, other = (folder / "data" / file for file in files[:2])
@@ -179,7 +179,7 @@ def _exchanged(files: list[str]) -> Change:
 
 
 def _folder() -> Subject:
-    """`train.npy` and `test.npy` in a folder."""
+    """Return `train.npy` and `test.npy` in a folder."""
 
     def write(folder: Path) -> None:
         import numpy as np
@@ -201,7 +201,7 @@ def _folder() -> Subject:
 
 
 def _more(n: int) -> Change:
-    """Something else lies in the folder."""
+    """Put something else into the folder."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> Any:
         names: list[str | bytes] = ["x.npy", "\x1b[31m.npy", b"\xff\xfe.npy", "[bold].npy", "a" * 251 + ".npy", ".npy"]

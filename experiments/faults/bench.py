@@ -40,7 +40,7 @@ class Row(NamedTuple):
     counts: Mapping[str, int] = {}
 
     def to_json(self) -> dict[str, Any]:
-        """As it is written down, with the first failures."""
+        """Return as it is written down, with the first failures."""
         verdict = "skipped" if self.skipped else "does not hold" if self.failures else "holds"
         figure = "; ".join(filter(None, [f"{len(self.failures)} failures", self.figure]))
         texts = {"figure": self.skipped or figure, "failures": [failure[:1000] for failure in self.failures[:5]]}
@@ -56,15 +56,15 @@ class Bench:
         self._one = threading.RLock()  # one thread at a time uses JAX here
 
     def many(self, few: int, all: int) -> int:
-        """How many trials."""
+        """Return how many trials."""
         return few if self.short else all
 
     def dice(self, *of: Any) -> random.Random:
-        """Chance that is the same each time."""
+        """Return chance that is the same each time."""
         return random.Random(f"{self.seed} {of}")
 
     def start(self, folder: Path, *, cache: bool = True, python: str = sys.executable, **given: Any) -> Process:
-        """The command of all sections; without the cache it compiles everything."""
+        """Return the command of all sections; without the cache it compiles everything."""
         settings = {"directory": str(folder), "epochs": self.epochs, **given}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
         if cache:
@@ -77,7 +77,7 @@ class Bench:
         return Process([python, str(FOLDER), "child", json.dumps(settings)], environment)
 
     def whole(self) -> Path:
-        """The run that nobody disturbs, with a checkpoint at every step."""
+        """Return the run that nobody disturbs, with a checkpoint at every step."""
         folder = self.work / "whole"
         with self._one:
             if not (folder / "results.json").exists():
@@ -87,7 +87,7 @@ class Bench:
         return folder
 
     def compare(self, folder: Path) -> str:
-        """What of the outcome of a finished run is not that of the undisturbed run."""
+        """Return what of the outcome of a finished run is not that of the undisturbed run."""
         mine, other = outcome(folder), outcome(self.whole())
         return ", ".join(f"another {name} in {folder.name}" for name in mine if mine[name] != other[name])
 
@@ -109,7 +109,7 @@ class Bench:
         return Trainer(resolve(run_of(self.epochs)))
 
     def restore(self, store: Any, until: int | None = None) -> tuple[int, dict[str, Any], list[str]]:
-        """Step and arrays of the newest checkpoint, -1 if there is none, and what was said of damaged ones."""
+        """Return step and arrays of the newest checkpoint, -1 if there is none, and what was said of damaged ones."""
         import jax
         import numpy as np
 
@@ -125,7 +125,7 @@ class Bench:
             return found.progress.step, {jax.tree_util.keystr(path): np.asarray(a) for path, a in leaves}, notes
 
     def newest(self, folder: Path) -> int:
-        """The step from which the next start would go on: found in a copy, as that start also tidies up."""
+        """Return the step from which the next start would go on: found in a copy, as that start also tidies up."""
         from aevae_jax.checkpoints.store import Store
 
         copy = self.work / "copies" / f"{threading.get_ident()}"
@@ -156,7 +156,7 @@ class Bench:
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
-    """All that a finished run leaves, but the seconds that it took."""
+    """Return all that a finished run leaves, but the seconds that it took."""
     results = records.read_json(folder / "results.json")
     results.pop("seconds")
     results.pop("sha256", None)  # over the seconds as well

@@ -52,7 +52,7 @@ class Poisoned:
 
 
 def _spoiled(inner: Any) -> Any:
-    """An optimizer whose update is NaN where the gradient is marked, though sound."""
+    """Return an optimizer whose update is NaN where the gradient is marked, though sound."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -65,7 +65,7 @@ def _spoiled(inner: Any) -> Any:
 
 
 def run_of(epochs: int, poison: dict[str, Any] | None = None) -> Any:
-    """The run of all sections."""
+    """Return the run of all sections."""
     from aevae_jax import VAE, AdamW, Data, Run
     from aevae_jax.data import DynamicBinarization
     from aevae_jax.models.architectures import MLP
@@ -85,7 +85,7 @@ class Child:
         self.fault = {"kind": "", "phase": "", "n": 0, **given.get("fault", {})}
 
     def say(self, text: str) -> None:
-        """At once: it stays said, however the process ends."""
+        """Print at once: it stays said, however the process ends."""
         os.write(1, f"@{text}\n".encode())
 
     def mark(self, owner: Any, name: str, phase: str, first: str = "") -> None:
@@ -127,7 +127,7 @@ class Child:
         setattr(os, name, operation)
 
     def run(self) -> None:
-        """The training, in the directory that is given."""
+        """Train in the directory that is given."""
         given = self.given
         if given.get("cores"):
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given["cores"]])
@@ -181,4 +181,4 @@ class Child:
             raise
 
     def on_epoch(self, epoch: Any) -> None:
-        """Nothing but a phase."""
+        """Begin a phase, and do nothing else."""

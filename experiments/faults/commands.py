@@ -25,12 +25,12 @@ WARM = ("jax", "aevae_jax.cli.main")
 
 
 def subjects() -> list[Subject]:
-    """Commands, by what is hostile."""
+    """Return commands, by what is hostile."""
     return [_columns(), _named_run(), _numbers(), _weights(), _inputs(), streams.subject()]
 
 
 def run_here(*argv: str) -> str:
-    """What a command prints, in this process.
+    """Return what a command prints, in this process.
 
     Raises:
       InputError: it ended with exit code 2 and one line.
@@ -80,7 +80,7 @@ COLUMNS = (
 
 
 def _columns() -> Subject:
-    """`inspect` shows columns and categories by their names."""
+    """Return `inspect` shows columns and categories by their names."""
 
     def write(folder: Path) -> None:
         tiny.table(folder, "plain")
@@ -101,7 +101,7 @@ def _columns() -> Subject:
 
 
 def _named_run() -> Subject:
-    """The directory of a run has a name that steers, quotes or misleads."""
+    """Return the directory of a run has a name that steers, quotes or misleads."""
 
     def read(folder: Path) -> Any:
         path = next(path for path in Path().iterdir() if path.is_dir())
@@ -137,7 +137,7 @@ OPTIONS: tuple[tuple[str, ...], ...] = (
 
 
 def _told(folder: Path) -> Any:
-    """The command that stands in `command`."""
+    """Return the command that stands in `command`."""
     argv = json.loads((folder / "command").read_text())
     return run_here(*argv) and "done"
 
@@ -159,7 +159,7 @@ def _made_with(argv: Sequence[str]) -> Callable[[Path], None]:
 
 
 def _numbers() -> Subject:
-    """Numbers that are typed, and are no numbers for this."""
+    """Return numbers that are typed, and are no numbers for this."""
     changes = {
         f"{'-'.join((argv[0], *argv[-1:]))}-{n}": (1, _command([*argv, count]))
         for argv in OPTIONS
@@ -169,7 +169,7 @@ def _numbers() -> Subject:
 
 
 def _weights() -> Subject:
-    """Weights that are no numbers, or too large, in a run that is consistent otherwise."""
+    """Put weights that are no numbers, or too large, into a run that is consistent otherwise."""
     commands = (
         ["sample", "a", "--out", "x.npy"],
         ["evaluate", "a"],
@@ -201,7 +201,7 @@ def _weights() -> Subject:
 
 
 def _history(value: Any) -> Change:
-    """All metrics of all epochs are this, in a run that is consistent otherwise."""
+    """Return all metrics of all epochs are this, in a run that is consistent otherwise."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> Any:
         path = folder / "a" / "metrics.jsonl"
@@ -218,7 +218,7 @@ def _history(value: Any) -> Change:
 
 
 def _inputs() -> Subject:
-    """What is encoded, decoded and reconstructed, through the commands."""
+    """Return what is encoded, decoded and reconstructed, through the commands."""
     encode = ["encode", "a", "--input", "images.npy", "--out", "x.npy"]
     decode = ["decode", "a", "--input", "codes.npy", "--out", "x.npy"]
     changes: dict[str, tuple[int, Change]] = {}

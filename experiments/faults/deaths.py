@@ -14,7 +14,7 @@ from faults.child import OFTEN
 
 
 def kills(bench: Bench) -> list[Row]:
-    """Half at any time of a process's life, half at an operation on files."""
+    """Kill half at any time of a process's life, half at an operation on files."""
     lost, phases, starts, each = list[str](), Counter[str](), Counter[str](), bench.many(1, 10)
     bench.whole()  # fills the cache
     life = {True: 6.0, False: 12.0}  # seconds
@@ -60,7 +60,7 @@ def kills(bench: Bench) -> list[Row]:
 
 
 def signals(bench: Bench) -> list[Row]:
-    """At any moment of preparation, training, evaluation and saving."""
+    """Send signals at any moment of preparation, training, evaluation and saving."""
     import numpy as np
 
     names = ["SIGTERM"] * bench.many(1, 50) + ["SIGINT"] * bench.many(0, 50) + ["SIGUSR1"] * bench.many(0, 10)
@@ -102,7 +102,7 @@ def signals(bench: Bench) -> list[Row]:
 
 
 def exits(bench: Bench) -> list[Row]:
-    """By itself, and from within `on_epoch` or the training."""
+    """Let processes end by themselves, and from within `on_epoch` or the training."""
     cases = {
         "return": ("", 0),
         "exception in on_epoch": ("epoch", 1),

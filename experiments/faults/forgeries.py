@@ -16,7 +16,7 @@ Edit = Callable[[Any, random.Random], Any]
 
 
 def subjects() -> list[Subject]:
-    """One for each file that is edited."""
+    """Return one for each file that is edited."""
     from faults import runs
 
     edits: dict[str, tuple[int, Edit]] = {"value": (80, hostile_value), "nudge": (40, nudged)}
@@ -30,7 +30,7 @@ def subjects() -> list[Subject]:
 
 
 def read(folder: Path) -> Any:
-    """What `load_run` makes of it, and how it is typed again."""
+    """Return what `load_run` makes of it, and how it is typed again."""
     from aevae_jax import values
     from aevae_jax.runs import fitting
     from faults import runs
@@ -41,7 +41,7 @@ def read(folder: Path) -> Any:
 
 
 def _edited(name: str, edit: Edit, folder: Path, dice: random.Random, place: Place) -> Any:
-    """Some value in a file is another, and all digests are right again."""
+    """Return some value in a file is another, and all digests are right again."""
     path = folder / "a" / name
     if name == "weights.safetensors":
         content = path.read_bytes()
@@ -63,7 +63,7 @@ def _edited(name: str, edit: Edit, folder: Path, dice: random.Random, place: Pla
 
 
 def _older(folder: Path, dice: random.Random, place: Place) -> Any:
-    """A run as version 0.1 left it, without digests, and edited."""
+    """Return a run as version 0.1 left it, without digests, and edited."""
     import hashlib
 
     record = json.loads((folder / "a" / "run.json").read_text())
@@ -98,7 +98,7 @@ def seal(folder: Path) -> None:
 
 
 def _rename_entry(path: Path, entry: str) -> None:
-    """The entry of the metadata that says whose the weights are."""
+    """Rename the entry of the metadata that says whose the weights are."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])

@@ -15,14 +15,14 @@ from faults.trials import FREE, Change, Place
 
 
 def draw(seed: int) -> Any:
-    """NumPy's generator."""
+    """Return NumPy's generator."""
     import numpy as np
 
     return np.random.default_rng(seed)
 
 
 def rows(x: Any) -> Any:
-    """Values in float32, however they are stored, without a last axis of one channel."""
+    """Return values in float32, however they are stored, without a last axis of one channel."""
     import numpy as np
 
     array = np.asarray(x[:])
@@ -31,7 +31,7 @@ def rows(x: Any) -> Any:
 
 
 def read_data(name: str, **options: Any) -> Callable[[Path], Any]:
-    """What the loader finds, and what `Data.load` says of it."""
+    """Return what the loader finds, and what `Data.load` says of it."""
 
     def read(folder: Path) -> Any:
         from aevae_jax.data import loading
@@ -48,13 +48,13 @@ def read_data(name: str, **options: Any) -> Callable[[Path], Any]:
 
 
 def damaged(name: str, kinds: Mapping[str, int], *, each: int = 10) -> dict[str, tuple[int, Change]]:
-    """What is done to the bytes and the place of any file; `kinds` says which are tried more often."""
+    """Return what is done to the bytes and the place of any file; `kinds` says which are tried more often."""
     changes: dict[str, tuple[int, Change]] = {kind: (1, change) for kind, change in things(name).items()}
     return changes | {kind: (kinds.get(kind, each), at(name, edit)) for kind, edit in BYTES.items()}
 
 
 def forged(name: str, makers: Mapping[str, Callable[[Path, random.Random], Any]]) -> dict[str, tuple[int, Change]]:
-    """Files that lie or overflow, in place of the intact one; whatever a sound reader makes of them is right."""
+    """Return files that lie or overflow, in place of the intact one; whatever a sound reader makes of them is right."""
 
     def change(make: Callable[[Path, random.Random], Any], folder: Path, dice: random.Random, place: Place) -> Any:
         make(folder / name, dice)
@@ -64,7 +64,7 @@ def forged(name: str, makers: Mapping[str, Callable[[Path, random.Random], Any]]
 
 
 def pickled(name: str, *, archive: bool = False) -> Change:
-    """An array of objects: whoever unpickles it makes the canary."""
+    """Return an array of objects: whoever unpickles it makes the canary."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> None:
         import numpy as np

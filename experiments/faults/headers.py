@@ -17,12 +17,12 @@ Maker = Callable[[Path, random.Random], object]
 
 
 def written(content: bytes) -> Maker:
-    """Writes just this."""
+    """Return what writes just this."""
     return lambda path, dice: path.write_bytes(content)
 
 
 def sparse(path: Path, head: bytes, size: int) -> None:
-    """A file of that size with nothing behind its head, which takes no room on the disk."""
+    """Make a file of that size with nothing behind its head, which takes no room on the disk."""
     path.write_bytes(head)
     os.truncate(path, size)
 
@@ -32,7 +32,7 @@ ZEROS = 2**28
 
 
 def npy(header: str | bytes, body: bytes = bytes(720), *, version: int = 1) -> bytes:
-    """A .npy file with this header, padded as it should be."""
+    """Return a .npy file with this header, padded as it should be."""
     text = header.encode() if isinstance(header, str) else header
     size = 2 if version == 1 else 4
     text += b" " * (-(8 + size + len(text) + 1) % 64) + b"\n"
@@ -105,12 +105,12 @@ def _archive(path: Path, members: Mapping[str, bytes], *, method: int = zipfile.
 
 
 def _bomb(path: Path, claimed: str) -> None:
-    """Zeros behind a header that claims what it claims."""
+    """Put zeros behind a header that claims what it claims."""
     _archive(path, {"images.npy": npy(claimed, b"")[:-1] + b"\n" + bytes(ZEROS)})
 
 
 def _lies(path: Path, field: int, value: int) -> None:
-    """A number in the archive's directory is another: 20 the compressed size, 24 the size, 42 where it begins."""
+    """Change a number in the archive's directory: 20 the compressed size, 24 the size, 42 where it begins."""
     _archive(path, {"images.npy": npy(_described("'|u1'", "(24, 6, 5)"))})
     content = bytearray(path.read_bytes())
     entry = content.rindex(b"PK\1\2")
@@ -119,7 +119,7 @@ def _lies(path: Path, field: int, value: int) -> None:
 
 
 def _overlapping(path: Path) -> None:
-    """A directory in which 2,000 names stand for the same compressed bytes."""
+    """Write a directory in which 2,000 names stand for the same compressed bytes."""
     body = npy(_described("'|u1'", f"({2**20 - 128},)"), bytes(2**20 - 128))
     _archive(path, {"a.npy": body})
     content = path.read_bytes()

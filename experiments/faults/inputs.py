@@ -11,7 +11,7 @@ from faults.trials import Change, Subject
 
 
 def subjects() -> list[Subject]:
-    """Images and codes."""
+    """Return images and codes."""
     names = ("npy", "npz")
     return [*(_images(f"images.{name}") for name in names), *(_codes(f"codes.{name}") for name in names)]
 
@@ -30,7 +30,7 @@ class _Model:
 
 
 def read_images(path: Path, shape: tuple[int, ...]) -> Any:
-    """What is encoded of a file of images."""
+    """Return what is encoded of a file of images."""
     from aevae_jax.data import Data, Format, files
 
     return rows(files.read_images(path, _Model(shape), Data("x"), Format(shape, levels=256), note=lambda text: None))

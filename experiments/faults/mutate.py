@@ -16,7 +16,7 @@ Bytes = Callable[[bytearray, random.Random], bytes | bytearray]
 
 
 def at(name: str, edit: Bytes) -> Change:
-    """Edit the bytes of the file `name`."""
+    """Return what edits the bytes of the file `name`."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> None:
         path = folder / name
@@ -29,32 +29,32 @@ def at(name: str, edit: Bytes) -> Change:
 
 
 def flip(content: bytearray, dice: random.Random) -> bytearray:
-    """One bit."""
+    """Return one bit."""
     content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
     return content
 
 
 def flip_early(content: bytearray, dice: random.Random) -> bytearray:
-    """One bit of the first 256 bytes, where headers are."""
+    """Return one bit of the first 256 bytes, where headers are."""
     content[dice.randrange(min(256, len(content)))] ^= 1 << dice.randrange(8)
     return content
 
 
 def flip_late(content: bytearray, dice: random.Random) -> bytearray:
-    """One bit of the last 256 bytes, where directories are."""
+    """Return one bit of the last 256 bytes, where directories are."""
     content[-1 - dice.randrange(min(256, len(content)))] ^= 1 << dice.randrange(8)
     return content
 
 
 def scatter(content: bytearray, dice: random.Random) -> bytearray:
-    """Up to 16 random bytes."""
+    """Change up to 16 random bytes."""
     for _ in range(dice.randint(2, 16)):
         content[dice.randrange(len(content))] = dice.randrange(256)
     return content
 
 
 def blank(content: bytearray, dice: random.Random) -> bytearray:
-    """A stretch of zeros, as a file system leaves after a crash."""
+    """Return a stretch of zeros, as a file system leaves after a crash."""
     start = dice.randrange(len(content))
     size = min(dice.randint(1, 512), len(content) - start)
     content[start : start + size] = bytes(size)
@@ -62,19 +62,19 @@ def blank(content: bytearray, dice: random.Random) -> bytearray:
 
 
 def cut(content: bytearray, dice: random.Random) -> bytearray:
-    """Truncate."""
+    """Truncate the file."""
     return content[: dice.randrange(len(content))]
 
 
 def remove_middle(content: bytearray, dice: random.Random) -> bytearray:
-    """Some bytes are lost, and the rest moves up."""
+    """Return some bytes are lost, and the rest moves up."""
     start = dice.randrange(len(content))
     del content[start : start + dice.randint(1, 64)]
     return content
 
 
 def repeat(content: bytearray, dice: random.Random) -> bytearray:
-    """A stretch stands there twice."""
+    """Return a stretch stands there twice."""
     start = dice.randrange(len(content))
     stretch = content[start : start + dice.randint(1, 256)]
     content[start:start] = stretch
@@ -82,13 +82,13 @@ def repeat(content: bytearray, dice: random.Random) -> bytearray:
 
 
 def extend(content: bytearray, dice: random.Random) -> bytearray:
-    """More at the end: zeros, noise, or all of it again."""
+    """Return more at the end: zeros, noise, or all of it again."""
     more = (bytes(dice.randint(1, 1000)), dice.randbytes(dice.randint(1, 1000)), bytes(content))
     return content + dice.choice(more)
 
 
 def exchange(content: bytearray, dice: random.Random) -> bytearray:
-    """Two stretches change places."""
+    """Return two stretches change places."""
     size = min(16, len(content) // 2)
     a = dice.randrange(0, len(content) // 2 - size + 1)
     b = dice.randrange(len(content) // 2, len(content) - size + 1)
@@ -97,7 +97,7 @@ def exchange(content: bytearray, dice: random.Random) -> bytearray:
 
 
 def number(content: bytearray, dice: random.Random) -> bytearray:
-    """Four or eight bytes become a number that is at the edge of something."""
+    """Set four or eight bytes to a number that is at the edge of something."""
     size = dice.choice((4, 8))
     values = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
     value = dice.choice(values) % 2 ** (8 * size)
@@ -125,7 +125,7 @@ BYTES: dict[str, Bytes] = {
 
 
 def things(name: str) -> dict[str, Change]:
-    """Changes of what is at the path `name`: other kinds of files, links, giants."""
+    """Return changes of what is at the path `name`: other kinds of files, links, giants."""
 
     def instead(make: Callable[[Path, Place, bytes], None]) -> Change:
         def change(folder: Path, dice: random.Random, place: Place) -> None:
@@ -186,7 +186,7 @@ DEEP = 100_000
 
 
 def hostile_texts() -> Sequence[str]:
-    """JSON texts that stand where a value should be."""
+    """Return JSON texts that stand where a value should be."""
     return (
         "NaN",
         "Infinity",
@@ -230,7 +230,7 @@ class _Raw(str):
 
 
 def write_tree(tree: Any) -> str:
-    """JSON in which `_Raw` texts stand as they are."""
+    """Return JSON in which `_Raw` texts stand as they are."""
     if isinstance(tree, _Raw):
         return str(tree)
     if isinstance(tree, dict):
@@ -241,7 +241,7 @@ def write_tree(tree: Any) -> str:
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of all values in a tree, but the tree itself."""
+    """Yield the paths of all values in a tree, but the tree itself."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, item in items:
         yield (*path, key)
@@ -249,14 +249,14 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def holder(tree: Any, path: tuple[Any, ...]) -> Any:
-    """What holds the value at a path."""
+    """Return what holds the value at a path."""
     for key in path[:-1]:
         tree = tree[key]
     return tree
 
 
 def hostile_value(tree: Any, dice: random.Random) -> Any:
-    """One value becomes a hostile one, is taken away, or stands there twice."""
+    """Return one value becomes a hostile one, is taken away, or stands there twice."""
     path = dice.choice(list(places(tree)))
     inner, key = holder(tree, path), path[-1]
     what = dice.random()
@@ -276,7 +276,7 @@ def hostile_value(tree: Any, dice: random.Random) -> Any:
 
 
 def nudged(tree: Any, dice: random.Random) -> Any:
-    """One value becomes another of its type: what somebody would edit by hand."""
+    """Return one value becomes another of its type: what somebody would edit by hand."""
     candidates = [path for path in places(tree) if not isinstance(holder(tree, path)[path[-1]], dict | list)]
     path = dice.choice(candidates)
     inner, key = holder(tree, path), path[-1]
@@ -293,7 +293,7 @@ def nudged(tree: Any, dice: random.Random) -> Any:
 
 
 def json_changes(name: str, *, lines: bool = False) -> dict[str, Change]:
-    """Changes of the values in a JSON file, or in one of its lines."""
+    """Return changes of the values in a JSON file, or in one of its lines."""
 
     def edited(edit: Callable[[Any, random.Random], Any]) -> Change:
         def change(folder: Path, dice: random.Random, place: Place) -> None:

@@ -50,7 +50,7 @@ NAMES: tuple[str | bytes, ...] = (
 
 
 def subject() -> Subject:
-    """`--data` is typed as the name of a file, which is there where a file can have that name."""
+    """Return `--data` is typed as the name of a file, which is there where a file can have that name."""
 
     def write(folder: Path) -> None:
         with (folder / "x.csv").open("w") as file:

@@ -54,7 +54,7 @@ FEW = 2
 
 
 def operations(bench: Bench) -> list[Row]:
-    """The row of this section."""
+    """Return the row of this section."""
     options: Any = {"work": bench.work, "seed": bench.seed, "workers": 1 if bench.short else 2}
     [counted] = workers.do("operations", ["training/0"], **options)
     if counted["kind"] != "counted":
@@ -73,7 +73,7 @@ def operations(bench: Bench) -> list[Row]:
 
 
 def subjects() -> list[Any]:
-    """The only one."""
+    """Return the only one."""
     return [Training()]
 
 
@@ -111,7 +111,7 @@ class Training:
 
 
 def _state(folder: Path) -> str:
-    """A digest of what a killed training left, but names that are drawn and who held the lock."""
+    """Return a digest of what a killed training left, but names that are drawn and who held the lock."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         total.update(f"{re.sub('[0-9a-f]{16}', '', str(path.relative_to(folder)))} {path.is_file()}\n".encode())
@@ -121,7 +121,7 @@ def _state(folder: Path) -> str:
 
 
 def _outcome(folder: Path) -> str:
-    """All that a run leaves, but the seconds that it took."""
+    """Return all that a run leaves, but the seconds that it took."""
     results = json.loads((folder / "run" / "results.json").read_text())
     for name in ("seconds", "sha256"):
         results.pop(name, None)
@@ -131,7 +131,7 @@ def _outcome(folder: Path) -> str:
 
 
 def _forked(work: Any) -> int:
-    """The exit code of a fork of this process that does some work."""
+    """Return the exit code of a fork of this process that does some work."""
     child = os.fork()
     if not child:
         try:

@@ -16,7 +16,7 @@ from faults.child import OFTEN
 
 
 def damage(bench: Bench) -> list[Row]:
-    """Of every file of a checkpoint, and of the weights of a finished run; here files suffer, and not processes."""
+    """Damage every file of a checkpoint, and the weights of a finished run; here files suffer, and not processes."""
     import numpy as np
 
     from aevae_jax.checkpoints.saving import DamageError
@@ -88,7 +88,7 @@ DAMAGE: dict[str, Callable[[Path, random.Random], None]] = {
 
 
 def nan(bench: Bench) -> list[Row]:
-    """In the batch, the loss, the gradient or the parameters, for some steps or for ever."""
+    """Put NaN into the batch, the loss, the gradient or the parameters, for some steps or for ever."""
     import numpy as np
 
     from aevae_jax.checkpoints.store import Store
@@ -142,7 +142,7 @@ def nan(bench: Bench) -> list[Row]:
 
 
 def resume(bench: Bench) -> list[Row]:
-    """A copy of the undisturbed run, as it was when a step had just been saved, goes on."""
+    """Return a copy of the undisturbed run, as it was when a step had just been saved, goes on."""
 
     def trial(item: tuple[bool, int]) -> str:
         stream, step = item
@@ -161,7 +161,7 @@ def resume(bench: Bench) -> list[Row]:
 
 
 def machines(bench: Bench) -> list[Row]:
-    """Fresh processes; fewer cores; another Python."""
+    """Return fresh processes; fewer cores; another Python."""
     import numpy as np
 
     trials, whole, folder = bench.many(0, 3), bench.whole(), bench.work / "machines"

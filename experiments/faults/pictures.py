@@ -27,7 +27,7 @@ HEAVY = {"flip": 40, "flip-early": 25, "cut": 20, "number": 20}
 
 
 def subjects() -> list[Subject]:
-    """Pictures of every kind that is read."""
+    """Return pictures of every kind that is read."""
     return [
         _folder("grey.png", "L"),
         _folder("colour.png", "RGB"),
@@ -44,7 +44,7 @@ def subjects() -> list[Subject]:
 
 
 def picture(seed: int, mode: str, height: int = 7, width: int = 6) -> Any:
-    """A smooth one, so that JPEG and WebP have something to leave out."""
+    """Return a smooth one, so that JPEG and WebP have something to leave out."""
     import numpy as np
     from PIL import Image
 
@@ -57,7 +57,7 @@ def picture(seed: int, mode: str, height: int = 7, width: int = 6) -> Any:
 
 
 def _folder(name: str, mode: str) -> Subject:
-    """A folder of such pictures, of which the first is damaged."""
+    """Return a folder of such pictures, of which the first is damaged."""
     suffix = Path(name).suffix
 
     def write(folder: Path) -> None:
@@ -66,7 +66,7 @@ def _folder(name: str, mode: str) -> Subject:
             picture(n, mode).save(folder / "data" / f"{n}{suffix}")
 
     def reference(folder: Path) -> Any:
-        """Pillow alone; the others are what they were."""
+        """Read by Pillow alone; the others are what they were."""
         import numpy as np
         from PIL import Image, ImageOps
 
@@ -92,7 +92,7 @@ def _folder(name: str, mode: str) -> Subject:
 
 
 def _single(name: str) -> Subject:
-    """One picture that is encoded, or a folder of them, whose first is damaged."""
+    """Return one picture that is encoded, or a folder of them, whose first is damaged."""
     file = name if "." in name else f"{name}/0.png"
 
     def write(folder: Path) -> None:
@@ -120,7 +120,7 @@ def _single(name: str) -> Subject:
 
 
 def _classes() -> Subject:
-    """Class folders in folders of splits: something else lies there, or is called otherwise."""
+    """Return class folders in folders of splits: something else lies there, or is called otherwise."""
 
     def write(folder: Path) -> None:
         for part in ("train", "test"):
@@ -144,7 +144,7 @@ PLAIN = ("empty", "giant", "hollow", "link-outside", "link-precious", "link-envi
 
 
 def _lose_one(folder: Path, dice: random.Random, place: Place) -> Any:
-    """A picture less is another data set."""
+    """Return a picture less is another data set."""
     paths = sorted((folder / "data").rglob("*.png"))
     dice.choice(paths).unlink()
     return FREE
@@ -190,7 +190,7 @@ def _moved(path: Path, name: str | bytes, suffix: str) -> None:
 
 
 def _named(n: int, suffix: str) -> Change:
-    """A picture is called something else; that changes the order, and no more."""
+    """Return a picture is called something else; that changes the order, and no more."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> Any:
         _moved(folder / "data" / f"0{suffix}", NAMES[n], suffix)
@@ -211,12 +211,12 @@ def _class_named(n: int) -> Change:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A part of a PNG file, with its checksum."""
+    """Return a part of a PNG file, with its checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png(height: int, width: int, data: bytes, *more: bytes, depth: int = 8, colour: int = 0) -> bytes:
-    """A PNG file whose header says this, whatever its data are."""
+    """Return a PNG file whose header says this, whatever its data are."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
@@ -239,7 +239,7 @@ def _animated(path: Path, dice: random.Random) -> None:
 
 
 def _jpeg(path: Path, dice: random.Random) -> None:
-    """Its header says 65,500 x 65,500."""
+    """Say in the header 65,500 x 65,500."""
     out = io.BytesIO()
     picture(0, "L").save(out, "JPEG")
     content = bytearray(out.getvalue())
@@ -263,7 +263,7 @@ TIFF = (
 
 
 def _tiff(*entries: tuple[int, int, int, int]) -> Callable[[Path, random.Random], Any]:
-    """Its directory says this: tag, type, count and value."""
+    """Return its directory says this: tag, type, count and value."""
 
     def make(path: Path, dice: random.Random) -> None:
         known = {tag: (tag, kind, 1, value) for tag, kind, value in TIFF}

@@ -14,7 +14,7 @@ from faults.process import Process
 
 
 def disk(bench: Bench) -> list[Row]:
-    """No room, no permission, no directory."""
+    """Return no room, no permission, no directory."""
 
     def wrong(process: Process, folder: Path, late: int) -> str:
         if process.end() != 2 or len(process.lines) != 1 or late > 0:
@@ -96,7 +96,7 @@ def _mount(folder: Path, options: str) -> None:
 
 
 def _mountable(folder: Path) -> str:
-    """Why no tmpfs can be mounted here; nothing if it can."""
+    """Return why no tmpfs can be mounted here; nothing if it can."""
     try:
         _mount(folder, "size=100k")
     except (OSError, subprocess.CalledProcessError) as error:
@@ -106,7 +106,7 @@ def _mountable(folder: Path) -> str:
 
 
 def lock(bench: Bench) -> list[Row]:
-    """A second process, which is refused; then the first is killed, and the next start takes over."""
+    """Return a second process, which is refused; then the first is killed, and the next start takes over."""
     second, inside, outside, slow = list[str](), list[float](), list[float](), {**ALL, "steps": 1}
 
     def trial(number: int) -> str:

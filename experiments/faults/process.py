@@ -36,13 +36,13 @@ class Process:
             self._news.notify_all()
 
     def told(self, start: str, after: float = 0.0, before: float = float("inf")) -> list[str]:
-        """What followed, in the lines that begin so."""
+        """Return what followed, in the lines that begin so."""
         return [
             line[len(start) :].strip() for at, line in self.said[:] if line.startswith(start) and after <= at <= before
         ]
 
     def wait_for(self, start: str) -> bool:
-        """Until a line begins so; False if the process ends first."""
+        """Wait until a line begins so; False if the process ends first."""
         with self._news:
             self._news.wait_for(lambda: self.ended or self.told(start), HANGS)
         return bool(self.told(start))

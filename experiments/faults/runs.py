@@ -20,7 +20,7 @@ PICTURES = ("samples.png", "reconstructions.png")
 
 
 def subjects() -> list[Subject]:
-    """All that a finished run consists of, and a checkpoint."""
+    """Return all that a finished run consists of, and a checkpoint."""
     whole = [*map(_file, FILES), *map(_picture, PICTURES), _whole()]
     return [*whole, *forgeries.subjects(), *snapshots.subjects()]
 
@@ -29,14 +29,14 @@ def subjects() -> list[Subject]:
 
 
 def make(folder: Path) -> None:
-    """Two finished runs, `a` and `b`, which differ in their seed."""
+    """Train two runs, `a` and `b`, which differ in their seed."""
     for name, seed in (("a", 1), ("b", 2)):
         tiny.trained(folder / name, seed)
         shutil.rmtree(folder / name / "checkpoints")
 
 
 def read(folder: Path, name: str = "a") -> dict[str, Any]:
-    """All that `load_run` and the commands know of a finished run."""
+    """Return all that `load_run` and the commands know of a finished run."""
     from flax.traverse_util import flatten_dict
 
     from aevae_jax import values
@@ -72,14 +72,14 @@ def _file(name: str) -> Subject:
 
 
 def _picture(name: str) -> Subject:
-    """Nobody reads it, and so nothing in it may matter."""
+    """Change what nobody reads, where nothing may matter."""
     changes: dict[str, tuple[int, Change]] = {kind: (1, c) for kind, c in things(f"a/{name}").items()}
     changes["flip"] = (3, at(f"a/{name}", BYTES["flip"]))
     return Subject(name, make, read, changes, share="runs")
 
 
 def _whole() -> Subject:
-    """Files of two runs mixed."""
+    """Return files of two runs mixed."""
 
     def mixed(folder: Path, dice: random.Random, place: Place) -> frozenset[str]:
         chosen = {name for name in FILES if dice.random() < 0.5} or set(FILES)
@@ -95,7 +95,7 @@ def _whole() -> Subject:
 
 
 def _taken(names: set[str]) -> Change:
-    """These files come from the other run; all together they are that run."""
+    """Return these files come from the other run; all together they are that run."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> frozenset[str]:
         for name in names:
@@ -106,7 +106,7 @@ def _taken(names: set[str]) -> Change:
 
 
 def _lines(content: bytearray, dice: random.Random) -> bytes:
-    """Lines of a log are lost, exchanged or repeated."""
+    """Lose, exchange or repeat lines of a log."""
     rows = bytes(content).splitlines(keepends=True)
     n = dice.randrange(len(rows))
     kind = dice.randrange(4)

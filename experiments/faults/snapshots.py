@@ -19,12 +19,12 @@ from faults.trials import Change, Place, Subject, digest, freely, remove
 
 
 def subjects() -> list[Subject]:
-    """A checkpoint, and several."""
+    """Return a checkpoint, and several."""
     return [*_checkpoint(), _checkpoints()]
 
 
 def make_checkpoints(folder: Path) -> None:
-    """Checkpoints of two runs, at two steps each."""
+    """Write checkpoints of two runs, at two steps each."""
     for name, seed in (("a", 1), ("b", 2)):
         tiny.trained(folder / "runs" / name, seed)
         for step in STEPS:
@@ -35,7 +35,7 @@ def make_checkpoints(folder: Path) -> None:
 
 
 def make_checkpoint(folder: Path) -> None:
-    """One of them."""
+    """Write one of them."""
     make_checkpoints(folder)
     remove(folder / "b")
     remove(folder / "a" / str(STEPS[0]))
@@ -50,7 +50,7 @@ def _trainer() -> Any:
 
 
 def restore(folder: Path) -> dict[str, Any]:
-    """The snapshot that run `a` would go on from; none is no fault, as it then begins anew."""
+    """Return the snapshot that run `a` would go on from; none is no fault, as it then begins anew."""
     import jax
     import numpy as np
 
@@ -75,12 +75,12 @@ def _plain(leaf: Any) -> Any:
 
 
 def _files(folder: Path) -> list[str]:
-    """The files of the checkpoint, by path, in an order that stays."""
+    """Return the files of the checkpoint, by path, in an order that stays."""
     return sorted(path.relative_to(folder).as_posix() for path in (folder / "a").rglob("*") if path.is_file())
 
 
 def _checkpoint() -> list[Subject]:
-    """One checkpoint: its manifest, and a file of its arrays, whichever."""
+    """Return one checkpoint: its manifest, and a file of its arrays, whichever."""
 
     def any_file(kind: str) -> Change:
         def change(folder: Path, dice: random.Random, place: Place) -> Any:
@@ -109,13 +109,13 @@ def _checkpoint() -> list[Subject]:
 
 
 def _more(folder: Path, dice: random.Random, place: Place) -> None:
-    """A file, a folder or a link that was not saved."""
+    """Add a file, a folder or a link that was not saved."""
     path = folder / "a" / str(STEPS[1]) / "arrays" / dice.choice(("x", "_METADATA.bak", ".hidden"))
     dice.choice((path.touch, path.mkdir, lambda: path.symlink_to(place.outside)))()
 
 
 def _forged(name: str) -> Change:
-    """A value of the manifest is another, and its sha256 is right again."""
+    """Return a value of the manifest is another, and its sha256 is right again."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> None:
         from aevae_jax.checkpoints import array_files
@@ -129,7 +129,7 @@ def _forged(name: str) -> Change:
 
 
 def _checkpoints() -> Subject:
-    """Checkpoints of two runs at two steps, mixed."""
+    """Mix checkpoints of two runs at two steps."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> frozenset[str]:
         older = folder / "older"

@@ -22,7 +22,7 @@ USUAL = 700 * 2**20
 
 
 def subject() -> Subject:
-    """Whole processes: their streams, their surroundings, and a sample of all that is hostile."""
+    """Return whole processes: their streams, their surroundings, and a sample of all that is hostile."""
     cases = _cases()
 
     def read(folder: Path) -> Any:

@@ -138,7 +138,7 @@ def faults(
 
 
 def hostile(bench: Bench, section: str, trial: str = "") -> list[Row]:
-    """A row for each subject of a section."""
+    """Return a row for each subject of a section."""
     subjects, rows = workers.subjects(section), list[Row]()
     names = [name for subject in subjects.values() for name in subject.trials() if name.startswith(trial)]
     if bench.short and not trial:

@@ -23,7 +23,7 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 
 
 def subjects() -> list[Subject]:
-    """Files that hold tables."""
+    """Return files that hold tables."""
     return [
         _csv(),
         *(_parquet(f"{codec}.parquet", codec, sums=sums) for codec, sums in CODECS),
@@ -37,7 +37,7 @@ CODECS = (("none", False), ("snappy", False), ("zstd", True))
 
 
 def columns() -> dict[str, list[Any]]:
-    """A number, a code, a text, a bit, and holes in them."""
+    """Return a number, a code, a text, a bit, and holes in them."""
     dice = draw(11)
     income = [round(float(x), 3) for x in dice.normal(30, 9, ROWS)]
     age = [int(x) for x in dice.integers(18, 90, ROWS)]
@@ -47,7 +47,7 @@ def columns() -> dict[str, list[Any]]:
 
 
 def read_table(name: str, **options: Any) -> Callable[[Path], Any]:
-    """All entries as texts, by column, as the loader understands them."""
+    """Return all entries as texts, by column, as the loader understands them."""
 
     def read(folder: Path) -> Any:
         from aevae_jax.data import loading
@@ -61,7 +61,7 @@ def read_table(name: str, **options: Any) -> Callable[[Path], Any]:
 
 
 def _entries(rows: Any, columns: Any) -> dict[str, list[str]]:
-    """The texts of all entries, by column."""
+    """Return the texts of all entries, by column."""
     entries, x = {}, rows[:]
     for n, column in enumerate(columns):
         texts = [None if math.isnan(v) else column.categories[int(v)] if column.categories else v for v in x[:, n]]
@@ -70,7 +70,7 @@ def _entries(rows: Any, columns: Any) -> dict[str, list[str]]:
 
 
 def plain(entry: Any) -> str:
-    """One way to write an entry, whether it is taken as a text or as a number."""
+    """Return one way to write an entry, whether it is taken as a text or as a number."""
     import numpy as np
 
     if (
@@ -90,7 +90,7 @@ def plain(entry: Any) -> str:
 
 
 def write_csv(path: Path, count: int = ROWS) -> None:
-    """The first rows of the table."""
+    """Write the first rows of the table."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns())
@@ -98,7 +98,7 @@ def write_csv(path: Path, count: int = ROWS) -> None:
 
 
 def reference_of(name: str) -> Callable[[Path], Any]:
-    """What Python's reader of CSV says, in its strict mode."""
+    """Return what Python's reader of CSV says, in its strict mode."""
 
     def reference(folder: Path) -> Any:
         with (folder / name).open(newline="", encoding="utf-8-sig") as file:
@@ -119,7 +119,7 @@ def _csv() -> Subject:
 
 
 def _new_rows() -> Subject:
-    """Rows that are encoded, of a table that a model was trained on."""
+    """Return rows that are encoded, of a table that a model was trained on."""
 
     def write(folder: Path) -> None:
         write_csv(folder / "x.csv")
@@ -221,7 +221,7 @@ def _table(make: Callable[[Any], Any], **options: Any) -> Callable[[Path, random
 
 
 def _equal_rows(path: Path, dice: random.Random) -> None:
-    """10^8 equal rows, in less than half a megabyte."""
+    """Write 10^8 equal rows, in less than half a megabyte."""
     import numpy as np
     import pyarrow
     import pyarrow.parquet
@@ -233,7 +233,7 @@ def _equal_rows(path: Path, dice: random.Random) -> None:
 
 
 def _extension(path: Path, dice: random.Random) -> None:
-    """A column whose type is a pickle, as old versions of Arrow would load it."""
+    """Write a column whose type is a pickle, as old versions of Arrow would load it."""
     import pyarrow
     import pyarrow.parquet
 

@@ -25,7 +25,7 @@ COUNTS = {"train": 12, "test": 5}
 
 
 def subjects() -> list[Subject]:
-    """The files of such a directory."""
+    """Return the files of such a directory."""
     return [_json("features.json"), _json("dataset_info.json"), _records(), _whole(), _pictures(), _cache()]
 
 
@@ -55,7 +55,7 @@ def prepare(folder: Path, pictures: Mapping[str, list[bytes]]) -> None:
 
 
 def make(folder: Path) -> None:
-    """Two splits."""
+    """Write two splits."""
     prepare(
         folder, {part: [_encoded(n + 100 * (part == "test")) for n in range(count)] for part, count in COUNTS.items()}
     )
@@ -68,7 +68,7 @@ def _encoded(seed: int) -> bytes:
 
 
 def read(folder: Path) -> Any:
-    """What the reader finds in this directory, and what `Data.load` says of it."""
+    """Return what the reader finds in this directory, and what `Data.load` says of it."""
     from aevae_jax.data import Data, tfds
 
     dataset = Data("tiny", directory=".").load()
@@ -80,7 +80,7 @@ def read(folder: Path) -> Any:
 
 
 def reference(folder: Path) -> Any:
-    """The records themselves, if there are as many as the JSON says, in the form that it says."""
+    """Return the records themselves, if there are as many as the JSON says, in the form that it says."""
     import numpy as np
     from PIL import Image
 
@@ -105,7 +105,7 @@ def reference(folder: Path) -> Any:
 
 
 def _inner(record: bytes) -> bytes:
-    """The PNG file in a record."""
+    """Return the PNG file in a record."""
     return record[record.index(b"\x89PNG") : record.index(b"IEND\xaeB`\x82") + 8]
 
 
@@ -142,7 +142,7 @@ CLASSES = (
 
 
 def _class(n: int) -> Change:
-    """Some feature is of another class, and a module of that name lies in the current folder."""
+    """Return some feature is of another class, and a module of that name lies in the current folder."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> Any:
         code = f"open({str(place.canary)!r}, 'w').write('executed')\nclass Feature:\n    pass\n"
@@ -168,7 +168,7 @@ def _records() -> Subject:
 
 
 def _exchanged(folder: Path, dice: random.Random, place: Place) -> None:
-    """The files of the two splits have each other's names."""
+    """Give the files of the two splits each other's names."""
     one, other = (folder / HOME / f"tiny-{part}.array_record-00000-of-00001" for part in COUNTS)
     one.rename(folder / "x")
     other.rename(one)
@@ -184,7 +184,7 @@ def _whole() -> Subject:
 
 
 def _version(n: int) -> Change:
-    """Another version beside the one that is there."""
+    """Return another version beside the one that is there."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> Any:
         other = ("9.9.9", "1.0.0.0", "99999999999999999999.0.0", "2.0", "\x1b[31m", "..")[n]
@@ -199,7 +199,7 @@ def _version(n: int) -> Change:
 
 
 def _pictures() -> Subject:
-    """What is sound as a record need not be a sound picture."""
+    """Return what is sound as a record need not be a sound picture."""
 
     def bomb(kind: str) -> Change:
         def change(folder: Path, dice: random.Random, place: Place) -> Any:
@@ -220,7 +220,7 @@ def _pictures() -> Subject:
 
 
 def _cache() -> Subject:
-    """Damaged or not, what is read is what was decoded."""
+    """Damage the cache, or not: what is read is what was decoded."""
     home = f"{HOME}/.aevae_cache"
 
     def write(folder: Path) -> None:
@@ -240,7 +240,7 @@ def _cache() -> Subject:
 
 
 def _cached_otherwise(folder: Path, dice: random.Random, place: Place) -> None:
-    """The cached arrays of the two splits have each other's names."""
+    """Give the cached arrays of the two splits each other's names."""
     one, other = (folder / HOME / ".aevae_cache" / f"{part}.x.npy" for part in COUNTS)
     one.rename(folder / "x")
     other.rename(one)

@@ -14,7 +14,7 @@ STEPS = (6, 12)
 
 
 def run_of(seed: int) -> Any:
-    """A run that takes a second."""
+    """Return a run that takes a second."""
     from aevae_jax import VAE, Data, Run
     from aevae_jax.models.architectures import MLP
 
@@ -39,7 +39,7 @@ KEPT: list[Path] = []
 
 
 def trained(folder: Path, seed: int) -> None:
-    """A copy of that run, trained."""
+    """Return a copy of that run, trained."""
     [kept] = KEPT
     kept.mkdir(parents=True, exist_ok=True)
     with (kept / "lock").open("w") as lock:
@@ -50,7 +50,7 @@ def trained(folder: Path, seed: int) -> None:
 
 
 def usable(folder: Path) -> None:
-    """A run that commands can use, and inputs for them."""
+    """Make a run that commands can use, and inputs for them."""
     import numpy as np
 
     trained(folder / "a", 1)
@@ -60,7 +60,7 @@ def usable(folder: Path) -> None:
 
 
 def table(folder: Path, name: str) -> None:
-    """A table with such a heading, and such a category."""
+    """Write a table with such a heading, and such a category."""
     with (folder / "x.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([name, "other", "third"])

@@ -44,7 +44,7 @@ class Place:
         self.trial, self.outside, self.canary = root / "trial", root / "outside", root / "executed"
 
     def prepare(self) -> None:
-        """An empty folder for a trial, which becomes the current one, and untouched surroundings."""
+        """Make an empty folder for a trial, which becomes the current one, and untouched surroundings."""
         for folder in (self.trial, self.outside):
             remove(folder)
             folder.mkdir(parents=True)
@@ -54,7 +54,7 @@ class Place:
         os.chdir(self.trial)
 
     def touched(self) -> bool:
-        """Whether anything outside the trial's folder was changed, made or deleted."""
+        """Return whether anything outside the trial's folder was changed, made or deleted."""
         found = sorted(path.relative_to(self.outside).as_posix() for path in self.outside.rglob("*"))
         kept = [name for name in found if name not in self.lent]
         precious = self.outside / "precious"
@@ -63,7 +63,7 @@ class Place:
     lent: Mapping[str, bytes] = {}
 
     def lend(self, name: str, content: bytes) -> Path:
-        """A file outside of the trial's folder, for links; it must stay as it is."""
+        """Return a file outside of the trial's folder, for links; it must stay as it is."""
         self.lent = {**self.lent, name: content}
         (self.outside / name).write_bytes(content)
         return self.outside / name
@@ -82,7 +82,7 @@ FREE = frozenset({"*"})
 
 
 def freely(change: Change) -> Change:
-    """The same change, after which the input says something else, and is right in that."""
+    """Return the same change, after which the input says something else, and is right in that."""
 
     def changed(folder: Path, dice: random.Random, place: Place) -> Any:
         change(folder, dice, place)
@@ -114,11 +114,11 @@ class Subject:
     known: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def trials(self) -> list[str]:
-        """The names of all trials."""
+        """Return the names of all trials."""
         return [f"{self.name}/{change}/{n}" for change, (times, _) in self.changes.items() for n in range(times)]
 
     def original(self, place: Place) -> Path:
-        """The intact one, which the first worker that needs it makes."""
+        """Return the intact one, which the first worker that needs it makes."""
         import fcntl
 
         folder = place.originals / (self.share or self.name)
@@ -173,7 +173,7 @@ class Subject:
 
 
 def digest(tree: Any) -> str:
-    """sha256 of a tree, so that trees are compared to the last bit."""
+    """Return the sha256 of a tree, so that trees are compared to the last bit."""
     import numpy as np
 
     total = hashlib.sha256()
@@ -200,7 +200,7 @@ def digest(tree: Any) -> str:
 
 
 def difference(one: Any, other: Any, where: str = "") -> str:
-    """The first place where two trees are not the same, with what is there."""
+    """Return the first place where two trees are not the same, with what is there."""
     if digest(one) == digest(other):
         return ""
     if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
@@ -219,12 +219,12 @@ def _shown(tree: Any) -> str:
 
 
 def copy(source: Path, target: Path) -> None:
-    """The contents of a folder."""
+    """Copy the contents of a folder."""
     shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 
 
 def remove(path: Path) -> None:
-    """Whatever it is."""
+    """Remove a path, whatever it is."""
     if path.is_dir() and not path.is_symlink():
         for inner in (path, *path.rglob("*")):
             if inner.is_dir() and not inner.is_symlink():

@@ -26,7 +26,7 @@ SOUND = {
 
 
 def subjects() -> list[Subject]:
-    """Each option, and sizes that no machine has."""
+    """Return each option, and sizes that no machine has."""
     return [*(_option(name, text) for name, text in SOUND.items()), _sizes()]
 
 
@@ -55,7 +55,9 @@ def _option(name: str, text: str) -> Subject:
 
 
 def plain(value: Any) -> Any:
-    """A value as dicts and lists, with all numbers as floats: 1 and 1.0 are one value where a float is asked for."""
+    """Return a value as dicts and lists, with all numbers as floats: 1 and 1.0 are one value where a float is asked
+    for.
+    """
     if dataclasses.is_dataclass(value):
         fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}
@@ -65,7 +67,7 @@ def plain(value: Any) -> Any:
 
 
 def reference(folder: Path) -> Any:
-    """What Python itself would make of the text, if its names were the classes."""
+    """Return what Python itself would make of the text, if its names were the classes."""
     from aevae_jax import data
     from aevae_jax.models import architectures, likelihoods, priors, vae
     from aevae_jax.objectives import losses
@@ -192,7 +194,7 @@ TEXTS: tuple[str | bytes, ...] = (
 
 
 def _instead(n: int) -> Change:
-    """One of these in place of the text."""
+    """Return one of these in place of the text."""
 
     def change(folder: Path, dice: random.Random, place: Place) -> Any:
         text = TEXTS[n]
@@ -203,7 +205,7 @@ def _instead(n: int) -> Change:
 
 
 def _within(folder: Path, dice: random.Random, place: Place) -> Any:
-    """A hostile text in place of one of the values that are typed."""
+    """Return a hostile text in place of one of the values that are typed."""
     text = (folder / "text").read_text()
     nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant | ast.Tuple | ast.Call)]
     node = dice.choice(nodes)

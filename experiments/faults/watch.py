@@ -76,7 +76,7 @@ def _no_memory(error: BaseException | None) -> bool:
 
 
 def _frame(error: BaseException) -> str:
-    """The innermost line of ours."""
+    """Return the innermost line of ours."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "aevae_jax" in frame.filename] or frames
     return f"{Path(ours[-1].filename).name}:{ours[-1].lineno} ({ours[-1].name})"
@@ -110,7 +110,7 @@ def limit_memory() -> None:
 
 
 def judged(code: int, out: str, error: str) -> str:
-    """What a command printed, if it ended well."""
+    """Return what a command printed, if it ended well."""
     if steering := [c for c in out + error if not c.isprintable() and c not in "\n\t"]:
         raise RawError(f"{steering[0]!r} in what it printed: {(error or out)[:300]!r}")
     said = [line for line in error.splitlines() if not line.startswith("note: ")]

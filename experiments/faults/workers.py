@@ -27,7 +27,7 @@ ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3", "TQDM_DISABL
 
 
 def subjects(section: str) -> dict[str, Subject]:
-    """By name, those of the module `section` of this folder."""
+    """Return, by name, the subjects of the module `section` of this folder."""
     return {subject.name: subject for subject in importlib.import_module(f"faults.{section}").subjects()}
 
 

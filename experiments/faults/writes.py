@@ -38,12 +38,12 @@ PARTS = (
 
 
 def subjects() -> list[Subject]:
-    """Who writes: a new training, one that goes on, commands with an output."""
+    """Return who writes: a new training, one that is resumed, commands with an output."""
     return [_new(), _going_on(), _around(), _output()]
 
 
 def _made(folder: Path) -> None:
-    """A run that is half done, in `half`."""
+    """Make a run that is half done, in `half`."""
     tiny.trained(folder / "whole", 1)
     half = Path(shutil.copytree(folder / "whole", folder / "half", ignore=_late))
     lines = (half / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -74,7 +74,7 @@ def _again(folder: Path) -> Any:
 
 
 def _new() -> Subject:
-    """A new training, where something lies in the directory already."""
+    """Return a new training, where something lies in the directory already."""
 
     def write(folder: Path) -> None:
         (folder / "a").mkdir()
@@ -95,7 +95,7 @@ def _links(name: str) -> dict[str, Change]:
 
 
 def _going_on() -> Subject:
-    """A training that was stopped, and what it would go on from."""
+    """Return a training that was stopped, and what it would go on from."""
 
     def write(folder: Path) -> None:
         _made(folder)
@@ -110,7 +110,7 @@ def _going_on() -> Subject:
 
 
 def _around() -> Subject:
-    """The current folder is a stranger's repository, whose settings run commands."""
+    """Return the current folder is a stranger's repository, whose settings run commands."""
 
     def write(folder: Path) -> None:
         (folder / "a").mkdir()
@@ -170,7 +170,7 @@ def _git(n: int) -> Change:
 
 
 def _output() -> Subject:
-    """A file that is written by `files.write`, and one by `durable`."""
+    """Return a file that is written by `files.write`, and one by `durable`."""
 
     def write(folder: Path) -> None:
         (folder / "out.npy").write_bytes(b"old")
