@@ -49,12 +49,13 @@ MODULES = {
 NAMES = {
     "": {"Adam": "AdamW"},
     "objectives": {"Linear": "LinearWarmup"},
-    "objectives.losses": {"Linear": "LinearWarmup"},
     "training.optimizers": {"Adam": "AdamW"},
+    "training.loops": {"side_by_side": "map_in_threads", "room": "empty_outputs", "choose": "cond"},
     "training.devices": {"divided": "shard_rows", "everywhere": "replicate"},
     "evaluation.collapse": {"check": "diagnose", "Checkup": "Diagnosis"},
     "evaluation.estimates": {"Figure": "Result", "Protocol": "EvaluationProtocol"},
     "evaluation.importance": {"figure": "result"},
+    "models.generation": {"sheets": "preview"},
     "figures": {"contact_sheet": "image_grid"},
     "runs.resolution": {"Plan": "ResolvedRun", "plan_of": "resolve"},
 }

@@ -208,10 +208,10 @@ def test_the_picture_of_an_autoencoder_beside_a_vae_shows_what_it_says(tmp_path,
         assert image[:, 0].tolist() == [5, 5, 255, level, level]  # inputs, and their reconstructions below
         assert image.shape[1] == 3 * 3 - 1
         assert title.startswith(f"{name}: inputs")
-        image, title = shown[f"{name} walk"]
+        image, title = shown[f"{name} interpolation"]
         assert image.shape == (2, 3 * 5 - 1)
         assert image[0, 0] == level + 2
-        assert title.startswith(f"{name}: a straight walk")
+        assert title.startswith(f"{name}: interpolation")
         scatter = axes[f"{name} codes"]
         assert scatter.get_title().startswith(f"{name}: codes")
         own = panels[name].codes

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import warnings
 
 import pytest
 
 import aevae_jax
-from aevae_jax import renamed
+from aevae_jax import figures, renamed, values
 
 OLD = {
     "annealing": ("evaluation.ais", "Annealed"),
@@ -29,7 +30,7 @@ OLD = {
     "locks": ("checkpoints.locks", "Lock"),
     "loops": ("training.loops", "has_convolution"),
     "networks": ("models.networks", "GatedDense"),
-    "optimizers": ("training.optimizers", "Adam"),
+    "optimizers": ("training.optimizers", "AdamW"),
     "parallel": ("training.devices", "everywhere"),
     "plans": ("runs.resolution", "plan_of"),
     "priors": ("models.priors", "VampPrior"),
@@ -109,6 +110,58 @@ def test_each_way_to_import_one_works_and_warns_the_line_that_does_so():
     assert checkup.Finding is aevae_jax.collapse.Finding
     assert [warning.category for warning in caught] == [DeprecationWarning] * 4
     assert {warning.filename for warning in caught} == {__file__}
+
+
+@pytest.mark.parametrize("module", renamed.NAMES)
+@pytest.mark.filterwarnings("ignore:.*its old name goes:DeprecationWarning")
+def test_what_a_module_called_otherwise_is_in_it_by_both_names(module):
+    old = {now: old for old, now in renamed.MODULES.items()}
+    found = importlib.import_module(f"aevae_jax.{old[module]}" if module in old else f"aevae_jax.{module}".rstrip("."))
+    for name, now in renamed.NAMES[module].items():
+        assert getattr(found, name) is getattr(found, now)
+
+
+def test_old_names_of_values_warn_the_line_that_uses_them():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        from aevae_jax import Adam
+        from aevae_jax.objectives import Linear
+
+        sheet = figures.contact_sheet
+        safeguard = aevae_jax.Safeguard(detours=5)
+    assert (Adam, Linear) == (aevae_jax.AdamW, aevae_jax.objectives.LinearWarmup)
+    assert sheet is figures.image_grid
+    assert safeguard == aevae_jax.Safeguard(rollbacks=5)
+    assert list(dict.fromkeys(str(warning.message).split(":")[0] for warning in caught)) == [
+        "aevae_jax.Adam is AdamW now",
+        "aevae_jax.objectives.Linear is LinearWarmup now",
+        "aevae_jax.figures.contact_sheet is image_grid now",
+        "Safeguard(detours=...) is rollbacks=... now",
+    ]
+    assert {warning.filename for warning in caught} == {__file__}
+    with pytest.raises(AttributeError, match=r"module 'aevae_jax.figures' has no attribute 'contact_sheets'"):
+        _ = figures.contact_sheets
+    with pytest.raises(AttributeError, match="lineal"):
+        _ = aevae_jax.objectives.lineal
+
+
+def test_values_are_read_by_their_old_names_typed_or_recorded():
+    run = aevae_jax.Run(
+        objective=aevae_jax.ELBO(beta=aevae_jax.objectives.LinearWarmup(100)),
+        optimizer=aevae_jax.AdamW(2e-3),
+        safeguard=aevae_jax.Safeguard(rollbacks=1),
+    )
+    text = values.to_json(run)
+    old = text.replace('"LinearWarmup"', '"Linear"').replace('"AdamW"', '"Adam"').replace('"rollbacks"', '"detours"')
+    assert old.count('"Linear"') == old.count('"Adam"') == old.count('"detours"') == 1
+    assert values.from_tree(aevae_jax.Run, json.loads(old), "run.json") == run
+    typed = {
+        "ELBO(beta=Linear(100))": run.objective,
+        "Adam(2e-3)": run.optimizer,
+        "Safeguard(detours=1)": run.safeguard,
+    }
+    for text, value in typed.items():
+        assert values.parse(type(value), text, "--option") == value
 
 
 def test_what_has_kept_its_name_is_found_without_a_warning():

@@ -112,7 +112,7 @@ def compare(
     seed: int = 0,
     data: MaybeData = "",
 ) -> None:
-    """Say which of two models gives data the larger likelihood, and by how much.
+    """Compare two models by the likelihood that they give to data.
 
     Differences are paired, example by example, with common noise.
 
