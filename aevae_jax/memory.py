@@ -10,7 +10,9 @@ from pathlib import Path
 
 from aevae_jax.types import InputError
 
-_GROUPS = Path("/sys/fs/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+"""Where the kernel shows the control group of this process."""
+
 _GROUP_FILES = (
     ("", "memory.max", "memory.current", "inactive_file"),  # version 2
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
@@ -81,7 +83,7 @@ def _system() -> int:
 def _group(folder: str, limit: str, used: str, reclaimable: str) -> int:
     """Return what the control group leaves, as its files say where this process sees them: at the top of their tree."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: "max", which is no limit
-        root = _GROUPS / folder
+        root = GROUPS / folder
         most, taken = (int((root / name).read_text(encoding="ascii")) for name in (limit, used))
         statistics = (root / "memory.stat").read_text(encoding="ascii")
         given_back = re.search(rf"^{reclaimable} (\d+)$", statistics, re.MULTILINE)

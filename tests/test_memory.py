@@ -31,7 +31,7 @@ the groups within, as its use does."""
 
 @pytest.mark.parametrize(("files", "limit"), [(VERSION_1, "memory/memory.limit_in_bytes"), (VERSION_2, "memory.max")])
 def test_a_container_leaves_what_its_limit_says(tmp_path, monkeypatch, files, limit):
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
     before = memory.free()
     (tmp_path / "memory").mkdir()
     for name, text in files.items():
@@ -45,7 +45,7 @@ def test_a_container_leaves_what_its_limit_says(tmp_path, monkeypatch, files, li
 
 
 def test_the_least_of_all_limits_counts_and_what_is_not_given_back_does_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
     (tmp_path / "memory").mkdir()
     for name, text in {**VERSION_1, **VERSION_2, "memory.max": "9000\n", "memory.stat": "anon 5\n"}.items():
         (tmp_path / name).write_text(text)
@@ -58,17 +58,18 @@ def test_the_system_says_what_is_available_else_what_there_is(tmp_path, monkeypa
     """The kernel counts in KiB. Where it says nothing, the memory of the machine; where nothing does, no limit."""
     said = tmp_path / "meminfo"
     asked = []
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "no groups")
     monkeypatch.setattr(memory, "Path", lambda name: asked.append(name) or said)
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 3, "SC_PAGE_SIZE": 4096}.__getitem__)
     said.write_text("MemTotal:       9000 kB\nMemFree:          10 kB\nMemAvailable:   2000 kB\n")
-    assert memory._system() == 2_048_000
+    assert memory.free() == 2_048_000
     assert asked == ["/proc/meminfo"]
     said.write_text("MemTotal:       9000 kB\n")
-    assert memory._system() == 3 * 4096
+    assert memory.free() == 3 * 4096
     said.unlink()
-    assert memory._system() == 3 * 4096
+    assert memory.free() == 3 * 4096
     monkeypatch.delattr(os, "sysconf")
-    assert memory._system() == sys.maxsize
+    assert memory.free() == sys.maxsize
 
 
 def test_what_needs_more_is_refused_in_one_line(monkeypatch):

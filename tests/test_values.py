@@ -85,7 +85,7 @@ def test_runs_come_back_from_their_spelling(run):
 @pytest.mark.parametrize("annotation", [Model, Objective, Architecture, likelihoods.Likelihood, priors.Prior])
 def test_every_listed_type_with_defaults_comes_back(annotation):
     built = 0
-    for cls in values._options(annotation):
+    for cls in typing.get_args(annotation):
         if cls is not Modules:
             assert values.from_tree(annotation, json.loads(values.to_json(cls())), "value") == cls()
             assert values.parse(annotation, cls.__name__.lower(), "value") == cls()

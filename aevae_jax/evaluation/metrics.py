@@ -81,7 +81,7 @@ def per_example(
     batch_size = min(batch_size or _suitable(metric, model, params, x[:1], key), count)
     if isinstance(x, jax.Array | np.ndarray) and not isinstance(x, np.memmap):
         return _window(metric, model, params, x, key, first=0, batch_size=batch_size)
-    size = min(count, max(batch_size, _WINDOW_BYTES * count // size_in_bytes(x)))
+    size = min(count, max(batch_size, WINDOW_BYTES * count // size_in_bytes(x)))
     found = []
     for start in range(0, count, size):
         first = min(start, count - size)  # the last window begins earlier, so that all are one compiled program
@@ -90,7 +90,7 @@ def per_example(
     return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
 
 
-_WINDOW_BYTES = 2**25
+WINDOW_BYTES = 2**25
 """How much of data that is not in memory is sent to the device at once: 32 MiB."""
 
 

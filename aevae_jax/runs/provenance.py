@@ -69,7 +69,7 @@ def environment() -> dict[str, Any]:
             **{name: metadata.version(name) for name in PACKAGES},
         },
         "code": _code(),
-        "project": _revision(Path()),
+        "project": revision(Path()),
         "pins_sha256": hashlib.sha256(pins.read_bytes()).hexdigest() if pins.is_file() else None,
         "installed_sha256": _installed(),
         "device": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "backend": backend},
@@ -113,12 +113,13 @@ def _code() -> dict[str, Any]:
         contents = path.read_bytes()
         total.update(f"{path.relative_to(package).as_posix()} {len(contents)}\n".encode() + contents)
     checkout = (package.parent / ".git").exists()  # and not just an environment within somebody's checkout
-    return {"revision": _revision(package) if checkout else None, "sha256": total.hexdigest()}
+    return {"revision": revision(package) if checkout else None, "sha256": total.hexdigest()}
 
 
-def _revision(folder: Path) -> str | None:
-    """Return the git revision of the checkout that a folder belongs to; `None` outside of any, or where it cannot be
-    told.
+def revision(folder: Path) -> str | None:
+    """Return the git revision of the checkout that a folder belongs to.
+
+    `None` outside of any checkout, or where it cannot be told.
 
     It is read without git, which would run what the configuration of that checkout names (`core.fsmonitor`, filters):
     the folder may be a stranger's. https://git-scm.com/docs/gitrepository-layout

@@ -43,9 +43,10 @@ CHECKPOINTS = "checkpoints"
 
 _AS_WRITTEN = "the file that training wrote"
 
-_LARGEST = 2**24
+LARGEST_JSON = 2**24
 """Bytes of a JSON file, at most, or of one line of `metrics.jsonl`."""
-_LARGEST_LOG = 2**27
+LARGEST_LOG = 2**27
+"""Bytes of `metrics.jsonl`, at most."""
 
 
 def holds(folder: Path, name: str) -> bool:
@@ -95,7 +96,7 @@ def read_json(path: Path, *, lines: bool = False, sha256: str | None = None) -> 
         ) from None
     except (OSError, ValueError) as error:
         raise durable.unreadable(path, error, what=path.name) from None
-    contents = read_bytes(path, limit=_LARGEST_LOG if lines else _LARGEST, sha256=sha256)
+    contents = read_bytes(path, limit=LARGEST_LOG if lines else LARGEST_JSON, sha256=sha256)
     try:
         if not lines:
             return _parsed(contents)
@@ -120,7 +121,7 @@ def read_bytes(path: Path, *, limit: int, sha256: str | None = None) -> bytes:
 
 
 def _parsed(text: bytes | str) -> Any:
-    if len(text) > _LARGEST:
+    if len(text) > LARGEST_JSON:
         raise ValueError(f"a line of {len(text):,} bytes")
     return json.loads(text, parse_constant=_finite, parse_float=_finite)
 

@@ -82,7 +82,7 @@ def reproduce(
         if on_epoch is not None:
             on_epoch(epoch)
         first = epoch.step - len(epoch.losses)
-        step = _first_difference(original.losses[first : epoch.step], epoch.losses, first, exact=not differences)
+        step = first_difference(original.losses[first : epoch.step], epoch.losses, first, exact=not differences)
         if step is not None:
             found.append(step)
             theirs = original.losses[step] if step < len(original.losses) else "none"
@@ -180,7 +180,15 @@ def _differences(record: dict[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _first_difference(theirs: np.ndarray, ours: np.ndarray, first: int, *, exact: bool) -> int | None:
+def first_difference(theirs: np.ndarray, ours: np.ndarray, first: int, *, exact: bool) -> int | None:
+    """Return the first step whose loss differs; `None` where there is none.
+
+    Args:
+      theirs: the losses that were recorded, of consecutive steps.
+      ours: those of the same steps now.
+      first: the step of the first of them.
+      exact: every bit counts; else only the first `FIRST_STEPS` steps of a run, within `LOSS_TOLERANCE`.
+    """
     if exact:
         same = np.frombuffer(theirs.tobytes(), np.uint32), np.frombuffer(ours.tobytes(), np.uint32)
         if len(same[0]) != len(same[1]):

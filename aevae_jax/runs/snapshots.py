@@ -49,6 +49,28 @@ class Progress:
     history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     """One entry per epoch: epoch, step, train and validation metrics, skipped steps."""
 
+    def streaks(self, skipped: np.ndarray, jumped: np.ndarray, *, limit: int) -> tuple[int, ...]:
+        """Return `in_a_row` after the steps that come next.
+
+        Args:
+          skipped: which of them could not be used, `[T]` or `[T, S]`.
+          jumped: which of them belong to a rollback, and so were not tried, `[T]`.
+          limit: how many in a row are too many.
+
+        Raises:
+          Broken: there were as many, of one seed.
+        """
+        found = []
+        for s, flags in enumerate(skipped.reshape(len(skipped), -1).T):
+            streak = self.in_a_row[s]
+            for index, failed in enumerate(flags > jumped if streak or flags.any() else ()):
+                streak = streak + 1 if failed else 0
+                if streak == limit:
+                    after = self.step + index + 1
+                    raise Broken(after - limit, after, s)
+            found.append(streak)
+        return tuple(found)
+
     def to_notes(self) -> dict[str, Any]:
         """Return as JSON."""
         return {**asdict(self), "best_value": [None if math.isinf(v) else v for v in self.best_value]}

@@ -146,7 +146,9 @@ class Trainer:
         progress = replace(
             progress,
             step=stop,
-            in_a_row=self._streaks(progress, skipped, jumped[progress.step - base : stop - base]),
+            in_a_row=progress.streaks(
+                skipped, jumped[progress.step - base : stop - base], limit=self.resolved.run.safeguard.in_a_row
+            ),
             seconds=progress.seconds + time.perf_counter() - began,
         )
         return snapshot._replace(state=state, metrics=metrics, progress=progress)
@@ -275,18 +277,6 @@ class Trainer:
             self._next_window = step - within + after if after < self.steps_per_epoch else -1
         self._span_epoch = epoch
         return self._span
-
-    def _streaks(self, progress: Progress, skipped: np.ndarray, jumped: np.ndarray) -> tuple[int, ...]:
-        limit, found = self.resolved.run.safeguard.in_a_row, []
-        for s, flags in enumerate(skipped.reshape(len(skipped), -1).T):
-            streak = progress.in_a_row[s]
-            for index, failed in enumerate(flags > jumped if streak or flags.any() else ()):
-                streak = streak + 1 if failed else 0
-                if streak == limit:
-                    after = progress.step + index + 1
-                    raise Broken(after - limit, after, s)
-            found.append(streak)
-        return tuple(found)
 
     def _params_of_seeds(self, params: Params) -> list[Params]:
         """Return the parameters of each seed."""

@@ -22,7 +22,9 @@ from safetensors.numpy import save
 from aevae_jax import durable
 from aevae_jax.types import InputError, Params
 
-_LARGEST_HEADER = 2**24
+LARGEST_HEADER = 2**24
+"""Bytes of the header of a file of weights, at most."""
+
 _WHAT = "weights"
 
 
@@ -93,7 +95,7 @@ def _read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> tu
             size = os.fstat(file.fileno()).st_size
             first = file.read(8)
             length = int.from_bytes(first, "little")
-            if len(first) < 8 or length > min(_LARGEST_HEADER, size - 8):
+            if len(first) < 8 or length > min(LARGEST_HEADER, size - 8):
                 raise ValueError(f"{size:,} bytes, and a header of {length:,}")
             start = file.read(length)
             header = json.loads(start)

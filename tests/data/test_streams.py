@@ -166,7 +166,7 @@ def test_resident_and_streamed_training_give_identical_losses(monkeypatch):
 def test_rows_from_files_train_as_arrays_do(monkeypatch):
     """Neither training nor evaluation ever sees the whole data set."""
     monkeypatch.setattr(streams, "WINDOW_BYTES", 64 * 50 * 7)
-    monkeypatch.setattr(evaluation, "_WINDOW_BYTES", 64 * 4 * 70)
+    monkeypatch.setattr(evaluation, "WINDOW_BYTES", 64 * 4 * 70)
     dataset = Data().load()
     lazy = replace(dataset, **{part: Split(Rows(getattr(dataset, part).x)) for part in datasets.PARTS})
     resident, streamed = fitting.fit(DENSE), fitting.fit(DENSE, lazy, stream=True)
@@ -271,7 +271,7 @@ def test_evaluation_in_windows_gives_the_same_numbers(monkeypatch):  # mistake 1
     measure = partial(evaluation.per_example, evaluation.bound_terms, model, params, key=keys.root(1), batch_size=10)
     whole = measure(x)
     for window in (1, 12, 64, 200):
-        monkeypatch.setattr(evaluation, "_WINDOW_BYTES", 256 * window)
+        monkeypatch.setattr(evaluation, "WINDOW_BYTES", 256 * window)
         seen = measure(Rows(x))
         for name in whole:
             assert seen[name].shape == (103,)

@@ -146,7 +146,7 @@ def test_kinds_of_columns_are_those_of_the_training(tmp_path):
 
 
 def test_a_line_of_a_log_has_a_limit_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_LARGEST", 20)
+    monkeypatch.setattr(records, "LARGEST_JSON", 20)
     records.write_lines(tmp_path / "log", [{"a": 1}] * 9)
     assert records.read_json(tmp_path / "log", lines=True) == [{"a": 1}] * 9
     with pytest.raises(InputError, match="log"):
@@ -154,7 +154,7 @@ def test_a_line_of_a_log_has_a_limit_of_its_own(tmp_path, monkeypatch):
     records.write_lines(tmp_path / "log", [{"a": 1}, {"a": "x" * 20}])
     with pytest.raises(InputError, match=r"log \(.*\): got an unreadable file \(a line of 29 bytes\), expected JSON"):
         records.read_json(tmp_path / "log", lines=True)
-    monkeypatch.setattr(records, "_LARGEST_LOG", 30)
+    monkeypatch.setattr(records, "LARGEST_LOG", 30)
     with pytest.raises(InputError, match="log"):
         records.read_json(tmp_path / "log", lines=True)
 

@@ -26,7 +26,7 @@ from aevae_jax.models import generation, likelihoods
 from aevae_jax.models.architectures import MLP, Conv, Modules
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, ReconstructionError
-from aevae_jax.runs import directory, fitting, provenance, records
+from aevae_jax.runs import directory, fitting, records, weights
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import AdamW
@@ -264,9 +264,9 @@ def test_load_run_gives_back_the_model_ready_to_call(saved):  # mistake 29
 
 
 def test_the_objective_of_a_run_that_is_given_its_model_is_the_default_of_that(saved, monkeypatch):
-    monkeypatch.setattr(fitting, "_load", lambda folder, run, record, note: run)
-    model = Autoencoder(2, MLP((8,)))
-    assert fitting.load_run(saved[0], model) == replace(saved[1].run, model=model, objective=ReconstructionError())
+    monkeypatch.setattr(weights, "load_weights", lambda path, shapes, run, sha256: {})  # those of another model
+    model = Autoencoder(2, MLP((8,)), event_shape=(4, 3, 1))
+    assert fitting.load_run(saved[0], model).run == replace(saved[1].run, model=model, objective=ReconstructionError())
 
 
 def test_a_step_from_loaded_weights_is_the_step_from_those_saved(saved):  # mistake 29
@@ -917,7 +917,7 @@ def test_a_run_of_version_0_1_loads_with_a_note(copied, saved, monkeypatch):
     ]
     with pytest.warns(UserWarning, match="has no digests"):
         fitting.fit(RUN, image_data(), directory=copied, on_epoch=never)
-    monkeypatch.setattr(provenance, "_cores", lambda: 99)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(99), raising=False)
     fitting.fit(RUN, image_data(), directory=copied, on_epoch=never, on_note=notes.append)
     edit = json.loads((copied / "run.json").read_text())
     assert edit["resumed"][0]["host"]["cores"] == 99
@@ -930,8 +930,8 @@ def test_a_picture_that_fails_costs_no_training_and_links_are_not_followed(tmp_p
     def fail(*arguments):
         raise MemoryError("too large\nby far")
 
-    draw = fitting._draw
-    monkeypatch.setattr(fitting, "_draw", fail)
+    preview = generation.preview
+    monkeypatch.setattr(generation, "preview", fail)
     (tmp_path / "run").mkdir()
     (tmp_path / "precious").write_text("precious")
     for name in ("run", "metrics", "weights", "losses", "results", "probe"):  # the names of version 0.1
@@ -941,7 +941,7 @@ def test_a_picture_that_fails_costs_no_training_and_links_are_not_followed(tmp_p
     assert notes == [f"{tmp_path / 'run'} is finished, but has no pictures (MemoryError: too large)"]
     assert fitting.load_run(tmp_path / "run").results == fitted.results
     assert (tmp_path / "precious").read_text() == "precious"
-    monkeypatch.setattr(fitting, "_draw", draw)
+    monkeypatch.setattr(generation, "preview", preview)
     fitting.fit(replace(RUN, epochs=1), image_data(), directory=tmp_path / "run", on_note=notes.append)
     assert (tmp_path / "run" / "samples.png").is_file()  # the same call leaves what was missing
     for name in ("samples.png", "reconstructions.png"):  # though it be one of both
@@ -949,7 +949,7 @@ def test_a_picture_that_fails_costs_no_training_and_links_are_not_followed(tmp_p
         (tmp_path / "run" / name).unlink()
         fitting.fit(replace(RUN, epochs=1), image_data(), directory=tmp_path / "run", on_note=notes.append)
         assert (tmp_path / "run" / name).read_bytes() == before
-    monkeypatch.setattr(fitting, "_draw", fail)
+    monkeypatch.setattr(generation, "preview", fail)
     fitting.fit(replace(RUN, epochs=1), image_data(), directory=tmp_path / "run", on_note=notes.append)
     assert len(notes) == 1  # nothing is missing: nothing is drawn
 

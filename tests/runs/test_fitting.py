@@ -31,7 +31,8 @@ from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
-from aevae_jax.runs import fitting, provenance, records, resolution, resume, same_run, trainer, training_loop
+from aevae_jax.runs import fitting, provenance, records, resolution, resume, trainer, training_loop
+from aevae_jax.runs.callbacks import Callbacks
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
 from aevae_jax.runs.weights import params_digest
@@ -266,7 +267,7 @@ def own(beta):
     ],
 )
 def test_objects_of_ones_own_are_compared(tmp_path, monkeypatch, make, message):
-    monkeypatch.setattr(training_loop, "_loop", stop)
+    monkeypatch.setattr(training_loop, "train", stop)
     for _ in range(2):
         with pytest.raises(SystemExit):
             fit(tmp_path / "run", replace(RUN, objective=make(1)))
@@ -275,7 +276,7 @@ def test_objects_of_ones_own_are_compared(tmp_path, monkeypatch, make, message):
 
 
 def test_fresh_needs_no_sound_record_and_leftovers_of_killed_processes_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_loop, "_loop", stop)
+    monkeypatch.setattr(training_loop, "train", stop)
     for name in ("run.json", "notes.txt", ".0123456789abcdef.part", ".0123456789abcdef-run.json.part", "mine.part"):
         (tmp_path / name).write_text("{")
     with pytest.raises(InputError, match=r"run\.json"):
@@ -297,6 +298,9 @@ def test_all_that_is_asked_of_a_training_is_handed_on(tmp_path, monkeypatch):
         raise SystemExit
 
     monkeypatch.setattr(training_loop, "train", train)
+    monkeypatch.setattr(
+        resume, "CheckpointManager", lambda folder, run, saving, **rest: SimpleNamespace(folder=folder, saving=saving)
+    )
     monkeypatch.setattr(
         resolution, "prepare", lambda preparation, data: replace(prepare(preparation, data), notes=("odd",))
     )
@@ -321,12 +325,12 @@ def test_all_that_is_asked_of_a_training_is_handed_on(tmp_path, monkeypatch):
     assert len(told) == 4
     assert calls[0][2] is calls[1][2] is None
     for (*_, manager, _), saving in zip(calls[2:], (ALL, Saving()), strict=True):
-        assert manager._saving == saving
+        assert manager.saving == saving
         assert manager.folder.parent == tmp_path
 
 
 def test_what_cannot_be_compared_is_the_same_only_as_long_as_it_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_loop, "_loop", stop)
+    monkeypatch.setattr(training_loop, "train", stop)
     objective, notes = Weighted(Number(1.0)), []
     for _ in range(2):
         with pytest.raises(SystemExit):
@@ -337,9 +341,9 @@ def test_what_cannot_be_compared_is_the_same_only_as_long_as_it_is_there(tmp_pat
     )
     with pytest.raises(InputError, match=message):
         fit(tmp_path / "run", replace(RUN, objective=Weighted(Number(1.0))))
-    monkeypatch.setattr(same_run, "_KNOWN", {})  # another process
+    moved = shutil.copytree(tmp_path / "run", tmp_path / "moved" / "run")  # where no training of this process was
     with pytest.raises(InputError, match=message):
-        fit(tmp_path / "run", replace(RUN, objective=objective))
+        fit(moved, replace(RUN, objective=objective))
     with pytest.raises(SystemExit):
         fit(tmp_path / "run", replace(RUN, objective=objective), fresh=True, on_note=notes.append)
 
@@ -536,10 +540,13 @@ def test_notes_that_no_training_wrote_are_refused(notes):
 def test_a_checkpoint_of_another_model_is_refused(copied):
     cut(copied, 6)
     resolved = resolution.resolve(replace(RUN, model=VAE(3, MLP((8,)), Bernoulli())), dataset())
-    snapshot = trainer.Trainer(resolved).start()
-    store = Store(copied / "checkpoints", run=records.read_record(copied)["digest"])
-    notes = store.notes(6)
-    store.save(6, resume._named(snapshot), notes)
+    run = records.read_record(copied)["digest"]
+    progress = Progress.from_notes(Store(copied / "checkpoints", run=run).notes(6))
+    with locks.Lock.claim(copied) as lock:
+        manager = resume.CheckpointManager(
+            copied, run, ALL, lock=lock, caught=signals.Caught(), note=print, selects=resolved.selects
+        )
+        manager.save(trainer.Trainer(resolved).start()._replace(progress=progress), boundary=False)
     with pytest.raises(InputError, match=r"of another model, expected .*as in run\.json"):
         fit(copied)
 
@@ -661,16 +668,28 @@ def test_params_that_broke_are_left_behind(tmp_path, monkeypatch):
     assert np.isfinite(fitted.results["test"]["negative_elbo"])
 
 
-def test_each_rollback_begins_twice_as_far_ahead_and_none_before_the_first_step():
-    progress, notes = Progress(), []
+def test_each_rollback_begins_twice_as_far_ahead_and_none_before_the_first_step(monkeypatch):
+    notes = []
+    resolved = SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=5, rollbacks=4)))
+
+    def advance(snapshot, stop):
+        if len(snapshot.progress.rollbacks) < 4:
+            raise Broken(25, 30, 0)
+        return snapshot._replace(progress=replace(snapshot.progress, step=stop))
+
     untrained = SimpleNamespace(
-        resolved=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=5, rollbacks=4))),
+        resolved=resolved,
         seeds=None,
         start=lambda: Snapshot(None, None, {}, None, Progress()),
+        finished=lambda progress: progress.step > 0,
+        end_of_epoch=lambda progress: STEPS,
+        advance=advance,
+        used=lambda progress: True,
+        results=lambda snapshot: {},
     )
-    for _ in range(4):
-        progress = training_loop._roll_back(untrained, None, progress, Broken(25, 30, 0), notes.append).progress
-    assert progress.rollbacks == ((20, 30), (15, 30), (5, 30), (0, 30))
+    monkeypatch.setattr(training_loop, "Trainer", lambda resolved, seeds: untrained)
+    last, _ = training_loop.train(resolved, None, None, Callbacks(None, notes.append, notes.append))
+    assert last.progress.rollbacks == ((20, 30), (15, 30), (5, 30), (0, 30))
     assert notes[2].endswith("to skip the batches of steps 5 to 29")
 
 
@@ -754,7 +773,7 @@ def test_too_little_memory_names_the_batch_size_and_a_remedy(monkeypatch, error,
     def exhausted(*arguments):
         raise error
 
-    monkeypatch.setattr(training_loop, "_loop", exhausted)
+    monkeypatch.setattr(trainer.Trainer, "start", exhausted)
     message = rf"memory: got too little on cpu for batches of {size}, .*--batch-size {half}, or --stream"
     with pytest.raises(InputError, match=message):
         fitting.fit(replace(RUN, batch_size=size), dataset())
@@ -764,7 +783,7 @@ def test_other_errors_of_the_device_are_no_want_of_memory(monkeypatch):
     def failing(*arguments):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(training_loop, "_loop", failing)
+    monkeypatch.setattr(trainer.Trainer, "start", failing)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         fitting.fit(RUN, dataset())
 
@@ -773,7 +792,7 @@ def test_other_errors_of_the_device_are_no_want_of_memory(monkeypatch):
 
 
 def test_the_record_is_there_before_the_first_step_with_all_it_rests_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_loop, "_loop", lambda trainer, manager, call: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr(training_loop, "train", stop)
     monkeypatch.setattr(sys, "argv", ["train.py", "--fast"])
     with pytest.raises(SystemExit):
         fit(tmp_path / "run")
@@ -804,22 +823,22 @@ def test_the_code_is_named_by_its_revision(tmp_path):
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    assert provenance._revision(tmp_path) is None
+    assert provenance.revision(tmp_path) is None
     git("init", "-q")
     (tmp_path / "code.py").write_text("one")
     git("add", "-A")
     git("commit", "-q", "-m", "one")
     (tmp_path / "deep" / "er").mkdir(parents=True)
-    assert provenance._revision(tmp_path / "deep" / "er") == git("rev-parse", "HEAD")
+    assert provenance.revision(tmp_path / "deep" / "er") == git("rev-parse", "HEAD")
     git("pack-refs", "--all")
-    assert provenance._revision(tmp_path) == git("rev-parse", "HEAD")
+    assert provenance.revision(tmp_path) == git("rev-parse", "HEAD")
     git("worktree", "add", "-q", "-b", "side", str(tmp_path / "tree"))
     for path in ("tree", "."):
         (tmp_path / path / "code.py").write_text("two")
         git("-C", path, "commit", "-q", "-a", "-m", path)
-        assert provenance._revision(tmp_path / path) == git("-C", path, "rev-parse", "HEAD")
+        assert provenance.revision(tmp_path / path) == git("-C", path, "rev-parse", "HEAD")
     git("checkout", "-q", "--detach")
-    assert provenance._revision(tmp_path) == git("rev-parse", "HEAD")
+    assert provenance.revision(tmp_path) == git("rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize(
@@ -830,12 +849,12 @@ def test_a_checkout_that_is_none_has_no_revision(tmp_path, monkeypatch, head):
     (tmp_path / "a" / ".git").mkdir(parents=True)
     (tmp_path / "a" / ".git" / "HEAD").write_text(head)
     monkeypatch.chdir(tmp_path / "a")
-    assert provenance._revision(Path()) is None
+    assert provenance.revision(Path()) is None
     (tmp_path / "a" / ".git" / "HEAD").unlink()
     os.mkfifo(tmp_path / "a" / ".git" / "HEAD")
-    assert provenance._revision(Path()) is None
+    assert provenance.revision(Path()) is None
     shutil.rmtree(tmp_path / "a")
-    assert provenance._revision(Path()) is None
+    assert provenance.revision(Path()) is None
 
 
 def test_nothing_that_a_checkout_names_is_run(tmp_path, monkeypatch):
@@ -854,22 +873,22 @@ def test_the_code_is_named_by_its_bytes(tmp_path, monkeypatch):
     (tmp_path / "package" / "runs").mkdir(parents=True)
     (tmp_path / "package" / "losses.py").write_text("one")
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "package" / "runs" / "provenance.py"))
-    one = provenance._code()
+    one = provenance.environment()["code"]
     (tmp_path / "package" / "losses.py").write_text("two")
-    two = provenance._code()
+    two = provenance.environment()["code"]
     assert (one["revision"], two["revision"]) == (None, None)
-    assert len({one["sha256"], two["sha256"], provenance._code()["sha256"]}) == 2
+    assert len({one["sha256"], two["sha256"], provenance.environment()["code"]["sha256"]}) == 2
     (tmp_path / "package" / "losses.py").rename(tmp_path / "package" / "runs" / "losses.py")
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "HEAD").write_text("ab" * 20)
-    moved = provenance._code()
+    moved = provenance.environment()["code"]
     assert moved["revision"] == "ab" * 20
     assert moved["sha256"] != two["sha256"]
 
 
 def test_going_on_elsewhere_is_written_down_once(copied, monkeypatch):
     cut(copied, 6)
-    monkeypatch.setattr(provenance, "_cores", lambda: 99)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(99), raising=False)
     fit(copied, on_epoch=lambda epoch: None)
     for name in ("results.json",):
         (copied / name).unlink()

@@ -12,10 +12,12 @@ import pytest
 
 from aevae_jax import keys
 from aevae_jax.runs import non_finite, training_loop
+from aevae_jax.runs.callbacks import Callbacks
 from aevae_jax.runs.non_finite import BrokenStep
 from aevae_jax.runs.run import Safeguard
-from aevae_jax.runs.snapshots import Progress, Snapshot
+from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
 from aevae_jax.training.step import TrainState
+from aevae_jax.types import InputError
 
 X = np.arange(10, dtype=np.float32)[:, None]
 X[4] = 0.0
@@ -103,6 +105,17 @@ def test_data_far_from_unit_scale_get_advice(x, advice):
     assert said == (f"{advice}: try the preparation Standardize()" if advice else "")
 
 
+def manager_of(snapshot, folder):
+    """A checkpoint manager that is where `snapshot` is, and writes nothing."""
+    return SimpleNamespace(
+        folder=folder,
+        restore=lambda trainer, until: snapshot,
+        begin=lambda snapshot: None,
+        offer=lambda snapshot, boundary: None,
+        next_stop=lambda step, chunk: step + chunk,
+    )
+
+
 BAD = {"loss": math.nan, "gradient_norm": math.nan}
 
 
@@ -139,12 +152,29 @@ def test_a_training_that_stops_says_where_and_what_to_type(monkeypatch, found, s
     monkeypatch.setattr(non_finite, "examine", lambda trainer, snapshot: found)
     monkeypatch.setattr(non_finite, "scale_advice", lambda resolved: advice)
     snapshot = SNAPSHOT._replace(progress=Progress(step=17, rollbacks=((3, 5), (1, 5))))
-    trainer = SimpleNamespace(steps_per_epoch=8, resolved=None)
+
+    def advance(snapshot, stop):
+        raise Broken(18, 23, 0)
+
+    resolved = SimpleNamespace(run=SimpleNamespace(safeguard=Safeguard(rollbacks=2)))
+    trainer = SimpleNamespace(
+        steps_per_epoch=8,
+        resolved=resolved,
+        seeds=None,
+        start=lambda: snapshot,
+        finished=lambda progress: False,
+        end_of_epoch=lambda progress: 24,
+        advance=advance,
+        move=lambda snapshot, step: snapshot,
+    )
+    monkeypatch.setattr(training_loop, "Trainer", lambda resolved, seeds: trainer)
     last = "; or ".join(filter(None, [advice, "lower the learning rate or set clip_norm"]))
     for manager, command in (
         (None, ""),
-        (SimpleNamespace(folder="runs/first"), f"type: aevae replay runs/first --step {found.step}; or "),
+        (manager_of(snapshot, "runs/first"), f"type: aevae replay runs/first --step {found.step}; or "),
     ):
-        said = str(training_loop._stopped(trainer, manager, snapshot))
+        with pytest.raises(InputError) as stopped:
+            training_loop.train(resolved, None, manager, Callbacks(None, print, print))
+        said = str(stopped.value)
         assert said.startswith(start)
         assert said.endswith(f"; {command}{last}")

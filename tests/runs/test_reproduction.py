@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +80,7 @@ def test_it_passes_bitwise_elsewhere_too_if_the_bits_are_equal(here):
     edit(here, lambda provenance: provenance["host"].update(cores=77))
     verdict = reproduction.reproduce(here)
     assert verdict.outcome == "PASS (bitwise)"
-    assert verdict.differences == (f"host cores 77, here {environment._cores()}",)
+    assert verdict.differences == (f"host cores 77, here {environment.environment()['host']['cores']}",)
 
 
 def test_one_bit_of_one_loss_fails_and_names_the_step(here, capsys):
@@ -136,28 +135,42 @@ def test_one_weight_fails(here):
     assert (verdict.outcome, verdict.reason[:34]) == ("FAIL", "all losses are equal, but the weig")
 
 
-def test_what_differs_is_named_also_of_where_it_went_on(here):
-    record = json.loads((here / "run.json").read_text())
-    other = {name: dict(record["provenance"][name] or {}) for name in reproduction.MATTER}
+@pytest.fixture
+def again(here, monkeypatch):
+    """Makes verdicts on a training that gave what is there; nothing is trained."""
+    original = fitting.load_run(here)
+    monkeypatch.setattr(reproduction, "plan_again", lambda folder, moved: SimpleNamespace(**dict.fromkeys(PLAN)))
+    monkeypatch.setattr(fitting, "fit", lambda run, dataset, **options: original)
+    return lambda: reproduction.reproduce(here)
+
+
+PLAN = ("run", "dataset", "stream")
+
+
+def test_what_differs_is_named_also_of_where_it_went_on(here, again):
+    found = environment.environment()
+    other = {name: dict(found[name] or {}) for name in reproduction.MATTER}
     other["host"]["cores"] = 5
-    record["resumed"] = [other]
-    assert reproduction._differences(record) == (f"host cores 5, here {environment._cores()}",)
+    edit_run(here, lambda record: record.update(resumed=[other]))
+    assert again().differences == (f"host cores 5, here {found['host']['cores']}",)
 
 
-def test_changed_code_is_named(here, monkeypatch):
-    record, code = records.read_record(here), environment._code()
-    monkeypatch.setattr(environment, "_code", lambda: {**code, "sha256": "b"})
-    assert reproduction._differences(record) == (f"code sha256 {code['sha256'][:60]}..., here b",)
+def test_changed_code_is_named(again, monkeypatch):
+    found = environment.environment()
+    monkeypatch.setattr(environment, "environment", lambda: {**found, "code": {**found["code"], "sha256": "b"}})
+    assert again().differences == (f"code sha256 {found['code']['sha256'][:60]}..., here b",)
 
 
 def test_all_that_a_run_made_is_compared(here, monkeypatch):
     """Both parts of the results, the log, and nothing that differs from one time to the next."""
     original, resolved, asked = fitting.load_run(here), reproduction.plan_again(here, ""), []
+    this = environment.environment()
+    other = {**this, "host": {**this["host"], "cores": 0}}
     monkeypatch.setattr(reproduction, "plan_again", lambda folder, moved: resolved)
     monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: original)
 
     def again(change=lambda fitted: fitted, elsewhere=False):
-        monkeypatch.setattr(reproduction, "_differences", lambda record: ("host",) if elsewhere else ())
+        monkeypatch.setattr(environment, "environment", lambda: other if elsewhere else this)
 
         def fit(run, dataset, **options):
             asked.append((run, dataset.digest(), options["stream"]))
@@ -217,15 +230,15 @@ def test_losses_are_compared_bit_by_bit_or_in_the_first_twenty_steps(first, plac
     ours = ONES.copy()
     ours[place] *= np.float32(factor)
     for one, other in ((ONES, ours), (ours, ONES)):
-        assert reproduction._first_difference(one, other, first, exact=exact) == found
+        assert reproduction.first_difference(one, other, first, exact=exact) == found
 
 
 def test_losses_that_are_both_no_number_are_the_same_and_those_that_are_missing_are_not():
     nan = ONES * np.float32(np.nan)
     for exact in (False, True):
-        assert reproduction._first_difference(nan, nan.copy(), 0, exact=exact) is None
-    assert reproduction._first_difference(ONES[:4], ONES[:6], 12, exact=True) == 16
-    assert reproduction._first_difference(ONES[:6], ONES[:4], 12, exact=True) == 16
+        assert reproduction.first_difference(nan, nan.copy(), 0, exact=exact) is None
+    assert reproduction.first_difference(ONES[:4], ONES[:6], 12, exact=True) == 16
+    assert reproduction.first_difference(ONES[:6], ONES[:4], 12, exact=True) == 16
 
 
 def test_an_unfinished_run_is_refused(copied):

@@ -6,7 +6,6 @@ import resource
 from dataclasses import replace
 from types import SimpleNamespace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -111,7 +110,7 @@ def test_columns_that_are_given_must_be_those_of_the_table(table, columns, count
     given = likelihoods.Tabular(columns, counts)
     run = Run(data=data.Data("x", data.Standardize()), model=VAE(2, NARROW, given), batch_size=5)
     if fits:
-        shaped = resolution._shaped(run.model, data.prepare(run.data.preparation, table))
+        shaped = resolution.resolve(run, table).run.model
         assert shaped.likelihood.columns == (0, 0, 2)
         [(place, zero, step)] = shaped.likelihood.counts
         assert (place, zero, step) == (1, pytest.approx(-3.5 / 1.5), pytest.approx(1 / 1.5))
@@ -181,12 +180,12 @@ def test_every_level_of_the_training_data_is_checked_in_every_block(monkeypatch,
     grey[row, 3, 1] = 7
     run = Run(model=VAE(2, NARROW, likelihoods.Bernoulli()), batch_size=8)
     for train, sound in ((x, True), (grey, False)):
-        prepared = data.prepare(run.data.preparation, data.from_arrays(train, validation, test, name="bits"))
+        bits = data.from_arrays(train, validation, test, name="bits")
         if sound:
-            resolution._check_support(likelihoods.Bernoulli.support, prepared)
+            resolution.resolve(run, bits)
         else:
             with pytest.raises(InputError, match=r"bits train, levels.*: got 0\.0274\d* .*expected 0 or 1"):
-                resolution._check_support(likelihoods.Bernoulli.support, prepared)
+                resolution.resolve(run, bits)
 
 
 @pytest.mark.parametrize(
@@ -196,5 +195,5 @@ def test_room_is_that_of_the_device_or_else_of_the_system(monkeypatch, memory_st
     rooms = []
     monkeypatch.setattr(resolution.jax, "local_devices", lambda: [SimpleNamespace(memory_stats=memory_stats)])
     monkeypatch.setattr(memory, "check", lambda need, **said: rooms.append(said["available"]))
-    resolution._check_memory(SMALL, jax.make_jaxpr(lambda x: x + 1)(1.0), {})
+    resolution.resolve(SMALL, SPLIT)
     assert rooms == [available, available]

@@ -29,14 +29,20 @@ def keep(tmp_path, monkeypatch):
     """Makes a keeper with a clock that is set by hand, and a list of what it saves."""
 
     def make(saving):
-        clock, saved, checks = SimpleNamespace(now=1000.0), [], []
+        clock, saved, checks, arrays = SimpleNamespace(now=1000.0), [], [], {}
+        store = SimpleNamespace(
+            save=lambda step, named, notes: (saved.append(notes), arrays.update(named)),
+            retain=checks.append,
+            clean=lambda: None,
+            check=lambda: None,
+        )
+        monkeypatch.setattr(resume, "Store", lambda folder, run: store)
         monkeypatch.setattr(resume, "time", SimpleNamespace(monotonic=lambda: clock.now))
         lock, caught = SimpleNamespace(check=lambda: checks.append(len(saved))), signals.Caught()
         manager = resume.CheckpointManager(
             tmp_path, "0" * 64, saving, lock=lock, caught=caught, note=print, selects="bound"
         )
-        manager._store = SimpleNamespace(save=lambda step, arrays, notes: saved.append(notes), retain=checks.append)
-        return SimpleNamespace(manager=manager, clock=clock, saved=saved, caught=caught, checks=checks)
+        return SimpleNamespace(manager=manager, clock=clock, saved=saved, caught=caught, checks=checks, arrays=arrays)
 
     return make
 
@@ -145,15 +151,17 @@ def test_a_checkpoint_whose_notes_are_of_another_step_is_refused():
         resume.restore(store, trainer)
 
 
-def test_arrays_come_back_where_they_were():
+def test_arrays_come_back_where_they_were(keep):
     snapshot = Snapshot(
         TrainState(np.int32(1), {"w": np.full(3, 2.0)}, ({"mu": np.full(3, 3.0)},), {"w": np.full(3, 4.0)}),
         {"w": np.full(3, 5.0)},
         {"loss": np.full(2, 6.0), "rate": np.full(2, 7.0)},
         np.full(8, 8.0),
-        Progress(),
+        Progress(step=1, **ONE),
     )
-    named = resume._named(snapshot)
+    made = keep(Saving())
+    made.manager.save(snapshot, boundary=False)
+    named = made.arrays
     assert {name: float(np.max(array)) for name, array in named.items()} == {
         "state/step": 1,
         "state/params/w": 2,
@@ -164,10 +172,17 @@ def test_arrays_come_back_where_they_were():
         "logged/metrics/rate": 7,
         "logged/losses": 8,
     }
-    again = resume._unnamed(snapshot, dict(reversed(named.items())))
-    assert resume._named(again).keys() == named.keys()
-    assert all(array is named[name] for name, array in resume._named(again).items() if name != "logged/losses")
+    found = SimpleNamespace(
+        step=1, arrays=dict(reversed(named.items())), notes=snapshot.progress.to_notes(), damaged=[]
+    )
+    trainer = SimpleNamespace(shapes=lambda progress: snapshot._replace(progress=progress))
+    again = resume.restore(SimpleNamespace(restore_newest=lambda like, until: found), trainer)
+    assert again.progress == snapshot.progress
     assert isinstance(again.losses, np.ndarray)
+    made = keep(Saving())
+    made.manager.save(again, boundary=False)
+    assert made.arrays.keys() == named.keys()
+    assert all(array is named[name] for name, array in made.arrays.items() if name != "logged/losses")
 
 
 def test_progress_comes_back_from_json():

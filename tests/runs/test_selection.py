@@ -93,12 +93,11 @@ def test_training_results_and_progress_name_the_bound_that_selects(trained):
 def test_a_checkpoint_carries_the_value_that_selects(trained, tmp_path, monkeypatch):
     """Not the ELBO, which IWAE makes worse."""
     trainer, snapshot, report = trained
-    lock = SimpleNamespace(check=lambda: None)
+    lock, saved = SimpleNamespace(check=lambda: None), []
+    monkeypatch.setattr(resume.Store, "save", lambda self, step, arrays, notes: saved.append(notes))
     manager = resume.CheckpointManager(
         tmp_path, "0" * 64, Saving(), lock=lock, caught=None, note=print, selects=trainer.resolved.selects
     )
-    saved = []
-    monkeypatch.setattr(manager._store, "save", lambda step, arrays, notes: saved.append(notes))
     manager.save(snapshot, boundary=True)
     assert saved[0]["value"] == report.validation[BOUND]
     assert Progress.from_notes(saved[0]) == snapshot.progress

@@ -17,7 +17,8 @@ from aevae_jax import data, evaluation, keys
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.vae import VAE
 from aevae_jax.runs import non_finite, resolution, trainer, training_loop
-from aevae_jax.runs.run import Run, Safeguard
+from aevae_jax.runs.callbacks import Callbacks
+from aevae_jax.runs.run import Run
 from aevae_jax.runs.snapshots import Broken, Progress
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
@@ -88,18 +89,19 @@ def test_the_best_parameters_are_kept_when_a_later_epoch_is_worse(several):
 def test_the_seed_whose_validation_is_no_number_is_named(several, monkeypatch):
     """Not one that is sound, and not by its place."""
     made, snapshot = several
-    spoilt = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), snapshot.state.params)
+    params = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), snapshot.state.params)
+    spoilt = snapshot._replace(
+        state=snapshot.state._replace(params=params), progress=replace(snapshot.progress, step=STEPS)
+    )
     with pytest.raises(Broken, match="the validation after step 2") as caught:
-        made.finish_epoch(
-            snapshot._replace(
-                state=snapshot.state._replace(params=spoilt), progress=replace(snapshot.progress, step=STEPS)
-            )
-        )
+        made.finish_epoch(spoilt)
     assert (caught.value.first, caught.value.after, caught.value.seed_index) == (2, 2, 1)
     monkeypatch.setattr(non_finite, "scale_advice", lambda resolved: "")
     message = "training of seed 8: got no finite loss or gradient in the validation after step 2, expected finite"
+    monkeypatch.setattr(made, "start", lambda: spoilt)
+    monkeypatch.setattr(training_loop, "Trainer", lambda resolved, seeds: made)
     with pytest.raises(InputError, match=message):
-        training_loop._roll_back(made, None, snapshot.progress, caught.value, print)
+        training_loop.train(made.resolved, SEEDS, None, Callbacks(None, print, print))
 
 
 def test_means_are_over_the_steps_that_each_seed_used(several, monkeypatch):
@@ -107,7 +109,7 @@ def test_means_are_over_the_steps_that_each_seed_used(several, monkeypatch):
     made, snapshot = several
     losses = np.array([[1.0, 2.0, 3.0], [5.0, 1e30, 7.0]], np.float32)
     values = iter([{"negative_elbo": 1.0, "rate": 4.0}, {"negative_elbo": 3.0, "rate": 5.0}, {"negative_elbo": 8.0}])
-    monkeypatch.setattr(made, "_measure", lambda params, x: [{"rate": 0.0, **next(values)} for _ in SEEDS])
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: {"rate": 0.0, **next(values)})
     metrics = {"loss": losses, "skipped": np.array([[0, 0, 0], [0, 1, 0]])}
     progress = Progress(4, 1, (0.5, 3.0, 9.0), (1, 1, 1), (0, 0, 0), history=({"epoch": 1},))
     before = np.full((STEPS, 3), 9.0, np.float32)
@@ -184,11 +186,10 @@ def test_every_seed_sees_each_example_once_an_epoch_in_an_order_of_its_own(sever
 
 
 def test_streaks_go_on_across_chunks_by_seed_and_not_across_what_was_gone_round():
-    made = SimpleNamespace(resolved=SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=3))))
     no = np.zeros(4, bool)
 
     def streaks(before, flags, jumped=no):
-        found = trainer.Trainer._streaks(made, Progress(step=10, in_a_row=before), np.array(flags), jumped)
+        found = Progress(step=10, in_a_row=before).streaks(np.array(flags), jumped, limit=3)
         assert isinstance(found, tuple)
         return found
 

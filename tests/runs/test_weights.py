@@ -251,7 +251,7 @@ def test_a_huge_announced_header_does_not_fill_the_memory(path):
 
 
 def test_a_header_beyond_the_limit_is_not_read(path, monkeypatch):
-    monkeypatch.setattr(weights, "_LARGEST_HEADER", header_size(path.read_bytes()) - 9)
+    monkeypatch.setattr(weights, "LARGEST_HEADER", header_size(path.read_bytes()) - 9)
     with pytest.raises(InputError, match=r"a damaged file .*a header of"):
         weights.load_weights(path, SHAPES)
 
