@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import aevae_jax
+from aevae_jax import distributions
+from aevae_jax.models import likelihoods
 
 PACKAGE = Path(aevae_jax.__file__).parent
 FLOORS = (
@@ -119,6 +122,21 @@ def test_no_files_import_each_other_in_a_circle():
     while free := {name for name, others in rest.items() if not others & set(rest)}:
         rest = {name: others for name, others in rest.items() if name not in free}
     assert not rest
+
+
+def test_a_name_that_a_distribution_shares_with_a_likelihood_is_qualified():
+    """`Normal(...)` alone is the likelihood that people type; the distribution is always `distributions.Normal`."""
+    shared = {name for name, thing in vars(likelihoods).items() if isinstance(thing, type)} & set(distributions.__all__)
+    assert {"Bernoulli", "Normal", "Tabular"} <= shared
+    root = PACKAGE.parent
+    sources = {path: parsed(path) for path in [*FILES, *sorted(root.glob("experiments/**/*.py"))]}
+    for path in sorted(root.glob("notebooks/*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        lines = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").splitlines()
+        sources[path] = ast.parse("\n".join(line for line in lines if not line.startswith(("%", "!"))))
+    for path, tree in sources.items():
+        found = {name.rpartition(".")[2] for name in imported(tree) if name.startswith("aevae_jax.distributions.")}
+        assert PACKAGE / "distributions" in path.parents or not found & shared, f"{path} imports {found & shared}"
 
 
 def test_private_names_stay_in_their_wing():
