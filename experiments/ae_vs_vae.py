@@ -335,11 +335,11 @@ def _cell(interval: dict[str, float] | None) -> str:
 
 def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Prepared, measures: Any) -> None:
     """Draw the picture: everything of the first seed."""
+    import ae_vs_vae_picture as picture
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from aevae_jax import figures
     from aevae_jax.models import generation, priors
 
     x, labels = prepared.test.x, np.asarray(prepared.test.labels)
@@ -350,7 +350,7 @@ def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Pr
     for name, fit in fitted.items():
         params = jax.tree.map(lambda a: a[0], fit.params)
         key = jax.random.key(0)
-        panels[name] = figures.Panel(
+        panels[name] = picture.Panel(
             reconstructions=np.asarray(generation.reconstruct(fit.model, params, first)),
             samples=np.asarray(generation.sample(fit.model, params, key, 30).mean()),
             interpolation=np.asarray(generation.interpolate(fit.model, params, *ends, 10))[:, 0],
@@ -364,7 +364,7 @@ def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Pr
         name: f"Frechet distance {measures[f'Frechet distance | {name}']['mean']:.1f}"
         for name in ("AE", "VAE", "AE + mixture")
     }
-    figures.comparison(
+    picture.comparison(
         path,
         title=prepared.name,
         inputs=np.asarray(first),

@@ -1434,20 +1434,12 @@ MUTATIONS = (
         ("test_memory.py::test_the_room_may_be_that_of_an_accelerator",),
     ),
     Mutation(
-        164,
-        "codes drawn about their own mean beside a ring about the prior's",
-        "figures.py",
-        "codes @ directions[:2].T",
-        "(codes - codes.mean(axis=0)) @ directions[:2].T",
-        ("test_figures.py::test_the_picture_of_an_autoencoder_beside_a_vae_shows_what_it_says",),
-    ),
-    Mutation(
         165,
         "strips thinner than they may be",
         "figures.py",
         "max(scale, -(-MIN_TILE // n)), most // n",
         "max(scale, MIN_TILE // n), most // n",
-        ("test_figures.py::test_a_image_grid_takes_the_room_there_is",),
+        ("test_figures.py::test_an_image_grid_takes_the_room_there_is",),
     ),
     Mutation(
         166,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
 
 from aevae_jax import figures
 from aevae_jax.types import InputError
@@ -78,7 +77,7 @@ def test_png_comes_back_byte_for_byte(tmp_path):
 
 
 @pytest.mark.parametrize("side", [8, 28, 64])
-def test_a_image_grid_of_small_images_magnifies_each_pixel(side):
+def test_an_image_grid_of_small_images_magnifies_each_pixel(side):
     images = np.random.RandomState(0).rand(11, side, side, 1).astype(np.float32)
     sheet = figures.image_grid(images, 4)
     assert sheet.shown == 11
@@ -99,7 +98,7 @@ def test_a_image_grid_of_small_images_magnifies_each_pixel(side):
         ((1, 3, 5, 1), 1),
     ],
 )
-def test_a_image_grid_is_bounded_both_ways(shape, columns, monkeypatch):
+def test_an_image_grid_is_bounded_both_ways(shape, columns, monkeypatch):
     monkeypatch.setattr(figures, "MAX_SIDE", 512)
     images = np.zeros(shape, np.float32)
     images[-1] = 1
@@ -128,7 +127,7 @@ def test_a_image_grid_is_bounded_both_ways(shape, columns, monkeypatch):
         ((3, 20, 20, 1), 3, 100, (20, 62)),  # there is no room for twice as many
     ],
 )
-def test_a_image_grid_takes_the_room_there_is(monkeypatch, shape, columns, most, expected):
+def test_an_image_grid_takes_the_room_there_is(monkeypatch, shape, columns, most, expected):
     monkeypatch.setattr(figures, "MAX_SIDE", most)
     assert figures.image_grid(np.zeros(shape, np.float32), columns).pixels.shape == (*expected, 3)
 
@@ -158,67 +157,3 @@ def test_floats_are_shown_in_their_own_units():
     assert [sheet[0, 18 * i, 0] for i in range(3)] == [0, 64, 255]
     constant = np.full((1, 2, 2, 1), 7.0, np.float32)
     assert not figures.image_grid(constant, 1, span=figures.span_of(constant, 0)).pixels.any()
-
-
-@pytest.mark.parametrize("latent", [1, 3])
-def test_the_picture_of_an_autoencoder_beside_a_vae_shows_what_it_says(tmp_path, monkeypatch, latent):
-    """All but the scatter of the codes are sheets of images, of which the left pixels tell which ones these are."""
-    from matplotlib.figure import Figure
-
-    drawn, save = [], Figure.savefig
-
-    def saved(figure, file, **options):
-        drawn.append(figure)
-        save(figure, file, **{**options, "dpi": 8})
-
-    monkeypatch.setattr(Figure, "savefig", saved)
-    generator, labels = np.random.default_rng(0), np.arange(40) % 4
-    directions = np.linalg.qr(generator.normal(size=(latent, latent)))[0]
-    codes = {name: 3.0 + generator.normal(size=(40, latent)) * [5, 2, 0.1][:latent] @ directions for name in "ab"}
-
-    def images(count, level):
-        return np.full((count, 2, 2, 1), level / 255, np.float32)
-
-    panels = {
-        name: figures.Panel(images(3, level), images(12, level + 1), images(5, level + 2), codes[key])
-        for name, level, key in (("AE", 10, "a"), ("VAE", 20, "b"))
-    }
-    figures.comparison(
-        tmp_path / "report.png",
-        title="digits",
-        inputs=images(3, 5),
-        labels=labels,
-        panels=panels,
-        mixture=images(6, 30),
-        captions={"AE": "one", "VAE": "two", "AE + mixture": "three"},
-    )
-    with Image.open(tmp_path / "report.png") as picture:
-        assert picture.format == "PNG"
-    [figure] = drawn
-    assert figure.get_suptitle().endswith("(VAE): digits")
-    axes = {a.get_label(): a for a in figure.axes if a.get_label()}
-    shown = {name: (a.images[0].get_array()[..., 0], a.get_title()) for name, a in axes.items() if a.images}
-    for name, level, words in (("AE", 11, "AE\none"), ("VAE", 21, "VAE\ntwo"), ("AE + mixture", 30, "AE's\nthree")):
-        image, title = shown[name]
-        assert image.shape == (5 if name in panels else 2, 3 * 6 - 1)  # six of each in a row
-        assert set(np.unique(image)) == {level, 255}
-        assert title.endswith(words)
-    for name, level in (("AE", 10), ("VAE", 20)):
-        image, title = shown[f"{name} pairs"]
-        assert image[:, 0].tolist() == [5, 5, 255, level, level]  # inputs, and their reconstructions below
-        assert image.shape[1] == 3 * 3 - 1
-        assert title.startswith(f"{name}: inputs")
-        image, title = shown[f"{name} interpolation"]
-        assert image.shape == (2, 3 * 5 - 1)
-        assert image[0, 0] == level + 2
-        assert title.startswith(f"{name}: interpolation")
-        scatter = axes[f"{name} codes"]
-        assert scatter.get_title().startswith(f"{name}: codes")
-        own = panels[name].codes
-        _, vectors = np.linalg.eigh(np.atleast_2d(np.cov(own, rowvar=False)))  # of ascending variances
-        expected = np.abs(np.hstack([own @ vectors[:, ::-1], np.zeros((40, 1))]))[:, :2]  # a direction has no sign
-        points = np.asarray(scatter.collections[0].get_offsets())
-        np.testing.assert_allclose(np.abs(points), expected, rtol=1e-6, atol=1e-9)
-        assert scatter.collections[0].get_array().tolist() == labels.tolist()
-        ring = np.linalg.norm(np.asarray(scatter.lines[0].get_xydata()), axis=1)
-        np.testing.assert_allclose(ring, stats.chi2(2).ppf(0.95) ** 0.5)
