@@ -140,6 +140,15 @@ def largest(jaxpr: Any) -> tuple[tuple[int, ...], int]:
     return max(found, key=lambda each: each[1], default=((), 0))
 
 
+def primitives(jaxpr: Any) -> Iterator[str]:
+    """Yield the names of all primitives of a program, those of inner programs included."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):
+            if hasattr(value, "eqns"):
+                yield from primitives(value)
+
+
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _scan(body: Body, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
     return jax.lax.scan(lambda c, x: body(c, context, x), carry, xs)
@@ -189,18 +198,9 @@ def _output(body: Body, structure: Any, shapes: tuple[Any, ...]) -> Any:
 @lru_cache(maxsize=256)
 def _has_convolution(body: Body, structure: Any, shapes: tuple[Any, ...]) -> bool:
     arguments = jax.tree.unflatten(structure, shapes)
-    return "conv_general_dilated" in _primitives(jax.make_jaxpr(body)(*arguments))
+    return "conv_general_dilated" in primitives(jax.make_jaxpr(body)(*arguments))
 
 
 @lru_cache(maxsize=256)
 def _largest_array(body: Body, structure: Any, shapes: tuple[Any, ...]) -> int:
     return largest(jax.make_jaxpr(body)(*jax.tree.unflatten(structure, shapes)).jaxpr)[1]
-
-
-def _primitives(jaxpr: Any) -> Iterator[str]:
-    """Yield names of all primitives, those of inner programs included."""
-    for equation in jaxpr.eqns:
-        yield equation.primitive.name
-        for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):
-            if hasattr(value, "eqns"):
-                yield from _primitives(value)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorstore
+from orbax.checkpoint import Checkpointer
 
 from aevae_jax.checkpoints import array_files
 from aevae_jax.checkpoints.saving import DamageError, OtherRunError, Saving
@@ -374,17 +375,16 @@ def test_whatever_orbax_raises_is_damage(store, monkeypatch, method, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(type(array_files._orbax()[1]), method, fail)
+    monkeypatch.setattr(Checkpointer, method, fail)
     damaged(store, "got '?no'?, expected")
 
 
 def test_arrays_that_orbax_changes_are_damage(store, monkeypatch):
-    kind = type(array_files._orbax()[1])
-    restore = kind.restore
+    restore = Checkpointer.restore
     for change in (np.int64, np.ravel):
         with monkeypatch.context() as patched:
             patched.setattr(
-                kind, "restore", lambda *a, c=change, **k: {**(r := restore(*a, **k)), "turned": c(r["turned"])}
+                Checkpointer, "restore", lambda *a, c=change, **k: {**(r := restore(*a, **k)), "turned": c(r["turned"])}
             )
             damaged(store, "another shape or type of turned than was saved")
 
@@ -452,7 +452,7 @@ def fail_in(monkeypatch, where, error):
         raise error
 
     if where == "Orbax":
-        monkeypatch.setattr(type(array_files._orbax()[1]), "save", fail)
+        monkeypatch.setattr(Checkpointer, "save", fail)
     elif where == "last rename":
         rename = Path.rename
         monkeypatch.setattr(Path, "rename", lambda a, b: fail() if a.name == "10.tmp" else rename(a, b))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tiny_tfds import TINY, check_tiny, contents, library, prepared, random_images, read
 
-from aevae_jax.data import cache, datasets, tfds
+from aevae_jax.data import cache, datasets
 
 
 @pytest.fixture(autouse=True)
@@ -35,12 +35,13 @@ def forget_how_to_decode(monkeypatch):
     def decoded(*_):
         raise AssertionError("it was decoded again")
 
-    monkeypatch.setattr(tfds, "_decode", decoded)
+    monkeypatch.setattr(library, "builder_from_directory", decoded)
 
 
 def count_decodings(monkeypatch):
-    counts, decode = [], tfds._decode
-    monkeypatch.setattr(tfds, "_decode", lambda *given: counts.append(given) or decode(*given))
+    """What grows whenever TFDS opens a data set, from which images can then be decoded."""
+    counts, build = [], library.builder_from_directory
+    monkeypatch.setattr(library, "builder_from_directory", lambda *given: counts.append(given) or build(*given))
     return counts
 
 

@@ -175,14 +175,15 @@ def test_without_a_network_the_files_to_fetch_are_named(tmp_path, knows, asked, 
     assert not (tmp_path / "data").exists()
 
 
-def test_up_to_four_files_to_fetch_are_all_named(tmp_path, asked):
+def test_up_to_four_files_to_fetch_are_all_named(tmp_path, knows, asked):
+    data = str(tmp_path / "data")
     for count, more in ((4, " elsewhere"), (5, f", {URL}3 and 1 more elsewhere")):
-        builder = downloading(url_infos={f"{URL}{i}": url_info(f"images.gz{i}") for i in range(count)})
-        message = refused("network", tfds_prepare._check_downloads, builder(data_dir=tmp_path), tmp_path, "the command")
+        knows(downloading(url_infos={f"{URL}{i}": url_info(f"images.gz{i}") for i in range(count)}))
+        message = refused("network", tfds_prepare.prepare, "tiny", data, str(tmp_path))
         assert (
-            f"{URL}3{more.removeprefix(f', {URL}3')} into a folder DIR and type: the command --manual-dir DIR"
-            in message
-        )
+            f"{URL}3{more.removeprefix(f', {URL}3')} into a folder DIR and type: "
+            f"aevae data prepare tiny --directory {data} --manual-dir DIR"
+        ) in message
     assert asked == [f"{HOST}/"] * 2
 
 
@@ -207,12 +208,24 @@ def test_a_server_that_does_not_answer_is_waited_for_a_few_seconds(tmp_path, mon
         assert time.monotonic() - began < 5
 
 
-def test_a_server_that_refuses_has_answered(tmp_path, monkeypatch):
+@pytest.fixture
+def begun(monkeypatch):
+    """The builders that were told to fetch and prepare, which they do not."""
+    builders = []
+    monkeypatch.setattr(
+        library.core.DatasetBuilder, "download_and_prepare", lambda self, **options: builders.append(self.name)
+    )
+    return builders
+
+
+def test_a_server_that_refuses_has_answered(tmp_path, monkeypatch, knows, begun):
     def forbidden(url, timeout):
         raise urllib.error.HTTPError(url, 403, "Forbidden", {}, None)
 
     monkeypatch.setattr(urllib.request, "urlopen", forbidden)
-    tfds_prepare._check_downloads(downloading()(data_dir=tmp_path), tmp_path, "")
+    knows(downloading())
+    tfds_prepare.prepare("tiny", str(tmp_path / "data"), str(tmp_path))
+    assert begun == ["tiny"]
 
 
 def test_files_that_can_only_be_fetched_by_hand_are_asked_for(tmp_path, knows, asked):
@@ -222,10 +235,11 @@ def test_files_that_can_only_be_fetched_by_hand_are_asked_for(tmp_path, knows, a
     assert asked == []
 
 
-def test_files_that_were_fetched_by_hand_are_not_asked_for(tmp_path, asked, manual):
-    builder = downloading(MANUAL_DOWNLOAD_INSTRUCTIONS="sign a form", url_infos={f"{HOST}/more": url_info("more")})
-    tfds_prepare._check_downloads(builder(data_dir=tmp_path), manual, "")
+def test_files_that_were_fetched_by_hand_are_not_asked_for(tmp_path, knows, asked, begun, manual):
+    knows(downloading(MANUAL_DOWNLOAD_INSTRUCTIONS="sign a form", url_infos={f"{HOST}/more": url_info("more")}))
+    tfds_prepare.prepare("tiny", str(tmp_path / "data"), str(manual))
     assert asked == []
+    assert begun == ["tiny"]
 
 
 def test_a_folder_of_files_that_does_not_exist_is_one_line(tmp_path):

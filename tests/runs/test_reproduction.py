@@ -139,12 +139,11 @@ def test_one_weight_fails(here):
 def again(here, monkeypatch):
     """Makes verdicts on a training that gave what is there; nothing is trained."""
     original = fitting.load_run(here)
-    monkeypatch.setattr(reproduction, "plan_again", lambda folder, moved: SimpleNamespace(**dict.fromkeys(PLAN)))
+    monkeypatch.setattr(
+        reproduction, "plan_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+    )
     monkeypatch.setattr(fitting, "fit", lambda run, dataset, **options: original)
     return lambda: reproduction.reproduce(here)
-
-
-PLAN = ("run", "dataset", "stream")
 
 
 def test_what_differs_is_named_also_of_where_it_went_on(here, again):

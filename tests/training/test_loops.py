@@ -32,8 +32,12 @@ def test_convolutions_are_found(model, expected):
     tx = optax.adam(1e-2)
     step = training.make_train_step(model, ELBO() if isinstance(model, VAE) else ReconstructionError(), tx)
     state = jax.eval_shape(lambda k: training.init_state(model, tx, k), keys.root(0))
+
+    def body(state, context, rows):
+        return step(state, context[0][rows], context[1])
+
     context = (jax.ShapeDtypeStruct((40, 6, 6, 1), jnp.float32), keys.root(0))
-    assert loops.has_convolution(training._body(step, False), state, context, jnp.zeros((4, 10), int)) is expected
+    assert loops.has_convolution(body, state, context, jnp.zeros((4, 10), int)) is expected
 
 
 def test_convolutions_are_found_inside_control_flow():
@@ -54,19 +58,19 @@ def test_convolutions_are_found_inside_control_flow():
 def test_only_convolutions_on_a_cpu_are_stepped(monkeypatch, backend, with_convolution, scans):
     calls = {"scan": 0, "step": 0}
 
-    def scan(body, carry, context, xs):
+    def scan(function, carry, xs):
         calls["scan"] += 1
         return carry, xs
 
-    def step(body, carry, context, x):
+    def body(carry, context, x):
         calls["step"] += 1
         return carry, x
 
-    monkeypatch.setattr(loops, "_scan", scan)
-    monkeypatch.setattr(loops, "_step", step)
+    monkeypatch.setattr(jax.lax, "scan", scan)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(loops, "has_convolution", lambda *arguments: with_convolution)
-    _, ys = loops.scan(lambda c, k, x: (c, x), (), (), {"a": jnp.arange(3)})
+    with jax.disable_jit():
+        _, ys = loops.scan(body, (), (), {"a": jnp.arange(3)})
     assert np.array_equal(ys["a"], np.arange(3))
     assert calls == {"scan": scans, "step": 3 * (1 - scans)}
 
@@ -77,11 +81,16 @@ def test_only_convolutions_on_a_cpu_are_stepped(monkeypatch, backend, with_convo
 )
 def test_parts_of_a_scan_are_dispatched_as_it_is(monkeypatch, backend, with_convolution, whole):
     calls = []
-    monkeypatch.setattr(loops, "_scan_between", lambda body, carry, rest: calls.append("scan") or (carry, rest[0]))
-    monkeypatch.setattr(loops, "_step_into", lambda body, carry, rest: calls.append("step") or (carry, rest[0]))
+
+    def body(carry, context, x):
+        calls.append("step")
+        return carry, x
+
+    monkeypatch.setattr(jax.lax, "fori_loop", lambda start, stop, step, loop: calls.append("scan") or loop)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(loops, "has_convolution", lambda *arguments: with_convolution)
-    loops.scan_between(lambda c, k, x: (c, x), (), (), np.arange(5), np.zeros(5), start=1, stop=4)
+    with jax.disable_jit():
+        loops.scan_between(body, (), (), np.arange(5), np.zeros(5, int), start=1, stop=4)
     assert calls == (["scan"] if whole else ["step"] * 3)
 
 
@@ -131,11 +140,20 @@ def test_the_largest_array_is_that_of_most_bytes_in_inner_programs_too():
 
 
 @pytest.mark.parametrize(("model", "expected"), NETWORKS)
-def test_convolutions_are_found_in_evaluation(model, expected):
+def test_convolutions_are_found_in_evaluation(monkeypatch, model, expected):
     params = jax.eval_shape(model.init, keys.root(0))
-    context = (params, jax.ShapeDtypeStruct((9, 6, 6, 1), jnp.float32), keys.root(0), jnp.asarray(0))
-    body = metrics._metric_body(metrics.bound_terms, model)
-    assert loops.has_convolution(body, (), context, jnp.zeros((3, 3), int)) is expected
+    found = []
+
+    def scan(*arguments):
+        found.append(loops.has_convolution(*arguments))
+        raise StopIteration
+
+    monkeypatch.setattr(loops, "scan", scan)
+    with pytest.raises(StopIteration):
+        metrics.per_example(
+            metrics.bound_terms, model, params, np.zeros((9, 6, 6, 1), np.float32), keys.root(0), batch_size=3
+        )
+    assert found == [expected]
 
 
 def blur(carry, context, x):
@@ -145,7 +163,7 @@ def blur(carry, context, x):
     return carry, {"total": carry["sum"].sum(), "count": x["n"] + 1}
 
 
-def test_steps_and_scan_give_the_same_carry_and_stacked_outputs():
+def test_steps_and_scan_give_the_same_carry_and_stacked_outputs(monkeypatch):
     x = {"a": jnp.asarray(np.random.RandomState(0).rand(7, 5, 1), jnp.float32), "n": jnp.arange(7)}
     kernel = jnp.array([0.25, 0.5, 0.25]).reshape(3, 1, 1)
     carry, expected = np.zeros((5, 1)), []
@@ -153,9 +171,10 @@ def test_steps_and_scan_give_the_same_carry_and_stacked_outputs():
         padded = np.pad(row, ((1, 1), (0, 0)))
         carry = 0.5 * carry + 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
         expected.append(carry.sum())
-    for run in (loops.scan, loops._scan):
+    for stepped in (True, False):
+        monkeypatch.setattr(loops, "has_convolution", lambda *_, stepped=stepped: stepped)
         start = {"sum": jnp.zeros((5, 1))}
-        last, ys = run(blur, start, kernel, x)
+        last, ys = loops.scan(blur, start, kernel, x)
         np.testing.assert_allclose(last["sum"], carry, rtol=1e-6)
         np.testing.assert_allclose(ys["total"], expected, rtol=1e-6)
         assert ys["count"].tolist() == list(range(1, 8))
