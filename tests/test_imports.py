@@ -227,7 +227,6 @@ OPTIONAL_OR_HEAVY = {
     "skimage",
     "sklearn",
     "tensorflow_datasets",
-    "tyro",
 }
 """What a function may import itself: what need not be installed, or takes long to import and is used there alone."""
 

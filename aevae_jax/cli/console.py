@@ -1,32 +1,28 @@
 """What the command line and the experiments share: arguments and a line of progress.
 
-Imports neither JAX nor, before they are needed, tyro and rich: help must come at once.
+Imports neither JAX nor, before it is needed, rich: help must come at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import inspect
-import io
 import itertools
 import math
 import os
-import re
 import shlex
 import sys
 import textwrap
 import time
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from aevae_jax import values
-from aevae_jax.cli import terminal
-from aevae_jax.cli.terminal import Quiet, leave, tell
-from aevae_jax.types import InputError, Shaped, shortened
+from aevae_jax.cli import arguments, terminal
+from aevae_jax.cli.terminal import Quiet, tell
+from aevae_jax.types import InputError, Shaped
 
 if TYPE_CHECKING:
     from aevae_jax.runs.callbacks import OnEpoch
@@ -34,140 +30,14 @@ if TYPE_CHECKING:
 
 
 one_line_errors, note = terminal.one_line_errors, terminal.note  # so that experiments need this file alone
+parse_arguments = arguments.parse_arguments
 
 
-# --------------------------------------------------------------------------------------------------------- arguments
-
-
-def parse_arguments(
-    command: Callable[..., Any], argv: Sequence[str], *, prog: str, description: str | None = None
-) -> Callable[[], Any]:
-    """Return `command` with its arguments taken from `argv` by tyro, ready to be called.
-
-    Args:
-      command: a function whose annotations and docstring are the interface.
-      argv: what was typed after `prog`.
-      prog: for help and messages.
-      description: the text above the options; the docstring where left out.
-
-    Raises:
-      SystemExit: 0 after showing help; 2 after one line on standard error that says what is wrong with `argv`.
-      InputError: an argument of a length that nobody types.
-    """
-    long = next((text for text in argv if len(text) > values.MOST_CHARACTERS), None)
-    if long is not None:
-        raise InputError(
-            "argument",
-            got=f"{len(long):,} characters, {shortened(long, 40)}",
-            expected=f"at most {values.MOST_CHARACTERS:,}",
-            hint=f"type: {prog} --help",
-        )
-    import tyro
-
-    @functools.wraps(command)
-    def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
-        return functools.partial(command, *args, **kwargs)
-
-    config = (
-        tyro.conf.DisallowNone,
-        tyro.conf.FlagCreatePairsOff,
-        tyro.conf.HelptextFromCommentsOff,
-        tyro.conf.PositionalMetavarFromFieldName,
-    )
-    registry = tyro.constructors.ConstructorRegistry()
-    registry.primitive_rule(_number)
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(bind, prog=prog, description=description, args=list(argv), config=config, registry=registry)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        leave(f"error: {shortened(_unframed(box.getvalue()), 200)}; type: {prog} --help", 2)
-
-
-def _number(info: Any) -> Any:
-    """Return tyro's rule for numbers, with this project's words for what is none."""
-    from tyro.constructors import PrimitiveConstructorSpec
-
-    kind = next((kind for kind in (int, float) if info.type in (kind, kind | None)), None)
-    if kind is None:
-        return None
-
-    def read(texts: list[str]) -> Any:
-        try:
-            return values.parse(kind, texts[0], "")
-        except InputError:
-            raise ValueError(f"got {shortened(texts[0], 60)!r}, expected {values.describe(kind)}") from None
-
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=_METAVARS[kind],
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, kind),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _unframed(box: str) -> str:
-    """Return what a framed message of tyro's says above its first rule, help texts aside, and what it thinks was
-    meant.
-    """
-    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│\n") for row in box.splitlines()[1:]]  # less the title
-    while rows and _is_rule(rows[0]):
-        rows.pop(0)
-    rule = next((i for i, row in enumerate(rows) if _is_rule(row)), len(rows))
-    said = [row.strip() for row in rows[:rule] if not row.startswith(" " * 9)]  # help texts are indented twice
-    message = " ".join(said).rstrip(".").removeprefix("Error parsing ")
-    meant = re.search(r"Perhaps you meant:\s+(\S+)", "\n".join(rows[rule:]))
-    return message[:1].lower() + message[1:] + (f", perhaps for {meant[1]}" if meant else "")
-
-
-def _is_rule(row: str) -> bool:
-    return set(row.strip()) <= set("─-╰╯")
-
-
-def options_of(cls: Any) -> Any:
-    """Return a type for tyro with one optional text per field of the value type `cls`; `values_of` reads what was
-    typed.
-
-    Help is the field's entry in the docstring; a default is shown as it is typed.
-    """
-    from tyro.conf import arg
-
-    hints, docs = typing.get_type_hints(cls), _documented(cls)
-    options: list[tuple[str, Any, Any]] = []
-    for field in dataclasses.fields(cls):
-        hidden = field.default is None or field.default is dataclasses.MISSING
-        default = "" if hidden else f"(default: {values.spell(field.default)})"
-        metavar = _METAVARS.get(hints[field.name], field.name.upper())
-        shown = arg(metavar=metavar, help=docs.get(field.name, ""), help_behavior_hint=default)
-        options.append((field.name, Annotated[str, shown], dataclasses.field(default=_NOT_TYPED)))
-    # not a TypedDict, though that can leave keys out: tyro checks those with typeguard, whose import takes 0.1 s
-    return dataclasses.make_dataclass(f"{cls.__name__}Options", options)
-
-
-_NOT_TYPED = "\0"  # no argument of a program can hold this
-_METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT"}
-
-
-def values_of(cls: Any, options: Any) -> dict[str, Any]:
-    """Return the fields of `cls` that were typed, as values.
-
-    Args:
-      cls: the value type.
-      options: an `options_of(cls)`.
-
-    Raises:
-      InputError: a text that its field does not accept.
-    """
-    hints = typing.get_type_hints(cls)
-    typed = {name: text for name, text in vars(options).items() if text != _NOT_TYPED}
-    return {name: values.parse(hints[name], text, f"--{name.replace('_', '-')}") for name, text in typed.items()}
+# ------------------------------------------------------------------------------------------- values as they are typed
 
 
 def grammar(cls: Any) -> str:
-    """Return the values that `options_of(cls)` accept, by the option or field that takes them, in lines of 78
+    """Return the values that the fields of `cls` accept, by the option or field that takes them, in lines of 78
     columns.
     """
     rows = []
@@ -218,12 +88,6 @@ def _quoted(text: str) -> str:
     """Return text as a word of a shell, in double quotes where that is enough."""
     word = shlex.quote(text)
     return word if word == text or set(text) & set('"$`\\!') else f'"{text}"'
-
-
-def _documented(cls: Any) -> dict[str, str]:
-    """Return the entries of a docstring's section `Args:`."""
-    section = (inspect.getdoc(cls) or "").partition("Args:\n")[2]
-    return {name: " ".join(text.split()) for name, text in re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.M)}
 
 
 # ---------------------------------------------------------------------------------------------------------- progress

@@ -6,9 +6,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Annotated, Any
 
 from aevae_jax import figures, limits, values
 from aevae_jax.cli import console
@@ -26,14 +24,11 @@ if TYPE_CHECKING:
 else:
     inspection, tfds_prepare = modules("aevae_jax.data", "inspection", "tfds_prepare")
 
-# Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
-MaybePicture = Annotated[Optional[Path], arg(metavar="FILE", help_behavior_hint="(default: runs/inspect/NAME.png)")]  # noqa: UP045
-
 MOST_EXAMPLES = 1_000
 """What a image grid shows at most."""
 
 
-def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -> None:
+def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num: int = 64) -> None:
     """Show what is in a data set: shapes, ranges, splits, hashes, a image grid, fitting likelihoods.
 
     Example: aevae data inspect ./photos
@@ -43,11 +38,10 @@ def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -
       out: .png for the image grid of images; left out, runs/inspect/NAME.png, which is replaced if it exists.
       num: how many training examples to show there.
     """
-    value: Data = values.parse(Data, data, "data")
     limits.check("--num", num, 1, MOST_EXAMPLES)
     if out is not None:
         files.check_output(out, (".png",), force=True)
-    dataset = value.load()
+    dataset = data.load()
 
     summaries = {part: inspection.summarize(getattr(dataset, part), dataset.levels) for part in datasets.PARTS}
     first = summaries["train"]
@@ -65,14 +59,11 @@ def inspect(data: Positional[str], *, out: MaybePicture = None, num: int = 64) -
     say(f"sha256 {dataset.digest()}")
     if len(dataset.event_shape) == 3:
         _sheet(out, dataset, num)
-    say(f"next   {console.train_command(console.unused('runs/first'), _first_run(value, dataset, first, fits))}")
+    say(f"next   {console.train_command(console.unused('runs/first'), _first_run(data, dataset, first, fits))}")
 
 
 def prepare(
-    name: Positional[str],
-    *,
-    directory: Annotated[str, arg(metavar="DIR")] = "",
-    manual_dir: Annotated[str, arg(metavar="DIR")] = "",
+    name: str, *, directory: Annotated[str, "--directory DIR"] = "", manual_dir: Annotated[str, "--manual-dir DIR"] = ""
 ) -> None:
     """Download a TensorFlow Datasets image set once and store it for runs without network.
 

@@ -7,9 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import durable, evaluation, limits, runs, values
 from aevae_jax.cli import console
@@ -34,23 +32,19 @@ else:
     )
     generation = modules("aevae_jax.models", "generation")
 
-# Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
-MaybeJson = Annotated[Optional[Path], arg(name="json", metavar="FILE", help_behavior_hint="(default: none)")]  # noqa: UP045
-MaybeCount = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: none)")]  # noqa: UP045
-MaybeSeed = Annotated[Optional[int], arg(metavar="INT", help_behavior_hint="(default: the run's)")]  # noqa: UP045
-MaybeData = Annotated[str, arg(name="data", metavar="DATA", help_behavior_hint="(default: as in the run)")]
+Moved = Annotated[str, "--data DATA"]
 Part = Literal["test", "validation"]
 
 
 def evaluate(
-    run: Positional[Path],
+    run: Path,
     *,
     split: Part = "test",
-    samples: MaybeCount = None,
+    samples: int | None = None,
     batch_size: int = 256,
-    seed: MaybeSeed = None,
-    data: MaybeData = "",
-    json_file: MaybeJson = None,
+    seed: int | None = None,
+    data: Moved = "",
+    json_file: Annotated[Path | None, "--json FILE"] = None,
     force: bool = False,
 ) -> None:
     """Measure a trained model: means over a data set, with standard errors.
@@ -60,10 +54,10 @@ def evaluate(
     Args:
       run: a run directory.
       split: which part of the run's data set.
-      samples: importance samples per example for the negative log likelihood, such as 5000.
+      samples: importance samples per example for the negative log likelihood, such as 5000; left out, there is none.
       batch_size: examples to compute at once; the numbers do not depend on it.
-      seed: of the codes that are sampled.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      seed: of the codes that are sampled; left out, the run's.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       json_file: a file to write the numbers to as well.
       force: replace that file if it exists.
     """
@@ -104,13 +98,7 @@ def evaluate(
 
 
 def compare(
-    run: Positional[Path],
-    other: Positional[Path],
-    *,
-    split: Part = "test",
-    samples: int = 100,
-    seed: int = 0,
-    data: MaybeData = "",
+    run: Path, other: Path, *, split: Part = "test", samples: int = 100, seed: int = 0, data: Moved = ""
 ) -> None:
     """Compare two models by the likelihood that they give to data.
 
@@ -126,7 +114,7 @@ def compare(
       split: which part of their data set.
       samples: importance samples per example.
       seed: of the codes that are sampled, for both.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     limits.check("--samples", samples, 1)
     results = [_result(place, split, samples, seed, data) for place in (run, other)]
@@ -142,7 +130,7 @@ def compare(
     say(f"protocol: {results[0].protocol}")
 
 
-def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> None:
+def diagnose(run: Path, *, seed: int = 0, data: Moved = "") -> None:
     """Say what is wrong with a trained model, and what to type against it.
 
     It looks for posterior collapse, dead units, over-regularisation, collapsed variances and too short a training, on
@@ -153,7 +141,7 @@ def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> N
     Args:
       run: a run directory.
       seed: of the codes that are sampled.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     fitted = loaded(run)
     prepared = prepared_of(run, fitted.run, data)
@@ -173,7 +161,7 @@ def diagnose(run: Positional[Path], *, seed: int = 0, data: MaybeData = "") -> N
         say("", "nothing found: codes vary, their noise matters, the loss is balanced, and the training had settled")
 
 
-def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: MaybeData = "") -> None:
+def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> None:
     """Measure the quality of samples and reconstructions.
 
     Samples by features of classifiers trained here, reconstructions pixel by pixel.
@@ -187,7 +175,7 @@ def quality(run: Positional[Path], *, num: int = 2000, seed: int = 0, data: Mayb
       run: a run directory, of images.
       num: how many samples, at most as many as there are test images.
       seed: of the samples, and of the classifiers.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     limits.check("--num", num, 10)
     fitted = loaded(run)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import evaluation, figures, memory, values
-from aevae_jax.cli.evaluate import MaybeData, key_of, loaded, prepared_of
+from aevae_jax.cli.evaluate import Moved, key_of, loaded, prepared_of
 from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import Format, files
 from aevae_jax.lazy import jax, modules, np
@@ -29,17 +27,12 @@ else:
     generation = modules("aevae_jax.models", "generation")
     completion = modules("aevae_jax.evaluation", "completion")
 
-Out = Annotated[Path, arg(metavar="FILE")]
-Input = Annotated[Path, arg(name="input", metavar="FILE")]
+Out = Annotated[Path, "--out FILE"]
 Part = Literal["train", "validation", "test"]
-# Optional, not `| None`: tyro checks the latter with typeguard, whose import takes 0.1 s
-MaybeInput = Annotated[Optional[Path], arg(name="input", metavar="PATH", help_behavior_hint="(default: none)")]  # noqa: UP045
-MaybePart = Annotated[Optional[Part], arg(help_behavior_hint="(default: none)")]  # noqa: UP045
+Input = Annotated[Path | None, "--input PATH"]
 
 
-def sample(
-    run: Positional[Path], *, out: Out, num: int = 64, seed: int = 0, noise: bool = False, force: bool = False
-) -> None:
+def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = False, force: bool = False) -> None:
     """Draw codes from the prior and decode them.
 
     Example: aevae sample runs/first --out samples.png --num 100
@@ -68,13 +61,13 @@ def sample(
 
 
 def reconstruct(
-    run: Positional[Path],
+    run: Path,
     *,
     out: Out,
-    input_file: MaybeInput = None,
-    split: MaybePart = None,
+    input_file: Input = None,
+    split: Part | None = None,
     num: int = 16,
-    data: MaybeData = "",
+    data: Moved = "",
     force: bool = False,
 ) -> None:
     """Encode and decode images, both at the mean; complete rows of tables.
@@ -91,7 +84,7 @@ def reconstruct(
         a folder of pictures. Of a table: .csv or .parquet.
       split: a part of the run's own data; test, where there is no input either.
       num: how many of the first examples of that part.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
     files.check_output(out, files.DATA, force=force)
@@ -111,14 +104,7 @@ def reconstruct(
 
 
 def interpolate(
-    run: Positional[Path],
-    *,
-    out: Out,
-    start: int = 0,
-    end: int = 1,
-    steps: int = 10,
-    data: MaybeData = "",
-    force: bool = False,
+    run: Path, *, out: Out, start: int = 0, end: int = 1, steps: int = 10, data: Moved = "", force: bool = False
 ) -> None:
     """Decode the codes on a straight line between those of two test images.
 
@@ -130,7 +116,7 @@ def interpolate(
       start: index of the first image in the test set.
       end: index of the last one.
       steps: how many images, the two ends included.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
     files.check_output(out, files.DATA, force=force)
@@ -149,13 +135,7 @@ def interpolate(
 
 
 def encode(
-    run: Positional[Path],
-    *,
-    out: Out,
-    input_file: MaybeInput = None,
-    split: MaybePart = None,
-    data: MaybeData = "",
-    force: bool = False,
+    run: Path, *, out: Out, input_file: Input = None, split: Part | None = None, data: Moved = "", force: bool = False
 ) -> None:
     """Turn images into codes: the means of q(z|x).
 
@@ -167,7 +147,7 @@ def encode(
       input_file: .npy or .npz with raw uint8 or floats in [0, 1], [N, H, W, C]; a picture (.png, .jpg, .webp, .tif); or
         a folder of pictures, in the order of their names. Of a table: .csv or .parquet.
       split: a part of the run's own data, in place of an input.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
     files.check_output(out, files.ARRAYS, force=force)
@@ -176,7 +156,7 @@ def encode(
     _save(out, run, fitted, {}, _batched(_code, fitted, x))
 
 
-def decode(run: Positional[Path], *, input_file: Input, out: Out, force: bool = False) -> None:
+def decode(run: Path, *, input_file: Annotated[Path, "--input FILE"], out: Out, force: bool = False) -> None:
     """Turn codes into images: the means of p(x|z).
 
     Example: aevae decode runs/first --input codes.npy --out images.png

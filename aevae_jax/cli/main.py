@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
-
-from aevae_jax import __version__, mistyped, runs, values
+from aevae_jax import __version__, mistyped, runs
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console, data, evaluate, generate, reruns
+from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.terminal import report, say
 from aevae_jax.runs import fitting, provenance, records
 from aevae_jax.types import Columned, InputError
-
-if TYPE_CHECKING:
-    RunOptions: TypeAlias = Any
-else:
-    RunOptions = console.options_of(runs.Run)
 
 
 @console.one_line_errors()
@@ -54,13 +47,10 @@ def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[
         advice = f"did you mean {meant}? type: {prog} --help" if meant else f"type: {prog} --help"
         raise InputError("command", got=repr(name[:40]), expected=", ".join(names), hint=advice)
     command = commands[name]
-    purpose = inspect.cleandoc(command.__doc__ or "").partition("\n\nArgs:")[0]
-    if command is train:
-        purpose += f"\n\n{_VALUES.format(grammar=console.grammar(runs.Run))}"
-    console.parse_arguments(command, rest, prog=f"{prog} {name}", description=purpose)()
+    more = _VALUES.format(grammar=console.grammar(runs.Run)) if command is train else ""
+    parse_arguments(command, rest, prog=f"{prog} {name}", more=more)()
 
 
-# tyro joins lines, unless the next one is indented
 _VALUES = """\
 What can be typed; fields that are left out have the value shown:
 {grammar}
@@ -107,11 +97,11 @@ example:
 
 
 def train(
-    directory: Positional[Path],
-    options: Annotated[RunOptions, arg(name="")],
+    directory: Path,
+    run: Annotated[runs.Run, BY_FIELD],
     *,
     stream: Literal["auto", "yes", "no"] = "auto",
-    saving: Annotated[str, arg(metavar="SAVING")] = values.spell(Saving()),
+    saving: Saving = Saving(),
     fresh: bool = False,
     deterministic: bool = False,
 ) -> None:
@@ -123,7 +113,7 @@ def train(
 
     Args:
       directory: for the run: new, empty, or with this run in it, which is then resumed.
-      options: what a run depends on.
+      run: what a training depends on.
       stream: read batches from disk while training, or keep all data on the device; auto keeps up to 1 GiB there. The
         numbers are the same.
       saving: when to write checkpoints and which to keep, such as "Saving(seconds=600, last=3, every=50)": at most so
@@ -131,8 +121,6 @@ def train(
       fresh: delete the run that is in the directory, and start over.
       deterministic: compute the same bits each time on a GPU, too, at some cost. CPUs do so anyway.
     """
-    run = runs.Run(**console.values_of(runs.Run, options))
-    kept = values.parse(Saving, saving, "--saving")
     if deterministic:
         provenance.make_deterministic()
     finished = not fresh and records.holds(directory, records.RESULTS)
@@ -141,7 +129,7 @@ def train(
             run,
             directory=directory,
             stream={"auto": None, "yes": True, "no": False}[stream],
-            saving=kept,
+            saving=saving,
             fresh=fresh,
             on_epoch=on_epoch,
             on_note=console.note,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING
 
 from aevae_jax.cli import console
-from aevae_jax.cli.evaluate import MaybeData
+from aevae_jax.cli.evaluate import Moved
 from aevae_jax.cli.terminal import say
 from aevae_jax.lazy import modules
 from aevae_jax.runs import provenance, records
@@ -19,10 +17,8 @@ if TYPE_CHECKING:
 else:
     reproduction = modules("aevae_jax.runs", "reproduction")
 
-Step = Annotated[int, arg(metavar="INT")]
 
-
-def reproduce(run: Positional[Path], *, data: MaybeData = "") -> None:
+def reproduce(run: Path, *, data: Moved = "") -> None:
     """Train a run again from its record, and say if it comes out the same.
 
     PASS (bitwise): every loss, the weights and all figures are equal to the last bit. PASS within tolerance: trained on
@@ -32,7 +28,7 @@ def reproduce(run: Positional[Path], *, data: MaybeData = "") -> None:
 
     Args:
       run: the directory of a finished run.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     settings = records.read_record(run)["provenance"].get("settings")
     if isinstance(settings, dict) and provenance.DETERMINISTIC in str(settings.get("xla_flags")).split():
@@ -49,7 +45,7 @@ def reproduce(run: Positional[Path], *, data: MaybeData = "") -> None:
         raise SystemExit(1)
 
 
-def replay(run: Positional[Path], *, step: Step, data: MaybeData = "") -> None:
+def replay(run: Path, *, step: int, data: Moved = "") -> None:
     """Compute one training step of a run again, and say what broke in it.
 
     Example: aevae replay runs/first --step 1200
@@ -57,7 +53,7 @@ def replay(run: Positional[Path], *, step: Step, data: MaybeData = "") -> None:
     Args:
       run: a run directory, of a finished run or not; nothing is written to it.
       step: which step, counted from 0.
-      data: where the run's data is by now, a name or path: it must be the same data, by its sha256.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     records.read_record(run)
 

@@ -1,4 +1,4 @@
-"""What the command line and the experiments share: arguments, errors of one line, a line of progress."""
+"""What the command line and the experiments share: values as they are typed, errors of one line, a line of progress."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ import shlex
 import subprocess
 import sys
 import typing
-from dataclasses import dataclass, fields, make_dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import pytest
-from tyro import _fmtlib
-from tyro.conf import Positional, arg
 
 from aevae_jax import values
-from aevae_jax.cli import console
+from aevae_jax.cli import arguments, console
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models.architectures import Conv
 from aevae_jax.models.vae import VAE, Autoencoder
@@ -33,136 +30,10 @@ HINTS = typing.get_type_hints(Run)
 def test_importing_it_waits_for_no_other_library():
     code = (
         "import sys; import aevae_jax.cli.console;"
-        "print([name for name in ('jax', 'numpy', 'flax', 'rich', 'tyro') if name in sys.modules])"
+        "print([name for name in ('jax', 'numpy', 'flax', 'rich') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-# --------------------------------------------------------------------------------------------------------- arguments
-
-
-def command(
-    folder: Positional[Path],
-    *,
-    out: Annotated[Path, arg(metavar="FILE")],
-    size: int = 3,
-    rate: float = 0.5,
-    seed: int | None = None,
-    split: Literal["test", "validation"] = "test",
-    force: bool = False,
-) -> tuple[object, ...]:
-    """Do something.
-
-    Args:
-      folder: where.
-      out: a file to write to.
-      size: how many.
-      rate: how fast.
-      seed: of everything.
-      split: which part.
-      force: do it.
-    """
-    print("it runs", file=sys.stderr)
-    return folder, out, size, rate, seed, split, force
-
-
-def test_arguments_are_bound_and_not_yet_used(capsys):
-    bound = console.parse_arguments(command, ["a", "--out", "b", "--size", "-4", "--seed", "7", "--force"], prog="x")
-    assert capsys.readouterr().err == ""
-    assert bound() == (Path("a"), Path("b"), -4, 0.5, 7, "test", True)
-    assert capsys.readouterr().err == "it runs\n"  # what a command prints is not swallowed with tyro's messages
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["a"], "missing from x: --out FILE"),
-        ([], "missing from x: FOLDER --out FILE"),
-        (["a", "--out", "b", "--sise", "3"], "unrecognized options: --sise, 3, perhaps for --size"),
-        (["a", "--out", "b", "c"], "unrecognized options: c"),
-        (["a", "--out"], "missing value for argument '--out'"),
-        (["a", "--out", "b", "--size", "1.5"], "--size: got '1.5', expected an integer"),
-        (["a", "--out", "b", "--seed", "one"], "--seed: got 'one', expected an integer"),
-        (["a", "--out", "b", "--rate", "nan"], "--rate: got 'nan', expected a number"),
-        (["a", "--out", "b", "--split", "tset"], "invalid choice 'tset' for argument '--split'"),
-    ],
-)
-@pytest.mark.parametrize("terminal", [("60", True), ("200", True), ("60", False)], ids=["narrow", "wide", "ascii"])
-def test_what_cannot_be_bound_is_one_line_with_the_next_command(argv, message, terminal, capsys, monkeypatch):
-    columns, frames = terminal  # tyro frames its messages, and wraps them
-    monkeypatch.setenv("COLUMNS", columns)
-    monkeypatch.setattr(_fmtlib, "_should_use_utf8_drawing_chars", lambda: frames)
-    with pytest.raises(SystemExit) as stop:
-        console.parse_arguments(command, argv, prog="x")
-    out, err = capsys.readouterr()
-    assert (stop.value.code, out) == (2, "")
-    assert err.count("\n") == 1
-    assert err.startswith(f"error: {message}")
-    assert err.endswith("; type: x --help\n")
-
-
-def test_help_is_shown_with_code_0(capsys):
-    with pytest.raises(SystemExit) as stop:
-        console.parse_arguments(command, ["--help"], prog="x")
-    out, err = capsys.readouterr()
-    assert (stop.value.code or 0, err) == (0, "")
-    for text in ("Do something.", "FOLDER", "--out FILE", "how many. (default: 3)", "--force"):
-        assert text in out
-
-
-def run_command(options):
-    """A command with the options of a run; `options` is annotated below, as only the test knows of what."""
-    return options
-
-
-def options_help(cls, capsys):
-    run_command.__annotations__["options"] = Annotated[console.options_of(cls), arg(name="")]
-    with pytest.raises(SystemExit):
-        console.parse_arguments(run_command, ["--help"], prog="x")
-    return " ".join(capsys.readouterr().out.replace("│", " ").split())
-
-
-def test_every_field_of_a_run_is_an_option_with_its_help_and_default(capsys):
-    shown = options_help(Run, capsys)
-    for field in fields(Run):
-        assert f" --{field.name.replace('_', '-')} " in shown
-    assert "--batch-size INT examples per step. (default: 128)" in shown
-    assert "--model MODEL what is trained;" in shown
-    assert "(default: VAE())" in shown
-    assert "ReconstructionError() for an Autoencoder" in shown
-
-
-def test_a_new_field_appears_by_itself(capsys):
-    cls = make_dataclass("More", [("patch", int, 7)], bases=(Run,), frozen=True)
-    assert "--patch INT (default: 7)" in options_help(cls, capsys)
-    assert console.values_of(cls, console.options_of(cls)(patch="3", epochs="2")) == {"patch": 3, "epochs": 2}
-
-
-def test_only_what_is_typed_is_given(capsys):
-    run_command.__annotations__["options"] = Annotated[console.options_of(Run), arg(name="")]
-    argv = ["--epochs", "3", "--model", "vae(latent=4, network=conv)"]
-    given = console.parse_arguments(run_command, argv, prog="x")()
-    assert console.values_of(Run, given) == {"epochs": 3, "model": VAE(latent=4, network=Conv())}
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("epochs", "many", r"--epochs: got many, expected an integer"),
-        ("batch_size", "1.5", r"--batch-size: got 1.5, expected an integer"),
-        ("model", "vea", r"--model: got vea, expected Autoencoder\(.*\) or VAE\("),
-        ("model", "VAE(latent=", r"--model: got 'VAE\(latent=', which lacks \) at the end"),
-        ("model", "VAE(laten=3)", r"--model: VAE: got the unknown field 'laten'"),
-        ("objective", "ELBO(beta=many)", r"--objective.beta: got many, expected a number or LinearWarmup\("),
-        ("data", "Data(3)", r"--data.name: got 3, expected text"),
-        ("optimizer", "__import__('os')", r"--optimizer"),
-        ("epochs", "", r"--epochs: got '', expected an integer"),
-    ],
-)
-def test_a_text_that_its_field_does_not_accept_is_refused(name, text, message):
-    with pytest.raises(InputError, match=message):
-        console.values_of(Run, console.options_of(Run)(**{name: text}))
 
 
 # ------------------------------------------------------------------------------------------- values as they are typed
@@ -220,6 +91,10 @@ def test_the_grammar_fits_a_terminal_and_what_it_shows_can_be_typed():
     assert "Modules" not in shown  # it takes objects that cannot be typed
 
 
+def run_as_typed(run: Annotated[Run, arguments.BY_FIELD]) -> Run:
+    return run
+
+
 @pytest.mark.parametrize(
     ("run", "text"),
     [
@@ -237,29 +112,12 @@ def test_a_run_as_it_is_typed(run, text):
     assert command == f"aevae train 'a run' {text}"
     _, _, directory, *typed = shlex.split(command)
     assert directory == "a run"
-    run_command.__annotations__["options"] = Annotated[console.options_of(Run), arg(name="")]
-    given = Run(**console.values_of(Run, console.parse_arguments(run_command, typed, prog="x")()))
+    given = console.parse_arguments(run_as_typed, typed, prog="x")()
     assert given in (run, replace(run, model=replace(run.model, event_shape=())))
 
 
 def test_what_only_python_can_give_is_not_typed():
     assert console.train_command("run", Run(objective=lambda *arguments: 0)) == ""
-
-
-@pytest.mark.parametrize("argv", [["a", "--out", "x" * 10_001], ["x" * 10_000_000], ["--" + "x" * 10_001]])
-def test_a_long_argument_is_refused_unread(argv, capsys):
-    with pytest.raises(
-        InputError, match=r"^argument: got 10,0\d\d?,?\d* characters, .{,50} expected at most 10,000"
-    ) as error:
-        console.parse_arguments(command, argv, prog="x")
-    assert len(str(error.value)) <= 200
-
-
-@pytest.mark.parametrize("typed", [["--" + "x" * 9_000], ["--size", "9" * 9_000 + "x"], ["--split", "s" * 9_000]])
-def test_messages_about_arguments_are_short(typed, capsys):
-    with pytest.raises(SystemExit):
-        console.parse_arguments(command, ["a", "--out", "b", *typed], prog="x")
-    assert len(capsys.readouterr().err) <= 250
 
 
 # ---------------------------------------------------------------------------------------------------------- progress

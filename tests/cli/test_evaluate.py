@@ -11,6 +11,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from jax.random import key_data
 from run_files import edit_run
 
 from aevae_jax import keys
-from aevae_jax.cli import console, evaluate
+from aevae_jax.cli import evaluate
+from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.main import main
 from aevae_jax.evaluation import estimates, importance
 from aevae_jax.runs import fitting
@@ -136,6 +138,10 @@ def test_unlike_protocols_are_not_ranked(runs, capsys):
     assert "which differ in preparation" in refused(capsys, "compare", runs / "one", runs / "grey")
 
 
+def trained_by(run: Annotated[Run, BY_FIELD]) -> Run:
+    return run
+
+
 def test_a_run_is_diagnosed_in_words(runs):
     out = typed("diagnose", runs / "one")
     assert "under-trained: the best of 2 epochs is number 2" in out
@@ -143,8 +149,7 @@ def test_a_run_is_diagnosed_in_words(runs):
     [again] = [line for line in out.splitlines() if line.startswith("  type: aevae train ") and "--epochs 8" in line]
     _, _, _, directory, *options = shlex.split(again)
     assert directory == str(runs / "one-2")  # a finished run does not go on with other values
-    given = {option.removeprefix("--"): text for option, text in zip(options[::2], options[1::2], strict=True)}
-    run = Run(**console.values_of(Run, console.options_of(Run)(**given)))
+    run = parse_arguments(trained_by, options, prog="x")()
     old = fitting.load_run(runs / "one").run
     assert replace(run, epochs=2, model=old.model) == old
     lines = {line[:20].strip(): line[20:].split(maxsplit=1) for line in out.splitlines()}

@@ -1,0 +1,170 @@
+"""The command line of a function: its parameters are what can be typed, and its docstring is the help.
+
+`def count(path: Path, *, size: int = 3, rows: tuple[str, ...] = (), force: bool = False)` is typed as
+`PATH [--size INT] [--rows [TEXT ...]] [--force]`. Values are typed as they print. `Annotated[Path, "--json FILE"]` is
+an option of another name than its parameter, or shown with another word for what it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from aevae_jax import mistyped, values
+from aevae_jax.cli.terminal import leave
+from aevae_jax.types import InputError, shortened
+
+BY_FIELD = "an option for each field"
+"""Annotates a parameter whose value is typed as its fields, each of them an option."""
+
+_METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT", Path: "PATH"}
+
+
+def parse_arguments(
+    command: Callable[..., Any], argv: Sequence[str], *, prog: str, more: str = ""
+) -> Callable[[], Any]:
+    """Return `command` with its arguments taken from `argv`, ready to be called.
+
+    Args:
+      command: a function whose annotations and docstring are the interface; options are its keyword-only parameters.
+      argv: what was typed after `prog`.
+      prog: for help and messages.
+      more: text for the help, below the docstring's.
+
+    Raises:
+      SystemExit: 0 after showing help; 2 after one line on standard error that says what is wrong with `argv`.
+      InputError: an argument of a length that nobody types.
+    """
+    long = next((text for text in argv if len(text) > values.MOST_CHARACTERS), None)
+    if long is not None:
+        raise InputError(
+            "argument",
+            got=f"{len(long):,} characters, {shortened(long, 40)}",
+            expected=f"at most {values.MOST_CHARACTERS:,}",
+            hint=f"type: {prog} --help",
+        )
+    parser = _Parser(command, prog, more)
+    try:
+        return functools.partial(command, **parser.read(argv))
+    except InputError as error:
+        parser.error(str(error))
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, command: Callable[..., Any], prog: str, more: str):
+        paragraphs = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0].split("\n\n")
+        filled = [text if text.startswith("Example:") else textwrap.fill(text, 78) for text in paragraphs]
+        super().__init__(
+            prog=prog,
+            description="\n\n".join(filter(None, [*filled, more])),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,  # defaults are the function's own
+            allow_abbrev=False,
+        )
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # -1e-3 is one, too
+        self._arguments: dict[str, tuple[str, Any]] = {}  # name and type of parameters by what is typed
+        self._by_field: dict[str, Any] = {}
+        self._add_parameters(command)
+
+    def error(self, message: str) -> NoReturn:
+        """End the program after one line."""
+        mark = "" if message.endswith("?") else ";"
+        leave(f"error: {shortened(message, 200)}{mark} type: {self.prog} --help", 2)
+
+    def read(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Return the values of the parameters that were typed. Raises `InputError`."""
+        typed, unknown = self.parse_known_args([self._dashed(word) for word in argv])
+        if unknown:
+            wrong = next((word for word in unknown if word.startswith("--")), "").partition("=")[0]
+            options = ["help", *(label[2:] for label in self._arguments if label.startswith("--"))]
+            meant = mistyped.meant_by(wrong[2:], options)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f'; did you mean --{meant}?'}")
+        given = {}
+        for label, text in vars(typed).items():
+            name, kind = self._arguments[label]
+            given[name] = _read(kind, text, label)
+        for name, cls in self._by_field.items():
+            fields = inspect.signature(cls).parameters.keys() & given.keys()
+            given[name] = cls(**{field: given.pop(field) for field in fields})
+        return given
+
+    def _dashed(self, word: str) -> str:
+        """Return `--batch-size=3` for `--batch_size=3`."""
+        option, equals, text = word.partition("=")
+        label = option.replace("_", "-")
+        return f"{label}{equals}{text}" if label in self._arguments else word
+
+    def _add_parameters(self, thing: Any, *, fields: bool = False) -> None:
+        hints, docs = typing.get_type_hints(thing, include_extras=True), _documented(thing)
+        for name, parameter in inspect.signature(thing).parameters.items():
+            kind, note = _kind(hints[name])
+            text = docs.get(name, "").replace("%", "%%")
+            if note == BY_FIELD:
+                self._by_field[name] = kind
+                self._add_parameters(kind, fields=True)
+            elif fields or parameter.kind is parameter.KEYWORD_ONLY:
+                label, _, metavar = (note or f"--{name.replace('_', '-')}").partition(" ")
+                self._add_option(label, metavar, kind, parameter.default, text)
+                self._arguments[label] = name, kind
+            else:
+                self.add_argument(name, metavar=name.upper(), help=text)
+                self._arguments[name] = name, kind
+
+    def _add_option(self, label: str, metavar: str, kind: Any, default: Any, text: str) -> None:
+        several = typing.get_origin(kind) is tuple
+        item = typing.get_args(kind)[0] if several else kind
+        metavar = metavar or _METAVARS.get(item, label[2:].upper())
+        if typing.get_origin(item) is typing.Literal:
+            choices = typing.get_args(item)
+            braced = f"{{{','.join(choices)}}}"
+            metavar, text = (braced, text) if len(braced) < 40 else (metavar, f"{text} One of {', '.join(choices)}.")
+        if default is False:
+            how: dict[str, Any] = {"action": "store_const", "const": "True"}
+        else:
+            how = {"metavar": metavar, "nargs": "*" if several else None}
+        required, shown = default is inspect.Parameter.empty, _default(default).replace("%", "%%")
+        self.add_argument(label, dest=label, required=required, help=text + shown, **how)
+
+
+def _documented(thing: Any) -> dict[str, str]:
+    """Return the entries of a docstring's section `Args:`."""
+    section = (inspect.getdoc(thing) or "").partition("Args:\n")[2]
+    return {name: " ".join(text.split()) for name, text in re.findall(r"^  (\w+): (.*(?:\n    .*)*)", section, re.M)}
+
+
+def _kind(hint: Any) -> tuple[Any, str]:
+    """Return the type of what is typed and the note of `Annotated[int | None, note]`."""
+    hint, note = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else (hint, "")
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return (kinds[0] if union and len(kinds) == 1 else hint), note
+
+
+def _read(kind: Any, text: Any, where: str) -> Any:
+    """Return the value that a text spells, or those of several texts."""
+    if typing.get_origin(kind) is tuple:
+        return tuple(_read(typing.get_args(kind)[0], item, where) for item in text)
+    if typing.get_origin(kind) is typing.Literal:
+        choices = typing.get_args(kind)
+        if text not in choices:
+            raise InputError(where, got=repr(shortened(text, 60)), expected=" or ".join(choices))
+        return text
+    return kind(text) if kind in (str, Path) else values.parse(kind, text, where)
+
+
+def _default(value: Any) -> str:
+    """Return what the help says of a default; where that is nothing, the docstring does."""
+    if value is inspect.Parameter.empty:
+        return " (required)"
+    if value is None or value is False or value in ("", ()):
+        return ""
+    words = value if isinstance(value, tuple) else [value]
+    return f" (default: {' '.join(str(x) if isinstance(x, str | Path) else values.spell(x) for x in words)})"
