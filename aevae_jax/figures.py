@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -63,6 +64,11 @@ def image_grid(images: np.ndarray, columns: int, *, span: tuple[float, float] = 
     low, high = span
     tiles = [_tile(to_uint8((_colours(image) - low) / (high - low)), tile_room) for image in images[:shown]]
     return ImageGrid(_placed(np.stack(tiles), columns, gap=1), shown)
+
+
+def columns_of(count: int) -> int:
+    """Return how many images stand side by side in a grid of `count`: 8, or as many as make it square."""
+    return max(8, math.isqrt(count - 1) + 1)
 
 
 def span_of(images: np.ndarray, levels: int) -> tuple[float, float]:

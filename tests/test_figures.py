@@ -157,3 +157,8 @@ def test_floats_are_shown_in_their_own_units():
     assert [sheet[0, 18 * i, 0] for i in range(3)] == [0, 64, 255]
     constant = np.full((1, 2, 2, 1), 7.0, np.float32)
     assert not figures.image_grid(constant, 1, span=figures.span_of(constant, 0)).pixels.any()
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 8), (64, 8), (65, 9), (81, 9), (82, 10), (100, 10), (101, 11)])
+def test_a_sheet_is_eight_wide_or_square(count, columns):
+    assert figures.columns_of(count) == columns

@@ -57,7 +57,8 @@ def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = F
     if needs := draw.memory_analysis():  # a mixture of many components needs more than the codes and what they become
         memory.check(needs.temp_size_in_bytes + needs.output_size_in_bytes, what="--num", got=f"{num:,}")
     codes = draw(fitted.params, key)
-    _save(out, run, fitted, _batched(made, fitted, codes, key_of(seed, keys.Stream.NOISE)), columns=_side(num))
+    images = _batched(made, fitted, codes, key_of(seed, keys.Stream.NOISE))
+    _save(out, run, fitted, images, columns=figures.columns_of(num))
 
 
 def reconstruct(
@@ -171,7 +172,7 @@ def decode(run: Path, *, input_file: Annotated[Path, "--input FILE"], out: Out, 
     fitted = loaded(run)
     codes = files.read_codes(input_file, fitted.run.model.latent)
     _check_room(_decoded, fitted, codes.shape, "codes")
-    _save(out, run, fitted, _batched(_decoded, fitted, codes), columns=_side(len(codes)))
+    _save(out, run, fitted, _batched(_decoded, fitted, codes), columns=figures.columns_of(len(codes)))
 
 
 # ------------------------------------------------------------------------------- what is computed of every example
@@ -209,11 +210,6 @@ def _check_room(metric: Any, fitted: fitting.Fitted, shape: tuple[int, ...], wha
     made = jax.eval_shape(lambda x: metric(fitted.model, fitted.params, x, keys.root(0)), row)
     size = sum(math.prod(a.shape) * a.dtype.itemsize for a in (row, *jax.tree.leaves(made)))
     memory.check(_COPIES * size * shape[0], what=what, got=f"{shape[0]:,}")
-
-
-def _side(count: int) -> int:
-    """Return how many images stand side by side in a grid of `count`: 8, or as many as make it square."""
-    return max(8, math.isqrt(count - 1) + 1)
 
 
 def _save(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import shlex
@@ -144,6 +145,23 @@ def clock(monkeypatch):
     return ticking
 
 
+@pytest.fixture
+def progress_line(capsys):
+    """Begins to show a training, and returns a function from an epoch to the line that is told of it."""
+    with contextlib.ExitStack() as held:
+
+        def begin():
+            show = held.enter_context(console.progress(every=0))
+
+            def line(epoch):
+                show(epoch)
+                return capsys.readouterr().err.removesuffix("\n")
+
+            return line
+
+        yield begin
+
+
 @pytest.mark.parametrize(
     ("metrics", "text"),
     [
@@ -160,20 +178,20 @@ def test_loss_terms_carry_their_unit(metrics, text):
     assert console.loss_terms(metrics) == text
 
 
-def test_time_left_does_not_count_the_compilation_of_the_first_epoch(clock):
-    counting = console._Clock()
+def test_time_left_does_not_count_the_compilation_of_the_first_epoch(clock, progress_line):
+    line = progress_line()
     clock.now += 50
-    assert "left" not in counting.line(epoch(1))  # all that is known is how long a compilation took
+    assert "left" not in line(epoch(1))  # all that is known is how long a compilation took
     clock.now += 2
-    assert counting.line(epoch(2)).endswith("  0:16 left")
+    assert line(epoch(2)).endswith("  0:16 left")
     clock.now += 6
-    assert counting.line(epoch(4)).endswith("  0:16 left")  # 8 s for three epochs, six to go
-    counting.line(epoch(9))
-    counting = console._Clock()  # in a process of its own, after a resume
+    assert line(epoch(4)).endswith("  0:16 left")  # 8 s for three epochs, six to go
+    line(epoch(9))
+    line = progress_line()  # in a process of its own, after a resume
     clock.now += 50
-    assert "left" not in counting.line(epoch(7))
+    assert "left" not in line(epoch(7))
     clock.now += 3
-    assert counting.line(epoch(8)).endswith("  0:06 left")
+    assert line(epoch(8)).endswith("  0:06 left")
 
 
 def test_parts_do_not_count_a_compilation(clock, monkeypatch, capsys):
@@ -192,8 +210,8 @@ def test_parts_do_not_count_a_compilation(clock, monkeypatch, capsys):
     ("speed", "text"),
     [(math.nan, "validation 17.2"), (0.04, "0.04 examples/s"), (3.6, "3.6 examples/s"), (12345.6, "12,346 examples/s")],
 )
-def test_a_speed_is_never_0(speed, text):
-    shown = console._Clock().line(epoch(1)._replace(examples_per_second=speed))
+def test_a_speed_is_never_0(progress_line, speed, text):
+    shown = progress_line()(epoch(1)._replace(examples_per_second=speed))
     assert shown.endswith(f"  {text}")
 
 
@@ -213,23 +231,22 @@ def test_durations_are_read_as_on_a_clock(seconds, text):
     assert console.duration(seconds) == text
 
 
-def test_the_validation_that_is_shown_is_what_selects():
+def test_the_validation_that_is_shown_is_what_selects(progress_line):
     distortion = epoch(1, validation={"distortion": 61.04, "mse_at_mean": 0.014})
-    assert "  validation 61.0  " in console._Clock().line(distortion)
+    assert "  validation 61.0  " in progress_line()(distortion)
     profile = {"profile_distortion": 5.0, "profile_loss": 6.25, "mse_at_mean": 0.5}
     shown = epoch(1, validation={**VAE_BOUND, **profile})._replace(selects="profile_distortion")
-    assert "  validation 5.0  " in console._Clock().line(shown)
+    assert "  validation 5.0  " in progress_line()(shown)
     shown = shown._replace(train={"loss": 1.0, "mse": 0.25})
-    assert console._Clock().line(shown).startswith("epoch 1/10  mse 0.25  validation mse 0.5  ")
+    assert progress_line()(shown).startswith("epoch 1/10  mse 0.25  validation mse 0.5  ")
 
 
-def test_a_second_training_on_the_same_line_begins_anew(clock):
+def test_a_second_training_on_the_same_line_begins_anew(clock, progress_line):
     """As of several seeds, one after the other, of which the first went on from a checkpoint."""
-    counting = console._Clock()
+    line = progress_line()
     for number, seconds, left in ((3, 50, ""), (4, 2, "  0:12 left"), (1, 90, ""), (2, 1, "  0:08 left")):
         clock.now += seconds
-        line = counting.line(epoch(number))
-        assert line.endswith(left or "examples/s")
+        assert line(epoch(number)).endswith(left or "examples/s")
 
 
 def test_parts_are_told_now_and_then(clock, monkeypatch, capsys):
@@ -255,7 +272,7 @@ def test_parts_are_told_now_and_then(clock, monkeypatch, capsys):
     ],
 )
 def test_words_of_a_shell_mean_themselves(text, word):
-    assert console._quoted(text) == word
+    assert console.train_command("run", Run(data=Data(text))) == f"aevae train run --data {word}"
 
 
 def test_a_name_that_is_taken_gets_a_number(tmp_path):
@@ -266,19 +283,27 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path):
     assert console.unused(tmp_path / "run") == tmp_path / "run-3"
 
 
-def test_a_narrow_terminal_loses_speed_first_then_validation(clock):
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_narrow_terminal_loses_speed_first_then_validation(clock, monkeypatch):
     def line(width):
-        counting = console._Clock()
-        counting.line(epoch(1))
-        clock.now += 1
-        return counting.line(epoch(2), width)
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("COLUMNS", str(width + 2))  # a spinner and a space stand before it
+        with console.progress() as on_epoch:
+            on_epoch(epoch(1))
+            clock.now += 1
+            on_epoch(epoch(2))
+        return terminal.getvalue().rpartition("epoch 2/10")[2].splitlines()[0].rstrip()
 
     whole = line(200)
-    assert whole == (
-        "epoch 2/10  distortion 12.2 + rate 4.5 = 16.8 nats/example  validation 17.2  12,346 examples/s  0:08 left"
-    )
+    assert whole == ("  distortion 12.2 + rate 4.5 = 16.8 nats/example  validation 17.2  12,346 examples/s  0:08 left")
     assert line(90) == whole.replace("  12,346 examples/s", "")
-    assert line(70) == "epoch 2/10  distortion 12.2 + rate 4.5 = 16.8 nats/example  0:08 left"
+    assert line(70) == "  distortion 12.2 + rate 4.5 = 16.8 nats/example  0:08 left"
 
 
 @pytest.mark.parametrize("every", [10, 8])
@@ -306,10 +331,6 @@ def test_the_last_epoch_is_shown_when_training_stops_early(clock, capsys):
 
 
 def test_in_a_terminal_there_is_one_live_line(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm-256color")

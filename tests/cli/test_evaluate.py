@@ -10,7 +10,6 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated
 
 import numpy as np
@@ -18,7 +17,7 @@ import pytest
 from jax.random import key_data
 from run_files import edit_run
 
-from aevae_jax import keys
+from aevae_jax import evaluation, keys
 from aevae_jax.cli import evaluate
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.main import main
@@ -199,34 +198,49 @@ def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):
     assert message in refused(capsys, command, *places)
 
 
+def measured(run, path, monkeypatch, found, *options):
+    """The record of an evaluation that measures what it is given here: nothing is computed."""
+    monkeypatch.setattr(evaluation, "per_example", lambda *_, **__: found)
+    typed("evaluate", run, "--json", path, "--force", *options)
+    return json.loads(path.read_text())
+
+
 @pytest.mark.parametrize(
     ("heavy", "said"), [(0.25, "WARNING: of 25 % of"), (0.01, "of 1 % of"), (0.005, ""), (0.0, ""), (1.0, "of 100 %")]
 )
-def test_heavy_tails_are_told_from_one_percent_on(heavy, said):
+def test_heavy_tails_are_told_from_one_percent_on(runs, tmp_path, monkeypatch, heavy, said):
     """With 100 samples a shape of up to 1 - 1 / log10(100) = 0.5 is trusted."""
     shapes = np.where(np.arange(400) < 400 * heavy, 0.51, 0.5)
-    text = evaluate._trust(importance.Estimate(shapes, shapes, shapes, shapes, 100))
+
+    def protocol(found):
+        monkeypatch.setattr(importance, "estimate", lambda *_, **__: found)
+        return measured(runs / "one", tmp_path / "e.json", monkeypatch, {}, "--samples", 100)["protocol"]
+
+    text = protocol(importance.Estimate(shapes, shapes, shapes, shapes, 100))
     assert "100 samples per example" in text
     assert said in text
     assert ("too heavy a tail (Pareto k above 0.50)" in text) == ("WARNING" in text) == bool(said)
-    few = evaluate._trust(importance.Estimate(shapes, shapes, shapes, shapes * np.nan, 4))
+    few = protocol(importance.Estimate(shapes, shapes, shapes, shapes * np.nan, 4))
     assert few.endswith("4 samples per example. Too few samples to judge their tail.")
 
 
-def test_an_entry_is_a_mean_with_its_standard_error_and_unit(capsys):
+def test_an_entry_is_a_mean_with_its_standard_error_and_unit(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(runs)
     x = np.array([1.0, 2.0, 4.0, 9.0], np.float32)
-    entry = evaluate._entry(x, "dB")
-    assert entry == {"mean": 4.0, "standard_error": pytest.approx(np.std(x, ddof=1) / 2), "unit": "dB"}
-    one = evaluate._entry(x[:1], "dB")
-    assert one == {"mean": 1.0, "standard_error": None, "unit": "dB"}
-    evaluate._show("title", {"first_name": {**entry, "mean": 1234567.0}, "second": one}, "caption")
-    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert rows[0] == ["title"]
+    found = {"first_name": x + 1234563, "second": x[:1]}
+    unit = "nats/example"
+    assert measured("one", tmp_path / "e.json", monkeypatch, found)["metrics"] == {
+        "first_name": {"mean": 1234567.0, "standard_error": pytest.approx(np.std(x, ddof=1) / 2), "unit": unit},
+        "second": {"mean": 1.0, "standard_error": None, "unit": unit},
+    }
+    rows = [line.split() for line in typed("evaluate", "one").splitlines() if line.strip()]
+    assert rows[0] == ["one,", "digits", "test"]
     assert rows[1] == ["metric", "mean", "standard", "error", "unit"]
-    assert rows[3:] == [["first", "name", "1.23457e+06", "1.8", "dB"], ["second", "1", "dB"], ["caption"]]
+    assert rows[3:5] == [["first", "name", "1.23457e+06", "1.8", unit], ["second", "1", unit]]
+    assert rows[5][:2] == ["Means", "over"]
 
 
-def test_terms_stand_before_their_sum_and_squared_errors_have_a_unit():
+def test_terms_stand_before_their_sum_and_squared_errors_have_a_unit(runs, tmp_path, monkeypatch):
     names = [
         "zeta",
         "mse_at_mean",
@@ -237,7 +251,7 @@ def test_terms_stand_before_their_sum_and_squared_errors_have_a_unit():
         "distortion",
         "profile_distortion",
     ]
-    assert sorted(names, key=evaluate._order) == [
+    ordered = [
         "distortion",
         "profile_distortion",
         "rate",
@@ -247,8 +261,14 @@ def test_terms_stand_before_their_sum_and_squared_errors_have_a_unit():
         "alpha",
         "zeta",
     ]
+    prepared = evaluate.prepared_of(runs / "one", fitting.load_run(runs / "one").run)
     for mean, unit in (((), "squared error per element"), ((0.5,), "squared error per standardised element")):
-        assert evaluate._squared(SimpleNamespace(format=SimpleNamespace(mean=mean))) == unit
+        given = replace(prepared, format=replace(prepared.format, mean=mean, scale=mean))
+        monkeypatch.setattr(evaluate, "prepared_of", lambda folder, run, moved, given=given: given)
+        found = measured(runs / "one", tmp_path / "e.json", monkeypatch, dict.fromkeys(names, np.ones(2)))["metrics"]
+        assert list(found) == ordered
+        assert found.pop("mse_at_mean")["unit"] == unit
+        assert {entry["unit"] for entry in found.values()} == {"nats/example"}
 
 
 @pytest.fixture(scope="module")

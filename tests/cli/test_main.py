@@ -33,8 +33,9 @@ from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
-from aevae_jax.runs import fitting, provenance
+from aevae_jax.runs import fitting, provenance, records
 from aevae_jax.training.optimizers import AdamW
+from aevae_jax.types import InputError
 
 TYPED = [
     "--model",
@@ -340,21 +341,22 @@ def test_all_of_an_input_is_reconstructed_and_ends_of_the_test_set_are_in_it(vae
     np.testing.assert_allclose(load(tmp_path / "i.npy")[0], reconstructions[-1], atol=1e-5)
 
 
-def test_what_is_made_of_each_row_is_counted_three_times(vae, monkeypatch):
+def test_what_is_made_of_each_row_is_counted_three_times(vae, tmp_path, capsys, monkeypatch, test_images):
     """Codes of 3 numbers, images of 64; images and their reconstructions."""
     from aevae_jax import memory
 
     asked = []
-    monkeypatch.setattr(memory, "check", lambda need, **said: asked.append((need, said["what"], said["got"])))
-    fitted = fitting.load_run(vae)
-    generate._check_room(generate._decoded, fitted, (1000, 3), "--num")
-    generate._check_room(generate._reconstruction, fitted, (7, 8, 8, 1), "inputs")
+
+    def check(need, **said):
+        if said["what"] in ("--num", "inputs"):
+            asked.append((need, said["what"], said["got"]))
+            raise InputError("memory", got="none", expected="some")
+
+    monkeypatch.setattr(memory, "check", check)
+    np.save(tmp_path / "x.npy", test_images[:7])
+    for argv in (["sample", vae, "--num", 1000], ["reconstruct", vae, "--input", tmp_path / "x.npy"]):
+        refused(capsys, [*argv, "--out", tmp_path / "out.npy"], "memory: got none")
     assert asked == [(3 * 1000 * (3 + 64) * 4, "--num", "1,000"), (3 * 7 * 128 * 4, "inputs", "7")]
-
-
-@pytest.mark.parametrize(("count", "side"), [(1, 8), (64, 8), (65, 9), (81, 9), (82, 10), (100, 10), (101, 11)])
-def test_a_sheet_is_eight_wide_or_square(count, side):
-    assert generate._side(count) == side
 
 
 def test_many_samples_make_a_square_sheet(vae, tmp_path):
@@ -373,14 +375,18 @@ def test_what_the_draws_need_is_known_before_they_are_made(vae, tmp_path, capsys
 
 @pytest.mark.parametrize("preparation", [Scale(), Standardize()], ids=["as it is", "standardised"])
 def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, preparation):  # mistake 45
-    x = np.linspace(-40, 120, 200 * 6, dtype=np.float32).reshape(200, 2, 3, 1)
+    x = np.linspace(-40, 120, 160 * 6, dtype=np.float32).reshape(160, 2, 3, 1)
     prepared = prepare(preparation, from_arrays(x, splits=LastSplits(0.1, 0.1)))
-    fitted = SimpleNamespace(run=SimpleNamespace(data=Data("x.npy", preparation)))
-    monkeypatch.setattr(generate, "_format", lambda directory: prepared.format)
-    shown = {"reconstructions": prepared.test.x + 0.0, "images": prepared.test.x}
+    perfect = SimpleNamespace(run=SimpleNamespace(data=Data("x.npy", preparation)), model=None, params=None)
+    record = {"format": values.to_tree(prepared.format)}
+    monkeypatch.setattr(records, "read_record", lambda folder: record)
+    monkeypatch.setattr(generate, "loaded", lambda folder: perfect)
+    monkeypatch.setattr(generate, "prepared_of", lambda folder, run, moved: prepared)
+    monkeypatch.setattr(generation, "reconstruct", lambda model, params, x: x)
+    monkeypatch.setattr(generate.evaluation, "per_example", lambda metric, *given: metric(*given))
     for name in ("r.npz", "r.png"):
-        generate._save(tmp_path / name, tmp_path, fitted, shown, columns=20, paired=True)
-    np.testing.assert_allclose(load(tmp_path / "r.npz")["reconstructions"], x[-20:], rtol=1e-5)
+        generate.reconstruct(tmp_path, out=tmp_path / name)
+    np.testing.assert_allclose(load(tmp_path / "r.npz")["reconstructions"], x[-16:], rtol=1e-5)
     with Image.open(tmp_path / "r.png") as picture:
         pixels = np.asarray(picture)[..., 0]
     assert (pixels[0, 0], pixels[-1, -1]) == (0, 255)  # the lowest and the highest value of the test data

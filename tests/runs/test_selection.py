@@ -80,13 +80,15 @@ def trained():
     return trainer, snapshot, report
 
 
-def test_training_results_and_progress_name_the_bound_that_selects(trained):
+def test_training_results_and_progress_name_the_bound_that_selects(trained, capsys):
     trainer, snapshot, report = trained
     value = report.validation[BOUND]
     assert snapshot.progress.best_value == (value,)
     assert report.selects == BOUND
     assert value != report.validation["negative_elbo"]
-    assert f"validation {value:.1f}" in console._Clock().line(report)
+    with console.progress() as on_epoch:
+        on_epoch(report)
+    assert f"validation {value:.1f}" in capsys.readouterr().err
     assert trainer.results(snapshot)["protocol"].endswith(f"of the least {BOUND} of validation data")
 
 
