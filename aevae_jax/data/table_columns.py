@@ -1,4 +1,4 @@
-"""Columns of a table: which kind their entries make, and the raw numbers of a column that is known. With pyarrow."""
+"""Columns of a table: the kind that is inferred from their entries, and raw numbers of those whose kind is known."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BLANKS = " \t"
 MAX_CATEGORIES = 1_000
 """How many different texts one column may have."""
 
-LIKELY_NEGATIVE = 4.0
+NEAR_ZERO_STDS = 4.0
 """Numbers that are never negative are modelled so if their mean is less than this many standard deviations above 0."""
 
-Refuse: TypeAlias = Callable[..., InputError]
+MakeError: TypeAlias = Callable[..., InputError]
 """An `InputError` about a column, still to be told what is wrong with it."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -39,15 +39,15 @@ def looks_like_number(text: str) -> bool:
 # ------------------------------------------------------------------------------------------------ what entries make
 
 
-def seen(values: Any, name: str, reading: Reading, untyped: bool, refuse: Refuse) -> tuple[np.ndarray, Column]:
-    """Make a column of its entries.
+def infer(values: Any, name: str, reading: Reading, from_csv: bool, make_error: MakeError) -> tuple[np.ndarray, Column]:
+    """Infer the kind of a column from its entries, and encode them.
 
     Args:
       values: a `pyarrow.ChunkedArray` `[N]` of numbers, texts or booleans.
       name: of the column.
       reading: how the table is read.
-      untyped: the entries are the texts of a CSV file, which may be numbers.
-      refuse: makes the error.
+      from_csv: the entries are texts, which may be numbers.
+      make_error: makes an error that names the column.
 
     Returns:
       Numbers or codes `[N]`, NaN where they are missing, and the column.
@@ -59,53 +59,59 @@ def seen(values: Any, name: str, reading: Reading, untyped: bool, refuse: Refuse
     quantity = option in ("numbers", "positive", "counts")
     if not is_text(values.type):
         x = values.cast("float64", safe=False).to_numpy()
-        return _codes(x, name, refuse) if option == "categorical" else _quantity(x, values, name, option, refuse)
-    if quantity or (untyped and not option):
-        texts = _present(values, reading, untyped)
+        return (
+            _categorical_numbers(x, name, make_error)
+            if option == "categorical"
+            else _numeric_column(x, values, name, option, make_error)
+        )
+    if quantity or (from_csv and not option):
+        texts = _missing_to_null(values, reading, from_csv)
         x = numbers_in(texts, reading)
         if x is not None:
-            found = _quantity(x, texts, name, option, refuse)
+            found = _numeric_column(x, texts, name, option, make_error)
             if not option and not found[1].categories:
-                _check_padding(texts, name, found[1].kind, refuse)
+                _check_padding(texts, name, found[1].kind, make_error)
             return found
         if quantity:
-            raise _no_number(texts, reading, refuse)
-    code, categories = _encoded(values, reading, untyped)
-    _check_categories(categories, code, refuse)
+            raise _no_number(texts, reading, make_error)
+    code, categories = _encode_texts(values, reading, from_csv)
+    _check_categories(categories, code, make_error)
     if option != "categorical":
-        _check_texts(categories, name, untyped, refuse)
+        _check_texts(categories, name, from_csv, make_error)
     return code, Column(name, categories, "text")
 
 
-def labels(values: Any, reading: Reading, untyped: bool, refuse: Refuse) -> tuple[np.ndarray, tuple[str, ...]]:
+def labels(values: Any, reading: Reading, from_csv: bool, make_error: MakeError) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return entries as labels, int32 `[N]`, -1 where they are missing, and the texts that they stand for."""
     if is_text(values.type):
-        code, categories = _encoded(values, reading, untyped)
+        code, categories = _encode_texts(values, reading, from_csv)
     else:
-        code, categories = _distinct(values.cast("float64", safe=False).to_numpy())
+        code, categories = _encode_numbers(values.cast("float64", safe=False).to_numpy())
     if not 0 < len(categories) <= MAX_CATEGORIES:
-        raise refuse(got=f"{len(categories)} labels", expected=f"1 to {MAX_CATEGORIES}")
+        raise make_error(got=f"{len(categories)} labels", expected=f"1 to {MAX_CATEGORIES}")
     return np.where(np.isnan(code), -1, code).astype(np.int32), categories
 
 
-def _quantity(x: np.ndarray, values: Any, name: str, option: str, refuse: Refuse) -> tuple[np.ndarray, Column]:
-    """Return numbers, or the codes of two of them."""
-    _check_finite(x, refuse)
+def _numeric_column(
+    x: np.ndarray, values: Any, name: str, option: str, make_error: MakeError
+) -> tuple[np.ndarray, Column]:
+    """Return a column of numbers, or a binary one if only two values occur."""
+    _check_finite(x, make_error)
     present = x[~np.isnan(x)]
     if not present.size:
-        raise refuse(got="no entries", expected="at least 1", hint="leave it out")
+        raise make_error(got="no entries", expected="at least 1", hint="leave it out")
     low, high = present.min(), present.max()
     if not option and low < high and ((present == low) | (present == high)).all():
-        return np.where(np.isnan(x), np.nan, x == high), Column(name, _two(low, high, values))
+        return np.where(np.isnan(x), np.nan, x == high), Column(name, _binary_categories(low, high, values))
     kind = {"numbers": "number", "positive": "positive", "counts": "count"}.get(option) or _kind(present)
     column = Column(name, (), kind, _offset(present) if kind == "positive" else 0.0)  # type: ignore[arg-type]
-    check_support(x, column, refuse)
+    check_support(x, column, make_error)
     if max(abs(low), abs(high)) >= 2**53:
         from pyarrow import compute
 
         distinct, kept = compute.count_distinct(values).as_py(), len(np.unique(present))
         if distinct > 2 * kept:
-            raise refuse(
+            raise make_error(
                 got=f"{distinct} different numbers, of which float64 tells {kept} apart",
                 expected="numbers below 2**53",
                 hint="subtract what they have in common, or leave it out",
@@ -113,7 +119,7 @@ def _quantity(x: np.ndarray, values: Any, name: str, option: str, refuse: Refuse
     return x, column
 
 
-def _check_padding(texts: Any, name: str, kind: str, refuse: Refuse) -> None:
+def _check_padding(texts: Any, name: str, kind: str, make_error: MakeError) -> None:
     """Refuse numbers such as 01067, which are probably names, as of postal areas: a number loses its leading zero."""
     from pyarrow import compute
 
@@ -123,7 +129,7 @@ def _check_padding(texts: Any, name: str, kind: str, refuse: Refuse) -> None:
     few = compute.count_distinct(texts, mode="only_valid").as_py() <= MAX_CATEGORIES
     names = f"categorical=({name!r},), if they are names, or " if few else ""
     quantities = f"{'counts' if kind == 'count' else 'numbers'}=({name!r},), if they are quantities"
-    raise refuse(
+    raise make_error(
         got=f"numbers with leading zeros, such as {padded[0].as_py()!r}",
         expected="numbers or names",
         hint=f"leave it out, or type in Data: {names}{quantities}",
@@ -138,7 +144,7 @@ def _kind(present: np.ndarray) -> str:
         return "number"
     if (present == np.rint(present)).all():
         return "count"
-    return "positive" if present.mean() < LIKELY_NEGATIVE * present.std() else "number"
+    return "positive" if present.mean() < NEAR_ZERO_STDS * present.std() else "number"
 
 
 def _offset(present: np.ndarray) -> float:
@@ -149,7 +155,7 @@ def _offset(present: np.ndarray) -> float:
     return 0.0 if positive.size in (0, present.size) else -float(np.quantile(positive, 0.05))
 
 
-def _two(low: float, high: float, values: Any) -> tuple[str, str]:
+def _binary_categories(low: float, high: float, values: Any) -> tuple[str, str]:
     """Return the texts of two numbers as they stand in the file, or with the fewest digits where there are several."""
     if is_text(values.type):
         texts = [text for text in values.unique().to_pylist() if text is not None and text not in WORDS]
@@ -159,25 +165,25 @@ def _two(low: float, high: float, values: Any) -> tuple[str, str]:
     return spelled(low), spelled(high)
 
 
-def _codes(x: np.ndarray, name: str, refuse: Refuse) -> tuple[np.ndarray, Column]:
+def _categorical_numbers(x: np.ndarray, name: str, make_error: MakeError) -> tuple[np.ndarray, Column]:
     """Return typed numbers that are categories."""
-    _check_finite(x, refuse)
-    code, categories = _distinct(x)
+    _check_finite(x, make_error)
+    code, categories = _encode_numbers(x)
     odd = x[x != np.rint(x)]
     odd = odd[~np.isnan(odd)]
     if odd.size:
-        raise refuse(got=f"{odd[0]:g}", expected="whole numbers, as it is categorical")
-    _check_categories(categories, code, refuse)
+        raise make_error(got=f"{odd[0]:g}", expected="whole numbers, as it is categorical")
+    _check_categories(categories, code, make_error)
     return code, Column(name, categories, "text")
 
 
-def _distinct(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+def _encode_numbers(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the codes of numbers `[N]`, NaN where they are, and their texts."""
     distinct = np.unique(x[~np.isnan(x)])
     return np.where(np.isnan(x), np.nan, np.searchsorted(distinct, x)), tuple(map(spelled, distinct))
 
 
-def _encoded(values: Any, reading: Reading, untyped: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+def _encode_texts(values: Any, reading: Reading, from_csv: bool) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the codes of texts `[N]`, NaN where they are missing, and the texts in their order."""
     import pyarrow
     from pyarrow import types
@@ -186,7 +192,7 @@ def _encoded(values: Any, reading: Reading, untyped: bool) -> tuple[np.ndarray, 
     encoded = encoded.unify_dictionaries()
     index = np.concatenate([chunk.indices.cast("int32").fill_null(-1).to_numpy() for chunk in encoded.chunks])
     dictionary = encoded.chunk(0).dictionary.cast("string")
-    texts = _present(pyarrow.chunked_array([dictionary]), reading, untyped)
+    texts = _missing_to_null(pyarrow.chunked_array([dictionary]), reading, from_csv)
     count = np.bincount(index + 1, minlength=len(texts) + 1)[1:]
     there = np.flatnonzero((count > 0) & texts.is_valid().to_numpy())
     used = texts.take(there).to_pylist()
@@ -199,22 +205,22 @@ def _encoded(values: Any, reading: Reading, untyped: bool) -> tuple[np.ndarray, 
     return code[index], tuple(categories)
 
 
-def _check_categories(categories: tuple[str, ...], code: np.ndarray, refuse: Refuse) -> None:
+def _check_categories(categories: tuple[str, ...], code: np.ndarray, make_error: MakeError) -> None:
     count, present = len(categories), int((~np.isnan(code)).sum())
     if count == 0:
-        raise refuse(got="no entries", expected="at least 1", hint="leave it out")
+        raise make_error(got="no entries", expected="at least 1", hint="leave it out")
     if count == 1:
-        raise refuse(got=f"{categories[0]!r} in every row", expected="at least 2 categories", hint="leave it out")
+        raise make_error(got=f"{categories[0]!r} in every row", expected="at least 2 categories", hint="leave it out")
     if count > MAX_CATEGORIES or 2 < count == present:
         odd = next((text for text in categories if not looks_like_number(text)), categories[0])
-        raise refuse(
+        raise make_error(
             got=f"{count} categories in {present} rows, such as {odd!r}",
             expected=f"at most {MAX_CATEGORIES}, and some of them twice",
             hint="leave it out, or, if it holds numbers, leave missing entries empty",
         )
 
 
-def _check_texts(categories: tuple[str, ...], name: str, untyped: bool, refuse: Refuse) -> None:
+def _check_texts(categories: tuple[str, ...], name: str, from_csv: bool, make_error: MakeError) -> None:
     """Refuse texts that are probably numbers, dates or times; those of Parquet may be numbers with a point."""
     keep = f"categorical=({name!r},), if they are names"
     plain = [looks_like_number(text) for text in categories]
@@ -222,22 +228,24 @@ def _check_texts(categories: tuple[str, ...], name: str, untyped: bool, refuse: 
         p or (any(map(str.isdigit, text)) and _OTHER_NUMBER.fullmatch(text) is not None)
         for p, text in zip(plain, categories, strict=True)
     ]
-    if all(plain) and not untyped:
+    if all(plain) and not from_csv:
         return
     odd = next((text for text, is_plain in zip(categories, plain, strict=True) if not is_plain), categories[0])
     if all(other):
         options = {"decimal": ".,", "thousands": ",' \u00a0\u202f"}
         found = [f"{option}={mark!r}" for option, marks in options.items() for mark in marks if mark in odd]
         cure = f"type in Data: {' or '.join([*found, keep])}" if found else f"leave out what is no digit, or {keep}"
-        raise refuse(got=f"texts that look like numbers, such as {odd!r}", expected="numbers such as 1234.5", hint=cure)
+        raise make_error(
+            got=f"texts that look like numbers, such as {odd!r}", expected="numbers such as 1234.5", hint=cure
+        )
     if any(plain):
-        raise refuse(
+        raise make_error(
             got=f"numbers and the text {odd!r}",
             expected="one or the other",
             hint=f"leave missing entries empty, or type in Data: missing=({odd!r},), or {keep}",
         )
     if all(_TIME.fullmatch(text) for text in categories):
-        raise refuse(
+        raise make_error(
             got=f"dates or times, such as {categories[0]!r}",
             expected="numbers, texts or booleans",
             hint=f"convert it, leave it out, or type in Data: {keep}",
@@ -247,55 +255,57 @@ def _check_texts(categories: tuple[str, ...], name: str, untyped: bool, refuse: 
 # ------------------------------------------------------------------------------------------- columns that are known
 
 
-def known(values: Any, column: Column, reading: Reading, untyped: bool, refuse: Refuse) -> np.ndarray:
+def read_known(values: Any, column: Column, reading: Reading, from_csv: bool, make_error: MakeError) -> np.ndarray:
     """Return the entries of a column that is known as numbers or codes `[N]`, NaN where they are missing.
 
     Args:
       values: a `pyarrow.ChunkedArray` `[N]` of numbers, texts or booleans.
       column: as the training data had it. Categories are its texts, character by character; those that are two numbers
         may be written otherwise.
-      reading, untyped, refuse: as in `seen`.
+      reading, from_csv, make_error: as in `infer`.
 
     Raises:
       InputError: a text among numbers, a category that is none, a number that is none of the kind.
     """
     if column.categories:
-        return _looked_up(values, column, reading, untyped, refuse)
+        return _encode_known(values, column, reading, from_csv, make_error)
     if is_text(values.type):
-        texts = _present(values, reading, True)
+        texts = _missing_to_null(values, reading, True)
         x = numbers_in(texts, reading)
         if x is None:
-            raise _no_number(texts, reading, refuse)
+            raise _no_number(texts, reading, make_error)
     else:
         x = values.cast("float64", safe=False).to_numpy()
-    _check_finite(x, refuse)
-    check_support(x, column, refuse)
+    _check_finite(x, make_error)
+    check_support(x, column, make_error)
     return x
 
 
-def _looked_up(values: Any, column: Column, reading: Reading, untyped: bool, refuse: Refuse) -> np.ndarray:
+def _encode_known(values: Any, column: Column, reading: Reading, from_csv: bool, make_error: MakeError) -> np.ndarray:
     code = np.full(len(values), np.nan)
     places: dict[Any, float] = {None: math.nan}
     for row, entry in enumerate(values.to_pylist()):
         if entry not in places:
-            found = _code_of(entry, column, reading, untyped)
+            found = _code_of(entry, column, reading, from_csv)
             if found is None:
-                raise refuse(got=f"{str(entry)!r} in data row {row + 1}", expected=" or ".join(column.categories[:20]))
+                raise make_error(
+                    got=f"{str(entry)!r} in data row {row + 1}", expected=" or ".join(column.categories[:20])
+                )
             places[entry] = found
         code[row] = places[entry]
     return code
 
 
-def _code_of(entry: Any, column: Column, reading: Reading, untyped: bool) -> float | None:
-    """Return the code of an entry, NaN if it is missing, None if it is none."""
+def _code_of(entry: Any, column: Column, reading: Reading, from_csv: bool) -> float | None:
+    """Return the code of an entry, NaN if it is missing, None if it is no category of the column."""
     if isinstance(entry, float) and math.isnan(entry):
         return math.nan
     text = entry if isinstance(entry, str) else str(entry).lower() if isinstance(entry, bool) else spelled(entry)
-    for spelling in (text, text.strip(BLANKS)) if untyped else (text,):
+    for spelling in (text, text.strip(BLANKS)) if from_csv else (text,):
         if spelling in column.categories:
             return column.categories.index(spelling)
-    text = text.strip(BLANKS) if untyped else text
-    if text in reading.missing or (untyped and not text):
+    text = text.strip(BLANKS) if from_csv else text
+    if text in reading.missing or (from_csv and not text):
         return math.nan
     if column.kind != "text":
         if text in WORDS:
@@ -322,15 +332,15 @@ def is_text(type: Any) -> bool:
     return any(kind(type) for kind in kinds)
 
 
-def _present(values: Any, reading: Reading, untyped: bool) -> Any:
+def _missing_to_null(values: Any, reading: Reading, from_csv: bool) -> Any:
     """Return texts, null where an entry is missing; those of CSV without blanks around them."""
     import pyarrow
     from pyarrow import compute
 
     texts = values.cast("string") if str(values.type) != "string" else values
-    if untyped:
+    if from_csv:
         texts = compute.utf8_trim(texts, BLANKS)
-    missing = [*([""] if untyped else []), *reading.missing]
+    missing = [*([""] if from_csv else []), *reading.missing]
     if not missing:
         return texts
     return compute.if_else(
@@ -361,7 +371,7 @@ def numbers_in(texts: Any, reading: Reading) -> np.ndarray | None:
         return None
 
 
-def _no_number(texts: Any, reading: Reading, refuse: Refuse) -> InputError:
+def _no_number(texts: Any, reading: Reading, make_error: MakeError) -> InputError:
     """Return the error that names the first text that is no number."""
     import pyarrow
 
@@ -369,22 +379,22 @@ def _no_number(texts: Any, reading: Reading, refuse: Refuse) -> InputError:
         return numbers_in(pyarrow.chunked_array([[text]], "string"), reading) is not None
 
     odd = next(text for text in texts.unique().to_pylist() if text is not None and not is_number(text))
-    return refuse(
+    return make_error(
         got=f"{odd!r} in data row {texts.index(odd).as_py() + 1}",
         expected="a number",
         hint=f"leave missing entries empty, or type in Data: missing=({odd!r},)",
     )
 
 
-def _check_finite(x: np.ndarray, refuse: Refuse) -> None:
+def _check_finite(x: np.ndarray, make_error: MakeError) -> None:
     with np.errstate(over="ignore"):
         too_large = np.isinf(x.astype(np.float32))
     if too_large.any():
         row = int(too_large.argmax())
-        raise refuse(got=f"{x[row]:g} in data row {row + 1}", expected="numbers that float32 can hold")
+        raise make_error(got=f"{x[row]:g} in data row {row + 1}", expected="numbers that float32 can hold")
 
 
-def check_support(x: np.ndarray, column: Column, refuse: Refuse) -> None:
+def check_support(x: np.ndarray, column: Column, make_error: MakeError) -> None:
     """Refuse numbers `[N]` that are none of their column's kind.
 
     Raises:
@@ -399,4 +409,4 @@ def check_support(x: np.ndarray, column: Column, refuse: Refuse) -> None:
     bad &= ~np.isnan(x)
     if bad.any():
         row = int(bad.argmax())
-        raise refuse(got=f"{x[row]:g} in data row {row + 1}", expected=expected)
+        raise make_error(got=f"{x[row]:g} in data row {row + 1}", expected=expected)

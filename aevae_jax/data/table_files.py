@@ -81,15 +81,17 @@ def read(path: Path, reading: Reading = AS_USUAL) -> Found:
         names = [name for name in table.names if name != reading.label and (parts is None or name != "split")]
         x, columns = np.zeros((table.rows, len(names)), np.float32), []
         for i, name in enumerate(names):
-            entries, column = table_columns.seen(table.column(name), name, reading, table.untyped, _about(name, where))
+            entries, column = table_columns.infer(
+                table.column(name), name, reading, table.from_csv, _about(name, where)
+            )
             column = replace(column, double=not column.categories and _needs_double(entries))
             x = x.astype(np.float64) if column.double and x.dtype == np.float32 else x
             x[:, i] = _rounded(entries, column)
             columns.append(column)
         labels = None
         if reading.label:
-            values, refuse = table.column(reading.label), _about(reading.label, where)
-            labels = table_columns.labels(values, reading, table.untyped, refuse)[0]
+            values, make_error = table.column(reading.label), _about(reading.label, where)
+            labels = table_columns.labels(values, reading, table.from_csv, make_error)[0]
     if not 0 < feature_count(tuple(columns)) <= MAX_FEATURES:
         raise InputError(
             "table", got=f"{feature_count(tuple(columns))} features", where=where, expected=f"1 to {MAX_FEATURES}"
@@ -106,14 +108,14 @@ def read_rows(path: Path, columns: tuple[Column, ...], reading: Reading = AS_USU
     splits may be there, too, and are not looked at.
 
     Raises:
-      InputError: as `read`; a column that is missing or unknown, and what `table_columns.known` refuses.
+      InputError: as `read`; a column that is missing or unknown, and what `table_columns.read_known` refuses.
     """
     with _opened(path, reading) as table:
         _check_known(table, columns, reading, str(path))
         x = np.empty((table.rows, len(columns)))
         for i, column in enumerate(columns):
-            refuse = _about(column.name, str(path))
-            entries = table_columns.known(table.column(column.name), column, reading, table.untyped, refuse)
+            make_error = _about(column.name, str(path))
+            entries = table_columns.read_known(table.column(column.name), column, reading, table.from_csv, make_error)
             x[:, i] = _rounded(entries, column)
     return x
 
@@ -135,7 +137,7 @@ def _text(entry: Any) -> str:
     return "" if entry is None else str(entry).lower() if isinstance(entry, bool) else spelled(entry)
 
 
-def _about(name: str, where: str) -> table_columns.Refuse:
+def _about(name: str, where: str) -> table_columns.MakeError:
     return partial(InputError, f"column {name!r}", where=where)
 
 
@@ -162,7 +164,7 @@ class _Table(NamedTuple):
     rows: int
     column: Callable[[str], Any]
     """A column by its name, as a `pyarrow.ChunkedArray`."""
-    untyped: bool
+    from_csv: bool
     """Columns are the texts of a CSV file, which may be numbers."""
 
 
