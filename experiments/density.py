@@ -31,10 +31,10 @@ from density_table import FASHION, ROWS, entries, summary, table
 
 from aevae_jax.cli import console
 from aevae_jax.data import Data, DynamicBinarization
+from aevae_jax.models import VAE, Model, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.priors import VampPrior
-from aevae_jax.models.vae import VAE, Model, TwoLevelVAE
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Objective
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW

@@ -65,9 +65,9 @@ def likelihood(images: int, samples: int, turns: int) -> dict[str, Any]:
     import numpy as np
 
     from aevae_jax.evaluation import importance
+    from aevae_jax.models import VAE
     from aevae_jax.models.architectures import MLP
     from aevae_jax.models.likelihoods import Bernoulli
-    from aevae_jax.models.vae import VAE
 
     model = VAE(40, MLP((300, 300), gated=True), Bernoulli(), log_scale_range=(-3.0, 1.0), event_shape=(28, 28, 1))
     params = jax.jit(model.init)(jax.random.key(0))

@@ -323,7 +323,7 @@ MUTATIONS = (
     Mutation(
         31,
         "a key used twice",
-        "models/vae.py",
+        "models/parts.py",
         "decoder.init(key_decoder,",
         "decoder.init(key_encoder,",
         ("models/test_vae.py",),
@@ -729,7 +729,7 @@ MUTATIONS = (
     Mutation(
         126,
         "the usual range of log scales in the upper level",
-        "models/vae.py",
+        "models/two_level.py",
         "self.latent // 2, self.network, self.likelihood, self.latent_prior, self.log_scale_range, self.event_shape\n",
         "self.latent // 2, self.network, self.likelihood, self.latent_prior, event_shape=self.event_shape\n",
         ("models/test_vae.py::test_log_scales_of_both_levels_stay_in_the_range_of_the_model",),

@@ -22,10 +22,10 @@ import pytest
 from oracles import random_params
 
 import aevae_jax
-from aevae_jax import VAE, Autoencoder, data, values
+from aevae_jax import VAE, Autoencoder, data, models, values
 from aevae_jax.data import datasets, preparation
 from aevae_jax.distributions import elementary, joint, tabular
-from aevae_jax.models import architectures, likelihoods, priors, vae
+from aevae_jax.models import architectures, likelihoods, priors
 from aevae_jax.objectives import losses
 from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, Validated
 
@@ -53,11 +53,16 @@ def named(cls: type) -> str:
     return cls.__name__
 
 
+FAMILIES = [
+    importlib.import_module(f"aevae_jax.models.{file.name}")
+    for file in pkgutil.iter_modules(models.__path__)
+    if file.name not in ("architectures", "generation", "likelihoods", "networks", "parts", "priors")
+]
 DISTRIBUTIONS = [cls for module in (elementary, joint, tabular) for cls in having(module, "log_prob")]
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = having(priors, "init")
-MODELS = having(vae, "encode")
+MODELS = [cls for module in FAMILIES for cls in having(module, "encode")]
 OBJECTIVES = [cls for cls in public_classes(losses) if parameters_of(cls.__call__) == parameters_of(Objective.__call__)]
 WEIGHTS = [cls for cls in public_classes(losses) if parameters_of(cls.__call__) == ["step"]]
 PREPARATIONS = having(preparation, "fit", "train", "evaluation")
@@ -74,7 +79,7 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    modules = (elementary, joint, tabular, likelihoods, architectures, priors, vae, losses, preparation)
+    modules = (elementary, joint, tabular, likelihoods, architectures, priors, *FAMILIES, losses, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
     assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
@@ -87,7 +92,7 @@ def test_every_public_class_is_of_a_known_kind():
         (likelihoods.Likelihood, LIKELIHOODS),
         (architectures.Architecture, ARCHITECTURES),
         (priors.Prior, PRIORS),
-        (vae.Model, MODELS),
+        (models.Model, MODELS),
         (losses.Objective, OBJECTIVES),
         (preparation.Preparation, PREPARATIONS),
     ],

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from aevae_jax import distributions, keys, types
-from aevae_jax.models import likelihoods
+from aevae_jax.models import VAE, Autoencoder, likelihoods
 from aevae_jax.models.architectures import MLP
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.types import Distribution, InputError, LatentModel
 
 

@@ -24,9 +24,8 @@ from hypothesis import given, settings, strategies as st
 from aevae_jax import objectives, values
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, RandomSplits, Scale
-from aevae_jax.models import likelihoods, priors
+from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP, Architecture, Conv, Modules, ResidualConv
-from aevae_jax.models.vae import VAE, Autoencoder, Model, TwoLevelVAE
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Objective, ReconstructionError
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.training.optimizers import AdamW

@@ -13,8 +13,8 @@ from aevae_jax.cli import console
 from aevae_jax.cli.terminal import report, say, show_table
 from aevae_jax.data import Data, Standardize, datasets, files, tables
 from aevae_jax.lazy import modules
+from aevae_jax.models import VAE
 from aevae_jax.models.likelihoods import Tabular
-from aevae_jax.models.vae import VAE
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 

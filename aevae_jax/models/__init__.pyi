@@ -5,4 +5,7 @@ from . import (
     networks as networks,
     priors as priors,
 )
-from .vae import VAE as VAE, Autoencoder as Autoencoder, Model as Model, TwoLevelVAE as TwoLevelVAE
+from .autoencoder import Autoencoder as Autoencoder
+from .families import Model as Model
+from .two_level import TwoLevelVAE as TwoLevelVAE
+from .vae import VAE as VAE

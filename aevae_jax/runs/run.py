@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass
 
 from aevae_jax import limits
 from aevae_jax.data import Data
-from aevae_jax.models.vae import VAE, Model
+from aevae_jax.models import VAE, Model
 from aevae_jax.objectives.losses import ELBO, Objective, ReconstructionError
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError, RateNeeding, has_point_codes

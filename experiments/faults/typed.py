@@ -69,11 +69,11 @@ def plain(value: Any) -> Any:
 def reference(folder: Path) -> Any:
     """Return what Python itself would make of the text, if its names were the classes."""
     from aevae_jax import data
-    from aevae_jax.models import architectures, likelihoods, priors, vae
+    from aevae_jax.models import architectures, autoencoder, likelihoods, priors, two_level, vae
     from aevae_jax.objectives import losses
     from aevae_jax.training import optimizers
 
-    modules = (architectures, data, likelihoods, vae, losses, optimizers, priors)
+    modules = (architectures, data, likelihoods, autoencoder, vae, two_level, losses, optimizers, priors)
     classes: dict[str, Any] = {
         name.lower(): found
         for module in modules

@@ -18,8 +18,8 @@ import pytest
 from aevae_jax import values
 from aevae_jax.cli import arguments, console
 from aevae_jax.data import Data, DynamicBinarization
+from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.models.architectures import Conv
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.runs.run import Run
 from aevae_jax.runs.snapshots import Epoch

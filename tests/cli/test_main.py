@@ -28,10 +28,9 @@ from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console, generate
 from aevae_jax.cli.main import COMMANDS, main
 from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare
-from aevae_jax.models import generation
+from aevae_jax.models import VAE, Autoencoder, generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Tabular
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.runs import fitting, provenance, records
 from aevae_jax.training.optimizers import AdamW

@@ -13,7 +13,7 @@ from PIL import Image
 
 from aevae_jax import keys, training
 from aevae_jax.data import Data, prepare
-from aevae_jax.models.vae import VAE
+from aevae_jax.models import VAE
 from aevae_jax.objectives.losses import ELBO
 
 IDX = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"

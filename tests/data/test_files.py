@@ -14,8 +14,8 @@ from aevae_jax import figures
 from aevae_jax.data import Data, DynamicBinarization, Scale, Standardize, datasets, files
 from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.tables import Reading
+from aevae_jax.models import VAE
 from aevae_jax.models.likelihoods import Bernoulli, ContinuousBernoulli, Tabular
-from aevae_jax.models.vae import VAE
 from aevae_jax.types import InputError
 
 SHAPE = (4, 5, 1)

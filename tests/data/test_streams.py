@@ -19,8 +19,8 @@ from PIL import Image
 from aevae_jax import keys, training
 from aevae_jax.data import Data, Split, datasets, prepare, streams
 from aevae_jax.evaluation import metrics as evaluation
+from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP
-from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run

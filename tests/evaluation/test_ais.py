@@ -12,10 +12,9 @@ from scipy import stats
 
 from aevae_jax import keys
 from aevae_jax.evaluation import ais
-from aevae_jax.models import likelihoods
+from aevae_jax.models import VAE, Autoencoder, likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import VampPrior
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.types import InputError
 
 GAUSSIAN = oracles.linear_gaussian()

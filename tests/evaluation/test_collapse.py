@@ -12,10 +12,9 @@ import pytest
 from aevae_jax import values
 from aevae_jax.data import Data, prepare
 from aevae_jax.evaluation import collapse, latents
-from aevae_jax.models import likelihoods
+from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import VampPrior
-from aevae_jax.models.vae import VAE, Autoencoder, Model, TwoLevelVAE
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Objective
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run

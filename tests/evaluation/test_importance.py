@@ -18,10 +18,9 @@ from scipy import stats
 
 from aevae_jax import data
 from aevae_jax.evaluation import estimates, importance, statistics
-from aevae_jax.models import likelihoods
+from aevae_jax.models import VAE, Autoencoder, likelihoods
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.priors import VampPrior
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives import bounds
 from aevae_jax.types import InputError
 

@@ -14,10 +14,9 @@ from scipy import integrate, special, stats
 
 from aevae_jax import evaluation
 from aevae_jax.evaluation import latents
-from aevae_jax.models import likelihoods
+from aevae_jax.models import VAE, Autoencoder, TwoLevelVAE, likelihoods
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import VampPrior
-from aevae_jax.models.vae import VAE, Autoencoder, TwoLevelVAE
 from aevae_jax.types import InputError
 
 MODEL = VAE(latent=2, network=MLP(()), likelihood=likelihoods.Normal(), event_shape=(2,))

@@ -12,9 +12,8 @@ import pytest
 
 from aevae_jax import keys
 from aevae_jax.evaluation import metrics as evaluation
-from aevae_jax.models import likelihoods
+from aevae_jax.models import VAE, Autoencoder, likelihoods
 from aevae_jax.models.architectures import MLP, Conv
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives import bounds, losses as objectives
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.types import InputError, Validation

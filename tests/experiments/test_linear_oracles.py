@@ -18,9 +18,8 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 from aevae_jax import data, evaluation, keys, training
-from aevae_jax.models import generation
+from aevae_jax.models import VAE, Autoencoder, generation
 from aevae_jax.models.architectures import MLP
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.training.optimizers import AdamW
 

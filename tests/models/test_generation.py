@@ -14,9 +14,8 @@ import pytest
 
 from aevae_jax import distributions
 from aevae_jax.evaluation import latents
-from aevae_jax.models import generation, likelihoods
+from aevae_jax.models import VAE, Autoencoder, generation, likelihoods
 from aevae_jax.models.architectures import MLP
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.types import InputError
 
 MODELS = {

@@ -22,9 +22,8 @@ from run_files import as_version_0_1, edit_results, write_record
 from aevae_jax import data, distributions, evaluation, keys, training, values
 from aevae_jax.checkpoints import array_files
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
-from aevae_jax.models import generation, likelihoods
+from aevae_jax.models import VAE, Autoencoder, generation, likelihoods
 from aevae_jax.models.architectures import MLP, Conv, Modules
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, ReconstructionError
 from aevae_jax.runs import directory, fitting, records, weights
 from aevae_jax.runs.run import Run, Safeguard

@@ -27,9 +27,9 @@ from aevae_jax.checkpoints import locks, signals
 from aevae_jax.checkpoints.saving import DamageError, Saving
 from aevae_jax.checkpoints.store import Store
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, prepare, streams
+from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
-from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.runs import fitting, provenance, records, resolution, resume, trainer, training_loop
 from aevae_jax.runs.callbacks import Callbacks

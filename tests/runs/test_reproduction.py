@@ -14,9 +14,9 @@ from run_files import edit_results, edit_run
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli.main import main
 from aevae_jax.data import Data, DynamicBinarization
+from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
-from aevae_jax.models.vae import VAE
 from aevae_jax.runs import fitting, provenance as environment, records, reproduction
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.snapshots import Progress, Snapshot

@@ -12,9 +12,8 @@ import pytest
 from aevae_jax import data
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console
-from aevae_jax.models import likelihoods
+from aevae_jax.models import VAE, Autoencoder, likelihoods
 from aevae_jax.models.architectures import MLP
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
 from aevae_jax.runs import resume
 from aevae_jax.runs.resolution import resolve

@@ -14,8 +14,8 @@ import optax
 import pytest
 
 from aevae_jax import data, evaluation, keys
+from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP
-from aevae_jax.models.vae import VAE
 from aevae_jax.runs import non_finite, resolution, trainer, training_loop
 from aevae_jax.runs.callbacks import Callbacks
 from aevae_jax.runs.run import Run

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP
-from aevae_jax.models.vae import VAE
 from aevae_jax.runs import weights
 from aevae_jax.types import InputError
 

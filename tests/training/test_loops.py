@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec
 
 from aevae_jax import keys
 from aevae_jax.evaluation import metrics
+from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.models.architectures import MLP, Conv, ResidualConv
-from aevae_jax.models.vae import VAE, Autoencoder
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.training import devices, loops, step as training
 

@@ -18,9 +18,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from aevae_jax import keys
-from aevae_jax.models import likelihoods, priors
+from aevae_jax.models import VAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv, ResidualConv
-from aevae_jax.models.vae import VAE
 from aevae_jax.objectives.losses import ELBO
 from aevae_jax.training import loops, step as training
 from aevae_jax.training.optimizers import AdamW

@@ -1,0 +1,9 @@
+"""The families of models that a saved run may name, and that can be typed."""
+
+from __future__ import annotations
+
+from aevae_jax.models.autoencoder import Autoencoder
+from aevae_jax.models.two_level import TwoLevelVAE
+from aevae_jax.models.vae import VAE
+
+Model = Autoencoder | VAE | TwoLevelVAE

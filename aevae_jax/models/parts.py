@@ -1,0 +1,96 @@
+"""What the families of models share: checks, and an encoder and a decoder of given architecture.
+
+A `model` here has `latent`, `network`, `likelihood`, `latent_prior`, `log_scale_range` and `event_shape`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from aevae_jax import distributions, limits
+from aevae_jax.lazy import jax, jnp
+from aevae_jax.types import Distribution, InputError, Params
+
+if TYPE_CHECKING:
+    from jax import Array
+
+
+def check(model: Any) -> None:
+    """Refuse sizes and bounds that no model can have."""
+    limits.check("latent size", model.latent, 1, where=type(model).__name__)
+    limits.check_sizes("event_shape", model.event_shape, where=type(model).__name__)
+    bounds = model.log_scale_range
+    if not isinstance(bounds, tuple) or len(bounds) != 2:
+        raise InputError("log_scale_range", got=limits.shown(bounds), expected="(low, high)")
+    for bound in bounds:  # exp(bound) is the scale, and is squared
+        limits.check("log_scale_range", bound, -1000.0, 1000.0)
+    if not bounds[0] < bounds[1]:
+        raise InputError("log_scale_range", got=bounds, expected="(low, high) with low < high")
+
+
+def check_built(model: Any) -> None:
+    """Refuse a model that does not know the shape of an example yet."""
+    if not model.event_shape:
+        raise InputError(
+            "event_shape",
+            got="()",
+            expected="the shape of one example, such as (28, 28, 1)",
+            where=type(model).__name__,
+            hint="write dataclasses.replace(model, event_shape=x.shape[1:])",
+        )
+
+
+def check_codes(model: Any, z: Array) -> None:
+    """Refuse codes of another size than the model's."""
+    if z.shape[1:] != (model.latent,):
+        where = f"decode, batch of shape {z.shape}"
+        raise InputError("shape of one code", got=z.shape[1:], expected=f"({model.latent},)", where=where)
+
+
+def normal(model: Any, out: Array) -> Distribution:
+    """Return a network's output `[B, 2 L]`, means and then raw log scales, as L normals."""
+    loc, raw = jnp.split(out, 2, axis=-1)
+    return distributions.Normal(loc, distributions.bounded(raw, *model.log_scale_range))
+
+
+def init(model: Any, key: Array, codes: int) -> Params:
+    """Return fresh parameters of an encoder with `codes` outputs, a decoder, a likelihood and a prior."""
+    check_built(model)
+    key_encoder, key_decoder, key_prior = jax.random.split(key, 3)
+    encoder = model.network.encoder(model.event_shape, codes)
+    decoder = model.network.decoder(model.event_shape, model.likelihood.outputs)
+    return {
+        "encoder": encoder.init(key_encoder, jnp.zeros((1, *model.event_shape)))["params"],
+        "decoder": decoder.init(key_decoder, jnp.zeros((1, model.latent)))["params"],
+        "likelihood": model.likelihood.init(),
+        "prior": model.latent_prior.init(key_prior, model),
+    }
+
+
+def encoder_outputs(model: Any, params: Params, x: Array, codes: int) -> Array:
+    """Return the encoder's outputs `[B, codes]` of x `[B, *event]`."""
+    check_built(model)
+    if x.shape[1:] != model.event_shape:
+        where = f"encode, batch of shape {x.shape}"
+        raise InputError("shape of one example", got=x.shape[1:], expected=f"{model.event_shape}", where=where)
+    network = model.network.encoder(model.event_shape, codes)
+    return _as(network.apply({"params": params["encoder"]}, x), (codes,), "the encoder's output")
+
+
+def decode(model: Any, params: Params, z: Array) -> Distribution:
+    """Return p(x|z) of z `[B, latent]`."""
+    check_built(model)
+    check_codes(model, z)
+    network = model.network.decoder(model.event_shape, model.likelihood.outputs)
+    shape = (*model.event_shape, model.likelihood.outputs)
+    raw = _as(network.apply({"params": params["decoder"]}, z), shape, "the decoder's output")
+    return model.likelihood(params["likelihood"], raw)
+
+
+def _as(out: Any, shape: tuple[int, ...], what: str) -> Array:
+    """Return a network's output as `[B, *shape]`; modules that leave out axes of size 1 or flatten them are welcome."""
+    if math.prod(out.shape[1:]) != math.prod(shape):
+        raise InputError(what, got=f"{out.shape[1:]} numbers per example", expected=f"{math.prod(shape)}, as {shape}")
+    array: Array = out.reshape(out.shape[0], *shape)
+    return array
