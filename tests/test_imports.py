@@ -117,6 +117,12 @@ def test_the_page_on_the_architecture_shows_these_floors():
     assert sorted(shown) == sorted((number, name) for number, wings in enumerate(FLOORS) for name in wings)
 
 
+@pytest.mark.parametrize("wing", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_a_wing_says_what_is_in_each_of_its_files(wing):
+    listed = re.findall(r"^ *(\w+\.py) ", (PACKAGE / wing / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (PACKAGE / wing).glob("*.py") if path.name != "__init__.py")
+
+
 def test_no_files_import_each_other_in_a_circle():
     """Doors hand on what stands behind them, so a file that imports its own door would be in a circle with it."""
     doors = {name for name in GRAPH if name in {other.partition(".")[0] for other in GRAPH if "." in other}}

@@ -1,4 +1,4 @@
-"""A new thing is added in one file, as CONTRIBUTING.md says; it then works in `fit`, `evaluate` and as it is typed."""
+"""A new thing is added in one place, as CONTRIBUTING.md says; it then works in `fit`, `evaluate` and as it is typed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ class Toy:
         bound = bounds.elbo(model, params, x, key)
         loss = (bound.distortion + 0.1 * bound.rate).mean()
         return loss, {"loss": loss}
+
+    def validation(self) -> Validation:
+        return Validation(_tenth, ("a_tenth",))
+
+
+def _tenth(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+    bound = bounds.elbo(model, params, x, key)
+    return {"a_tenth": bound.distortion + 0.1 * bound.rate}
 
 
 Objective = Toy | '''
@@ -73,34 +81,71 @@ def _toy(path: Path, data: Data) -> Found:
 
 _FILES: dict[str, Reader] = {".toy": _toy, """
 
+PRIOR = '''
+@dataclass(frozen=True)
+class Toy:
+    """A Gaussian around a point that is learned."""
+
+    def init(self, key: Array, model: Coder) -> Params:
+        return {"loc": jax.random.normal(key, (model.latent,))}
+
+    def __call__(self, model: Coder, params: Params, n: int) -> Distribution:
+        loc = jnp.broadcast_to(params["prior"]["loc"], (n, model.latent))
+        return distributions.Normal(loc, jnp.zeros_like(loc))
+
+
+Prior = Toy | '''
+
+MODEL = '''"""A VAE whose posterior has a scale that is given."""
+
+from dataclasses import dataclass
+
+from aevae_jax import distributions
+from aevae_jax.lazy import jnp
+from aevae_jax.models import likelihoods, parts, priors
+from aevae_jax.models.architectures import MLP, Architecture
+from aevae_jax.models.likelihoods import Likelihood
+from aevae_jax.models.priors import Prior
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A VAE whose posterior has the standard deviation `scale`."""
+
+    latent: int = 2
+    network: Architecture = MLP()
+    likelihood: Likelihood = likelihoods.NormalSharedScale()
+    latent_prior: Prior = priors.StandardNormal()
+    scale: float = 0.5
+    event_shape: tuple[int, ...] = ()
+
+    def init(self, key):
+        return parts.init(self, key, codes=self.latent)
+
+    def encode(self, params, x):
+        loc = parts.encoder_outputs(self, params, x, codes=self.latent)
+        return distributions.Normal(loc, jnp.full_like(loc, jnp.log(self.scale)))
+
+    def decode(self, params, z):
+        return parts.decode(self, params, z)
+
+    def prior(self, params, n):
+        return self.latent_prior(self, params, n)
+'''
+
 METRIC = '''
 def toy(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
     """A metric: the length of the mean code."""
     return {"toy": jnp.linalg.norm(model.encode(params, x).mean(), axis=-1)}
 
 
-@lru_cache(maxsize=64)
-def _metric_body('''
+SHOWN: tuple[Metric, ...] = (toy, '''
 
 TYPED = """
 import sys
 from aevae_jax.cli.main import main
 for arguments in (["train", "run", "--epochs", "2", {more}], ["evaluate", "run"], ["train", "--help"]):
     main(arguments)
-"""
-
-OF_A_METRIC = """
-import aevae_jax as ae
-from aevae_jax.evaluation.metrics import toy
-from aevae_jax.types import Validation
-
-class Chosen(ae.ELBO):
-    def validation(self):
-        return Validation(toy, ("toy",))
-
-fitted = ae.fit(ae.Run(model=ae.VAE(2, ae.architectures.MLP((4,))), objective=Chosen(), epochs=2))
-x = fitted.run.data.load().test.x[:20] / 16
-print(ae.evaluate(fitted.model, fitted.params, x.astype("float32"), ae.keys.root(0), metric=toy), fitted.results)
 """
 
 
@@ -138,7 +183,27 @@ TOYS = {
         typed("--data", "x.toy", "--model", f"VAE(2, {SMALL})", "--batch-size", "4"),
         "x.toy test",
     ),
-    "metric": ("evaluation/metrics.py", "\n@lru_cache(maxsize=64)\ndef _metric_body(", METRIC, OF_A_METRIC, "'toy': "),
+    "prior": (
+        "models/priors.py",
+        "\nPrior = ",
+        PRIOR,
+        typed("--model", f"VAE(2, {SMALL}, latent_prior=Toy())"),
+        "Toy()",
+    ),
+    "model": (
+        "models/families.py",
+        "\nModel = ",
+        "from aevae_jax.models.toy import Toy\n\nModel = Toy | ",
+        typed("--model", f"Toy(2, {SMALL})"),
+        "Toy(",
+    ),
+    "metric": (
+        "evaluation/metrics.py",
+        "\nSHOWN: tuple[Metric, ...] = (",
+        METRIC,
+        typed("--model", f"VAE(2, {SMALL})"),
+        "\n  toy ",
+    ),
 }
 
 
@@ -150,6 +215,8 @@ def test_a_new_thing_takes_one_place(what, tmp_path):
     text = (tmp_path / "aevae_jax" / file).read_text()
     assert text.count(place) == 1
     (tmp_path / "aevae_jax" / file).write_text(text.replace(place, toy))
+    if what == "model":
+        (tmp_path / "aevae_jax" / "models" / "toy.py").write_text(MODEL)
     (tmp_path / "x.toy").write_text("\n".join(f"{i:05}" for i in range(60)))
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,4 +1,11 @@
-"""Bytes that survive: checkpoints, durable once saved and refused when damaged, locks, signals. Knows no model."""
+"""Bytes that survive: checkpoints, durable once saved and refused when damaged, locks, signals. Knows no model.
+
+store.py        checkpoints: saved, verified by their hashes, the newest intact one restored
+saving.py       when to save and which to keep
+array_files.py  named arrays in files, by Orbax
+locks.py        one writer at a time
+signals.py      signals that ask a training to leave
+"""
 
 import lazy_loader
 

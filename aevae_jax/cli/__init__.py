@@ -1,1 +1,11 @@
-"""The command line: argv -> values -> the functions of the package -> files."""
+"""The command line: argv -> values -> the functions of the package -> files.
+
+main.py       `aevae` and its list of commands, `aevae train`
+evaluate.py   `aevae evaluate`, `compare`, `diagnose`, `quality`
+generate.py   `aevae sample`, `reconstruct`, `interpolate`, `encode`, `decode`
+reruns.py     `aevae reproduce`, `replay`
+data.py       `aevae data inspect`, `data prepare`
+arguments.py  a function's parameters as what is typed, its docstring as the help
+console.py    a line of progress, the next command to type
+terminal.py   what is printed, and errors in one line
+"""

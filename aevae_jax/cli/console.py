@@ -211,14 +211,20 @@ def loss_terms(metrics: Mapping[str, float]) -> str:
         if all(name in metrics for name in names):
             distortion, rate, total = (f"{metrics[name]:.1f}" for name in names)
             return f"{names[0].replace('_', ' ')} {distortion} + rate {rate} = {total} nats/example"
-    return f"mse {metrics['mse']:.3g}" if "mse" in metrics else f"loss {metrics['loss']:.1f} nats/example"
+    if "mse" in metrics or "mse_at_mean" in metrics:
+        return f"mse {metrics.get('mse', metrics.get('mse_at_mean')):.3g}"
+    if "loss" in metrics:
+        return f"loss {metrics['loss']:.1f} nats/example"
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()
+    )  # of one's own objective
 
 
 def _validation(epoch: Epoch) -> str:
     """Return what selects the parameters; where that is a distortion, the squared error, as is shown of the
     training.
     """
-    if "mse" in epoch.train and epoch.selects.endswith("distortion"):
+    if "mse" in epoch.train and "mse_at_mean" in epoch.validation and epoch.selects.endswith("distortion"):
         return f"validation mse {epoch.validation['mse_at_mean']:.3g}"
     return f"validation {epoch.validation[epoch.selects]:.1f}"
 

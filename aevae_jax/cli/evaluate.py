@@ -41,7 +41,7 @@ def evaluate(
     *,
     split: Part = "test",
     samples: int | None = None,
-    batch_size: int = 256,
+    batch_size: int = 0,
     seed: int | None = None,
     data: Moved = "",
     json_file: Annotated[Path | None, "--json FILE"] = None,
@@ -55,7 +55,7 @@ def evaluate(
       run: a run directory.
       split: which part of the run's data set.
       samples: importance samples per example for the negative log likelihood, such as 5000; left out, there is none.
-      batch_size: examples to compute at once; the numbers do not depend on it.
+      batch_size: examples to compute at once, 0 for as many as suit; the numbers do not depend on it.
       seed: of the codes that are sampled; left out, the run's.
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       json_file: a file to write the numbers to as well.
@@ -74,9 +74,12 @@ def evaluate(
     _, measure = bounds.measures(model, fitted.params, x.shape[1:])
     if samples:
         importance.check_scorable(model, fitted.params, x)
-    measured = evaluation.per_example(bounds.bound_terms, model, fitted.params, x, key, batch_size=batch_size)
+    measured: dict[str, np.ndarray] = {}
+    for metric in evaluation.shown_for(fitted.run.objective):
+        measured |= evaluation.per_example(metric, model, fitted.params, x, key, batch_size=batch_size)
+    units = evaluation.UNITS | {"mse_at_mean": _squared(prepared)}
     metrics = {
-        name: _entry(v, _squared(prepared) if name == "mse_at_mean" else "nats/example")
+        name: _entry(v, units.get(name, "nats/example"))
         for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))
     }
     named, likelihood = fitted.run.data, values.spell(likelihood_of(model))
@@ -147,7 +150,7 @@ def diagnose(run: Path, *, seed: int = 0, data: Moved = "") -> None:
     prepared = prepared_of(run, fitted.run, data)
 
     found = collapse.diagnose(fitted, prepared.validation.x, key_of(seed, keys.Stream.EVALUATE))
-    units = {"active_units": "", "latent_dimensions": "", "mse_at_mean": _squared(prepared)}
+    units = evaluation.UNITS | {"active_units": "", "latent_dimensions": "", "mse_at_mean": _squared(prepared)}
     looked_at = min(len(prepared.validation), collapse.MOST_EXAMPLES)
     say(f"the first {looked_at:,} examples of the validation data")
     for name, value in found.measured.items():

@@ -14,7 +14,7 @@ from aevae_jax.cli import console, data, evaluate, generate, reruns
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.terminal import report, say
 from aevae_jax.runs import fitting, provenance, records
-from aevae_jax.types import Columned, InputError
+from aevae_jax.types import Columned, InputError, Shaped, likelihood_of
 
 
 @console.one_line_errors()
@@ -138,9 +138,10 @@ def train(
         console.note(f"{directory} was finished before; --fresh would train again")
     results, place = fitted.results, shlex.quote(str(directory))
     test = results["test"]
-    terms = console.loss_terms({**test, "mse": test["mse_at_mean"]})
-    suffix = ".png" if len(fitted.run.model.event_shape) == 3 else ".npy"
-    if isinstance(fitted.run.model.likelihood, Columned):
+    terms = console.loss_terms(test)
+    model = fitted.run.model
+    suffix = ".png" if isinstance(model, Shaped) and len(model.event_shape) == 3 else ".npy"
+    if isinstance(likelihood_of(model), Columned):
         suffix = ".csv"
     report(
         f"test   {terms}; best epoch {results['best_epoch']} of {len(fitted.history)}, {results['seconds']:.1f} s",

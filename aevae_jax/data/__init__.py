@@ -11,12 +11,12 @@ arrays.py        .npy, .npz and idx files
 pictures.py      folders of images
 tables.py        the rows of tables and the features that a model sees of them
 table_text.py    what is wrong with the text of a CSV file, before it is read
-table_columns.py which kind of column entries make
+table_columns.py a column's kind inferred from its entries, and raw numbers of columns whose kind is known
 table_files.py   CSV and Parquet files
 cache.py         decoded arrays on disk, noticed when damaged
 tfds_files.py    what is looked at in a folder of TensorFlow Datasets before anything is read
 tfds.py          TensorFlow Datasets: the only file that imports it
-    tfds_prepare.py  TensorFlow Datasets fetched and written
+tfds_prepare.py  TensorFlow Datasets fetched and written
 streams.py       windows of batches with prefetch: the only file that imports Grain
 inspection.py    what there is to know of a data set before training on it
 files.py         what goes into a model and what comes out of it, in files

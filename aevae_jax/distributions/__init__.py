@@ -1,6 +1,11 @@
 """Distributions: frozen pytrees, `B` of them over one event each, whose densities are in nats.
 
 They are always named with their module, `distributions.Normal`: a bare `Normal` is the likelihood of that name.
+
+elementary.py    normal, Bernoulli, categorical, discretised logistic, ...: sample, density, closed-form KL
+joint.py         mixtures, and one distribution after another
+tabular.py       the distribution of a table's rows
+table_layout.py  where the columns of a table stand among the features
 """
 
 import lazy_loader

@@ -1,4 +1,16 @@
-"""What there is to measure of a trained model: bounds, likelihoods, codes, samples; and how figures are compared."""
+"""What there is to measure of a trained model: bounds, likelihoods, codes, samples; and how figures are compared.
+
+metrics.py        means over a data set, what `aevae evaluate` shows, what selects parameters
+importance.py     log p(x) by importance sampling
+ais.py            log p(x) by annealed importance sampling
+latents.py        rate by dimension, active units, mutual information
+collapse.py       `aevae diagnose`: posterior collapse and its relatives
+image_quality.py  `aevae quality`: Frechet distance, precision, recall, SSIM
+classifiers.py    the classifiers whose features it uses
+completion.py     missing entries of tables
+estimates.py      results with their evaluation protocol: which may be ranked
+statistics.py     distances, intervals, moments, on arrays
+"""
 
 import lazy_loader
 

@@ -10,10 +10,13 @@ from . import (
     statistics as statistics,
 )
 from .metrics import (
+    SHOWN as SHOWN,
+    UNITS as UNITS,
     evaluate as evaluate,
     means as means,
     minimised as minimised,
     per_example as per_example,
     selection as selection,
+    shown_for as shown_for,
     validation_of as validation_of,
 )

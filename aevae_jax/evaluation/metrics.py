@@ -1,4 +1,4 @@
-"""Exact means over a data set, and statistics of codes and samples.
+"""Metrics: exact means over a data set, and the one by which an objective selects parameters.
 
 A metric is a function `(model, params, x, key) -> {name: [B]}`. It is always called with one example and that example's
 own key, under `vmap`, so no number depends on the batch size or on what else is in the batch.
@@ -23,6 +23,12 @@ from aevae_jax.types import InputError, LatentModel, Metric, Params, Validated, 
 
 bound_terms = bounds.bound_terms
 """The metric of every model: see `bounds`."""
+
+SHOWN: tuple[Metric, ...] = (bound_terms,)
+"""What `aevae evaluate` measures of every model, beside the metric that its objective is validated by."""
+
+UNITS = {"mse_at_mean": "squared error per element"}
+"""Units of the entries that are not in nats per example."""
 
 DEFAULT = Validation(bound_terms, ("negative_elbo", "profile_loss", "distortion", "profile_distortion"))
 """By what an objective is validated that does not say: the ELBO at beta = 1; codes that are points, the distortion."""
@@ -49,6 +55,11 @@ def minimised(objective: object, names: Iterable[str]) -> str:
             hint="codes that are points have no rate, and a profile likelihood has no bound",
         )
     return found
+
+
+def shown_for(objective: object) -> tuple[Metric, ...]:
+    """Return the metric that `objective` is validated by, and those of `SHOWN`: of equal names the later one counts."""
+    return tuple(dict.fromkeys((validation_of(objective).metric, *SHOWN)))
 
 
 def selection(objective: object, metrics: Mapping[str, float]) -> float:
@@ -127,7 +138,7 @@ def _window(
 
 
 def means(values: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return mean over examples of each entry, summed in float64."""
+    """Return the mean over examples of each entry, summed in float64."""
     return {name: float(np.mean(v, dtype=np.float64)) for name, v in values.items()}
 
 

@@ -1,4 +1,16 @@
-"""Latent variable models as values, and the values that they are made of: likelihoods, priors and architectures."""
+"""Latent variable models as values, and the values that they are made of: likelihoods, priors and architectures.
+
+families.py       the models that a run may name
+vae.py            `VAE`
+autoencoder.py    `Autoencoder`
+two_level.py      `TwoLevelVAE`
+parts.py          what the families share: checks, encoder, decoder
+likelihoods.py    p(x|z)
+priors.py         p(z), and a mixture that is fitted after training
+architectures.py  a matching pair of encoder and decoder as a value
+networks.py       their Linen modules, and an adapter for NNX
+generation.py     samples, reconstructions, interpolation
+"""
 
 import lazy_loader
 

@@ -1,4 +1,8 @@
-"""What is minimised: estimators of one number per example (`bounds`), and the scalar losses that are made of them."""
+"""What is minimised: estimators of one number per example (`bounds`), and the scalar losses that are made of them.
+
+bounds.py   one number per example: rate (KL), distortion (reconstruction), ELBO, importance weights
+losses.py   scalar losses: `ELBO`, `IWAE`, `ReconstructionError`, and weights that change with the step
+"""
 
 from typing import Any
 

@@ -1,4 +1,22 @@
-"""A run is a value, training a pure function of it, and its directory what that leaves behind."""
+"""A run is a value, training a pure function of it, and its directory what that leaves behind.
+
+run.py            `Run`, the value
+resolution.py     what it leaves open is taken from the data, and the two are checked against each other
+fitting.py        `fit`, `fit_seeds`, `load_run`
+training_loop.py  the loop: saving, stopping, rolling back when numbers break
+trainer.py        a compiled run and its data: from step to step
+snapshots.py      all that a training is at a step
+callbacks.py      who is told what on the way
+resume.py         when to save, and at which step a stopped training resumes
+same_run.py       whether a directory holds the run that is asked for
+directory.py      the directory of a run
+records.py        run.json, metrics.jsonl and results.json, with the digests that they are read by
+weights.py        weights.safetensors
+provenance.py     code, versions, device and settings
+reproduction.py   `aevae reproduce` and `aevae replay`
+non_finite.py     what went wrong at a step: its terms, its examples
+tracing.py        which operation first made a number that is not finite
+"""
 
 import lazy_loader
 
