@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from aevae_jax.training import loops
+
 LOG_2PI = np.log(2 * np.pi)
 
 
@@ -134,6 +136,29 @@ def linear_gaussian(size: int = 5, latent: int = 2, scale: float = 0.7) -> Linea
     generator = np.random.default_rng(3)
     basis = np.linalg.qr(generator.normal(size=(size, latent)))[0]
     return LinearGaussian(basis * np.linspace(1.5, 0.6, latent), generator.normal(size=size), scale)
+
+
+def recorded_scans(monkeypatch: Any, *, run: bool = True) -> list[tuple[Any, Any, Any, Any]]:
+    """A list of the loops that `loops.scan` is given from here on: body, shapes of the carry, context and xs.
+
+    Without `run` none is computed: the carry comes back as it was, and all outputs are 0.
+    """
+    found, scan = [], loops.scan
+
+    def record(body: Any, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
+        found.append((body, jax.eval_shape(lambda: carry), context, xs))
+        if run:
+            return scan(body, carry, context, xs)
+        return carry, loops.empty_outputs(body, carry, context, xs, len(jax.tree.leaves(xs)[0]))
+
+    monkeypatch.setattr(loops, "scan", record)
+    return found
+
+
+def assert_scan_in_full(recorded: tuple[Any, Any, Any, Any]) -> None:
+    """`assert_products_in_full` of one step of a loop that `recorded_scans` found."""
+    body, carry, context, xs = recorded
+    assert_products_in_full(body, carry, context, jax.tree.map(lambda a: a[0], xs))
 
 
 def train_windows(train_step, state, windows, key):

@@ -220,15 +220,8 @@ class _Sums(NamedTuple):
     """Log weights of the tail and of the one below it, in descending order, `[B, M + 1]`."""
 
 
-def _tail(num_samples: int) -> int:
-    """Return how many of the largest weights the tail is fitted to: min(K/5, 3 sqrt K). Vehtari et al. 2024, section
-    2.4.
-    """
-    return min(num_samples // 5, math.ceil(3 * math.sqrt(num_samples)))
-
-
 def _start(batch_size: int, num_samples: int) -> _Sums:
-    nothing = jnp.full((batch_size, _tail(num_samples) + 1), -jnp.inf)
+    nothing = jnp.full((batch_size, tail_size(num_samples) + 1), -jnp.inf)
     return _Sums(jnp.full(batch_size, -jnp.inf), jnp.zeros(batch_size), jnp.zeros(batch_size), nothing)
 
 
@@ -271,6 +264,13 @@ def _prior(model: Any, params: Params) -> Any:
 # ------------------------------------------------------------------------------------------------------------ the tail
 
 
+def tail_size(num_samples: int) -> int:
+    """Return M, how many of the largest of K weights the tail is fitted to: min(K/5, 3 sqrt K). Vehtari et al. 2024,
+    section 2.4.
+    """
+    return min(num_samples // 5, math.ceil(3 * math.sqrt(num_samples)))
+
+
 def trusted_pareto_k(num_samples: int) -> float:
     """Return the largest shape with which K samples suffice: min(1 - 1/log10 K, 0.7). Vehtari et al. 2024, section
     3.2.5.
@@ -285,7 +285,7 @@ def pareto_shape(largest: np.ndarray) -> np.ndarray:
     than five weights say nothing: NaN. Weights that are all equal have no tail: -inf.
 
     Args:
-      largest: log weights in descending order; the last one is the threshold.
+      largest: log weights in descending order, M = `tail_size(K)` of them; the last one is the threshold.
     """
     largest = np.asarray(largest, np.float64)
     size = largest.shape[1] - 1

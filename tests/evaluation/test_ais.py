@@ -10,7 +10,6 @@ import oracles
 import pytest
 from scipy import stats
 
-from aevae_jax import keys
 from aevae_jax.evaluation import ais
 from aevae_jax.models import VAE, Autoencoder, likelihoods
 from aevae_jax.models.architectures import MLP
@@ -25,8 +24,27 @@ SCHEDULE = ais.Schedule(ais.sigmoid_betas(8), np.full(8, 0.4), 3, 0.7)
 
 
 def simulated(count, seed=0):
-    key_z, key_x = jax.random.split(jax.random.key(seed))
-    return ais._simulate(MODEL, PARAMS, key_z, key_x, count)
+    """Codes `[count, 2]` and data `[count, 5]` drawn from the model."""
+    generator = np.random.default_rng(seed)
+    z = generator.normal(size=(count, 2))
+    x = z @ GAUSSIAN.weight.T + GAUSSIAN.bias + GAUSSIAN.scale * generator.normal(size=(count, 5))
+    return z.astype(np.float32), x.astype(np.float32)
+
+
+def log_likelihood(z, x):
+    """log p(x|z), `[N]`."""
+    mean = np.asarray(z, np.float64) @ GAUSSIAN.weight.T + GAUSSIAN.bias
+    return stats.norm(mean, GAUSSIAN.scale).logpdf(x).sum(axis=-1)
+
+
+OVERFLOW = 1e30
+"""A step size that leads to where nothing is finite: such a move is not accepted."""
+
+
+def backward(z, x, betas, step_sizes, leapfrogs=1):
+    """One chain per example. At temperatures [0, 1, ..., 1], what it gives is log p(x|z) where the chain ends."""
+    schedule = ais.Schedule(np.array(betas, float), np.array(step_sizes), leapfrogs, 0.7)
+    return ais.upper_bound(MODEL, PARAMS, x, jax.random.key(3), schedule, z=z, num_chains=1)
 
 
 @pytest.mark.slow
@@ -51,7 +69,7 @@ def test_weights_are_unbiased_with_few_temperatures(sign):
 
     Each of 4,000 copies of one x has its own posterior draw, from the closed form.
     """
-    x = np.asarray(simulated(1)[1])
+    x = simulated(1)[1]
     copies = np.repeat(x, 4000, axis=0)
     exact = GAUSSIAN.log_evidence(x)[0]
     if sign > 0:
@@ -67,33 +85,36 @@ def test_weights_are_unbiased_with_few_temperatures(sign):
 
 
 def test_moves_leave_the_posterior_as_it_is():
-    """From exact posterior draws, a chain that stays at b = 1 gives posterior draws again."""
-    x = np.asarray(simulated(1)[1])
+    """From exact posterior draws, a chain that stays at b = 1 gives posterior draws again.
+
+    They are seen by log p(x|z): with the residual r at the mean of z, that is -|r - W s e|^2 / (2 scale^2) and a
+    constant, e ~ N(0, I), whose mean and variance have closed forms.
+    """
+    x = np.repeat(simulated(1)[1], 40_000, axis=0)
     a, s = GAUSSIAN.posterior_map()
     mean = (x[0] - GAUSSIAN.bias) @ a.T
-    z = mean + s * np.random.default_rng(1).normal(size=(3000, 1, 2))
-    body = ais._body(MODEL, 3, 1, 0.0)
-    state = ais._State(jax.numpy.asarray(z, "float32"), jax.numpy.zeros((3000, 1)), jax.numpy.zeros(()))
-    context = (
-        PARAMS,
-        MODEL.prior(PARAMS, 1),
-        jax.numpy.repeat(x, 3000, axis=0),
-        keys.each(jax.random.key(3), jax.numpy.arange(3000)),
-    )
-    first = state
-    for index in range(3):
-        state, (_, acceptance) = jax.jit(body)(state, context, ais._Move(index, 0.0, 1.0, 0.8))
-    other = jax.jit(body)(first, context, ais._Move(1, 0.0, 1.0, 0.8))[0].z
-    again = jax.jit(body)(first, context, ais._Move(0, 0.0, 1.0, 0.8))[0].z
-    far, (_, never) = jax.jit(body)(first, context, ais._Move(0, 0.0, 1.0, 1e30))  # to where nothing is finite
-    assert (far.z == first.z).all()
-    assert float(never) == 0
-    moved = np.asarray((other != again) & (other != first.z) & (again != first.z))
-    assert moved.mean() > 0.1  # each temperature has a noise of its own
-    assert 0.3 < float(acceptance) < 0.99
-    drawn = np.asarray(state.z[:, 0], np.float64)
-    oracles.assert_mean(drawn, mean)
-    oracles.assert_mean((drawn - mean) ** 2, s**2)
+    z = (mean + s * np.random.default_rng(1).normal(size=(40_000, 2))).astype(np.float32)
+    found = backward(z, x, [0, 1, 1, 1], [0.8, 0.8, 0.8], leapfrogs=3)
+    assert 0.3 < found.acceptance < 0.99
+    expected = -GAUSSIAN.distortion(x[:1], mean[None], s[None])
+    slope, curvature = mean * s, (GAUSSIAN.weight**2).sum(axis=0) * s**2 / GAUSSIAN.scale**2  # W'r / scale^2 = mean
+    oracles.assert_mean(found.log_likelihood[:, None], expected)
+    deviation = found.log_likelihood[:, None] - expected
+    oracles.assert_mean(deviation**2, [(slope**2 + curvature**2 / 2).sum()])
+    moved = np.abs(deviation[:, 0] + expected - log_likelihood(z, x)) > 1e-3
+    assert moved.mean() > 0.3
+
+
+def test_each_temperature_has_a_noise_of_its_own_and_what_overflows_is_not_accepted():
+    z, x = simulated(200)
+    there = log_likelihood(z, x)
+    never = backward(z, x, [0, 1, 1], [OVERFLOW, OVERFLOW])
+    np.testing.assert_allclose(never.log_likelihood, there, rtol=1e-5)
+    assert never.acceptance == 0
+    one = backward(z, x, [0, 1, 1], [OVERFLOW, 0.8]).log_likelihood
+    other = backward(z, x, [0, 1, 1], [0.8, OVERFLOW]).log_likelihood
+    moved = (np.abs(np.stack([one - other, other - there, one - there])) > 1e-3).all(axis=0)
+    assert moved.mean() > 0.1
 
 
 def test_temperatures_are_those_of_a_logistic_curve():
@@ -107,9 +128,28 @@ def test_temperatures_are_those_of_a_logistic_curve():
 
 
 def test_backward_every_temperature_keeps_its_step_size():
-    forward, backward = (ais._moves(np.array([0.0, 0.25, 1.0]), np.array([0.5, 0.125]), sign) for sign in (1, -1))
-    assert [np.asarray(v).tolist() for v in forward] == [[0, 1], [0.25, 0.75], [0.25, 1.0], [0.5, 0.125]]
-    assert [np.asarray(v).tolist() for v in backward] == [[0, 1], [-0.75, -0.25], [1.0, 0.25], [0.125, 0.5]]
+    """Of two moves one is not accepted: what the other one gives tells when it is made, where it stays, and its weight.
+
+    Between b = 0, 1/4 and 1 the weights are 1/4 and 3/4. Forward the move at 1/4 comes first, backward that at 1.
+    """
+    z, x = simulated(200)
+    at_one = backward(z, x, [0, 1, 1], [OVERFLOW, 0.8]).log_likelihood
+    found = backward(z, x, [0, 0.25, 1], [OVERFLOW, 0.8]).log_likelihood
+    np.testing.assert_allclose(found, at_one, rtol=1e-5)
+    at_a_quarter = backward(z, x, [0, 0.25, 0.25], [0.8, OVERFLOW]).log_likelihood
+    found = backward(z, x, [0, 0.25, 1], [0.8, OVERFLOW]).log_likelihood
+    np.testing.assert_allclose(found, 0.75 * log_likelihood(z, x) + at_a_quarter, rtol=1e-5)
+
+    def forward(betas, step_sizes):
+        schedule = ais.Schedule(np.array(betas), np.array(step_sizes), 1, 0.7)
+        return ais.lower_bound(MODEL, PARAMS, x, jax.random.key(3), schedule, num_chains=1).log_likelihood
+
+    start = forward([0, 0.25, 1], [OVERFLOW, OVERFLOW])
+    np.testing.assert_array_equal(forward([0, 0.25, 1], [OVERFLOW, 0.8]), start)  # after the last weight
+    at_a_quarter = forward([0, 0.25, 0.5], [0.8, OVERFLOW]) - 0.25 * start
+    found = forward([0, 0.25, 1], [0.8, OVERFLOW])
+    np.testing.assert_allclose(found, 0.25 * start + 3 * at_a_quarter, rtol=1e-4)
+    assert (np.abs(found - start) > 1e-3).mean() > 0.1
 
 
 def test_chains_of_one_example_are_averaged_before_the_logarithm():

@@ -95,14 +95,16 @@ def of_noise(*mean_variance):
 
 
 def checkup(monkeypatch, run, found, bounds, x=VALIDATION):
-    """The check of a run of 8 steps an epoch that was measured so: the squared error is 0.04, the distortion -50."""
+    """The check of a run of 8 steps an epoch that was measured so: the squared error is 0.04, the distortion -50.
+
+    `bounds` are those of validation: numbers, or whole entries of the history.
+    """
     terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
     monkeypatch.setattr(collapse.metrics, "evaluate", lambda *arguments: terms)
     monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)
-    history = [
-        {"epoch": i + 1, "step": 8 * (i + 1), "validation": {"negative_elbo": bound}} for i, bound in enumerate(bounds)
-    ]
-    params = jax.eval_shape(MODEL.init, jax.random.key(0))
+    entries = [bound if isinstance(bound, dict) else {"negative_elbo": bound} for bound in bounds]
+    history = [{"epoch": i, "step": 8 * i, "validation": entry} for i, entry in enumerate(entries, 1)]
+    params = jax.eval_shape(run.model.init, jax.random.key(0))
     return collapse.diagnose(fitting.Fitted(run, run.model, params, history, {}, None), x, jax.random.key(0))
 
 
@@ -275,19 +277,16 @@ def test_what_was_measured_is_told_by_name(monkeypatch):
         ([2, 100, 1.9, 1.8, 1.7, 1.65, 1.6, 1.55, 1.52, 1.5], True),  # what one bad epoch lost is no improvement
     ],
 )
-def test_what_still_fell_by_more_than_three_hundredths_was_too_short(bounds, short):
+def test_what_still_fell_by_more_than_three_hundredths_was_too_short(monkeypatch, bounds, short):
     run = Run(model=MODEL, objective=IWAE(5))
     entries = [{"negative_importance_weighted_bound": bound, "negative_elbo": 1.0} for bound in bounds]
-    history = [{"validation": entry} for entry in entries]
-    findings = collapse._length(fitting.Fitted(run, run.model, {}, history, {}, None))
+    findings = checkup(monkeypatch, run, SOUND, entries).findings
     assert [finding.changes for finding in findings] == [{"epochs": 4 * len(bounds)}] * short
 
 
-def test_a_history_without_numbers_is_one_line():
-    run = Run(model=MODEL)
-    fitted = fitting.Fitted(run, run.model, {}, [{"validation": {"negative_elbo": None}}], {}, None)
+def test_a_history_without_numbers_is_one_line(monkeypatch):
     with pytest.raises(InputError, match="got an epoch without a validation bound"):
-        collapse._length(fitted)
+        checkup(monkeypatch, Run(model=MODEL), SOUND, [None])
 
 
 @pytest.mark.parametrize("model", [TwoLevelVAE(40, MLP((32,))), VAE(40, MLP((32,)), latent_prior=VampPrior(5))])
@@ -299,37 +298,42 @@ def test_dead_units_of_a_rate_without_a_closed_form_are_not_to_be_given_free_bit
     assert "free_bits" not in found.findings[0].remedy
 
 
-def ends(likelihood, x, measure):
-    run = Run(model=VAE(2, MLP((3,)), likelihood, event_shape=(4,)))
-    return collapse._ends(fitting.Fitted(run, run.model, {}, [], {}, None), np.asarray(x, np.float32), measure)
-
-
-def test_a_density_of_values_at_the_ends_of_its_support_is_a_finding():
+def test_a_density_of_values_at_the_ends_of_its_support_is_a_finding(monkeypatch):
     """`ContinuousBernoulli` on images that are black and white in places: its density there has no limit."""
+
+    def ends(likelihood, x):
+        run = Run(model=VAE(4, MLP((3,)), likelihood, event_shape=(4,)))
+        return checkup(monkeypatch, run, SOUND, (1.0, 0.0, 0.0), np.asarray(x, np.float32)).findings
+
     grey = np.linspace(0.01, 0.99, 400).reshape(100, 4)
-    assert ends(likelihoods.ContinuousBernoulli(), grey, "density") == []
+    assert ends(likelihoods.ContinuousBernoulli(), grey) == []
     levels = np.round(grey * 16) / 16
-    [finding] = ends(likelihoods.ContinuousBernoulli(), levels, "density")
+    [finding] = ends(likelihoods.ContinuousBernoulli(), levels)
     assert "of the values are exactly 0 or 1, where" in finding.evidence
     assert "likelihood=DiscretizedLogistic(levels=17)" in finding.remedy
     assert finding.changes["model"].likelihood == likelihoods.DiscretizedLogistic(17)
     finding.changes["model"].likelihood.support.check(levels, "data")
-    [finding] = ends(likelihoods.ContinuousBernoulli(), levels > 0.5, "density")
+    [finding] = ends(likelihoods.ContinuousBernoulli(), levels > 0.5)
     assert finding.changes["model"].likelihood == likelihoods.Bernoulli()
-    [finding] = ends(likelihoods.ContinuousBernoulli(), np.where(grey < 0.1, 0, grey), "density")
+    [finding] = ends(likelihoods.ContinuousBernoulli(), np.where(grey < 0.1, 0, grey))
     assert finding.changes["model"].likelihood == likelihoods.NormalSharedScale()
     few = np.where(np.arange(400).reshape(100, 4) < 4, 1.0, grey)
-    [finding] = ends(likelihoods.ContinuousBernoulli(), few, "density")
+    [finding] = ends(likelihoods.ContinuousBernoulli(), few)
     assert finding.evidence.startswith("1 % of the values are exactly 0 or 1")
     few[0, 0] = 0.5
-    assert ends(likelihoods.ContinuousBernoulli(), few, "density") == []
-    levels = np.arange(256) / 255
-    assert collapse._of_levels(levels.astype(np.float32)) == likelihoods.DiscretizedLogistic(256)
-    for likelihood, measure in ((likelihoods.NormalSharedScale(), "density"), (likelihoods.Bernoulli(), "mass")):
-        assert ends(likelihood, levels > 0.5, measure) == []
+    assert ends(likelihoods.ContinuousBernoulli(), few) == []
+    every = np.append(np.arange(256), [0, 0, 0, 255]).reshape(65, 4) / 255
+    [finding] = ends(likelihoods.ContinuousBernoulli(), every)
+    assert finding.changes["model"].likelihood == likelihoods.DiscretizedLogistic(256)
+    for likelihood in (likelihoods.NormalSharedScale(), likelihoods.Bernoulli()):
+        assert ends(likelihood, every > 0.5) == []
 
 
-def test_a_remedy_that_the_model_does_not_take_changes_nothing():
-    run = Run(model=TwoLevelVAE(2, MLP((3,)), event_shape=(4,)))
-    assert collapse._model(fitting.Fitted(run, run.model, {}, [], {}, None), latent=1) == {}
-    assert collapse._model(fitting.Fitted(run, run.model, {}, [], {}, None), latent=3)["model"].latent == 3
+def test_a_remedy_that_the_model_does_not_take_changes_nothing(monkeypatch):
+    """A code of two levels has two dimensions at least."""
+    for active, latent in ((1, None), (3, 3)):
+        run = Run(model=TwoLevelVAE(4, MLP((3,)), event_shape=(8, 8, 1)))
+        found = SOUND._replace(active=np.arange(4) < active)
+        [finding] = checkup(monkeypatch, run, found, (3.0, 1.0, 1.0)).findings
+        assert f"latent={active} in --model" in finding.remedy
+        assert finding.changes == ({} if latent is None else {"model": dataclasses.replace(run.model, latent=latent)})

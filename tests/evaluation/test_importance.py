@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -102,17 +103,55 @@ def test_exactly_so_many_samples_are_used_whatever_the_chunk_and_the_batch(num_s
         assert told == ([(2, 5), (4, 5), (5, 5)] if batch_size == 2 else [(5, 5)])
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 12])
+class Prescribed:
+    """A model whose log weights are x u with u ~ U(-1, 1): as far apart as x is large."""
+
+    def encode(self, params, x):
+        return _Drawn(jnp.zeros_like(x))
+
+    def decode(self, params, z):
+        return _Drawn(z)
+
+    def prior(self, params, n):
+        return _Drawn(jnp.zeros((n, 1)))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Drawn:
+    factor: jax.Array  # [B, 1]
+
+    def mean(self):
+        return self.factor
+
+    def sample(self, key):
+        return jax.random.uniform(key, self.factor.shape, minval=-1.0)
+
+    def log_prob(self, value):
+        return (self.factor * value)[:, 0]
+
+
+def prescribed(x, num_samples, chunk):
+    """The estimate for `x` `[N]`, and the log weights `[K, N]` that it is made of."""
+    x, key = np.asarray(x, np.float32)[:, None], jax.random.key(7)
+
+    def draw(k, i):
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, i), k), minval=-1.0)
+
+    draws = jax.jit(jax.vmap(jax.vmap(draw, (None, 0)), (0, None)))
+    log_w = np.asarray(draws(jnp.arange(num_samples), jnp.arange(len(x)))) * x[:, 0]
+    found = importance.estimate(Prescribed(), {}, x, key, num_samples=num_samples, chunk=chunk)
+    return found, log_w.astype(np.float64)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 30])
 def test_running_sums_are_those_of_all_weights_at_once(chunk):
-    log_w = np.random.default_rng(7).normal(scale=5.0, size=(3, 12)).astype(np.float32)
-    sums = importance._start(3, 12)
-    for start in range(0, 12, chunk):
-        sums = importance._add(sums, jnp.asarray(log_w[:, start : start + chunk]))
-    w = np.exp(log_w - log_w.max(axis=1, keepdims=True).astype(np.float64))
-    np.testing.assert_allclose(sums.peak, log_w.max(axis=1))
-    np.testing.assert_allclose(sums.total, w.sum(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(sums.squares, (w**2).sum(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(sums.largest, -np.sort(-log_w, axis=1)[:, : sums.largest.shape[1]])
+    found, log_w = prescribed([1.0, 5.0, 20.0], 30, chunk)
+    w = np.exp(log_w - log_w.max(axis=0))
+    np.testing.assert_allclose(found.nll, -oracles.log_mean_exp(log_w), rtol=1e-5)
+    np.testing.assert_allclose(found.effective_samples, w.sum(axis=0) ** 2 / (w**2).sum(axis=0), rtol=1e-5)
+    largest = -np.sort(-log_w, axis=0)[: importance.tail_size(30) + 1]
+    np.testing.assert_allclose(found.pareto_k, importance.pareto_shape(largest.T), rtol=1e-4)
 
 
 def test_the_interval_of_the_data_covers_the_entropy_in_90_to_99_of_100_repetitions():
@@ -160,12 +199,23 @@ def test_batch_and_chunk_change_nothing_and_twice_is_the_same(model):  # mistake
         np.testing.assert_allclose(found.effective_samples, first.effective_samples, rtol=1e-4)
 
 
-def test_weights_and_priors_are_computed_in_full_float32():
-    model = VAE(2, MLP((3,)), likelihoods.Bernoulli(), VampPrior(4), event_shape=(5,))
-    params = oracles.random_params(model)
-    oracles.assert_products_in_full(lambda params: importance._prior(model, params), params)
-    context = (params, model.prior(params, 1), jnp.ones((2, 5)), jax.random.split(jax.random.key(0), 2))
-    oracles.assert_products_in_full(importance._body(model, 10, 5), importance._start(2, 10), context, 0)
+def test_weights_and_priors_are_computed_in_full_float32(monkeypatch):
+    """The prior is computed once, outside the loop over the samples."""
+    sizes = []
+
+    class Watched(VAE):
+        def prior(self, params, n):
+            sizes.append(n)
+            oracles.assert_products_in_full(lambda params: VAE.prior(self, params, n), params)
+            return super().prior(params, n)
+
+    model = Watched(2, MLP((3,)), likelihoods.Bernoulli(), VampPrior(4), event_shape=(5,))
+    scans = oracles.recorded_scans(monkeypatch)
+    params, x = oracles.random_params(model), np.ones((2, 5), np.float32)
+    importance.estimate(model, params, x, jax.random.key(0), num_samples=10, chunk=5)
+    assert sizes == [1]
+    [scan] = scans
+    oracles.assert_scan_in_full(scan)
 
 
 def test_it_is_compiled_once_for_all_batches():
@@ -285,7 +335,7 @@ def test_few_samples_say_nothing_of_their_tail():
     """The tail of 20 weights is four of them, fewer than five; that of 100 is a fifth."""
     found = importance.estimate(MODEL, parameters(), draws(2), jax.random.key(0), num_samples=20)
     assert np.isnan(found.pareto_k).all()
-    assert [importance._tail(count) for count in (20, 100, 225, 10_000)] == [4, 20, 45, 300]
+    assert [importance.tail_size(count) for count in (20, 100, 225, 10_000)] == [4, 20, 45, 300]
     assert not found.untrusted.any()
     assert importance.trusted_pareto_k(5000) == pytest.approx(0.7)
     assert importance.trusted_pareto_k(100) == pytest.approx(0.5)
@@ -398,9 +448,12 @@ def test_a_density_is_not_ranked_against_a_probability():  # mistake 41
 
 
 def test_the_estimate_is_free_of_the_order_of_magnitude():
-    """Weights of e^-3000 and e^3000 do not leave the range of float32."""
-    sums = importance._start(1, 4)
-    for log_w in ([[-3000.0, -3001.0]], [[3000.0, -jnp.inf]]):
-        sums = importance._add(sums, jnp.asarray(log_w))
-    assert float(sums.peak[0]) == 3000.0
-    assert float(sums.total[0]) == 1.0
+    """Weights between e^-3000 and e^3000, in any order, do not leave the range of float32."""
+    found, log_w = prescribed(np.full(20, 3000.0), 3, 2)
+    steps = np.diff(log_w, axis=0)
+    assert (steps > 1000).any()
+    assert (steps < -1000).any()
+    assert (log_w.max(axis=0) < -300).any()
+    np.testing.assert_allclose(found.nll, -oracles.log_mean_exp(log_w), rtol=1e-6)
+    share = np.exp(log_w - np.logaddexp.reduce(log_w, axis=0))
+    np.testing.assert_allclose(found.effective_samples, 1 / (share**2).sum(axis=0), rtol=1e-3)

@@ -105,6 +105,13 @@ def test_a_prior_that_does_not_factorise_leaves_out_what_needs_it():
     assert found.mutual_information + found.marginal_kl == pytest.approx(found.rate, rel=1e-4, abs=1e-5)
 
 
+def drawn(model, params, x, key):
+    """The code that is drawn of one example, and its log densities."""
+    q = model.encode(params, x)
+    z = q.sample(jax.random.split(key)[0])
+    return {"z": z, "log_q": q.log_prob(z), "log_p": model.prior(params, 1).log_prob(z)}
+
+
 def test_two_levels_have_the_statistics_of_their_joint_code():
     """q(z1, z2|x) does not factorise: every code is scored under every posterior, one by one."""
     model = TwoLevelVAE(4, MLP((5,)), likelihoods.Normal(), event_shape=(2,))
@@ -112,7 +119,7 @@ def test_two_levels_have_the_statistics_of_their_joint_code():
     x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
     key = jax.random.key(0)
     found = latents.describe(model, params, x, key, block=7)
-    codes = evaluation.per_example(latents._codes, model, params, x, key)
+    codes = evaluation.per_example(drawn, model, params, x, key)
     under = jax.jit(lambda x, z: jax.vmap(lambda z: model.encode(params, x[None]).log_prob(z[None])[0])(z))
     each = np.stack([under(row, codes["z"]) for row in x], axis=1)  # [code, example]
     own, log_q = np.diagonal(each), special.logsumexp(each, axis=1) - np.log(200)
@@ -124,13 +131,27 @@ def test_two_levels_have_the_statistics_of_their_joint_code():
     assert (found.total_correlation, found.dimension_wise_kl, found.rate_per_dimension) == (None, None, None)
 
 
-def test_posteriors_and_codes_are_computed_in_full_float32():
-    """The codes were drawn so; at another precision their own posterior would not be the one that they came from."""
-    model = TwoLevelVAE(4, MLP((5,)), likelihoods.Normal(), event_shape=(2,))
-    params, x = oracles.random_params(model), jnp.ones((3, 2))
-    oracles.assert_products_in_full(lambda x: latents._encode(model, params, x), x)
-    context = (model.encode(params, x), jnp.ones((3, 4)))
-    oracles.assert_products_in_full(latents._aggregate(2), (), context, 0)
+def test_posteriors_and_codes_are_computed_in_full_float32(monkeypatch):
+    """The codes were drawn so; at another precision their own posterior would not be the one that they came from.
+
+    The two loops are those over examples and over codes; between them all examples are encoded at once.
+    """
+    sizes = []
+
+    class Watched(TwoLevelVAE):
+        def encode(self, params, x):
+            if len(x) > 1:
+                sizes.append(len(x))
+                oracles.assert_products_in_full(lambda x: TwoLevelVAE.encode(self, params, x), x)
+            return super().encode(params, x)
+
+    model = Watched(4, MLP((5,)), likelihoods.Normal(), event_shape=(2,))
+    scans = oracles.recorded_scans(monkeypatch, run=False)
+    latents.describe(model, oracles.random_params(model), np.ones((3, 2), np.float32), jax.random.key(0), block=2)
+    assert sizes == [3]
+    examples, codes = scans
+    oracles.assert_scan_in_full(examples)
+    oracles.assert_scan_in_full(codes)
 
 
 def test_two_examples_are_enough():

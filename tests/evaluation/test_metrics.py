@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -106,68 +107,75 @@ def test_means_are_of_examples_in_float64_and_hide_nothing():  # mistake 18
 @pytest.mark.parametrize(("sizes", "batch"), [((1, 1), 256), ((2**14, 2**3), 128), ((2**14, 2**10), 1), ((9, 9), 256)])
 def test_where_one_example_is_much_work_fewer_are_computed_at_once(monkeypatch, sizes, batch):
     """Work is seen in the largest array of the program: here `[B, *sizes]`, in an inner program at that."""
-    made = []
+    scans = oracles.recorded_scans(monkeypatch, run=False)
 
     def metric(model, params, x, key):
         return {"sum": jax.jit(lambda v: jnp.broadcast_to(v, (1, *sizes)).sum(axis=(1, 2)))(x[:, :1, None])}
 
-    def window(metric, model, params, x, key, *, first, batch_size):
-        made.append(batch_size)
-        return {}
-
-    monkeypatch.setattr(evaluation, "_window", window)
     data = np.zeros((300, 1), np.float32)
     evaluation.per_example(metric, None, (), data, jax.random.key(0))
     evaluation.per_example(metric, None, (), data, jax.random.key(0), batch_size=77)
-    assert made == [batch, 77]
+    assert [batches.shape[1] for *_, batches in scans] == [batch, 77]
 
 
 @pytest.mark.parametrize(("devices", "batch"), [(1, 25), (3, 75), (11, 256)])
 def test_more_devices_compute_more_at_once_each_as_many_as_the_others(monkeypatch, devices, batch):
     """Of 2.5 MiB an example, 25.6 fit on one device; 76 on three, which cannot be divided; 281 on eleven."""
     monkeypatch.setattr(evaluation.parallel, "devices", lambda: devices)
+    scans = oracles.recorded_scans(monkeypatch, run=False)
 
     def metric(model, params, x, key):
         return {"sum": jnp.broadcast_to(x[:, :1, None], (1, 5 * 2**14, 2**3)).sum(axis=(1, 2))}
 
-    assert evaluation._suitable(metric, None, (), np.zeros((1, 1), np.float32), key()) == batch
+    evaluation.per_example(metric, None, (), np.zeros((300, 1), np.float32), key())
+    assert [batches.shape[1] for *_, batches in scans] == [batch]
+
+
+class Rows(np.memmap):
+    """Rows in a file, and which of them were read."""
+
+    read: ClassVar[list] = []
+
+    def __getitem__(self, rows):
+        if isinstance(rows, slice):
+            self.read.append((rows.start, rows.stop))
+        return np.asarray(super().__getitem__(rows))
 
 
 def test_data_that_are_not_in_memory_are_sent_a_window_at_a_time(monkeypatch, tmp_path):
     """Windows of 10 rows of 4 bytes, the last of which begins earlier; of each, batches of 4."""
-    monkeypatch.setattr(evaluation, "_WINDOW_BYTES", 10 * 4)
-    rows = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(COUNT, 1))
+    monkeypatch.setattr(evaluation, "WINDOW_BYTES", 10 * 4)
+    rows = Rows(tmp_path / "rows", np.float32, "w+", shape=(COUNT, 1))
     rows[:, 0] = np.arange(COUNT)
-    sizes, window = [], evaluation._window
-
-    def seen(metric, model, params, x, key, **options):
-        sizes.append((len(x), options["first"], options["batch_size"]))
-        return window(metric, model, params, x, key, **options)
-
-    monkeypatch.setattr(evaluation, "_window", seen)
+    scans, read = oracles.recorded_scans(monkeypatch), []
+    monkeypatch.setattr(Rows, "read", read)
     found = evaluation.per_example(identity, None, (), rows, jax.random.key(1), batch_size=4)
-    assert sizes == [(10, 0, 4), (10, 10, 4), (10, 13, 4)]
+    assert read == [(0, 10), (10, 20), (13, 23)]
+    assert [batches.shape for *_, batches in scans] == [(3, 4)] * 3
     assert found["index"].tolist() == list(range(COUNT))
     expected = [float(jax.random.uniform(jax.random.fold_in(jax.random.key(1), i), (1,))[0]) for i in (0, 12, 19, 22)]
     assert found["noise"][[0, 12, 19, 22]].tolist() == expected
-    sizes.clear()
+    read.clear()
     evaluation.per_example(identity, None, (), rows, jax.random.key(1), batch_size=12)
-    assert sizes[0] == (12, 0, 12)  # a window is no smaller than a batch
+    assert read[0] == (0, 12)  # a window is no smaller than a batch
 
 
-def test_metrics_are_computed_in_full_float32(vae, x):
-    body = evaluation._metric_body(evaluation.bound_terms, vae[0])
-    context = (vae[1], x, jax.random.key(0), jnp.asarray(0))
-    oracles.assert_products_in_full(body, (), context, jnp.arange(2))
+def test_metrics_are_computed_in_full_float32(monkeypatch, vae, x):
+    scans = oracles.recorded_scans(monkeypatch, run=False)
+    evaluation.evaluate(*vae, x, key())
+    [scan] = scans
+    oracles.assert_scan_in_full(scan)
 
 
-def test_validation_of_many_samples_of_convolutions_is_bounded_in_memory():
+def test_validation_of_many_samples_of_convolutions_is_bounded_in_memory(monkeypatch):
     """256 examples of 50 decoded images would need 1.3 GB for one array."""
     model = VAE(latent=2, network=Conv(channels=(32, 8)), event_shape=(28, 28, 1))
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    metric, x = bounds.weighted_terms(50), np.zeros((1, 28, 28, 1), np.float32)
-    size = evaluation._suitable(metric, model, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), params), x, key())
-    assert 4 <= size <= 64
+    params = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), jax.eval_shape(model.init, jax.random.key(0)))
+    scans = oracles.recorded_scans(monkeypatch, run=False)
+    x = np.zeros((256, 28, 28, 1), np.float32)
+    evaluation.evaluate(model, params, x, key(), metric=bounds.weighted_terms(50))
+    [batches] = [batches for *_, batches in scans]
+    assert 4 <= batches.shape[1] <= 64
 
 
 @pytest.mark.parametrize(
