@@ -159,6 +159,47 @@ def test_private_names_stay_in_their_wing():
             ), f"{module_name(path)} imports {name}"
 
 
+TESTS = Path(__file__).parent
+PRIVATE_OF_OTHERS = {"_asdict", "_exit", "_fields", "_replace", "_value"}
+"""Of named tuples, of `os`, and of JAX's arrays: whoever asks for a value."""
+
+
+def private_names(tree):
+    """Names with an underscore that a file of tests takes from elsewhere: of attributes, imports, and of attributes
+    that are named by a text, to read or to replace them.
+    """
+    own, found = set(), set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                own.add(name)
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
+                own.add(name)
+            case ast.Attribute(attr=name):
+                found.add(name)
+            case ast.alias(name=name):
+                found.update(name.split("."))
+            case ast.Call(func=ast.Attribute(attr=called) | ast.Name(id=called), args=arguments):
+                if called in ("getattr", "hasattr", "setattr", "delattr", "attrgetter", "methodcaller"):
+                    texts = [a.value for a in arguments if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+                    found.update(name for text in texts for name in text.split("."))
+    return {name for name in found - own - PRIVATE_OF_OTHERS if re.match("_(?!_)", name)}
+
+
+def test_tests_name_nothing_that_is_private():
+    """They say what can be seen from outside, so that a renaming within breaks none of them."""
+    named = {path.relative_to(TESTS).as_posix(): private_names(parsed(path)) for path in TESTS.rglob("*.py")}
+    assert {path: names for path, names in named.items() if names} == {}
+
+
+def test_the_walk_sees_private_names_in_every_way_of_naming_them():
+    source = (
+        "from aevae_jax.runs import _a\nfitting._b()\nmonkeypatch.setattr(fitting, '_c', 1)\ngetattr(run, '_d')\n"
+        "monkeypatch.setattr('aevae_jax._e.f', 1)\nclass Own:\n def _g(self): self._h = os._exit(1)\nx._g, y._h\n"
+    )
+    assert private_names(ast.parse(source)) == {"_a", "_b", "_c", "_d", "_e"}
+
+
 def test_the_package_itself_imports_nothing_before_it_is_asked():
     assert inside(parsed(PACKAGE / "__init__.py")) == {"renamed"}
 
