@@ -1554,7 +1554,7 @@ MUTATIONS = (
         ("evaluation/test_metrics.py::test_more_devices_compute_more_at_once_each_as_many_as_the_others",),
     ),
     Mutation(
-        180,
+        230,
         "a negative number with an exponent taken for an option",
         "cli/arguments.py",
         're.compile(r"-\\.?\\d")',
@@ -1562,7 +1562,7 @@ MUTATIONS = (
         ("cli/test_arguments.py::test_arguments_are_typed_in_any_order_and_way",),
     ),
     Mutation(
-        181,
+        231,
         "an abbreviated option accepted",
         "cli/arguments.py",
         "allow_abbrev=False",
@@ -1570,7 +1570,7 @@ MUTATIONS = (
         ("cli/test_arguments.py::test_what_cannot_be_bound_is_one_line_with_the_next_command",),
     ),
     Mutation(
-        182,
+        232,
         "an option with _ in place of - unknown",
         "cli/arguments.py",
         'label = option.replace("_", "-")',
@@ -1578,7 +1578,7 @@ MUTATIONS = (
         ("cli/test_arguments.py::test_several_words_values_and_options_of_another_name",),
     ),
     Mutation(
-        183,
+        233,
         "fields that were not typed handed on as well",
         "cli/arguments.py",
         ".parameters.keys() & given.keys()",
@@ -1586,7 +1586,7 @@ MUTATIONS = (
         ("cli/test_arguments.py::test_only_what_is_typed_is_given",),
     ),
     Mutation(
-        184,
+        234,
         "a percent sign in a docstring read as a format",
         "cli/arguments.py",
         'docs.get(name, "").replace("%", "%%")',
