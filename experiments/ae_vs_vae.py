@@ -270,7 +270,7 @@ def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, late
 
 
 def _summary(table: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Return mean and ends of the interval of every measure that is one number per seed."""
+    """Return the mean and ends of the interval of every measure that is one number per seed."""
     from aevae_jax.evaluation import statistics
 
     return {name: statistics.interval(values)._asdict() for name, values in table.items() if values.ndim == 1}

@@ -129,7 +129,7 @@ def _rows(data: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def squared_error(fitted: Fitted, x: np.ndarray) -> float:
-    """Return mean over `[N, D]` of the squared error per element."""
+    """Return the mean over `[N, D]` of the squared error per element."""
     import jax.numpy as jnp
     import numpy as np
 
@@ -153,7 +153,7 @@ def decoder_of(params: Params) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def log_likelihood(x: np.ndarray, w: np.ndarray, mean: np.ndarray, noise: float) -> float:
-    """Return mean of log N(x; mean, W W^T + noise I) over `[N, D]`, in nats per example."""
+    """Return the mean of log N(x; mean, W W^T + noise I) over `[N, D]`, in nats per example."""
     import numpy as np
 
     size = x.shape[1]

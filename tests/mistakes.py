@@ -615,8 +615,8 @@ MUTATIONS = (
         114,
         "the speed of one seed shown for many",
         "runs/trainer.py",
-        "count * run.batch_size * self._trained",
-        "run.batch_size * self._trained",
+        "count * run.batch_size * self._epoch_steps",
+        "run.batch_size * self._epoch_steps",
         ("runs/test_trainer.py::test_speed_counts_the_examples_of_all_seeds_and_no_compilation",),
     ),
     Mutation(

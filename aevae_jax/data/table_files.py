@@ -102,7 +102,7 @@ def read(path: Path, reading: Reading = AS_USUAL) -> Found:
 
 
 def read_rows(path: Path, columns: tuple[Column, ...], reading: Reading = AS_USUAL) -> np.ndarray:
-    """Return raw rows `[N, D]`, float64, of a file with the columns of a table that was read before, in any order.
+    """Return the raw rows `[N, D]`, float64, of a file with the columns of a table that was read before, in any order.
 
     Entries are read as those of the training data were, so that one row has one code. A column of labels and one of
     splits may be there, too, and are not looked at.

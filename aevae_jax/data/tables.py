@@ -99,7 +99,7 @@ def features(raw: Any, format: Format) -> Any:
 
 
 def mapped(x: Source, format: Format) -> Source:
-    """Return raw rows `[N, D]` as features `[N, F]`: at once where they are in memory, else when they are read."""
+    """Return the raw rows `[N, D]` as features `[N, F]`: at once where they are in memory, else when they are read."""
     lazy = Mapped(x, lambda raw, rows: features(raw, format), (feature_count(format.columns),), np.dtype(np.float32))
     return np.concatenate([block for _, block in blocks(lazy)]) if in_memory(x) else lazy
 

@@ -307,7 +307,7 @@ def _logistic_log_mass(value: Array, loc: Array, log_scale: Array, levels: int) 
 
 
 def _logistic_mean(loc: Array, log_scale: Array, levels: int) -> Array:
-    """Return mean of the rounded logistic: the sum over thresholds t of P(value > t), times the step."""
+    """Return the mean of the rounded logistic: the sum over thresholds t of P(value > t), times the step."""
     step = 1 / (levels - 1)
     thresholds = (jnp.arange(levels - 1) + 0.5) * step
     above = jax.vmap(lambda t: sigmoid((loc - t) * jnp.exp(-log_scale)))(thresholds)

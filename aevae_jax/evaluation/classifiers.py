@@ -73,11 +73,11 @@ class Ensemble:
     params: Params
 
     def features(self, x: np.ndarray) -> np.ndarray:
-        """Return features of each member, `[N, *event] -> [M, N, features]`."""
+        """Return the features of each member, `[N, *event] -> [M, N, features]`."""
         return np.concatenate([np.asarray(_outputs(self.classifier, self.params, b)[1]) for b in _batches(x)], axis=1)
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities averaged over the members, `[N, *event] -> [N, classes]`.
+        """Return the class probabilities averaged over the members, `[N, *event] -> [N, classes]`.
 
         The average of several networks is unsure where they disagree, which a single network seldom is on inputs unlike
         its training data. Lakshminarayanan, Pritzel & Blundell 2017.
@@ -126,7 +126,7 @@ def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600
 
 @jax.jit(static_argnums=0)
 def _outputs(classifier: Classifier, params: Params, x: Array) -> tuple[Array, Array]:
-    """Return mean probabilities `[B, classes]` and features `[M, B, features]`."""
+    """Return the mean probabilities `[B, classes]` and features `[M, B, features]`."""
     logits, features = jax.vmap(lambda p: classifier(p, x))(params)
     return jax.nn.softmax(logits).mean(axis=0), features
 

@@ -150,7 +150,7 @@ def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Findin
 
 
 def _balance(fitted: Trained, terms: dict[str, float]) -> list[Finding]:
-    """Return whether the rate weighs more than the data can bear."""
+    """Return the finding that the rate weighs more than the data can bear, if it does."""
     beta = _beta(fitted)
     if beta > 1:
         distortion = next(value for name, value in terms.items() if name.endswith("distortion"))
@@ -159,10 +159,11 @@ def _balance(fitted: Trained, terms: dict[str, float]) -> list[Finding]:
             f"the distortion is {distortion:.4g}"
         )
         return [Finding("over-regularised", evidence, f'--objective "{values.spell(ELBO())}"', _objective(ELBO()))]
-    mean_variance, error = _noise(fitted), terms["mse_at_mean"] ** 0.5
-    if isfinite(mean_variance) and mean_variance > 1.5 * error:
+    likelihood_scale, error = _noise(fitted), terms["mse_at_mean"] ** 0.5
+    if isfinite(likelihood_scale) and likelihood_scale > 1.5 * error:
         evidence = (
-            f"the likelihood takes a noise of {mean_variance:g} for granted, {mean_variance / error:.2g} times the "
+            f"the likelihood takes a noise of {likelihood_scale:g} for granted, "
+            f"{likelihood_scale / error:.2g} times the "
             f"reconstruction error of {error:.3g}: what is below it is not worth coding"
         )
         remedy = f"learn the scale: likelihood={values.spell(NormalSharedScale())} in --model"
@@ -171,7 +172,7 @@ def _balance(fitted: Trained, terms: dict[str, float]) -> list[Finding]:
 
 
 def _ends(fitted: Trained, x: np.ndarray, measure: str) -> list[Finding]:
-    """Return whether values lie exactly at an end of the support of a density.
+    """Return the finding that values lie exactly at an end of the support of a density, if they do.
 
     A density can grow there without limit as the rate pays for being nearer to it: that of `ContinuousBernoulli` does.
     """
@@ -205,7 +206,7 @@ def _of_levels(found: np.ndarray) -> Likelihood:
 
 
 def _length(fitted: Trained) -> list[Finding]:
-    """Return whether the validation bound was still falling."""
+    """Return the finding that the validation bound was still falling, if it was."""
     chosen = [metrics.selection(fitted.run.objective, entry["validation"]) for entry in fitted.history]
     bound = np.array(chosen, np.float64)  # null becomes NaN
     if not np.isfinite(bound).all():
@@ -242,7 +243,7 @@ def _noise(fitted: Trained) -> float:
 
 
 def _beta(fitted: Trained) -> float:
-    """Return weight of the rate at the last step; 1 where the loss has none."""
+    """Return the weight of the rate at the last step; 1 where the loss has none."""
     objective = fitted.run.objective
     weight: Any = objective.beta if isinstance(objective, RateWeighted) else 1.0
     return float(objectives.weight_at(weight, fitted.history[-1]["step"]))

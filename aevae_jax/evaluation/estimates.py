@@ -82,7 +82,7 @@ class Result:
 
 
 def difference(one: Result, other: Result) -> Interval:
-    """Return mean of `one` - `other` over the same examples with its 95 % interval: much narrower than either figure's
+    """Return the mean of `one` - `other` over the same examples with its 95 % interval: much narrower than either one's
     own.
 
     Raises:

@@ -64,7 +64,7 @@ def estimate(
     chunk: int = 0,
     on_part: OnPart | None = None,
 ) -> Estimate:
-    """Return importance-weighted log likelihood of every example of `x`, in the order of `x`.
+    """Estimate the log likelihood of every example of `x`, in the order of `x`, by importance weights.
 
     Args:
       model: any latent model whose posterior and likelihood have densities.
@@ -279,7 +279,7 @@ def trusted_pareto_k(num_samples: int) -> float:
 
 
 def pareto_shape(largest: np.ndarray) -> np.ndarray:
-    """Return shape k of a generalised Pareto distribution fitted to the largest weights, `[N, M + 1] -> [N]`.
+    """Return the shape k of a generalised Pareto distribution fitted to the largest weights, `[N, M + 1] -> [N]`.
 
     The fit of Zhang & Stephens 2009, with the weak prior of Vehtari et al. 2024 (appendix C) that draws k to 1/2. Fewer
     than five weights say nothing: NaN. Weights that are all equal have no tail: -inf.

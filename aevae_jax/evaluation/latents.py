@@ -97,7 +97,7 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
         rate_per_dimension=wide["kl_terms"].mean(axis=0) if "kl_terms" in wide else None,
         active=statistics.active_units(means),
         variance_of_means=means.var(axis=0),
-        mean_variance=wide["noise"].mean(axis=0),
+        mean_variance=wide["variance"].mean(axis=0),
         num_examples=count,
     )
 
@@ -108,7 +108,7 @@ def _codes(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str
     key_z, key_other = jax.random.split(key)
     z = q.sample(key_z)
     terms = {"mean": q.mean(), "z": z, "log_q": q.log_prob(z), "log_p": prior.log_prob(z)}
-    terms["noise"] = q.scale**2 if isinstance(q, Scaled) else (z - q.sample(key_other)) ** 2 / 2
+    terms["variance"] = q.scale**2 if isinstance(q, Scaled) else (z - q.sample(key_other)) ** 2 / 2
     if isinstance(q, Factorised):
         terms |= {_leaf(i): leaf for i, leaf in enumerate(jax.tree.leaves(q))}
         if isinstance(prior, Factorised):

@@ -136,7 +136,7 @@ def active_units(posterior_means: np.ndarray, threshold: float = 0.01) -> np.nda
 
 
 def pca_error(train: np.ndarray, test: np.ndarray, components: int) -> float:
-    """Return mean squared error per element of `test` `[N, ...]` under the PCA of `train` with so many components."""
+    """Return the mean squared error per element of `test` `[N, ...]` under a PCA of `train` with so many components."""
     from sklearn.decomposition import PCA
 
     train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)

@@ -28,7 +28,7 @@ def codes(model: LatentModel, params: Params, key: Array, num: int) -> Latent:
 
 
 def reconstruct(model: LatentModel, params: Params, x: Array) -> Array:
-    """Return mean of p(x|z) at the mean of q(z|x), `[B, *event]`."""
+    """Return the mean of p(x|z) at the mean of q(z|x), `[B, *event]`."""
     return model.decode(params, model.encode(params, x).mean()).mean()
 
 

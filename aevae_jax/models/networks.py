@@ -89,7 +89,7 @@ class ResidualBlock(nn.Module):
 
 
 def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
-    """Return height and width after `times` convolutions of stride 2, rounding up."""
+    """Return the height and width after `times` convolutions of stride 2, rounding up."""
     for _ in range(times):
         size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
     return size

@@ -70,7 +70,7 @@ def distortion(likelihood: Distribution, x: Array) -> Array:
 
 
 def squared_error(likelihood: Distribution, x: Array) -> Array:
-    """Return mean over elements of the squared distance of `x` from the likelihood's mean, `[B]`.
+    """Return the mean over elements of the squared distance of `x` from the likelihood's mean, `[B]`.
 
     Of a likelihood that is `PartlyObserved`, only elements that are data count.
     """

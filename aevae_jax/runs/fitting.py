@@ -86,7 +86,7 @@ def fit(
         can be loaded by `load_run`, but is neither resumed nor given back.
       on_epoch: called after every epoch.
       on_note: is told in a line what should be known of the data (`Prepared.notes`), and when it resumes from a
-        checkpoint, passes over damaged ones, or goes round batches that broke the numbers. By default these troubles
+        checkpoint, passes over damaged ones, or skips batches that broke the numbers. By default these troubles
         are warnings.
 
     Raises:
@@ -98,7 +98,7 @@ def fit(
     if directory is not None:
         with signals.caught() as caught:
             return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
-    return _train(_planned(call), None, None, call)
+    return _train(_resolve(call), None, None, call)
 
 
 def fit_seeds(
@@ -117,7 +117,7 @@ def fit_seeds(
     if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
         raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
     call = _Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent))
-    return _train(_planned(call), tuple(seeds), None, call)
+    return _train(_resolve(call), tuple(seeds), None, call)
 
 
 def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note: Note | None = None) -> Fitted:
@@ -191,7 +191,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
 
         if not fresh and records.holds(folder, records.RECORD):
             records.read_record(folder)  # a damaged one is refused before any work
-        resolved = _planned(call)
+        resolved = _resolve(call)
         values.to_json(resolved.run)  # refuses numbers that are not finite
         record = {
             "run": values.to_tree(resolved.run),
@@ -275,8 +275,8 @@ class _Call(NamedTuple):
     callbacks: Callbacks
 
 
-def _planned(call: _Call) -> ResolvedRun:
-    """Return the plan of a training; what should be known of its data is said."""
+def _resolve(call: _Call) -> ResolvedRun:
+    """Return the resolved run; what should be known of its data is said."""
     resolved = resolution.resolve(call.run, call.dataset, call.stream)
     for text in resolved.prepared.notes:
         call.callbacks.on_note(text)

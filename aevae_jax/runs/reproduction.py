@@ -151,7 +151,7 @@ def replay(
     until = min([step, *(first for first, _ in rollbacks[index:])])
     snapshot = resume.restore(store, trainer, until=until) or trainer.start()
     snapshot = snapshot._replace(progress=replace(snapshot.progress, rollbacks=rollbacks[:index]))
-    diagnosis = examine(trainer, trainer.move(snapshot, step), trace=True)
+    diagnosis = examine(trainer, trainer.train_to(snapshot, step), trace=True)
     recorded = None
     if (folder / "results.json").exists():
         losses = fitting.read_losses(folder, records.read_results(folder, run))

@@ -28,7 +28,7 @@ class ResolvedRun(NamedTuple):
 
 
 def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None) -> ResolvedRun:
-    """Return the plan of a training; `dataset` and `stream` as in `fitting.fit`.
+    """Return the resolved run; `dataset` and `stream` as in `fitting.fit`.
 
     Raises:
       InputError: the model, the loss, the data and the batch size do not fit.

@@ -51,13 +51,13 @@ class CheckpointManager:
         self._store.check()
 
     def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
-        """Return as the function `restore`."""
+        """Restore the newest intact checkpoint, as the function `restore` does."""
         found = restore(self._store, trainer, until=until, note=self._note)
         if found is not None:
             self._saved = found.progress
         return found
 
-    def begin(self, snapshot: Snapshot) -> None:
+    def truncate_to(self, snapshot: Snapshot) -> None:
         """Cut the log where the training resumes, and delete the checkpoints of later steps.
 
         These are damaged, or the training goes another way from here.
@@ -74,7 +74,7 @@ class CheckpointManager:
         every = self._saving.steps
         return min(step + chunk, (step // every + 1) * every) if every else step + chunk
 
-    def offer(self, snapshot: Snapshot, *, boundary: bool) -> None:
+    def save_if_due(self, snapshot: Snapshot, *, boundary: bool) -> None:
         """Save if it is time; `boundary` says that an epoch has just been evaluated.
 
         Raises:
@@ -104,7 +104,7 @@ class CheckpointManager:
         if boundary and progress.history and len(progress.best_value) == 1:
             notes["value"] = progress.history[-1]["validation"][self._selects]
         self._lock.check()
-        self._store.save(progress.step, _named(snapshot), notes)
+        self._store.save(progress.step, _flatten(snapshot), notes)
         self._store.retain(self._saving)
         self._saved_at, self._saved = time.monotonic(), progress
 
@@ -122,7 +122,7 @@ def restore(
         progress = Progress.from_notes(notes)
         if progress.step != step:
             raise InputError("checkpoint", got=f"notes of step {progress.step}", expected=f"those of step {step}")
-        return _named(trainer.shapes(progress))
+        return _flatten(trainer.shapes(progress))
 
     found = store.restore_newest(like, until=until)
     if found is None:
@@ -130,10 +130,10 @@ def restore(
     for message in found.damaged:
         note(f"{message}; resuming at step {found.step}")
     progress = Progress.from_notes(found.notes)
-    return _unnamed(trainer.shapes(progress), found.arrays)._replace(progress=progress)
+    return _unflatten(trainer.shapes(progress), found.arrays)._replace(progress=progress)
 
 
-class StepTimer:
+class ChunkSizer:
     """How many steps take about `seconds`, from those before; the first call, which compiles, takes one."""
 
     def __init__(self, seconds: float = CHUNK_SECONDS):
@@ -155,15 +155,15 @@ def _tree(snapshot: Snapshot) -> dict[str, Any]:
     return {"state": snapshot.state._asdict(), "best": snapshot.best, "logged": logged}
 
 
-def _named(snapshot: Snapshot) -> dict[str, Any]:
+def _flatten(snapshot: Snapshot) -> dict[str, Any]:
     """Return the arrays of a snapshot by name, such as `state/params/encoder/Dense_0/kernel`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(_tree(snapshot))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _unnamed(like: Snapshot, arrays: dict[str, Any]) -> Snapshot:
+def _unflatten(like: Snapshot, arrays: dict[str, Any]) -> Snapshot:
     """Return the snapshot whose arrays are `arrays`, in the structure of `like`."""
-    tree = jax.tree.unflatten(jax.tree.structure(_tree(like)), [arrays[name] for name in _named(like)])
+    tree = jax.tree.unflatten(jax.tree.structure(_tree(like)), [arrays[name] for name in _flatten(like)])
     return like._replace(
         state=type(like.state)(**tree["state"]),
         best=tree["best"],

@@ -18,7 +18,7 @@ class Safeguard:
     """What happens when numbers break.
 
     A step whose loss or gradient is not finite, or whose gradient is too large, changes nothing and is counted. After
-    several in a row the training goes back to before they began and goes round the batches that led there: those of the
+    several in a row the training rolls back to before they began and skips the batches that led there: those of the
     failing steps, and of as many before them, twice as many each time. After several such rollbacks it stops and says
     which step, which examples and which term it was.
 

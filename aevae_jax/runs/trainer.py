@@ -27,7 +27,7 @@ from aevae_jax.types import InputError, Metrics, Params
 
 
 class Trainer:
-    """One plan, ready to be trained: what `train_step` compiles to, and where its data is.
+    """A resolved run, compiled, and its data placed: what `train_step` compiles to, and where its data is.
 
     Args:
       resolved: from `resolution.resolve`.
@@ -39,7 +39,7 @@ class Trainer:
         source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
         self.resolved, self.seeds = resolved, seeds
         self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
-        recipe = _Recipe(
+        recipe = _StepConfig(
             run.model,
             run.objective,
             run.optimizer,
@@ -50,9 +50,9 @@ class Trainer:
             prepared.format,
         )
         try:
-            self._step, self._init = _built(recipe)
+            self._step, self._init = _build_step(recipe)
         except TypeError:  # something given from Python that has no hash
-            self._step, self._init = _built.__wrapped__(recipe)
+            self._step, self._init = _build_step.__wrapped__(recipe)
         if datasets.in_memory(validation):
             validation, test = jax.device_put((validation, test))
         self._validation, self._test, self._source = validation, test, source
@@ -63,11 +63,11 @@ class Trainer:
         else:
             self.key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
             self._seed_keys = list(self.key)
-        self._span, self._span_epoch = Chunk(None, jnp.zeros((0, 1), int)), -1
+        self._chunk, self._chunk_epoch = Chunk(None, jnp.zeros((0, 1), int)), -1
         self._windows: Iterator[Any] = iter(())
         self._next_window = -1
         self._blank: Metrics | None = None
-        self._took, self._trained = 0.0, 0  # seconds and steps of this epoch, in this process
+        self._epoch_seconds, self._epoch_steps = 0.0, 0  # seconds and steps of this epoch, in this process
         self._compiled = False
 
     # ------------------------------------------------------------------------------------------------------- the steps
@@ -78,7 +78,7 @@ class Trainer:
         state = (self._init if self.seeds is None else jax.jit(jax.vmap(self._init)))(self.key)
         progress = Progress(best_value=(math.inf,) * count, best_epoch=(0,) * count, in_a_row=(0,) * count)
         losses = np.zeros((0, *self.key.shape), np.float32)
-        return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._room(state), losses, progress)
+        return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._empty_metrics(state), losses, progress)
 
     def shapes(self, progress: Progress) -> Snapshot:
         """Return the shapes of the snapshot at a progress; nothing is computed."""
@@ -97,7 +97,7 @@ class Trainer:
         return snapshot._replace(losses=losses, progress=progress)  # type: ignore[arg-type]
 
     def finished(self, progress: Progress) -> bool:
-        """Return whether all epochs are done, or every seed has waited long enough for a better one."""
+        """Return whether all epochs are done, or patience is used up for every seed."""
         patience = self.resolved.run.patience
         stopped = patience and all(progress.epoch - epoch >= patience for epoch in progress.best_epoch)
         return progress.epoch >= self.resolved.run.epochs or bool(progress.epoch and stopped)
@@ -120,16 +120,16 @@ class Trainer:
         state, metrics, progress = snapshot.state, snapshot.metrics, snapshot.progress
         began, base, step = time.perf_counter(), progress.epoch * self.steps_per_epoch, progress.step
         before: list[Metrics] = []
-        jumped = np.zeros(self.steps_per_epoch, bool)
+        in_skipped_range = np.zeros(self.steps_per_epoch, bool)
         while step < stop:
             after = next((after for first, after in progress.rollbacks if first <= step < after), None)
             if after is not None:
                 end = min(after, stop)
-                jumped[step - base : end - base] = True
-                state = state._replace(step=self._filled(end))
+                in_skipped_range[step - base : end - base] = True
+                state = state._replace(step=self._step_array(end))
             else:
                 end = min([stop, *(first for first, _ in progress.rollbacks if first > step)])
-                chunk = self._span_at(step)
+                chunk = self._chunk_at(step)
                 end = min(end, base + chunk.first + len(chunk.rows))
                 if len(before) > 1:  # the host may run ahead by one window, not more: windows are large
                     jax.block_until_ready(before[-2])
@@ -141,25 +141,28 @@ class Trainer:
             step = end
         skipped = np.asarray(metrics["skipped"])[progress.step - base : stop - base]
         if self._compiled:  # else it took the time of a compilation, too
-            self._took, self._trained = self._took + time.perf_counter() - began, self._trained + stop - progress.step
+            self._epoch_seconds += time.perf_counter() - began
+            self._epoch_steps += stop - progress.step
         self._compiled = True
         progress = replace(
             progress,
             step=stop,
             in_a_row=progress.streaks(
-                skipped, jumped[progress.step - base : stop - base], limit=self.resolved.run.safeguard.in_a_row
+                skipped,
+                in_skipped_range[progress.step - base : stop - base],
+                limit=self.resolved.run.safeguard.in_a_row,
             ),
             seconds=progress.seconds + time.perf_counter() - began,
         )
         return snapshot._replace(state=state, metrics=metrics, progress=progress)
 
-    def move(self, snapshot: Snapshot, step: int) -> Snapshot:
+    def train_to(self, snapshot: Snapshot, step: int) -> Snapshot:
         """Train to a step of any epoch without evaluating on the way: the state is the same, `best` is not."""
         while snapshot.progress.step < step:
             progress = snapshot.progress
             if progress.step == self.end_of_epoch(progress):
                 snapshot = snapshot._replace(
-                    metrics=self._room(snapshot.state),
+                    metrics=self._empty_metrics(snapshot.state),
                     losses=np.concatenate([snapshot.losses, np.asarray(snapshot.metrics["loss"], np.float32)]),
                     progress=replace(progress, epoch=progress.epoch + 1),
                 )
@@ -192,7 +195,7 @@ class Trainer:
             {name: float(_means(m, used).mean()) for name, m in logged.items()},
             {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
             int((~used).sum()),
-            count * run.batch_size * self._trained / self._took if self._took else math.nan,
+            count * run.batch_size * self._epoch_steps / self._epoch_seconds if self._epoch_seconds else math.nan,
             np.asarray(metrics["loss"], np.float32),
             self.resolved.selects,
         )
@@ -215,9 +218,9 @@ class Trainer:
             seconds=progress.seconds + time.perf_counter() - began,
             history=(*progress.history, entry),
         )
-        self._took, self._trained = 0.0, 0
+        self._epoch_seconds, self._epoch_steps = 0.0, 0
         losses = np.concatenate([losses, report.losses])
-        return Snapshot(state, best, self._room(state), losses, progress), report
+        return Snapshot(state, best, self._empty_metrics(state), losses, progress), report
 
     def results(self, snapshot: Snapshot) -> dict[str, Any]:
         """Return validation and test metrics of the best parameters; with several seeds, one list entry per seed."""
@@ -236,10 +239,10 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------ their parts
 
-    def _filled(self, step: int) -> Array:
+    def _step_array(self, step: int) -> Array:
         return jax.device_put(np.full(self.key.shape, step, np.int32))
 
-    def _room(self, state: TrainState) -> Metrics:
+    def _empty_metrics(self, state: TrainState) -> Metrics:
         """Return the metrics of an epoch before its first step: every step counts as skipped until it is taken."""
         if self._blank is None:
             x, batch = self._source, (*self.key.shape, self.resolved.run.batch_size)
@@ -257,26 +260,26 @@ class Trainer:
 
     def _order(self, epoch: int) -> Array:
         """Return the rows of all steps of an epoch."""
-        first = self._filled(epoch * self.steps_per_epoch)
+        first = self._step_array(epoch * self.steps_per_epoch)
         return training.batch_rows(self.key, first, len(self._source), batch_size=self.resolved.run.batch_size)
 
-    def _span_at(self, step: int) -> Chunk:
+    def _chunk_at(self, step: int) -> Chunk:
         """Return the batch of `step` and those after it: the whole epoch, or the next window of the stream."""
         epoch, within = divmod(step, self.steps_per_epoch)
-        if self._span_epoch == epoch and 0 <= within - self._span.first < len(self._span.rows):
-            return self._span
+        if self._chunk_epoch == epoch and 0 <= within - self._chunk.first < len(self._chunk.rows):
+            return self._chunk
         if self._data is not None:
-            self._span = Chunk(self._data, self._order(epoch))
+            self._chunk = Chunk(self._data, self._order(epoch))
         else:
             if self._next_window != step:
                 rows = np.asarray(self._order(epoch))
                 size = streams.steps_per_window(self._source, rows)
                 self._windows = streams.windows(self._source, rows[within:], steps=size)
-            self._span = training.window_chunk(next(self._windows), self.key, within)
-            after = within + len(self._span.rows)
+            self._chunk = training.window_chunk(next(self._windows), self.key, within)
+            after = within + len(self._chunk.rows)
             self._next_window = step - within + after if after < self.steps_per_epoch else -1
-        self._span_epoch = epoch
-        return self._span
+        self._chunk_epoch = epoch
+        return self._chunk
 
     def _params_of_seeds(self, params: Params) -> list[Params]:
         """Return the parameters of each seed."""
@@ -292,7 +295,7 @@ class Trainer:
         ]
 
 
-class _Recipe(NamedTuple):
+class _StepConfig(NamedTuple):
     """What a training step depends on."""
 
     model: Any
@@ -306,7 +309,7 @@ class _Recipe(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _built(recipe: _Recipe) -> tuple[training.TrainStep, Callable[[Array], TrainState]]:
+def _build_step(recipe: _StepConfig) -> tuple[training.TrainStep, Callable[[Array], TrainState]]:
     """Return the step, and the initial state from a key; cached, so that the same run is compiled once per process."""
     model, objective, optimizer, steps, ema, max_norm, preparation, format = recipe
     tx = optimizer.build(steps)

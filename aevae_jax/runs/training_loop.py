@@ -15,7 +15,7 @@ from aevae_jax.checkpoints.saving import NonFiniteError
 from aevae_jax.runs import non_finite
 from aevae_jax.runs.callbacks import Callbacks, Note
 from aevae_jax.runs.resolution import ResolvedRun
-from aevae_jax.runs.resume import CheckpointManager, StepTimer
+from aevae_jax.runs.resume import CheckpointManager, ChunkSizer
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import InputError
@@ -61,13 +61,13 @@ def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callba
     """Go from snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
     snapshot = _last(trainer, manager)
     if manager is not None:
-        manager.begin(snapshot)
+        manager.truncate_to(snapshot)
         if snapshot.progress.step:
             callbacks.on_resume(f"resuming at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
-    timer, boundary = StepTimer(), False
+    timer, boundary = ChunkSizer(), False
     while not trainer.finished(snapshot.progress):
         if manager is not None:
-            manager.offer(snapshot, boundary=boundary)
+            manager.save_if_due(snapshot, boundary=boundary)
         progress, began = snapshot.progress, time.monotonic()
         stop = trainer.end_of_epoch(progress)
         boundary = progress.step == stop
@@ -112,9 +112,9 @@ def _roll_back(
     """
     guard, rollbacks = trainer.resolved.run.safeguard, progress.rollbacks
     if trainer.seeds is not None:
-        seed_index = trainer.seeds[broken.seed_index]
+        seed = trainer.seeds[broken.seed_index]
         raise InputError(
-            f"training of seed {seed_index}",
+            f"training of seed {seed}",
             got=f"no finite loss or gradient in {broken}",
             expected="finite numbers",
             hint=_advice(trainer.resolved),
@@ -122,13 +122,13 @@ def _roll_back(
     if len(rollbacks) >= guard.rollbacks:
         snapshot = _last(trainer, manager, broken.first)
         snapshot = snapshot._replace(progress=replace(snapshot.progress, rollbacks=rollbacks))
-        snapshot = trainer.move(snapshot, broken.first)
+        snapshot = trainer.train_to(snapshot, broken.first)
         raise _stopped(trainer, manager, snapshot)
     rollback = (max(0, broken.first - guard.in_a_row * 2 ** len(rollbacks)), broken.after)
     snapshot = _last(trainer, manager, rollback[0])
     snapshot = snapshot._replace(progress=replace(snapshot.progress, rollbacks=(*rollbacks, rollback)))
     if manager is not None:  # saved at once, with the rollback in it: `replay` must find it
-        manager.begin(snapshot)
+        manager.truncate_to(snapshot)
         manager.save(snapshot, boundary=False)
     note(
         f"no finite loss or gradient in {broken}: rolled back to step {snapshot.progress.step}, "

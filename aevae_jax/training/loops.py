@@ -128,7 +128,7 @@ def largest_array(body: Body, carry: Any, context: Any, xs: Any) -> int:
 
 
 def largest(jaxpr: Any) -> tuple[tuple[int, ...], int]:
-    """Return shape and bytes of the largest array that a program computes, in the programs that it calls, too."""
+    """Return the shape and bytes of the largest array that a program computes, in the programs that it calls, too."""
     found = [
         (var.aval.shape, var.aval.size * var.aval.dtype.itemsize)
         for equation in jaxpr.eqns

@@ -52,7 +52,7 @@ def init_state(model: LatentModel, tx: optax.GradientTransformation, key: Array,
 
 
 def as_it_is(batch: Any, key: Array) -> Any:
-    """Return the preparation that does nothing."""
+    """Return the batch as it is: the preparation that does nothing."""
     del key
     return batch
 
@@ -128,7 +128,7 @@ def _strong(tree: Any) -> Any:
 
 
 def steps_per_epoch(data: Any, batch_size: int) -> int:
-    """Return whole batches in `data`, a pytree of arrays `[N, ...]`. What is left over sits out that epoch."""
+    """Return how many whole batches `data`, arrays `[N, ...]`, holds. What is left over sits out that epoch."""
     return _whole_batches(jax.tree.leaves(data)[0].shape[0], batch_size)
 
 
@@ -184,12 +184,12 @@ def advance(
     """Take the steps `start` to `stop - 1` of `chunk`. Where a training is cut into such calls changes no bit of it.
 
     Args:
-      train_step: from `make_train_step`; compiled once for all spans of one shape.
+      train_step: from `make_train_step`; compiled once for all chunks of one shape.
       state: donated: do not use it again.
       chunk: where the batches of these steps are.
       key: the root key, or one per seed `[S]`.
       metrics: of the steps from 0 on, to be filled: see `empty_outputs`.
-      start: the first step, counted as in the span.
+      start: the first step, counted as in the chunk.
       stop: the step to take no more.
 
     Returns:
@@ -254,7 +254,7 @@ def _order(key: Array, step: Array, count: int, batch_size: int, steps: int) -> 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
 def _order_of_seeds(key: Array, step: Array, count: int, batch_size: int, steps: int) -> Array:
-    """Return as `_order`, one per seed: `[steps, S, batch_size]`."""
+    """Return what `_order` does, one per seed: `[steps, S, batch_size]`."""
     return jax.vmap(lambda k, s: _order(k, s, count, batch_size, steps), out_axes=1)(key, step)
 
 

@@ -388,7 +388,7 @@ def test_a_signal_saves_and_leaves_and_the_same_call_goes_on(dense, tmp_path, na
 
 def test_a_signal_in_the_middle_of_an_epoch_saves_there(dense, tmp_path, monkeypatch):
     """The chunk that is under way ends at the step at which it would have ended."""
-    monkeypatch.setattr(resume.StepTimer, "steps", lambda self: 3)
+    monkeypatch.setattr(resume.ChunkSizer, "steps", lambda self: 3)
     took = []
 
     def kill(self, steps, seconds):
@@ -396,7 +396,7 @@ def test_a_signal_in_the_middle_of_an_epoch_saves_there(dense, tmp_path, monkeyp
         if len(took) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(resume.StepTimer, "took", kill)
+    monkeypatch.setattr(resume.ChunkSizer, "took", kill)
     with pytest.raises(signals.Interrupted, match="saved at step 14"):
         fit(tmp_path / "run")
     assert took == [3, 3, 2, 3, 3]
@@ -442,7 +442,7 @@ def test_outside_the_main_thread_training_goes_on_without_signals(tmp_path):
 
 
 def test_chunks_take_about_as_long_as_asked():
-    timer = resume.StepTimer(1.0)
+    timer = resume.ChunkSizer(1.0)
     assert timer.steps() == 1
     timer.took(1, 30.0)  # compiles
     assert timer.steps() == 1

@@ -54,7 +54,7 @@ def test_seconds_are_counted_from_the_last_save(keep, offers, saved):
     made = keep(Saving(seconds=60))
     for second in offers:
         made.clock.now = 1000.0 + second
-        made.manager.offer(at(second), boundary=False)
+        made.manager.save_if_due(at(second), boundary=False)
     assert [notes["step"] for notes in made.saved] == saved
 
 
@@ -65,7 +65,7 @@ def test_a_save_outside_the_turn_counts_as_one(keep):
     made.manager.save(at(1), boundary=False)
     for second in (60, 109, 110):
         made.clock.now = 1000.0 + second
-        made.manager.offer(at(second), boundary=False)
+        made.manager.save_if_due(at(second), boundary=False)
     assert [notes["step"] for notes in made.saved] == [1, 110]
     assert made.checks == [0, Saving(seconds=60), 1, Saving(seconds=60)]  # the lock first, and what is kept last
 
@@ -75,17 +75,17 @@ def test_what_is_saved_already_is_not_saved_again(keep, monkeypatch):
     monkeypatch.setattr(resume, "restore", lambda store, trainer, until, note: restored if until == 7 else None)
     assert made.manager.restore(None, 6) is None
     assert made.manager.restore(None, 7) is restored
-    made.manager.offer(restored, boundary=False)
+    made.manager.save_if_due(restored, boundary=False)
     assert made.saved == []
     for snapshot in (at(6), at(6), at(6, epoch=1)):
-        made.manager.offer(snapshot, boundary=False)
+        made.manager.save_if_due(snapshot, boundary=False)
     assert [(notes["step"], notes["epoch"]) for notes in made.saved] == [(6, 0), (6, 1)]
     made.caught.name = "SIGTERM"
     with pytest.raises(signals.Interrupted, match="stopped by SIGTERM, saved at step 6: the same command resumes it"):
-        made.manager.offer(at(6, epoch=1), boundary=True)
+        made.manager.save_if_due(at(6, epoch=1), boundary=True)
     assert len(made.saved) == 2
     with pytest.raises(signals.Interrupted, match="saved at step 7"):
-        made.manager.offer(at(7), boundary=False)
+        made.manager.save_if_due(at(7), boundary=False)
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_steps_and_epochs_that_are_asked_for(keep, saving, saved):
     made = keep(saving)
     for step in range(1, 12):
         if step != 8:
-            made.manager.offer(at(step, epoch=step // 4), boundary=step % 4 == 0)
+            made.manager.save_if_due(at(step, epoch=step // 4), boundary=step % 4 == 0)
         else:
-            made.manager.offer(at(step, epoch=1), boundary=False)
-            made.manager.offer(at(step, epoch=2), boundary=True)
+            made.manager.save_if_due(at(step, epoch=1), boundary=False)
+            made.manager.save_if_due(at(step, epoch=2), boundary=True)
     assert [notes["step"] for notes in made.saved] == saved
 
 
@@ -137,7 +137,7 @@ def test_only_an_epoch_of_one_seed_has_a_value_to_be_kept_by(keep):
 
 
 def test_a_pace_survives_a_chunk_that_took_no_time_and_a_long_one():
-    timer = resume.StepTimer(2.0)
+    timer = resume.ChunkSizer(2.0)
     for steps, seconds, following in ((1, 9.0, 1), (1, 0.0, 4), (4, 0.0, 16), (16, 8.0, 4), (4, 100.0, 1)):
         timer.took(steps, seconds)
         assert timer.steps() == following
