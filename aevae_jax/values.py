@@ -21,7 +21,7 @@ import typing
 import warnings
 from typing import Any
 
-from aevae_jax import limits, mistyped, renamed
+from aevae_jax import limits, renamed, suggestions
 from aevae_jax.types import InputError
 
 FROM_PYTHON = "an object given from Python"
@@ -147,7 +147,7 @@ def parse(annotation: Any, text: str, where: str) -> Any:
             warnings.simplefilter("error")  # Python would print what it thinks of "1if"
             tree = _node_to_tree(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise _refusal(annotation, limits.shown(text), where, text, mistyped.unbalanced(text)) from None
+        raise _refusal(annotation, limits.shown(text), where, text, suggestions.unbalanced(text)) from None
     return from_tree(annotation, tree, where)
 
 
@@ -249,7 +249,7 @@ def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str 
       fault: what is wrong with it, where that is known.
     """
     known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
-    meant = "" if fault else mistyped.meant_by(re.split(r"[\s(\[]", typed, maxsplit=1)[0], list(known))
+    meant = "" if fault else suggestions.meant_by(re.split(r"[\s(\[]", typed, maxsplit=1)[0], list(known))
     if fields := dataclasses.fields(known[meant]) if meant else ():
         default = "" if fields[0].default is dataclasses.MISSING else f"={spell(fields[0].default)}"
         meant += f"({fields[0].name}{default})"
@@ -264,7 +264,7 @@ def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str 
 def _refused_field(cls: Any, got: str, where: str, typed: str = "") -> InputError:
     """Return the error that a call of `cls` has `got`, with the field that was probably meant."""
     names = [field.name for field in dataclasses.fields(cls)]
-    whole, meant = signature(cls), mistyped.meant_by(typed, names)
+    whole, meant = signature(cls), suggestions.meant_by(typed, names)
     expected = whole if len(whole) <= _ROOM else f"{cls.__name__}({', '.join(names)})"
     return InputError(
         f"{where}: {cls.__name__}", got=got, expected=expected, hint=f"did you mean {meant}?" if meant else ""

@@ -430,7 +430,7 @@ MUTATIONS = (
     Mutation(
         42,
         "bytes divided by 255 whatever their levels",
-        "data/given.py",
+        "data/checks.py",
         "return given or 2",
         "return 256",
         ("data/test_preparation.py::test_bits_are_not_divided_by_255",),
@@ -438,7 +438,7 @@ MUTATIONS = (
     Mutation(
         43,
         "float64 rounded before its offset is taken off",
-        "data/given.py",
+        "data/checks.py",
         "np.dtype(np.float32) if x.dtype == np.float16 else x.dtype",
         "x.dtype if x.dtype == np.uint8 else np.dtype(np.float32)",
         ("data/test_preparation.py::test_an_offset_is_taken_off_before_anything_is_rounded_to_float32",),
@@ -1099,7 +1099,7 @@ MUTATIONS = (
     Mutation(
         192,
         "codes of the classes of training alone",
-        "data/given.py",
+        "data/checks.py",
         "np.unique(np.concatenate([np.unique(part) for part in labels]))",
         "np.unique(labels[0])",
         ("data/test_datasets.py::test_labels_are_recoded_over_all_splits",),

@@ -17,7 +17,7 @@ from aevae_jax.models import likelihoods
 
 PACKAGE = Path(aevae_jax.__file__).parent
 FLOORS = (
-    {"renamed", "lazy", "types", "keys", "values", "limits", "mistyped", "durable", "memory", "figures"},
+    {"renamed", "lazy", "types", "keys", "values", "limits", "suggestions", "durable", "memory", "figures"},
     {"distributions", "checkpoints", "objectives", "training"},
     {"models"},
     {"data"},
@@ -30,7 +30,7 @@ FLOORS = (
 VALUE_FILES = (
     "types",
     "limits",
-    "mistyped",
+    "suggestions",
     "values",
     "durable",
     "models.likelihoods",

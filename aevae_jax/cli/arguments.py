@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aevae_jax import mistyped, values
+from aevae_jax import suggestions, values
 from aevae_jax.cli.terminal import leave
 from aevae_jax.types import InputError, shortened
 
@@ -85,7 +85,7 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             wrong = next((word for word in unknown if word.startswith("--")), "").partition("=")[0]
             options = ["help", *(label[2:] for label in self._arguments if label.startswith("--"))]
-            meant = mistyped.meant_by(wrong[2:], options)
+            meant = suggestions.meant_by(wrong[2:], options)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f'; did you mean --{meant}?'}")
         given = {}
         for label, text in vars(typed).items():

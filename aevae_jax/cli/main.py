@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from aevae_jax import __version__, mistyped, runs
+from aevae_jax import __version__, runs, suggestions
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console, data, evaluate, generate, reruns
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[str], prog: str) -> None:
     if name not in commands:
         names = [*commands, *(["data"] if commands is COMMANDS else [])]
-        meant = mistyped.meant_by(name, names)
+        meant = suggestions.meant_by(name, names)
         advice = f"did you mean {meant}? type: {prog} --help" if meant else f"type: {prog} --help"
         raise InputError("command", got=repr(name[:40]), expected=", ".join(names), hint=advice)
     command = commands[name]

@@ -3,7 +3,7 @@
 loading.py       `Data`, the value that names a data set, and what it reads it with
 datasets.py      what a data set is: sources of rows, splits, and what must be known of them
 splits.py        splits without a common example; your own arrays as a data set
-given.py         arrays, labels and levels as people give them, checked
+checks.py        arrays, labels and levels as people give them, checked
 preparation.py   raw values to what the model sees
 prepared.py      a data set as training and evaluation consume it
 rows.py          how arrays lie in files, and how their rows are read

@@ -22,8 +22,8 @@ from numpy.lib import format
 
 from aevae_jax import durable, memory
 from aevae_jax.data import datasets, rows
+from aevae_jax.data.checks import as_source, check_labels
 from aevae_jax.data.datasets import Found, Source, Split, levels_of
-from aevae_jax.data.given import as_source, check_labels
 from aevae_jax.data.rows import inside, reading, refused
 
 MAX_BYTES = 2**34
@@ -50,7 +50,7 @@ def read_npy(path: Path) -> Found:
 
     Raises:
       InputError: not an intact .npy file of numbers, another size than its header claims, or types and shapes that
-        `given.as_source` refuses.
+        `checks.as_source` refuses.
     """
     x = as_source(rows.read_npy(path), str(path))
     return Found({"train": Split(x)}, levels_of(x))

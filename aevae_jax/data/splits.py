@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from aevae_jax import limits
-from aevae_jax.data import datasets, given
+from aevae_jax.data import checks, datasets
 from aevae_jax.data.datasets import PARTS, Dataset, Found, Source, Split, blocks
 from aevae_jax.lazy import np
 from aevae_jax.types import InputError
@@ -94,7 +94,7 @@ def assemble(
       name: for messages and records.
       found: what a loader found.
       splits: how missing splits are made.
-      levels: how many values the elements of integer data can take; 0 to find out (`given.find_levels`).
+      levels: how many values the elements of integer data can take; 0 to find out (`checks.find_levels`).
       keep_duplicates: leave no example out.
 
     Raises:
@@ -118,14 +118,14 @@ def assemble(
         if known == 0:
             _check_finite(split.x, f"{name} {part}", missing=bool(columns))
     if known:
-        known = given.find_levels(name, parts, levels)
+        known = checks.find_levels(name, parts, levels)
     elif levels:
         raise InputError(
             f"levels of {name}",
             got=f"{levels}, for {'a table' if columns else 'floats'}",
             expected="no levels, which only integers have",
         )
-    parts, classes = given.recoded(parts)
+    parts, classes = checks.recoded(parts)
     whole = _cut(parts, splits, name)
     dataset = Dataset(
         name, whole["train"], whole["validation"], whole["test"], known, columns, version=version, classes=classes
@@ -254,10 +254,10 @@ def from_arrays(
     """
     check_levels(levels)
     arrays = {part: x for part, x in zip(PARTS, (train, validation, test), strict=True) if x is not None}
-    parts = {part: Split(given.as_source(x, f"{name} {part}")) for part, x in arrays.items()}
+    parts = {part: Split(checks.as_source(x, f"{name} {part}")) for part, x in arrays.items()}
     x = parts["train"].x
     if labels is not None:
-        parts["train"] = Split(x, given.check_labels(labels, x))
+        parts["train"] = Split(x, checks.check_labels(labels, x))
     found = Found(parts, datasets.levels_of(x))
     return assemble(name, found, splits, levels=levels, keep_duplicates=keep_duplicates)
 

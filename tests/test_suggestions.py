@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aevae_jax import mistyped
+from aevae_jax import suggestions
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from aevae_jax import mistyped
     ids=range(13),
 )
 def test_a_word_is_known_by_itself_its_initials_its_beginning_or_its_letters(word, names, meant):
-    assert mistyped.meant_by(word, names) == meant
+    assert suggestions.meant_by(word, names) == meant
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_a_word_is_known_by_itself_its_initials_its_beginning_or_its_letters(wor
     ids=range(14),
 )
 def test_brackets_and_quotes_that_do_not_match_are_named(text, fault):
-    assert mistyped.unbalanced(text) == fault
+    assert suggestions.unbalanced(text) == fault
