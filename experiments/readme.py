@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from density_table import cells
+from faults.table import FAULTS
 
 from aevae_jax.cli import console
 from aevae_jax.runs import records
@@ -203,7 +204,7 @@ def faults() -> str:
     trainings, inputs, total = list[list[str]](), list[list[str]](), Counter[str]()
     for name, part in found["sections"].items():
         rows = [row for row in part["rows"] if not row["skipped"]]
-        title = f"`{name}`: {part.get('what', name)}"
+        title = f"`{name}`: {part.get('what', FAULTS.get(name, name))}"
         if any(row.get("counts") for row in rows):
             counts = sum((Counter(row["counts"]) for row in rows), Counter[str]())
             total += counts
@@ -220,14 +221,14 @@ def faults() -> str:
         "hostile input",
         "as before",
         "refused",
-        "as it says",
+        "read as another valid input",
         "silent",
         "traceback",
         "hang",
-        "memory",
+        "too much memory",
         "code run",
-        "outside",
-        "raw",
+        "files changed outside",
+        "escape codes shown",
     ]
     return (
         f"{trained}\n**Hostile inputs**, {total.total():,} of them. Good: what is read is, to the bit, what is read "
