@@ -167,10 +167,10 @@ def train_windows(train_step, state, windows, key):
 
     found = []
     for window in windows:
-        span = training.window_chunk(window, key)
-        steps = len(span.rows)
-        metrics = training.room(train_step, state, span, key, steps)
-        state, metrics = training.advance(train_step, state, span, key, metrics=metrics, start=0, stop=steps)
+        chunk = training.window_chunk(window, key)
+        steps = len(chunk.rows)
+        metrics = training.empty_outputs(train_step, state, chunk, key, steps)
+        state, metrics = training.advance(train_step, state, chunk, key, metrics=metrics, start=0, stop=steps)
         found.append(metrics)
     return state, jax.tree.map(lambda *m: np.concatenate(m), *found)
 

@@ -96,8 +96,12 @@ def nan(bench: Bench) -> list[Row]:
     epochs, rows = bench.many(2, 4), list[Row]()
     cases = {
         "1 to 4 steps": (1, 4, "they are skipped and counted, and nothing else"),
-        "more in a row": (5, 19, "it goes back and round them, once for every 5 (params: up to 3 times), and finishes"),
-        "ever": (10**6, 10**6, "exit code 2, one line that names the step, after 3 detours"),
+        "more in a row": (
+            5,
+            19,
+            "they are skipped after a rollback, once for every 5 (params: up to 3 times), and finishes",
+        ),
+        "ever": (10**6, 10**6, "exit code 2, one line that names the step, after 3 rollbacks"),
     }
 
     def trial(item: tuple[str, int]) -> str:
@@ -111,7 +115,7 @@ def nan(bench: Bench) -> list[Row]:
             saving={**OFTEN, **ALL},
             poison={"first": first, "after": first + steps, "place": place},
         )
-        code, back = process.end(), sum("went back" in line for line in process.told("note:"))
+        code, back = process.end(), sum("rolled back" in line for line in process.told("note:"))
         if high > 19:
             step = int("".join(process.told("error: step")).partition(" ")[0] or -1)
             named = step > first if place == "params" else step == first + 15
@@ -129,7 +133,7 @@ def nan(bench: Bench) -> list[Row]:
             if found != step or notes or not all(np.isfinite(a).all() for a in numbers):
                 return f"checkpoint of step {step}: {notes or 'not finite'}"
         shutil.rmtree(folder)
-        return "" if sound else f"{place}, from step {first} for {steps}: went back {back} times; {process}"
+        return "" if sound else f"{place}, from step {first} for {steps}: rolled back {back} times; {process}"
 
     for number, (title, (*_, must)) in enumerate(cases.items()):
         if bench.short and number < 2:  # the last skips steps and makes rollbacks, too

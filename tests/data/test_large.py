@@ -18,7 +18,8 @@ TWO_MILLION = """
 import json, statistics, sys, time
 from pathlib import Path
 import jax, numpy as np, optax
-from aevae_jax import evaluation, keys, plans, runs, training
+from aevae_jax import evaluation, keys, runs, training
+from aevae_jax.runs import resolution
 from aevae_jax.data import Data, LastSplits, streams
 
 
@@ -29,27 +30,27 @@ def memory(what):  # not ru_maxrss, which a child takes over from its parent
 
 base = memory("VmRSS")
 named = Data(sys.argv[1], splits=LastSplits(0.02, 0.02))
-plan = plans.plan_of(runs.Run(named, batch_size=200))
-assert plan.stream
-plan.dataset.record()
-source, key, tx = plan.prepared.train.x, keys.root(0), optax.adam(1e-3)
-step = training.make_train_step(plan.run.model, plan.run.objective, tx, prepare=plan.prepared.batch)
+resolved = resolution.resolve(runs.Run(named, batch_size=200))
+assert resolved.stream
+resolved.dataset.record()
+source, key, tx = resolved.prepared.train.x, keys.root(0), optax.adam(1e-3)
+step = training.make_train_step(resolved.run.model, resolved.run.objective, tx, prepare=resolved.prepared.batch)
 
 
 def train(data):
-    state = training.init_state(plan.run.model, tx, key)
+    state = training.init_state(resolved.run.model, tx, key)
     began = time.perf_counter()
     rows = training.batch_rows(key, state.step, len(source), batch_size=200, steps=100)
     if data is None:
-        windows, first, spans = streams.windows(source, np.asarray(rows), steps=25), 0, None
+        windows, first, chunks = streams.windows(source, np.asarray(rows), steps=25), 0, None
     else:
-        windows, first, spans = [None] * 4, 0, training.Span(data, rows)
+        windows, first, chunks = [None] * 4, 0, training.Chunk(data, rows)
     metrics = None
     for window in windows:
-        span = spans or training.window_span(window, key, first)
+        chunk = chunks or training.window_chunk(window, key, first)
         if metrics is None:
-            metrics = training.room(step, state, span, key, 100)
-        state, metrics = training.advance(step, state, span, key, metrics=metrics, start=first, stop=first + 25)
+            metrics = training.empty_outputs(step, state, chunk, key, 100)
+        state, metrics = training.advance(step, state, chunk, key, metrics=metrics, start=first, stop=first + 25)
         first += 25
     loss = np.asarray(metrics["loss"]).tolist()
     return time.perf_counter() - began, loss, state
@@ -57,7 +58,7 @@ def train(data):
 
 for _ in range(2):
     _, loss, state = train(None)
-evaluation.evaluate(plan.run.model, state.params, plan.prepared.validation.x, key)
+evaluation.evaluate(resolved.run.model, state.params, resolved.prepared.validation.x, key)
 grown = memory("VmHWM") - base
 data = jax.device_put(source[:])
 assert train(data)[1] == loss  # and compiles

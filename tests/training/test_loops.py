@@ -198,7 +198,7 @@ def test_steps_of_a_later_span_see_its_own_rows(monkeypatch, stepped):
     assert np.asarray(ys).tolist() == [0, 0, 2, 6, 12, 20, 30]
 
 
-def test_side_by_side_keeps_the_order_and_runs_the_first_alone_then_two():
+def test_threads_keep_the_order_and_runs_the_first_alone_then_two():
     running, seen, lock = set(), [], threading.Lock()
 
     def work(item):
@@ -216,7 +216,7 @@ def test_side_by_side_keeps_the_order_and_runs_the_first_alone_then_two():
     assert list(loops.map_in_threads(work, [])) == []
 
 
-def test_side_by_side_begins_nothing_more_after_an_error():
+def test_threads_begin_nothing_more_after_an_error():
     done = []
 
     def work(item):
@@ -231,7 +231,7 @@ def test_side_by_side_begins_nothing_more_after_an_error():
 
 
 @pytest.mark.parametrize(("backend", "devices"), [("gpu", 1), ("cpu", 2)])
-def test_side_by_side_takes_one_at_a_time_elsewhere(monkeypatch, backend, devices):
+def test_threads_take_one_at_a_time_elsewhere(monkeypatch, backend, devices):
     threads = []
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "local_device_count", lambda: devices)
