@@ -37,6 +37,9 @@ ROWS = {
     "iwae_50": Row("VAE", "N(0, I)", "IWAE, K = 50", 40, 100, 0, 0.02, None),
 }
 
+HEADINGS = ("model", "prior", "trained on", "seeds", "test NLL", "above the floor", "negative ELBO", "active units")
+"""Of the cells of a row."""
+
 
 def entries(out: Path, record: str, key: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return what was measured of each row, by seed: here, and in the record of other days.
@@ -86,18 +89,7 @@ def summary(measured: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 def table(results: dict[str, Any]) -> str:
     """Return the rows as Markdown, with what was not run marked as such."""
     lowest, fashion = results["floor"]["drawn_bits"], results["data"] == FASHION
-    head = [
-        "model",
-        "prior",
-        "trained on",
-        "seeds",
-        "test NLL",
-        "above the floor",
-        "negative ELBO",
-        "active units",
-        "training",
-        *(["published"] if fashion else []),
-    ]
+    head = [*HEADINGS, "training", *(["published"] if fashion else [])]
     lines = [head, ["---"] * len(head)]
     for row in results["rows"]:
         seconds = [entry["training_seconds"] for entry in row["seeds"]]

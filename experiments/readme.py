@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from density_table import cells
+from density_table import HEADINGS, cells
 from faults.table import FAULTS
 
 from aevae_jax.cli import console
@@ -65,18 +65,7 @@ def density_table(name: str) -> str:
     if found is None:
         return ""
     short, lowest = name.endswith("epochs"), found["floor"]["drawn_bits"]
-    head = [
-        "model",
-        "prior",
-        "trained on",
-        "seeds",
-        "test NLL",
-        "above the floor",
-        "negative ELBO",
-        "active units",
-        *([] if short else ["published"]),
-        "command",
-    ]
+    head = [*HEADINGS, *([] if short else ["published"]), "command"]
     rows = []
     for row in found["rows"]:
         if short and not row["seeds"]:
