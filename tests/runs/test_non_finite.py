@@ -110,8 +110,8 @@ def manager_of(snapshot, folder):
     return SimpleNamespace(
         folder=folder,
         restore=lambda trainer, until: snapshot,
-        begin=lambda snapshot: None,
-        offer=lambda snapshot, boundary: None,
+        truncate_to=lambda snapshot: None,
+        save_if_due=lambda snapshot, boundary: None,
         next_stop=lambda step, chunk: step + chunk,
     )
 
@@ -165,7 +165,7 @@ def test_a_training_that_stops_says_where_and_what_to_type(monkeypatch, found, s
         finished=lambda progress: False,
         end_of_epoch=lambda progress: 24,
         advance=advance,
-        move=lambda snapshot, step: snapshot,
+        train_to=lambda snapshot, step: snapshot,
     )
     monkeypatch.setattr(training_loop, "Trainer", lambda resolved, seeds: trainer)
     last = "; or ".join(filter(None, [advice, "lower the learning rate or set clip_norm"]))

@@ -310,7 +310,7 @@ def test_a_step_is_replayed_as_it_was_before_it_was_gone_round(
         return Snapshot(None, None, {}, None, Progress(step=4, rollbacks=DETOURS))
 
     trainer = SimpleNamespace(
-        steps_per_epoch=STEPS, move=lambda snapshot, to: (to, snapshot.progress.rollbacks), resolved=None
+        steps_per_epoch=STEPS, train_to=lambda snapshot, to: (to, snapshot.progress.rollbacks), resolved=None
     )
     monkeypatch.setattr(records, "read_record", lambda folder: {})
     monkeypatch.setattr(reproduction, "plan_again", lambda folder, data: SimpleNamespace(run=replace(RUN, epochs=3)))
