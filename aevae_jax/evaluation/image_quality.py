@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aevae_jax.data import Prepared, inspection
+from aevae_jax import keys
+from aevae_jax.data import Prepared
 from aevae_jax.evaluation import statistics
 from aevae_jax.evaluation.classifiers import Ensemble
 from aevae_jax.evaluation.statistics import Manifold
@@ -68,13 +69,18 @@ def of_decoded(
 
     Returns:
       The measures, and the range of the data, to which the decoded images are clipped: [0, 1] for integer levels, else
-      the least and the largest value of the training data and of these images.
+      the least and the largest value of the training data and of these images, in the same units.
     """
-    images, decoded = (prepared.preparation.inverse(a, prepared.format) for a in (x, decoded))
+
+    def in_units(seen: np.ndarray) -> np.ndarray:
+        return prepared.preparation.inverse(seen, prepared.format)
+
+    images, decoded = in_units(x), in_units(decoded)
     low, high = 0.0, 1.0
-    if not prepared.format.levels:
-        train = inspection.summarize(prepared.train)
-        low, high = min(train.low, float(images.min())), max(train.high, float(images.max()))
+    if not prepared.format.levels:  # `prepared.train` has the units of neither side: some preparations are half done
+        blocks = (in_units(block) for _, block in prepared.seen("train", keys.root(0)))
+        ends = [(float(a.min()), float(a.max())) for a in (images, *blocks)]
+        low, high = min(least for least, _ in ends), max(largest for _, largest in ends)
     return of_reconstructions(images, decoded.clip(low, high), data_range=(low, high)), (low, high)
 
 

@@ -139,21 +139,38 @@ def images_of_range(low, high, preparation):
     """Floats between two values, and what stands for their decoded images, shifted by a tenth of the range."""
     raw = RNG.uniform(low, high, (60, 8, 8, 1)).astype(np.float32)
     prepared = data.prepare(preparation, data.from_arrays(raw[:20], raw[20:40], raw[40:], name="floats"))
-    return prepared, raw[40:], np.clip(raw[40:] + 0.1 * (high - low), None, raw[:40].max())
+    return prepared, raw, np.clip(raw[40:] + 0.1 * (high - low), None, raw[:40].max())
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 240), (-1, 1)])
+@pytest.mark.parametrize(("low", "high"), [(0, 240), (-1, 1), (100, 200), (-200, -100)])
 @pytest.mark.parametrize("preparation", [data.Scale(), data.Standardize()], ids=repr)
 def test_quality_is_in_the_units_of_the_data(low, high, preparation):  # mistake 45
     prepared, raw, decoded = images_of_range(low, high, preparation)
     found, ends = image_quality.of_decoded(prepared, prepared.test.x[:], preparation.units(decoded, prepared.format))
-    mse = ((np.clip(decoded, *ends) - raw) ** 2).reshape(20, -1).mean(axis=1, dtype=np.float64)
+    measured = np.concatenate([raw[:20], raw[40:]])
+    assert ends == pytest.approx((measured.min(), measured.max()), abs=1e-3)
+    mse = ((np.clip(decoded, *ends) - raw[40:]) ** 2).reshape(20, -1).mean(axis=1, dtype=np.float64)
     np.testing.assert_allclose(found.mse, mse, rtol=1e-4)
-    assert ends == pytest.approx(
-        (min(prepared.train.x.min(), raw.min()), max(prepared.train.x.max(), raw.max())), abs=1e-3
-    )
     np.testing.assert_allclose(found.psnr, 10 * np.log10((ends[1] - ends[0]) ** 2 / mse), rtol=1e-4)
     assert (found.ssim < 0.999).all()
+
+
+def test_the_range_of_bits_is_that_of_bits_whatever_they_were_made_of():
+    raw = RNG.uniform(100, 200, (60, 8, 8, 1)).astype(np.float32)
+    prepared = data.prepare(data.Threshold(150), data.from_arrays(raw[:20], raw[20:40], raw[40:], name="floats"))
+    bits = prepared.test.x[:]
+    found, ends = image_quality.of_decoded(prepared, bits, 0.9 * bits)
+    assert ends == (0, 1)
+    np.testing.assert_allclose(found.psnr, -10 * np.log10(0.01 * (raw[40:] > 150).mean(axis=(1, 2, 3))), rtol=1e-4)
+
+
+@pytest.mark.parametrize("preparation", [data.Scale(), data.Standardize()], ids=repr)
+def test_the_range_of_every_block_of_training_counts(monkeypatch, preparation):
+    monkeypatch.setattr(data.datasets, "BLOCK_BYTES", 1)
+    raw = RNG.uniform(1, 2, (9, 7, 7, 1)).astype(np.float32)
+    raw[0, 0, 0], raw[4, 3, 3] = 5, -5
+    prepared = data.prepare(preparation, data.from_arrays(raw[:5], raw[5:7], raw[7:], name="floats"))
+    assert image_quality.of_decoded(prepared, *2 * [prepared.test.x[:]])[1] == pytest.approx((-5, 5), abs=1e-4)
 
 
 def test_the_range_of_floats_is_that_of_training_and_of_what_is_measured_and_of_levels_0_to_1():
