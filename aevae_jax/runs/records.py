@@ -302,14 +302,19 @@ def write_results(folder: Path, figures: dict[str, Any], digest: str) -> None:
       figures: as `Trainer.results` returns them.
       digest: of the run; empty for one that was begun by version 0.1.
     """
-    figures = {
-        name: {n: v if math.isfinite(v) else None for n, v in part.items()} if isinstance(part, dict) else part
-        for name, part in figures.items()
-    }
+    figures = as_written(figures)
     if digest:
         digests = {name: array_files.digest(folder / name) for name in (METRICS, WEIGHTS, LOSSES)}
         figures = sealed({**figures, "run": digest, "files": digests})
     write_json(folder / RESULTS, figures)
+
+
+def as_written(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a run as `results.json` holds them: what is not finite, be it NaN or infinite, is null."""
+    return {
+        name: {n: v if math.isfinite(v) else None for n, v in part.items()} if isinstance(part, dict) else part
+        for name, part in figures.items()
+    }
 
 
 def read_results(folder: Path, digest: str) -> Results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -94,8 +95,13 @@ def reproduce(
         again = fitting.fit(resolved.run, resolved.dataset, stream=resolved.stream, on_epoch=compare, on_note=_silent)
     except Differs as differs:
         return Verdict("FAIL", str(differs), differences, found[0])
+    steps = [len(fitted.losses) for fitted in (again, original)]
+    if not differences and steps[0] != steps[1]:
+        return Verdict("FAIL", f"training ended after {steps[0]} steps, was {steps[1]}", differences, min(steps))
     ours, theirs = (params_digest(fitted.params) for fitted in (again, original))
-    results = [{**fitted.results, "seconds": None, "protocol": None} for fitted in (again, original)]
+    results = [
+        records.as_written({**fitted.results, "seconds": None, "protocol": None}) for fitted in (again, original)
+    ]
     same_losses = again.losses.tobytes() == original.losses.tobytes()
     if same_losses and ours == theirs and results[0] == results[1] and again.history == original.history:
         reason = f"{len(again.losses)} losses, the weights ({ours[:12]}) and all figures are equal"
@@ -181,25 +187,29 @@ def _differences(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def first_difference(theirs: np.ndarray, ours: np.ndarray, first: int, *, exact: bool) -> int | None:
-    """Return the first step whose loss differs; `None` where there is none.
+    """Return the first step whose loss differs, or was not recorded; `None` where there is none.
 
     Args:
       theirs: the losses that were recorded, of consecutive steps.
-      ours: those of the same steps now.
+      ours: those of the same steps now, and of later ones.
       first: the step of the first of them.
       exact: every bit counts; else only the first `FIRST_STEPS` steps of a run, within `LOSS_TOLERANCE`.
     """
+    count = min(len(theirs), len(ours))
     if exact:
-        same = np.frombuffer(theirs.tobytes(), np.uint32), np.frombuffer(ours.tobytes(), np.uint32)
-        if len(same[0]) != len(same[1]):
-            return first + min(len(theirs), len(ours))
-        bad = np.flatnonzero(same[0] != same[1])
+        bits = [np.frombuffer(losses[:count].tobytes(), np.uint32) for losses in (theirs, ours)]
+        bad = np.flatnonzero(bits[0] != bits[1])
+        if not bad.size and len(ours) > len(theirs):
+            return first + count
     else:
-        count = max(0, min(FIRST_STEPS - first, len(ours)))
+        count = max(0, min(FIRST_STEPS - first, count))
         close = np.isclose(ours[:count], theirs[:count], rtol=LOSS_TOLERANCE, atol=0, equal_nan=True)
         bad = np.flatnonzero(~close)
     return first + int(bad[0]) if bad.size else None
 
 
-def _relative(one: float, other: float) -> float:
+def _relative(one: float | None, other: float | None) -> float:
+    """Return the relative difference of two figures, of which `None` stands for one that is not finite."""
+    if one is None or other is None:
+        return 0.0 if one is other else math.inf
     return abs(one - other) / max(abs(one), abs(other), 1e-12)

@@ -207,6 +207,97 @@ def test_all_that_a_run_made_is_compared(here, monkeypatch):
             assert found.reason == f"figures within {1 - min(factor, 1 / factor):.1e} (0.01 is allowed)"
 
 
+def test_figures_that_are_not_finite_are_those_that_were_written(tmp_path):
+    """A test value of 1e30, whose square no float32 holds: results.json has null where the training had infinity."""
+    x = np.random.RandomState(0).randn(80, 3).astype(np.float32)
+    x[75, 1] = 1e30
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for part, rows in (("train", slice(64)), ("validation", slice(64, 72)), ("test", slice(72, 80))):
+        np.save(folder / f"{part}.npy", x[rows])
+    run = Run(data=Data(str(folder)), model=VAE(2, MLP((4,))), batch_size=16, epochs=1)
+    made = fitting.fit(run, directory=tmp_path / "run")
+    figures = made.results["test"].values()
+    assert not all(map(np.isfinite, figures))
+    assert all(map(np.isfinite, made.results["validation"].values()))
+    verdict = reproduction.reproduce(tmp_path / "run")
+    assert (verdict.outcome, verdict.differences) == ("PASS (bitwise)", ())
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now", "outcome", "elsewhere"),
+    [
+        (np.nan, np.inf, "PASS (bitwise)", "PASS (bitwise)"),
+        (np.nan, np.nan, "PASS (bitwise)", "PASS (bitwise)"),
+        (np.nan, -np.inf, "PASS (bitwise)", "PASS (bitwise)"),
+        (np.nan, 1.0, "FAIL", "FAIL"),
+        (1.0, np.inf, "FAIL", "FAIL"),
+        (1.0, 1.001, "FAIL", "PASS within tolerance"),
+    ],
+)
+def test_what_is_not_finite_is_compared_as_it_is_written(here, monkeypatch, *, recorded, now, outcome, elsewhere):
+    original = fitting.load_run(here)
+
+    def with_rate(rate):
+        return original._replace(results={**original.results, "test": {**original.results["test"], "rate": rate}})
+
+    monkeypatch.setattr(
+        reproduction, "plan_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+    )
+    monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: with_rate(recorded))
+    monkeypatch.setattr(fitting, "fit", lambda run, dataset, **options: with_rate(now))
+    assert reproduction.reproduce(here).outcome == outcome
+    edit(here, lambda provenance: provenance["device"].update(kind="abacus"))
+    assert reproduction.reproduce(here).outcome == elsewhere
+
+
+@pytest.mark.parametrize("steps", [STEPS, 3 * STEPS])
+def test_a_training_of_another_length_fails_here_and_is_judged_by_its_figures_elsewhere(here, monkeypatch, steps):
+    """As patience may end it. Each epoch is compared with what was recorded of it, if there was one."""
+    original = fitting.load_run(here)
+    losses = np.concatenate([original.losses, original.losses[:STEPS]])[:steps]
+
+    def fit(run, dataset, *, on_epoch, **options):
+        for epoch in range(1, steps // STEPS + 1):
+            rows = slice((epoch - 1) * STEPS, epoch * STEPS)
+            on_epoch(SimpleNamespace(epoch=epoch, step=epoch * STEPS, losses=losses[rows]))
+        return original._replace(losses=losses)
+
+    monkeypatch.setattr(
+        reproduction, "plan_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+    )
+    monkeypatch.setattr(fitting, "fit", fit)
+    verdict = reproduction.reproduce(here)
+    assert (verdict.outcome, verdict.step) == ("FAIL", min(steps, 2 * STEPS))
+    said = {
+        12: "training ended after 12 steps, was 24",
+        36: f"the loss of step 24 (epoch 3) is {losses[-12]}, was none",
+    }
+    assert verdict.reason == said[steps]
+    edit(here, lambda provenance: provenance["device"].update(kind="abacus"))
+    assert reproduction.reproduce(here).outcome == "PASS within tolerance"
+
+
+def test_an_epoch_elsewhere_that_was_not_recorded_is_no_error(here, monkeypatch):
+    """Of the first twenty losses there are twelve to compare."""
+    original = fitting.load_run(here)
+    short = original._replace(losses=original.losses[:STEPS])
+
+    def fit(run, dataset, *, on_epoch, **options):
+        for epoch in (1, 2):
+            rows = slice((epoch - 1) * STEPS, epoch * STEPS)
+            on_epoch(SimpleNamespace(epoch=epoch, step=epoch * STEPS, losses=original.losses[rows]))
+        return original
+
+    monkeypatch.setattr(
+        reproduction, "plan_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+    )
+    monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: short)
+    monkeypatch.setattr(fitting, "fit", fit)
+    edit(here, lambda provenance: provenance["device"].update(kind="abacus"))
+    assert reproduction.reproduce(here).outcome == "PASS within tolerance"
+
+
 ONES = np.ones(30, np.float32)
 
 
@@ -232,12 +323,13 @@ def test_losses_are_compared_bit_by_bit_or_in_the_first_twenty_steps(first, plac
         assert reproduction.first_difference(one, other, first, exact=exact) == found
 
 
-def test_losses_that_are_both_no_number_are_the_same_and_those_that_are_missing_are_not():
+def test_losses_that_are_both_no_number_are_the_same_and_those_that_were_not_recorded_are_not():
     nan = ONES * np.float32(np.nan)
     for exact in (False, True):
         assert reproduction.first_difference(nan, nan.copy(), 0, exact=exact) is None
     assert reproduction.first_difference(ONES[:4], ONES[:6], 12, exact=True) == 16
-    assert reproduction.first_difference(ONES[:6], ONES[:4], 12, exact=True) == 16
+    assert reproduction.first_difference(ONES[:4], 2 * ONES[:6], 12, exact=True) == 12  # the first of all
+    assert reproduction.first_difference(ONES[:4], ONES[:6], 12, exact=False) is None
 
 
 def test_an_unfinished_run_is_refused(copied):
