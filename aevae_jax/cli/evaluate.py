@@ -95,8 +95,10 @@ def evaluate(
         protocol += f" {_trust(found)}"
     _show(f"{run}, {named.name} {split}", metrics, protocol)
     if json_file is not None:
-        record = {"run": str(run), "split": split, "seed": seed, "protocol": protocol, "metrics": metrics}
-        durable.write_bytes(json_file, f"{json.dumps(record, indent=2)}\n".encode())
+        means = {name: entry["mean"] if math.isfinite(entry["mean"]) else None for name, entry in metrics.items()}
+        written = {name: {**entry, "mean": means[name]} for name, entry in metrics.items()}  # JSON has no infinity
+        record = {"run": str(run), "split": split, "seed": seed, "protocol": protocol, "metrics": written}
+        durable.write_bytes(json_file, f"{json.dumps(record, indent=2, allow_nan=False)}\n".encode())
         report(f"wrote {json_file}")
 
 
@@ -181,6 +183,7 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     limits.check("--num", num, 10)
+    key = key_of(seed, keys.Stream.SAMPLE)
     fitted = loaded(run)
     prepared = prepared_of(run, fitted.run, data)
     if len(prepared.event_shape) != 3:
@@ -203,9 +206,8 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
     if prepared.train.labels is None:
         caption += " No labels, and so no classifier to judge samples."
     else:
-        ensemble = classifiers.train_ensemble(prepared, range(seed, seed + 3))
+        ensemble = classifiers.train_ensemble(prepared, [(seed + k) % 2**32 for k in range(3)])
         draw = jax.jit(generation.sample, static_argnums=(0, 3))
-        key = key_of(seed, keys.Stream.SAMPLE)
         drawn = draw(fitted.model, fitted.params, key, len(x))
         support = support_of(fitted.model)
         bits = support is not None and support.levels == 2

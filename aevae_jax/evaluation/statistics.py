@@ -23,7 +23,8 @@ class Interval(NamedTuple):
 def standard_error(values: np.ndarray) -> float:
     """Return the standard error of the mean of independent values `[N]`, in float64; infinite for a single one."""
     values = np.asarray(values, np.float64)
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
+    with np.errstate(invalid="ignore"):  # of infinite values it is NaN
+        return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:

@@ -21,7 +21,8 @@ from aevae_jax import evaluation, keys
 from aevae_jax.cli import evaluate
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.main import main
-from aevae_jax.evaluation import estimates, importance
+from aevae_jax.evaluation import classifiers, estimates, image_quality, importance, statistics
+from aevae_jax.models import generation
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 
@@ -174,6 +175,62 @@ def test_pictures_are_judged(runs):
 
 
 @pytest.mark.parametrize(
+    ("seed", "seeds"),
+    [(0, [0, 1, 2]), (7, [7, 8, 9]), (2**32 - 2, [2**32 - 2, 2**32 - 1, 0]), (2**32 - 1, [2**32 - 1, 0, 1])],
+)
+def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, seeds):
+    """And decides the samples."""
+    given, drawn = [], []
+
+    def train(prepared, seeds):
+        given.append([int(np.uint32(seed)) for seed in seeds])
+
+    def judged(x, made, ensemble):
+        drawn.append(made)
+        return image_quality.SampleQuality(1.0, statistics.Manifold(0.5, 0.25, 2.0, 1.0), len(x))
+
+    monkeypatch.setattr(classifiers, "train_ensemble", train)
+    monkeypatch.setattr(image_quality, "of_samples", judged)
+    out = typed("quality", runs / "grey", "--num", "20", "--seed", seed)
+    assert given == [seeds]
+    fitted = fitting.load_run(runs / "grey")
+    key = keys.stream(keys.root(seed), keys.Stream.SAMPLE)
+    expected = generation.sample(fitted.model, fitted.params, key, 20).mean()
+    np.testing.assert_allclose(drawn[0], expected, atol=1e-6)
+    rows = {line[:20].strip(): line[20:].split() for line in out.splitlines()}
+    assert rows["frechet distance"] == ["1", "features"]
+    assert [rows[name] for name in ("precision", "recall", "density", "coverage")] == [
+        [value, "share"] for value in ("0.5", "0.25", "2", "1")
+    ]
+    assert "20 samples against as many test images, by features of 3 classifiers" in " ".join(out.split())
+
+
+def test_bits_are_judged_as_bits(runs, monkeypatch):
+    """Samples of a model of bits are drawn, as their mean is grey; those of grey levels are not."""
+    drawn = []
+    monkeypatch.setattr(classifiers, "train_ensemble", lambda prepared, seeds: None)
+    monkeypatch.setattr(
+        image_quality,
+        "of_samples",
+        lambda x, made, ensemble: (
+            drawn.append(made) or image_quality.SampleQuality(1.0, statistics.Manifold(1.0, 1.0, 1.0, 1.0), len(x))
+        ),
+    )
+    typed("quality", runs / "one", "--num", "20")
+    typed("quality", runs / "grey", "--num", "20")
+    assert set(np.unique(drawn[0])) == {0, 1}
+    assert len(np.unique(drawn[1])) > 100
+
+
+def test_a_seed_that_is_none_is_refused_before_anything_is_trained(runs, monkeypatch, capsys):
+    monkeypatch.setattr(classifiers, "train_ensemble", lambda prepared, seeds: pytest.fail("trained"))
+    for seed in (-1, 2**32):
+        assert f"--seed: got {seed}, expected 0 to 4294967295" in refused(
+            capsys, "quality", runs / "grey", "--seed", seed
+        )
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["evaluate", "ae", "--samples", "10"], "likelihood: got Autoencoder, whose codes are points, expected a VAE"),
@@ -202,7 +259,7 @@ def measured(run, path, monkeypatch, found, *options):
     """The record of an evaluation that measures what it is given here: nothing is computed."""
     monkeypatch.setattr(evaluation, "per_example", lambda *_, **__: found)
     typed("evaluate", run, "--json", path, "--force", *options)
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +290,10 @@ def test_an_entry_is_a_mean_with_its_standard_error_and_unit(runs, tmp_path, mon
         "first_name": {"mean": 1234567.0, "standard_error": pytest.approx(np.std(x, ddof=1) / 2), "unit": unit},
         "second": {"mean": 1.0, "standard_error": None, "unit": unit},
     }
+    large = measured("one", tmp_path / "e.json", monkeypatch, {"second": x * np.float32(np.inf), "first": x})
+    assert [entry["mean"] for entry in large["metrics"].values()] == [4.0, None]  # JSON has no infinity
+    assert large["metrics"]["second"]["standard_error"] is None
+    monkeypatch.setattr(evaluation, "per_example", lambda *_, **__: found)
     rows = [line.split() for line in typed("evaluate", "one").splitlines() if line.strip()]
     assert rows[0] == ["one,", "digits", "test"]
     assert rows[1] == ["metric", "mean", "standard", "error", "unit"]
