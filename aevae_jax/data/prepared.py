@@ -119,9 +119,10 @@ def _run_together(dataset: Dataset, prepared: Source, format: Format) -> str:
         return ""
     count = min(len(prepared), max(2, SAMPLE // math.prod(dataset.event_shape)))
     rows = np.unique(np.linspace(0, len(prepared) - 1, count).astype(int))
+    linear = tables.linear(dataset.train.x[rows].reshape(-1, dataset.event_shape[-1]), dataset.columns)
     raw, seen = (
         np.nanquantile(np.where(np.isnan(x).all(axis=0), 0.0, x), (0.25, 0.75), axis=0)  # [2, D]
-        for x in (source[rows].reshape(-1, dataset.event_shape[-1]) for source in (dataset.train.x, prepared))
+        for x in (linear, prepared[rows].reshape(linear.shape))
     )
     spread, size = raw[1] - raw[0], np.abs(raw).max(axis=0)
     there = spread > 8 * np.finfo(np.float64).eps * size  # less is rounding

@@ -432,6 +432,13 @@ def test_a_feature_that_float32_runs_together_is_named():
     assert not prepare(Scale(), data.from_arrays(x[:, :1].astype(np.float32))).notes  # nothing can be lost
 
 
+def test_positive_numbers_in_small_units_are_told_apart_by_their_logarithms():
+    """Concentrations of 1e-6: what a model sees of them has a spread of 1, and the digits for it."""
+    x = np.exp(np.random.RandomState(0).randn(300, 1)) * 1e-6
+    dataset = Dataset("t", Split(x), Split(x[:20]), Split(x[20:40]), 0, columns=(Column("c", kind="positive"),))
+    assert prepare(Standardize(), dataset).notes == ()
+
+
 def test_three_features_that_run_together_are_named_and_the_others_counted(monkeypatch):
     """Columns of a table by their names; the rows that are looked at reach from the first to the last."""
     x = np.random.RandomState(0).rand(200, 6)
