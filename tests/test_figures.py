@@ -96,6 +96,10 @@ def test_an_image_grid_of_small_images_magnifies_each_pixel(side):
         ((500, 8, 8, 1), 8),
         ((60, 8, 8, 1), 60),
         ((1, 3, 5, 1), 1),
+        ((4, 400, 20, 1), 3),
+        ((4, 20, 400, 1), 3),
+        ((9, 512, 1, 1), 8),
+        ((100, 30, 2, 3), 56),
     ],
 )
 def test_an_image_grid_is_bounded_both_ways(shape, columns, monkeypatch):
@@ -124,6 +128,9 @@ def test_an_image_grid_is_bounded_both_ways(shape, columns, monkeypatch):
         ((1, 1, 40_000, 1), 1, 512, (8, 512)),
         ((2, 400, 400, 1), 1, 401, (401, 200)),
         ((4, 400, 400, 1), 3, 401, (267, 401)),  # two rows of three places of 133
+        ((4, 400, 100, 1), 3, 401, (401, 152)),  # two rows of 200, though the second holds one alone
+        ((7, 300, 60, 1), 3, 401, (401, 80)),  # three rows of 133
+        ((3, 100, 400, 1), 2, 401, (101, 401)),
         ((3, 20, 20, 1), 3, 100, (20, 62)),  # there is no room for twice as many
     ],
 )

@@ -153,9 +153,10 @@ def test_a_holder_that_has_not_signed_yet_is_another_process(tmp_path):
 
 def test_the_working_directory_may_change(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     lock = Lock.claim((tmp_path / "run").relative_to(tmp_path))
-    monkeypatch.chdir("/")
+    monkeypatch.chdir(tmp_path / "elsewhere")
     lock.check()
     lock.release()
     assert not (tmp_path / "run" / "lock").exists()
@@ -177,16 +178,25 @@ def test_places_where_no_lock_can_be_are_named(tmp_path):
 def test_what_is_no_lock_is_refused_at_once_and_left_as_it_is(tmp_path):
     path, precious = tmp_path / "run" / "lock", tmp_path / "precious"
     path.parent.mkdir()
-    precious.write_text("precious")
-    for make in (lambda: path.write_text("mine"), lambda: path.hardlink_to(precious), lambda: os.mkfifo(path)):
+    signed = "process 1 on x since y\n"
+    precious.write_text(signed)  # with a name elsewhere, though it looks like a lock
+    for text, make in (
+        ("mine", lambda: path.write_text("mine")),
+        ("processes", lambda: path.write_text("processes")),
+        (f"a {signed}", lambda: path.write_text(f"a {signed}")),
+        (signed, lambda: path.hardlink_to(precious)),
+        (None, lambda: os.mkfifo(path)),
+    ):
         make()
         with pytest.raises(InputError, match=r"run \(lock is (not )?a file of"):
             Lock.claim(path.parent)
-        assert not path.is_file() or path.read_text() in ("mine", "precious")
+        assert text is None or path.read_text() == text
         path.unlink()
-    path.write_bytes(b"\0" * 60)  # a power cut
-    Lock.claim(path.parent).release()
-    assert precious.read_text() == "precious"
+    for text in (b"\0" * 60, b"", signed.encode()):  # a power cut, a process that was killed before or after it signed
+        path.write_bytes(text)
+        Lock.claim(path.parent).release()
+        assert not path.exists()
+    assert precious.read_text() == signed
 
 
 def test_no_descriptor_is_left_open(tmp_path):

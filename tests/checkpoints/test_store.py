@@ -651,16 +651,20 @@ def test_what_was_just_saved_is_kept_beside_newer_ones_and_read_once(store, monk
 
 
 def test_notes_of_a_replaced_step_count_and_the_working_directory_may_change(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     store = Store(Path("checkpoints"))
     for step, value in ((1, 5.0), (2, 4.0), (3, None)):
         store.save(step, {}, {"epoch": step, "value": value})
     store.retain(Saving(last=3))
-    monkeypatch.chdir("/")
+    monkeypatch.chdir(tmp_path / "elsewhere")
     for step, value in ((1, 3.0), (3, None)):
         store.save(step, {}, {"epoch": step, "value": value})
     store.retain(Saving(last=1, best=1))
     assert store.steps() == [1, 3]
+    assert sorted(os.listdir(tmp_path / "here" / "checkpoints")) == ["1", "3"]
+    assert os.listdir(tmp_path / "elsewhere") == []
 
 
 def test_what_is_deleted_is_out_of_the_way_before_anything_is_removed(store, monkeypatch):

@@ -222,6 +222,26 @@ def test_noise_is_that_of_the_likelihood(vae, tmp_path):
     assert abs(noise.std() - scale) < 4 * standard_error
 
 
+def test_the_seed_decides_the_noise_each_sample_has_its_own_and_codes_have_another(vae, tmp_path):
+    noise = {}
+    for name, seed in (("a", 3), ("b", 4), ("c", 3)):
+        drawn = tmp_path / f"{name}.npy"
+        for options in ([], ["--noise", "--force"]):
+            before = load(drawn) if options else 0
+            run_main("sample", vae, "--out", drawn, "--seed", seed, "--num", 5, *options)
+        noise[name] = load(drawn) - before
+    np.testing.assert_array_equal(noise["a"], noise["c"])
+    assert not np.allclose(noise["a"], noise["b"], atol=1e-3)
+    assert not np.allclose(noise["a"][0], noise["a"][1], atol=1e-3)
+    fitted = fitting.load_run(vae)
+    scale = float(fitted.model.decode(fitted.params, jnp.zeros((1, 3))).scale.mean())
+    expected = [
+        scale * jax.random.normal(jax.random.fold_in(keys.stream(keys.root(3), keys.Stream.NOISE), i), (1, 8, 8, 1))[0]
+        for i in range(5)
+    ]
+    np.testing.assert_allclose(noise["a"], expected, atol=1e-5)
+
+
 def test_a_sheet_of_samples_shows_them_in_order(vae, tmp_path):
     assert run_main("sample", vae, "--out", tmp_path / "s.png") == f"wrote {tmp_path / 's.png'}: 64 images\n"
     run_main("sample", vae, "--out", tmp_path / "s.npy")
@@ -376,6 +396,7 @@ def test_what_the_draws_need_is_known_before_they_are_made(vae, tmp_path, capsys
 def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, preparation):  # mistake 45
     x = np.linspace(-40, 120, 160 * 6, dtype=np.float32).reshape(160, 2, 3, 1)
     prepared = prepare(preparation, from_arrays(x, splits=LastSplits(0.1, 0.1)))
+    form = prepared.format
     perfect = SimpleNamespace(run=SimpleNamespace(data=Data("x.npy", preparation)), model=None, params=None)
     record = {"format": values.to_tree(prepared.format)}
     monkeypatch.setattr(records, "read_record", lambda folder: record)
@@ -389,6 +410,16 @@ def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, prep
     with Image.open(tmp_path / "r.png") as picture:
         pixels = np.asarray(picture)[..., 0]
     assert (pixels[0, 0], pixels[-1, -1]) == (0, 255)  # the lowest and the highest value of the test data
+    monkeypatch.setattr(
+        generation,
+        "reconstruct",
+        lambda model, params, x: preparation.units(np.full((16, 2, 3, 1), 9000.0, np.float32), form),
+    )
+    generate.reconstruct(tmp_path, out=tmp_path / "far.png")
+    with Image.open(tmp_path / "far.png") as picture:
+        far = np.asarray(picture)[..., 0]
+    np.testing.assert_array_equal(far[:36], pixels[:36])  # what is made of them sets neither black nor white
+    assert (far[37:, :54] == 255).all()
 
 
 def test_num_is_how_many(vae, tmp_path):

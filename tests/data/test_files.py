@@ -167,6 +167,8 @@ def with_nan(index):
         (IMAGES[:, :3], r"got \(6, 3, 5, 1\), expected \(N, 4, 5, 1\), as the model was built for"),
         (IMAGES[0], r"shape of the images .*got \(4, 5, 1\), expected \(N, 4, 5, 1\)"),
         (IMAGES[:0], r"got \(0, 4, 5, 1\), expected"),
+        (IMAGES[None], r"got \(1, 6, 4, 5, 1\), expected \(N, 4, 5, 1\)"),
+        (IMAGES[..., None], r"got \(6, 4, 5, 1, 1\), expected \(N, 4, 5, 1\)"),
         (np.float32(3), r"got an array of type float32 and shape \(\), expected"),
         (with_nan((4, 0, 0, 0)), r"got NaN or infinity in example 4, expected finite ones"),
         (np.full((1, *SHAPE), 1e300), r"got NaN or infinity in example 0"),
@@ -191,8 +193,14 @@ def test_images_outside_the_support_are_refused(tmp_path):
     [
         (np.zeros((6, 4), np.float32), r"shape of the codes .*got \(6, 4\), expected \(N, 3\)"),
         (np.zeros(3, np.float32), r"got \(3,\), expected \(N, 3\)"),
+        (np.zeros((6, 1, 3), np.float32), r"got \(6, 1, 3\), expected \(N, 3\)"),
+        (np.zeros((0, 3), np.float32), r"got \(0, 3\), expected \(N, 3\)"),
         (np.zeros((6, 3), np.int32), r"type of the codes .*got int32, expected floats"),
         (np.full((6, 3), np.inf), r"got NaN or infinity in example 0"),
+        (
+            np.where(np.arange(6)[:, None] < 2, 1.0, -1e300) * np.ones(3),
+            r"got NaN or infinity in example 2",
+        ),  # as float32
     ],
 )
 def test_codes_that_do_not_fit_the_model_are_refused(tmp_path, array, message):
@@ -304,6 +312,18 @@ def test_a_folder_of_pictures_is_read_by_name_and_brought_to_the_size_of_the_dat
     with pytest.raises(InputError, match="got folders for test, train, expected pictures alone; name one"):
         read(folder)
     np.testing.assert_array_equal(read(folder / "test"), x[[0, 2]])
+
+
+def test_pictures_of_another_size_are_counted_whatever_their_sizes(tmp_path):
+    """Those that a camera turned have the size that they are seen with."""
+    turned, notes = Image.Exif(), []
+    turned[0x0112] = 6
+    for n, size in enumerate([(20, 8)] * 3 + [(5, 4)] * 2 + [(4, 5)] * 2):  # width and height
+        Image.new("L", size).save(tmp_path / f"{n}.png")
+    Image.new("L", (4, 5)).save(tmp_path / "7.png", exif=turned)
+    Image.new("L", (5, 4)).save(tmp_path / "8.png", exif=turned)
+    assert len(read(tmp_path, notes=notes)) == 9
+    assert notes == ["6 of 9 pictures are of another size: scaled and cropped to 4x5"]
 
 
 def test_a_damaged_picture_is_refused(tmp_path):

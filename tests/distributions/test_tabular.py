@@ -293,6 +293,23 @@ def test_counts_have_the_mass_of_a_rounded_logistic():  # mistake 36, mistake 37
     np.testing.assert_allclose(log_prob(counts_of(LOC_SCALE), counted(k)), expected, rtol=2e-4)
 
 
+def test_the_lowest_count_is_known_however_its_place_is_rounded():
+    """Standardised counts of many means and scales, each at its three lowest values under a logistic as wide as a step:
+    the lowest has all that lies below 1/2, whatever float32 makes of (value - origin) / step.
+    """
+    generator = np.random.default_rng(0)
+    means, scales = generator.uniform(0, 60, 300), np.exp(generator.uniform(-1, 4, 300))
+    zeros, steps = -means / scales, 1 / scales
+    outputs = np.stack([zeros, np.log(steps)], axis=1).reshape(1, -1).astype(np.float32)
+    q = Tabular(
+        jnp.asarray(outputs), (table_layout.COUNT,) * 300, tuple(zip(zeros.tolist(), steps.tolist(), strict=True))
+    )
+    for k, expected in enumerate(np.log(np.diff(stats.logistic.cdf([-np.inf, 0.5, 1.5, 2.5])))):
+        x = np.zeros((300, 300, 2), np.float32)  # row i has an entry in column i alone
+        x[range(300), range(300)] = np.stack([zeros + k * steps, np.ones(300)], axis=1)
+        np.testing.assert_allclose(log_prob(repeated(q, 300), x.reshape(300, -1)), expected, rtol=2e-3, err_msg=str(k))
+
+
 def test_masses_of_counts_sum_to_one():
     k = np.stack([np.arange(6000), np.zeros(6000)], axis=1)
     x = counted(k)

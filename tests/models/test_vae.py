@@ -177,7 +177,7 @@ def one_line(error) -> bool:
 
 
 @each
-@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3), (5, 4, 1), (16,), ()])
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3), (5, 4, 1), (16,), (), (1, 4, 4, 1), (4, 4, 1, 1)])
 def test_batches_of_another_shape_are_refused(model, shape):
     expected = r"shape of one example \(encode, batch of shape .*\): got \(.*\), expected \(4, 4, 1\)"
     with pytest.raises(InputError, match=expected) as error:
@@ -186,7 +186,7 @@ def test_batches_of_another_shape_are_refused(model, shape):
 
 
 @each
-@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), ()])
+@pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), (), (1, 3), (2, 3)])
 def test_codes_of_another_shape_are_refused(model, shape):
     expected = r"shape of one code \(decode, batch of shape .*\): got \(.*\), expected \(3,\)"
     with pytest.raises(InputError, match=expected) as error:

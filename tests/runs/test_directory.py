@@ -249,6 +249,31 @@ def test_pictures_have_the_right_size_and_content(saved):
     assert fitted.run.model.event_shape == (4, 3, 1)
 
 
+@pytest.mark.parametrize("preparation", [data.Scale(), data.Standardize()], ids=repr)
+def test_pictures_of_floats_are_black_and_white_where_the_data_are(tmp_path, monkeypatch, preparation):
+    """The lowest and the highest value of the inputs, whatever a model makes of them or of random codes."""
+    x = np.linspace(-40, 120, 24 * 12, dtype=np.float32).reshape(24, 4, 3, 1)
+    dataset = data.from_arrays(np.delete(x, range(8, 12), axis=0), x[:4] + 1, x[8:12], name="floats")
+    form = preparation.fit(dataset)
+    low, high = x[8].min(), x[11].max()
+    drawn, made = np.full((64, 4, 3, 1), (low + high) / 2, np.float32), np.full((4, 4, 3, 1), 1000, np.float32)
+    drawn[0], drawn[1], made[1] = low - 50, high + 50, -1000
+    seen = [preparation.units(a, form) for a in (drawn, made)]
+    monkeypatch.setattr(generation, "preview", lambda *_: seen)
+    run = Run(data=Data("floats", preparation), model=VAE(2, MLP((4,))), batch_size=8, epochs=1)
+    fitting.fit(run, dataset, directory=tmp_path / "run")
+    scale, [samples, pairs] = (
+        56 // 4,
+        [Image.open(tmp_path / "run" / f"{n}.png") for n in ("samples", "reconstructions")],
+    )
+    tops = [np.asarray(picture)[::scale][:4, :, 0] for picture in (samples, pairs)]
+    columns = [top[:, 0 :: 3 * scale + 1] for top in tops]
+    np.testing.assert_allclose(columns[0][0, :4], [0, 255, 127.5, 127.5], atol=0.51)
+    np.testing.assert_allclose(columns[1][0], (x[8:12, 0, 0, 0] - low) / (high - low) * 255, atol=0.51)
+    below = np.asarray(pairs)[4 * scale + 1, :: 3 * scale + 1, 0]
+    np.testing.assert_array_equal(below, [255, 0, 255, 255])
+
+
 def test_load_run_gives_back_the_model_ready_to_call(saved):  # mistake 29
     folder, fitted, _ = saved
     loaded = fitting.load_run(folder)

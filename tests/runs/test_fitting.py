@@ -837,8 +837,35 @@ def test_the_code_is_named_by_its_revision(tmp_path):
         (tmp_path / path / "code.py").write_text("two")
         git("-C", path, "commit", "-q", "-a", "-m", path)
         assert provenance.revision(tmp_path / path) == git("-C", path, "rev-parse", "HEAD")
+    git("pack-refs", "--all")  # of all worktrees, in the folder that they share
+    for path in ("tree", "."):
+        assert provenance.revision(tmp_path / path) == git("-C", path, "rev-parse", "HEAD")
     git("checkout", "-q", "--detach")
-    assert provenance.revision(tmp_path) == git("rev-parse", "HEAD")
+    git("-C", "tree", "checkout", "-q", "--detach")
+    for path in ("tree", "."):
+        assert provenance.revision(tmp_path / path) == git("-C", path, "rev-parse", "HEAD")
+
+
+def test_a_revision_is_that_of_the_nearest_checkout_and_of_the_whole_name(tmp_path):
+    """A submodule, whose file leads to its folder by a relative path; in packed-refs, names that begin alike."""
+    own = tmp_path / ".git" / "modules" / "sub"
+    own.mkdir(parents=True)
+    (tmp_path / "sub" / "deep").mkdir(parents=True)
+    (tmp_path / "sub" / ".git").write_text("gitdir: ../.git/modules/sub\n")
+    for git in (tmp_path / ".git", own):
+        (git / "HEAD").write_text("ref: refs/heads/main\n")
+    a, b, c, d = (letter * 40 for letter in "abcd")
+    packed = f"# pack-refs with: peeled fully-peeled sorted\n{b} refs/heads/main2\n{c} refs/tags/v\n^{d}\n"
+    (own / "packed-refs").write_text(f"{packed}{a} refs/heads/main\n{b} refs/remotes/origin/refs/heads/main\n")
+    (tmp_path / ".git" / "packed-refs").write_text(packed)
+    assert provenance.revision(tmp_path / "sub" / "deep") == a
+    assert provenance.revision(tmp_path) is None
+    (own / "refs" / "heads").mkdir(parents=True)
+    (own / "refs" / "heads" / "main").write_text(f"{'e' * 64}\n")  # newer than what was packed; of SHA-256
+    assert provenance.revision(tmp_path / "sub") == "e" * 64
+    for odd in ("e" * 41, "E" * 40, "e" * 39):
+        (own / "refs" / "heads" / "main").write_text(odd)
+        assert provenance.revision(tmp_path / "sub") is None
 
 
 @pytest.mark.parametrize(
