@@ -1,0 +1,255 @@
+"""What a trained model makes, as files: of float images in units of their own, and of a table."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from aevae_jax import keys
+from aevae_jax.cli import evaluate
+from aevae_jax.cli.main import main
+from aevae_jax.models import generation
+from aevae_jax.runs import fitting, records
+
+
+def typed(*argv):
+    """Standard output of a command that must succeed."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        main([str(arg) for arg in argv])
+    return out.getvalue()
+
+
+def refused(capsys, *argv):
+    """The one line of a command that must fail with exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in argv])
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
+def load(path):
+    array = np.load(path, allow_pickle=False)
+    return array if isinstance(array, np.ndarray) else {name: array[name] for name in array.files}
+
+
+def read_csv(path, separator=";"):
+    with path.open(newline="") as file:
+        return list(csv.reader(file, delimiter=separator))
+
+
+# ------------------------------------------------------------------------------------------- images in their own units
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A run of standardised float images between 100 and 200, and its folder."""
+    folder = tmp_path_factory.mktemp("warm")
+    np.save(folder / "x.npy", np.random.default_rng(0).uniform(100, 200, (80, 4, 5, 1)).astype(np.float32))
+    data = f"Data('{folder / 'x.npy'}', Standardize())"
+    typed("train", folder / "run", "--data", data, "--model", "VAE(2, MLP((4,)))", "--batch-size", 16, "--epochs", 1)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def test_rows(warm):
+    """Its test images in the units of the data, and as the model sees them."""
+    run = fitting.load_run(warm).run
+    return records.load_data(warm, run.data).test.x, evaluate.prepared_of(warm, run).test.x[:]
+
+
+def test_what_is_made_is_in_the_units_of_the_data_and_codes_are_left_as_they_are(warm, test_rows, tmp_path):
+    raw, seen = test_rows
+    fitted = fitting.load_run(warm)
+    posterior = fitted.model.encode(fitted.params, seen)
+    codes, scales = np.asarray(posterior.mean()), np.asarray(posterior.scale)
+    np.save(tmp_path / "raw.npy", raw)
+    for given in (["--input", tmp_path / "raw.npy"], ["--split", "test"]):
+        typed("encode", warm, *given, "--out", tmp_path / "z.npz", "--force")
+        found = load(tmp_path / "z.npz")
+        np.testing.assert_allclose(found["codes"], codes, atol=1e-5)
+        np.testing.assert_allclose(found["scale"], scales, atol=1e-5)
+
+    def natural(x):
+        return np.asarray(
+            fitted.run.data.preparation.inverse(np.asarray(x), evaluate.prepared_of(warm, fitted.run).format)
+        )
+
+    decoded = natural(fitted.model.decode(fitted.params, codes).mean())
+    assert 100 < decoded.mean() < 200
+    typed("decode", warm, "--input", tmp_path / "z.npz", "--out", tmp_path / "d.npz")
+    typed("reconstruct", warm, "--input", tmp_path / "raw.npy", "--out", tmp_path / "r.npz")
+    typed("reconstruct", warm, "--input", tmp_path / "raw.npy", "--out", tmp_path / "r.npy")
+    assert load(tmp_path / "d.npz").keys() == {"images"}
+    for made in (
+        load(tmp_path / "d.npz")["images"],
+        load(tmp_path / "r.npz")["reconstructions"],
+        load(tmp_path / "r.npy"),
+    ):
+        np.testing.assert_allclose(made, decoded, rtol=1e-4)
+    np.testing.assert_allclose(load(tmp_path / "r.npz")["images"], raw, rtol=1e-5)
+
+    typed("interpolate", warm, "--start", 2, "--end", 5, "--steps", 3, "--out", tmp_path / "i.npz")
+    path = load(tmp_path / "i.npz")
+    np.testing.assert_allclose(path["codes"], [codes[2], (codes[2] + codes[5]) / 2, codes[5]], atol=1e-5)
+    np.testing.assert_allclose(path["images"][[0, 2]], decoded[[2, 5]], rtol=1e-4)
+
+    typed("sample", warm, "--seed", 5, "--num", 6, "--out", tmp_path / "s.npz")
+    key = keys.stream(keys.root(5), keys.Stream.SAMPLE)
+    drawn = natural(generation.sample(fitted.model, fitted.params, key, 6).mean())
+    np.testing.assert_allclose(load(tmp_path / "s.npz")["images"], drawn, rtol=1e-4)
+    assert load(tmp_path / "s.npz").keys() == {"images"}
+
+
+COMMANDS = (["sample"], ["reconstruct"], ["interpolate"], ["encode", "--split", "test"], ["decode", "--input", "z.npy"])
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_file_is_replaced_only_if_that_is_asked_for(warm, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    np.save("z.npy", np.zeros((3, 2), np.float32))
+    (tmp_path / "out.npy").write_text("precious")
+    name, *options = command
+    message = "output (--out): got out.npy, which exists, expected a new file; choose another name, or add --force"
+    assert message in refused(capsys, name, warm, *options, "--out", "out.npy")
+    assert (tmp_path / "out.npy").read_text() == "precious"
+    assert typed(name, warm, *options, "--out", "out.npy", "--force").startswith("wrote out.npy: ")
+    assert load("out.npy").ndim == (2 if name == "encode" else 4)
+
+
+def size_of(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def test_rows_of_a_sheet_are_as_long_as_what_they_show(warm, tmp_path):
+    """At most 16 pairs or 20 steps side by side. Images of 4 x 5 pixels are magnified 11 times."""
+    for command, columns, rows in (
+        (["reconstruct", "--num", 5], 5, 2),
+        (["reconstruct", "--num", 8], 8, 2),
+        (["interpolate", "--steps", 20], 20, 1),
+        (["interpolate", "--steps", 21], 20, 2),
+        (["sample", "--num", 3], 8, 1),
+        (["sample", "--num", 82], 10, 9),
+    ):
+        name, *options = command
+        typed(name, warm, *options, "--out", tmp_path / "x.png", "--force")
+        assert size_of(tmp_path / "x.png") == (columns * 56 - 1, rows * 45 - 1), command
+
+
+def test_samples_of_floats_are_black_and_white_where_they_are_lowest_and_highest(warm, tmp_path):
+    for name in ("s.png", "s.npy"):
+        typed("sample", warm, "--num", 8, "--noise", "--out", tmp_path / name)
+    x = load(tmp_path / "s.npy")[..., 0]
+    with Image.open(tmp_path / "s.png") as picture:
+        pixels = np.asarray(picture)[::11, :, 0]
+    shown = np.stack([pixels[:4, 56 * i : 56 * i + 55 : 11] for i in range(8)])
+    np.testing.assert_allclose(shown, (x - x.min()) / np.ptp(x) * 255, atol=0.51)
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+HEADER = ["height", "city", "smokes"]
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A run of a table whose file is written in another way than usual, and its folder."""
+    folder, g = tmp_path_factory.mktemp("people"), np.random.default_rng(0)
+    rows = [f"{170 + g.normal():.2f};{('Rom', 'Ulm', 'Oslo')[i % 3]};{('yes', 'no')[i % 2]}" for i in range(80)]
+    (folder / "t.csv").write_text("\n".join(["height;city;smokes", *rows]).replace(".", ","))
+    data = f"Data('{folder / 't.csv'}', Standardize(), separator=';', decimal=',', missing=('?',))"
+    model = "VAE(2, MLP((4,)), Tabular())"
+    typed("train", folder / "run", "--data", data, "--model", model, "--batch-size", 16, "--epochs", 1)
+    return folder / "run"
+
+
+def check_rows(rows, count):
+    """Rows as the file of the training data has them."""
+    header, *rows = rows
+    assert header == HEADER
+    assert len(rows) == count
+    for height, city, smokes in rows:
+        assert 100 < float(height.replace(",", ".")) < 250
+        assert "." not in height
+        assert city in {"Rom", "Ulm", "Oslo"}
+        assert smokes in {"yes", "no"}
+
+
+def test_rows_are_drawn_and_decoded_as_their_file_is_written(people, tmp_path, capsys):
+    said = typed("sample", people, "--num", 7, "--noise", "--out", tmp_path / "s.csv")
+    assert said == f"wrote {tmp_path / 's.csv'}: 7 rows of 3 columns\n"
+    check_rows(read_csv(tmp_path / "s.csv"), 7)
+    assert len({tuple(row) for row in read_csv(tmp_path / "s.csv")}) == 8
+    typed("encode", people, "--split", "test", "--out", tmp_path / "z.npy")
+    typed("decode", people, "--input", tmp_path / "z.npy", "--out", tmp_path / "d.csv")
+    check_rows(read_csv(tmp_path / "d.csv"), len(load(tmp_path / "z.npy")))
+    typed("interpolate", people, "--steps", 4, "--out", tmp_path / "i.csv")
+    check_rows(read_csv(tmp_path / "i.csv"), 4)
+    typed("sample", people, "--num", 7, "--out", tmp_path / "s.npy")
+    assert load(tmp_path / "s.npy").shape == (7, 3)
+    assert "as the data are not images" in refused(capsys, "sample", people, "--out", tmp_path / "s.png")
+
+
+def test_rows_of_a_file_are_completed_and_encoded(people, tmp_path, capsys):
+    (tmp_path / "new.csv").write_text("smokes;height;city\n?; 169,500;Ulm\nno;?;?\n")
+    typed("reconstruct", people, "--input", tmp_path / "new.csv", "--out", tmp_path / "r.csv")
+    rows = read_csv(tmp_path / "r.csv")
+    check_rows(rows, 2)
+    assert rows[1][:2] == [" 169,500", "Ulm"]
+    assert rows[2][2] == "no"
+    typed("reconstruct", people, "--input", tmp_path / "new.csv", "--out", tmp_path / "r.npz")
+    arrays = load(tmp_path / "r.npz")
+    assert arrays.keys() == {"reconstructions", "images"}
+    np.testing.assert_array_equal(np.isnan(arrays["images"]), [[False, False, True], [True, True, False]])
+    assert not np.isnan(arrays["reconstructions"]).any()
+    typed("encode", people, "--input", tmp_path / "new.csv", "--out", tmp_path / "z.npy")
+    assert load(tmp_path / "z.npy").shape == (2, 2)
+    both = ("--input", tmp_path / "new.csv", "--split", "test")
+    for name in ("reconstruct", "encode"):
+        assert "input: got --input and --split" in refused(capsys, name, people, *both, "--out", tmp_path / "x.npy")
+
+
+def test_rows_of_its_own_parts_are_completed_wherever_they_are_by_now(people, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    dataset = records.load_data(people, fitting.load_run(people).run.data)
+    for options, rows in (
+        ([], dataset.test.x),
+        (["--num", 3], dataset.test.x[:3]),
+        (["--split", "validation", "--num", 2], dataset.validation.x[:2]),
+        (["--split", "train", "--num", 4], dataset.train.x[:4]),
+    ):
+        typed("reconstruct", people, *options, "--out", "r.npz", "--force")
+        np.testing.assert_array_equal(load("r.npz")["reconstructions"], rows[:16])  # nothing is missing
+    (people.parent / "t.csv").rename(tmp_path / "moved.csv")
+    try:
+        assert "t.csv" in refused(capsys, "reconstruct", people, "--out", "r.csv")
+        typed("reconstruct", people, "--out", "r.csv", "--data", "./moved.csv")
+        assert len(read_csv(tmp_path / "r.csv")) == 1 + min(16, len(dataset.test.x))
+    finally:
+        (tmp_path / "moved.csv").rename(people.parent / "t.csv")
+
+
+# ------------------------------------------------------------------------------------------- what is handed on, and how
+
+
+def test_the_key_of_a_diagnosis_is_that_of_its_seed(warm, monkeypatch):
+    given, diagnose = [], evaluate.collapse.diagnose
+
+    def seen(fitted, x, key):
+        given.append((len(x), jax.random.key_data(key).tolist()))
+        return diagnose(fitted, x, key)
+
+    monkeypatch.setattr(evaluate.collapse, "diagnose", seen)
+    count = len(records.load_data(warm, fitting.load_run(warm).run.data).validation)
+    for seed in (0, 3):
+        typed("diagnose", warm, *(["--seed", seed] if seed else []))
+        key = keys.stream(keys.root(seed), keys.Stream.EVALUATE)
+        assert given.pop() == (count, jax.random.key_data(key).tolist())
