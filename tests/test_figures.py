@@ -131,6 +131,7 @@ def test_an_image_grid_is_bounded_both_ways(shape, columns, monkeypatch):
         ((4, 400, 100, 1), 3, 401, (401, 152)),  # two rows of 200, though the second holds one alone
         ((7, 300, 60, 1), 3, 401, (401, 80)),  # three rows of 133
         ((3, 100, 400, 1), 2, 401, (101, 401)),
+        ((100, 5, 5, 1), 10, 100, (59, 59)),  # in places of 9 there is no room for 10
         ((3, 20, 20, 1), 3, 100, (20, 62)),  # there is no room for twice as many
     ],
 )
@@ -164,6 +165,25 @@ def test_floats_are_shown_in_their_own_units():
     assert [sheet[0, 18 * i, 0] for i in range(3)] == [0, 64, 255]
     constant = np.full((1, 2, 2, 1), 7.0, np.float32)
     assert not figures.image_grid(constant, 1, span=figures.span_of(constant, 0)).pixels.any()
+
+
+def test_colours_of_an_image_grid_are_those_of_the_images_within_the_span():
+    x = np.random.RandomState(0).rand(5, 28, 28, 3).astype(np.float32)
+    sheet = figures.image_grid(60 * x - 20, 3, span=(-20, 40))
+    np.testing.assert_allclose(sheet.pixels, figures.grid(x, 3, scale=2).astype(int), atol=1)
+    two = figures.image_grid(np.stack([x[..., 0], x[..., 1]], axis=-1), 3).pixels
+    assert (two[..., :1] == two).all()
+    np.testing.assert_allclose(two[:56:2, :56:2, 0], 255 * x[0, ..., :2].mean(axis=-1), atol=0.51)
+
+
+def test_a_span_is_that_of_all_images_and_never_empty():
+    x = np.zeros((3, 2, 2, 1), np.float32)
+    x[1, 0, 1], x[2, 1, 0] = -2.5, 7
+    assert figures.span_of(x, 0) == (-2.5, 7)
+    for value in (0.0, -3.0, 1e30):
+        low, high = figures.span_of(np.full((2, 2, 2, 1), value, np.float32), 0)
+        assert low == np.float32(value) < high
+        assert np.float32(high) > np.float32(low)
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 8), (64, 8), (65, 9), (81, 9), (82, 10), (100, 10), (101, 11)])

@@ -122,6 +122,29 @@ def test_a_removed_lock_file_does_not_let_two_in_unnoticed(tmp_path):
         second.check()
 
 
+def test_a_link_in_the_place_of_the_lock_is_not_the_lock(tmp_path):
+    lock = Lock.claim(tmp_path)
+    (tmp_path / "lock").rename(tmp_path / "moved")
+    (tmp_path / "lock").symlink_to("moved")
+    with pytest.raises(InputError, match="removed or replaced"):
+        lock.check()
+    lock.release()
+    assert (tmp_path / "lock").is_symlink()
+
+
+def test_a_lock_file_that_cannot_be_removed_locks_nobody_out(tmp_path, monkeypatch):
+    lock = Lock.claim(tmp_path)
+
+    def fail(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "unlink", fail)
+    lock.release()
+    monkeypatch.undo()
+    assert (tmp_path / "lock").exists()
+    Lock.claim(tmp_path).release()
+
+
 def test_a_file_removed_between_opening_and_locking_is_not_taken_for_the_lock(tmp_path, monkeypatch):
     """The holder releases just after this process opened its file: a lock on that file would lock nobody out."""
     from aevae_jax.checkpoints import locks
@@ -148,6 +171,9 @@ def test_a_holder_that_has_not_signed_yet_is_another_process(tmp_path):
         with pytest.raises(
             InputError, match=r"in use by another process, expected one run at a time; wait for it, stop"
         ):
+            Lock.claim(tmp_path)
+        (tmp_path / "lock").write_bytes(b"process 1 on m\xfcller\n")  # not UTF-8
+        with pytest.raises(InputError, match=r"in use by process 1 on m.ller, expected one run at a time"):
             Lock.claim(tmp_path)
 
 
@@ -203,6 +229,16 @@ def test_no_descriptor_is_left_open(tmp_path):
     count = len(os.listdir("/dev/fd"))
     with Lock.claim(tmp_path), pytest.raises(InputError):
         Lock.claim(tmp_path)
+    assert len(os.listdir("/dev/fd")) == count
+    (tmp_path / "lock").write_text("mine")
+    with pytest.raises(InputError):
+        Lock.claim(tmp_path)
+    assert len(os.listdir("/dev/fd")) == count
+    (tmp_path / "lock").unlink()
+    (tmp_path / "gone").mkdir()
+    lock = Lock.claim(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone")
+    lock.release()
     assert len(os.listdir("/dev/fd")) == count
 
 

@@ -198,6 +198,19 @@ def test_columns_of_a_table_are_those_of_its_training_data(tmp_path, monkeypatch
     }
 
 
+def test_what_is_missing_altogether_has_no_range(tmp_path, monkeypatch, capsys):
+    """A column without an entry in the training data, and a split without an entry at all."""
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = [f"{i + 0.5},,train" for i in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,y,split", *rows, ",,validation", "3.5,7.25,test", "4.5,8.5,test"]))
+    out = typed(capsys, "data", "inspect", f"Data('{tmp_path / 't.csv'}', numbers=('x', 'y'))")
+    splits = rows_of(out, "t.csv: float")
+    assert splits["train"].startswith("12 0.5 to 11.5 floats 12 ")
+    assert splits["validation"].startswith("1 none floats 2 ")
+    assert splits["test"].startswith("2 3.5 to 8.5 floats 0 ")
+    assert rows_of(out, "columns of train") == {"x": "number 0 0.5 to 11.5, mean 6", "y": "number 12 none"}
+
+
 def test_a_table_of_categories_alone_needs_no_moments(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("a,b\n" + "x,1\ny,2\nz,2\n" * 20)
     out = typed(capsys, "data", "inspect", tmp_path / "t.csv")
@@ -313,6 +326,21 @@ def test_numbers_far_from_0_are_to_be_standardized(low, high, far, tmp_path, cap
     assert option == "--data"  # there are enough rows for the usual size of batches
     expected = replace(data, preparation=Standardize()) if far else data
     assert values.parse(Data, text, "--data") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "sheet"),
+    [("ä ö", "data"), ("a b", "a_b"), (".._x-1", "x-1"), ("x" * 120, "x" * 98), ("fig (2).d", "fig_2_d")],
+)
+def test_an_image_grid_is_named_after_its_data(name, sheet, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for n in range(3):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.fromarray(np.random.RandomState(n).randint(0, 256, (4, 5), np.uint8)).save(tmp_path / name / f"{n}.png")
+    assert f"wrote runs/inspect/{sheet}" in typed(capsys, "data", "inspect", f"./{name}")
+    [path] = (tmp_path / "runs" / "inspect").iterdir()
+    assert path.stem.startswith(sheet)
+    assert len(path.stem) <= 100
 
 
 @pytest.mark.parametrize("taken", ["runs", "runs/inspect"])

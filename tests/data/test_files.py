@@ -111,6 +111,16 @@ def test_raw_images_for_bits_are_drawn_once_and_for_all(tmp_path):
     assert first[IMAGES == 16].all()
 
 
+def test_the_suffix_of_an_input_may_be_in_capitals(tmp_path):
+    saved(tmp_path / "x.npy", IMAGES).rename(tmp_path / "x.NPY")
+    np.testing.assert_array_equal(read(tmp_path / "x.NPY"), IMAGES / np.float32(16))
+    Image.fromarray(15 * IMAGES[0, ..., 0]).save(tmp_path / "x.PNG")
+    np.testing.assert_array_equal(read(tmp_path / "x.PNG")[0], 15 * IMAGES[0] / np.float32(255))
+    z = np.ones((2, 3), np.float32)
+    saved(tmp_path / "z.npy", z).rename(tmp_path / "z.Npy")
+    np.testing.assert_array_equal(files.read_codes(tmp_path / "z.Npy", 3), z)
+
+
 def test_an_archive_gives_its_only_array_or_the_one_of_that_name(tmp_path):
     np.savez(tmp_path / "one.npz", anything=IMAGES)
     np.savez(tmp_path / "two.npz", codes=np.zeros((6, 3), np.float32), images=IMAGES)
@@ -138,8 +148,11 @@ def test_pictures_have_the_levels_of_the_pictures_that_were_trained_on(tmp_path)
     masks = np.random.RandomState(0).randint(0, 3, (4, 5)).astype(np.uint8)
     Image.fromarray(masks).save(tmp_path / "x.png")
     np.testing.assert_array_equal(read(tmp_path / "x.png", levels=3, name="./masks")[0, ..., 0], masks / np.float32(2))
-    with pytest.raises(InputError, match="got a picture of 0 to 2, expected 0 to 255, as 2 could be nearly black or"):
-        read(tmp_path / "x.png", levels=3, name="./masks.npy")
+    for name in ("./masks.npy", "./masks.NPY", "./masks.npz"):
+        with pytest.raises(
+            InputError, match="got a picture of 0 to 2, expected 0 to 255, as 2 could be nearly black or"
+        ):
+            read(tmp_path / "x.png", levels=3, name=name)
     Image.fromarray(masks * 127).save(tmp_path / "x.png")
     with pytest.raises(InputError, match="got uint8 up to 254, expected 0 to 2, as in the training data"):
         read(tmp_path / "x.png", levels=3, name="./masks")
@@ -263,7 +276,7 @@ def test_files_that_are_not_what_they_are_called_are_refused(tmp_path):
         with pytest.raises(InputError, match=r"got .*expected") as error:
             read(tmp_path / name)
         assert name in str(error.value)
-    with pytest.raises(InputError, match=r"missing\.npy\): got no file, expected a file that exists"):
+    with pytest.raises(InputError, match=r"^input \(.*missing\.npy\): got no file, expected a file that exists"):
         read(tmp_path / "missing.npy")
     with pytest.raises(
         InputError, match=r"got x\.gif, expected a folder of pictures, or a file ending in \.png .*\.npz"
@@ -368,6 +381,12 @@ def test_large_arrays_are_read_as_they_are_needed(tmp_path, monkeypatch):
     x = files.read_images(path, MODEL, Data(), Format(SHAPE, 17), note=pytest.fail)
     assert not datasets.in_memory(x)
     np.testing.assert_array_equal(x[:], IMAGES / np.float32(16))
+    for preparation, scale in ((Scale(), 1), (Standardize(), 2)):
+        form = Format(SHAPE, 17) if scale == 1 else Format(SHAPE, 17, mean=(0.0,), scale=(0.5,))
+        path = saved(tmp_path / "floats.npy", IMAGES / 16)
+        x = files.read_images(path, MODEL, Data(preparation=preparation), form, note=pytest.fail)
+        assert (datasets.in_memory(x), x.dtype, x.shape) == (False, np.float32, IMAGES.shape)
+        np.testing.assert_allclose(x[2:5], scale * IMAGES[2:5] / 16, rtol=1e-6)
     with pytest.raises(InputError, match="got NaN or infinity in example 4"):
         read(saved(tmp_path / "nan.npy", with_nan((4, 0, 0, 0))[..., 0]))
 
@@ -398,6 +417,10 @@ def test_output_files_are_refused_before_any_work(tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             files.check_output(path, files.ARRAYS, force=False)
+    (tmp_path / "link.npy").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"link\.npy, which exists, expected a new file"):
+        files.check_output(tmp_path / "link.npy", files.ARRAYS, force=False)
+    (tmp_path / "link.npy").unlink()
     files.check_output(old, files.ARRAYS, force=True)
     files.check_output(tmp_path / "new.npz", files.ARRAYS, force=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.npy", "old.npy"]
@@ -408,6 +431,13 @@ def test_a_read_only_directory_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="writable"):
         files.check_output(tmp_path / "x.npy", files.ARRAYS, force=False)
+
+
+@pytest.mark.parametrize("missing", [os.W_OK, os.X_OK])
+def test_a_directory_must_be_one_to_write_and_to_search_in(tmp_path, monkeypatch, missing):
+    monkeypatch.setattr(os, "access", lambda path, mode: path == tmp_path and not mode & missing)
+    with pytest.raises(InputError, match="expected a file in a directory that exists and is writable"):
+        files.check_output(tmp_path / "x.npy", files.ARRAYS, force=True)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("a bug")])
@@ -491,3 +521,5 @@ def test_each_row_of_inputs_is_above_its_reconstructions():
     x, y = (np.arange(n, n + 5, dtype=np.float32).reshape(5, 1, 1, 1) / 100 for n in (10, 20))
     sheet = files.pairs(x, y, 3).reshape(4, 3)
     np.testing.assert_allclose(sheet * 100, [[10, 11, 12], [20, 21, 22], [13, 14, 100], [23, 24, 100]], rtol=1e-6)
+    full = files.pairs(x[:4], y[:4], 2).reshape(4, 2)  # nothing is left to fill
+    np.testing.assert_allclose(full * 100, [[10, 11], [20, 21], [12, 13], [22, 23]], rtol=1e-6)

@@ -475,6 +475,41 @@ def test_pictures_of_unlike_sizes_are_scaled_to_cover_the_smallest_sides_and_cro
     np.testing.assert_array_equal(x[1], np.full((20, 10, 1), 100))
 
 
+def test_the_smallest_sides_are_those_of_all_parts(tmp_path):
+    """Height from the training data, width from the test data."""
+    for path, height, width in (("train/1.png", 6, 9), ("validation/1.png", 8, 8), ("test/1.png", 9, 5)):
+        draw(tmp_path / path, np.full((height, width, 1), 7, np.uint8))
+    parts = pictures.read(tmp_path).parts
+    assert {part: split.x.shape for part, split in parts.items()} == dict.fromkeys(
+        ("train", "validation", "test"), (1, 6, 5, 1)
+    )
+
+
+def test_parts_may_be_of_unlike_depth_and_all_become_floats(tmp_path):
+    draw(tmp_path / "train" / "1.png", GREY[0])
+    (tmp_path / "test").mkdir()
+    draw_deep(tmp_path / "test" / "1.png", DEEP[0])
+    found = pictures.read(tmp_path)
+    assert found.levels == 0
+    np.testing.assert_array_equal(found.parts["train"].x[0], GREY[0] / np.float32(255))
+    np.testing.assert_array_equal(np.rint(found.parts["test"].x[0][..., 0] * 65535), DEEP[0])
+
+
+def test_pictures_of_large_and_small_sides_come_in_order_from_several_threads(tmp_path, monkeypatch):
+    """The threads are those of the largest picture, wherever it stands."""
+    monkeypatch.setattr(pictures, "LARGE_PIXELS", 6 * 5)
+    asked, pool = [], pictures.ThreadPoolExecutor
+    monkeypatch.setattr(pictures, "ThreadPoolExecutor", lambda count: asked.append(count) or pool(count))
+    draw_all(tmp_path)
+    np.testing.assert_array_equal(pictures.read(tmp_path).parts["train"].x, GREY)
+    assert asked == []
+    draw(tmp_path / "005.png", np.full((6, 6, 1), 9, np.uint8))
+    x = pictures.read(tmp_path).parts["train"].x
+    assert len(asked) == 1
+    np.testing.assert_array_equal(np.delete(x, 5, axis=0), np.delete(GREY, 5, axis=0))
+    assert (x[5] == 9).all()
+
+
 def test_a_size_can_be_asked_for(tmp_path):
     draw_all(tmp_path)
     np.testing.assert_array_equal(pictures.read(tmp_path, (6, 5)).parts["train"].x, GREY)  # no change of size

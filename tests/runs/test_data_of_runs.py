@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -230,6 +232,41 @@ def test_what_numbers_rest_on_has_a_name_each(monkeypatch):
         found = provenance.environment()
         assert (found["settings"]["xla_flags"], found["settings"]["deterministic"]) == (flags, deterministic)
         assert found["device"]["backend"] == "gpu"
+    monkeypatch.setattr(provenance.jax, "default_backend", lambda: "tpu")  # which has no such flag, and needs none
+    assert provenance.environment()["settings"]["deterministic"]
+
+
+def test_what_is_installed_and_pinned_is_named_by_its_digest_and_the_project_by_its_revision(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("ab" * 20)
+    found = provenance.environment()
+    assert found["project"] == "ab" * 20
+    names = {f"{one.metadata['Name']}=={one.version}" for one in metadata.distributions()}
+    assert found["installed_sha256"] == hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+    package = tmp_path / "package"
+    (package / "runs").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(package / "runs" / "provenance.py"))
+    assert provenance.environment()["pins_sha256"] is None
+    (tmp_path / "pins.txt").write_text("jax==0\n")
+    assert provenance.environment()["pins_sha256"] == hashlib.sha256(b"jax==0\n").hexdigest()
+
+
+def test_settings_are_those_of_this_process():
+    names = {
+        "prng": "jax_default_prng_impl",
+        "matmul_precision": "jax_default_matmul_precision",
+        "x64": "jax_enable_x64",
+    }
+    before = {name: provenance.jax.config.values[option] for name, option in names.items()}
+    try:
+        for name, value in (("prng", "rbg"), ("matmul_precision", "highest"), ("x64", True)):
+            provenance.jax.config.update(names[name], value)
+        found = provenance.environment()["settings"]
+    finally:
+        for name, option in names.items():
+            provenance.jax.config.update(option, before[name])
+    assert {name: found[name] for name in names} == {"prng": "rbg", "matmul_precision": "highest", "x64": True}
 
 
 def test_the_switch_is_added_to_flags_that_are_there(monkeypatch):

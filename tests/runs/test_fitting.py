@@ -856,7 +856,7 @@ def test_a_revision_is_that_of_the_nearest_checkout_and_of_the_whole_name(tmp_pa
         (git / "HEAD").write_text("ref: refs/heads/main\n")
     a, b, c, d = (letter * 40 for letter in "abcd")
     packed = f"# pack-refs with: peeled fully-peeled sorted\n{b} refs/heads/main2\n{c} refs/tags/v\n^{d}\n"
-    (own / "packed-refs").write_text(f"{packed}{a} refs/heads/main\n{b} refs/remotes/origin/refs/heads/main\n")
+    (own / "packed-refs").write_text(f"{packed}{b} refs/heads/a/refs/heads/main\n{a} refs/heads/main\n")
     (tmp_path / ".git" / "packed-refs").write_text(packed)
     assert provenance.revision(tmp_path / "sub" / "deep") == a
     assert provenance.revision(tmp_path) is None
@@ -866,14 +866,19 @@ def test_a_revision_is_that_of_the_nearest_checkout_and_of_the_whole_name(tmp_pa
     for odd in ("e" * 41, "E" * 40, "e" * 39):
         (own / "refs" / "heads" / "main").write_text(odd)
         assert provenance.revision(tmp_path / "sub") is None
+    (own / "refs" / "worktree").mkdir()  # names that a worktree has for itself
+    for place, text in ((own, "ref: refs/worktree/x"), (own / "refs" / "worktree", a)):
+        (place / ("HEAD" if place == own else "x")).write_text(f"{text}\n")
+    (own / "commondir").write_text("../..\n")
+    assert provenance.revision(tmp_path / "sub") == a
 
 
 @pytest.mark.parametrize(
     "head", ["ref: refs/heads/../../../outside", "ref: refs/heads/none", "ref: /outside", "", "x" * 40]
 )
 def test_a_checkout_that_is_none_has_no_revision(tmp_path, monkeypatch, head):
-    (tmp_path / "outside").write_text("0" * 40)
-    (tmp_path / "a" / ".git").mkdir(parents=True)
+    (tmp_path / "a" / ".git" / "refs" / "heads").mkdir(parents=True)
+    (tmp_path / "a" / "outside").write_text("0" * 40)
     (tmp_path / "a" / ".git" / "HEAD").write_text(head)
     monkeypatch.chdir(tmp_path / "a")
     assert provenance.revision(Path()) is None
@@ -911,6 +916,16 @@ def test_the_code_is_named_by_its_bytes(tmp_path, monkeypatch):
     moved = provenance.environment()["code"]
     assert moved["revision"] == "ab" * 20
     assert moved["sha256"] != two["sha256"]
+    (tmp_path / "package" / "runs" / "losses.py").write_text("three")  # in a folder of the package
+    assert provenance.environment()["code"]["sha256"] != moved["sha256"]
+
+
+def test_a_package_within_somebodys_checkout_has_no_revision(tmp_path, monkeypatch):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("ab" * 20)
+    (tmp_path / "venv" / "package" / "runs").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "venv" / "package" / "runs" / "provenance.py"))
+    assert provenance.environment()["code"]["revision"] is None
 
 
 def test_going_on_elsewhere_is_written_down_once(copied, monkeypatch):
