@@ -442,6 +442,10 @@ def test_arrays_of_objects_that_are_not_needed_are_passed_over(tmp_path):
     assert np.array_equal(found.parts["train"].x, IMAGES)
     np.savez(tmp_path / "x.npz", anything=IMAGES, meta=np.array({}))
     assert np.array_equal(arrays.read_npz(tmp_path / "x.npz").parts["train"].x, IMAGES)
+    later = io.BytesIO()
+    np.lib.format.write_array(later, np.array([{}]), version=(2, 0))
+    archive(tmp_path / "x.npz", ("images.npy", WHOLE), ("meta.npy", later.getvalue()))
+    assert np.array_equal(arrays.read_npz(tmp_path / "x.npz").parts["train"].x, IMAGES)
 
 
 def test_a_flipped_bit_in_a_compressed_archive_is_one_line(tmp_path):
@@ -524,6 +528,8 @@ def test_one_array_of_an_archive_may_not_expand_because_another_does_not(tmp_pat
 def test_of_an_archive_one_array_can_be_asked_for(tmp_path):
     np.savez(tmp_path / "x.npz", a=IMAGES, b=LABELS)
     np.testing.assert_array_equal(arrays.read_array(tmp_path / "x.npz", "b"), LABELS)
+    rewritten(tmp_path / "X.NPY", WHOLE)
+    np.testing.assert_array_equal(arrays.read_array(tmp_path / "X.NPY", "b"), IMAGES)
     with refused("x.npz", "got a, b, expected one array, or one called 'c'"):
         arrays.read_array(tmp_path / "x.npz", "c")
     with pytest.warns(UserWarning, match="Duplicate name"):
@@ -652,6 +658,13 @@ def test_idx_files_are_read_by_their_names(tmp_path, names):
     assert found.parts["train"].labels.dtype == np.int64
     np.testing.assert_array_equal(found.parts["test"].x, IMAGES[30:])
     assert found.parts["test"].labels is None
+
+
+def test_a_folder_of_idx_files_is_a_data_set(tmp_path):
+    dataset = Data(str(idx_folder(tmp_path)), levels=256).load()
+    assert [len(getattr(dataset, part)) for part in datasets.PARTS] == [25, 5, 10]
+    np.testing.assert_array_equal(dataset.test.x, IMAGES[30:])
+    np.testing.assert_array_equal(dataset.train.labels, LABELS[:25])
 
 
 def test_idx_files_that_are_large_stay_in_their_file(tmp_path, mapped):

@@ -309,6 +309,9 @@ def test_of_two_places_ones_own_comes_first(tmp_path, monkeypatch):
     assert cache.load(source, "another") is None
     monkeypatch.delenv("AEVAE_CACHE_DIR")
     assert cache.load(source, "state") is None
+    cache.store(source, "state", {"x": np.arange(3)})
+    assert list((tmp_path / "other" / "aevae_jax" / "arrays").glob("*/x.npy"))
+    assert cache.load(source, "state")["x"].tolist() == [0, 1, 2]
     monkeypatch.setenv("XDG_CACHE_HOME", "")  # as if it were not set
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     cache.store(source, "state", {"x": np.arange(3)})
@@ -323,3 +326,13 @@ def test_without_a_home_folder_nothing_is_left_where_one_stands(tiny, tmp_path, 
     tiny.chmod(0o555)
     check_tiny(read(tiny))
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_file_that_changed_by_a_nanosecond_is_another(tmp_path):
+    """Which no float holds beside the seconds since 1970."""
+    (tmp_path / "a").touch()
+    found = []
+    for last in (0, 1):
+        os.utime(tmp_path / "a", ns=(0, 1_700_000_000_000_000_000 + last))
+        found.append(cache.fingerprint(tmp_path))
+    assert found[0] != found[1]

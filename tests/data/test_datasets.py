@@ -148,6 +148,19 @@ def test_accepted_arrays(array, event_shape, levels):
     assert dataset.train.x.dtype == (np.float32 if array.dtype == np.float16 else array.dtype)
 
 
+class Unread:
+    """A source that has its shape and type, and of which no row can be read."""
+
+    def __init__(self, x):
+        self.shape, self.dtype = x.shape, x.dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        raise IndexError(rows)
+
+
 GOOD = random_images(20)
 
 
@@ -168,6 +181,7 @@ GOOD = random_images(20)
         ({"train": np.zeros((5, 4, 4), np.float32)}, r"arrays train: got shape \(5, 4, 4\), expected \[N, D\] or"),
         ({"train": np.zeros((5, 0), np.float32)}, r"arrays train: got shape \(5, 0\)"),
         ({"train": GOOD[:0]}, "arrays train: got 0 examples, expected at least 1"),
+        ({"train": Unread(GOOD[:0])}, "arrays train: got 0 examples, expected at least 1"),
         ({"train": GOOD[:1]}, "arrays train: got 1 examples, expected enough to cut a split from"),
         ({"train": GOOD[:2]}, "arrays train: got 2 examples, expected enough to cut a split from"),
         ({"train": GOOD, "test": GOOD[:0]}, "arrays test: got 0 examples"),
@@ -607,6 +621,15 @@ def test_fingerprints_are_equal_for_equal_rows_only():
     prints = fingerprints(x)
     assert prints[30] == prints[4]
     assert len(set(prints.tolist())) == 49
+    np.testing.assert_array_equal(fingerprints(np.asfortranarray(x[..., 0])), prints)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(-3, None), slice(1, 9, 4), slice(8, 2, -2), np.array([7, 0, 7])])
+def test_rows_through_a_function_are_told_their_places(rows):
+    x = np.arange(10.0)[:, None] ** 2
+    source = datasets.Mapped(Rows(x), lambda values, places: values + 1000 * places[:, None], (1,), np.float64)
+    assert (len(source), source.shape) == (10, (10, 1))
+    np.testing.assert_array_equal(source[rows], (x + 1000 * np.arange(10)[:, None])[rows])
 
 
 # names and paths
@@ -624,6 +647,7 @@ def test_fingerprints_are_equal_for_equal_rows_only():
         "./x\0.npy",
         "C:\\photos",
         "c:/photos",
+        "X.CSV",
     ],
 )
 def test_a_path_that_does_not_exist_is_one_line(name):
@@ -794,3 +818,7 @@ def test_arrays_of_others_are_arrays():
     assert data.from_arrays(np.ma.array(IMAGES)).digest() == plain
     assert data.from_arrays(np.ma.array(IMAGES, mask=np.zeros(IMAGES.shape, bool))).digest() == plain
     assert data.from_arrays(jax.numpy.asarray(IMAGES)).digest() == plain
+    assert data.from_arrays(np.asfortranarray(IMAGES)).digest() == plain
+    rows = np.random.RandomState(0).rand(20, 3)
+    assert data.from_arrays(rows.tolist()).digest() == data.from_arrays(rows).digest()
+    assert data.from_arrays(np.asfortranarray(rows)).digest() == data.from_arrays(rows).digest()

@@ -532,6 +532,44 @@ def test_bits_are_bits(preparation):
         assert set(np.unique(x)) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("levels", [2, 5, 17])
+def test_levels_are_those_of_the_data(levels):
+    """Whatever a byte could hold; in training and evaluation, and on the way back."""
+    raw = np.random.RandomState(0).randint(0, levels, (40, 3, 2, 1)).astype(np.uint8)
+    dataset = Dataset("x", Split(raw[:30]), Split(raw[30:35]), Split(raw[35:]), levels=levels)
+    noisy = prepare(Dequantize(), dataset)
+    standard = prepare(Standardize(), dataset)
+    unit = raw / (levels - 1)
+    mean, std = unit[:30].mean(), unit[:30].std()
+    for rows, found, other in (
+        (slice(30), batch(noisy), batch(standard)),
+        (slice(35, 40), noisy.test.x, standard.test.x),
+    ):
+        np.testing.assert_array_equal(np.floor(found * np.float32(levels)), raw[rows])
+        np.testing.assert_allclose(other, (unit[rows] - mean) / std, rtol=1e-5, atol=1e-6)
+    assert standard.train.x.dtype == np.uint8  # bytes until the step
+    np.testing.assert_allclose(Standardize().inverse(standard.test.x, standard.format), unit[35:], atol=1e-6)
+    for at in (0.3, 0.6):
+        bits = prepare(Threshold(at), dataset)
+        np.testing.assert_array_equal(bits.test.x, unit[35:] > at)
+        np.testing.assert_array_equal(batch(bits), unit[:30] > at)
+
+
+def test_one_feature_of_many_that_float32_would_lose_is_enough_for_float64():
+    form = Format((2,), 0, mean=(0.0, 5.4e6), scale=(1.0, 1e-3))
+    back = Standardize().inverse(np.array([[0.5, 1.0]], np.float32), form)
+    assert back.dtype == np.float64
+    np.testing.assert_allclose(back, [[0.5, 5_400_000.001]], rtol=1e-12)
+
+
+def test_data_of_one_value_are_proposed_what_training_accepts():
+    x = np.full((30, 2), 0.5, np.float32)
+    dataset = data.from_arrays(x, keep_duplicates=True)
+    fits = inspection.suitable(dataset, inspection.summarize(dataset.train))
+    assert Scale() in fits["Normal()"]
+    prepare(Scale(), dataset)
+
+
 # Fashion-MNIST
 
 

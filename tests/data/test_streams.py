@@ -100,6 +100,16 @@ def test_the_shares_of_all_processes_are_the_batch(small_windows, processes):
     assert np.array_equal(np.concatenate(shares, axis=1)[..., 0], rows)
 
 
+def test_batches_of_many_seeds_are_shared_and_counted_as_one(small_windows):
+    """Of three processes each reads its third of the batch of each seed; a window holds what all seeds see."""
+    rows = np.random.RandomState(0).randint(0, 100, (6, 2, 15))
+    shares = [batches(numbered(), rows, process=i, processes=3) for i in range(3)]
+    assert [share.shape for share in shares] == [(6, 2, 5, 1)] * 3
+    assert np.array_equal(np.concatenate(shares, axis=2)[..., 0], rows)
+    assert streams.steps_per_window(numbered(), np.zeros((12, 10), int)) == 3
+    assert streams.steps_per_window(numbered(), np.zeros((12, 3, 10), int)) == 1
+
+
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(InputError, match="batch size: got 10, expected a multiple of the 3 processes"):
         batches(numbered(), np.arange(100).reshape(10, 10), processes=3)

@@ -699,3 +699,72 @@ def test_names_of_digits_are_not_taken_for_quantities(read):
     refused(lambda: read(mixed), "categorical=('a',), if they are names, or numbers=('a',), if they are quantities")
     assert read(column(["0", "0.5", "10", "-0.25"] * 3)).columns[0].kind == "number"
     assert read(column(["00", "01"] * 3)).columns[0].categories == ("00", "01")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_float64_tells_apart_is_looked_at_on_either_side_of_0(tmp_path, sign):
+    path = tmp_path / "table.parquet"
+    ids = [sign * (10**18 + i) for i in range(300)]
+    parquet.write_table(pa.table({"id": ids}), path)
+    refused(lambda: table_files.read(path), "300 different numbers, of which float64 tells 3 apart")
+
+
+def test_two_spellings_of_one_number_are_the_number(read):
+    """Two texts are kept as they stand in the file; of three, which are two numbers, the fewest digits are."""
+    assert read(column(["1", "2.50", "1"])).columns[0].categories == ("1", "2.50")
+    assert read(column(["1", "1.0", "2.50", "1"])).columns[0].categories == ("1", "2.5")
+    assert read(column(["10", "9", "10"])).columns[0].categories == ("9", "10")
+
+
+def test_categories_that_are_all_missing_are_no_column(read):
+    refused(lambda: read("a,b\n,1\n,2\n,4\n", categorical=("a",)), "column 'a'", "got no entries, expected at least 1")
+    refused(lambda: read("a;b\n;0,5\n;1,5\n", decimal=",", separator=";"), "column 'a'", "got no entries")
+
+
+def test_numbers_of_new_rows_may_be_typed(tmp_path):
+    """And a number that is neither of the two of a column is refused, as is one that both could be."""
+    path = tmp_path / "new.parquet"
+    parquet.write_table(pa.table({"a": pa.array([3, None, 7], pa.int16()), "c": [1.0, 0.0, None]}), path)
+    found = table_files.read_rows(path, (Column("a", kind="count"), Column("c", ("0", "1"))))
+    np.testing.assert_array_equal(found, [[3, 1], [NAN, 0], [7, NAN]])
+    refused(lambda: table_files.read_rows(path, (Column("a"), Column("c", ("1", "2")))), "got '0.0' in data row 2")
+    (tmp_path / "new.csv").write_text("c\n1.00\n")
+    refused(
+        lambda: table_files.read_rows(tmp_path / "new.csv", (Column("c", ("1", "1.0")),)), "got '1.00' in data row 1"
+    )
+
+
+def test_new_rows_lack_no_column(tmp_path):
+    (tmp_path / "new.csv").write_text("a,b\n1,2\n")
+    refused(
+        lambda: table_files.read_rows(tmp_path / "new.csv", (Column("a"), Column("b"), Column("c"))),
+        "table",
+        "got no column 'c', expected a, b, c",
+    )
+
+
+def test_blanks_that_are_part_of_a_category_are_found(tmp_path):
+    """As a Parquet file may have them; blanks that are part of none do not count."""
+    (tmp_path / "new.csv").write_text("b\n x\nx\n  x\n")
+    found = table_files.read_rows(tmp_path / "new.csv", (Column("b", (" x", "x"), "text"),))
+    assert found[:, 0].tolist() == [0, 1, 1]
+
+
+def test_names_of_columns_may_hold_other_marks(read):
+    assert [c.name for c in read("a;x,b|y\n1.5,2\n2.5,3\n4,9\n").columns] == ["a;x", "b|y"]
+
+
+def test_what_a_csv_file_takes_is_counted_in_entries_and_text(read, monkeypatch):
+    """13 bytes for each entry, 40 for each line, and the text itself."""
+    wide = "\n".join(",".join(f"{start}{i}" for i in range(100)) for start in "c125") + "\n"
+    long = "a,b\n" + "".join(f"{i},{text}\n" for i, text in enumerate(["x" * 5000, "y"] * 2))
+    for text, columns, lines in ((wide, 100, 5), (long, 2, 6)):
+        need = lines * (13 * columns + 40) + len(text)
+        monkeypatch.setattr(table_files, "MAX_BYTES", need - 1)
+        refused(lambda text=text: read(text), "when expanded", "write it as Parquet")
+        monkeypatch.setattr(table_files, "MAX_BYTES", need)
+        assert len(read(text).columns) == columns
+
+
+def test_no_offset_that_is_no_number():
+    refused(lambda: Column("a", kind="positive", offset=NAN), "offset of column 'a': got nan, expected 0 or less")

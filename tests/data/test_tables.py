@@ -448,6 +448,12 @@ def test_description_of_each_column(monkeypatch):
         ]
 
 
+def test_means_of_columns_are_summed_in_float64():
+    raw = np.float32([[2**24], [1], [1], [1], [1]])
+    [found] = tables.describe(raw, columns_of(0))
+    assert found["mean"] == (2**24 + 4) / 5
+
+
 def test_numbers_are_written_with_the_digits_they_need(tmp_path):
     path = tmp_path / "out.csv"
     rows = np.float32([[0.1, 1], [3, NAN], [NAN, 0], [1e20, 1], [-1.5e-8, 0]])
