@@ -1746,6 +1746,8 @@ MUTATIONS = (
         "    return np.argsort(stored)\n",
         "    return np.array(stored)\n",
         ("data/test_tfds.py::test_mnist_and_its_relatives_come_in_the_order_of_their_authors",),
+    ),
+    Mutation(
         270,
         "noise of few levels divided by 256 in training",
         "data/preparation.py",
