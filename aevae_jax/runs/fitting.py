@@ -224,8 +224,9 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         manager = resume.CheckpointManager(
             folder, digest, saving, lock=lock, caught=caught, note=call.callbacks.on_note, selects=resolved.selects
         )
+        place = folder.absolute()  # a callback may change the working directory
         fitted = _train(resolved, None, manager, call)
-        _finish(folder, resolved, fitted, digest, call.callbacks.on_note)
+        _finish(place, resolved, fitted, digest, call.callbacks.on_note)
         return fitted
 
 

@@ -965,6 +965,16 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(copied, monkeypatch)
     assert Store(copied / "checkpoints").steps()[-1] == 12
 
 
+def test_a_callback_may_change_the_working_directory(tmp_path, monkeypatch):
+    """All of a run lies where it was begun, though its directory was named from there."""
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fitted = fit(Path("run"), on_epoch=lambda epoch: monkeypatch.chdir(tmp_path / "elsewhere"))
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert fitting.load_run(tmp_path / "here" / "run").results == fitted.results
+
+
 def test_a_directory_removed_under_the_run_is_named(tmp_path):
     folder = tmp_path / "run"
 
