@@ -2027,4 +2027,20 @@ MUTATIONS = (
         "for a in (images, next(blocks))",
         ("evaluation/test_image_quality.py::test_the_range_of_every_block_of_training_counts",),
     ),
+    Mutation(
+        280,
+        "results written where a callback went",
+        "runs/fitting.py",
+        "place = folder.absolute()",
+        "place = folder",
+        ("runs/test_fitting.py::test_a_callback_may_change_the_working_directory",),
+    ),
+    Mutation(
+        281,
+        "as many pixels as are allowed refused",
+        "data/pictures.py",
+        "if height * width > MAX_PIXELS:",
+        "if height * width >= MAX_PIXELS:",
+        ("data/test_pictures.py::test_pictures_may_have_just_so_many_pixels",),
+    ),
 )

@@ -65,7 +65,16 @@ def draw_all(folder, images=GREY):
 def test_a_flat_folder_is_the_training_data_by_name(tmp_path, images):
     for n in np.random.RandomState(2).permutation(12):
         draw(tmp_path / f"{n:03}.png", images[n])
-    for name in (".DS_Store", "notes.txt", "LABELS.CSV", "meta.json", "README", ".hidden.gif"):
+    for name in (
+        ".DS_Store",
+        "notes.txt",
+        "LABELS.CSV",
+        "meta.json",
+        "README",
+        ".hidden.gif",
+        "Thumbs.db",
+        "desktop.ini",
+    ):
         (tmp_path / name).write_text("not a picture")
     found = pictures.read(tmp_path)
     assert found.levels == 256
@@ -330,6 +339,13 @@ def encoded(mode, kind, pixels=RGB[0], **options):
     return file.getvalue()
 
 
+def of_12_bits(tiff):
+    """A TIFF file that says that its samples have 12 bits: entry 258, a short, where it was 16."""
+    deep, less = (struct.pack("<HHII", 258, 3, 1, bits) for bits in (16, 12))
+    assert deep in tiff
+    return tiff.replace(deep, less)
+
+
 def inverted(tiff):
     """A TIFF file that says of itself that 0 is white: entry 262, a short, is 0 where it was 1."""
     black, white = (struct.pack("<HHII", 262, 3, 1, zero) for zero in (1, 0))
@@ -373,6 +389,7 @@ GREY_PICTURE = encoded("L", "PNG")
         ("x.tif", encoded("I", "TIFF"), "got mode I, expected grey"),
         ("x.tif", encoded("RGBA", "TIFF"), "got mode RGBA, transparent"),
         ("x.tif", inverted(encoded("I;16", "TIFF", RGB[0][..., 0])), "got mode I;16, 16 bits, where 0 is white"),
+        ("x.tif", of_12_bits(encoded("I;16", "TIFF", RGB[0][..., 0])), "got mode I;16, 12 bits, expected grey, or RGB"),
         ("x.tif", encoded("RGB", "TIFF")[:-1], "got something unreadable .*truncated"),
         ("x.png", png(9000, 9000, 8, 2, b""), "got 9000x9000 pixels, expected at most 67108864 pixels"),
         ("x.png", png(10_000, 10_000, 8, 2, b""), "got 10000x10000 pixels, expected at most"),
@@ -519,6 +536,18 @@ def test_a_size_can_be_asked_for(tmp_path):
     np.testing.assert_array_equal(x[0, ..., 0], np.asarray(once))
     with refused("size", "got 100000x100000, expected at most 67108864 pixels"):
         pictures.read(tmp_path, (100_000, 100_000))
+
+
+def test_pictures_may_have_just_so_many_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 30)
+    draw_all(tmp_path)
+    np.testing.assert_array_equal(pictures.read(tmp_path).parts["train"].x, GREY)
+    assert pictures.read(tmp_path, (3, 10)).parts["train"].x.shape == (12, 3, 10, 1)
+    with refused("size", "got 1x31, expected at most 30 pixels"):
+        pictures.read(tmp_path, (1, 31))
+    draw(tmp_path / "x.png", np.zeros((31, 1, 1), np.uint8))
+    with refused("x.png", "got 1x31 pixels, expected at most 30 pixels"):
+        pictures.read(tmp_path)
 
 
 def test_a_palette_is_scaled_in_its_colours(tmp_path):

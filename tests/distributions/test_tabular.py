@@ -308,6 +308,8 @@ def test_the_lowest_count_is_known_however_its_place_is_rounded():
         x = np.zeros((300, 300, 2), np.float32)  # row i has an entry in column i alone
         x[range(300), range(300)] = np.stack([zeros + k * steps, np.ones(300)], axis=1)
         np.testing.assert_allclose(log_prob(repeated(q, 300), x.reshape(300, -1)), expected, rtol=2e-3, err_msg=str(k))
+    above = stats.logistic.sf(np.arange(60) + 0.5).sum()  # of counts above 0, 1, ...
+    np.testing.assert_allclose((np.asarray(mean(q))[0, ::2] - zeros) / steps, above, rtol=2e-3)
 
 
 def test_masses_of_counts_sum_to_one():
