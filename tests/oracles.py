@@ -5,6 +5,7 @@ Nothing here calls the package's own densities, so agreement means something.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -136,6 +137,32 @@ def linear_gaussian(size: int = 5, latent: int = 2, scale: float = 0.7) -> Linea
     generator = np.random.default_rng(3)
     basis = np.linalg.qr(generator.normal(size=(size, latent)))[0]
     return LinearGaussian(basis * np.linspace(1.5, 0.6, latent), generator.normal(size=size), scale)
+
+
+@dataclass(frozen=True)
+class AsMaps:
+    """A model of normal codes `[B, L]` whose codes are maps `[B, *shape]` in place of that: the same numbers.
+
+    Its noise is the same as well: JAX draws so many numbers, and then gives them their shape.
+    """
+
+    flat: Any
+    shape: tuple[int, ...]
+
+    def init(self, key: Any) -> Any:
+        return self.flat.init(key)
+
+    def encode(self, params: Any, x: Any) -> Any:
+        return self._folded(self.flat.encode(params, x))
+
+    def decode(self, params: Any, z: Any) -> Any:
+        return self.flat.decode(params, z.reshape(z.shape[0], -1))
+
+    def prior(self, params: Any, n: int) -> Any:
+        return self._folded(self.flat.prior(params, n))
+
+    def _folded(self, q: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], *self.shape), q)
 
 
 def recorded_scans(monkeypatch: Any, *, run: bool = True) -> list[tuple[Any, Any, Any, Any]]:

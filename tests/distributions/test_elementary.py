@@ -549,6 +549,18 @@ def test_mixture_is_the_direct_sum():
     np.testing.assert_allclose(mean(q), np.broadcast_to(expected_mean, (B, *EVENT)), rtol=1e-5, atol=1e-6)
 
 
+def test_a_mixture_of_any_distributions_is_the_direct_sum():
+    components, logits = d.Bernoulli(array(0, 4, *EVENT, scale=2)), array(2, 4)
+    q = joint.Mixture(jnp.asarray(logits), jax.tree.map(jnp.asarray, components), B)
+    value = (array(6, B, *EVENT) > 0).astype(np.float32)
+    p, weights = special.expit(f64(components.logits)), special.softmax(f64(logits))
+    parts = stats.bernoulli(p).logpmf(value[:, None]).sum(axis=(2, 3))
+    np.testing.assert_allclose(log_prob(q, value), special.logsumexp(parts, b=weights, axis=1), rtol=1e-5)
+    expected = np.broadcast_to(np.tensordot(weights, p, axes=1), (B, *EVENT))
+    np.testing.assert_allclose(mean(q), expected, rtol=1e-5)
+    assert q.measure == "mass"
+
+
 def test_mixture_draws_have_its_second_moment():
     q = EXAMPLES["Mixture"]
     second = f64(q.components.loc) ** 2 + np.exp(2 * f64(q.components.log_scale))

@@ -101,6 +101,19 @@ def test_a_range_has_a_smaller_end_first():
     image_quality.of_reconstructions(images, images + 2.0, data_range=(0.0, 2.0))  # both ends belong to it
 
 
+def test_squared_errors_are_taken_in_float64_and_the_peak_is_the_width_of_the_range():
+    """Of even images SSIM is (2 a b + c) / (a^2 + b^2 + c), c = (0.01 times the width)^2: Wang et al. 2004."""
+    a, b = np.float32(0.1), np.float32(0.3)
+    images, others = (np.full((1, 7, 9, 3), value) for value in (a, b))
+    exact = (float(b) - float(a)) ** 2
+    for low, high in ((-1.0, 1.0), (0.05, 0.55)):
+        found = image_quality.of_reconstructions(images, others, data_range=(low, high))
+        np.testing.assert_allclose(found.mse, exact, rtol=1e-14)
+        np.testing.assert_allclose(found.psnr, 10 * np.log10((high - low) ** 2 / exact), rtol=1e-12)
+        c = (0.01 * (high - low)) ** 2
+        np.testing.assert_allclose(found.ssim, (2 * 0.1 * 0.3 + c) / (0.1**2 + 0.3**2 + c), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [

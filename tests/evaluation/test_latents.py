@@ -161,6 +161,18 @@ def test_two_examples_are_enough():
     assert found.num_examples == 2
 
 
+def test_codes_that_are_maps_are_described_number_by_number():
+    """In the order of their elements."""
+    x = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32) * [1, 0.02]
+    maps = oracles.AsMaps(MODEL, (1, 2, 1))
+    found = latents.describe(maps, identity(0.3), x.astype(np.float32), jax.random.key(0), block=7)
+    expected = describe(x, 0.3, block=7)
+    for name, one, other in zip(found._fields, found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, err_msg=name)
+    assert found.active.tolist() == [True, False]
+    assert found.dimension_wise_kl.shape == found.rate_per_dimension.shape == (2,)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Parts:

@@ -255,6 +255,13 @@ def test_an_objective_of_ones_own_names_what_selects():
     assert evaluation.selection(Sharp(), {"size": 1.0, "sharpness": 2.0, "negative_elbo": 0.0}) == 2.0
 
 
+def test_what_is_shown_is_what_selects_and_then_the_terms_of_the_bound():
+    """Of equal names the later one counts: those of `bound_terms`, which are the same whatever was trained."""
+    assert evaluation.shown_for(objectives.IWAE(5)) == (bounds.weighted_terms(5), bounds.bound_terms)
+    assert evaluation.shown_for(ELBO()) == evaluation.shown_for(own_objective) == (bounds.bound_terms,)
+    assert evaluation.shown_for(Sharp()) == (identity, bounds.bound_terms)
+
+
 def test_an_objective_of_many_samples_is_selected_by_its_own_bound(vae, x):
     """Its ELBO gets worse while what it is trained for gets better."""
     metric = evaluation.validation_of(objectives.IWAE(5)).metric

@@ -261,6 +261,11 @@ def test_a_module_with_another_number_of_outputs_is_named():
     )
     with pytest.raises(InputError, match=r"the decoder's output: got \(64,\) numbers per example, expected 128"):
         two_outputs.decode(random_params(two_outputs), jnp.zeros((1, LATENT)))
+    small = VAE(LATENT - 1, architectures.Modules(TheirEncoder(), TheirDecoder()), event_shape=(8, 8, 1))
+    with pytest.raises(
+        InputError, match=r"the encoder's output: got \(6,\) numbers per example, expected 4, as \(4,\)"
+    ):
+        small.encode(random_params(small), data((8, 8, 1)))
 
 
 class Listed(nn.Module):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
-from oracles import assert_mean, linear_gaussian, log_mean_exp, normal_kl
+from oracles import AsMaps, assert_mean, linear_gaussian, log_mean_exp, normal_kl
 from scipy import stats
 
 from aevae_jax import VAE, Autoencoder, distributions, keys
@@ -458,6 +458,22 @@ def test_a_hierarchical_code_passes_through_the_same_estimators():
     np.testing.assert_allclose(-bound.negative_elbo, EVIDENCE, atol=5e-5)
     doubly = jax.jit(lambda key: bounds.doubly_reparameterised_bound(model, EXACT, X, key, 4))(jax.random.key(0))
     np.testing.assert_allclose(doubly, EVIDENCE, atol=5e-5)
+
+
+def test_codes_that_are_maps_have_the_estimates_of_their_numbers():
+    """And the gradients, which reach every element of a map by the weight of its own example."""
+    maps = AsMaps(MODEL, (1, LATENT, 1))
+
+    def estimates(model, params):
+        one = bounds.elbo(model, params, X, jax.random.key(1))
+        log_w = bounds.log_weights(model, params, X, jax.random.key(2), 3)
+        doubly = bounds.doubly_reparameterised_bound(model, params, X, jax.random.key(2), 3)
+        return one.distortion.sum(), one.rate.sum(), log_w.sum(), doubly.sum()
+
+    found, expected = (jax.jit(jax.jacrev(partial(estimates, model)))(OFF) for model in (maps, MODEL))
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+    found, expected = (jax.jit(partial(estimates, model))(OFF) for model in (maps, MODEL))
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
 # --- what is measured, and by which measure ---
