@@ -1948,7 +1948,7 @@ MUTATIONS = (
         ("data/test_pictures.py::test_pictures_of_large_and_small_sides_come_in_order_from_several_threads",),
     ),
     Mutation(
-        270,
+        340,
         "the depth of the last picture taken for all",
         "data/pictures.py",
         "bits=max(bits, seen.bits)",
@@ -1956,7 +1956,7 @@ MUTATIONS = (
         ("data/test_pictures.py::test_parts_may_be_of_unlike_depth_and_all_become_floats",),
     ),
     Mutation(
-        271,
+        341,
         "a link that leads nowhere replaced",
         "data/files.py",
         "path.lstat()",
@@ -1964,7 +1964,7 @@ MUTATIONS = (
         ("data/test_files.py::test_output_files_are_refused_before_any_work",),
     ),
     Mutation(
-        272,
+        342,
         "a directory that cannot be searched written to",
         "data/files.py",
         "os.W_OK | os.X_OK",
@@ -1972,7 +1972,7 @@ MUTATIONS = (
         ("data/test_files.py::test_a_directory_must_be_one_to_write_and_to_search_in",),
     ),
     Mutation(
-        273,
+        343,
         "an empty row below a full one",
         "data/files.py",
         "(-len(x) % columns, ",
@@ -1980,7 +1980,7 @@ MUTATIONS = (
         ("data/test_files.py::test_each_row_of_inputs_is_above_its_reconstructions",),
     ),
     Mutation(
-        274,
+        344,
         "images larger than their places",
         "figures.py",
         "min(max(scale, -(-MIN_TILE // n)), most // n)",
@@ -1988,7 +1988,7 @@ MUTATIONS = (
         ("test_figures.py::test_an_image_grid_takes_the_room_there_is",),
     ),
     Mutation(
-        275,
+        345,
         "black and white of the first image",
         "figures.py",
         "float(images.min()), float(images.max())",
@@ -1996,7 +1996,7 @@ MUTATIONS = (
         ("test_figures.py::test_a_span_is_that_of_all_images_and_never_empty",),
     ),
     Mutation(
-        276,
+        346,
         "a link to the lock taken for it",
         "checkpoints/locks.py",
         "follow_symlinks=False",
@@ -2004,7 +2004,7 @@ MUTATIONS = (
         ("checkpoints/test_locks.py::test_a_link_in_the_place_of_the_lock_is_not_the_lock",),
     ),
     Mutation(
-        277,
+        347,
         "a holder whose name is not UTF-8 ends in an error",
         "checkpoints/locks.py",
         'errors="replace"',
@@ -2012,7 +2012,7 @@ MUTATIONS = (
         ("checkpoints/test_locks.py::test_a_holder_that_has_not_signed_yet_is_another_process",),
     ),
     Mutation(
-        278,
+        348,
         "losses compared with ones that were not recorded",
         "runs/reproduction.py",
         "min(FIRST_STEPS - first, count)",
@@ -2020,7 +2020,7 @@ MUTATIONS = (
         ("runs/test_reproduction.py::test_an_epoch_elsewhere_that_was_not_recorded_is_no_error",),
     ),
     Mutation(
-        279,
+        349,
         "the range of the first block of training",
         "evaluation/image_quality.py",
         "for a in (images, *blocks)",
@@ -2028,7 +2028,7 @@ MUTATIONS = (
         ("evaluation/test_image_quality.py::test_the_range_of_every_block_of_training_counts",),
     ),
     Mutation(
-        280,
+        350,
         "results written where a callback went",
         "runs/fitting.py",
         "place = folder.absolute()",
@@ -2036,7 +2036,7 @@ MUTATIONS = (
         ("runs/test_fitting.py::test_a_callback_may_change_the_working_directory",),
     ),
     Mutation(
-        281,
+        351,
         "as many pixels as are allowed refused",
         "data/pictures.py",
         "if height * width > MAX_PIXELS:",
@@ -2100,5 +2100,21 @@ MUTATIONS = (
         "log_weight + self.components.log_prob(repeated)",
         "self.components.log_prob(repeated) + self.logits",
         ("distributions/test_elementary.py::test_a_mixture_of_any_distributions_is_the_direct_sum",),
+    ),
+    Mutation(
+        352,
+        "codes of a file decoded whatever memory holds",
+        "cli/generate.py",
+        '_check_room(_decoded, fitted, codes.shape, "codes")',
+        "pass",
+        ("cli/test_generate.py::test_what_is_made_must_fit_into_memory_before_any_is_made",),
+    ),
+    Mutation(
+        353,
+        "room for codes and not for drawing them",
+        "cli/generate.py",
+        "needs.temp_size_in_bytes + needs.output_size_in_bytes",
+        "needs.output_size_in_bytes",
+        ("cli/test_generate.py::test_draws_from_a_mixture_of_many_components_need_room_for_all_of_them",),
     ),
 )

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import keys
-from aevae_jax.cli import evaluate
+from aevae_jax import keys, memory
+from aevae_jax.cli import evaluate, generate
 from aevae_jax.cli.main import main
-from aevae_jax.models import generation
+from aevae_jax.models import VAE, generation
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.priors import GaussianMixture
 from aevae_jax.runs import fitting, records
+from aevae_jax.runs.run import Run
+from aevae_jax.types import InputError
 
 
 def typed(*argv):
@@ -131,6 +136,7 @@ def size_of(path):
 
 def test_rows_of_a_sheet_are_as_long_as_what_they_show(warm, tmp_path):
     """At most 16 pairs or 20 steps side by side. Images of 4 x 5 pixels are magnified 11 times."""
+    np.save(tmp_path / "z.npy", np.zeros((65, 2), np.float32))
     for command, columns, rows in (
         (["reconstruct", "--num", 5], 5, 2),
         (["reconstruct", "--num", 8], 8, 2),
@@ -138,6 +144,7 @@ def test_rows_of_a_sheet_are_as_long_as_what_they_show(warm, tmp_path):
         (["interpolate", "--steps", 21], 20, 2),
         (["sample", "--num", 3], 8, 1),
         (["sample", "--num", 82], 10, 9),
+        (["decode", "--input", tmp_path / "z.npy"], 9, 8),
     ):
         name, *options = command
         typed(name, warm, *options, "--out", tmp_path / "x.png", "--force")
@@ -253,3 +260,50 @@ def test_the_key_of_a_diagnosis_is_that_of_its_seed(warm, monkeypatch):
         typed("diagnose", warm, *(["--seed", seed] if seed else []))
         key = keys.stream(keys.root(seed), keys.Stream.EVALUATE)
         assert given.pop() == (count, jax.random.key_data(key).tolist())
+
+
+@pytest.mark.parametrize(
+    ("command", "what", "count"),
+    [
+        (["decode", "--input", "z.npy"], "codes", 9),
+        (["interpolate", "--steps", 7], "--steps", 7),
+        (["reconstruct", "--num", 3], "inputs", 3),
+        (["sample", "--num", 5, "--noise"], "--num", 5),
+    ],
+)
+def test_what_is_made_must_fit_into_memory_before_any_is_made(
+    warm, tmp_path, monkeypatch, capsys, *, command, what, count
+):
+    """Codes of 2 numbers, images of 20, each held three times as float32."""
+    monkeypatch.chdir(tmp_path)
+    np.save("z.npy", np.zeros((9, 2), np.float32))
+    asked = []
+
+    def check(need, **said):
+        asked.append((need, said))
+        raise InputError("memory", got="none", expected="some")
+
+    monkeypatch.setattr(memory, "check", check)
+    name, *options = command
+    assert "memory: got none" in refused(capsys, name, warm, *options, "--out", "out.npy")
+    numbers = 20 + (20 if name == "reconstruct" else 2)
+    assert asked == [(3 * count * numbers * 4, {"what": what, "got": f"{count}"})]
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_draws_from_a_mixture_of_many_components_need_room_for_all_of_them(tmp_path, monkeypatch, capsys):
+    """A thousand draws from 500 components: each is chosen by 500 numbers, and is a code of two."""
+    model = VAE(2, MLP((4,)), latent_prior=GaussianMixture(500), event_shape=(3,))
+    fitted = SimpleNamespace(run=Run(model=model), model=model, params=model.init(jax.random.key(0)))
+    monkeypatch.setattr(generate, "loaded", lambda folder: fitted)
+    asked = []
+
+    def check(need, **said):
+        asked.append(need)
+        if len(asked) == 2:
+            raise InputError("memory", got="none", expected="some")
+
+    monkeypatch.setattr(memory, "check", check)
+    assert "memory: got none" in refused(capsys, "sample", tmp_path, "--num", 1000, "--out", tmp_path / "s.npy")
+    assert asked[0] == 3 * 1000 * (2 + 3) * 4
+    assert asked[1] > 1000 * 2 * 4  # more than the codes; how much more, the compiler decides
