@@ -233,6 +233,11 @@ def test_linked_folders_are_not_followed(store, name):
     assert store.steps() == [5]
 
 
+def test_a_manifest_that_no_training_fills_is_not_read(store):
+    os.truncate(store.folder / "10" / "manifest.json", 64 * 2**20 + 1)
+    damaged(store, "something else in the place of manifest.json")
+
+
 def test_all_damaged_is_an_error_that_says_so(store):
     for step in (5, 10):
         (store.folder / f"{step}" / "manifest.json").unlink()
@@ -437,6 +442,15 @@ def test_numbers_that_are_not_finite_are_not_saved(store, bad):
     assert sorted(os.listdir(store.folder)) == ["10", "5"]
 
 
+def test_numbers_of_every_kind_are_looked_at_but_for_those_that_are_logged():
+    odd = np.array([0.0, np.nan])
+    assert array_files.not_finite({"a": np.zeros(2), "b": np.arange(3), "logged/a": odd}) is None
+    assert array_files.not_finite({"logged/a": odd, "logged": odd}) == "logged"
+    assert array_files.not_finite({"logged/a": odd, "logged too": np.array([np.inf, 1])}) == "logged too"
+    assert array_files.not_finite({"a": np.zeros(2), "b": odd + 1j, "c": odd}) == "b"
+    assert array_files.not_finite({"half": jnp.asarray(odd, jnp.bfloat16)}) == "half"
+
+
 def test_one_transfer_tells_whether_numbers_are_finite(monkeypatch):
     arrays, calls, asarray = {f"w{i}": jnp.ones(i) for i in range(9)}, [], np.asarray
     array_files.not_finite(arrays)  # compiled
@@ -629,6 +643,14 @@ def test_retention(tmp_path, saving, kept):
     Store(store.folder).retain(saving)
     assert store.steps() == kept
     assert sorted(map(int, os.listdir(store.folder))) == kept
+
+
+def test_what_belongs_to_no_epoch_is_neither_best_nor_for_good(tmp_path):
+    store = Store(tmp_path / "c")
+    for step, notes in enumerate([{"value": 1.0, "boundary": True}, {"epoch": 1, "value": 0.0}, {"epoch": 2}, {}]):
+        store.save(step, {}, notes)
+    store.retain(Saving(last=1, best=1, every=1))
+    assert store.steps() == [1, 3]
 
 
 def test_a_damaged_manifest_is_neither_best_nor_for_good(tmp_path):
