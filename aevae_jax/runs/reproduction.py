@@ -71,7 +71,7 @@ def reproduce(
       InputError: no finished run there, other data, or parts that only Python can supply.
     """
     folder = Path(directory)
-    resolved, original = plan_again(folder, data), fitting.load_run(folder, on_note=on_note)
+    resolved, original = resolve_again(folder, data), fitting.load_run(folder, on_note=on_note)
     differences = _differences(records.read_record(folder))
 
     class Differs(Exception):
@@ -142,7 +142,7 @@ def replay(
     Raises:
       InputError: no run there, no such step, other data, or parts that only Python can supply.
     """
-    folder, resolved = Path(directory), plan_again(Path(directory), data)
+    folder, resolved = Path(directory), resolve_again(Path(directory), data)
     run = records.digest_of(records.read_record(folder))
     trainer = Trainer(resolved)
     last = resolved.run.epochs * trainer.steps_per_epoch - 1
@@ -165,8 +165,8 @@ def replay(
     return Replay(diagnosis, recorded, rollbacks[index] if index < len(rollbacks) else None)
 
 
-def plan_again(folder: Path, moved: str = "") -> ResolvedRun:
-    """Return the plan of a run, from its record alone; its data, which may have moved, is refused if it has changed."""
+def resolve_again(folder: Path, moved: str = "") -> ResolvedRun:
+    """Return the resolved run, from its record alone; its data, which may have moved, is refused if it has changed."""
     record = records.read_record(folder)
     run: Run = values.from_tree(Run, record["run"], str(folder / "run.json"))
     return resolve(run, records.load_data(folder, run.data, moved))

@@ -32,9 +32,9 @@ def trained(tmp_path_factory):
     path.write_text("\n".join(["height;children;zip;income;smokes;time", *lines]))
     data = Data(str(path), Standardize(), categorical=("zip",), **DECIMAL)
     model = VAE(2, architectures.MLP((4,)), Tabular())
-    plan = resolution.resolve(runs.Run(data, model, batch_size=8))
-    params = jax.jit(plan.run.model.init)(jax.random.key(0))
-    return fitting.Fitted(plan.run, plan.run.model, params, [], {}, None), plan
+    resolved = resolution.resolve(runs.Run(data, model, batch_size=8))
+    params = jax.jit(resolved.run.model.init)(jax.random.key(0))
+    return fitting.Fitted(resolved.run, resolved.run.model, params, [], {}, None), resolved
 
 
 def rows_of(path):
@@ -50,16 +50,20 @@ NEW = """time;zip;height;smokes;children;income
 
 
 def test_given_entries_stay_and_missing_ones_are_filled(trained, tmp_path):
-    fitted, plan = trained
+    fitted, resolved = trained
     (tmp_path / "new.csv").write_text(NEW)
     done = completion.complete_file(
-        fitted.model, fitted.params, fitted.run.data, plan.prepared.format, tmp_path / "new.csv"
+        fitted.model, fitted.params, fitted.run.data, resolved.prepared.format, tmp_path / "new.csv"
     )
     assert not np.isnan(done.rows).any()
     assert np.isnan(done.given).sum() == 1 + 6 + 3
     reading = fitted.run.data.reading
     files.write(
-        tmp_path / "out.csv", {"rows": done.rows}, table=plan.prepared.format.columns, reading=reading, given=done.texts
+        tmp_path / "out.csv",
+        {"rows": done.rows},
+        table=resolved.prepared.format.columns,
+        reading=reading,
+        given=done.texts,
     )
     header, first, second, third = rows_of(tmp_path / "out.csv")
     assert header == ["height", "children", "zip", "income", "smokes", "time"]
@@ -77,18 +81,18 @@ def test_given_entries_stay_and_missing_ones_are_filled(trained, tmp_path):
 
 
 def test_whole_rows_stay_as_they_are(trained):
-    fitted, plan = trained
+    fitted, resolved = trained
     done = completion.complete_rows(
-        fitted.model, fitted.params, fitted.run.data, plan.prepared.format, plan.dataset.test.x[:4]
+        fitted.model, fitted.params, fitted.run.data, resolved.prepared.format, resolved.dataset.test.x[:4]
     )
-    np.testing.assert_array_equal(done.rows, plan.dataset.test.x[:4])
+    np.testing.assert_array_equal(done.rows, resolved.dataset.test.x[:4])
 
 
 def test_missing_entries_are_what_the_model_makes_of_the_rest(trained):
     """Computed by hand from features: an entry of whole numbers is one, that of a category one of its codes."""
-    fitted, plan = trained
-    preparation, format = fitted.run.data.preparation, plan.prepared.format
-    raw = np.array(plan.dataset.test.x[:3], np.float64)
+    fitted, resolved = trained
+    preparation, format = fitted.run.data.preparation, resolved.prepared.format
+    raw = np.array(resolved.dataset.test.x[:3], np.float64)
     raw[0, 0] = raw[1, 1] = raw[1, 4] = np.nan
     raw[2] = np.nan
     before = raw.copy()

@@ -140,7 +140,7 @@ def again(here, monkeypatch):
     """Makes verdicts on a training that gave what is there; nothing is trained."""
     original = fitting.load_run(here)
     monkeypatch.setattr(
-        reproduction, "plan_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+        reproduction, "resolve_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
     )
     monkeypatch.setattr(fitting, "fit", lambda run, dataset, **options: original)
     return lambda: reproduction.reproduce(here)
@@ -162,10 +162,10 @@ def test_changed_code_is_named(again, monkeypatch):
 
 def test_all_that_a_run_made_is_compared(here, monkeypatch):
     """Both parts of the results, the log, and nothing that differs from one time to the next."""
-    original, resolved, asked = fitting.load_run(here), reproduction.plan_again(here, ""), []
+    original, resolved, asked = fitting.load_run(here), reproduction.resolve_again(here, ""), []
     this = environment.environment()
     other = {**this, "host": {**this["host"], "cores": 0}}
-    monkeypatch.setattr(reproduction, "plan_again", lambda folder, moved: resolved)
+    monkeypatch.setattr(reproduction, "resolve_again", lambda folder, moved: resolved)
     monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: original)
 
     def again(change=lambda fitted: fitted, elsewhere=False):
@@ -242,7 +242,7 @@ def test_what_is_not_finite_is_compared_as_it_is_written(here, monkeypatch, *, r
         return original._replace(results={**original.results, "test": {**original.results["test"], "rate": rate}})
 
     monkeypatch.setattr(
-        reproduction, "plan_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+        reproduction, "resolve_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
     )
     monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: with_rate(recorded))
     monkeypatch.setattr(fitting, "fit", lambda run, dataset, **options: with_rate(now))
@@ -264,7 +264,7 @@ def test_a_training_of_another_length_fails_here_and_is_judged_by_its_figures_el
         return original._replace(losses=losses)
 
     monkeypatch.setattr(
-        reproduction, "plan_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+        reproduction, "resolve_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
     )
     monkeypatch.setattr(fitting, "fit", fit)
     verdict = reproduction.reproduce(here)
@@ -290,7 +290,7 @@ def test_an_epoch_elsewhere_that_was_not_recorded_is_no_error(here, monkeypatch)
         return original
 
     monkeypatch.setattr(
-        reproduction, "plan_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+        reproduction, "resolve_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
     )
     monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: short)
     monkeypatch.setattr(fitting, "fit", fit)
@@ -405,7 +405,7 @@ def test_a_step_is_replayed_as_it_was_before_it_was_gone_round(
         steps_per_epoch=STEPS, train_to=lambda snapshot, to: (to, snapshot.progress.rollbacks), resolved=None
     )
     monkeypatch.setattr(records, "read_record", lambda folder: {})
-    monkeypatch.setattr(reproduction, "plan_again", lambda folder, data: SimpleNamespace(run=replace(RUN, epochs=3)))
+    monkeypatch.setattr(reproduction, "resolve_again", lambda folder, data: SimpleNamespace(run=replace(RUN, epochs=3)))
     monkeypatch.setattr(reproduction, "Trainer", lambda resolved: trainer)
     monkeypatch.setattr(reproduction.resume, "restore", restore)
     monkeypatch.setattr(reproduction, "examine", lambda trainer, at, trace: (at, trace))
