@@ -300,6 +300,15 @@ def test_labels_are_counted_by_value(tmp_path, capsys):
     assert sum(map(int, counts.groups())) == 64
 
 
+@pytest.mark.parametrize("classes", [20, 21])
+def test_twenty_classes_are_shown_and_more_are_counted(classes, tmp_path, capsys):
+    x, y = np.random.RandomState(0).rand(64, 3), np.arange(64) % classes
+    np.savez(tmp_path / "x.npz", x_train=x, y_train=y, x_validation=x[:4] + 1, x_test=x[:4] + 2)
+    out = typed(capsys, "data", "inspect", tmp_path / "x.npz")
+    counts = ", ".join(f"{label}: {(y == label).sum()}" for label in range(20))
+    assert f"labels of train: {counts}{', ... (21 classes)' if classes > 20 else ''}\n" in out
+
+
 @pytest.mark.parametrize(("count", "batch_size"), [(3, 1), (30, 4), (90, 16)])
 def test_what_comes_next_can_be_typed_for_few_rows(count, batch_size, tmp_path, monkeypatch, capsys):
     """At least four steps to an epoch: a tenth of the rows is for validation, and a tenth for tests."""
