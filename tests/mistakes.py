@@ -2157,4 +2157,28 @@ MUTATIONS = (
         'not name.startswith("logged")',
         ("checkpoints/test_store.py::test_numbers_of_every_kind_are_looked_at_but_for_those_that_are_logged",),
     ),
+    Mutation(
+        296,
+        "seeds of many runs in 31 bits",
+        "runs/trainer.py",
+        "jnp.asarray(seeds, jnp.uint32)",
+        "jnp.asarray(seeds, jnp.int32)",
+        ("runs/test_trainer.py::test_seeds_of_32_bits_are_those_of_a_run",),
+    ),
+    Mutation(
+        297,
+        "a likelihood of training data given as a figure",
+        "evaluation/importance.py",
+        'if split not in ("validation", "test"):',
+        'if split not in ("train", "validation", "test"):',
+        ("evaluation/test_importance.py::test_a_figure_carries_its_protocol",),
+    ),
+    Mutation(
+        298,
+        "the classes counted that occur",
+        "evaluation/classifiers.py",
+        "int(labels.max()) + 1",
+        "len(np.unique(labels))",
+        ("evaluation/test_image_quality.py::test_there_is_a_class_for_every_code_up_to_the_largest",),
+    ),
 )

@@ -122,6 +122,8 @@ def test_the_number_of_categories_and_labels_is_limited(read, monkeypatch):
     refused(lambda: read("x,y\n1,?\n2,?\n", label="y", missing=("?",)), "column 'y'", "got 0 labels, expected 1 to 3")
     codes = column(["007", "008", "009", "010"] * 2)
     refused(lambda: read(codes), "leave it out, or type in Data: counts=('a',), if they are quantities")
+    codes = column(["007", "008", "009"] * 2)
+    refused(lambda: read(codes), "type in Data: categorical=('a',), if they are names, or counts=('a',), if they")
 
 
 def test_typed_categories_are_whole_numbers(tmp_path):

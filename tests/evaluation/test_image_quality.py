@@ -294,6 +294,15 @@ def test_classifiers_of_images_convolve_and_see_what_a_model_sees_in_a_step(monk
     assert kept is labels
 
 
+def test_there_is_a_class_for_every_code_up_to_the_largest(monkeypatch):
+    """One that no training example has, as all of them stand in another split, is none less."""
+    raw, labels = RNG.random((20, 3)).astype(np.float32), np.array([0, 3] * 10)
+    split = data.Split(raw, labels)
+    prepared = data.prepare(data.Scale(), data.datasets.Dataset("mine", split, split, split, 0))
+    monkeypatch.setattr(classifiers.training, "train_epoch", lambda step, state, *rest, **options: (state, {}))
+    assert classifiers.train_ensemble(prepared, [0], steps=1).classifier.classes == 4
+
+
 @pytest.mark.parametrize("labels", [None, np.full(20, -1)])
 def test_what_has_no_labels_trains_no_classifier(labels):
     raw = RNG.random((20, 3)).astype(np.float32)

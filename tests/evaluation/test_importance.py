@@ -419,8 +419,9 @@ def test_a_figure_carries_its_protocol():
     digest = data.datasets.digest_of(x)
     assert digest != protocol.sha256
     assert other.protocol == dataclasses.replace(protocol, split="validation", examples=len(x), sha256=digest)
-    with pytest.raises(InputError, match="split: got 'holdout'"):
-        importance.result(BITS, params, prepared, jax.random.key(0), name="mine", split="holdout")
+    for split in ("holdout", "train"):
+        with pytest.raises(InputError, match=f"split: got '{split}', expected 'validation' or 'test'"):
+            importance.result(BITS, params, prepared, jax.random.key(0), name="mine", split=split)
 
 
 def test_data_in_files_are_looked_at_to_their_end(monkeypatch, tmp_path):

@@ -174,6 +174,14 @@ def test_progress_that_this_run_cannot_have_made_is_refused(several, step, epoch
     assert jax.tree.map(lambda a: a.shape, found.state) == jax.tree.map(lambda a: a.shape, snapshot.state)
 
 
+def test_seeds_of_32_bits_are_those_of_a_run(several):
+    """The largest ones, too, together and alone."""
+    largest = 2**32 - 1
+    made = trainer.Trainer(several[0].resolved, (largest, 2**31))
+    assert jax.random.key_data(made.key).tolist() == [[0, largest], [0, 2**31]]
+    assert jax.random.key_data(keys.root(largest)).tolist() == [0, largest]
+
+
 def test_every_seed_sees_each_example_once_an_epoch_in_an_order_of_its_own(several):
     made, _ = several
     rows = np.array([made.rows_of(step) for step in range(6)])
