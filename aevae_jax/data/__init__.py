@@ -12,6 +12,7 @@ pictures.py      folders of images
 tables.py        the rows of tables and the features that a model sees of them
 table_text.py    what is wrong with the text of a CSV file, before it is read
 table_columns.py a column's kind inferred from its entries, and raw numbers of columns whose kind is known
+table_entries.py the entries of one column: texts, numbers, and what is none
 table_files.py   CSV and Parquet files
 cache.py         decoded arrays on disk, noticed when damaged
 tfds_files.py    what is looked at in a folder of TensorFlow Datasets before anything is read

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from aevae_jax.data.datasets import Column
+from aevae_jax.data.table_entries import (
+    BLANKS,
+    MakeError,
+    check_finite,
+    check_support,
+    is_text,
+    missing_to_null,
+    no_number,
+    numbers_in,
+)
 from aevae_jax.data.tables import WORDS, Reading, spelled
-from aevae_jax.types import InputError
-
-BLANKS = " \t"
-"""What may stand around an entry of a CSV file."""
 
 MAX_CATEGORIES = 1_000
 """How many different texts one column may have."""
 
 NEAR_ZERO_STDS = 4.0
 """Numbers that are never negative are modelled so if their mean is less than this many standard deviations above 0."""
-
-MakeError: TypeAlias = Callable[..., InputError]
-"""An `InputError` about a column, still to be told what is wrong with it."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _OTHER_NUMBER = re.compile(r"[+-]?(\d{1,3}([., '\u00a0\u202f]\d{3})+|\d*)([.,]\d+)?\s?%?", re.ASCII)
@@ -65,7 +67,7 @@ def infer(values: Any, name: str, reading: Reading, from_csv: bool, make_error: 
             else _numeric_column(x, values, name, option, make_error)
         )
     if quantity or (from_csv and not option):
-        texts = _missing_to_null(values, reading, from_csv)
+        texts = missing_to_null(values, reading, from_csv)
         x = numbers_in(texts, reading)
         if x is not None:
             found = _numeric_column(x, texts, name, option, make_error)
@@ -73,7 +75,7 @@ def infer(values: Any, name: str, reading: Reading, from_csv: bool, make_error: 
                 _check_padding(texts, name, found[1].kind, make_error)
             return found
         if quantity:
-            raise _no_number(texts, reading, make_error)
+            raise no_number(texts, reading, make_error)
     code, categories = _encode_texts(values, reading, from_csv)
     _check_categories(categories, code, make_error)
     if option != "categorical":
@@ -96,7 +98,7 @@ def _numeric_column(
     x: np.ndarray, values: Any, name: str, option: str, make_error: MakeError
 ) -> tuple[np.ndarray, Column]:
     """Return a column of numbers, or a binary one if only two values occur."""
-    _check_finite(x, make_error)
+    check_finite(x, make_error)
     present = x[~np.isnan(x)]
     if not present.size:
         raise make_error(got="no entries", expected="at least 1", hint="leave it out")
@@ -167,7 +169,7 @@ def _binary_categories(low: float, high: float, values: Any) -> tuple[str, str]:
 
 def _categorical_numbers(x: np.ndarray, name: str, make_error: MakeError) -> tuple[np.ndarray, Column]:
     """Return typed numbers that are categories."""
-    _check_finite(x, make_error)
+    check_finite(x, make_error)
     code, categories = _encode_numbers(x)
     odd = x[x != np.rint(x)]
     odd = odd[~np.isnan(odd)]
@@ -192,7 +194,7 @@ def _encode_texts(values: Any, reading: Reading, from_csv: bool) -> tuple[np.nda
     encoded = encoded.unify_dictionaries()
     index = np.concatenate([chunk.indices.cast("int32").fill_null(-1).to_numpy() for chunk in encoded.chunks])
     dictionary = encoded.chunk(0).dictionary.cast("string")
-    texts = _missing_to_null(pyarrow.chunked_array([dictionary]), reading, from_csv)
+    texts = missing_to_null(pyarrow.chunked_array([dictionary]), reading, from_csv)
     count = np.bincount(index + 1, minlength=len(texts) + 1)[1:]
     there = np.flatnonzero((count > 0) & texts.is_valid().to_numpy())
     used = texts.take(there).to_pylist()
@@ -270,13 +272,13 @@ def read_known(values: Any, column: Column, reading: Reading, from_csv: bool, ma
     if column.categories:
         return _encode_known(values, column, reading, from_csv, make_error)
     if is_text(values.type):
-        texts = _missing_to_null(values, reading, True)
+        texts = missing_to_null(values, reading, True)
         x = numbers_in(texts, reading)
         if x is None:
-            raise _no_number(texts, reading, make_error)
+            raise no_number(texts, reading, make_error)
     else:
         x = values.cast("float64", safe=False).to_numpy()
-    _check_finite(x, make_error)
+    check_finite(x, make_error)
     check_support(x, column, make_error)
     return x
 
@@ -319,94 +321,3 @@ def _code_of(entry: Any, column: Column, reading: Reading, from_csv: bool) -> fl
         equal = [i for i, category in enumerate(column.categories) if category.lower() == text]
         return equal[0] if len(equal) == 1 else None
     return None
-
-
-# --------------------------------------------------------------------------------------------------------- entries
-
-
-def is_text(type: Any) -> bool:
-    """Return whether a pyarrow type is that of texts, booleans, or a dictionary of them."""
-    from pyarrow import types
-
-    kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_boolean, types.is_dictionary)
-    return any(kind(type) for kind in kinds)
-
-
-def _missing_to_null(values: Any, reading: Reading, from_csv: bool) -> Any:
-    """Return texts, null where an entry is missing; those of CSV without blanks around them."""
-    import pyarrow
-    from pyarrow import compute
-
-    texts = values.cast("string") if str(values.type) != "string" else values
-    if from_csv:
-        texts = compute.utf8_trim(texts, BLANKS)
-    missing = [*([""] if from_csv else []), *reading.missing]
-    if not missing:
-        return texts
-    return compute.if_else(
-        compute.is_in(texts, pyarrow.array(missing, "string")), pyarrow.scalar(None, "string"), texts
-    )
-
-
-def numbers_in(texts: Any, reading: Reading) -> np.ndarray | None:
-    """Return texts as float64 `[N]`, NaN where they are missing; None if there is one that is no number."""
-    import pyarrow
-    from pyarrow import compute
-
-    words = compute.is_in(texts, pyarrow.array(WORDS, "string"))
-    texts = compute.if_else(words, pyarrow.scalar(None, "string"), texts)
-    if reading.decimal != "." or reading.thousands:
-        # a mark in another place than between thousands makes no number: 1,5 is never 15
-        mark, point = re.escape(reading.thousands or "_"), re.escape(reading.decimal)
-        whole = rf"(\d+|\d{{1,3}}({mark}\d{{3}})+)" if reading.thousands else r"\d+"
-        pattern = rf"^[+-]?({whole}({point}\d*)?|{point}\d+)([eE][+-]?\d+)?$"
-        if not compute.all(compute.match_substring_regex(texts, pattern)).as_py() and texts.null_count < len(texts):
-            return None
-        if reading.thousands:
-            texts = compute.replace_substring(texts, reading.thousands, "")
-        texts = compute.replace_substring(texts, reading.decimal, ".")
-    try:
-        return texts.cast("float64").to_numpy()
-    except pyarrow.ArrowInvalid:
-        return None
-
-
-def _no_number(texts: Any, reading: Reading, make_error: MakeError) -> InputError:
-    """Return the error that names the first text that is no number."""
-    import pyarrow
-
-    def is_number(text: str) -> bool:
-        return numbers_in(pyarrow.chunked_array([[text]], "string"), reading) is not None
-
-    odd = next(text for text in texts.unique().to_pylist() if text is not None and not is_number(text))
-    return make_error(
-        got=f"{odd!r} in data row {texts.index(odd).as_py() + 1}",
-        expected="a number",
-        hint=f"leave missing entries empty, or type in Data: missing=({odd!r},)",
-    )
-
-
-def _check_finite(x: np.ndarray, make_error: MakeError) -> None:
-    with np.errstate(over="ignore"):
-        too_large = np.isinf(x.astype(np.float32))
-    if too_large.any():
-        row = int(too_large.argmax())
-        raise make_error(got=f"{x[row]:g} in data row {row + 1}", expected="numbers that float32 can hold")
-
-
-def check_support(x: np.ndarray, column: Column, make_error: MakeError) -> None:
-    """Refuse numbers `[N]` that are none of their column's kind.
-
-    Raises:
-      InputError: counts that are negative or not whole, positive numbers that are not, or 0 where none was in training.
-    """
-    if column.kind == "count":
-        bad, expected = (x < 0) | (x != np.rint(x)), "whole numbers from 0, as it holds counts"
-    elif column.kind == "positive":
-        bad, expected = (x < 0) | (x <= column.offset), "numbers above 0, as it holds positive ones"
-    else:
-        return
-    bad &= ~np.isnan(x)
-    if bad.any():
-        row = int(bad.argmax())
-        raise make_error(got=f"{x[row]:g} in data row {row + 1}", expected=expected)

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from aevae_jax import durable
-from aevae_jax.data import table_columns, table_text
+from aevae_jax.data import table_columns, table_entries, table_text
 from aevae_jax.data.datasets import PARTS, Column, Found, Split
-from aevae_jax.data.table_columns import is_text, looks_like_number
+from aevae_jax.data.table_columns import looks_like_number
+from aevae_jax.data.table_entries import is_text
 from aevae_jax.data.tables import AS_USUAL, Reading, feature_count, spelled
 from aevae_jax.types import InputError, not_installed
 
@@ -137,7 +138,7 @@ def _text(entry: Any) -> str:
     return "" if entry is None else str(entry).lower() if isinstance(entry, bool) else spelled(entry)
 
 
-def _about(name: str, where: str) -> table_columns.MakeError:
+def _about(name: str, where: str) -> table_entries.MakeError:
     return partial(InputError, f"column {name!r}", where=where)
 
 
@@ -231,7 +232,7 @@ def _csv(path: Path, reading: Reading) -> _Table:
             expected=f"the columns' names, with {reading.separator!r} between them",
             hint=f"type in Data: separator={other!r}" if other else "",
         )
-    table = table.rename_columns([name.strip(table_columns.BLANKS) for name in names])
+    table = table.rename_columns([name.strip(table_entries.BLANKS) for name in names])
     return _Table(table.column_names, table.schema.types, table.num_rows, table.column, True)
 
 
