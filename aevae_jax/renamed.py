@@ -1,4 +1,4 @@
-"""Modules as version 0.1 called them: they lead to where their contents stand now, with a warning.
+"""What version 0.1 called otherwise: modules and names lead to what they are now, with a warning; values are read.
 
 They serve `import aevae_jax.annealing`, `from aevae_jax.fitting import fit` and `ae.annealing` alike, for one version.
 """

@@ -5,11 +5,11 @@ importance.py     log p(x) by importance sampling
 ais.py            log p(x) by annealed importance sampling
 latents.py        rate by dimension, active units, mutual information
 collapse.py       `aevae diagnose`: posterior collapse and its relatives
-image_quality.py  `aevae quality`: Frechet distance, precision, recall, SSIM
+image_quality.py  `aevae quality`: distances and shares averaged over classifiers; MSE, PSNR and SSIM
 classifiers.py    the classifiers whose features it uses
 completion.py     missing entries of tables
 estimates.py      results with their evaluation protocol: which may be ranked
-statistics.py     distances, intervals, moments, on arrays
+statistics.py     Frechet distance, MMD, precision and recall, PCA, intervals, on arrays
 """
 
 import lazy_loader

@@ -46,7 +46,7 @@ def of_samples(data: np.ndarray, samples: np.ndarray, classifiers: Ensemble, *, 
     Args:
       data: as the classifiers were trained on, never part of what the model was trained on.
       samples: made by a model.
-      classifiers: from `features.train_ensemble`.
+      classifiers: from `classifiers.train_ensemble`.
       neighbours: k of the balls around points.
     """
     count = min(len(data), len(samples))
