@@ -391,7 +391,7 @@ def test_nothing_left_to_train_on_is_refused():
 
 @pytest.mark.parametrize(
     ("highest", "given", "levels"),
-    [(1, 0, 2), (255, 0, 256), (128, 0, 256), (2, 3, 3), (16, 17, 17), (2, 256, 256), (1, 256, 256)],
+    [(0, 0, 2), (1, 0, 2), (255, 0, 256), (128, 0, 256), (2, 3, 3), (16, 17, 17), (2, 256, 256), (1, 256, 256)],
 )
 def test_the_number_of_levels_is_found_where_it_is_plain(highest, given, levels):  # mistake 42
     masks = random_images(40).clip(max=highest)

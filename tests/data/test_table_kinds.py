@@ -768,5 +768,24 @@ def test_what_a_csv_file_takes_is_counted_in_entries_and_text(read, monkeypatch)
         assert len(read(text).columns) == columns
 
 
+def test_what_is_no_number_is_missing_among_typed_categories(tmp_path):
+    path = tmp_path / "new.parquet"
+    parquet.write_table(pa.table({"a": [10.0, NAN, None, 3.0]}), path)
+    [found] = table_files.read_rows(path, (Column("a", ("3", "10"), "text"),)).T
+    np.testing.assert_array_equal(found, [1, NAN, NAN, 0])
+
+
+def test_counts_and_positive_numbers_are_not_rounded_to_the_digits_of_others():
+    """Though float32 would not tell them apart: at a scale of 10^9 it knows every 60th."""
+    columns = (
+        Column("id", kind="count", double=True),
+        Column("x", kind="positive", double=True),
+        Column("y", double=True),
+    )
+    form = Format((3,), 0, columns, (0.0,) * 3, (1e9,) * 3)
+    found = tables.natural(np.array([[1234567891.4, np.log(1234567.0), 1234567891.4]]), form)
+    np.testing.assert_allclose(found, [[1234567891, 1234567, 1234567890]], rtol=1e-15)
+
+
 def test_no_offset_that_is_no_number():
     refused(lambda: Column("a", kind="positive", offset=NAN), "offset of column 'a': got nan, expected 0 or less")

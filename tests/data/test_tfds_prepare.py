@@ -175,6 +175,13 @@ def test_without_a_network_the_files_to_fetch_are_named(tmp_path, knows, asked, 
     assert not (tmp_path / "data").exists()
 
 
+def test_servers_of_files_are_asked_by_either_protocol(tmp_path, knows, asked):
+    knows(downloading(url_infos={"ftp://data.example/files/images.gz": url_info("images.gz")}))
+    message = refused("network", tfds_prepare.prepare, "tiny", str(tmp_path / "data"), str(tmp_path))
+    assert message.startswith("network: got no answer from data.example ")
+    assert asked == ["ftp://data.example/"]
+
+
 def test_up_to_four_files_to_fetch_are_all_named(tmp_path, knows, asked):
     data = str(tmp_path / "data")
     for count, more in ((4, " elsewhere"), (5, f", {URL}3 and 1 more elsewhere")):
