@@ -176,7 +176,8 @@ def test_without_a_network_the_files_to_fetch_are_named(tmp_path, knows, asked, 
 
 
 def test_servers_of_files_are_asked_by_either_protocol(tmp_path, knows, asked):
-    knows(downloading(url_infos={"ftp://data.example/files/images.gz": url_info("images.gz")}))
+    files = {"ftp://data.example/files/images.gz": url_info("images.gz")}
+    knows(downloading(url_infos=files, download_and_prepare=lambda *_, **__: pytest.fail("no server was asked")))
     message = refused("network", tfds_prepare.prepare, "tiny", str(tmp_path / "data"), str(tmp_path))
     assert message.startswith("network: got no answer from data.example ")
     assert asked == ["ftp://data.example/"]
