@@ -17,7 +17,7 @@ _GROUP_FILES = (
     ("", "memory.max", "memory.current", "inactive_file"),  # version 2
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
 )
-"""Of a control group, such as a container: its folder, limit, use, and what of that use the kernel would give back."""
+"""Files of a control group, such as a container: folder, limit, use, and what of it the kernel would give back."""
 
 
 def check(

@@ -61,7 +61,7 @@ NAMES = {
 }
 """What modules called otherwise, by where they stand now."""
 
-TYPES = {old: now for names in NAMES.values() for old, now in names.items() if old[0].isupper()}
+TYPES = NAMES[""] | NAMES["objectives"]
 """Values by their names in records, and as they were typed."""
 
 FIELDS = {"Safeguard": {"detours": "rollbacks"}}

@@ -1,7 +1,7 @@
 """What is the difference between an autoencoder and a variational autoencoder? The main experiment.
 
-Command:   python experiments/ae_vs_vae.py                       (about a minute on two CPU cores)
-           python experiments/ae_vs_vae.py --data fashion_mnist  (about a quarter of an hour; needs it prepared)
+Command:   python experiments/ae_vs_vae.py                       (about two minutes on two CPU cores)
+           python experiments/ae_vs_vae.py --data fashion_mnist  (some 25 minutes; needs it prepared)
 Writes:    runs/ae_vs_vae/results.json and runs/ae_vs_vae/report.png
 Expected:  random codes decoded by the autoencoder are garbage, by the VAE digits; every claim of the table "holds".
 

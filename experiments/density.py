@@ -50,7 +50,7 @@ BOUNDS = (1, 5, 50, 500)
 """Numbers of samples at which the importance-weighted bound is shown to rise."""
 
 TEMPERATURES = 500
-"""Of annealed importance sampling."""
+"""Temperatures of annealed importance sampling."""
 
 STEPS = 6_000
 """Training steps on other data than Fashion-MNIST, where the number of epochs is not given."""

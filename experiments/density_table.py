@@ -38,7 +38,7 @@ ROWS = {
 }
 
 HEADINGS = ("model", "prior", "trained on", "seeds", "test NLL", "above the floor", "negative ELBO", "active units")
-"""Of the cells of a row."""
+"""Headings of the cells of a row."""
 
 
 def entries(out: Path, record: str, key: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -40,7 +40,7 @@ ENTRY_BYTES = 40
 MAX_COLUMNS = 10_000
 
 MAX_FEATURES = 100_000
-"""Of one row: two for each number, one for each of three or more categories."""
+"""Features of one row at most: two for each number, one for each of three or more categories."""
 
 
 def read(path: Path, reading: Reading = AS_USUAL) -> Found:

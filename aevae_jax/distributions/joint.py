@@ -81,7 +81,7 @@ def _pairwise_normal_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]
 
 
 _CANCELLING = 2.0**14
-"""Of products whose terms are larger than this, float32 leaves errors above a thousandth, where sums are of order 1."""
+"""Terms larger than this leave errors above a thousandth in float32, where their sums are of order 1."""
 
 
 def _precision(log_scale: Array) -> Array:

@@ -35,7 +35,7 @@ class Schedule(NamedTuple):
     betas: np.ndarray
     """b_0 = 0 to b_T = 1, `[T + 1]`."""
     step_sizes: np.ndarray
-    """Of the moves that leave f_t as it is, t = 1 .. T, `[T]`."""
+    """Step sizes of the moves that leave f_t as it is, t = 1 .. T, `[T]`."""
     leapfrogs: int
     """Leapfrog steps per move."""
     acceptance: float
@@ -174,7 +174,7 @@ class _State(NamedTuple):
     log_w: Array
     """`[N, M]`."""
     step_size: Array
-    """Of the next move where it is being tuned, `[]`."""
+    """Step size of the next move where it is being tuned, `[]`."""
 
 
 class _Move(NamedTuple):
@@ -182,7 +182,7 @@ class _Move(NamedTuple):
 
     index: Any
     change: Any
-    """Of the temperature, for which the chain is weighed."""
+    """Change of the temperature, for which the chain is weighed."""
     stay: Any
     """The temperature whose f the Hamiltonian move leaves as it is."""
     step_size: Any

@@ -23,7 +23,7 @@ class Completed(NamedTuple):
     """Rows `[N, D]`, in the units of the data."""
 
     rows: np.ndarray
-    """With every entry: what was given as it was, what was missing as the model decodes it."""
+    """All entries: what was given as it was, what was missing as the model decodes it."""
     given: np.ndarray
     """NaN where an entry was missing."""
     texts: list[list[str]] | None

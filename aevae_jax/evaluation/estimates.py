@@ -72,7 +72,7 @@ class Result:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean as an estimate of that over the population the examples come from."""
+        """Standard error of the mean as an estimate of that over the population the examples come from."""
         return statistics.standard_error(self.values)
 
     @property

@@ -27,7 +27,7 @@ class SampleQuality(NamedTuple):
 
 
 class ReconstructionQuality(NamedTuple):
-    """Of every image, `[N]`."""
+    """Measures of every image, `[N]`."""
 
     mse: np.ndarray
     """Mean squared error per element, in the squared units of the data."""

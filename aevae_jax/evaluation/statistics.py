@@ -57,13 +57,13 @@ class Manifold(NamedTuple):
     """Shares of points that lie near points of another set, 0 to 1; density may exceed 1."""
 
     precision: float
-    """Of the samples, how many lie in the support of the data. Kynkaanniemi et al. 2019."""
+    """Share of the samples that lie in the support of the data. Kynkaanniemi et al. 2019."""
     recall: float
-    """Of the data, how much lies in the support of the samples."""
+    """Share of the data that lies in the support of the samples."""
     density: float
     """How many balls around data a sample lies in, over k: precision that outliers do not raise. Naeem et al. 2020."""
     coverage: float
-    """Of the balls around data, how many hold a sample."""
+    """Share of the balls around data that hold a sample."""
 
 
 def manifold(data: np.ndarray, samples: np.ndarray, neighbours: int = 5) -> Manifold:

@@ -291,7 +291,7 @@ class Results(NamedTuple):
     history: list[dict[str, Any]]
     """One entry per epoch."""
     sha256: dict[str, str]
-    """Of each file that was written before the results; empty for a run of version 0.1."""
+    """sha256 of each file that was written before the results; empty for a run of version 0.1."""
 
 
 def write_results(folder: Path, figures: dict[str, Any], digest: str) -> None:

@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
     """`PASS (bitwise)`, `PASS within tolerance` or `FAIL`."""
     reason: str
     differences: tuple[str, ...]
-    """Of the environment."""
+    """Differences of the environment."""
     step: int | None
     """The first whose loss differs: at all where the environment is the same, else by more than the tolerance."""
 

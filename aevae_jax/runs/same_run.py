@@ -17,7 +17,7 @@ Unwritten = list[tuple[str, Any]]
 """Those parts of a run that a record cannot hold, each with a name such as `objective beta`."""
 
 _KNOWN: dict[str, tuple[str, Unwritten]] = {}
-"""Of each directory, the digest of the run that this process trained there last, and its parts that are not written:
+"""Digest, by directory, of the run that this process trained there last, and its parts that are not written:
 whether a run has the same ones is only known as long as they are there."""
 
 

@@ -24,9 +24,9 @@ class Epoch(NamedTuple):
     skipped: int
     """Steps that were not used: see `runs.Safeguard`."""
     examples_per_second: float
-    """Of training, less what a compilation took; NaN where all of it was one."""
+    """Speed of training, less what a compilation took; NaN where all of it was one."""
     losses: np.ndarray
-    """Of each step, float32 `[T]`; with several seeds, `[T, S]`."""
+    """Loss of each step, float32 `[T]`; with several seeds, `[T, S]`."""
     selects: str
     """The entry of `validation` that parameters are selected by."""
 
@@ -107,9 +107,9 @@ class Snapshot(NamedTuple):
     best: Params
     """The parameters of the least `ResolvedRun.selects` so far."""
     metrics: Metrics
-    """Of the steps of the epoch that is being trained, `[T]` or `[T, S]`."""
+    """Metrics of the steps of the epoch that is being trained, `[T]` or `[T, S]`."""
     losses: np.ndarray
-    """Of all steps of the epochs before this one, float32 `[steps]` or `[steps, S]`."""
+    """Losses of all steps of the epochs before this one, float32 `[steps]` or `[steps, S]`."""
     progress: Progress
 
 

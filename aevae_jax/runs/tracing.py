@@ -33,7 +33,7 @@ class Culprit(NamedTuple):
     value: str
     """What the operation made, "nan" or "inf"; what is a NaN at the output may have begun as an infinity."""
     shape: tuple[int, ...]
-    """Of what the operation made."""
+    """Shape of what the operation made."""
     output: str
     """Path of the output that it reached, as "1/encoder/out/bias"; empty where the output is a single array."""
 

@@ -47,10 +47,10 @@ OPERATIONS = (
     "fsync",
     "write",
 )
-"""Of the module `os`; opening a file in order to write comes beside them."""
+"""Functions of the module `os`; opening a file in order to write comes beside them."""
 
 FEW = 2
-"""Of the operations, in the short form."""
+"""How many operations the short form kills before."""
 
 
 def operations(bench: Bench) -> list[Row]:

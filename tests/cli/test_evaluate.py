@@ -14,13 +14,13 @@ from typing import Annotated
 
 import numpy as np
 import pytest
+from commands import refused, typed
 from jax.random import key_data
 from run_files import edit_run
 
 from aevae_jax import evaluation, keys
 from aevae_jax.cli import evaluate
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
-from aevae_jax.cli.main import main
 from aevae_jax.evaluation import classifiers, estimates, image_quality, importance, statistics
 from aevae_jax.models import generation
 from aevae_jax.runs import fitting
@@ -34,24 +34,6 @@ TRAIN = [
     "--epochs",
     "2",
 ]
-
-
-def typed(*argv):
-    """Standard output of a command that must succeed."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        main([str(arg) for arg in argv])
-    return out.getvalue()
-
-
-def refused(capsys, *argv):
-    """The one line of a command that must fail with exit code 2."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(arg) for arg in argv])
-    assert stop.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

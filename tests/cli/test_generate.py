@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from commands import refused, typed
 from PIL import Image
 
 from aevae_jax import keys, memory
 from aevae_jax.cli import evaluate, generate
-from aevae_jax.cli.main import main
 from aevae_jax.models import VAE, generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import GaussianMixture
 from aevae_jax.runs import fitting, records
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
-
-
-def typed(*argv):
-    """Standard output of a command that must succeed."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-        main([str(arg) for arg in argv])
-    return out.getvalue()
-
-
-def refused(capsys, *argv):
-    """The one line of a command that must fail with exit code 2."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(arg) for arg in argv])
-    assert stop.value.code == 2
-    [line] = capsys.readouterr().err.splitlines()
-    return line
 
 
 def load(path):
