@@ -26,7 +26,7 @@ from aevae_jax.types import Factorised, InputError, LatentModel, Params, Scaled,
 
 
 class Latents(NamedTuple):
-    """Statistics of the codes of N examples, in nats. What needs a factorised posterior or prior is `None` without it."""
+    """Statistics of the codes of N examples, in nats. What needs a factorised q(z|x) or p(z) is `None` without it."""
 
     rate: float
     """E log q(z|x) - log p(z): the sum of the next two, and of the last three but one."""
