@@ -1,163 +1,154 @@
-"""How near to the machine's own speed are we? Time of our programs over that of the matrix products in them.
+"""How fast are we? Our programs beside a plain JAX loop, PyTorch, and the matrix products and convolutions alone.
 
-Command:   python experiments/speed.py                              (a minute on two CPU cores)
-           python experiments/speed.py --images 10000 --turns 1     (a whole test set, as recorded: ten minutes)
-Writes:    runs/speed/results.json
-Expected:  on CPUs the likelihood takes at most 1.5 times the products alone.
+Command:   python experiments/speed.py                                     (a quarter of an hour on two CPU cores)
+           python experiments/speed.py --workloads mlp conv                (some of the workloads: see --help)
+           python experiments/speed.py --quick --budget 170                (a look; what is late is skipped with a line)
+           python experiments/speed.py --torch ../venv-torch/bin/python    (PyTorch lives in another environment)
+           python experiments/speed.py --record experiments/results/speed_cpu.json
+Writes:    runs/speed/results.json after each workload, table.md, speed.png
+Expected:  training takes about as long as the minimal JAX loop, and at most 1.6 times as long as its products alone on
+           CPUs; a likelihood at most 1.5 times. Sixteen seeds take less than sixteen times as long as one.
 
-Machines are noisy, so nothing is timed by itself: ours and the products take turns, and the figure is the median of the
-ratios of neighbours. The products are those of the same shapes in the same number, one after the other in a compiled
-loop, with nothing between them: no activation, no noise, no density. On an accelerator they run in full float32, as
-likelihoods do.
+Machines are noisy, so nothing is timed by itself: the programs of a workload take turns, each turn beginning with
+another one, and a ratio is the median of the ratios within a turn, with the least and the largest. The load of the
+machine, before and after, stands beside them. Every program is called twice before it counts; what the first call took
+more is its compilation. Results are waited for. All programs draw a new order of the images in every epoch and fresh
+noise in every step, and their losses at the end stand in results.json: they are alike where the work is.
+
+* ours: `train_epoch` with `make_train_step` (all metrics of every step, and its check for numbers that are not finite).
+* minimal JAX loop: the same network in plain JAX with optax, one jitted epoch (speed_minimal.py).
+* PyTorch: the same network, images on the device, fused Adam; compiled, from a DataLoader, and as a CUDA graph. It is
+  no dependency. It runs in a process of its own, which is idle while others take their turns (speed_torch.py).
+* products alone: the matrix products and convolutions of our program, gradients included, in the same shapes, number
+  and precision, one after the other with nothing between them: the limit (`alone` in speed_programs.py).
+
+Precision: training takes JAX's default for products, float32 on CPUs and TF32 on recent NVIDIA GPUs; likelihoods and
+evaluations take full float32 everywhere. PyTorch takes full float32 unless its row says TF32. Ratios are between rows
+of equal precision.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from aevae_jax.cli import console
 from aevae_jax.types import InputError
 
+NAMES = (
+    "mlp",
+    "conv",
+    "seeds",
+    "digits",
+    "likelihood",
+    "repeatable",
+    "bf16",
+    "residual",
+    "start",
+    "growth",
+    "sampling",
+    "evaluation",
+)
+"""The workloads, the most important first."""
+
 
 def speed(
-    *, images: int = 200, samples: int = 5_000, turns: int = 5, out: Path = Path("runs/speed"), record: str = ""
+    *,
+    workloads: tuple[str, ...] = NAMES,
+    turns: int = 0,
+    images: int = 0,
+    quick: bool = False,
+    budget: int = 0,
+    torch: str = "",
+    out: Path = Path("runs/speed"),
+    record: str = "",
 ) -> None:
-    """Time a likelihood and an epoch of training against the matrix products alone.
+    """Time our programs against plain JAX, PyTorch and the products alone.
 
     Args:
-      images: binary images of 28 x 28 pixels, random ones, that are scored, and trained on 25 times as many.
-      samples: importance samples per image.
-      turns: how often ours and the products alternate.
-      out: directory for the results.
+      workloads: which of them, done in the order of their importance.
+      turns: how often the programs alternate; 0 for 5, or 3 with --quick.
+      images: what dense networks train on in an epoch, others on fewer; 0 for what suits the machine.
+      quick: less of everything, for a look.
+      budget: seconds after which what is left is skipped, 0 for no limit.
+      torch: a Python with PyTorch, where it is not this one.
+      out: directory for results, table and picture.
       record: also write the results to this JSON file.
     """
-    for option, value in (("--images", images), ("--samples", samples), ("--turns", turns)):
-        if value < 1:
-            raise InputError(option, got=value, expected="at least 1")
+    for option, value in (("--turns", turns), ("--images", images), ("--budget", budget)):
+        if value < 0:
+            raise InputError(option, got=value, expected="at least 1, or 0")
+    if 0 < images < 512:
+        raise InputError("--images", got=images, expected="at least 512, or 0")
+    for name in workloads:
+        if name not in NAMES:
+            raise InputError("--workloads", got=name, expected=f"some of {', '.join(NAMES)}")
+    import jax
+    import speed_picture
+    import speed_workloads
+    from speed_turns import PATIENCE, Clock, Torch, reason
+
     from aevae_jax.runs import provenance, records
 
-    rows = [likelihood(images, samples, turns), training(25 * images, turns)]
-    results = {
+    backend, clock, began = jax.default_backend(), Clock(budget), time.monotonic()
+    jax.block_until_ready(jax.numpy.ones(1) + 1)  # JAX takes hold of the device before PyTorch does
+    out.mkdir(parents=True, exist_ok=True)
+    pytorch = Torch(torch or sys.executable, out / "torch.log", backend)
+    results: dict[str, Any] = {
         "command": " ".join(["python", "experiments/speed.py", *sys.argv[1:]]),
-        "rows": rows,
+        "turns": turns or (3 if quick else 5),
+        "torch": pytorch.about or {"reason": pytorch.missing},
+        "precision": "products of training: JAX's default (float32 on CPUs, TF32 on recent NVIDIA GPUs); of "
+        "likelihoods and evaluations: float32; PyTorch: float32, TF32 where a row says so",
+        "workloads": [],
         "made": provenance.environment(),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    records.write_json(out / "results.json", results)
+    chosen = [name for name in NAMES if name in workloads]
+    try:
+        for place, name in enumerate(chosen):
+            entry: dict[str, Any] = {"name": name, "load": [load()]}
+            if clock.left() < 5:
+                entry["reason"] = f"skipped: the budget of {budget} s was used up"
+            else:
+                share = clock.part(max(0.3, 1 / (len(chosen) - place))) if budget else clock
+                settings = speed_workloads.Settings(
+                    *speed_workloads.sizes(images, quick=quick),
+                    turns=results["turns"],
+                    quick=quick,
+                    torch=pytorch,
+                    python=torch or sys.executable,
+                    clock=share,
+                )
+                pytorch.patience = max(20.0, min(PATIENCE, share.left()))
+                start = time.monotonic()
+                try:
+                    entry |= speed_workloads.WORKLOADS[name](settings)
+                    pytorch.forget()
+                except Exception as error:  # one workload must not lose the others
+                    entry["reason"] = reason(error)
+                jax.clear_caches()
+                entry["took"] = time.monotonic() - start
+            entry["load"].append(load())
+            results["workloads"].append(entry)
+            results["seconds"] = time.monotonic() - began
+            records.write_json(out / "results.json", results)
+            print(speed_picture.lines(entry), flush=True)
+    finally:
+        pytorch.close()
+    (out / "table.md").write_text(speed_picture.table(results))
+    speed_picture.draw(out / "speed.png", results)
     if record:
         records.write_json(Path(record), results)
-    for row in rows:
-        low, high = min(row["ratios"]), max(row["ratios"])
-        print(
-            f"{row['what']}: {row['ours']:.2f} s, products {row['products']:.2f} s, "
-            f"ratio {row['ratio']:.2f} ({low:.2f} to {high:.2f} in {len(row['ratios'])} turns)"
-        )
+    print(speed_picture.table(results), end="")
+    print(f"wrote  {out}: results.json, speed.png, table.md")
 
 
-def likelihood(images: int, samples: int, turns: int) -> dict[str, Any]:
-    """Return the importance-weighted likelihood of the published network: gated 300-300, 40 latent dimensions."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from aevae_jax.evaluation import importance
-    from aevae_jax.models import VAE
-    from aevae_jax.models.architectures import MLP
-    from aevae_jax.models.likelihoods import Bernoulli
-
-    model = VAE(40, MLP((300, 300), gated=True), Bernoulli(), log_scale_range=(-3.0, 1.0), event_shape=(28, 28, 1))
-    params = jax.jit(model.init)(jax.random.key(0))
-    x = (np.random.default_rng(0).random((images, 28, 28, 1)) < 0.3).astype(np.float32)
-    rows = importance.ROWS
-    kernels = [jnp.ones(shape) / 300 for shape in ((40, 600), (300, 600), (300, 784))]
-    steps = -(-images * samples // rows)
-
-    @jax.jit
-    def products(z: Any) -> Any:
-        def step(_: Any, z: Any) -> Any:
-            h = z
-            for kernel in kernels:  # the barrier keeps XLA from computing only the columns that go on
-                out = jax.lax.optimization_barrier(jnp.matmul(h, kernel, precision="highest"))
-                h = out[:, :300]
-            return h[:, :40]
-
-        return jax.lax.fori_loop(0, steps, step, z)
-
-    what = f"likelihood of {images:,} images, {samples:,} samples"
-    return alternately(
-        what,
-        lambda: importance.estimate(model, params, x, jax.random.key(1), num_samples=samples),
-        lambda: jax.block_until_ready(products(jnp.ones((rows, 40)))),
-        turns,
-    )
-
-
-def training(images: int, turns: int) -> dict[str, Any]:
-    """Return an epoch of a VAE of 784-500-20-500-784 units, in batches of 128: with optimizer, noise and metrics."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    import aevae_jax as ae
-    from aevae_jax.models.architectures import MLP
-    from aevae_jax.models.likelihoods import Bernoulli
-
-    batch, images = 128, max(images, 128)
-    model = ae.VAE(20, MLP((500,)), Bernoulli(), event_shape=(28, 28, 1))
-    tx = ae.AdamW().build(10**6)
-    x = jnp.asarray(np.random.default_rng(0).random((images, 28, 28, 1)) < 0.3, jnp.float32)
-    train_step = ae.make_train_step(model, ae.ELBO(), tx)
-    state = ae.init_state(model, tx, jax.random.key(0))
-
-    def epoch() -> None:
-        nonlocal state
-        state, _ = ae.train_epoch(train_step, state, x, jax.random.key(0), batch_size=batch)
-        jax.block_until_ready(state.params)
-
-    kernels = [jnp.ones(shape) / 500 for shape in ((784, 500), (500, 40), (20, 500), (500, 784))]
-    inputs = [jnp.ones((batch, kernel.shape[0])) for kernel in kernels]
-    gradients = [jnp.ones((batch, kernel.shape[1])) for kernel in kernels]
-
-    @jax.jit
-    def products(inputs: Any) -> Any:
-        def step(_: Any, inputs: Any) -> Any:
-            out = [x @ kernel for x, kernel in zip(inputs, kernels, strict=True)]
-            out += [x.T @ g for x, g in zip(inputs, gradients, strict=True)]
-            out += [g @ kernel.T for g, kernel in zip(gradients[1:], kernels[1:], strict=True)]
-            used = sum(a[0, 0] for a in jax.lax.optimization_barrier(out))
-            return [x.at[0, 0].set(1e-9 * used) for x in inputs]  # so that the next step waits for this one
-
-        return jax.lax.fori_loop(0, images // batch, step, inputs)
-
-    return alternately(
-        f"an epoch of training on {images:,} images", epoch, lambda: jax.block_until_ready(products(inputs)), turns
-    )
-
-
-def alternately(what: str, ours: Callable[[], Any], products: Callable[[], Any], turns: int) -> dict[str, Any]:
-    """Return seconds of both, the best of all turns, and the ratios turn by turn."""
-    import numpy as np
-
-    def seconds(function: Callable[[], Any]) -> float:
-        began = time.monotonic()
-        function()
-        return time.monotonic() - began
-
-    seconds(ours)
-    seconds(products)
-    times = [(seconds(ours), seconds(products)) for _ in range(turns)]
-    ratios = [a / b for a, b in times]
-    return {
-        "what": what,
-        "ours": min(a for a, _ in times),
-        "products": min(b for _, b in times),
-        "ratios": ratios,
-        "ratio": float(np.median(ratios)),
-    }
+def load() -> float:
+    """Return how many processes wanted the machine in the last minute, on average."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else -1.0
 
 
 if __name__ == "__main__":

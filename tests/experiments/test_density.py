@@ -1,4 +1,4 @@
-"""The experiments on likelihoods and speed: what they train, count, refuse and write."""
+"""The experiment on likelihoods: what they train, count, refuse and write."""
 
 from __future__ import annotations
 
@@ -135,16 +135,6 @@ def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
     assert refused.returncode == 2
     assert "figures of other weights" in refused.stderr
     assert refused.stderr.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_speed_is_measured_in_turns(tmp_path):
-    done = run("speed", "--images", "4", "--samples", "300", "--turns", "2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for row in json.loads((tmp_path / "runs/speed/results.json").read_text())["rows"]:
-        assert len(row["ratios"]) == 2
-        assert row["products"] > 0
-        assert row["ratio"] > 0.5  # the products were not optimised away, nor ours
 
 
 # the README

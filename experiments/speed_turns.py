@@ -1,0 +1,245 @@
+"""Programs that take turns: what is timed, how, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import select
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speed_cases import Case
+
+HERE = Path(__file__).parent
+PATIENCE = 150.0
+"""Seconds that PyTorch may take to answer, compilation included."""
+
+
+class Clock:
+    """The time that is left of a budget.
+
+    Args:
+      budget: seconds, 0 for no limit.
+    """
+
+    def __init__(self, budget: float = 0.0):
+        self.ends = time.monotonic() + budget if budget else math.inf
+
+    def left(self) -> float:
+        """Return the seconds that are left, at least 0."""
+        return max(0.0, self.ends - time.monotonic())
+
+    def part(self, share: float) -> Clock:
+        """Return the clock of a part that may take `share` of what is left."""
+        clock = Clock()
+        clock.ends = time.monotonic() + share * self.left()
+        return clock
+
+
+class Unavailable(Exception):
+    """What a row says in place of figures."""
+
+
+class Program(NamedTuple):
+    """One row of a workload."""
+
+    name: str
+    make: Callable[[], Callable[[], tuple[float, float | None]]]
+    """Returns what takes one turn: it gives the seconds, and a number to compare with those of the other programs."""
+    precision: str = "float32"
+    """Of the products: "default" where an accelerator rounds them to fewer bits."""
+    base: bool = False
+    """Whether ratios of other rows are over its time: of those of its group, and its precision where it is not the only
+    base."""
+    group: str = ""
+    images: int | None = None
+    """How many images a turn takes, for images per second."""
+    elsewhere: bool = False
+    """Whether it runs in the process of PyTorch."""
+
+
+def timed(make: Callable[[], Callable[[], float]]) -> Callable[[], Callable[[], tuple[float, float | None]]]:
+    """Return the `make` of a program of this process, which waits for its results itself."""
+
+    def made() -> Callable[[], tuple[float, float | None]]:
+        function = make()
+
+        def turn() -> tuple[float, float | None]:
+            began = time.perf_counter()
+            value = function()
+            return time.perf_counter() - began, value
+
+        return turn
+
+    return made
+
+
+def take_turns(programs: Sequence[Program], turns: int, clock: Clock, *, threads: int = 1) -> list[dict[str, Any]]:
+    """Return a row for each program: seconds of all turns, and the ratios to the base within the same turn.
+
+    Every program is called twice before, which compiles it; what the first call took more than a usual one is recorded
+    as `compilation`. Each turn begins with another program. A program that fails, or that there is no time for, becomes
+    a row with the reason.
+
+    Args:
+      programs: the rows.
+      turns: how often each is timed.
+      clock: no program is compiled, and no second turn begun, once its time is over.
+      threads: how many programs are compiled at once, in which case `compilation` is longer than it would be alone.
+        Those that count are always timed one after the other.
+    """
+    rows: list[dict[str, Any]] = [{"program": program.name, "precision": program.precision} for program in programs]
+    running: dict[int, Callable[[], tuple[float, float | None]]] = {}
+    first, times, values = {}, {i: list[float]() for i in range(len(programs))}, dict[int, float | None]()
+
+    def warm_up(i: int) -> None:
+        try:
+            if not clock.left():
+                raise Unavailable("no time left in the budget")
+            turn = programs[i].make()
+            began = time.perf_counter()
+            turn()
+            first[i] = time.perf_counter() - began
+            turn()
+            running[i] = turn
+        except Exception as error:  # one failing row must not lose the rest
+            rows[i]["reason"] = reason(error)
+
+    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as elsewhere:
+        for i, program in enumerate(programs):
+            (elsewhere if program.elsewhere and threads > 1 else pool).submit(warm_up, i)
+    running = dict(sorted(running.items()))
+    for turn in range(turns):
+        if turn and not clock.left():
+            break
+        for place in range(len(programs)):
+            i = (place + turn) % len(programs)
+            if i in running:
+                try:
+                    seconds, values[i] = running[i]()
+                    times[i].append(seconds)
+                except Exception as error:
+                    del running[i]
+                    rows[i]["reason"] = reason(error)
+    for i in running:
+        program = programs[i]
+        base = [j for j in running if programs[j].base and programs[j].group == program.group]
+        same = [j for j in base if programs[j].precision == program.precision] or base
+        value, median = values[i], statistics.median(times[i])
+        rows[i] |= {
+            "times": times[i],
+            "seconds": spread(times[i]),
+            "compilation": max(0.0, first[i] - median),
+            "value": value if value is not None and math.isfinite(value) else None,
+            "ratio": spread([a / b for a, b in zip(times[i], times[same[0]], strict=True)]) if same else None,
+            "images_per_second": program.images / median if program.images else None,
+        }
+    return rows
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    """Return the median, the least and the largest."""
+    return [statistics.median(values), min(values), max(values)]
+
+
+def reason(error: BaseException) -> str:
+    """Return an error as one line."""
+    text = str(error).strip().splitlines()
+    if isinstance(error, Unavailable) and text:
+        return text[0]
+    return f"{type(error).__name__}{': ' if text else ''}{text[0][:300] if text else ''}"
+
+
+class Torch:
+    """PyTorch in its process: it is idle, and holds its own memory, while others take their turns.
+
+    Args:
+      python: an interpreter with PyTorch.
+      log: a file for what it prints.
+      backend: of JAX: PyTorch uses a GPU where JAX does.
+    """
+
+    def __init__(self, python: str, log: Path, backend: str):
+        self.missing, self.about = "", dict[str, Any]()
+        self._python, self._log, self._backend = python, log, backend
+        self._process: subprocess.Popen[str] | None = None
+        self._count, self.patience = 0, PATIENCE
+        try:
+            self.about = self.ask(do="hello")
+        except Exception as error:
+            self.missing = reason(error)
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Return the answer to a request; start the process where there is none.
+
+        Raises:
+          Unavailable: it failed, ended or took too long.
+        """
+        if self.missing:
+            raise Unavailable(self.missing)
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            ready, _, _ = select.select([process.stdout], [], [], self.patience)
+            line = process.stdout.readline() if ready else None
+        except OSError:
+            line = ""
+        if not line:
+            self.close()
+            raise Unavailable(
+                f"PyTorch ended, see {self._log}" if line is not None else f"no answer within {self.patience:.0f} s"
+            )
+        found: dict[str, Any] = json.loads(line)
+        if "reason" in found:
+            raise Unavailable(found["reason"])
+        return found
+
+    def program(self, name: str, maker: str, case: Case, *arguments: Any, tf32: bool = False) -> Program:
+        """Return a program of `speed_torch.py`."""
+        self._count += 1
+        number = self._count
+
+        def make() -> Callable[[], tuple[float, float | None]]:
+            self.ask(do="make", id=number, maker=maker, case=case.record(), arguments=arguments, tf32=tf32)
+
+            def turn() -> tuple[float, float | None]:
+                found = self.ask(do="turn", id=number)
+                return found["seconds"], found["value"]
+
+            return turn
+
+        return Program(name, make, "default" if tf32 else "float32", elsewhere=True)
+
+    def forget(self) -> None:
+        """Let go of all programs."""
+        if self._process is not None:
+            self.ask(do="forget")
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()  # closes its pipes, too
+            self._process = None
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            with self._log.open("a") as log:
+                self._process = subprocess.Popen(
+                    [self._python, str(HERE / "speed_torch.py")],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env={**os.environ, "SPEED_BACKEND": self._backend},
+                )
+        return self._process
