@@ -23,6 +23,7 @@ from aevae_jax.cli import evaluate
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.evaluation import classifiers, estimates, image_quality, importance, statistics
 from aevae_jax.models import generation
+from aevae_jax.models.likelihoods import DiscretizedLogistic
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 
@@ -116,6 +117,17 @@ def test_what_is_typed_of_a_comparison_is_handed_on(runs, monkeypatch):
     assert out[2].count(":") == 0
 
 
+def test_a_difference_that_is_smaller_than_its_error_is_not_shown(runs, monkeypatch):
+    def result(model, params, prepared, key, **options):
+        protocol = estimates.EvaluationProtocol("q", "e", 3, "digits", "test", "p", 3, "0", "mass")
+        nll = {"one": [1.0, 2.0, 3.0], "two": [2.0, 1.0, 6.0]}[Path(options["name"]).name]
+        return (estimates.Result(options["name"], np.array(nll), protocol),)
+
+    monkeypatch.setattr(importance, "result", result)
+    verdict = typed("compare", runs / "one", runs / "two").splitlines()[2]
+    assert verdict == f"{runs / 'one'} is better by 1.0000, 95 % interval -3.9683 to 5.9683: no difference is shown"
+
+
 def test_unlike_protocols_are_not_ranked(runs, capsys):
     assert "which differ in preparation" in refused(capsys, "compare", runs / "one", runs / "grey")
 
@@ -200,8 +212,14 @@ def test_bits_are_judged_as_bits(runs, monkeypatch):
     )
     typed("quality", runs / "one", "--num", "20")
     typed("quality", runs / "grey", "--num", "20")
+    fitted = fitting.load_run(runs / "grey")
+    levels = replace(fitted.model, likelihood=DiscretizedLogistic(17))
+    untrained = fitted._replace(model=levels, params=levels.init(keys.root(0)))
+    monkeypatch.setattr(evaluate, "loaded", lambda run: untrained)
+    typed("quality", runs / "grey", "--num", "20")
     assert set(np.unique(drawn[0])) == {0, 1}
     assert len(np.unique(drawn[1])) > 100
+    assert len(np.unique(drawn[2])) > 100
 
 
 def test_a_seed_that_is_none_is_refused_before_anything_is_trained(runs, monkeypatch, capsys):

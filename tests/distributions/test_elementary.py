@@ -700,6 +700,18 @@ def test_derivatives_of_normals_in_pairs_are_finite_at_the_smallest_scales():
     np.testing.assert_allclose(slope, [[-2.0]])
 
 
+def test_derivatives_of_normals_in_pairs_are_finite_far_away():
+    """3e19 squared is beyond float32, and what is left of it beside a scale of e^20 is not."""
+    x, loc, log_scale = jnp.asarray([[3e19, 1.0]]), jnp.zeros((1, 2)), jnp.full((1, 2), 20.0)
+    by_value, by_loc, by_log_scale = jax.jit(jax.grad(lambda *a: joint.pairwise_normal_log_prob(*a).sum(), (0, 1, 2)))(
+        x, loc, log_scale
+    )
+    expected = f64(x) * np.exp(-40.0)
+    np.testing.assert_allclose(by_loc, expected, rtol=1e-5)
+    np.testing.assert_allclose(by_value, -expected, rtol=1e-5)
+    np.testing.assert_allclose(by_log_scale, f64(x) * expected - 1, rtol=1e-5)
+
+
 def below_of_two(slope, z2):
     """p(z1|z2) over two dimensions, practically a point."""
     return d.Normal(jnp.concatenate([slope * z2, z2 - 1], axis=1), jnp.full((len(z2), 2), -20.0))

@@ -117,6 +117,17 @@ def test_each_temperature_has_a_noise_of_its_own_and_what_overflows_is_not_accep
     assert moved.mean() > 0.1
 
 
+def test_examples_far_apart_have_their_own_likelihoods():
+    """exp(-1000), beside the likelihood of another example, is 0 even in float64."""
+    z, x = simulated(2)
+    x[1] += 50 * GAUSSIAN.scale
+    there = log_likelihood(z, x)
+    assert there[0] - there[1] > 1000
+    found = backward(z, x, [0, 1, 1], [OVERFLOW, OVERFLOW])
+    np.testing.assert_allclose(found.log_likelihood, there, rtol=1e-5)
+    np.testing.assert_allclose(found.effective_chains, 1.0)
+
+
 def test_temperatures_are_those_of_a_logistic_curve():
     """1 / (1 + exp(-t)) = (1 + tanh(t/2)) / 2 between t = -4 and 4, moved and stretched to [0, 1]."""
     end = np.tanh(2)

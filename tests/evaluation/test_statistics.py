@@ -38,6 +38,14 @@ def test_frechet_distance_is_the_closed_form():
     assert shifted == pytest.approx(25, rel=1e-5)
 
 
+def test_frechet_distance_of_fewer_points_than_dimensions_is_that_of_their_span():
+    """Rounding makes eigenvalues of such covariances negative. Turned, points are as far apart as they were."""
+    a, b = with_moments(M, A), with_moments(N, B, count=60, seed=1)
+    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(8, 3)))[0].T
+    expected = statistics.frechet_distance(a, b)
+    assert statistics.frechet_distance(a @ turn, b @ turn) == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_interval_is_students_two_sided_one():
     """t of 3 degrees of freedom: 2.5 % lie above 3.1824, 5 % above 2.3534. The standard error is sqrt(5/12)."""
     values = np.array([1.0, 2.0, 3.0, 4.0])

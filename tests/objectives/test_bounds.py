@@ -378,6 +378,15 @@ class _Elements(distributions.Normal):
     def log_prob(self, value):
         return -((value - self.loc) ** 2)
 
+    def kl(self, other):
+        return self.kl_terms(other)
+
+
+class _UnsummedRate(VAE):
+    def encode(self, params, x):
+        q = super().encode(params, x)
+        return _Elements(q.loc, q.log_scale)
+
 
 def test_what_is_no_number_per_example_is_refused_where_it_is_met():
     """It would broadcast to a loss that looks like one."""
@@ -388,6 +397,10 @@ def test_what_is_no_number_per_example_is_refused_where_it_is_met():
         bounds.elbo(model, params, x, key)
     with pytest.raises(AssertionError, match=refused):
         bounds.log_weights(model, params, x, key, 4)
+    codes = _UnsummedRate(2, architectures.MLP(()), event_shape=(5,))
+    refused = r"shape \(3, 2\) but expected \(3\). \[KL of _Elements q\(z\|x\) from Normal p\(z\): expected one number"
+    with pytest.raises(AssertionError, match=refused):
+        jax.eval_shape(partial(bounds.elbo, codes), jax.eval_shape(codes.init, key), x, key)
     with pytest.raises(AssertionError, match=r"the mean of _Elements p\(x\|z\) and x"):
         bounds.squared_error(_Unsummed(axis=True)({}, jnp.ones((3, 5, 1))), x)
 
