@@ -2277,4 +2277,30 @@ MUTATIONS = (
         "if found.mean > 0 else",
         ("cli/test_evaluate.py::test_a_difference_that_is_smaller_than_its_error_is_not_shown",),
     ),
+    Mutation(
+        311,
+        "a uniform number of 0 has no logarithm",
+        "distributions/elementary.py",
+        "self.logits.dtype, jnp.finfo(self.logits.dtype).tiny)",
+        "self.logits.dtype)",
+        (
+            "distributions/test_elementary.py::test_the_lowest_uniform_number_gives_a_continuous_bernoulli_a_draw_and_a_gradient",
+        ),
+    ),
+    Mutation(
+        312,
+        "a first chunk of weights that are 0 makes all of them NaN",
+        "evaluation/importance.py",
+        "safe = jnp.where(jnp.isfinite(peak), peak, 0.0)",
+        "safe = peak",
+        ("evaluation/test_importance.py::test_a_first_chunk_of_weights_that_are_0_is_one_like_any_other",),
+    ),
+    Mutation(
+        313,
+        "counts in a place below 0 let through",
+        "models/likelihoods.py",
+        "if place < 0 or step",
+        "if step",
+        ("models/test_likelihoods.py::test_impossible_settings_are_refused",),
+    ),
 )

@@ -300,7 +300,7 @@ def pareto_shape(largest: np.ndarray) -> np.ndarray:
     spread = 1 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
     theta = 1 / y[:, -1:] + spread / (3 * quartile[:, None])  # [N, grid], each less than 1 / max(y)
     shape = np.stack([np.log1p(-t[:, None] * y).mean(axis=1) for t in theta.T], axis=1)
-    profile = size * (np.log(np.maximum(-theta / shape, 1e-300)) - shape - 1)
+    profile = size * (np.log(-theta / shape) - shape - 1)
     weight = np.exp(profile - profile.max(axis=1, keepdims=True))
     best = (weight * theta).sum(axis=1) / weight.sum(axis=1)
     k = np.log1p(-best[:, None] * y).mean(axis=1)

@@ -290,6 +290,16 @@ def continuous_cdf(x, logit: float):
     return (np.exp(logit * (x - 1)) - np.exp(-logit)) / -np.expm1(-logit)
 
 
+def test_the_lowest_uniform_number_gives_a_continuous_bernoulli_a_draw_and_a_gradient(monkeypatch):
+    """It is not 0, of which there is no logarithm; one in ten million is the lowest."""
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype, lowest=0.0: jnp.full(shape, lowest, dtype))
+    draw, slope = jax.value_and_grad(lambda x: d.ContinuousBernoulli(x).sample(jax.random.key(0))[0, 0])(
+        full(300.0, 1, 1)
+    )
+    np.testing.assert_allclose(draw, 1 + np.log(2.0**-126) / 300, rtol=1e-5)
+    np.testing.assert_allclose(slope, -np.log(2.0**-126) / 300**2, rtol=1e-5)
+
+
 @pytest.mark.parametrize("logit", [0.0, 5e-4, -5e-4, 0.0299, 0.0301, -0.0301, -2.0, 8.0, -300.0])
 def test_continuous_bernoulli_samples_have_their_distribution(logit):
     """In law, and in their pathwise gradient: that of a mean of draws is the gradient of the mean."""

@@ -155,6 +155,32 @@ def test_running_sums_are_those_of_all_weights_at_once(chunk):
     np.testing.assert_allclose(found.pareto_k, importance.pareto_shape(largest.T), rtol=1e-4)
 
 
+class _Rejecting(Prescribed):
+    """A model under which data are impossible where the code is negative: weights are 0 or 1."""
+
+    def decode(self, params, z):
+        return _Possible(z)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Possible(_Drawn):
+    def log_prob(self, value):
+        return jnp.where(self.factor[:, 0] > 0, 0.0, -jnp.inf)
+
+
+def test_a_first_chunk_of_weights_that_are_0_is_one_like_any_other():
+    _, draws = prescribed(np.ones(6), 8, 8)
+    count = (draws > 0).sum(axis=0)
+    assert (draws[0] < 0).any()
+    assert count.all()
+    found = importance.estimate(
+        _Rejecting(), {}, np.ones((6, 1), np.float32), jax.random.key(7), num_samples=8, chunk=1
+    )
+    np.testing.assert_allclose(found.nll, np.log(8 / count), rtol=1e-6)
+    np.testing.assert_allclose(found.effective_samples, count, rtol=1e-6)
+
+
 def test_the_interval_of_the_data_covers_the_entropy_in_90_to_99_of_100_repetitions():
     """Fresh data in each; the mean of -log p(x) over the population is the entropy of its Gaussian."""
     x = draws(100 * 60, seed=5)
