@@ -388,6 +388,12 @@ class _UnsummedRate(VAE):
         return _Elements(q.loc, q.log_scale)
 
 
+class _UnsummedPrior(VAE):
+    def prior(self, params, n):
+        p = super().prior(params, n)
+        return _Elements(p.loc, p.log_scale)
+
+
 def test_what_is_no_number_per_example_is_refused_where_it_is_met():
     """It would broadcast to a loss that looks like one."""
     model = VAE(2, architectures.MLP(()), _Unsummed(), event_shape=(5,))
@@ -401,6 +407,12 @@ def test_what_is_no_number_per_example_is_refused_where_it_is_met():
     refused = r"shape \(3, 2\) but expected \(3\). \[KL of _Elements q\(z\|x\) from Normal p\(z\): expected one number"
     with pytest.raises(AssertionError, match=refused):
         jax.eval_shape(partial(bounds.elbo, codes), jax.eval_shape(codes.init, key), x, key)
+    for other, name in ((codes, "q"), (_UnsummedPrior(2, architectures.MLP(()), event_shape=(5,)), "p")):
+        log_weights = partial(bounds.log_weights, other, num_samples=4)
+        with pytest.raises(
+            AssertionError, match=rf"log_prob of _Elements {name}\(z.*: expected one number per example"
+        ):
+            jax.eval_shape(log_weights, jax.eval_shape(other.init, key), x, key)
     with pytest.raises(AssertionError, match=r"the mean of _Elements p\(x\|z\) and x"):
         bounds.squared_error(_Unsummed(axis=True)({}, jnp.ones((3, 5, 1))), x)
 
