@@ -2303,4 +2303,20 @@ MUTATIONS = (
         "if step",
         ("models/test_likelihoods.py::test_impossible_settings_are_refused",),
     ),
+    Mutation(
+        314,
+        "a posterior that is not one number per example let through in weights",
+        "objectives/bounds.py",
+        'terms, (likelihood, p, q), ("p(x|z)", "p(z)", "q(z|x)")',
+        'terms[:2], (likelihood, p), ("p(x|z)", "p(z)")',
+        ("objectives/test_bounds.py::test_what_is_no_number_per_example_is_refused_where_it_is_met",),
+    ),
+    Mutation(
+        315,
+        "a scale of 0 among the moments of data let through",
+        "data/datasets.py",
+        "not all(s > 0 for s in self.scale)",
+        "not all(s >= 0 for s in self.scale)",
+        ("data/test_datasets.py::test_moments_that_nothing_can_have_are_refused",),
+    ),
 )
