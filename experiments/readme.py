@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import speed_table
 from density_table import HEADINGS, cells
 from faults.table import FAULTS
 
@@ -52,7 +53,7 @@ def section() -> str:
     parts = [
         density_table("density_fashion_mnist"),
         density_table("density_fashion_mnist_10_epochs"),
-        speed_table(),
+        speed_tables(),
         claims(),
         linear(),
     ]
@@ -117,24 +118,10 @@ def annealed(rows: list[dict[str, Any]]) -> str:
     return f"\n{head}\n\n{''.join(lines)}"
 
 
-def speed_table() -> str:
-    """Return ratios to matrix products, one table for all machines that were recorded."""
-    rows = []
-    for path in sorted(RESULTS.glob("speed_*.json")):
-        found = records.read_json(path)
-        device, host = found["made"]["device"], found["made"]["host"]
-        machine = f"{host['cores']} CPU cores" if device["backend"] == "cpu" else device["kind"]
-        command = f"`{found['command'].split(' --record')[0]}`"
-        for row in found["rows"]:
-            ratio = f"{row['ratio']:.2f} ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})"
-            rows.append([row["what"], machine, f"{row['ours']:.3g} s", ratio, command])
-    if not rows:
-        return ""
-    head = ["what", "machine", "time", "over the products alone", "command"]
-    return (
-        "**Speed**: the time of our programs over that of the matrix products in them, taking turns in one "
-        f"process; the median, and all turns.\n\n{markdown(head, rows)}"
-    )
+def speed_tables() -> str:
+    """Return what was recorded of speed, a table for each machine."""
+    paths = sorted(RESULTS.glob("speed_*.json"))
+    return "\n".join(speed_table.of_readme(records.read_json(path), path.as_posix()) for path in paths)
 
 
 def claims() -> str:

@@ -7,7 +7,8 @@ Command:   python experiments/speed.py                                     (a qu
            python experiments/speed.py --record experiments/results/speed_cpu.json
 Writes:    runs/speed/results.json after each workload, table.md, speed.png
 Expected:  training takes about as long as the minimal JAX loop, and at most 1.6 times as long as its products alone on
-           CPUs; a likelihood at most 1.5 times. Sixteen seeds take less than sixteen times as long as one.
+           CPUs; a likelihood at most 1.5 times. On CPUs seeds trained at once take about as long as one after the
+           other; on accelerators, which a single small network leaves idle, much less.
 
 Machines are noisy, so nothing is timed by itself: the programs of a workload take turns, each turn beginning with
 another one, and a ratio is the median of the ratios within a turn, with the least and the largest. The load of the
@@ -18,7 +19,8 @@ noise in every step, and their losses at the end stand in results.json: they are
 * ours: `train_epoch` with `make_train_step` (all metrics of every step, and its check for numbers that are not finite).
 * minimal JAX loop: the same network in plain JAX with optax, one jitted epoch (speed_minimal.py).
 * PyTorch: the same network, images on the device, fused Adam; compiled, from a DataLoader, and as a CUDA graph. It is
-  no dependency. It runs in a process of its own, which is idle while others take their turns (speed_torch.py).
+  no dependency. It runs in a process of its own, which is idle while others take their turns, and whose threads sleep
+  while they wait: a loaded machine would slow it down several times otherwise (speed_torch.py).
 * products alone: the matrix products and convolutions of our program, gradients included, in the same shapes, number
   and precision, one after the other with nothing between them: the limit (`alone` in speed_programs.py).
 
@@ -86,20 +88,23 @@ def speed(
     for name in workloads:
         if name not in NAMES:
             raise InputError("--workloads", got=name, expected=f"some of {', '.join(NAMES)}")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # others need memory of a GPU, too
     import jax
     import speed_picture
+    import speed_table
     import speed_workloads
-    from speed_turns import PATIENCE, Clock, Torch, reason
+    from speed_turns import Clock, Torch, reason
 
     from aevae_jax.runs import provenance, records
 
     backend, clock, began = jax.default_backend(), Clock(budget), time.monotonic()
     jax.block_until_ready(jax.numpy.ones(1) + 1)  # JAX takes hold of the device before PyTorch does
     out.mkdir(parents=True, exist_ok=True)
-    pytorch = Torch(torch or sys.executable, out / "torch.log", backend)
+    pytorch, compiling = (Torch(torch or sys.executable, out / "torch.log", backend) for _ in range(2))
     results: dict[str, Any] = {
         "command": " ".join(["python", "experiments/speed.py", *sys.argv[1:]]),
         "turns": turns or (3 if quick else 5),
+        "quick": quick,
         "torch": pytorch.about or {"reason": pytorch.missing},
         "precision": "products of training: JAX's default (float32 on CPUs, TF32 on recent NVIDIA GPUs); of "
         "likelihoods and evaluations: float32; PyTorch: float32, TF32 where a row says so",
@@ -119,14 +124,15 @@ def speed(
                     turns=results["turns"],
                     quick=quick,
                     torch=pytorch,
+                    compiling=compiling,
                     python=torch or sys.executable,
                     clock=share,
                 )
-                pytorch.patience = max(20.0, min(PATIENCE, share.left()))
                 start = time.monotonic()
                 try:
                     entry |= speed_workloads.WORKLOADS[name](settings)
                     pytorch.forget()
+                    compiling.forget()
                 except Exception as error:  # one workload must not lose the others
                     entry["reason"] = reason(error)
                 jax.clear_caches()
@@ -135,14 +141,15 @@ def speed(
             results["workloads"].append(entry)
             results["seconds"] = time.monotonic() - began
             records.write_json(out / "results.json", results)
-            print(speed_picture.lines(entry), flush=True)
+            print(speed_table.lines(entry), flush=True)
     finally:
         pytorch.close()
-    (out / "table.md").write_text(speed_picture.table(results))
+        compiling.close()
+    (out / "table.md").write_text(speed_table.table(results))
     speed_picture.draw(out / "speed.png", results)
     if record:
         records.write_json(Path(record), results)
-    print(speed_picture.table(results), end="")
+    print(speed_table.table(results), end="")
     print(f"wrote  {out}: results.json, speed.png, table.md")
 
 

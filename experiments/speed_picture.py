@@ -1,75 +1,19 @@
-"""The table and the picture of speed.py's results. Never measures."""
+"""The picture of speed.py's results. Never measures."""
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from speed_table import machine
 
 from aevae_jax import durable
 
 COLOURS = {"ours": "#0072B2", "minimal": "#56B4E9", "PyTorch": "#E69F00", "products": "#999999"}
 """Okabe & Ito 2008: told apart by all."""
-
-
-def machine(results: dict[str, Any]) -> str:
-    """Return the device and the versions in a line."""
-    made, torch = results["made"], results["torch"]
-    device, host, versions = made["device"], made["host"], made["versions"]
-    kind = f"{host['cores']} CPU cores" if device["backend"] == "cpu" else device["kind"]
-    pytorch = f"PyTorch {torch['version']}" if "version" in torch else torch["reason"]
-    return f"{kind}, {host['processor']}; Python {versions['python']}, JAX {versions['jax']}, {pytorch}"
-
-
-def lines(entry: dict[str, Any]) -> str:
-    """Return one workload as text: a line for itself, and one for each row."""
-    head = f"{entry['name']}: {entry.get('what', '')}".rstrip(": ")
-    if "reason" in entry:
-        return f"{head}: {entry['reason']}"
-    rows = [f"  {row['program']}: {', '.join(filter(None, cells(row)[1:]))}" for row in entry["rows"]]
-    return "\n".join([f"{head} (load {entry['load'][0]:.1f} to {entry['load'][1]:.1f})", *rows])
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    """Return the cells of a row: program, precision of the products, time, ratio, compilation, rest."""
-    name = [row["program"], row["precision"]]
-    if "reason" in row:
-        return [*name, "", "", "", row["reason"]]
-    if "repeatable" in row:
-        return [*name, "", "", "", f"repeatable: {str(row['repeatable']).lower()}"]
-    if "first_step" in row:
-        device = f", on the device {row['device_bytes'] / 2**20:,.0f} MiB" if row["device_bytes"] else ""
-        memory = f"imports {row['imports']:.1f} s; peak memory {row['host_bytes'] / 2**20:,.0f} MiB{device}"
-        return [*name, f"{row['first_step']:.1f} s", "", "", memory]
-    seconds, ratio = row["seconds"], row["ratio"]
-    rate = row["images_per_second"]
-    return [
-        *name,
-        f"{seconds[0]:.3g} s ({seconds[1]:.3g} to {seconds[2]:.3g})",
-        f"{ratio[0]:.2f} ({ratio[1]:.2f} to {ratio[2]:.2f})" if ratio else "",
-        f"{row['compilation']:.1f} s",
-        f"{rate:,.0f} images/s" if rate else "",
-    ]
-
-
-def table(results: dict[str, Any]) -> str:
-    """Return all workloads as Markdown."""
-    parts = [
-        f"# Speed\n\n{machine(results)}. Median, least and largest of {results['turns']} turns; times the base are "
-        f"ratios within a turn, to ours or the first row of equal precision. `{results['command']}`\n"
-    ]
-    for entry in results["workloads"]:
-        load = "load {:.1f} before, {:.1f} after".format(*entry["load"])
-        head = f"\n## {entry['name']}{': ' if 'what' in entry else ''}{entry.get('what', '')}\n\n"
-        if "reason" in entry:
-            parts.append(f"{head}{entry['reason']}\n")
-            continue
-        columns = ["program", "products", "time", "times the base", "compilation", ""]
-        rows = [columns, ["---"] * len(columns), *map(cells, entry["rows"])]
-        parts.append(f"{head}{load}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows))
-    return "".join(parts)
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
@@ -93,7 +37,10 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     heights = [0.28 * max(row) + 0.9 for row in sizes] + ([2.6] if curves else [])
     figure = Figure(figsize=(13, sum(heights) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"Seconds of our programs and of others: {machine(results)}", size=12)
+    figure.suptitle(
+        f"Seconds of our programs and of others; ratios to ours of equal precision, or to the base\n{machine(results)}",
+        size=12,
+    )
     grid = figure.add_gridspec(len(heights), 12, height_ratios=heights)
     for i, entry in enumerate(bars):
         _bars(figure.add_subplot(grid[i // 2, 6 * (i % 2) : 6 * (i % 2) + 6]), entry)
@@ -125,7 +72,7 @@ def _bars(axes: Any, entry: dict[str, Any]) -> None:
     axes.set_xlim(0, 1.3 * largest)
     axes.set_xlabel("seconds" if entry["name"] != "start" else "seconds to the end of the first step", size=8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_title(f"{entry['name']}: {_wrapped(entry['what'])}", size=9, loc="left")
+    axes.set_title(textwrap.fill(f"{entry['name']}: {entry['what']}", 66), size=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -133,10 +80,6 @@ def _label(row: dict[str, Any]) -> str:
     return (
         f"{row['program']} (TF32)" if row["precision"] == "default" and "TF32" not in row["program"] else row["program"]
     )
-
-
-def _wrapped(text: str, width: int = 84) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _curve(axes: Any, entry: dict[str, Any], axis: str) -> None:

@@ -8,6 +8,7 @@ import os
 import select
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,8 +61,6 @@ class Program(NamedTuple):
     group: str = ""
     images: int | None = None
     """How many images a turn takes, for images per second."""
-    elsewhere: bool = False
-    """Whether it runs in the process of PyTorch."""
 
 
 def timed(make: Callable[[], Callable[[], float]]) -> Callable[[], Callable[[], tuple[float, float | None]]]:
@@ -111,9 +110,12 @@ def take_turns(programs: Sequence[Program], turns: int, clock: Clock, *, threads
         except Exception as error:  # one failing row must not lose the rest
             rows[i]["reason"] = reason(error)
 
-    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as elsewhere:
-        for i, program in enumerate(programs):
-            (elsewhere if program.elsewhere and threads > 1 else pool).submit(warm_up, i)
+    if threads == 1:  # in this thread, which sees settings made by a `with`
+        for i in range(len(programs)):
+            warm_up(i)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(warm_up, range(len(programs))))
     running = dict(sorted(running.items()))
     for turn in range(turns):
         if turn and not clock.left():
@@ -150,7 +152,7 @@ def spread(values: Sequence[float]) -> list[float]:
 
 def reason(error: BaseException) -> str:
     """Return an error as one line."""
-    text = str(error).strip().splitlines()
+    text = str(error).strip().replace("|", "/").splitlines()
     if isinstance(error, Unavailable) and text:
         return text[0]
     return f"{type(error).__name__}{': ' if text else ''}{text[0][:300] if text else ''}"
@@ -158,6 +160,9 @@ def reason(error: BaseException) -> str:
 
 class Torch:
     """PyTorch in its process: it is idle, and holds its own memory, while others take their turns.
+
+    Its threads sleep where they wait for each other (`OMP_WAIT_POLICY`, unless that is set): on a machine with other
+    work they would otherwise spin for most of the time, on a quiet one it hardly matters.
 
     Args:
       python: an interpreter with PyTorch.
@@ -169,7 +174,7 @@ class Torch:
         self.missing, self.about = "", dict[str, Any]()
         self._python, self._log, self._backend = python, log, backend
         self._process: subprocess.Popen[str] | None = None
-        self._count, self.patience = 0, PATIENCE
+        self._count, self._lock = 0, threading.Lock()
         try:
             self.about = self.ask(do="hello")
         except Exception as error:
@@ -183,25 +188,30 @@ class Torch:
         """
         if self.missing:
             raise Unavailable(self.missing)
+        with self._lock:
+            line = self._answer(json.dumps(request))
+        found: dict[str, Any] = json.loads(line)
+        if "reason" in found:
+            raise Unavailable(found["reason"])
+        return found
+
+    def _answer(self, request: str) -> str:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.write(request + "\n")
             process.stdin.flush()
-            ready, _, _ = select.select([process.stdout], [], [], self.patience)
+            ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
             line = process.stdout.readline() if ready else None
         except OSError:
             line = ""
         if not line:
             self.close()
             raise Unavailable(
-                f"PyTorch ended, see {self._log}" if line is not None else f"no answer within {self.patience:.0f} s"
+                f"PyTorch ended, see {self._log}" if line is not None else f"no answer within {PATIENCE:.0f} s"
             )
-        found: dict[str, Any] = json.loads(line)
-        if "reason" in found:
-            raise Unavailable(found["reason"])
-        return found
+        return line
 
     def program(self, name: str, maker: str, case: Case, *arguments: Any, tf32: bool = False) -> Program:
         """Return a program of `speed_torch.py`."""
@@ -217,7 +227,7 @@ class Torch:
 
             return turn
 
-        return Program(name, make, "default" if tf32 else "float32", elsewhere=True)
+        return Program(name, make, "default" if tf32 else "float32")
 
     def forget(self) -> None:
         """Let go of all programs."""
@@ -240,6 +250,6 @@ class Torch:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
-                    env={**os.environ, "SPEED_BACKEND": self._backend},
+                    env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "SPEED_BACKEND": self._backend},
                 )
         return self._process
