@@ -57,7 +57,7 @@ def case_of(record: dict[str, Any]) -> Case:
 DIGITS = Case("64-256-256-16", (8, 8, 1), 16, hidden=(256, 256), binary=False)
 MLP = Case("784-500-20", (28, 28, 1), 20, hidden=(500,))
 CONV = Case("Conv() on 28x28x1", (28, 28, 1), 16, channels=(32, 64))
-USUAL = dataclasses.replace(CONV, what="4x4 convolutions of stride 2, transposed ones back", transposed=True)
+USUAL = dataclasses.replace(CONV, what="4x4, stride 2, transposed back", transposed=True)
 RESIDUAL = Case("ResidualConv() on 32x32x3", (32, 32, 3), 16, channels=(32, 64), blocks=1, binary=False)
 PUBLISHED = Case("gated 784-300-300-40", (28, 28, 1), 40, hidden=(300, 300), gated=True, log_scale_range=(-3.0, 1.0))
 

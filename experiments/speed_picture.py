@@ -31,22 +31,26 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     curves = [(entry, axis) for entry in entries for axis in entry.get("axes", ())]
     curves += [(entry, "seeds") for entry in entries if entry["name"] == "seeds"]
     sizes = [
-        [max(2, sum(_seconds(row) is not None for row in entry["rows"])) for entry in bars[i : i + 2]]
+        [max(3, sum(_seconds(row) is not None for row in entry["rows"])) for entry in bars[i : i + 2]]
         for i in range(0, len(bars), 2)
     ]
-    heights = [0.28 * max(row) + 0.9 for row in sizes] + ([2.6] if curves else [])
+    heights = [0.28 * max(row) + 1.1 for row in sizes] + ([2.6] if curves else [])
     figure = Figure(figsize=(13, sum(heights) + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(
         f"Seconds of our programs and of others; ratios to ours of equal precision, or to the base\n{machine(results)}",
         size=12,
     )
-    grid = figure.add_gridspec(len(heights), 12, height_ratios=heights)
-    for i, entry in enumerate(bars):
-        _bars(figure.add_subplot(grid[i // 2, 6 * (i % 2) : 6 * (i % 2) + 6]), entry)
-    width = 12 // max(1, len(curves))
-    for i, (entry, axis) in enumerate(curves):
-        _curve(figure.add_subplot(grid[len(heights) - 1, i * width : (i + 1) * width]), entry, axis)
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, first in zip(parts, range(0, len(bars), 2), strict=False):
+        both = part.subplots(1, 2)
+        for axes, entry in zip(both, bars[first : first + 2], strict=False):
+            _bars(axes, entry)
+        for axes in both[len(bars) - first :]:
+            axes.set_axis_off()
+    if curves:
+        for axes, (entry, axis) in zip(parts[-1].subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+            _curve(axes, entry, axis)
     with durable.replacing(path) as file:
         figure.savefig(file, dpi=110, format="png")
 
@@ -66,7 +70,8 @@ def _bars(axes: Any, entry: dict[str, Any]) -> None:
         axes.barh(place, median, color=kind, height=0.72)
         axes.plot([least, most], [place, place], color="black", linewidth=1.2)
         ratio = f"  (ratio {row['ratio'][0]:.2f})" if row.get("ratio") else ""
-        axes.text(max(most, median) + 0.01 * largest, place, f"{median:.3g} s{ratio}", va="center", size=8)
+        said = axes.text(max(most, median) + 0.01 * largest, place, f"{median:.3g} s{ratio}", va="center", size=8)
+        said.set_in_layout(False)  # the axis is long enough
     axes.set_yticks(range(len(rows)), [_label(row) for row, _ in rows], size=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.3 * largest)

@@ -74,6 +74,9 @@ COLUMNS = {
 """Headings in the README of the programs beside ours."""
 
 
+PRECISE = "ours, full float32"
+
+
 def of_readme(results: dict[str, Any], path: str) -> str:
     """Return what the README says of one record.
 
@@ -83,6 +86,7 @@ def of_readme(results: dict[str, Any], path: str) -> str:
     """
     beside = {entry["name"]: rows for entry in results["workloads"] if (rows := _by_program(entry))}
     shown = [name for name in COLUMNS if any("ratio" in rows.get(name, {}) for rows in beside.values())]
+    rounded = any("seconds" in rows.get(PRECISE, {}) for rows in beside.values())
     lines = []
     for entry in results["workloads"]:
         ours = next((row for name, row in beside.get(entry["name"], {}).items() if name.startswith("ours")), None)
@@ -90,9 +94,11 @@ def of_readme(results: dict[str, Any], path: str) -> str:
             continue
         found = (beside[entry["name"]].get(name, {}).get("ratio") for name in shown)
         what = entry["what"].partition(" (")[0]
-        lines.append([what, f"{ours['seconds'][0]:.3g} s", *(_ratio(ratio) if ratio else "" for ratio in found)])
+        precise = beside[entry["name"]].get(PRECISE, ours if ours["precision"] == "float32" else {})
+        cell = [f"{precise['seconds'][0]:.3g} s" if "seconds" in precise else ""] if rounded else []
+        lines.append([what, f"{ours['seconds'][0]:.3g} s", *cell, *(_ratio(ratio) if ratio else "" for ratio in found)])
     loads = [value for entry in results["workloads"] for value in entry["load"]]
-    head = ["what", "ours", *(COLUMNS[name] for name in shown)]
+    head = ["what", "ours", *(["ours in full float32"] if rounded else []), *(COLUMNS[name] for name in shown)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *lines])
     command = results["command"].split(" --record")[0]
     return (

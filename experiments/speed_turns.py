@@ -30,16 +30,20 @@ class Clock:
     """
 
     def __init__(self, budget: float = 0.0):
-        self.ends = time.monotonic() + budget if budget else math.inf
+        self.ends = self.end_of_all = time.monotonic() + budget if budget else math.inf
 
     def left(self) -> float:
         """Return the seconds that are left, at least 0."""
         return max(0.0, self.ends - time.monotonic())
 
+    def over(self) -> bool:
+        """Return whether the whole budget is used up."""
+        return time.monotonic() >= self.end_of_all
+
     def part(self, share: float) -> Clock:
         """Return the clock of a part that may take `share` of what is left."""
         clock = Clock()
-        clock.ends = time.monotonic() + share * self.left()
+        clock.ends, clock.end_of_all = time.monotonic() + share * self.left(), self.end_of_all
         return clock
 
 
@@ -89,7 +93,7 @@ def take_turns(programs: Sequence[Program], turns: int, clock: Clock, *, threads
     Args:
       programs: the rows.
       turns: how often each is timed.
-      clock: no program is compiled, and no second turn begun, once its time is over.
+      clock: no program is compiled once its time is over, and no second turn begun once the whole budget is used up.
       threads: how many programs are compiled at once, in which case `compilation` is longer than it would be alone.
         Those that count are always timed one after the other.
     """
@@ -118,7 +122,7 @@ def take_turns(programs: Sequence[Program], turns: int, clock: Clock, *, threads
             list(pool.map(warm_up, range(len(programs))))
     running = dict(sorted(running.items()))
     for turn in range(turns):
-        if turn and not clock.left():
+        if turn and clock.over():
             break
         for place in range(len(programs)):
             i = (place + turn) % len(programs)

@@ -269,12 +269,17 @@ def test_the_readme_has_a_table_for_each_machine(measured, tmp_path, monkeypatch
     record = json.loads((measured / "record.json").read_text())
     (tmp_path / "speed_cpu.json").write_text(json.dumps(record))
     record["made"]["device"] = {"backend": "gpu", "kind": "NVIDIA H100", "count": 1}
+    rows = record["workloads"][1]["rows"]
+    rows.append({**rows[0], "program": "ours, full float32", "seconds": [12.3] * 3})
     (tmp_path / "speed_h100.json").write_text(json.dumps(record))
     monkeypatch.setattr(readme, "RESULTS", tmp_path)
     first, second = readme.speed_tables().split("**Speed**")[1:]
     assert f"JAX {jax.__version__}" in first
     assert "CPU cores, " in first
+    assert "float32" not in first.partition("\n")[2]
     assert "NVIDIA H100, " in second
+    assert "| what | ours | ours in full float32 |" in second
+    assert " s | 12.3 s |" in second
 
 
 def test_other_workloads_become_sentences():
