@@ -193,13 +193,14 @@ class Torch:
         if self.missing:
             raise Unavailable(self.missing)
         with self._lock:
-            line = self._answer(json.dumps(request))
+            line = self.exchange(json.dumps(request))
         found: dict[str, Any] = json.loads(line)
         if "reason" in found:
             raise Unavailable(found["reason"])
         return found
 
-    def _answer(self, request: str) -> str:
+    def exchange(self, request: str) -> str:
+        """Return the line that answers a line. Raises `Unavailable`."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None

@@ -229,7 +229,7 @@ def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("speed")
     with jax.numpy_rank_promotion("allow"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        patch.setattr(turns.Torch, "_answer", lambda torch, request: '{"reason": "PyTorch is not installed"}')
+        patch.setattr(turns.Torch, "exchange", lambda torch, request: '{"reason": "PyTorch is not installed"}')
         names = ("sampling", "bf16")
         speed.speed(workloads=names, turns=2, images=512, out=out, record=str(out / "record.json"))
     return out
