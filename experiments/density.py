@@ -234,13 +234,15 @@ def floor(dataset: Dataset, prepared: Prepared) -> dict[str, float]:
     import numpy as np
     from scipy.special import xlog1py, xlogy
 
-    p = dataset.test.x[:] / (dataset.levels - 1)
+    pixels = dataset.test.x[:].ravel()
+    p = np.arange(dataset.levels) / (dataset.levels - 1)
+    counts = np.bincount(pixels, minlength=len(p))  # of each level: pixels that are equal cost the same
+
+    def cost(ones: np.ndarray) -> float:
+        return float(-(xlogy(ones, p) + xlog1py(counts - ones, -p)).sum() / len(dataset.test))
+
     bits = np.asarray(prepared.test.x[:], np.float64)
-
-    def cost(b: np.ndarray) -> float:
-        return float(-(xlogy(b, p) + xlog1py(1 - b, -p)).reshape(len(p), -1).sum(axis=1).mean())
-
-    return {"entropy": cost(p), "drawn_bits": cost(bits)}
+    return {"entropy": cost(counts * p), "drawn_bits": cost(np.bincount(pixels, bits.ravel(), len(p)))}
 
 
 def expected_time(runs: list[tuple[Run, str]], prepared: Prepared, samples: int) -> str:
