@@ -7,6 +7,7 @@ compiler that optimises less, and a cache of compiled programs in `.pytest_cache
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from importlib.metadata import version
@@ -29,6 +30,16 @@ import pytest  # noqa: E402
 os.environ.setdefault("AEVAE_CACHE_DIR", os.path.join(tempfile.gettempdir(), "aevae-tests"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+gc.disable()  # until all tests are collected: nothing is garbage yet
+
+
+def pytest_collection_finish():
+    """Let the garbage collector pass over modules and tests, which stay, and look at the rest less often."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
+    gc.enable()
+
 
 FASHION_MNIST = Path(os.environ.get("TFDS_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data" / "tfds")
 

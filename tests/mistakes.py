@@ -682,8 +682,8 @@ MUTATIONS = (
         121,
         "as many examples at once whatever they cost",
         "evaluation/metrics.py",
-        "    return MOST_AT_ONCE if fitting >= MOST_AT_ONCE else",
-        "    return MOST_AT_ONCE if fitting >= 0 else",
+        "    return most if fitting >= most else",
+        "    return most if fitting >= 0 else",
         ("evaluation/test_metrics.py::test_where_one_example_is_much_work_fewer_are_computed_at_once",),
     ),
     Mutation(

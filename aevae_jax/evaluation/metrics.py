@@ -89,10 +89,13 @@ def per_example(
         raise InputError("evaluation data", got="0 examples", expected="at least 1")
     if batch_size < 0:
         raise InputError("batch size", got=batch_size, expected="at least 1, or 0 for as many as suit")
-    batch_size = min(batch_size or _suitable(metric, model, params, x[:1], key), count)
-    if isinstance(x, jax.Array | np.ndarray) and not isinstance(x, np.memmap):
+    loaded = isinstance(x, jax.Array | np.ndarray) and not isinstance(x, np.memmap)
+    window = count if loaded else min(count, max(1, WINDOW_BYTES * count // size_in_bytes(cast(Source, x))))
+    data = jax.ShapeDtypeStruct((window, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype))
+    batch_size = min(batch_size or _suitable(metric, model, params, data, key, most=min(count, MOST_AT_ONCE)), count)
+    if loaded:
         return _window(metric, model, params, x, key, first=0, batch_size=batch_size)
-    size = min(count, max(batch_size, WINDOW_BYTES * count // size_in_bytes(x)))
+    size = max(batch_size, window)
     found = []
     for start in range(0, count, size):
         first = min(start, count - size)  # the last window begins earlier, so that all are one compiled program
@@ -112,16 +115,18 @@ LARGEST_ARRAY = 2**26
 """Bytes of the largest array that evaluation makes on one device where the batch size is left open: 64 MiB."""
 
 
-def _suitable(metric: Metric, model: LatentModel, params: Params, x: Any, key: Array) -> int:
-    """Return the batch size whose largest array is of a size that suits; of more examples each array has as many
-    more rows.
+def _suitable(metric: Metric, model: LatentModel, params: Params, data: Any, key: Array, *, most: int) -> int:
+    """Return the batch size whose largest array is of a size that suits, and that is `most` at most; of more examples
+    each array has as many more rows.
+
+    Looked at is the program of the most examples: if these suit, it is the one to run, and is not traced again.
     """
-    context = (params, jnp.asarray(x), key, jnp.asarray(0))
-    batch = jax.ShapeDtypeStruct((1, MOST_AT_ONCE), jnp.int32)
+    context = (params, data, key, jax.ShapeDtypeStruct((), jnp.int32))
+    batch = jax.ShapeDtypeStruct((1, most), jnp.int32)
     size = loops.largest_array(_metric_body(metric, cast(Hashable, model)), (), context, batch)
     devices = parallel.devices()
-    fitting = MOST_AT_ONCE * LARGEST_ARRAY * devices // max(size, 1)
-    return MOST_AT_ONCE if fitting >= MOST_AT_ONCE else max(1, fitting // devices) * devices
+    fitting = most * LARGEST_ARRAY * devices // max(size, 1)
+    return most if fitting >= most else max(1, fitting // devices) * devices
 
 
 def _window(
@@ -131,7 +136,7 @@ def _window(
     count = x.shape[0]
     steps = -(-count // batch_size)
     index = jnp.arange(steps * batch_size) % count  # the last batch is filled up from the start, and cut off below
-    context = parallel.replicate((params, jnp.asarray(x), key, jnp.asarray(first)))
+    context = parallel.replicate((params, jnp.asarray(x), key, jnp.asarray(first, index.dtype)))
     batches = parallel.shard_rows(index.reshape(steps, batch_size), axis=1)
     _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, batches)
     return {name: np.asarray(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}

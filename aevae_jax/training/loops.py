@@ -151,12 +151,12 @@ def primitives(jaxpr: Any) -> Iterator[str]:
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _scan(body: Body, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
-    return jax.lax.scan(lambda c, x: body(c, context, x), carry, xs)
+    return jax.lax.scan(lambda c, x: _traced(body)(c, context, x), carry, xs)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _step(body: Body, carry: Any, context: Any, x: Any) -> tuple[Any, Any]:
-    return body(carry, context, x)
+    return _traced(body)(carry, context, x)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -165,7 +165,7 @@ def _scan_between(body: Body, carry: Any, rest: tuple[Any, Any, Any, Array]) -> 
 
     def step(index: Any, loop: tuple[Any, Any]) -> tuple[Any, Any]:
         x = jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index - first, keepdims=False), xs)
-        return _put(body(loop[0], context, x), loop[1], index)
+        return _put(_traced(body)(loop[0], context, x), loop[1], index)
 
     return jax.lax.fori_loop(start, stop, step, (carry, ys))
 
@@ -173,7 +173,7 @@ def _scan_between(body: Body, carry: Any, rest: tuple[Any, Any, Any, Array]) -> 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _step_into(body: Body, carry: Any, rest: tuple[Any, Any, Any, Array]) -> tuple[Any, Any]:
     ys, context, x, index = rest
-    return _put(body(carry, context, x), ys, index)
+    return _put(_traced(body)(carry, context, x), ys, index)
 
 
 def _put(result: tuple[Any, Any], ys: Any, index: Any) -> tuple[Any, Any]:
@@ -191,16 +191,22 @@ def _unstack(xs: Any) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=256)
+def _traced(body: Body) -> Body:
+    """Return `body` as a function that is traced once per shape, whoever looks at its program or makes a loop of it."""
+    return jax.jit(body, inline=True)
+
+
+@lru_cache(maxsize=256)
 def _output(body: Body, structure: Any, shapes: tuple[Any, ...]) -> Any:
-    return jax.eval_shape(body, *jax.tree.unflatten(structure, shapes))[1]
+    return jax.eval_shape(_traced(body), *jax.tree.unflatten(structure, shapes))[1]
 
 
 @lru_cache(maxsize=256)
 def _has_convolution(body: Body, structure: Any, shapes: tuple[Any, ...]) -> bool:
     arguments = jax.tree.unflatten(structure, shapes)
-    return "conv_general_dilated" in primitives(jax.make_jaxpr(body)(*arguments))
+    return "conv_general_dilated" in primitives(jax.make_jaxpr(_traced(body))(*arguments))
 
 
 @lru_cache(maxsize=256)
 def _largest_array(body: Body, structure: Any, shapes: tuple[Any, ...]) -> int:
-    return largest(jax.make_jaxpr(body)(*jax.tree.unflatten(structure, shapes)).jaxpr)[1]
+    return largest(jax.make_jaxpr(_traced(body))(*jax.tree.unflatten(structure, shapes)).jaxpr)[1]

@@ -118,6 +118,19 @@ def test_where_one_example_is_much_work_fewer_are_computed_at_once(monkeypatch, 
     assert [batches.shape[1] for *_, batches in scans] == [batch, 77]
 
 
+@pytest.mark.parametrize("count", [9, 300])
+def test_the_program_that_is_run_is_the_one_that_was_looked_at(count):
+    """It is traced once to see how many examples suit, and not again."""
+    traced = []
+
+    def metric(model, params, x, key):
+        traced.append(x.shape)
+        return {"sum": x.sum(axis=1)}
+
+    evaluation.per_example(metric, None, (), np.zeros((count, 2), np.float32), key())
+    assert traced == [(1, 2)]
+
+
 @pytest.mark.parametrize(("devices", "batch"), [(1, 25), (3, 75), (11, 256)])
 def test_more_devices_compute_more_at_once_each_as_many_as_the_others(monkeypatch, devices, batch):
     """Of 2.5 MiB an example, 25.6 fit on one device; 76 on three, which cannot be divided; 281 on eleven."""

@@ -122,6 +122,23 @@ def test_there_is_room_for_the_outputs_of_every_step():
     assert not any(a.any() for a in found.values())
 
 
+def test_a_body_is_traced_once_whatever_is_asked_of_it():
+    """For its outputs, its largest array, whether it has convolutions, and to be run."""
+    traced = []
+
+    def body(carry, context, x):
+        traced.append(x.shape)
+        return carry + x, {"y": x * context}
+
+    arguments = jnp.zeros(3), jnp.ones(()), jnp.ones((4, 3))
+    ys = loops.empty_outputs(body, *arguments, 4)
+    assert not loops.has_convolution(body, *arguments)
+    assert loops.largest_array(body, *arguments) == 12
+    carry, _ = loops.scan(body, *arguments)
+    loops.scan_between(body, carry, *arguments[1:], ys, start=1, stop=3)
+    assert traced == [(3,)]
+
+
 def test_the_largest_array_is_that_of_most_bytes_in_inner_programs_too():
     """Twelve bytes of floats are more than ten of int8; inside the branch that is not taken there are 28."""
 
