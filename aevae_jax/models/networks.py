@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,11 @@ from jax import Array
 
 from aevae_jax.types import Params
 
+_KERNEL = jax.jit(nn.initializers.lecun_normal(), static_argnums=(1, 2), inline=True)
+"""The initializer that Flax takes, too. It asks for its shape whenever a layer is applied: this one is traced once."""
+
+_Dense, _Conv = partial(nn.Dense, kernel_init=_KERNEL), partial(nn.Conv, kernel_init=_KERNEL)
+
 
 class GatedDense(nn.Module):
     """A dense layer times a sigmoid gate of the same input. Dauphin, Fan, Auli & Grangier 2017."""
@@ -27,8 +33,8 @@ class GatedDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        gate = nn.Dense(self.features, dtype=self.dtype, name="gate")(x)
-        return nn.Dense(self.features, dtype=self.dtype, name="value")(x) * nn.sigmoid(gate)
+        gate = _Dense(self.features, dtype=self.dtype, name="gate")(x)
+        return _Dense(self.features, dtype=self.dtype, name="value")(x) * nn.sigmoid(gate)
 
 
 class MLP(nn.Module):
@@ -42,14 +48,14 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         x = _hidden(x, self.hidden, self.gated, self.dtype)
-        return _shaped(nn.Dense(math.prod(self.shape), dtype=self.dtype, name="out")(x), self.shape)
+        return _shaped(_Dense(math.prod(self.shape), dtype=self.dtype, name="out")(x), self.shape)
 
 
 def _hidden(x: Array, sizes: tuple[int, ...], gated: bool, dtype: Any) -> Array:
     """Return hidden dense layers, inside a compact module: `[B, ...] -> [B, size]`."""
     x = x.reshape(x.shape[0], -1)
     for features in sizes:
-        x = GatedDense(features, dtype=dtype)(x) if gated else nn.relu(nn.Dense(features, dtype=dtype)(x))
+        x = GatedDense(features, dtype=dtype)(x) if gated else nn.relu(_Dense(features, dtype=dtype)(x))
     return x
 
 
@@ -70,7 +76,7 @@ class JointMLP(nn.Module):
         first, rest = self.hidden[:1], self.hidden[1:]
         sides = [_hidden(x, first, self.gated, self.dtype) for x in (a, b)]
         x = _hidden(jnp.concatenate(sides, axis=-1), rest, self.gated, self.dtype)
-        return _shaped(nn.Dense(math.prod(self.shape), dtype=self.dtype, name="out")(x), self.shape)
+        return _shaped(_Dense(math.prod(self.shape), dtype=self.dtype, name="out")(x), self.shape)
 
 
 class ResidualBlock(nn.Module):
@@ -84,7 +90,7 @@ class ResidualBlock(nn.Module):
         y = x
         for _ in range(2):
             y = nn.swish(nn.GroupNorm(num_groups=math.gcd(8, channels), dtype=self.dtype)(y))
-            y = nn.Conv(channels, (3, 3), dtype=self.dtype)(y)
+            y = _Conv(channels, (3, 3), dtype=self.dtype)(y)
         return x + y
 
 
@@ -106,12 +112,12 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for channels in self.channels:
-            x = nn.Conv(channels, (3, 3), strides=(2, 2), dtype=self.dtype)(x)
+            x = _Conv(channels, (3, 3), strides=(2, 2), dtype=self.dtype)(x)
             x = x if self.blocks else nn.relu(x)
             for _ in range(self.blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)
         x = x.reshape(x.shape[0], -1)
-        return nn.Dense(self.outputs, dtype=self.dtype, name="out")(x).astype(jnp.float32)
+        return _Dense(self.outputs, dtype=self.dtype, name="out")(x).astype(jnp.float32)
 
 
 class ConvDecoder(nn.Module):
@@ -130,7 +136,7 @@ class ConvDecoder(nn.Module):
     def __call__(self, z: Array) -> Array:
         *image, image_channels = self.event_shape
         height, width = halved((image[0], image[1]), len(self.channels))
-        x = nn.Dense(height * width * self.channels[-1], dtype=self.dtype)(z.reshape(z.shape[0], -1))
+        x = _Dense(height * width * self.channels[-1], dtype=self.dtype)(z.reshape(z.shape[0], -1))
         x = x.reshape(x.shape[0], height, width, self.channels[-1])
         for scale in reversed(range(len(self.channels))):
             for _ in range(self.blocks):
@@ -138,8 +144,8 @@ class ConvDecoder(nn.Module):
             x = x if self.blocks else nn.relu(x)
             height, width = halved((image[0], image[1]), scale)
             x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, :height, :width]
-            x = nn.Conv(self.channels[max(scale - 1, 0)], (3, 3), dtype=self.dtype)(x)
-        x = nn.Conv(image_channels * self.outputs, (3, 3), dtype=self.dtype, name="out")(nn.relu(x))
+            x = _Conv(self.channels[max(scale - 1, 0)], (3, 3), dtype=self.dtype)(x)
+        x = _Conv(image_channels * self.outputs, (3, 3), dtype=self.dtype, name="out")(nn.relu(x))
         return x.astype(jnp.float32).reshape(x.shape[0], *self.event_shape, self.outputs)
 
 
