@@ -51,6 +51,13 @@ mean = jax.jit(lambda q: q.mean())
 sample = jax.jit(lambda q, key: q.sample(key))
 kl = jax.jit(lambda q, p: q.kl(p))
 
+# Those of a model, likewise.
+encode = jax.jit(lambda model, params, x: model.encode(params, x), static_argnums=0)
+decode = jax.jit(lambda model, params, z: model.decode(params, z), static_argnums=0)
+reconstruct = jax.jit(
+    lambda model, params, x: model.decode(params, model.encode(params, x).mean()).mean(), static_argnums=0
+)
+
 
 def repeated(distribution: Any, times: int) -> Any:
     """Each of B distributions `times` times: a batch of `B * times`, because every leaf has the leading axis B."""

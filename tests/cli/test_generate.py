@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import oracles
 import pytest
 from commands import refused, typed
 from PIL import Image
@@ -54,7 +55,7 @@ def test_rows(warm):
 def test_what_is_made_is_in_the_units_of_the_data_and_codes_are_left_as_they_are(warm, test_rows, tmp_path):
     raw, seen = test_rows
     fitted = fitting.load_run(warm)
-    posterior = fitted.model.encode(fitted.params, seen)
+    posterior = oracles.encode(fitted.model, fitted.params, seen)
     codes, scales = np.asarray(posterior.mean()), np.asarray(posterior.scale)
     np.save(tmp_path / "raw.npy", raw)
     for given in (["--input", tmp_path / "raw.npy"], ["--split", "test"]):
@@ -68,7 +69,7 @@ def test_what_is_made_is_in_the_units_of_the_data_and_codes_are_left_as_they_are
             fitted.run.data.preparation.inverse(np.asarray(x), evaluate.prepared_of(warm, fitted.run).format)
         )
 
-    decoded = natural(fitted.model.decode(fitted.params, codes).mean())
+    decoded = natural(oracles.mean(oracles.decode(fitted.model, fitted.params, codes)))
     assert 100 < decoded.mean() < 200
     typed("decode", warm, "--input", tmp_path / "z.npz", "--out", tmp_path / "d.npz")
     typed("reconstruct", warm, "--input", tmp_path / "raw.npy", "--out", tmp_path / "r.npz")
@@ -275,7 +276,7 @@ def test_what_is_made_must_fit_into_memory_before_any_is_made(
 def test_draws_from_a_mixture_of_many_components_need_room_for_all_of_them(tmp_path, monkeypatch, capsys):
     """A thousand draws from 500 components: each is chosen by 500 numbers, and is a code of two."""
     model = VAE(2, MLP((4,)), latent_prior=GaussianMixture(500), event_shape=(3,))
-    fitted = SimpleNamespace(run=Run(model=model), model=model, params=model.init(jax.random.key(0)))
+    fitted = SimpleNamespace(run=Run(model=model), model=model, params=oracles.random_params(model))
     monkeypatch.setattr(generate, "loaded", lambda folder: fitted)
     asked = []
 

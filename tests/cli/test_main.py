@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 from PIL import Image
 from run_files import edit_run, write_record
@@ -217,7 +218,7 @@ def test_noise_is_that_of_the_likelihood(vae, tmp_path):
     run_main("sample", vae, "--out", tmp_path / "noisy.npy", "--noise")
     noise = load(tmp_path / "noisy.npy") - load(tmp_path / "mean.npy")
     fitted = fitting.load_run(vae)
-    scale = float(fitted.model.decode(fitted.params, jnp.zeros((1, 3))).scale.mean())
+    scale = float(oracles.decode(fitted.model, fitted.params, jnp.zeros((1, 3))).scale.mean())
     standard_error = scale / (2 * noise.size) ** 0.5  # of the standard deviation of independent normals
     assert abs(noise.std() - scale) < 4 * standard_error
 
@@ -234,7 +235,7 @@ def test_the_seed_decides_the_noise_each_sample_has_its_own_and_codes_have_anoth
     assert not np.allclose(noise["a"], noise["b"], atol=1e-3)
     assert not np.allclose(noise["a"][0], noise["a"][1], atol=1e-3)
     fitted = fitting.load_run(vae)
-    scale = float(fitted.model.decode(fitted.params, jnp.zeros((1, 3))).scale.mean())
+    scale = float(oracles.decode(fitted.model, fitted.params, jnp.zeros((1, 3))).scale.mean())
     expected = [
         scale * jax.random.normal(jax.random.fold_in(keys.stream(keys.root(3), keys.Stream.NOISE), i), (1, 8, 8, 1))[0]
         for i in range(5)

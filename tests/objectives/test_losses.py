@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import oracles
 import pytest
 from oracles import LOG_2PI, assert_mean, linear_gaussian, log_mean_exp, normal_kl, random_params
 
@@ -241,7 +242,7 @@ def test_free_bits_need_a_rate_per_dimension():
 
 def test_sticking_the_landing_is_passed_on():
     _, metrics = call(ELBO(sticking_the_landing=True))
-    q = MODEL.encode(PARAMS, X)
+    q = oracles.encode(MODEL, PARAMS, X)
     sampled = bounds.sampled_rate(q, MODEL.prior(PARAMS, BATCH), q.sample(jax.random.key(0)))
     np.testing.assert_allclose(metrics["rate"], sampled.mean(), rtol=1e-5)
     assert abs(float(metrics["rate"]) - plain()["rate"]) > 1e-3
