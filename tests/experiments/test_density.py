@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aevae_jax import models
+from aevae_jax.cli import console
 from aevae_jax.data import Data, DynamicBinarization, prepare
 from aevae_jax.models import priors
 from aevae_jax.types import InputError
@@ -112,13 +113,14 @@ def test_what_cannot_be_run_is_refused(arguments, message):
 
 
 @pytest.mark.slow
-def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
+def test_a_small_table_is_made_and_made_again_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     arguments = ["--rows", "vae", "--data", "digits", "--epochs", "1", "--samples", "5", "--record", "r.json"]
-    arguments += ["--annealed", "2"]
-    first = run("density", *arguments, cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.startswith("expected: about ")
-    results = json.loads((tmp_path / "r.json").read_text())
+    made = console.parse_arguments(density.density, [*arguments, "--annealed", "2"], prog="density.py")
+    made()
+    first = capsys.readouterr().out
+    assert first.startswith("expected: about ")
+    results = json.loads(Path("r.json").read_text())
     rows = {row["row"]: row for row in results["rows"]}
     assert rows["vae"]["seeds"][0]["epochs"] == 1
     assert results["floor"]["drawn_bits"] < rows["vae"]["nll"] < rows["vae"]["seeds"][0]["test"]["negative_elbo"]
@@ -126,14 +128,20 @@ def test_a_small_table_is_made_and_made_again_at_once(tmp_path):
     assert annealed["nll"] < annealed["nll_by_importance_sampling"] + 0.5  # 5 samples are the looser bound
     bound = list(rows["vae"]["seeds"][0]["bound_with"].values())
     assert bound == sorted(bound, reverse=True)
-    again = run("density", *arguments, cwd=tmp_path)
-    assert again.stdout in first.stdout  # the table alone: nothing was left to do
-    (tmp_path / "runs/density_digits/vae-0.json").write_text(
-        json.dumps({**rows["vae"]["seeds"][0], "weights_sha256": "0"})
-    )
-    refused = run("density", *arguments, cwd=tmp_path)
+    made()
+    again = capsys.readouterr().out
+    assert again.strip()
+    assert again in first  # the table alone: nothing was left to do
+    Path("runs/density_digits/vae-0.json").write_text(json.dumps({**rows["vae"]["seeds"][0], "weights_sha256": "0"}))
+    with pytest.raises(InputError, match="figures of other weights"):
+        made()
+
+
+@pytest.mark.slow
+def test_what_is_refused_is_one_line_where_it_is_typed(tmp_path):
+    refused = run("density", "--data", "digits", "--samples", "0", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "figures of other weights" in refused.stderr
+    assert refused.stderr.startswith("error: --samples: got 0")
     assert refused.stderr.count("\n") == 1
 
 
