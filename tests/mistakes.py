@@ -892,8 +892,8 @@ MUTATIONS = (
         146,
         "hidden layers that are linear",
         "models/networks.py",
-        "else nn.relu(nn.Dense(features, dtype=dtype)(x))",
-        "else nn.Dense(features, dtype=dtype)(x)",
+        "else nn.relu(_Dense(features, dtype=dtype)(x))",
+        "else _Dense(features, dtype=dtype)(x)",
         ("models/test_networks.py::test_hidden_layers_are_rectified_and_the_last_one_is_not",),
     ),
     Mutation(

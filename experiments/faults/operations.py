@@ -49,7 +49,7 @@ OPERATIONS = (
 )
 """Functions of the module `os`; opening a file in order to write comes beside them."""
 
-FEW = 2
+FEW = 1
 """How many operations the short form kills before."""
 
 
