@@ -18,7 +18,6 @@ import pytest
 from scipy import stats
 
 from aevae_jax import data
-from aevae_jax.data import datasets
 from aevae_jax.evaluation import estimates, importance, statistics
 from aevae_jax.models import VAE, Autoencoder, likelihoods
 from aevae_jax.models.architectures import MLP, Conv
@@ -449,22 +448,6 @@ def test_a_figure_carries_its_protocol():
     for split in ("holdout", "train"):
         with pytest.raises(InputError, match=f"split: got '{split}', expected 'validation' or 'test'"):
             importance.result(BITS, params, prepared, jax.random.key(0), name="mine", split=split)
-
-
-def test_a_figure_says_which_columns_of_a_table_are_counts(monkeypatch):
-    """They have a probability where other numbers have a density: of the same rows, such figures have no order."""
-    split = datasets.Split(np.arange(8, dtype=np.float32).reshape(4, 2))
-    monkeypatch.setattr(importance, "check_scorable", lambda *_: "density and mass")
-    monkeypatch.setattr(
-        importance, "estimate", lambda *_, **__: importance.Estimate(*(np.arange(4.0),) * 4, num_samples=1)
-    )
-    found = []
-    for kinds in (("count", "number"), ("number", "count"), ("number", "number")):
-        columns = tuple(datasets.Column(name, kind=kind) for name, kind in zip("ab", kinds, strict=True))
-        prepared = data.prepare(data.Standardize(), datasets.Dataset("table", split, split, split, 0, columns))
-        result, _ = importance.result(None, None, prepared, jax.random.key(0), name="mine", split="test")
-        found.append(result.protocol.preparation)
-    assert found == ["Standardize() with counts ['a']", "Standardize() with counts ['b']", "Standardize()"]
 
 
 def test_data_in_files_are_looked_at_to_their_end(monkeypatch, tmp_path):

@@ -209,9 +209,6 @@ def test_grids_refuse_values_between_their_levels(likelihood):  # mistake 13
         lambda: likelihoods.DiscretizedLogistic(levels=0),
         lambda: likelihoods.DiscretizedLogisticMixture(levels=1),
         lambda: likelihoods.DiscretizedLogisticMixture(components=0),
-        lambda: likelihoods.Tabular((0,), ((0, 1.0, 0.0),)),
-        lambda: likelihoods.Tabular((0, 0), ((-2, 1.0, 0.5),)),
-        lambda: likelihoods.Tabular((), ((-1, 1.0, 0.5),)),
     ],
 )
 def test_impossible_settings_are_refused(make):
