@@ -2295,4 +2295,28 @@ MUTATIONS = (
         "not all(s >= 0 for s in self.scale)",
         ("data/test_datasets.py::test_moments_that_nothing_can_have_are_refused",),
     ),
+    Mutation(
+        313,
+        "weights relative to those of all examples",
+        "evaluation/importance.py",
+        "w = np.exp(largest - largest[:, :1])",
+        "w = np.exp(largest - largest.max())",
+        ("evaluation/test_importance.py::test_the_shape_of_one_example_does_not_depend_on_how_likely_others_are",),
+    ),
+    Mutation(
+        314,
+        "squared distances that rounding made negative",
+        "evaluation/statistics.py",
+        "(scale + squares.clip(0))",
+        "(scale + squares)",
+        ("evaluation/test_statistics.py::test_mmd_is_at_most_2_where_squared_distances_are_lost_in_rounding",),
+    ),
+    Mutation(
+        315,
+        "roots of eigenvalues of a product that rounding made negative",
+        "evaluation/statistics.py",
+        "np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0))",
+        "np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root))",
+        ("evaluation/test_statistics.py::test_frechet_distance_of_fewer_points_than_dimensions_is_that_of_their_span",),
+    ),
 )

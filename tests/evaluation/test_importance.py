@@ -336,6 +336,13 @@ def test_the_shape_is_that_of_the_published_fit(size):
     np.testing.assert_allclose(found, [pareto_by_hand(tail) for tail in tails], atol=1e-6)
 
 
+def test_the_shape_of_one_example_does_not_depend_on_how_likely_others_are():
+    """Nor on how likely it is itself: 12 nats below another its exceedances would be rounding, 1000 below 0."""
+    largest = np.log(1 + np.append(np.linspace(1, 0.05, 20), 0.0))
+    found = importance.pareto_shape(largest - np.array([[0.0], [12.0], [1000.0]]))
+    np.testing.assert_allclose(found, importance.pareto_shape(largest[None])[0], rtol=1e-6)
+
+
 def test_weights_that_differ_by_rounding_alone_have_no_tail():
     for span, flat in ((0.9e-4, True), (1.1e-4, False)):
         found = importance.pareto_shape(np.log(1 - span * np.linspace(0, 1, 21)[None] ** 0.5))

@@ -91,6 +91,12 @@ def test_mmd_of_points_in_a_plane_is_the_sum_over_pairs():
     assert statistics.mmd(b, a) == pytest.approx(statistics.mmd(a, b), rel=1e-12)
 
 
+def test_mmd_is_at_most_2_where_squared_distances_are_lost_in_rounding():
+    """Of points 7e7 from the origin some come out as -4, the negative of the scale."""
+    a, b = 7e7 + np.random.default_rng(0).normal(size=(2, 20, 2))
+    assert abs(statistics.mmd(a, b)) <= 2
+
+
 def test_mmd_of_one_distribution_is_zero_on_average():
     """Within four standard errors; the biased statistic of so few points is far above."""
     draws = np.random.default_rng(0).normal(size=(400, 2, 8, 2))
