@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -183,6 +184,7 @@ class Torch:
             self.about = self.ask(do="hello")
         except Exception as error:
             self.missing = reason(error)
+            self.close()
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Return the answer to a request; start the process where there is none.
@@ -235,9 +237,10 @@ class Torch:
         return Program(name, make, "default" if tf32 else "float32")
 
     def forget(self) -> None:
-        """Let go of all programs."""
+        """Let go of all programs, so that a workload leaves no memory to the next; never fails."""
         if self._process is not None:
-            self.ask(do="forget")
+            with contextlib.suppress(Unavailable):
+                self.ask(do="forget")
 
     def close(self) -> None:
         """End the process."""
