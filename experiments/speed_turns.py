@@ -157,6 +157,8 @@ def spread(values: Sequence[float]) -> list[float]:
 
 def reason(error: BaseException) -> str:
     """Return an error as one line."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no end within {error.timeout:.0f} s"
     text = str(error).strip().replace("|", "/").splitlines()
     if isinstance(error, Unavailable) and text:
         return text[0]

@@ -336,7 +336,7 @@ def repeatable(settings: Settings) -> Found:
             if not trial:
                 rows.append(row)
             try:
-                _, error = process.communicate(timeout=min(300, settings.clock.left() + 60))
+                _, error = process.communicate(timeout=min(300, settings.clock.left() + 120))
                 if process.returncode:
                     raise Unavailable((error.strip().splitlines() or [f"exit code {process.returncode}"])[-1][:300])
                 row["sha256"].append([_sha256(directory / file) for file in ("weights.safetensors", "losses.npy")])
