@@ -99,7 +99,7 @@ def test_every_listed_type_with_defaults_comes_back(annotation):
     gated=st.booleans(),
     name=st.text(max_size=20),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_any_fields_come_back_from_json_and_spelling(latent, beta, hidden, gated, name):
     run = Run(Data(name), VAE(latent, MLP(hidden, gated)), ELBO(beta))
     assert values.from_tree(Run, json.loads(values.to_json(run)), "run.json") == run

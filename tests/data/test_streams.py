@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import oracles
 import pytest
 from oracles import train_windows
 from PIL import Image
@@ -276,7 +277,7 @@ def test_order_is_that_of_resident_training():
 
 def test_evaluation_in_windows_gives_the_same_numbers(monkeypatch):  # mistake 18
     model = replace(DENSE.model, event_shape=(8, 8, 1))
-    params = model.init(jax.random.key(0))
+    params = oracles.random_params(model)
     x = prepare(Data().preparation, Data().load()).test.x[:103]
     measure = partial(evaluation.per_example, evaluation.bound_terms, model, params, key=keys.root(1), batch_size=10)
     whole = measure(x)

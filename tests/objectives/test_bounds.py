@@ -398,7 +398,7 @@ class _UnsummedPrior(VAE):
 def test_what_is_no_number_per_example_is_refused_where_it_is_met():
     """It would broadcast to a loss that looks like one."""
     model = VAE(2, architectures.MLP(()), _Unsummed(), event_shape=(5,))
-    params, x, key = model.init(jax.random.key(0)), jnp.ones((3, 5)), jax.random.key(1)
+    params, x, key = oracles.random_params(model), jnp.ones((3, 5)), jax.random.key(1)
     refused = r"shape \(3, 5\) but expected \(3\). \[log_prob of _Elements p\(x\|z\): expected one number per example"
     with pytest.raises(AssertionError, match=refused):
         bounds.elbo(model, params, x, key)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from oracles import random_params
 
 import aevae_jax as ae
 from aevae_jax import training
@@ -327,7 +328,7 @@ def arguments(batch):
 
 @pytest.mark.slow
 def test_a_model_whose_posterior_scale_overflows(arguments):
-    params = MODEL.init(jax.random.key(0))
+    params = random_params(MODEL)
     assert tracing.first_non_finite(gradient, params, *arguments) is None
     params["encoder"]["out"]["kernel"] *= 1e4
     found = tracing.first_non_finite(gradient, params, *arguments)
@@ -337,7 +338,7 @@ def test_a_model_whose_posterior_scale_overflows(arguments):
 
 
 def test_a_weight_that_is_no_number(arguments):
-    params = MODEL.init(jax.random.key(0))
+    params = random_params(MODEL)
     kernel = params["decoder"]["out"]["kernel"]
     params["decoder"]["out"]["kernel"] = kernel.at[0, 0].set(jnp.nan)
     found = tracing.first_non_finite(gradient, params, *arguments)
@@ -345,7 +346,7 @@ def test_a_weight_that_is_no_number(arguments):
 
 
 def test_a_model_is_an_argument_like_others_and_layers_have_the_line_of_their_network(batch):
-    params = jax.tree.map(lambda a: a * 1e30, MODEL.init(jax.random.key(0)))
+    params = jax.tree.map(lambda a: a * 1e30, random_params(MODEL))
     found = tracing.first_non_finite(ae.ELBO(), MODEL, params, batch, jax.random.key(2), 0)
     assert found.operation == "dot_general"
     assert found.where.startswith(f"{Path(networks.__file__).name}:")

@@ -609,16 +609,15 @@ def test_adam_without_fields_is_plain():
     [MLP(hidden=(5,)), Conv(channels=(2, 3)), ResidualConv(channels=(2, 4))],
     ids=lambda network: type(network).__name__,
 )
-@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (33, 33, 1), (48, 64, 5)], ids=str)
-def test_a_step_builds_for_every_shape(network, shape):  # mistake 38
+@pytest.mark.parametrize("shape", [(33, 33, 1), (48, 64, 5)], ids=str)
+def test_a_step_builds_for_odd_shapes(network, shape):  # mistake 38
+    """That each network fits many more is tested of networks."""
     model, tx = VAE(latent=3, network=network, event_shape=shape), optax.adam(1e-3)
     state = jax.eval_shape(lambda k: training.init_state(model, tx, k), keys.root(0))
     step = training.make_train_step(model, ELBO(), tx, prepare=scaled)
     after, metrics = jax.eval_shape(step, state, jax.ShapeDtypeStruct((4, *shape), jnp.uint8), keys.root(0))
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     assert all(value.shape == () for value in metrics.values())
-    z = jax.ShapeDtypeStruct((4, 3), jnp.float32)
-    assert jax.eval_shape(lambda p, z: model.decode(p, z).mean(), state.params, z).shape == (4, *shape)
 
 
 def test_a_step_builds_for_vectors():  # mistake 38
