@@ -123,7 +123,10 @@ def find(name: str, root: Path) -> Path | None:
     if not config:
         homes.append(root / base / _default_config(root / base))
     for home in homes:
-        versions = [path.parent for path in home.glob("*/dataset_info.json") if VERSION.fullmatch(path.parent.name)]
+        try:
+            versions = [path.parent for path in home.glob("*/dataset_info.json") if VERSION.fullmatch(path.parent.name)]
+        except OSError:  # no folder can have such a name
+            continue
         if found := [path for path in versions if version in ("", path.name)]:
             return max(found, key=lambda path: [int(number) for number in path.name.split(".")])
     return None

@@ -689,6 +689,7 @@ def test_a_path_that_does_not_exist_is_one_line(name):
 )
 def test_names_that_the_system_refuses_are_one_line(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     for loop in ("loop", "loop.npy"):
         Path(loop).symlink_to(loop)
     os.mkfifo("pipe.npy")
