@@ -39,9 +39,6 @@ SAMPLES = 2_000
 PATHS, POINTS = 200, 21
 """Straight paths between two encoded inputs, and points on each."""
 
-CONFIDENT = 0.9
-"""The classifiers are confident of a picture if their mean probability of some class is above this."""
-
 
 def ae_vs_vae(
     *,
@@ -203,15 +200,16 @@ def _samples(model: LatentModel, params: Params, prepared: Prepared, classifier:
     import jax
     import numpy as np
 
-    from aevae_jax.evaluation import statistics
+    from aevae_jax.evaluation import image_quality
     from aevae_jax.models import generation
 
     images = np.asarray(generation.sample(model, params, jax.random.key(1_000 + seed), SAMPLES).mean()).clip(0, 1)
-    distances = [
-        statistics.frechet_distance(a, b)
-        for a, b in zip(classifier.features(images), classifier.features(_held_out(prepared)), strict=True)
-    ]
-    return {"Frechet distance": np.mean(distances), "confident samples": _confident(classifier, images)}
+    found = image_quality.of_samples(_held_out(prepared), images, classifier)
+    return {
+        "Frechet distance": found.samples.frechet_distance,
+        "... above that of data to data": found.excess,
+        "confident samples": found.samples.confident,
+    }
 
 
 def _paths(model: LatentModel, params: Params, prepared: Prepared, classifier: Ensemble, seed: int) -> dict[str, Any]:
@@ -232,7 +230,7 @@ def _paths(model: LatentModel, params: Params, prepared: Prepared, classifier: E
     return {
         "steepest step of a path": (steps.max(axis=0) / steps.mean(axis=0)).mean(),
         "length of a path": (steps.sum(axis=0) / fade).mean(),
-        "confident on paths": _confident(classifier, inner),
+        "confident on paths": classifier.confident(inner),
     }
 
 
@@ -243,29 +241,19 @@ def _held_out(prepared: Prepared) -> np.ndarray:
     return np.concatenate([prepared.validation.x, prepared.test.x])[-5_000:]
 
 
-def _confident(classifier: Ensemble, images: np.ndarray) -> float:
-    """Return the share of pictures of which the classifiers are confident."""
-    return float((classifier.probabilities(images).max(axis=1) > CONFIDENT).mean())
-
-
 def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, latent: int) -> dict[str, float]:
     """Return what real data score, and what PCA reconstructs with as many numbers."""
-    import numpy as np
+    from aevae_jax.evaluation import image_quality, statistics
 
-    from aevae_jax.evaluation import statistics
-
-    held = _held_out(prepared)
-    real = train[:SAMPLES]
-    distances = [
-        statistics.frechet_distance(a, b)
-        for a, b in zip(classifier.features(real), classifier.features(held), strict=True)
-    ]
+    real = image_quality.of_samples(_held_out(prepared), train[:SAMPLES], classifier)
     right = classifier.probabilities(prepared.test.x[:]).argmax(axis=1) == prepared.test.labels
     return {
         "reconstruction MSE of PCA": statistics.pca_error(train, prepared.test.x[:], latent),
-        "Frechet distance of training data": float(np.mean(distances)),
-        "confident held-out data": _confident(classifier, held),
+        "Frechet distance of training data": real.samples.frechet_distance,
+        "Frechet distance of data to data": real.floor.frechet_distance,
+        "confident held-out data": real.floor.confident,
         "accuracy of the classifiers": float(right.mean()),
+        "pictures compared": real.floor.num_samples,
     }
 
 
@@ -283,6 +271,7 @@ UNITS = {
     "KL of aggregate posterior": "nats",
     "MMD of aggregate posterior": "",
     "Frechet distance": "features",
+    "... above that of data to data": "features",
     "confident samples": "share",
     "equal when encoded twice": "share",
     "difference of two encodings": "per dimension",
@@ -310,10 +299,11 @@ def show(results: dict[str, Any], folder: Path) -> None:
     output.print("The VAE's nats per dimension, largest first: " + " ".join(f"{rate:.2f}" for rate in rates))
     base = results["baselines"]
     output.print(
-        f"For comparison: PCA's error {base['reconstruction MSE of PCA']:.5f}; training data's Frechet distance "
-        f"{base['Frechet distance of training data']:.2f}; share of held-out data of which "
-        f"classifiers are confident {base['confident held-out data']:.3f}.\n"
-        "Frechet distances are comparable within this project only.\n"
+        f"For comparison: PCA's error {base['reconstruction MSE of PCA']:.5f}; Frechet distance of data to data "
+        f"{base['Frechet distance of data to data']:.2f}, of training data "
+        f"{base['Frechet distance of training data']:.2f}; share of held-out data of which classifiers are confident "
+        f"{base['confident held-out data']:.3f}.\nFrechet distances are of {base['pictures compared']:,} pictures "
+        "to as many, and comparable within this project only.\n"
     )
     claims = Table("about", "claim", "decided by [95 % interval]", "verdict", title="Claims", show_lines=False)
     colours = {"holds": "green", "does not hold": "red", "undecided": "yellow"}

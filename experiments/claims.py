@@ -49,6 +49,7 @@ def decide(table: dict[str, np.ndarray], baseline: dict[str, float], latent: int
     )
     pca, mse = baseline["reconstruction MSE of PCA"], "reconstruction MSE"
     kl, mmd, fd = "KL of aggregate posterior", "MMD of aggregate posterior", "Frechet distance"
+    above_floor = "... above that of data to data"
     seen, path = "confident samples", "steepest step of a path"
     on_path, spent = "confident on paths", vae["rate per dimension"]
     mixed = f"its distance is {np.mean(vae[fd] / mixture[fd]):.1f} times below the VAE's, too"
@@ -97,10 +98,10 @@ def decide(table: dict[str, np.ndarray], baseline: dict[str, float], latent: int
         ),
         above(
             1,
-            ae[fd] / vae[fd],
+            ae[above_floor] / vae[above_floor],
             "distance of AE / VAE",
             "generation",
-            "the AE's random codes decode farther from data than the VAE's",
+            "the AE's random codes decode farther from data than the VAE's, each above data to data",
             ratio=True,
             remark="3.1 published for MNIST (58.7 / 19.2), and at least 2.5 was expected",
         ),

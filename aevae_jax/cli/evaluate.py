@@ -211,14 +211,23 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         drawn = draw(fitted.model, fitted.params, key, len(x))
         support = support_of(fitted.model)
         bits = support is not None and support.levels == 2
-        made = drawn.sample(jax.random.fold_in(key, 1)) if bits else drawn.mean()
-        found = measures.of_samples(x, np.asarray(made), ensemble)
-        rows["frechet_distance"] = _single(found.frechet_distance, "features")
-        rows |= {name: _single(value, "share") for name, value in found.manifold._asdict().items()}
+        pictures = drawn.sample(jax.random.fold_in(key, 1)) if bits else drawn.mean()
+        held_out = np.asarray(prepared.test.x[: 2 * num])
+        found = measures.of_samples(held_out, np.asarray(pictures), ensemble)
+        made, real = ({**of.manifold._asdict(), "confident": of.confident} for of in found)
+        distance, floor = (of.frechet_distance for of in found)
+        rows["frechet_distance"] = _single(distance, floor, "features")
+        rows |= {name: _single(made[name], real[name], "share") for name in made}
         caption += (
-            f" {found.num_samples} samples against as many test images, by features of 3 classifiers "
-            "trained on this data: only to be compared with such figures of the same data."
+            f" {found.samples.num_samples} samples against as many test images, and others of these in their place "
+            "(data), by features of 3 classifiers trained on this data: only to be compared with such figures of the "
+            "same data."
         )
+        if found.excess < 0:
+            caption += (
+                " WARNING: the samples are nearer to data than data are: the classifiers do not see what sets them "
+                "apart."
+            )
     _show(f"{run}, {fitted.run.data.name}", rows, caption)
 
 
@@ -293,8 +302,9 @@ def _entry(v: Any, unit: str) -> dict[str, Any]:
     }
 
 
-def _single(value: float, unit: str) -> dict[str, Any]:
-    return {"mean": value, "standard_error": None, "unit": unit}
+def _single(value: float, of_data: float, unit: str) -> dict[str, Any]:
+    """Return a figure of all samples at once, and that of real data in their place."""
+    return {"mean": value, "standard_error": None, "of_data": of_data, "unit": unit}
 
 
 def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, Any]:
@@ -332,9 +342,15 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _show(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
-    rows = []
-    for name, entry in metrics.items():
-        error = "" if entry["standard_error"] is None else f"{entry['standard_error']:.2g}"
-        rows.append([name.replace("_", " "), f"{entry['mean']:.6g}", error, entry["unit"]])
-    headings = ("metric", "mean", "standard error", "unit")
-    show_table(title, headings, rows, right=headings[1:3], caption=caption)
+    columns = {"mean": ".6g", "standard_error": ".2g", "of_data": ".6g"}
+    shown = {name: form for name, form in columns.items() if any(name in entry for entry in metrics.values())}
+    rows = [
+        [
+            name.replace("_", " "),
+            *("" if entry.get(column) is None else f"{entry[column]:{form}}" for column, form in shown.items()),
+            entry["unit"],
+        ]
+        for name, entry in metrics.items()
+    ]
+    numbers = [column.replace("_", " ").removeprefix("of ") for column in shown]
+    show_table(title, ("metric", *numbers, "unit"), rows, right=numbers, caption=caption)

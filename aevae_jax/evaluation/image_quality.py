@@ -17,13 +17,30 @@ from aevae_jax.evaluation.classifiers import Ensemble
 from aevae_jax.evaluation.statistics import Manifold
 from aevae_jax.types import InputError
 
+ENOUGH = 2_000
+"""Pictures in a half of the data, from which on one halving is enough."""
+
 
 class SampleQuality(NamedTuple):
-    """Means over the classifiers of an ensemble."""
+    """How a set of pictures compares with as many held-out data: means over the classifiers of an ensemble."""
 
     frechet_distance: float
     manifold: Manifold
+    confident: float
+    """Share of the pictures of whose class the classifiers are confident: see `CONFIDENT`."""
     num_samples: int
+
+
+class Judgement(NamedTuple):
+    """Samples of a model, and real data in their place: what no model can be expected to pass."""
+
+    samples: SampleQuality
+    floor: SampleQuality
+
+    @property
+    def excess(self) -> float:
+        """Frechet distance above the floor; negative where the classifiers are not to be trusted."""
+        return self.samples.frechet_distance - self.floor.frechet_distance
 
 
 class ReconstructionQuality(NamedTuple):
@@ -37,23 +54,57 @@ class ReconstructionQuality(NamedTuple):
     """Structural similarity, at most 1. Wang, Bovik, Sheikh & Simoncelli 2004. `None` for images below 7 x 7."""
 
 
-def of_samples(data: np.ndarray, samples: np.ndarray, classifiers: Ensemble, *, neighbours: int = 5) -> SampleQuality:
+def of_samples(
+    data: np.ndarray, samples: np.ndarray, classifiers: Ensemble, *, neighbours: int = 5, halvings: int = 0
+) -> Judgement:
     """Compute Frechet distance, precision, recall, density and coverage of samples `[M, *event]` against data `[N,
-    *event]`.
+    *event]`, and those of data against data beside them.
 
-    Both are cut to the same number, as these measures depend on it.
+    All these measures depend on how many pictures there are, and a distance of two finite sets of one distribution is
+    above 0. So the data are cut into halves at random, again and again; as many samples as a half has, and the other
+    half, are measured against it, and the mean is taken. A model whose distance is below that of data to data shows
+    that the classifiers see less than there is.
 
     Args:
-      data: as the classifiers were trained on, never part of what the model was trained on.
+      data: what neither the model nor the classifiers were trained on.
       samples: made by a model.
       classifiers: from `classifiers.train_ensemble`.
       neighbours: k of the balls around points.
+      halvings: how often the data are halved; 0 for 1 to 5 times, the more often the fewer there are.
+
+    Raises:
+      InputError: too few data or samples for so many neighbours.
     """
-    count = min(len(data), len(samples))
-    real, made = classifiers.features(data[:count]), classifiers.features(samples[:count])
-    distances = [statistics.frechet_distance(r, m) for r, m in zip(real, made, strict=True)]
-    shares = [statistics.manifold(r, m, neighbours) for r, m in zip(real, made, strict=True)]
-    return SampleQuality(float(np.mean(distances)), Manifold(*(float(v) for v in np.mean(shares, axis=0))), count)
+    count = min(len(data) // 2, len(samples))
+    if count <= neighbours:
+        raise InputError(
+            "pictures to judge",
+            got=f"{len(samples)} samples and {len(data)} of the data",
+            expected=f"more than {neighbours} samples, and twice as many held-out data",
+        )
+    halvings = halvings or max(1, min(5, ENOUGH // count))
+    real, made = classifiers.features(data), classifiers.features(samples)
+    found: dict[str, list[tuple[float, Manifold]]] = {"samples": [], "floor": []}
+    for halving in range(halvings):
+        rng = np.random.default_rng(halving)
+        order, drawn = rng.permutation(len(data)), rng.permutation(len(samples))[:count]
+        half, other = order[:count], order[count : 2 * count]
+        for name, set_ in (("samples", made[:, drawn]), ("floor", real[:, other])):
+            found[name] += [_apart(r, s, neighbours) for r, s in zip(real[:, half], set_, strict=True)]
+    confident = {"samples": classifiers.confident(samples), "floor": classifiers.confident(data)}
+    return Judgement(*(_mean(found[name], confident[name], count) for name in ("samples", "floor")))
+
+
+def _apart(data: np.ndarray, samples: np.ndarray, neighbours: int) -> tuple[float, Manifold]:
+    """Return the Frechet distance and the manifold measures of features `[N, F]` and `[N, F]`."""
+    return statistics.frechet_distance(data, samples), statistics.manifold(data, samples, neighbours)
+
+
+def _mean(found: list[tuple[float, Manifold]], confident: float, count: int) -> SampleQuality:
+    """Return the mean over classifiers and halvings."""
+    distances, shares = zip(*found, strict=True)
+    manifold = Manifold(*np.mean(shares, axis=0).tolist())
+    return SampleQuality(float(np.mean(distances)), manifold, confident, count)
 
 
 def of_decoded(

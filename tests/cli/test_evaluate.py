@@ -163,25 +163,34 @@ def test_a_history_without_epochs_is_one_line(runs, tmp_path, capsys):
 @pytest.mark.slow
 def test_pictures_are_judged(runs):
     out = typed("quality", runs / "grey", "--num", "100")
-    for name in ("psnr", "ssim", "frechet distance", "precision", "recall", "density", "coverage"):
+    for name in ("psnr", "ssim", "frechet distance", "precision", "recall", "density", "coverage", "confident"):
         assert name in out
     assert "same data" in " ".join(out.split())
+    assert "WARNING" not in out
+
+
+QUALITY = image_quality.SampleQuality(1.0, statistics.Manifold(0.5, 0.25, 2.0, 1.0), 0.75, 20)
 
 
 @pytest.mark.parametrize(
-    ("seed", "seeds"),
-    [(0, [0, 1, 2]), (7, [7, 8, 9]), (2**32 - 2, [2**32 - 2, 2**32 - 1, 0]), (2**32 - 1, [2**32 - 1, 0, 1])],
+    ("seed", "seeds", "floor"),
+    [
+        (0, [0, 1, 2], 0.5),
+        (7, [7, 8, 9], 1.0),
+        (2**32 - 2, [2**32 - 2, 2**32 - 1, 0], 1.5),
+        (2**32 - 1, [2**32 - 1, 0, 1], 0.5),
+    ],
 )
-def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, seeds):
-    """And decides the samples."""
+def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, seeds, floor):
+    """And decides the samples. The distance of data to data stands beside; less than it is a fault of the judge."""
     given, drawn = [], []
 
     def train(prepared, seeds):
         given.append([int(np.uint32(seed)) for seed in seeds])
 
     def judged(x, made, ensemble):
-        drawn.append(made)
-        return image_quality.SampleQuality(1.0, statistics.Manifold(0.5, 0.25, 2.0, 1.0), len(x))
+        drawn.append((x, made))
+        return image_quality.Judgement(QUALITY, QUALITY._replace(frechet_distance=floor, confident=0.125))
 
     monkeypatch.setattr(classifiers, "train_ensemble", train)
     monkeypatch.setattr(image_quality, "of_samples", judged)
@@ -190,13 +199,17 @@ def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, 
     fitted = fitting.load_run(runs / "grey")
     key = keys.stream(keys.root(seed), keys.Stream.SAMPLE)
     expected = generation.sample(fitted.model, fitted.params, key, 20).mean()
-    np.testing.assert_allclose(drawn[0], expected, atol=1e-6)
-    rows = {line[:20].strip(): line[20:].split() for line in out.splitlines()}
-    assert rows["frechet distance"] == ["1", "features"]
-    assert [rows[name] for name in ("precision", "recall", "density", "coverage")] == [
-        [value, "share"] for value in ("0.5", "0.25", "2", "1")
-    ]
-    assert "20 samples against as many test images, by features of 3 classifiers" in " ".join(out.split())
+    [(x, made)] = drawn
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+    assert len(x) == 40  # two halves of as many
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert f"frechet distance 1 {floor:g} features" in lines
+    shares = {"precision": "0.5 0.5", "recall": "0.25 0.25", "density": "2 2", "coverage": "1 1"}
+    for name, values in {**shares, "confident": "0.75 0.125"}.items():
+        assert f"{name} {values} share" in lines
+    text = " ".join(lines)
+    assert "20 samples against as many test images, and others of these in their place (data)" in text
+    assert ("WARNING: the samples are nearer to data than data are" in text) == (floor > 1)
 
 
 def test_bits_are_judged_as_bits(runs, monkeypatch):
@@ -206,9 +219,7 @@ def test_bits_are_judged_as_bits(runs, monkeypatch):
     monkeypatch.setattr(
         image_quality,
         "of_samples",
-        lambda x, made, ensemble: (
-            drawn.append(made) or image_quality.SampleQuality(1.0, statistics.Manifold(1.0, 1.0, 1.0, 1.0), len(x))
-        ),
+        lambda x, made, ensemble: drawn.append(made) or image_quality.Judgement(*2 * [QUALITY]),
     )
     typed("quality", runs / "one", "--num", "20")
     typed("quality", runs / "grey", "--num", "20")

@@ -140,12 +140,14 @@ def test_samples_are_judged_by_classifiers_of_the_same_data():
     prepared = data.prepare(source.preparation, dataset)
     judge = classifiers.train_ensemble(data.prepare(source.preparation, dataset), range(2), steps=60)
     x = np.asarray(prepared.test.x)
-    alike = image_quality.of_samples(x[:180], x[180:], judge)
-    noise = image_quality.of_samples(x[:180], RNG.random(x[180:].shape).astype(np.float32), judge)
-    assert alike.num_samples == 180
-    assert alike.frechet_distance < 0.2 * noise.frechet_distance
-    assert alike.manifold.coverage > 0.7
-    assert noise.manifold.coverage < 0.2
+    alike = image_quality.of_samples(x, np.asarray(prepared.validation.x), judge)
+    noise = image_quality.of_samples(x, RNG.random(x.shape).astype(np.float32), judge)
+    assert (alike.samples.num_samples, noise.samples.num_samples) == (180, 180)
+    assert alike.floor.frechet_distance < alike.samples.frechet_distance < 0.2 * noise.samples.frechet_distance
+    assert noise.floor.frechet_distance == pytest.approx(alike.floor.frechet_distance)
+    assert alike.samples.manifold.coverage > 0.7
+    assert noise.samples.manifold.coverage < 0.2
+    assert noise.samples.confident < 0.5 * alike.floor.confident
 
 
 def images_of_range(low, high, preparation):
@@ -288,7 +290,7 @@ def test_classifiers_of_images_convolve_and_see_what_a_model_sees_in_a_step(monk
     judge = classifiers.train_ensemble(prepared, [0], steps=1)
     assert judge.classifier == classifiers.Classifier((4, 4, 1), 2, Conv((16, 32)), features=64)
     [(model, loss, prepare)] = steps
-    assert (model, loss) == (judge.classifier, classifiers.cross_entropy)
+    assert (model, loss) == (judge.classifier, classifiers.mixed_cross_entropy)
     x, kept = prepare((raw, labels), jax.random.key(0))
     np.testing.assert_allclose(x, raw / 255, rtol=1e-6)
     assert kept is labels

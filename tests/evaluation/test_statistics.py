@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from scipy import linalg
+from scipy import linalg, stats
 
 from aevae_jax.evaluation import classifiers, image_quality, statistics
 from aevae_jax.models.architectures import MLP, Conv
@@ -168,33 +168,66 @@ def test_ssim_of_even_images_is_the_closed_form():
 
 
 class Judge:
-    """Two classifiers: the features of the second are three times those of the first."""
+    """Two classifiers: the features of the second are three times those of the first; confident of what is above 2."""
 
     def features(self, x):
         return np.stack([x, 3 * x])
 
+    def confident(self, x):
+        return float((x > 2).mean())
+
 
 def test_frechet_distances_of_all_classifiers_are_averaged():
-    data, samples = with_moments([0.0, 0.0], np.eye(2)), with_moments([1.0, 0.0], np.eye(2), seed=1)
-    found = image_quality.of_samples(data, samples, Judge())
-    assert found.frechet_distance == pytest.approx((1 + 9) / 2, rel=1e-9)
+    """Every half of these data has the moments of the whole, as each point is there many times."""
+    data, samples = np.tile([[-1.0], [1.0]], (2000, 1)), np.tile([[0.0], [2.0]], (1000, 1))
+    found = image_quality.of_samples(data, samples, Judge(), neighbours=1)
+    assert found.samples.frechet_distance == pytest.approx((1 + 9) / 2, rel=0.2)
+    assert found.floor.frechet_distance < 0.05
+    assert found.excess == found.samples.frechet_distance - found.floor.frechet_distance
+    assert (found.samples.confident, found.floor.confident) == (0, 0)
 
 
-@pytest.mark.parametrize("more", ["data", "samples"])
-def test_samples_are_compared_with_as_many_data(more):
-    """Those of the test by hand on a line: the first four of each; the shares of the classifiers are averaged."""
-    data, samples = np.array([[0.0], [1], [2], [3], [9]]), np.array([[0.5], [1.0], [9.0], [9.5], [2.5]])
+@pytest.mark.parametrize(("num_data", "num_samples", "count"), [(40, 100, 20), (41, 100, 20), (40, 7, 7)])
+def test_samples_and_data_are_compared_with_as_many_data(monkeypatch, num_data, num_samples, count):
+    """The halves have no point in common, and every halving is another."""
+    data, samples, seen = np.arange(num_data)[:, None] + 0.0, 1000.0 + np.arange(num_samples)[:, None], []
+    monkeypatch.setattr(image_quality.statistics, "manifold", lambda a, b, k: seen.append((a, b, k)) or (0, 0, 0, 0))
+    found = image_quality.of_samples(data, samples, Judge(), neighbours=2, halvings=3)
+    assert found.samples.num_samples == found.floor.num_samples == count
+    assert len(seen) == 3 * 2 * 2  # halvings, sets, classifiers
+    halves = []
+    for a, b, k in seen:
+        assert len(a) == len(b) == len(np.unique(a)) == len(np.unique(b)) == count
+        assert k == 2
+        assert not np.isin(a, b).any()
+        halves.append(tuple(np.sort(a[:, 0] / (1 if a.max() < num_data else 3))))
+    assert len(set(halves)) == 3
+    assert sum(b.min() >= 1000 for _, b, _ in seen) == 6  # a half of the comparisons are of samples
 
-    class Blind(Judge):
-        def features(self, x):
-            return np.stack([x, np.arange(len(x))[:, None]])
 
-    pair = (data, samples[:4]) if more == "data" else (data[:4], samples)
-    found = image_quality.of_samples(*pair, Judge(), neighbours=1)
-    assert found.num_samples == 4
-    assert found.manifold == (0.5, 0.5, 1.25, 0.75)
-    # of the second classifier all points lie where the data do, on 0, 1, 2, 3
-    assert image_quality.of_samples(*pair, Blind(), neighbours=1).manifold == (0.75, 0.75, (1.25 + 2.5) / 2, 0.875)
+def test_the_fewer_the_data_the_more_often_they_are_halved(monkeypatch):
+    calls = []
+    monkeypatch.setattr(image_quality.statistics, "manifold", lambda a, b, k: calls.append(len(a)) or (0, 0, 0, 0))
+    for count, times in ((4, 5), (1000, 2), (2500, 1)):
+        calls.clear()
+        image_quality.of_samples(np.zeros((2 * count, 1)), np.zeros((count, 1)), Judge(), neighbours=1)
+        assert calls == [count] * times * 4
+
+
+@pytest.mark.parametrize(("num_data", "num_samples"), [(11, 100), (100, 5)])
+def test_too_few_pictures_to_judge_are_refused(num_data, num_samples):
+    message = f"pictures to judge: got {num_samples} samples and {num_data} of the data, expected more than 5 samples"
+    with pytest.raises(InputError, match=message):
+        image_quality.of_samples(np.zeros((num_data, 1)), np.zeros((num_samples, 1)), Judge())
+
+
+def test_samples_that_are_nearer_to_data_than_data_are_have_a_negative_excess():
+    """Samples without noise of sampling: their moments are those of N(0, 1), and so only those of one half are off."""
+    data = np.random.default_rng(0).normal(size=(4000, 1))
+    samples = stats.norm.ppf((np.arange(50) + 0.5) / 50)[:, None]
+    found = image_quality.of_samples(data[:100], samples, Judge(), halvings=20)
+    assert found.excess < 0
+    assert found.samples.frechet_distance < 0.8 * found.floor.frechet_distance
 
 
 def test_probabilities_are_averaged_and_not_logits():
@@ -223,13 +256,27 @@ def test_pictures_of_all_blocks_are_judged_once_in_their_order():
     np.testing.assert_allclose(judge.probabilities(x), np.stack([expected, 1 - expected], axis=1), rtol=1e-5)
 
 
-def test_classifiers_minimise_the_mean_cross_entropy_of_the_labels():
-    logits = np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]).astype(np.float32)
-    loss, metrics = classifiers.cross_entropy(
-        lambda params, x: (logits + params, None), 2.0, (np.zeros(2), np.array([0, 1])), jax.random.key(0), 0
-    )
-    assert float(loss) == pytest.approx(-(np.log(0.5) + np.log(0.2)) / 2, rel=1e-6)
+def test_classifiers_minimise_the_mean_cross_entropy_of_blends_of_pairs():
+    """As much of each image as its class counts. The network says what it sees: two classes, two bits."""
+    seen = []
+
+    def network(params, x):
+        seen.append(np.asarray(x))
+        return params * x, None
+
+    x, labels = np.eye(2, dtype=np.float32)[[0, 1, 1, 0]], np.array([0, 1, 1, 0])
+    loss, metrics = classifiers.mixed_cross_entropy(network, 2.0, (x, labels), jax.random.key(0), 0)
+    [blends] = seen
+    share = np.asarray(jax.random.beta(jax.random.key(0), 0.2, 0.2, (4,)))
+    np.testing.assert_allclose(blends, share[:, None] * x + (1 - share[:, None]) * x[::-1], rtol=1e-6)
+    sure = 1 / (1 + np.exp(-2 * (2 * blends - 1)))  # softmax of 2 b and 2 (1 - b)
+    own, other = (-np.log(sure[np.arange(4), classes]) for classes in (labels, labels[::-1]))
+    assert float(loss) == pytest.approx((share * own + (1 - share) * other).mean(), rel=1e-5)
     assert metrics == {"loss": loss}
+    images, drawn = np.ones((3, 2, 2, 1), np.float32), jax.random.key(1)
+    classifiers.mixed_cross_entropy(
+        lambda params, x: (x.reshape(3, -1)[:, :2], None), 0.0, (images, np.zeros(3, int)), drawn, 0
+    )  # of any event shape
 
 
 @pytest.mark.parametrize(("shape", "network"), [((4, 4, 1), Conv((2,))), ((6,), MLP((3,)))], ids=["images", "rows"])
