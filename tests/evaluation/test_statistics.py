@@ -264,7 +264,7 @@ def test_classifiers_minimise_the_mean_cross_entropy_of_blends_of_pairs():
         seen.append(np.asarray(x))
         return params * x, None
 
-    x, labels = np.eye(2, dtype=np.float32)[[0, 1, 1, 0]], np.array([0, 1, 1, 0])
+    x, labels = np.eye(2, dtype=np.float32)[[0, 1, 1, 1]], np.array([0, 1, 1, 1])
     loss, metrics = classifiers.mixed_cross_entropy(network, 2.0, (x, labels), jax.random.key(0), 0)
     [blends] = seen
     share = np.asarray(jax.random.beta(jax.random.key(0), 0.2, 0.2, (4,)))
