@@ -20,15 +20,29 @@ from typing import TYPE_CHECKING, Any
 
 from claims import decide
 
+from aevae_jax import models, runs, types
 from aevae_jax.cli import console
+from aevae_jax.data import Data, prepare
+from aevae_jax.lazy import jax, jnp, modules, np
+from aevae_jax.models.architectures import MLP
+from aevae_jax.training.optimizers import AdamW
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from aevae_jax import distributions, training
     from aevae_jax.data import Prepared
+    from aevae_jax.evaluation import classifiers, image_quality, statistics
     from aevae_jax.evaluation.classifiers import Ensemble
+    from aevae_jax.models import generation, priors
+    from aevae_jax.runs import directory, fitting, provenance, records
     from aevae_jax.runs.fitting import Fitted
     from aevae_jax.types import LatentModel, Params
+else:
+    distributions, training = modules("aevae_jax", "distributions", "training")
+    classifiers, image_quality, statistics = modules(
+        "aevae_jax.evaluation", "classifiers", "image_quality", "statistics"
+    )
+    generation, priors = modules("aevae_jax.models", "generation", "priors")
+    directory, fitting, provenance, records = modules("aevae_jax.runs", "directory", "fitting", "provenance", "records")
 
 STEPS = 2_850
 """Training steps where the number of epochs is not given: 150 epochs of the digits; never fewer than 15 epochs."""
@@ -67,16 +81,6 @@ def ae_vs_vae(
       force: overwrite the results that are in that directory.
       record: also write the results, without the values of single seeds, to this JSON file, and the picture beside it.
     """
-    import jax
-    import numpy as np
-
-    from aevae_jax import models, runs, training, types
-    from aevae_jax.data import Data, prepare
-    from aevae_jax.evaluation import classifiers
-    from aevae_jax.models.architectures import MLP
-    from aevae_jax.runs import fitting, provenance, records
-    from aevae_jax.training.optimizers import AdamW
-
     if seeds < 2:
         raise types.InputError("seeds", got=seeds, expected="at least 2: an interval needs repetitions")
     source = Data(data)
@@ -118,9 +122,6 @@ def ae_vs_vae(
 
 
 def _output(out: Path, force: bool) -> Path:
-    from aevae_jax import types
-    from aevae_jax.runs import directory
-
     if force:
         out.mkdir(parents=True, exist_ok=True)
         return out
@@ -139,12 +140,6 @@ def measure(
     fitted: dict[str, Fitted], seed: int, train: np.ndarray, prepared: Prepared, classifier: Ensemble
 ) -> dict[str, Any]:
     """Return every measure of one seed's models: `{"measure | column": number}`."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from aevae_jax.models import priors
-
     values: dict[str, Any] = {}
     for name, fit in fitted.items():
         params = jax.tree.map(lambda a: a[seed], fit.params)
@@ -165,13 +160,6 @@ def measure(
 
 def _codes(model: LatentModel, params: Params, prepared: Prepared, seed: int) -> dict[str, Any]:
     """Measure determinism of the encoder, and how the codes of held-out data are distributed."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from aevae_jax import distributions
-    from aevae_jax.evaluation import statistics
-
     x = jnp.asarray(_held_out(prepared))
     key = jax.random.key(seed)
     first, second, third = (jax.random.fold_in(key, i) for i in range(3))
@@ -197,12 +185,6 @@ def _samples(model: LatentModel, params: Params, prepared: Prepared, classifier:
     """Return how pictures decoded from random codes compare with held-out data, clipped to the data's range as when
     shown.
     """
-    import jax
-    import numpy as np
-
-    from aevae_jax.evaluation import image_quality
-    from aevae_jax.models import generation
-
     images = np.asarray(generation.sample(model, params, jax.random.key(1_000 + seed), SAMPLES).mean()).clip(0, 1)
     found = image_quality.of_samples(_held_out(prepared), images, classifier)
     return {
@@ -216,11 +198,6 @@ def _paths(model: LatentModel, params: Params, prepared: Prepared, classifier: E
     """Return how evenly the picture changes along straight paths between two codes, and whether it stays
     recognisable.
     """
-    import jax.numpy as jnp
-    import numpy as np
-
-    from aevae_jax.models import generation
-
     x = _held_out(prepared)
     a, b = np.random.RandomState(seed).permutation(len(x))[: 2 * PATHS].reshape(2, -1)
     images = np.asarray(generation.interpolate(model, params, jnp.asarray(x[a]), jnp.asarray(x[b]), POINTS))
@@ -236,15 +213,11 @@ def _paths(model: LatentModel, params: Params, prepared: Prepared, classifier: E
 
 def _held_out(prepared: Prepared) -> np.ndarray:
     """Return validation and test data, at most 5,000 examples from the end: data that no model was fitted to."""
-    import numpy as np
-
     return np.concatenate([prepared.validation.x, prepared.test.x])[-5_000:]
 
 
 def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, latent: int) -> dict[str, float]:
     """Return what real data score, and what PCA reconstructs with as many numbers."""
-    from aevae_jax.evaluation import image_quality, statistics
-
     real = image_quality.of_samples(_held_out(prepared), train[:SAMPLES], classifier)
     right = classifier.probabilities(prepared.test.x[:]).argmax(axis=1) == prepared.test.labels
     return {
@@ -259,8 +232,6 @@ def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, late
 
 def _summary(table: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """Return the mean and ends of the interval of every measure that is one number per seed."""
-    from aevae_jax.evaluation import statistics
-
     return {name: statistics.interval(values)._asdict() for name, values in table.items() if values.ndim == 1}
 
 
@@ -326,11 +297,6 @@ def _cell(interval: dict[str, float] | None) -> str:
 def _draw(path: Path, fitted: dict[str, Fitted], train: np.ndarray, prepared: Prepared, measures: Any) -> None:
     """Draw the picture: everything of the first seed."""
     import ae_vs_vae_picture as picture
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from aevae_jax.models import generation, priors
 
     x, labels = prepared.test.x, np.asarray(prepared.test.labels)
     first = jnp.asarray(x[:10])

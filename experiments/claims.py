@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from aevae_jax.lazy import modules, np
+
 if TYPE_CHECKING:
-    import numpy as np
+    from aevae_jax.evaluation import statistics
+else:
+    statistics = modules("aevae_jax.evaluation", "statistics")
 
 
 class Claim(NamedTuple):
@@ -29,10 +33,6 @@ def above(
 
     Ratios are averaged as logarithms.
     """
-    import numpy as np
-
-    from aevae_jax.evaluation import statistics
-
     found = statistics.interval(np.log(values) if ratio else values)
     mean, low, high = np.exp(found).tolist() if ratio else found
     verdict = "holds" if low > limit else "does not hold" if high < limit else "undecided"
@@ -41,8 +41,6 @@ def above(
 
 def decide(table: dict[str, np.ndarray], baseline: dict[str, float], latent: int, size: int) -> list[Claim]:
     """Return every claim about the two models, as one number per seed against a limit."""
-    import numpy as np
-
     ae, vae, mixture = (
         {key.split(" | ")[0]: v for key, v in table.items() if key.endswith(f"| {column}")}
         for column in ("AE", "VAE", "AE + mixture")

@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 from density_table import FASHION, ROWS, entries, summary, table
 
+from aevae_jax import evaluation
 from aevae_jax.cli import console
-from aevae_jax.data import Data, DynamicBinarization
+from aevae_jax.data import Data, DynamicBinarization, prepare
+from aevae_jax.lazy import jax, jnp, modules, np
 from aevae_jax.models import VAE, Model, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
@@ -41,8 +43,15 @@ from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
+    from aevae_jax import keys
     from aevae_jax.data import Dataset, Prepared
+    from aevae_jax.evaluation import ais, importance, statistics
+    from aevae_jax.runs import fitting, provenance, records, weights
     from aevae_jax.runs.fitting import Fitted
+else:
+    keys = modules("aevae_jax", "keys")
+    ais, importance, statistics = modules("aevae_jax.evaluation", "ais", "importance", "statistics")
+    fitting, provenance, records, weights = modules("aevae_jax.runs", "fitting", "provenance", "records", "weights")
 
 
 EVALUATION_SEED = 0
@@ -80,9 +89,6 @@ def density(
       out: directory for the runs and the table; where none is named, runs/density_DATA.
       record: also write the table to this JSON file, with the rows that it holds already.
     """
-    from aevae_jax.data import prepare
-    from aevae_jax.runs import records
-
     names = tuple(ROWS) if rows == ("all",) else rows
     if unknown := [name for name in names if name not in ROWS]:
         raise InputError("--rows", got=unknown[0], expected=", ".join([*ROWS, "all"]))
@@ -123,12 +129,6 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
     Raises:
       InputError: the figures there are of another run or protocol.
     """
-    import numpy as np
-
-    from aevae_jax import evaluation, keys
-    from aevae_jax.evaluation import importance, statistics
-    from aevae_jax.runs import fitting, provenance, records, weights
-
     with console.progress(place.name) as on_epoch:
         fitted = fitting.fit(run, dataset, directory=place, on_epoch=on_epoch, on_note=console.note)
     digest, path = weights.params_digest(fitted.params), place.with_suffix(".json")
@@ -195,13 +195,6 @@ def anneal(fitted: Fitted, prepared: Prepared, path: Path, num: int) -> None:
 
     How far: on images drawn from the model its two bounds enclose the truth.
     """
-    import jax
-    import jax.numpy as jnp
-
-    from aevae_jax import keys
-    from aevae_jax.evaluation import ais, importance
-    from aevae_jax.runs import records
-
     entry = records.read_json(path)
     if entry.get("annealed", {}).get("images") == num:
         return
@@ -231,7 +224,6 @@ def floor(dataset: Dataset, prepared: Prepared) -> dict[str, float]:
     """Return nats per test image that no model can save: the pixels' entropy, and what the drawn bits cost under
     them.
     """
-    import numpy as np
     from scipy.special import xlog1py, xlogy
 
     pixels = dataset.test.x[:].ravel()
@@ -251,9 +243,6 @@ def expected_time(runs: list[tuple[Run, str]], prepared: Prepared, samples: int)
 
     Training may stop early, and what was trained before counts as if it were not.
     """
-    import jax
-    import jax.numpy as jnp
-
     a = jnp.ones((1000, 1000))
     product = jax.jit(lambda a: jax.lax.fori_loop(0, 20, lambda _, b: a @ b * 1e-3, a))
     jax.block_until_ready(product(a))

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax.cli import console
+from aevae_jax.lazy import modules, np
 from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from aevae_jax.runs import records
+else:
+    records = modules("aevae_jax.runs", "records")
 
 FASHION = "fashion_mnist"
 
@@ -47,8 +53,6 @@ def entries(out: Path, record: str, key: dict[str, Any]) -> dict[str, list[dict[
     Raises:
       InputError: the record is of other data or another number of samples.
     """
-    from aevae_jax.runs import records
-
     found: dict[str, dict[int, Any]] = {name: {} for name in ROWS}
     if record and Path(record).exists():
         old = records.read_json(Path(record))
@@ -68,8 +72,6 @@ def entries(out: Path, record: str, key: dict[str, Any]) -> dict[str, list[dict[
 
 def summary(measured: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return all rows, with the figures of the seeds that are there."""
-    import numpy as np
-
     rows = []
     for name, row in ROWS.items():
         found = measured[name]

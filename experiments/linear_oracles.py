@@ -16,13 +16,24 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aevae_jax import models, runs
 from aevae_jax.cli import console
+from aevae_jax.data import Data, Dataset, Split
+from aevae_jax.lazy import jnp, modules, np
+from aevae_jax.models import likelihoods
+from aevae_jax.models.architectures import MLP
+from aevae_jax.training.optimizers import AdamW
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from aevae_jax import distributions
+    from aevae_jax.models import generation
+    from aevae_jax.runs import fitting, provenance, records
     from aevae_jax.runs.fitting import Fitted
     from aevae_jax.types import Params
+else:
+    distributions = modules("aevae_jax", "distributions")
+    generation = modules("aevae_jax.models", "generation")
+    fitting, provenance, records = modules("aevae_jax.runs", "fitting", "provenance", "records")
 
 
 class Row(NamedTuple):
@@ -59,15 +70,6 @@ def linear_oracles(
       learning_rate: of Adam, decayed to 0 along a cosine.
       record: write the results to this JSON file.
     """
-    import numpy as np
-
-    from aevae_jax import models, runs
-    from aevae_jax.data import Dataset, Split
-    from aevae_jax.models import likelihoods
-    from aevae_jax.models.architectures import MLP
-    from aevae_jax.runs import fitting, provenance, records
-    from aevae_jax.training.optimizers import AdamW
-
     train, test = _rows(data)
     # the optimum is one of all rows: validation is a part of the training data here, and chooses among its epochs only
     dataset = Dataset(data, Split(train), Split(train[:10_000]), Split(test), levels=0)
@@ -115,10 +117,6 @@ def linear_oracles(
 
 def _rows(data: str) -> tuple[np.ndarray, np.ndarray]:
     """Return all training rows and the test rows, flat, scaled to [0, 1]; of the digits all rows twice."""
-    import numpy as np
-
-    from aevae_jax.data import Data
-
     dataset = Data(data).load()
     splits = [split.x[:].reshape(len(split), -1) for split in (dataset.train, dataset.validation, dataset.test)]
     train, test = np.concatenate(splits[:2]), splits[2]
@@ -130,22 +128,12 @@ def _rows(data: str) -> tuple[np.ndarray, np.ndarray]:
 
 def squared_error(fitted: Fitted, x: np.ndarray) -> float:
     """Return the mean over `[N, D]` of the squared error per element."""
-    import jax.numpy as jnp
-    import numpy as np
-
-    from aevae_jax.models import generation
-
     decoded = np.asarray(generation.reconstruct(fitted.model, fitted.params, jnp.asarray(x)))
     return float(((decoded - x) ** 2).mean(dtype=np.float64))
 
 
 def decoder_of(params: Params) -> tuple[np.ndarray, np.ndarray, float]:
     """Return W `[D, k]`, mean `[D]` and noise variance of a linear decoder, in float64."""
-    import numpy as np
-
-    from aevae_jax import distributions
-    from aevae_jax.models import likelihoods
-
     layer = params["decoder"]["out"]
     log_scale = distributions.bounded(params["likelihood"]["log_scale"], *likelihoods.SCALE_RANGE)
     kernel, bias = (np.asarray(layer[name], np.float64) for name in ("kernel", "bias"))
@@ -154,8 +142,6 @@ def decoder_of(params: Params) -> tuple[np.ndarray, np.ndarray, float]:
 
 def log_likelihood(x: np.ndarray, w: np.ndarray, mean: np.ndarray, noise: float) -> float:
     """Return the mean of log N(x; mean, W W^T + noise I) over `[N, D]`, in nats per example."""
-    import numpy as np
-
     size = x.shape[1]
     covariance = w @ w.T + noise * np.eye(size)
     centred = x - mean
