@@ -48,7 +48,7 @@ MODULES = {
 
 NAMES = {
     "": {"Adam": "AdamW"},
-    "objectives": {"Linear": "LinearWarmup"},
+    "objectives": {"Linear": "LinearWarmup", "Objective": "Loss"},
     "training.optimizers": {"Adam": "AdamW"},
     "training.loops": {"side_by_side": "map_in_threads", "room": "empty_outputs", "choose": "cond"},
     "training.devices": {"divided": "shard_rows", "everywhere": "replicate"},
@@ -61,7 +61,7 @@ NAMES = {
 }
 """What modules called otherwise, by where they stand now."""
 
-TYPES = NAMES[""] | NAMES["objectives"]
+TYPES = {"Adam": "AdamW", "Linear": "LinearWarmup"}
 """Values by their names in records, and as they were typed."""
 
 FIELDS = {"Safeguard": {"detours": "rollbacks"}}

@@ -37,7 +37,7 @@ from aevae_jax.models import VAE, Model, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.priors import VampPrior
-from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Objective
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Loss
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
@@ -280,7 +280,7 @@ def run_of(row: str, seed: int, data: str, *, examples: int, epochs: int = 0) ->
     epochs = epochs or (recipe.epochs if data == FASHION else -(-STEPS // per_epoch))
     # the same share of a shorter training
     rising = LinearWarmup(max(1, per_epoch * recipe.warmup * epochs // recipe.epochs))
-    objective: Objective = ELBO(rising, sticking_the_landing=True)
+    objective: Loss = ELBO(rising, sticking_the_landing=True)
     network, limits = MLP((300, 300), gated=True), (-3.0, 1.0)
     model: Model = VAE(40, network, Bernoulli(), log_scale_range=limits)
     if row.startswith("two_level"):  # 40 dimensions each

@@ -93,7 +93,7 @@ def test_every_public_class_is_of_a_known_kind():
         (architectures.Architecture, ARCHITECTURES),
         (priors.Prior, PRIORS),
         (models.Model, MODELS),
-        (losses.Objective, OBJECTIVES),
+        (losses.Loss, OBJECTIVES),
         (preparation.Preparation, PREPARATIONS),
     ],
     ids=["likelihoods", "architectures", "priors", "models", "objectives", "preparations"],
@@ -110,7 +110,7 @@ DOORS = {
     "DiscretizedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale Tabular bounded "
     "pairwise_normal_log_prob sum_event unbounded",
     "models": "Autoencoder Model TwoLevelVAE VAE architectures generation likelihoods networks priors",
-    "objectives": "ELBO IWAE LinearWarmup Objective ReconstructionError Weight bounds doubly_reparameterised_bound "
+    "objectives": "ELBO IWAE LinearWarmup Loss ReconstructionError Weight bounds doubly_reparameterised_bound "
     "elbo importance_weighted_bound log_weights weight_at",
 }
 

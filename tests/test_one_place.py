@@ -35,7 +35,7 @@ def _tenth(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str
     return {"a_tenth": bound.distortion + 0.1 * bound.rate}
 
 
-Objective = Toy | '''
+Loss = Toy | '''
 
 LIKELIHOOD = '''
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ SMALL = "MLP((4,))"
 TOYS = {
     "objective": (
         "objectives/losses.py",
-        "\nObjective = ",
+        "\nLoss = ",
         OBJECTIVE,
         typed("--objective", "Toy()", "--model", f"VAE(2, {SMALL})"),
         "Toy()",

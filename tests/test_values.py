@@ -26,7 +26,7 @@ from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, RandomSplits, Scale
 from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP, Architecture, Conv, Modules, ResidualConv
-from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Objective, ReconstructionError
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Loss, ReconstructionError
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
@@ -81,7 +81,7 @@ def test_runs_come_back_from_their_spelling(run):
     assert values.parse(Run, values.spell(run), "run") == run
 
 
-@pytest.mark.parametrize("annotation", [Model, Objective, Architecture, likelihoods.Likelihood, priors.Prior])
+@pytest.mark.parametrize("annotation", [Model, Loss, Architecture, likelihoods.Likelihood, priors.Prior])
 def test_every_listed_type_with_defaults_comes_back(annotation):
     built = 0
     for cls in typing.get_args(annotation):
@@ -164,7 +164,7 @@ def test_objects_from_python_are_described_and_not_rebuilt():
     ):
         values.from_tree(Run, tree, "run.json")
     with pytest.raises(InputError, match="got 'Capacity', which was given from Python"):
-        values.from_tree(Objective, values.to_tree(Capacity()), "here")
+        values.from_tree(Loss, values.to_tree(Capacity()), "here")
 
 
 @pytest.mark.parametrize(
@@ -342,8 +342,8 @@ def test_numbers_of_json_have_64_bits_and_those_of_fields_32():
         (Model, "VAE(8)", VAE(latent=8)),
         (Model, " vae( 8, network = conv(channels=[4, 8]) ) ", VAE(latent=8, network=Conv((4, 8)))),
         (Model, "Autoencoder(network=MLP(hidden=()))", Autoencoder(network=MLP(hidden=()))),
-        (Objective, "ELBO(beta=4)", ELBO(beta=4.0)),
-        (Objective, "ELBO(LinearWarmup(100))", ELBO(beta=LinearWarmup(steps=100))),
+        (Loss, "ELBO(beta=4)", ELBO(beta=4.0)),
+        (Loss, "ELBO(LinearWarmup(100))", ELBO(beta=LinearWarmup(steps=100))),
         (objectives.Weight, "-1.5e-3", -1.5e-3),
         (objectives.Weight, "2", 2.0),
         (tuple[int, ...], "(1, 2)", (1, 2)),
@@ -404,12 +404,12 @@ def test_what_is_typed_is_read(annotation, text, expected):
         (Architecture, {"type": "MLP", "dtype": "float64"}, r"dtype: got 'float64', expected 'float32' or 'bfloat16'"),
         (Architecture, {"type": "MLP", "gated": 1}, r"here\.gated: got 1, expected True or False"),
         (Architecture, {"type": "MLP", "hidden": [-1]}, "MLP hidden"),
-        (Objective, {"type": "ELBO", "beta": "x"}, r"here\.beta: got 'x', expected a number or LinearWarmup\("),
-        (Objective, {"type": "ELBO", "beta": math.nan}, r"here\.beta: got nan"),
-        (Objective, {"type": "ELBO", "beta": math.inf}, r"here\.beta: got inf"),
-        (Objective, {"type": "ELBO", "beta": 10**400}, r"here\.beta: got 1000"),
-        (Objective, {"type": "ELBO", "beta": {"type": "LinearWarmup"}}, "LinearWarmup: got no 'steps'"),
-        (Objective, {"custom": "f"}, "here: got 'f', which was given from Python"),
+        (Loss, {"type": "ELBO", "beta": "x"}, r"here\.beta: got 'x', expected a number or LinearWarmup\("),
+        (Loss, {"type": "ELBO", "beta": math.nan}, r"here\.beta: got nan"),
+        (Loss, {"type": "ELBO", "beta": math.inf}, r"here\.beta: got inf"),
+        (Loss, {"type": "ELBO", "beta": 10**400}, r"here\.beta: got 1000"),
+        (Loss, {"type": "ELBO", "beta": {"type": "LinearWarmup"}}, "LinearWarmup: got no 'steps'"),
+        (Loss, {"custom": "f"}, "here: got 'f', which was given from Python"),
         (Run, {"type": "Run", "seed": -1}, "seed: got -1"),
         (Run, {"type": "Run", "seed": 2**32}, "seed: got 4294967296, expected 0 to 4294967295"),
         (Run, {"type": "Run", "batch_size": 0}, "batch_size: got 0"),
@@ -578,7 +578,7 @@ DEFAULTS = [
 
 
 def test_defaults_are_those_of_version_0_1():
-    kinds = (Architecture, likelihoods.Likelihood, priors.Prior, Model, Objective)
+    kinds = (Architecture, likelihoods.Likelihood, priors.Prior, Model, Loss)
     assert [values.signature(cls) for kind in kinds for cls in typing.get_args(kind) if cls is not Modules] == DEFAULTS
 
 
@@ -614,15 +614,15 @@ def test_vocabulary_goes_by_the_fields_that_take_each():
     assert [text.partition("(")[0] for text in listed[""]] == ["Autoencoder", "VAE", "TwoLevelVAE"]
     assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv"]
     assert listed["latent_prior"][-1] == "VampPrior(components=500)"
-    assert values.vocabulary(Objective)["beta"] == ["LinearWarmup(steps, start=0.0, end=1.0)"]
+    assert values.vocabulary(Loss)["beta"] == ["LinearWarmup(steps, start=0.0, end=1.0)"]
 
 
 def test_the_longest_text_that_is_read_has_ten_thousand_characters():
     text = f"ELBO(beta=4{' ' * (10_000 - 12)})"
     assert len(text) == 10_000
-    assert values.parse(Objective, f"  {text}\n", "--objective") == ELBO(beta=4.0)
+    assert values.parse(Loss, f"  {text}\n", "--objective") == ELBO(beta=4.0)
     with pytest.raises(InputError, match=r"^--objective: got 10,001 characters, expected at most 10,000$"):
-        values.parse(Objective, text.replace("4", "4 "), "--objective")
+        values.parse(Loss, text.replace("4", "4 "), "--objective")
 
 
 def test_python_does_not_say_what_it_thinks_of_a_text():
@@ -689,15 +689,11 @@ def test_vocabulary_lists_what_can_be_typed_and_nothing_else():
         (AdamW, "AdamW(clip=1)", r"did you mean clip_norm\?"),
         (AdamW, "AdamW(learningrate=.1)", r"did you mean learning_rate\?"),
         (AdamW, "AdamW(eps=.1)", r"got the unknown field 'eps', expected AdamW\(.*\)$"),
-        (
-            Objective,
-            "ELBO(Linear)",
-            r"LinearWarmup: got no 'steps', expected LinearWarmup\(steps, start=0.0, end=1.0\)$",
-        ),
-        (Objective, "VAE" * 3000, "got VAEVAE"),
-        (Objective, "ELBO(" + "x" * 3000 + "=3)", "unknown field 'xxx"),
-        (Objective, "x" * 10_001, "got 10,001 characters, expected at most 10,000"),
-        (Objective, "ELBO(" * 2000, "which lacks "),
+        (Loss, "ELBO(Linear)", r"LinearWarmup: got no 'steps', expected LinearWarmup\(steps, start=0.0, end=1.0\)$"),
+        (Loss, "VAE" * 3000, "got VAEVAE"),
+        (Loss, "ELBO(" + "x" * 3000 + "=3)", "unknown field 'xxx"),
+        (Loss, "x" * 10_001, "got 10,001 characters, expected at most 10,000"),
+        (Loss, "ELBO(" * 2000, "which lacks "),
     ],
 )
 def test_a_mistake_is_named_in_few_words(annotation, text, message):
@@ -934,7 +930,7 @@ GARBAGE = [
 def test_garbage_is_refused_in_one_line():
     """Texts of pieces that a parser may trip over are a value, or one short line, and nothing else."""
     random, refused = np.random.default_rng(0), []
-    annotations = (Model, Objective, AdamW, Data, Saving, Run, Safeguard, int, float, bool, tuple[int, ...])
+    annotations = (Model, Loss, AdamW, Data, Saving, Run, Safeguard, int, float, bool, tuple[int, ...])
     for trial in range(3_000):
         text = "".join(GARBAGE[i] for i in random.integers(len(GARBAGE), size=random.integers(1, 9)))
         text = f"VAE(latent={text})" if trial % 3 == 0 else text

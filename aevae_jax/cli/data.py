@@ -139,6 +139,6 @@ def _first_run(value: Data, dataset: Dataset, train: Summary, fits: dict[str, li
         model, preparation = VAE(likelihood=Tabular()), fits["Tabular()"][0]
     elif not dataset.levels and max(abs(train.low), abs(train.high)) > 10:  # far from what networks start at
         preparation = next((p for found in fits.values() for p in found if isinstance(p, Standardize)), preparation)
-    usual, enough = Run().batch_size, train.count // 4  # steps in an epoch, at least
-    size = usual if train.count >= usual else 2 ** max(0, enough.bit_length() - 1)
+    quarter = max(1, train.count // 4)  # of few examples an epoch has at least four steps
+    size = min(Run().batch_size, 2 ** (quarter.bit_length() - 1))
     return Run(data=replace(value, preparation=preparation), model=model, batch_size=size)

@@ -9,7 +9,7 @@ from .losses import (
     ELBO as ELBO,
     IWAE as IWAE,
     LinearWarmup as LinearWarmup,
-    Objective as Objective,
+    Loss as Loss,
     ReconstructionError as ReconstructionError,
     Weight as Weight,
     weight_at as weight_at,

@@ -159,5 +159,5 @@ class IWAE:
         return Validation(bounds.weighted_terms(self.num_samples), ("negative_importance_weighted_bound",))
 
 
-Objective = ReconstructionError | ELBO | IWAE
+Loss = ReconstructionError | ELBO | IWAE
 """The objectives a saved run may name. Any function of the same signature can be trained."""

@@ -8,7 +8,7 @@ from dataclasses import InitVar, dataclass
 from aevae_jax import limits
 from aevae_jax.data import Data
 from aevae_jax.models import VAE, Model
-from aevae_jax.objectives.losses import ELBO, Objective, ReconstructionError
+from aevae_jax.objectives.losses import ELBO, Loss, ReconstructionError
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError, RateNeeding, has_point_codes
 
@@ -62,7 +62,7 @@ class Run:
 
     data: Data = Data()
     model: Model = VAE()
-    objective: Objective = None  # type: ignore[assignment]  # never None after __post_init__
+    objective: Loss = None  # type: ignore[assignment]  # never None after __post_init__
     optimizer: AdamW = AdamW()
     batch_size: int = 128
     epochs: int = 100

@@ -309,7 +309,7 @@ def test_twenty_classes_are_shown_and_more_are_counted(classes, tmp_path, capsys
     assert f"labels of train: {counts}{', ... (21 classes)' if classes > 20 else ''}\n" in out
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(3, 1), (30, 4), (90, 16)])
+@pytest.mark.parametrize(("count", "batch_size"), [(3, 1), (30, 4), (90, 16), (200, 32)])
 def test_what_comes_next_can_be_typed_for_few_rows(count, batch_size, tmp_path, monkeypatch, capsys):
     """At least four steps to an epoch: a tenth of the rows is for validation, and a tenth for tests."""
     np.save(tmp_path / "a b.npy", 1e6 * np.random.RandomState(0).rand(count, 3))
@@ -327,7 +327,7 @@ def test_what_comes_next_can_be_typed_for_few_rows(count, batch_size, tmp_path, 
 
 @pytest.mark.parametrize(("low", "high", "far"), [(0, 10, False), (0, 10.5, True), (-10.5, 0, True)])
 def test_numbers_far_from_0_are_to_be_standardized(low, high, far, tmp_path, capsys):
-    np.save(tmp_path / "x.npy", np.linspace(low, high, 600).reshape(300, 2))
+    np.save(tmp_path / "x.npy", np.linspace(low, high, 1200).reshape(600, 2))
     data = Data(str(tmp_path / "x.npy"), splits=LastSplits(0.01, 0.01))
     x = np.load(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", np.concatenate([x[::-1], x[:6]]))  # both ends are of the training data

@@ -14,7 +14,7 @@ from aevae_jax.data import Data, prepare
 from aevae_jax.evaluation import collapse, latents
 from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods
 from aevae_jax.models.architectures import MLP
-from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Objective
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Loss
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
@@ -70,7 +70,7 @@ def typed(remedy, run):
     """The fields of a run in its place, as the first thing that the remedy tells to type makes them."""
     objective, field, epochs = re.search(r'--objective "([^"]*)"|(\w+=\S+) in --model|--epochs (\d+)', remedy).groups()
     if objective:
-        return {"objective": values.parse(Objective, objective, "--objective")}
+        return {"objective": values.parse(Loss, objective, "--objective")}
     if epochs:
         return {"epochs": values.parse(int, epochs, "--epochs")}
     name, model = field.partition("=")[0], values.parse(Model, f"VAE({field})", "--model")
