@@ -330,7 +330,7 @@ def test_numbers_far_from_0_are_to_be_standardized(low, high, far, tmp_path, cap
     np.save(tmp_path / "x.npy", np.linspace(low, high, 1200).reshape(600, 2))
     data = Data(str(tmp_path / "x.npy"), splits=LastSplits(0.01, 0.01))
     x = np.load(tmp_path / "x.npy")
-    np.save(tmp_path / "x.npy", np.concatenate([x[::-1], x[:6]]))  # both ends are of the training data
+    np.save(tmp_path / "x.npy", np.concatenate([x[::-1], x[:12]]))  # both ends are of the training data
     *_, option, text = shlex.split(typed(capsys, "data", "inspect", values.spell(data)).splitlines()[-1])
     assert option == "--data"  # there are enough rows for the usual size of batches
     expected = replace(data, preparation=Standardize()) if far else data
