@@ -2359,4 +2359,20 @@ MUTATIONS = (
         "prepared.test.x[:num]",
         ("cli/test_evaluate.py::test_any_seed_judges_pictures_by_three_classifiers",),
     ),
+    Mutation(
+        365,
+        "codes scored by a density that was fitted to them",
+        "evaluation/latents.py",
+        ".fit(z[fold != part])",
+        ".fit(z)",
+        ("evaluation/test_latents.py::test_codes_like_the_prior_have_no_gap_however_few_there_are",),
+    ),
+    Mutation(
+        366,
+        "the last number of components in place of the best",
+        "evaluation/latents.py",
+        "return max(gaps)",
+        "return gaps[-1]",
+        ("evaluation/test_latents.py::test_the_gap_of_codes_in_two_places_needs_more_than_one_component",),
+    ),
 )

@@ -138,8 +138,8 @@ def compare(
 def diagnose(run: Path, *, seed: int = 0, data: Moved = "") -> None:
     """Say what is wrong with a trained model, and what to type against it.
 
-    It looks for posterior collapse, dead units, over-regularisation, collapsed variances and too short a training, on
-    validation data.
+    It looks for posterior collapse, dead units, over-regularisation, collapsed variances, holes between the codes that
+    random codes fall into, and too short a training, on validation data.
 
     Example: aevae diagnose runs/first
 

@@ -17,6 +17,7 @@ from aevae_jax import objectives, values
 from aevae_jax.data.datasets import Source
 from aevae_jax.evaluation import latents, metrics
 from aevae_jax.models.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, NormalSharedScale
+from aevae_jax.models.priors import VampPrior
 from aevae_jax.objectives import bounds
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.types import InputError, LatentModel, Params, RateWeighted, Scaled, likelihood_of, support_of
@@ -29,6 +30,9 @@ POINT_LIKE = 1e-2
 
 POINTS = 1e-4
 """The same, below which they are points whatever the reason."""
+
+HOLES = 3.0
+"""Nats between the codes and the prior, above which random codes are seen to decode to smears."""
 
 STILL_FALLING = 0.03
 """Share of the whole improvement of the validation bound that the second half of the training brought."""
@@ -80,7 +84,8 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
-    """Look for posterior collapse, dead units, over-regularisation, collapsed variances and too short a training.
+    """Look for posterior collapse, dead units, over-regularisation, collapsed variances, codes far from the prior and
+    too short a training.
 
     Args:
       fitted: a trained VAE or autoencoder, with its history.
@@ -99,9 +104,11 @@ def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
     findings = _ends(fitted, x, measure)
     if codes != "point":
         found = latents.describe(fitted.model, fitted.params, x, key)
+        gap = latents.prior_gap(fitted.model, fitted.params, x, key)
         measured |= {
             "mutual_information": found.mutual_information,
             "marginal_kl": found.marginal_kl,
+            "prior_gap": gap,
             **({} if found.total_correlation is None else {"total_correlation": found.total_correlation}),
             "active_units": float(found.active.sum()),
             "latent_dimensions": float(found.active.size),
@@ -109,6 +116,8 @@ def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
         cause = _balance(fitted, terms)
         faults = _codes(fitted, found, terms["mse_at_mean"] ** 0.5)
         findings += [*cause, *(fault for fault in faults if not cause or fault.fault != "dead units")]
+        if not findings:
+            findings += _holes(fitted, gap)
     findings += _length(fitted)
     return Diagnosis(measured, findings)
 
@@ -147,6 +156,26 @@ def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Findin
             changes = _model(fitted, likelihood=NormalSharedScale())
         findings.append(Finding("variance collapsed", evidence, remedy, changes))
     return findings
+
+
+def _holes(fitted: Trained, gap: float) -> list[Finding]:
+    """Return the finding that random codes lie where no code of data does, if so."""
+    if gap < HOLES:
+        return []
+    evidence = (
+        f"random codes fall into holes: the codes of data are at least {gap:.3g} nats from the prior that random codes "
+        "are drawn from"
+    )
+    ways, changes = [], _model(fitted, latent_prior=VampPrior())
+    if changes and changes["model"] != fitted.run.model:
+        ways.append(f"a prior that is learned: latent_prior={values.spell(VampPrior())} in --model")
+    if isinstance(fitted.run.objective, ELBO):
+        objective = ELBO(beta=4 * max(1.0, _beta(fitted)))
+        ways.append(
+            f'a larger weight of the rate, at the cost of the likelihood: --objective "{values.spell(objective)}"'
+        )
+        changes = changes if len(ways) == 2 else _objective(objective)
+    return [Finding("holes", evidence, "; or ".join(ways) or "a smaller code", changes if ways else {})]
 
 
 def _balance(fitted: Trained, terms: dict[str, float]) -> list[Finding]:

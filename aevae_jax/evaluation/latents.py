@@ -102,6 +102,51 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
     )
 
 
+FOLDS = 5
+"""Parts of the codes, of which each is scored by a density that was fitted to the others."""
+
+
+def prior_gap(
+    model: LatentModel, params: Params, x: Array | Source, key: Array, *, components: tuple[int, ...] = (1, 10)
+) -> float:
+    """Return how far the aggregate posterior of the data is from the prior, at least, in nats.
+
+    KL(q(z) || p(z)) >= E_q log g(z) - log p(z) for any density g, and here g is a Gaussian mixture that was fitted to
+    the codes of other examples; the best of those tried counts. `Latents.marginal_kl` is of the aggregate posterior of
+    these N examples alone, and so at least the rate less log N; this one is of all data.
+
+    Args:
+      model, params: the model.
+      x: data as the model sees it, `[N, *event]`.
+      key: of the codes, one for each example.
+      components: the numbers of components that are tried.
+
+    Returns:
+      The bound, 0 where there is none: few examples show little.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    found = metrics.per_example(_draws, model, params, x, key)
+    z, log_p = found["z"].reshape(len(x), -1).astype(np.float64), found["log_p"].astype(np.float64)
+    fold = np.arange(len(z)) % FOLDS
+    gaps = [0.0]
+    for count in components:
+        if len(z) - -(-len(z) // FOLDS) < 2 * count:
+            continue
+        log_g = np.empty(len(z))
+        for part in range(FOLDS):
+            mixture = GaussianMixture(count, reg_covar=1e-4 * z.var(), random_state=0).fit(z[fold != part])
+            log_g[fold == part] = mixture.score_samples(z[fold == part])
+        gaps.append(float((log_g - log_p).mean()))
+    return max(gaps)
+
+
+def _draws(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+    """Return a code of each example and its density under the prior."""
+    z = model.encode(params, x).sample(key)
+    return {"z": z, "log_p": model.prior(params, x.shape[0]).log_prob(z)}
+
+
 def _codes(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
     """Return q(z|x), leaf by leaf where these are of its examples, a draw of it, and the densities there."""
     q, prior = model.encode(params, x), model.prior(params, x.shape[0])

@@ -12,7 +12,7 @@ import pytest
 from aevae_jax import values
 from aevae_jax.data import Data, prepare
 from aevae_jax.evaluation import collapse, latents
-from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods
+from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Loss
 from aevae_jax.runs import fitting
@@ -93,11 +93,12 @@ def of_noise(*mean_variance):
     return SOUND._replace(mean_variance=np.array(mean_variance if len(mean_variance) > 1 else 4 * mean_variance))
 
 
-def checkup(monkeypatch, run, found, bounds, x=VALIDATION):
+def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9):
     """The check of a run of 8 steps an epoch that was measured so: the squared error is 0.04, the distortion -50.
 
     `bounds` are those of validation: numbers, or whole entries of the history.
     """
+    monkeypatch.setattr(collapse.latents, "prior_gap", lambda *arguments: gap)
     terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
     monkeypatch.setattr(collapse.metrics, "evaluate", lambda *arguments: terms)
     monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)
@@ -243,6 +244,7 @@ def test_what_was_measured_is_told_by_name(monkeypatch):
         "mse_at_mean": 0.04,
         "mutual_information": 7.0,
         "marginal_kl": 1.0,
+        "prior_gap": 2.9,
         "total_correlation": 0.5,
         "active_units": 2.0,
         "latent_dimensions": 4.0,
@@ -337,3 +339,29 @@ def test_a_remedy_that_the_model_does_not_take_changes_nothing(monkeypatch):
         [finding] = checkup(monkeypatch, run, found, (3.0, 1.0, 1.0)).findings
         assert f"latent={active} in --model" in finding.remedy
         assert finding.changes == ({} if latent is None else {"model": dataclasses.replace(run.model, latent=latent)})
+
+
+VAMP = dataclasses.replace(MODEL, latent_prior=priors.VampPrior())
+
+
+@pytest.mark.parametrize(
+    ("run", "changes", "remedies"),
+    [
+        (Run(model=MODEL), {"model": VAMP}, ["latent_prior=VampPrior()", "ELBO(beta=4.0)"]),
+        (Run(model=MODEL, objective=IWAE(1)), {"model": VAMP}, ["latent_prior=VampPrior()"]),
+        (Run(model=VAMP), {"objective": ELBO(beta=4.0)}, ["ELBO(beta=4.0)"]),
+        (Run(model=VAMP, objective=IWAE(1)), {}, ["a smaller code"]),
+    ],
+)
+def test_codes_far_from_the_prior_leave_holes(monkeypatch, run, changes, remedies):
+    """Where nothing else is wrong; at most two ways are told, and the first of them is typed."""
+    diagnosis = checkup(monkeypatch, run, SOUND, (3.0, 1.0, 1.0), gap=3.0)
+    [found] = diagnosis.findings
+    assert (found.fault, dict(found.changes)) == ("holes", changes)
+    assert "random codes fall into holes: the codes of data are at least 3 nats from the prior" in found.evidence
+    assert [part for part in remedies if part not in found.remedy] == []
+    assert found.remedy.count("; or ") == len(remedies) - 1
+    assert diagnosis.measured["prior_gap"] == 3.0
+    assert checkup(monkeypatch, run, SOUND, (3.0, 1.0, 1.0)).findings == []
+    faults = checkup(monkeypatch, run, SOUND._replace(active=HALF), (3.0, 1.0, 1.0), gap=9.0).findings
+    assert [finding.fault for finding in faults] == ["dead units"]

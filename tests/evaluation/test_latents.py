@@ -206,3 +206,33 @@ def test_codes_that_are_no_array_are_refused():
 def test_what_has_no_statistics_is_refused(model, count, message):
     with pytest.raises(InputError, match=message):
         latents.describe(model, oracles.random_params(model), np.zeros((count, 2), np.float32), jax.random.key(0))
+
+
+def gap(x, scale, **options):
+    return latents.prior_gap(MODEL, identity(scale), np.asarray(x, np.float32), jax.random.key(0), **options)
+
+
+def test_the_gap_of_normal_codes_is_their_kl_from_the_prior():
+    """q(z) = N(m, s^2 + scale^2), p(z) = N(0, 1), in two dimensions; one component is all it takes."""
+    x = np.random.default_rng(0).normal([2.0, 0.0], [0.5, 0.3], (4000, 2))
+    variance = np.array([0.25, 0.09]) + 0.4**2
+    exact = 0.5 * (variance + np.array([4.0, 0.0]) - 1 - np.log(variance)).sum()
+    assert gap(x, 0.4, components=(1,)) == pytest.approx(exact, rel=0.02)
+    assert gap(x, 0.4) == pytest.approx(exact, rel=0.02)
+
+
+def test_the_gap_of_codes_in_two_places_needs_more_than_one_component():
+    """Far apart at -3 and 3 with variance 1/4: KL from the mixture is log 1/2 + KL of one from N(0, 1)."""
+    signs = np.sign(np.random.default_rng(0).normal(size=(2000, 1)))
+    x = np.concatenate([3 * signs, 0 * signs], axis=1)
+    one = 0.5 * (0.25 + 9 - 1 - np.log(0.25)) + 0.5 * (0.25 - 1 - np.log(0.25))
+    assert gap(x, 0.5, components=(2,)) == pytest.approx(one - np.log(2), rel=0.03)
+    assert gap(x, 0.5, components=(1,)) < 0.8 * (one - np.log(2))
+    assert gap(x, 0.5, components=(1, 2)) == gap(x, 0.5, components=(2, 1)) == gap(x, 0.5, components=(2,))
+
+
+@pytest.mark.parametrize("count", [2, 12, 2000])
+def test_codes_like_the_prior_have_no_gap_however_few_there_are(count):
+    """Scored by densities of other codes: those of their own would seem far from the prior."""
+    x = np.random.default_rng(1).normal(size=(count, 2))
+    assert gap(x, 1e-3, components=(1, 3)) < 0.02
