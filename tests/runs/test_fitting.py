@@ -414,11 +414,13 @@ def test_leaving_by_an_exception_of_the_callers_saves(dense, tmp_path, way):
         if epoch.epoch == 3:
             raise way
 
+    saving, store = Saving(last=1, best=0, every=3), Store(tmp_path / "run" / "checkpoints")
     with pytest.raises(type(way)) as raised:
-        fit(tmp_path / "run", on_epoch=leave)
+        fit(tmp_path / "run", on_epoch=leave, saving=saving)
     assert raised.value is way
-    assert Store(tmp_path / "run" / "checkpoints").steps() == [24]
-    fit(tmp_path / "run")
+    assert store.steps() == [24]
+    fit(tmp_path / "run", saving=saving)
+    assert store.steps() == [24, 32]  # it is one of an epoch's end, and kept as such
     assert outcome(tmp_path / "run") == outcome(dense)
 
 
