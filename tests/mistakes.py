@@ -2375,4 +2375,12 @@ MUTATIONS = (
         "return gaps[-1]",
         ("evaluation/test_latents.py::test_the_gap_of_codes_in_two_places_needs_more_than_one_component",),
     ),
+    Mutation(
+        367,
+        "the checkpoint that an exception of the caller's leaves is none of an epoch's end",
+        "runs/training_loop.py",
+        "manager.save(snapshot, boundary=True)",
+        "manager.save(snapshot, boundary=False)",
+        ("runs/test_fitting.py::test_leaving_by_an_exception_of_the_callers_saves",),
+    ),
 )
