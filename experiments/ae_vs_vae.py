@@ -186,11 +186,11 @@ def _samples(model: LatentModel, params: Params, prepared: Prepared, classifier:
     shown.
     """
     images = np.asarray(generation.sample(model, params, jax.random.key(1_000 + seed), SAMPLES).mean()).clip(0, 1)
-    found = image_quality.of_samples(_held_out(prepared), images, classifier)
+    found = image_quality.frechet_distances(_held_out(prepared), images, classifier)
     return {
-        "Frechet distance": found.samples.frechet_distance,
-        "... above that of data to data": found.excess,
-        "confident samples": found.samples.confident,
+        "Frechet distance": found.samples,
+        "... above that of data to data": found.samples - found.floor,
+        "confident samples": classifier.confident(images),
     }
 
 
@@ -218,15 +218,16 @@ def _held_out(prepared: Prepared) -> np.ndarray:
 
 def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, latent: int) -> dict[str, float]:
     """Return what real data score, and what PCA reconstructs with as many numbers."""
-    real = image_quality.of_samples(_held_out(prepared), train[:SAMPLES], classifier)
+    held_out = _held_out(prepared)
+    real = image_quality.frechet_distances(held_out, train[:SAMPLES], classifier)
     right = classifier.probabilities(prepared.test.x[:]).argmax(axis=1) == prepared.test.labels
     return {
         "reconstruction MSE of PCA": statistics.pca_error(train, prepared.test.x[:], latent),
-        "Frechet distance of training data": real.samples.frechet_distance,
-        "Frechet distance of data to data": real.floor.frechet_distance,
-        "confident held-out data": real.floor.confident,
+        "Frechet distance of training data": real.samples,
+        "Frechet distance of data to data": real.floor,
+        "confident held-out data": classifier.confident(held_out),
         "accuracy of the classifiers": float(right.mean()),
-        "pictures compared": real.floor.num_samples,
+        "pictures compared": real.num_samples,
     }
 
 

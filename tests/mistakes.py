@@ -487,8 +487,8 @@ MUTATIONS = (
         103,
         "the Frechet distance of the first classifier",
         "evaluation/image_quality.py",
-        "float(np.mean(distances))",
-        "float(distances[0])",
+        "np.mean(of_samples, axis=0).tolist()",
+        "np.asarray(of_samples)[0].tolist()",
         ("evaluation/test_statistics.py::test_frechet_distances_of_all_classifiers_are_averaged",),
     ),
     Mutation(

@@ -6,6 +6,7 @@ and never with figures published elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -75,36 +76,66 @@ def of_samples(
     Raises:
       InputError: too few data or samples for so many neighbours.
     """
+    made, floor, count = _compared(
+        data,
+        samples,
+        classifiers,
+        lambda a, b: (statistics.frechet_distance(a, b), *statistics.manifold(a, b, neighbours)),
+        least=neighbours + 1,
+        halvings=halvings,
+    )
+    return Judgement(
+        SampleQuality(made[0], Manifold(*made[1:]), classifiers.confident(samples), count),
+        SampleQuality(floor[0], Manifold(*floor[1:]), classifiers.confident(data), count),
+    )
+
+
+class Distances(NamedTuple):
+    """Frechet distances of as many pictures from as many held-out data: of samples, and of data in their place."""
+
+    samples: float
+    floor: float
+    num_samples: int
+
+
+def frechet_distances(data: np.ndarray, samples: np.ndarray, classifiers: Ensemble, *, halvings: int = 0) -> Distances:
+    """Compute the distances of `of_samples` alone, which take little time."""
+    made, floor, count = _compared(
+        data, samples, classifiers, lambda a, b: (statistics.frechet_distance(a, b),), least=2, halvings=halvings
+    )
+    return Distances(made[0], floor[0], count)
+
+
+def _compared(
+    data: np.ndarray,
+    samples: np.ndarray,
+    classifiers: Ensemble,
+    measure: Callable[[np.ndarray, np.ndarray], tuple[float, ...]],
+    *,
+    least: int,
+    halvings: int,
+) -> tuple[list[float], list[float], int]:
+    """Return what `measure` says of features `[N, F]` of data and of as many samples, and of data and other data: means
+    over classifiers and halvings; and N.
+    """
     count = min(len(data) // 2, len(samples))
-    if count <= neighbours:
+    if count < least:
         raise InputError(
             "pictures to judge",
             got=f"{len(samples)} samples and {len(data)} of the data",
-            expected=f"more than {neighbours} samples, and twice as many held-out data",
+            expected=f"at least {least} samples, and twice as many held-out data",
         )
     halvings = halvings or max(1, min(5, ENOUGH // count))
     real, made = classifiers.features(data), classifiers.features(samples)
-    found: dict[str, list[tuple[float, Manifold]]] = {"samples": [], "floor": []}
+    of_samples, of_data = [], []
     for halving in range(halvings):
         rng = np.random.default_rng(halving)
         order, drawn = rng.permutation(len(data)), rng.permutation(len(samples))[:count]
         half, other = order[:count], order[count : 2 * count]
-        for name, set_ in (("samples", made[:, drawn]), ("floor", real[:, other])):
-            found[name] += [_apart(r, s, neighbours) for r, s in zip(real[:, half], set_, strict=True)]
-    confident = {"samples": classifiers.confident(samples), "floor": classifiers.confident(data)}
-    return Judgement(*(_mean(found[name], confident[name], count) for name in ("samples", "floor")))
-
-
-def _apart(data: np.ndarray, samples: np.ndarray, neighbours: int) -> tuple[float, Manifold]:
-    """Return the Frechet distance and the manifold measures of features `[N, F]` and `[N, F]`."""
-    return statistics.frechet_distance(data, samples), statistics.manifold(data, samples, neighbours)
-
-
-def _mean(found: list[tuple[float, Manifold]], confident: float, count: int) -> SampleQuality:
-    """Return the mean over classifiers and halvings."""
-    distances, shares = zip(*found, strict=True)
-    manifold = Manifold(*np.mean(shares, axis=0).tolist())
-    return SampleQuality(float(np.mean(distances)), manifold, confident, count)
+        for own, theirs in zip(real, made, strict=True):
+            of_samples.append(measure(own[half], theirs[drawn]))
+            of_data.append(measure(own[half], own[other]))
+    return np.mean(of_samples, axis=0).tolist(), np.mean(of_data, axis=0).tolist(), count
 
 
 def of_decoded(

@@ -185,6 +185,8 @@ def test_frechet_distances_of_all_classifiers_are_averaged():
     assert found.floor.frechet_distance < 0.05
     assert found.excess == found.samples.frechet_distance - found.floor.frechet_distance
     assert (found.samples.confident, found.floor.confident) == (0, 0)
+    alone = image_quality.frechet_distances(data, samples, Judge())
+    assert alone == (found.samples.frechet_distance, found.floor.frechet_distance, 2000)
 
 
 @pytest.mark.parametrize(("num_data", "num_samples", "count"), [(40, 100, 20), (41, 100, 20), (40, 7, 7)])
@@ -216,7 +218,7 @@ def test_the_fewer_the_data_the_more_often_they_are_halved(monkeypatch):
 
 @pytest.mark.parametrize(("num_data", "num_samples"), [(11, 100), (100, 5)])
 def test_too_few_pictures_to_judge_are_refused(num_data, num_samples):
-    message = f"pictures to judge: got {num_samples} samples and {num_data} of the data, expected more than 5 samples"
+    message = f"pictures to judge: got {num_samples} samples and {num_data} of the data, expected at least 6 samples"
     with pytest.raises(InputError, match=message):
         image_quality.of_samples(np.zeros((num_data, 1)), np.zeros((num_samples, 1)), Judge())
 
