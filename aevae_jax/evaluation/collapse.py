@@ -104,11 +104,10 @@ def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
     findings = _ends(fitted, x, measure)
     if codes != "point":
         found = latents.describe(fitted.model, fitted.params, x, key)
-        gap = latents.prior_gap(fitted.model, fitted.params, x, key)
         measured |= {
             "mutual_information": found.mutual_information,
             "marginal_kl": found.marginal_kl,
-            "prior_gap": gap,
+            "prior_gap": latents.prior_gap(fitted.model, fitted.params, x, key),
             **({} if found.total_correlation is None else {"total_correlation": found.total_correlation}),
             "active_units": float(found.active.sum()),
             "latent_dimensions": float(found.active.size),
@@ -116,10 +115,8 @@ def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
         cause = _balance(fitted, terms)
         faults = _codes(fitted, found, terms["mse_at_mean"] ** 0.5)
         findings += [*cause, *(fault for fault in faults if not cause or fault.fault != "dead units")]
-        if not findings:
-            findings += _holes(fitted, gap)
-    findings += _length(fitted)
-    return Diagnosis(measured, findings)
+    holes = [] if findings or codes == "point" else _holes(fitted, measured["prior_gap"])
+    return Diagnosis(measured, [*findings, *_length(fitted), *holes])
 
 
 def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Finding]:

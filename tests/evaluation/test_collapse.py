@@ -43,7 +43,7 @@ def checked(model=SMALL, objective=None, epochs=300, rate=1e-2):
         ({"objective": ELBO(beta=4.0)}, ["over-regularised"], "ELBO()"),
         ({"model": VAE(4, MLP((32,)), likelihoods.Normal(0.4))}, ["over-regularised"], "NormalSharedScale()"),
         ({"model": VAE(40, MLP((32,)))}, ["dead units"], "latent="),
-        ({"epochs": 10}, ["under-trained"], "--epochs 40"),
+        ({"epochs": 10}, ["under-trained", "holes"], "--epochs 40"),
         ({"objective": ELBO(beta=0.0), "epochs": 200}, ["variance collapsed"], "ELBO()"),
         (
             {"model": VAE(4, MLP((32,)), likelihoods.Normal(1e-3)), "epochs": 200},
