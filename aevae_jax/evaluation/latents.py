@@ -134,7 +134,7 @@ def prior_gap(
         if len(z) - -(-len(z) // FOLDS) < 2 * count:
             continue
         log_g = np.empty(len(z))
-        for part in range(FOLDS):
+        for part in range(min(FOLDS, len(z))):
             mixture = GaussianMixture(count, reg_covar=1e-4 * z.var(), random_state=0).fit(z[fold != part])
             log_g[fold == part] = mixture.score_samples(z[fold == part])
         gaps.append(float((log_g - log_p).mean()))

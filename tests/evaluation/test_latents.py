@@ -231,7 +231,7 @@ def test_the_gap_of_codes_in_two_places_needs_more_than_one_component():
     assert gap(x, 0.5, components=(1, 2)) == gap(x, 0.5, components=(2, 1)) == gap(x, 0.5, components=(2,))
 
 
-@pytest.mark.parametrize("count", [2, 12, 2000])
+@pytest.mark.parametrize("count", [2, 4, 12, 2000])
 def test_codes_like_the_prior_have_no_gap_however_few_there_are(count):
     """Scored by densities of other codes: those of their own would seem far from the prior."""
     x = np.random.default_rng(1).normal(size=(count, 2))
