@@ -334,7 +334,7 @@ MUTATIONS = (
         "training/step.py",
         "    @jax.jit\n    def train_step(",
         "    def train_step(",
-        ("training/test_step.py::test_objective_is_traced_once_and_compiled_once_over_epochs",),
+        ("training/test_step.py::test_a_step_in_a_loop_of_ones_own_is_traced_once",),
     ),
     Mutation(
         33,

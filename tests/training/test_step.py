@@ -356,6 +356,22 @@ def test_objective_is_traced_once_and_compiled_once_over_epochs(trained):  # mis
     assert trained.programs == 1
 
 
+def test_a_step_in_a_loop_of_ones_own_is_traced_once():
+    """By whoever calls it without `train_epoch`."""
+    calls = []
+
+    def counted(model, params, batch, key, step):
+        calls.append(1)
+        return squares(model, params, batch, key, step)
+
+    tx = AdamW().build(9)
+    step = training.make_train_step(WeaklyTyped(), counted, tx)
+    state, batch = training.init_state(WeaklyTyped(), tx, keys.root(0)), (jnp.ones(3), jnp.arange(3))
+    for _ in range(3):
+        state, _ = step(state, batch, keys.root(0))
+    assert len(calls) == 1
+
+
 def test_training_lowers_the_loss(trained):
     assert trained.losses.shape == (12,)
     assert trained.losses[-4:].mean() < trained.losses[:4].mean()
