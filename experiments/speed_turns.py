@@ -59,7 +59,7 @@ class Program(NamedTuple):
     make: Callable[[], Callable[[], tuple[float, float | None]]]
     """Returns what takes one turn: it gives the seconds, and a number to compare with those of the other programs."""
     precision: str = "float32"
-    """Of the products: "default" where an accelerator rounds them to fewer bits."""
+    """The precision of products: "default" where an accelerator rounds them to fewer bits."""
     base: bool = False
     """Whether ratios of other rows are over its time: of those of its group, and its precision where it is not the only
     base."""

@@ -26,11 +26,11 @@ class Settings(NamedTuple):
     """How much is done."""
 
     images: int
-    """Of an epoch of dense networks."""
+    """How many an epoch of dense networks has."""
     convolved: int
-    """Of an epoch of convolutions."""
+    """How many an epoch of convolutions has."""
     residual: int
-    """Of an epoch of residual blocks."""
+    """How many an epoch of residual blocks has."""
     scored: int
     """Images whose likelihood is estimated."""
     samples: int
