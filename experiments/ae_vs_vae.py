@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from claims import decide
 
@@ -95,11 +95,12 @@ def ae_vs_vae(
         with console.progress(name) as on_epoch:
             fitted[name] = fitting.fit_seeds(run, range(seeds), dataset, on_epoch=on_epoch)
     prepared = prepare(source.preparation, dataset)
-    classifier = classifiers.train_ensemble(prepared, range(100, 105), steps=max(600, per_epoch))
+    ensemble = classifiers.train_ensemble(prepared, range(100, 105), steps=max(600, per_epoch))
+    judge = Judge(ensemble, ensemble.features(_held_out(prepared)))
     train = np.concatenate([x for _, x in prepared.seen("train", jax.random.key(0))])
 
-    measured = [measure(fitted, seed, train, prepared, classifier) for seed in range(seeds)]
-    baseline = _baselines(train, prepared, classifier, latent)
+    measured = [measure(fitted, seed, train, prepared, judge) for seed in range(seeds)]
+    baseline = _baselines(train, prepared, judge, latent)
     table = {name: np.array([m[name] for m in measured]) for name in measured[0]}
     claims = [claim._asdict() for claim in decide(table, baseline, latent, int(np.prod(dataset.event_shape)))]
     results = {
@@ -136,8 +137,15 @@ def _output(out: Path, force: bool) -> Path:
 # ---------------------------------------------------------------------------------------------------------- measuring
 
 
+class Judge(NamedTuple):
+    """What pictures are measured by: classifiers, and their features `[M, N, F]` of held-out data."""
+
+    classifiers: Ensemble
+    held_out: np.ndarray
+
+
 def measure(
-    fitted: dict[str, Fitted], seed: int, train: np.ndarray, prepared: Prepared, classifier: Ensemble
+    fitted: dict[str, Fitted], seed: int, train: np.ndarray, prepared: Prepared, judge: Judge
 ) -> dict[str, Any]:
     """Return every measure of one seed's models: `{"measure | column": number}`."""
     values: dict[str, Any] = {}
@@ -146,14 +154,14 @@ def measure(
         own = {
             "reconstruction MSE": fit.results["test"][seed]["mse_at_mean"],
             **_codes(fit.model, params, prepared, seed),
-            **_samples(fit.model, params, prepared, classifier, seed),
-            **_paths(fit.model, params, prepared, classifier, seed),
+            **_samples(fit.model, params, judge, seed),
+            **_paths(fit.model, params, prepared, judge.classifiers, seed),
         }
         values |= {f"{key} | {name}": value for key, value in own.items()}
         if name == "AE":
             codes = fit.model.encode(params, jnp.asarray(train[:20_000])).mean()
             model, with_mixture = priors.fit_mixture(fit.model, params, codes, seed=seed)
-            after = _samples(model, with_mixture, prepared, classifier, seed)
+            after = _samples(model, with_mixture, judge, seed)
             values |= {f"{key} | AE + mixture": value for key, value in after.items()}
     return {key: np.float64(value) for key, value in values.items()}
 
@@ -181,16 +189,16 @@ def _codes(model: LatentModel, params: Params, prepared: Prepared, seed: int) ->
     return measures
 
 
-def _samples(model: LatentModel, params: Params, prepared: Prepared, classifier: Ensemble, seed: int) -> dict[str, Any]:
+def _samples(model: LatentModel, params: Params, judge: Judge, seed: int) -> dict[str, Any]:
     """Return how pictures decoded from random codes compare with held-out data, clipped to the data's range as when
     shown.
     """
     images = np.asarray(generation.sample(model, params, jax.random.key(1_000 + seed), SAMPLES).mean()).clip(0, 1)
-    found = image_quality.frechet_distances(_held_out(prepared), images, classifier)
+    found = image_quality.frechet_distances(judge.held_out, judge.classifiers.features(images))
     return {
         "Frechet distance": found.samples,
         "... above that of data to data": found.samples - found.floor,
-        "confident samples": classifier.confident(images),
+        "confident samples": judge.classifiers.confident(images),
     }
 
 
@@ -216,18 +224,17 @@ def _held_out(prepared: Prepared) -> np.ndarray:
     return np.concatenate([prepared.validation.x, prepared.test.x])[-5_000:]
 
 
-def _baselines(train: np.ndarray, prepared: Prepared, classifier: Ensemble, latent: int) -> dict[str, float]:
+def _baselines(train: np.ndarray, prepared: Prepared, judge: Judge, latent: int) -> dict[str, float]:
     """Return what real data score, and what PCA reconstructs with as many numbers."""
-    held_out = _held_out(prepared)
-    real = image_quality.frechet_distances(held_out, train[:SAMPLES], classifier)
-    right = classifier.probabilities(prepared.test.x[:]).argmax(axis=1) == prepared.test.labels
+    found = image_quality.frechet_distances(judge.held_out, judge.classifiers.features(train[:SAMPLES]))
+    right = judge.classifiers.probabilities(prepared.test.x[:]).argmax(axis=1) == prepared.test.labels
     return {
         "reconstruction MSE of PCA": statistics.pca_error(train, prepared.test.x[:], latent),
-        "Frechet distance of training data": real.samples,
-        "Frechet distance of data to data": real.floor,
-        "confident held-out data": classifier.confident(held_out),
+        "Frechet distance of training data": found.samples,
+        "Frechet distance of data to data": found.floor,
+        "confident held-out data": judge.classifiers.confident(_held_out(prepared)),
         "accuracy of the classifiers": float(right.mean()),
-        "pictures compared": real.num_samples,
+        "pictures compared": found.num_samples,
     }
 
 

@@ -266,7 +266,7 @@ def likelihood(case: Case, x: Any, samples: int) -> Callable[[], float]:
 
 
 def sampling(case: Case, count: int) -> Callable[[], float]:
-    """Return what draws codes from the prior and decodes them to means, and gives the mean pixel."""
+    """Return what draws codes from the prior and decodes them to means, and gives the first pixel."""
     params = init(case, jax.random.key(0))
 
     @jax.jit

@@ -107,7 +107,7 @@ def _curve(axes: Any, entry: dict[str, Any], axis: str) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(x, [f"{n:,}" for n in x], size=7, rotation=30)
-    axes.set_yticks(y, [f"{value:.3g}" for value in y], size=7)
+    axes.set_yticks([min(y), max(y)], [f"{value:.3g}" for value in (min(y), max(y))], size=7)
     axes.minorticks_off()
     axes.set_xlabel(
         {"images": "images per epoch", "batch": "batch size", "latent": "latent dimensions"}.get(axis, axis), size=8

@@ -213,20 +213,6 @@ def equations(jaxpr: Any) -> Iterator[Any]:
                 yield from equations(getattr(value, "jaxpr", value))
 
 
-def multiplications(function: Callable[..., Any], *arguments: Any) -> int:
-    """Return how many multiplications the products and convolutions of a program take."""
-    total = 0
-    for equation in equations(jax.make_jaxpr(function)(*arguments).jaxpr):
-        (a, b), out = (var.aval.shape for var in equation.invars), equation.outvars[0].aval
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += out.size * math.prod(a[axis] for axis in contracted)
-        else:
-            kernel = equation.params["dimension_numbers"].rhs_spec
-            total += out.size * math.prod(b) // b[kernel[0]]
-    return total
-
-
 def precisely(function: Callable[[], float]) -> Callable[[], float]:
     """Return the same with products in full float32, which accelerators otherwise round to fewer bits."""
 

@@ -1493,8 +1493,8 @@ MUTATIONS = (
         172,
         "samples compared with more data than there are of them",
         "evaluation/image_quality.py",
-        "min(len(data) // 2, len(samples))",
-        "len(samples)",
+        "min(data.shape[1] // 2, samples.shape[1])",
+        "samples.shape[1]",
         ("evaluation/test_statistics.py::test_samples_and_data_are_compared_with_as_many_data",),
     ),
     Mutation(

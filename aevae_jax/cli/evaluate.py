@@ -304,7 +304,7 @@ def _entry(v: Any, unit: str) -> dict[str, Any]:
 
 def _single(value: float, of_data: float, unit: str) -> dict[str, Any]:
     """Return a figure of all samples at once, and that of real data in their place."""
-    return {"mean": value, "standard_error": None, "of_data": of_data, "unit": unit}
+    return {"mean": value, "standard_error": None, "data": of_data, "unit": unit}
 
 
 def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, Any]:
@@ -342,7 +342,7 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _show(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
-    columns = {"mean": ".6g", "standard_error": ".2g", "of_data": ".6g"}
+    columns = {"mean": ".6g", "standard_error": ".2g", "data": ".6g"}
     shown = {name: form for name, form in columns.items() if any(name in entry for entry in metrics.values())}
     rows = [
         [
@@ -352,5 +352,5 @@ def _show(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) ->
         ]
         for name, entry in metrics.items()
     ]
-    numbers = [column.replace("_", " ").removeprefix("of ") for column in shown]
+    numbers = [column.replace("_", " ") for column in shown]
     show_table(title, ("metric", *numbers, "unit"), rows, right=numbers, caption=caption)

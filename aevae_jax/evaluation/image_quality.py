@@ -77,9 +77,8 @@ def of_samples(
       InputError: too few data or samples for so many neighbours.
     """
     made, floor, count = _compared(
-        data,
-        samples,
-        classifiers,
+        classifiers.features(data),
+        classifiers.features(samples),
         lambda a, b: (statistics.frechet_distance(a, b), *statistics.manifold(a, b, neighbours)),
         least=neighbours + 1,
         halvings=halvings,
@@ -98,10 +97,10 @@ class Distances(NamedTuple):
     num_samples: int
 
 
-def frechet_distances(data: np.ndarray, samples: np.ndarray, classifiers: Ensemble, *, halvings: int = 0) -> Distances:
-    """Compute the distances of `of_samples` alone, which take little time."""
+def frechet_distances(data: np.ndarray, samples: np.ndarray, *, halvings: int = 0) -> Distances:
+    """Compute the distances of `of_samples` alone, of features as `Ensemble.features` gives them: `[M, N, F]`."""
     made, floor, count = _compared(
-        data, samples, classifiers, lambda a, b: (statistics.frechet_distance(a, b),), least=2, halvings=halvings
+        data, samples, lambda a, b: (statistics.frechet_distance(a, b),), least=2, halvings=halvings
     )
     return Distances(made[0], floor[0], count)
 
@@ -109,30 +108,28 @@ def frechet_distances(data: np.ndarray, samples: np.ndarray, classifiers: Ensemb
 def _compared(
     data: np.ndarray,
     samples: np.ndarray,
-    classifiers: Ensemble,
     measure: Callable[[np.ndarray, np.ndarray], tuple[float, ...]],
     *,
     least: int,
     halvings: int,
 ) -> tuple[list[float], list[float], int]:
     """Return what `measure` says of features `[N, F]` of data and of as many samples, and of data and other data: means
-    over classifiers and halvings; and N.
+    over the classifiers, along the first axis, and over halvings; and N.
     """
-    count = min(len(data) // 2, len(samples))
+    count = min(data.shape[1] // 2, samples.shape[1])
     if count < least:
         raise InputError(
             "pictures to judge",
-            got=f"{len(samples)} samples and {len(data)} of the data",
+            got=f"{samples.shape[1]} samples and {data.shape[1]} of the data",
             expected=f"at least {least} samples, and twice as many held-out data",
         )
     halvings = halvings or max(1, min(5, ENOUGH // count))
-    real, made = classifiers.features(data), classifiers.features(samples)
     of_samples, of_data = [], []
     for halving in range(halvings):
         rng = np.random.default_rng(halving)
-        order, drawn = rng.permutation(len(data)), rng.permutation(len(samples))[:count]
+        order, drawn = rng.permutation(data.shape[1]), rng.permutation(samples.shape[1])[:count]
         half, other = order[:count], order[count : 2 * count]
-        for own, theirs in zip(real, made, strict=True):
+        for own, theirs in zip(data, samples, strict=True):
             of_samples.append(measure(own[half], theirs[drawn]))
             of_data.append(measure(own[half], own[other]))
     return np.mean(of_samples, axis=0).tolist(), np.mean(of_data, axis=0).tolist(), count

@@ -178,24 +178,26 @@ class Judge:
 
 
 def test_frechet_distances_of_all_classifiers_are_averaged():
-    """Every half of these data has the moments of the whole, as each point is there many times."""
-    data, samples = np.tile([[-1.0], [1.0]], (2000, 1)), np.tile([[0.0], [2.0]], (1000, 1))
-    found = image_quality.of_samples(data, samples, Judge(), neighbours=1)
-    assert found.samples.frechet_distance == pytest.approx((1 + 9) / 2, rel=0.2)
-    assert found.floor.frechet_distance < 0.05
-    assert found.excess == found.samples.frechet_distance - found.floor.frechet_distance
-    assert (found.samples.confident, found.floor.confident) == (0, 0)
-    alone = image_quality.frechet_distances(data, samples, Judge())
-    assert alone == (found.samples.frechet_distance, found.floor.frechet_distance, 2000)
+    """Of equal points they are squared distances: 3 and 9 apart; and 0 within the data."""
+    data, samples = np.zeros((40, 1)), np.full((30, 1), 3.0)
+    found = image_quality.of_samples(data, samples, Judge())
+    assert found.samples.frechet_distance == found.excess == pytest.approx((9 + 81) / 2, rel=1e-9)
+    assert found.floor.frechet_distance == 0
+    assert (found.samples.confident, found.floor.confident) == (1, 0)
+    judge = Judge()
+    alone = image_quality.frechet_distances(judge.features(data), judge.features(samples))
+    assert alone == (found.samples.frechet_distance, found.floor.frechet_distance, 20)
 
 
 @pytest.mark.parametrize(("num_data", "num_samples", "count"), [(40, 100, 20), (41, 100, 20), (40, 7, 7)])
 def test_samples_and_data_are_compared_with_as_many_data(monkeypatch, num_data, num_samples, count):
     """The halves have no point in common, and every halving is another."""
     data, samples, seen = np.arange(num_data)[:, None] + 0.0, 1000.0 + np.arange(num_samples)[:, None], []
-    monkeypatch.setattr(image_quality.statistics, "manifold", lambda a, b, k: seen.append((a, b, k)) or (0, 0, 0, 0))
+    shares = statistics.Manifold(0.1, 0.2, 0.3, 0.4)
+    monkeypatch.setattr(image_quality.statistics, "manifold", lambda a, b, k: seen.append((a, b, k)) or shares)
     found = image_quality.of_samples(data, samples, Judge(), neighbours=2, halvings=3)
     assert found.samples.num_samples == found.floor.num_samples == count
+    assert found.samples.manifold == found.floor.manifold == pytest.approx(shares)
     assert len(seen) == 3 * 2 * 2  # halvings, sets, classifiers
     halves = []
     for a, b, k in seen:
@@ -275,10 +277,11 @@ def test_classifiers_minimise_the_mean_cross_entropy_of_blends_of_pairs():
     own, other = (-np.log(sure[np.arange(4), classes]) for classes in (labels, labels[::-1]))
     assert float(loss) == pytest.approx((share * own + (1 - share) * other).mean(), rel=1e-5)
     assert metrics == {"loss": loss}
-    images, drawn = np.ones((3, 2, 2, 1), np.float32), jax.random.key(1)
-    classifiers.mixed_cross_entropy(
+    images, drawn = np.ones((3, 2, 2, 1), np.float32), jax.random.key(1)  # events may have any shape
+    loss, _ = classifiers.mixed_cross_entropy(
         lambda params, x: (x.reshape(3, -1)[:, :2], None), 0.0, (images, np.zeros(3, int)), drawn, 0
-    )  # of any event shape
+    )
+    assert float(loss) == pytest.approx(np.log(2), rel=1e-6)
 
 
 @pytest.mark.parametrize(("shape", "network"), [((4, 4, 1), Conv((2,))), ((6,), MLP((3,)))], ids=["images", "rows"])

@@ -49,6 +49,20 @@ def in_order(tree):
     return [layer for name in sorted(tree, key=place) for layer in in_order(tree[name])]
 
 
+def multiplications(function, *arguments):
+    """Return how many multiplications the products and convolutions of a program take."""
+    total = 0
+    for equation in programs.equations(jax.make_jaxpr(function)(*arguments).jaxpr):
+        (a, b), out = (var.aval.shape for var in equation.invars), equation.outvars[0].aval
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += out.size * math.prod(a[axis] for axis in contracted)
+        else:
+            kernel = equation.params["dimension_numbers"].rhs_spec
+            total += out.size * math.prod(b) // b[kernel[0]]
+    return total
+
+
 def decoder_in_order(case, tree):
     """Return a decoder's: before each convolution the blocks of the scale above."""
     if not case.channels:
@@ -105,9 +119,9 @@ def test_products_alone_are_those_of_the_program():
         return ae.ELBO()(model, params, x, jax.random.key(0), jnp.asarray(0))[0]
 
     sizes = [(16, 8), (8, 6), (6, 6), (3, 6), (6, 8), (8, 16)]
-    assert programs.multiplications(loss, params, x) == batch * sum(a * b for a, b in sizes)
+    assert multiplications(loss, params, x) == batch * sum(a * b for a, b in sizes)
     every = 3 * sum(a * b for a, b in sizes) - 16 * 8
-    assert programs.multiplications(jax.grad(loss), params, x) == batch * every
+    assert multiplications(jax.grad(loss), params, x) == batch * every
     assert math.isfinite(programs.training_alone(case, 2 * batch)())
 
 
@@ -117,7 +131,7 @@ def test_a_convolution_takes_as_many_multiplications_as_its_definition_says():
     def convolve(x, w):
         return jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    assert programs.multiplications(convolve, x, w) == 2 * 4 * 4 * 5 * 3 * 3 * 3
+    assert multiplications(convolve, x, w) == 2 * 4 * 4 * 5 * 3 * 3 * 3
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -133,7 +147,7 @@ def test_pytorch_has_the_same_network(name):
     with FlopCounterMode(display=False) as counted:
         loss = network(speed_torch.pixels(case, 2))
     assert torch.isfinite(loss)
-    forward = programs.multiplications(lambda p: ae.ELBO()(model, p, x, jax.random.key(1), jnp.asarray(0))[0], params)
+    forward = multiplications(lambda p: ae.ELBO()(model, p, x, jax.random.key(1), jnp.asarray(0))[0], params)
     assert counted.get_total_flops() == 2 * forward
 
 
