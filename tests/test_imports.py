@@ -43,6 +43,7 @@ VALUE_FILES = (
     "models.families",
     "objectives.losses",
     "training.optimizers",
+    "data.built_in",
     "data.loading",
     "data.files",
     "checkpoints.locks",
@@ -231,7 +232,7 @@ PRINTER = "cli.terminal"  # so that nothing is printed that could steer a termin
 READERS = {
     "tensorflow_datasets": ("data.tfds",),
     "grain": ("data.streams",),
-    "sklearn.datasets": ("data.loading",),
+    "sklearn.datasets": ("data.built_in",),
     "pyarrow": ("data.table_files", "data.table_columns", "data.table_entries"),
 }
 

@@ -1,6 +1,7 @@
 """Data sets by name, from files of one's own, or as streams: one value, `Data`, names them all.
 
 loading.py       `Data`, the value that names a data set, and what it reads it with
+built_in.py      digits and sprites, which come with the library
 datasets.py      what a data set is: sources of rows, splits, and what must be known of them
 splits.py        splits without a common example; your own arrays as a data set
 checks.py        arrays, labels and levels as people give them, checked

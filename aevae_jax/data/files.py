@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax import durable, figures
-from aevae_jax.data import datasets, tables
+from aevae_jax.data import built_in, datasets, tables
 from aevae_jax.lazy import modules, np
 from aevae_jax.types import InputError, support_of
 
@@ -85,7 +85,7 @@ def _raw(
     if os.path.isdir(path) or path.suffix.lower() in pictures.SUFFIXES:
         if len(shape) != 3 or shape[2] not in (1, 3):
             raise InputError("input", where=str(path), got="pictures", expected=f".npy or .npz, for events of {shape}")
-        arrays = data.name == "digits" or Path(data.name).suffix.lower() in ARRAYS
+        arrays = data.name in built_in.BUILT_IN or Path(data.name).suffix.lower() in ARRAYS
         levels = 256 if arrays or not format.levels else format.levels
         return pictures.read_new(path, (shape[0], shape[1], shape[2]), note), levels
     x = _read_array(path, "images", (*pictures.SUFFIXES, *ARRAYS))

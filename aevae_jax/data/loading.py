@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aevae_jax import durable, limits
-from aevae_jax.data.datasets import Dataset, Found, Split
+from aevae_jax.data.built_in import BUILT_IN
+from aevae_jax.data.datasets import Dataset, Found
 from aevae_jax.data.preparation import Preparation, Scale
 from aevae_jax.data.splits import OwnSplits, Splits, assemble, check_levels
 from aevae_jax.data.tables import Reading
-from aevae_jax.lazy import modules, np
+from aevae_jax.lazy import modules
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ class Data:
     """Names a data set and its preparation.
 
     Args:
-      name: "digits" (bundled, no network); a TensorFlow Datasets name such as `fashion_mnist` or `name/config:version`;
-        or a path: .npy, .npz, .csv, .parquet, or a folder of idx files, .npy files or images. A path that could be a
-        name of TensorFlow Datasets is written with ./ in front.
+      name: "digits" or "sprites", which need no network; a TensorFlow Datasets name such as `fashion_mnist` or
+        `name/config:version`; or a path: .npy, .npz, .csv, .parquet, or a folder of idx files, .npy files or images. A
+        path that could be a name of TensorFlow Datasets is written with ./ in front.
       preparation: how raw values become what the model sees.
       directory: where prepared TFDS data sets live; empty for `$TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
       splits: how validation and test splits are made where the data set does not come with them.
@@ -91,10 +92,12 @@ class Data:
 
     def load(self) -> Dataset:
         """Return the raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
-        if self.name == "digits":
-            if self.levels not in (0, 17):
-                raise InputError("Data levels", got=self.levels, expected="17, which digits have")
-            return digits()
+        if self.name in BUILT_IN:
+            dataset = BUILT_IN[self.name]()
+            if self.levels not in (0, dataset.levels):
+                expected = f"{dataset.levels}, which {self.name} have"
+                raise InputError("Data levels", got=self.levels, expected=expected)
+            return dataset
         if _is_path(self.name, self.directory):
             path = Path(os.path.expanduser(self.name))  # Path.expanduser raises where there is no such user
             found = reader_of(path)(path, self)
@@ -157,30 +160,3 @@ def reader_of(path: Path) -> Reader:
     if not stat.S_ISREG(mode):
         raise InputError("data", got="a FIFO, device or socket", expected="a file or folder", where=str(path))
     return _FILES[path.suffix.lower()]
-
-
-def digits() -> Dataset:
-    """Return scikit-learn's 1,797 handwritten digits, `[8, 8, 1]`, 17 levels, from UCI (Alpaydin & Kaynak 1998).
-
-    They come in the order of their writers, so they are shuffled once, by a fixed permutation, and split into 1,257 for
-    training, 180 for validation and 360 for test.
-    """
-    import sklearn
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    order = np.random.RandomState(0).permutation(len(bunch.data))
-    x = bunch.data.astype(np.uint8).reshape(-1, 8, 8, 1)[order]
-    labels = bunch.target.astype(np.int32)[order]
-    train, validation, test = (
-        Split(x[part], labels[part]) for part in (slice(0, 1257), slice(1257, 1437), slice(1437, None))
-    )
-    return Dataset(
-        "digits",
-        train,
-        validation,
-        test,
-        levels=17,
-        version=f"scikit-learn {sklearn.__version__}",
-        classes=tuple(range(10)),
-    )

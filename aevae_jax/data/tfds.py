@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from aevae_jax.data import cache, datasets, tfds_files
+from aevae_jax.data import built_in, cache, datasets, tfds_files
 from aevae_jax.data.datasets import PARTS, Found, Split
 from aevae_jax.types import InputError, not_installed, shortened
 
@@ -36,7 +36,7 @@ CHUNK = 1024
 """At most so many examples are decoded at once; fewer if their images are large."""
 
 WELL_KNOWN = (
-    "digits",
+    *built_in.BUILT_IN,
     "mnist",
     "fashion_mnist",
     "kmnist",
@@ -149,12 +149,15 @@ def _unprepared(name: str, root: Path, directory: str) -> InputError:
     here = shortened(", ".join(other for other in names if NAME.fullmatch(other)) or "none", 100)
     meant = _meant(name)
     hint = f"did you mean {meant}?" if meant else f"type: {command(name, directory)}"
-    if meant and meant != "digits" and not find(meant, root):
+    if meant and meant not in built_in.BUILT_IN and not find(meant, root):
         hint += f" type: {command(meant, directory)}"
     if os.path.exists(name):
         hint += f", or write ./{name} for the folder of that name"
     return InputError(
-        "data set", got=repr(shortened(name, 60)), hint=hint, expected=f"digits, or one prepared in {root} ({here})"
+        "data set",
+        got=repr(shortened(name, 60)),
+        hint=hint,
+        expected=f"digits, sprites, or one prepared in {root} ({here})",
     )
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import durable, values
 from aevae_jax.checkpoints import array_files
-from aevae_jax.data import Data, Dataset, Format
+from aevae_jax.data import Data, Dataset, Format, built_in
 from aevae_jax.lazy import modules
 from aevae_jax.types import InputError
 
@@ -230,7 +230,7 @@ def load_data(folder: Path, data: Data, moved: str = "") -> Dataset:
             hint=f"if you trust it: export TFDS_DATA_DIR={shlex.quote(data.directory)}",
         )
     levels = recorded.get("levels")
-    if named.name != "digits" and type(levels) is int and 2 <= levels <= 256:
+    if named.name not in built_in.BUILT_IN and type(levels) is int and 2 <= levels <= 256:
         named = dataclasses.replace(named, levels=levels)  # as they were found then, by this version or another
     dataset = named.load()
     check_data(folder, dataset)

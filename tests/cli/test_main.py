@@ -509,7 +509,7 @@ def place(tmp_path, monkeypatch):
         ("train new --model autoencoder --objective elbo", "got ELBO, expected ReconstructionError()"),
         ("train new --model VAE(event_shape=(28,28,1))", "got (28, 28, 1), expected (8, 8, 1), as in digits"),
         ("train new --model VAE(likelihood=Bernoulli)", "expected 0 or 1, the support of the likelihood"),
-        ("train new --data nothing", "data set: got 'nothing', expected digits, or one prepared in"),
+        ("train new --data nothing", "data set: got 'nothing', expected digits, sprites, or one prepared in"),
         ("train full", "run directory: got full, which is not empty (precious.txt), expected a new or empty directory"),
         ("train file/new", "run directory: got file/new (Not a directory), expected a directory to write in"),
         ("evaluate nothing", "run (nothing): got no run.json, expected a run directory written by training"),

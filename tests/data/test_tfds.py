@@ -48,7 +48,7 @@ def test_what_is_not_prepared_is_one_line_with_the_command_and_no_wait(tmp_path,
         Data(name).load()
     assert time.monotonic() - began < 5
     assert str(caught.value) == (
-        f"data set: got {name!r}, expected digits, or one prepared in {tmp_path} "
+        f"data set: got {name!r}, expected digits, sprites, or one prepared in {tmp_path} "
         f"(emnist/digits:3.1.0, fashion_mnist:3.0.1); type: aevae data prepare {name}"
     )
     assert not tfds.is_prepared(name)
@@ -56,7 +56,9 @@ def test_what_is_not_prepared_is_one_line_with_the_command_and_no_wait(tmp_path,
 
 def test_the_command_names_the_directory(tmp_path):
     root = tmp_path / "a b"  # that does not exist is empty
-    message = refused(r"got 'mnist', expected digits, or one prepared in .* \(none\)", tfds.read, "mnist", str(root))
+    message = refused(
+        r"got 'mnist', expected digits, sprites, or one prepared in .* \(none\)", tfds.read, "mnist", str(root)
+    )
     assert message.endswith(f"type: aevae data prepare mnist --directory '{root}'")
 
 
@@ -493,6 +495,6 @@ def test_a_giant_without_content_is_not_read(tiny):
 def test_a_missing_home_folder_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", "~nosuchuser/data")
-    refused("expected digits, or one prepared in ~nosuchuser/data", tfds.read, "mnist")
+    refused("expected digits, sprites, or one prepared in ~nosuchuser/data", tfds.read, "mnist")
     refused("directory: got ~nosuchuser/data, expected a home folder that exists", tfds_prepare.prepare, "mnist")
     assert not list(tmp_path.iterdir())
