@@ -54,6 +54,7 @@ from .runs import (
     Safeguard as Safeguard,
     fit as fit,
     fit_seeds as fit_seeds,
+    fit_sweep as fit_sweep,
     load_run as load_run,
     records as records,
 )

@@ -39,6 +39,11 @@ def _range(number: Any, low: float, high: float) -> str:
     return "a positive number" if low == SMALLEST and number <= 0 else f"at least {low:g}"
 
 
+def is_zero(number: Any) -> bool:
+    """Return whether a number is known to be 0. One that is traced, as in a sweep, is not: it may be anything."""
+    return isinstance(number, numbers.Real) and number == 0
+
+
 def check_sizes(what: str, sizes: Any, low: int = 1, *, where: str = "") -> None:
     """Refuse what is no tuple of integers from `low` on.
 

@@ -22,6 +22,7 @@ from aevae_jax.models.architectures import MLP, Architecture, Conv, Dtype, Resid
 from aevae_jax.models.likelihoods import Bernoulli, Likelihood, NormalSharedScale
 from aevae_jax.objectives import bounds
 from aevae_jax.runs import resolution, trainer
+from aevae_jax.runs.sweeps import Population
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
@@ -126,7 +127,7 @@ def sampling_alone(case: Case, count: int) -> Callable[[], float]:
 def seeds(count: int, epochs: int) -> Callable[[], float]:
     """Return what trains the default VAE on the digits with so many seeds as `fit_seeds` does, without evaluation."""
     run = ae.Run(epochs=10**4)
-    loop = trainer.Trainer(resolution.resolve(run), tuple(range(count)))
+    loop = trainer.Trainer(resolution.resolve(run), Population(tuple(range(count))))
     snapshot = loop.start()
 
     def train() -> float:

@@ -631,7 +631,7 @@ MUTATIONS = (
         115,
         "the last parameters in place of the best",
         "runs/trainer.py",
-        "best = _choose(better[0] if self.seeds is None else better, state.averaged, best)",
+        "best = _choose(better[0] if self.population is None else better, state.averaged, best)",
         "best = state.averaged",
         ("runs/test_trainer.py::test_the_best_parameters_are_kept_when_a_later_epoch_is_worse",),
     ),

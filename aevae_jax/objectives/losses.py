@@ -100,7 +100,7 @@ class ELBO:
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
         bound = bounds.elbo(model, params, x, key, sticking_the_landing=self.sticking_the_landing)
-        rate = self._limited(bound) if self.free_bits else bound.rate.mean()
+        rate = bound.rate.mean() if limits.is_zero(self.free_bits) else self._limited(bound)
         loss = bound.distortion.mean() + weight_at(self.beta, step) * rate
         return loss, {"loss": loss, **{name: term.mean() for name, term in bound.terms.items()}}
 

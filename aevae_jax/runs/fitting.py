@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from aevae_jax import keys
     from aevae_jax.data import Prepared
     from aevae_jax.models import generation
-    from aevae_jax.runs import provenance, resolution, resume, training_loop, weights
+    from aevae_jax.runs import provenance, resolution, resume, sweeps, training_loop, weights
     from aevae_jax.runs.resolution import ResolvedRun
     from aevae_jax.runs.resume import CheckpointManager
 else:
-    resolution, provenance, resume, training_loop, weights = modules(
-        "aevae_jax.runs", "resolution", "provenance", "resume", "training_loop", "weights"
+    resolution, provenance, resume, sweeps, training_loop, weights = modules(
+        "aevae_jax.runs", "resolution", "provenance", "resume", "sweeps", "training_loop", "weights"
     )
     keys = modules("aevae_jax", "keys")
     generation = modules("aevae_jax.models", "generation")
@@ -98,7 +98,7 @@ def fit(
     if directory is not None:
         with signals.caught() as caught:
             return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
-    return _train(_resolve(call), None, None, call)
+    return _train(_resolve(call), None, call)
 
 
 def fit_seeds(
@@ -109,15 +109,45 @@ def fit_seeds(
     stream: bool | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Fitted:
-    """Train one model per seed, all at once, by `vmap` of the same step. `run.seed` is not used.
+    """Train one model per seed, all as one program. `run.seed` is not used.
 
     Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding. `stream` is as
     in `fit`; every seed reads its own batches.
     """
-    if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
-        raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
     call = _Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent))
-    return _train(_resolve(call), tuple(seeds), None, call)
+    return _fit_population(call, {}, seeds)[0]
+
+
+def fit_sweep(
+    run: Run,
+    fields: Mapping[str, Sequence[float]],
+    seeds: Sequence[int],
+    dataset: Dataset | None = None,
+    *,
+    stream: bool | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[Fitted]:
+    """Train every combination of some numbers with every seed, all as one program, which is compiled once.
+
+    Args:
+      run: what is trained, but for these numbers and the seed.
+      fields: numbers by the dotted path of the field that takes them: `{"objective.beta": (0.5, 1, 2)}`.
+      seeds: of every combination.
+      dataset: as in `fit`.
+      stream: as in `fit`; every member reads its own batches.
+      on_epoch: called after every epoch with the means over all members.
+
+    Returns:
+      One entry per combination, in the order of `itertools.product`: what `fit_seeds` returns for the run with these
+      numbers, within float32 rounding.
+
+    Raises:
+      InputError: a field is none, holds no float, or decides what is computed, such as a size; a number is not in its
+        range; or the numbers of a member break.
+    """
+    if not fields:
+        raise InputError("sweep", got="no field", expected='numbers by field, such as {"objective.beta": (0.5, 1, 2)}')
+    return _fit_population(_Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent)), fields, seeds)
 
 
 def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note: Note | None = None) -> Fitted:
@@ -225,7 +255,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             folder, digest, saving, lock=lock, caught=caught, note=call.callbacks.on_note, selects=resolved.selects
         )
         place = folder.absolute()  # a callback may change the working directory
-        fitted = _train(resolved, None, manager, call)
+        fitted = _train(resolved, manager, call)
         _finish(place, resolved, fitted, digest, call.callbacks.on_note)
         return fitted
 
@@ -288,8 +318,34 @@ def _silent(text: str) -> None:
     """Drop what a resumed training says where nobody asked to be told."""
 
 
-def _train(
-    resolved: ResolvedRun, seeds: tuple[int, ...] | None, manager: CheckpointManager | None, call: _Call
-) -> Fitted:
-    last, results = training_loop.train(resolved, seeds, manager, call.callbacks)
+def _train(resolved: ResolvedRun, manager: CheckpointManager | None, call: _Call) -> Fitted:
+    last, results = training_loop.train(resolved, None, manager, call.callbacks)
     return Fitted(resolved.run, resolved.run.model, last.best, list(last.progress.history), results, last.losses)
+
+
+def _fit_population(call: _Call, fields: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> list[Fitted]:
+    """Return one entry per combination of the fields' numbers, with a leading axis of seeds."""
+    runs, population = sweeps.combine(call.run, fields, seeds)
+    resolved = _resolve(call._replace(run=runs[0]))
+    sweeps.check(resolved, population.fields)
+    last, results = training_loop.train(resolved, population, None, call.callbacks)
+    count, history, patience = len(seeds), last.progress.history, resolved.run.patience
+    found = []
+    for index in range(len(runs)):
+        first, after = index * count, (index + 1) * count
+        members = [history[m :: len(population.seeds)] for m in range(first, after)]
+        epochs = len(members[0])
+        if patience:  # others may have gone on
+            epochs = min(epochs, max(results["best_epoch"][first:after]) + patience)
+        run = sweeps.replaced(resolved.run, population, first)
+        found.append(
+            Fitted(
+                run,
+                run.model,
+                jax.tree.map(lambda a, own=slice(first, after): a[own], last.best),
+                [sweeps.mean_entry(entries) for entries in zip(*members, strict=True)][:epochs],
+                {name: each[first:after] if isinstance(each, list) else each for name, each in results.items()},
+                last.losses[: members[0][epochs - 1]["step"], first:after],
+            )
+        )
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -47,19 +48,9 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
     if stream is None:
         stream = datasets.size_in_bytes(prepared.train.x) > datasets.RESIDENT_BYTES
 
-    measures = evaluation.validation_of(run.objective).metric
-
-    def everything(raw: jax.Array, x: jax.Array, key: jax.Array) -> Any:
-        k1, k2, k3, k4 = jax.random.split(key, 4)
-        params = run.model.init(k1)
-        batch = prepared.batch(raw, k2)
-        step = jnp.zeros((), int)
-        return params, run.objective(run.model, params, batch, k3, step), measures(run.model, params, x, k4)
-
     # the networks, the loss and the measures fit the shapes; nothing is computed
-    program, (params, (loss, metrics), measured) = jax.make_jaxpr(everything, return_shape=True)(
-        prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0)
-    )
+    traced = jax.make_jaxpr(partial(everything, run, prepared), return_shape=True)
+    program, (params, (loss, metrics), measured) = traced(*first_inputs(run, prepared))
     for name, metric in {"loss": loss, **metrics}.items():
         if metric.shape != ():
             raise InputError(
@@ -70,6 +61,19 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
             )
     _check_memory(run, program, params)
     return ResolvedRun(run, dataset, prepared, stream, evaluation.minimised(run.objective, measured))
+
+
+def first_inputs(run: Run, prepared: Prepared) -> tuple[Any, Any, jax.Array]:
+    """Return a training batch as it was loaded, one validation example and a key."""
+    return prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0)
+
+
+def everything(run: Run, prepared: Prepared, raw: jax.Array, x: jax.Array, key: jax.Array) -> Any:
+    """Compute what a training needs, once: parameters, the loss and its metrics of a batch, what is measured of `x`."""
+    k1, k2, k3, k4 = jax.random.split(key, 4)
+    params = run.model.init(k1)
+    loss = run.objective(run.model, params, prepared.batch(raw, k2), k3, jnp.zeros((), int))
+    return params, loss, evaluation.validation_of(run.objective).metric(run.model, params, x, k4)
 
 
 def _check_memory(run: Run, program: Any, params: Any) -> None:

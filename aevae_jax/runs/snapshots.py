@@ -47,7 +47,7 @@ class Progress:
     """Steps that are skipped, `(first, after the last)`, in the order in which they were found."""
     seconds: float = 0.0
     history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
-    """One entry per epoch: epoch, step, train and validation metrics, skipped steps."""
+    """One entry per epoch, and within it per member: epoch, step, train and validation metrics, skipped steps."""
 
     def streaks(self, skipped: np.ndarray, jumped: np.ndarray, *, limit: int) -> tuple[int, ...]:
         """Return `in_a_row` after the steps that come next.

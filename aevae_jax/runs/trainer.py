@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,10 +20,12 @@ from jax import Array
 
 from aevae_jax import evaluation, keys, training
 from aevae_jax.data import datasets, streams
+from aevae_jax.runs import sweeps
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.snapshots import Broken, Epoch, Progress, Snapshot
+from aevae_jax.runs.sweeps import Population
 from aevae_jax.training.step import Chunk, TrainState
-from aevae_jax.types import InputError, Metrics, Params
+from aevae_jax.types import InputError, Metric, Metrics, Params
 
 
 class Trainer:
@@ -31,15 +33,15 @@ class Trainer:
 
     Args:
       resolved: from `resolution.resolve`.
-      seeds: train one model per seed, by `vmap`; `None` trains that of the run.
+      population: train its members, all at once; `None` trains the run alone.
     """
 
-    def __init__(self, resolved: ResolvedRun, seeds: tuple[int, ...] | None = None):
+    def __init__(self, resolved: ResolvedRun, population: Population | None = None):
         run, prepared, stream = resolved.run, resolved.prepared, resolved.stream
         source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
-        self.resolved, self.seeds = resolved, seeds
+        self.resolved, self.population = resolved, population
         self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
-        recipe = _StepConfig(
+        recipe = _Recipe(
             run.model,
             run.objective,
             run.optimizer,
@@ -48,21 +50,25 @@ class Trainer:
             run.safeguard.max_norm,
             prepared.preparation,
             prepared.format,
+            () if population is None else population.fields,
         )
         try:
-            self._step, self._init = _build_step(recipe)
+            self._programs = _build(recipe)
         except TypeError:  # something given from Python that has no hash
-            self._step, self._init = _build_step.__wrapped__(recipe)
+            self._programs = _build.__wrapped__(recipe)
         if datasets.in_memory(validation):
             validation, test = jax.device_put((validation, test))
         self._validation, self._test, self._source = validation, test, source
         self._data = None if stream else jax.device_put(source[:])
-        if seeds is None:
+        self._numbers: tuple[Array, ...] = ()
+        """What members have of their own beside their keys: `[S]` per field."""
+        if population is None:
             self.key = keys.root(run.seed)
-            self._seed_keys = [self.key]
+            self._members: list[tuple[Array, ...]] = [(self.key,)]
         else:
-            self.key = jax.vmap(keys.root)(jnp.asarray(seeds, jnp.uint32))
-            self._seed_keys = list(self.key)
+            self.key = jax.vmap(keys.root)(jnp.asarray(population.seeds, jnp.uint32))
+            self._numbers = tuple(jnp.asarray(column, jnp.float32) for column in population.numbers)
+            self._members = list(zip(self.key, *self._numbers, strict=True))
         self._chunk, self._chunk_epoch = Chunk(None, jnp.zeros((0, 1), int)), -1
         self._windows: Iterator[Any] = iter(())
         self._next_window = -1
@@ -74,15 +80,15 @@ class Trainer:
 
     def start(self) -> Snapshot:
         """Return the state before the first step."""
-        count = len(self._seed_keys)
-        state = (self._init if self.seeds is None else jax.jit(jax.vmap(self._init)))(self.key)
+        count, init = len(self._members), self._programs.init
+        state = (init if self.population is None else jax.jit(jax.vmap(init)))(self.key, *self._numbers)
         progress = Progress(best_value=(math.inf,) * count, best_epoch=(0,) * count, in_a_row=(0,) * count)
         losses = np.zeros((0, *self.key.shape), np.float32)
         return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._empty_metrics(state), losses, progress)
 
     def shapes(self, progress: Progress) -> Snapshot:
         """Return the shapes of the snapshot at a progress; nothing is computed."""
-        first, count = progress.epoch * self.steps_per_epoch, len(self._seed_keys)
+        first, count = progress.epoch * self.steps_per_epoch, len(self._members)
         per_seed = (progress.best_value, progress.best_epoch, progress.in_a_row)
         if any(len(values) != count for values in per_seed) or progress.epoch > self.resolved.run.epochs:
             raise InputError("checkpoint", got="notes of another training", expected="those of this run")
@@ -105,7 +111,7 @@ class Trainer:
     def used(self, progress: Progress) -> bool:
         """Return whether any step of the epochs so far could be used."""
         skipped = sum(entry["skipped"] for entry in progress.history)
-        return skipped < progress.step * len(self._seed_keys)
+        return skipped < progress.step * len(self._members)
 
     def end_of_epoch(self, progress: Progress) -> int:
         """Return the step at which the epoch being trained ends."""
@@ -135,7 +141,14 @@ class Trainer:
                     jax.block_until_ready(before[-2])
                 with jax.transfer_guard("disallow"):  # a chunk never waits for the host
                     state, metrics = training.advance(
-                        self._step, state, chunk, self.key, metrics=metrics, start=step - base, stop=end - base
+                        self._programs.step,
+                        state,
+                        chunk,
+                        self.key,
+                        *self._numbers,
+                        metrics=metrics,
+                        start=step - base,
+                        stop=end - base,
                     )
                 before.append(metrics)
             step = end
@@ -176,7 +189,7 @@ class Trainer:
           Broken: the validation bound is not finite.
         """
         state, best, metrics, losses, progress = snapshot
-        began, run, count = time.perf_counter(), self.resolved.run, len(self._seed_keys)
+        began, run, count = time.perf_counter(), self.resolved.run, len(self._members)
         measured = self._measure(state.averaged, self._validation)
         value = np.array([m[self.resolved.selects] for m in measured])
         if not np.isfinite(value).all():
@@ -185,38 +198,38 @@ class Trainer:
         waiting = (epoch - best_epoch <= run.patience) | (run.patience == 0)  # seeds that have not stopped yet
         better = waiting & (value < best_value)
         if better.any():
-            best = _choose(better[0] if self.seeds is None else better, state.averaged, best)
+            best = _choose(better[0] if self.population is None else better, state.averaged, best)
         logged = {name: np.asarray(m).reshape(len(m), count) for name, m in metrics.items()}
         used = logged.pop("skipped") == 0
+        trained = {name: _means(m, used) for name, m in logged.items()}
+        entries = [
+            {
+                "epoch": epoch,
+                "step": progress.step,
+                "train": _finite({name: m[s] for name, m in trained.items()}),
+                "validation": _finite(measured[s]),
+                "skipped": int((~used[:, s]).sum()),
+            }
+            for s in range(count)
+        ]
         report = Epoch(
             epoch,
             run.epochs,
             progress.step,
-            {name: float(_means(m, used).mean()) for name, m in logged.items()},
+            {name: float(m.mean()) for name, m in trained.items()},
             {name: float(np.mean([m[name] for m in measured])) for name in measured[0]},
             int((~used).sum()),
             count * run.batch_size * self._epoch_steps / self._epoch_seconds if self._epoch_seconds else math.nan,
             np.asarray(metrics["loss"], np.float32),
             self.resolved.selects,
         )
-        train, validation = (
-            {name: value if math.isfinite(value) else None for name, value in part.items()}
-            for part in (report.train, report.validation)
-        )
-        entry = {
-            "epoch": epoch,
-            "step": progress.step,
-            "train": train,
-            "validation": validation,
-            "skipped": report.skipped,
-        }
         progress = replace(
             progress,
             epoch=epoch,
             best_value=tuple(np.where(better, value, best_value).tolist()),
             best_epoch=tuple(np.where(better, epoch, best_epoch).tolist()),
             seconds=progress.seconds + time.perf_counter() - began,
-            history=(*progress.history, entry),
+            history=(*progress.history, *entries),
         )
         self._epoch_seconds, self._epoch_steps = 0.0, 0
         losses = np.concatenate([losses, report.losses])
@@ -224,7 +237,7 @@ class Trainer:
 
     def results(self, snapshot: Snapshot) -> dict[str, Any]:
         """Return validation and test metrics of the best parameters; with several seeds, one list entry per seed."""
-        progress, one = snapshot.progress, self.seeds is None
+        progress, one = snapshot.progress, self.population is None
         measured = {
             "validation": self._measure(snapshot.best, self._validation),
             "test": self._measure(snapshot.best, self._test),
@@ -248,7 +261,9 @@ class Trainer:
             x, batch = self._source, (*self.key.shape, self.resolved.run.batch_size)
             data = jax.ShapeDtypeStruct((len(x), *x.shape[1:]), x.dtype)
             rows: Any = jax.ShapeDtypeStruct((self.steps_per_epoch, *batch), np.int32)
-            blank = training.empty_outputs(self._step, state, Chunk(data, rows), self.key, self.steps_per_epoch)
+            blank = training.empty_outputs(
+                self._programs.step, state, Chunk(data, rows), self.key, *self._numbers, steps=self.steps_per_epoch
+            )
             self._blank = {**blank, "skipped": blank["skipped"] + 1}
         empty_outputs: Metrics = jax.device_put(self._blank)
         return empty_outputs
@@ -281,22 +296,24 @@ class Trainer:
         self._chunk_epoch = epoch
         return self._chunk
 
-    def _params_of_seeds(self, params: Params) -> list[Params]:
-        """Return the parameters of each seed."""
-        if self.seeds is None:
+    def _params_of_members(self, params: Params) -> list[Params]:
+        """Return the parameters of each member."""
+        if self.population is None:
             return [params]
-        return [jax.tree.map(lambda a, s=s: a[s], params) for s in range(len(self.seeds))]
+        return [jax.tree.map(lambda a, s=s: a[s], params) for s in range(len(self._members))]
 
     def _measure(self, params: Params, x: Any) -> list[dict[str, float]]:
-        metric = evaluation.validation_of(self.resolved.run.objective).metric
-        return [
-            evaluation.evaluate(self.resolved.run.model, p, x, keys.stream(k, keys.Stream.EVALUATE), metric=metric)
-            for p, k in zip(self._params_of_seeds(params), self._seed_keys, strict=True)
-        ]
+        model, metric = self.resolved.run.model, self._programs.metric
+        found = []
+        for own, (root, *numbers) in zip(self._params_of_members(params), self._members, strict=True):
+            key = keys.stream(root, keys.Stream.EVALUATE)
+            found.append(evaluation.evaluate(model, (own, *numbers) if numbers else own, x, key, metric=metric))
+        return found
 
 
-class _StepConfig(NamedTuple):
-    """What a training step depends on."""
+@dataclass(frozen=True)
+class _Recipe:
+    """What the programs of a training depend on."""
 
     model: Any
     objective: Any
@@ -306,19 +323,57 @@ class _StepConfig(NamedTuple):
     max_norm: float
     preparation: Any
     format: Any
+    fields: tuple[str, ...]
+    """Paths of the numbers that the programs take as inputs, after the key."""
+
+
+class _Programs(NamedTuple):
+    step: training.TrainStep
+    init: Callable[..., TrainState]
+    """(key, *numbers) -> the state before the first step."""
+    metric: Metric
+    """The metric of validation; where there are numbers, its `params` are `(params, *numbers)`."""
 
 
 @lru_cache(maxsize=32)
-def _build_step(recipe: _StepConfig) -> tuple[training.TrainStep, Callable[[Array], TrainState]]:
-    """Return the step, and the initial state from a key; cached, so that the same run is compiled once per process."""
-    model, objective, optimizer, steps, ema, max_norm, preparation, format = recipe
-    tx = optimizer.build(steps)
+def _build(recipe: _Recipe) -> _Programs:
+    """Return the programs of a recipe; cached, so that the same run is compiled once per process."""
 
     def prepare(raw: Any, key: Array) -> Any:
-        return preparation.train(raw, key, format)
+        return recipe.preparation.train(raw, key, recipe.format)
 
-    step = training.make_train_step(model, objective, tx, prepare=prepare, ema_decay=ema, max_norm=max_norm or math.inf)
-    return step, jax.jit(lambda key: training.init_state(model, tx, key, ema=ema > 0))
+    def step_of(recipe: _Recipe) -> training.TrainStep:
+        return training.make_train_step(
+            recipe.model,
+            recipe.objective,
+            recipe.optimizer.build(recipe.steps),
+            prepare=prepare,
+            ema_decay=recipe.ema,
+            max_norm=recipe.max_norm or math.inf,
+        )
+
+    def init(key: Array, *numbers: Array) -> TrainState:
+        placed = sweeps.place(recipe, recipe.fields, numbers)
+        return training.init_state(placed.model, placed.optimizer.build(recipe.steps), key, ema=recipe.ema > 0)
+
+    metric = evaluation.validation_of(recipe.objective).metric
+    if not recipe.fields:
+        return _Programs(step_of(recipe), jax.jit(init), metric)
+
+    def step(state: TrainState, batch: Any, key: Array, *numbers: Array) -> tuple[TrainState, Metrics]:
+        return step_of(sweeps.place(recipe, recipe.fields, numbers))(state, batch, key)
+
+    def metric_at(model: Any, params: tuple[Params, ...], x: Array, key: Array) -> Metrics:
+        del model  # it has the numbers of the first member
+        own, *numbers = params
+        return metric(sweeps.place(recipe, recipe.fields, numbers).model, own, x, key)
+
+    return _Programs(step, jax.jit(init), metric_at)
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics as JSON can hold them: `None` for what is no finite number."""
+    return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _means(metric: np.ndarray, used: np.ndarray) -> np.ndarray:

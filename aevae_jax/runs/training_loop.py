@@ -17,12 +17,13 @@ from aevae_jax.runs.callbacks import Callbacks, Note
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.resume import CheckpointManager, ChunkSizer
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
+from aevae_jax.runs.sweeps import Population
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.types import InputError
 
 
 def train(
-    resolved: ResolvedRun, seeds: tuple[int, ...] | None, manager: CheckpointManager | None, callbacks: Callbacks
+    resolved: ResolvedRun, population: Population | None, manager: CheckpointManager | None, callbacks: Callbacks
 ) -> tuple[Snapshot, dict[str, Any]]:
     """Train to the end, from wherever a checkpoint manager says that it has got to.
 
@@ -33,7 +34,7 @@ def train(
       InputError: no step could be used, the numbers went on breaking, or the memory is too small.
     """
     try:
-        trainer = Trainer(resolved, seeds)
+        trainer = Trainer(resolved, population)
         last = _loop(trainer, manager, callbacks)
         if not trainer.used(last.progress):
             raise InputError(
@@ -111,10 +112,9 @@ def _roll_back(
       InputError: it has been tried often enough.
     """
     guard, rollbacks = trainer.resolved.run.safeguard, progress.rollbacks
-    if trainer.seeds is not None:
-        seed = trainer.seeds[broken.seed_index]
+    if trainer.population is not None:
         raise InputError(
-            f"training of seed {seed}",
+            f"training of {trainer.population.name(broken.seed_index)}",
             got=f"no finite loss or gradient in {broken}",
             expected="finite numbers",
             hint=_advice(trainer.resolved),

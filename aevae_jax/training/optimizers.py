@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aevae_jax import limits
-from aevae_jax.lazy import jax, optax
+from aevae_jax.lazy import jax, jnp, optax
 from aevae_jax.types import Params
 
 
@@ -39,10 +39,15 @@ class AdamW:
         """Return the `optax.GradientTransformation` for a training of `steps` steps."""
         rate: Any = self.learning_rate
         if self.cosine:
-            rate = optax.warmup_cosine_decay_schedule(0.0, rate, self.warmup, max(steps, self.warmup + 1))
+            rise = optax.linear_schedule(0.0, rate, self.warmup)
+            fall = optax.cosine_decay_schedule(rate, max(steps - self.warmup, 1))
+            rate = optax.join_schedules([rise, fall], [self.warmup])
         elif self.warmup:
             rate = optax.linear_schedule(0.0, rate, self.warmup)
-        clip = [optax.clip_by_global_norm(self.clip_norm)] if self.clip_norm else []
+        limit: Any = self.clip_norm
+        if not isinstance(limit, float | int):  # traced, as in a sweep
+            limit = jnp.where(limit == 0, jnp.inf, limit)
+        clip = [] if limits.is_zero(limit) else [optax.clip_by_global_norm(limit)]
         return optax.chain(*clip, optax.adamw(rate, weight_decay=self.weight_decay, mask=_kernels))
 
 

@@ -37,8 +37,8 @@ class TrainState(NamedTuple):
         return self.params if self.ema is None else self.ema
 
 
-TrainStep = Callable[[TrainState, Any, Array], tuple[TrainState, Metrics]]
-"""(state, batch, root key) -> (state, metrics)."""
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
+"""(state, batch, root key, *numbers) -> (state, metrics). Numbers are there for the members of a sweep."""
 
 Prepare = Callable[[Any, Array], Any]
 """(raw batch, key) -> the batch that the model sees."""
@@ -163,7 +163,7 @@ def train_epoch(
     """
     rows = batch_rows(key, state.step, jax.tree.leaves(data)[0].shape[0], batch_size=batch_size)
     chunk, steps = Chunk(data, rows), len(rows) if steps is None else steps
-    metrics = empty_outputs(train_step, state, chunk, key, len(rows))
+    metrics = empty_outputs(train_step, state, chunk, key, steps=len(rows))
     state, metrics = advance(train_step, state, chunk, key, metrics=metrics, start=0, stop=steps)
     return state, jax.tree.map(lambda m: jax.lax.slice_in_dim(m, 0, steps), metrics)
 
@@ -179,7 +179,14 @@ class Chunk(NamedTuple):
 
 
 def advance(
-    train_step: TrainStep, state: TrainState, chunk: Chunk, key: Array, *, metrics: Metrics, start: int, stop: int
+    train_step: TrainStep,
+    state: TrainState,
+    chunk: Chunk,
+    key: Array,
+    *numbers: Array,
+    metrics: Metrics,
+    start: int,
+    stop: int,
 ) -> tuple[TrainState, Metrics]:
     """Take the steps `start` to `stop - 1` of `chunk`. Where a training is cut into such calls changes no bit of it.
 
@@ -188,6 +195,7 @@ def advance(
       state: donated: do not use it again.
       chunk: where the batches of these steps are.
       key: the root key, or one per seed `[S]`.
+      numbers: what else the step takes, `[S]` each.
       metrics: of the steps from 0 on, to be filled: see `empty_outputs`.
       start: the first step, counted as in the chunk.
       stop: the step to take no more.
@@ -196,13 +204,16 @@ def advance(
       The new state, and `metrics` with those of these steps put in.
     """
     body = _body(train_step, key.ndim == 1)
-    data = chunk.data, key
-    return loops.scan_between(body, state, data, chunk.rows, metrics, start=start, stop=stop, first=chunk.first)
+    context = chunk.data, (key, *numbers)
+    return loops.scan_between(body, state, context, chunk.rows, metrics, start=start, stop=stop, first=chunk.first)
 
 
-def empty_outputs(train_step: TrainStep, state: TrainState, chunk: Chunk, key: Array, steps: int) -> Metrics:
+def empty_outputs(
+    train_step: TrainStep, state: TrainState, chunk: Chunk, key: Array, *numbers: Array, steps: int
+) -> Metrics:
     """Return zeros for the metrics of `steps` steps, `[steps]` each, or `[steps, S]`; only shapes are looked at."""
-    found: Metrics = loops.empty_outputs(_body(train_step, key.ndim == 1), state, (chunk.data, key), chunk.rows, steps)
+    body, context = _body(train_step, key.ndim == 1), (chunk.data, (key, *numbers))
+    found: Metrics = loops.empty_outputs(body, state, context, chunk.rows, steps)
     return found
 
 
@@ -262,9 +273,9 @@ def _order_of_seeds(key: Array, step: Array, count: int, batch_size: int, steps:
 def _body(train_step: TrainStep, many: bool) -> loops.Body:
     """Return the loop's body; cached, so that its identity, and with it the compiled loop, outlives an epoch."""
 
-    def body(state: TrainState, context: tuple[Any, Array], index: Array) -> tuple[TrainState, Metrics]:
-        data, key = context
+    def body(state: TrainState, context: tuple[Any, Any], index: Array) -> tuple[TrainState, Metrics]:
+        data, own = context
         batch = jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), data)
-        return train_step(state, batch, key)
+        return train_step(state, batch, *own)
 
     return jax.vmap(body, in_axes=(0, (None, 0), 0)) if many else body

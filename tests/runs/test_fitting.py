@@ -35,6 +35,7 @@ from aevae_jax.runs import fitting, provenance, records, resolution, resume, tra
 from aevae_jax.runs.callbacks import Callbacks
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
+from aevae_jax.runs.sweeps import Population
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.training.step import TrainState
@@ -295,8 +296,8 @@ def test_all_that_is_asked_of_a_training_is_handed_on(tmp_path, monkeypatch):
     """The same for one seed and for several, whose numbers may be as large as they can."""
     calls = []
 
-    def train(resolved, seeds, manager, callbacks):
-        calls.append((resolved, seeds, manager, callbacks))
+    def train(resolved, population, manager, callbacks):
+        calls.append((resolved, population, manager, callbacks))
         raise SystemExit
 
     monkeypatch.setattr(training_loop, "train", train)
@@ -320,7 +321,7 @@ def test_all_that_is_asked_of_a_training_is_handed_on(tmp_path, monkeypatch):
     assert told == ["odd", "warned: odd", "odd", "warned: odd"]
     assert [resolved.stream for resolved, *_ in calls] == [True, True, True, False]
     assert [resolved.dataset is data for resolved, *_ in calls] == [True, True, False, False]
-    assert [seeds for _, seeds, *_ in calls] == [None, (2**32 - 1, 0), None, None]
+    assert [population for _, population, *_ in calls] == [None, Population((2**32 - 1, 0)), None, None]
     assert [callbacks.on_epoch for *_, callbacks in calls] == [print, print, None, None]
     assert calls[0][3].on_resume == calls[0][3].on_note == note
     calls[3][3].on_resume("it is no news that a training goes on")
@@ -683,7 +684,7 @@ def test_each_rollback_begins_twice_as_far_ahead_and_none_before_the_first_step(
 
     untrained = SimpleNamespace(
         resolved=resolved,
-        seeds=None,
+        population=None,
         start=lambda: Snapshot(None, None, {}, None, Progress()),
         finished=lambda progress: progress.step > 0,
         end_of_epoch=lambda progress: STEPS,
@@ -691,7 +692,7 @@ def test_each_rollback_begins_twice_as_far_ahead_and_none_before_the_first_step(
         used=lambda progress: True,
         results=lambda snapshot: {},
     )
-    monkeypatch.setattr(training_loop, "Trainer", lambda resolved, seeds: untrained)
+    monkeypatch.setattr(training_loop, "Trainer", lambda resolved, population: untrained)
     last, _ = training_loop.train(resolved, None, None, Callbacks(None, notes.append, notes.append))
     assert last.progress.rollbacks == ((20, 30), (15, 30), (5, 30), (0, 30))
     assert notes[2].endswith("to skip the batches of steps 5 to 29")

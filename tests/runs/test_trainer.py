@@ -20,18 +20,20 @@ from aevae_jax.runs import non_finite, resolution, trainer, training_loop
 from aevae_jax.runs.callbacks import Callbacks
 from aevae_jax.runs.run import Run
 from aevae_jax.runs.snapshots import Broken, Progress
+from aevae_jax.runs.sweeps import Population, mean_entry
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 RUN = Run(model=VAE(2, MLP((4,))), batch_size=10, epochs=3)
 SEEDS, STEPS = (7, 8, 5), 2  # none of which is its own place
+POPULATION = Population(SEEDS)
 
 
 @pytest.fixture(scope="module")
 def several():
     """Three seeds before their first step."""
     x = np.random.default_rng(0).integers(0, 256, (40, 2, 2, 1)).astype(np.uint8)
-    made = trainer.Trainer(resolution.resolve(RUN, data.from_arrays(x[:20], x[20:30], x[30:])), SEEDS)
+    made = trainer.Trainer(resolution.resolve(RUN, data.from_arrays(x[:20], x[20:30], x[30:])), POPULATION)
     return made, made.start()
 
 
@@ -68,7 +70,7 @@ def test_results_are_those_of_the_selected_parameters_and_not_of_the_last(severa
 def test_the_last_epoch_of_the_patience_may_be_the_best(several):
     """A seed that has waited for longer has stopped, though others go on."""
     made, snapshot = several
-    patient = trainer.Trainer(made.resolved._replace(run=replace(made.resolved.run, patience=2)), SEEDS)
+    patient = trainer.Trainer(made.resolved._replace(run=replace(made.resolved.run, patience=2)), POPULATION)
     snapshot = patient.advance(snapshot._replace(state=jax.tree.map(jnp.copy, snapshot.state)), STEPS)
     third, _ = patient.finish_epoch(
         snapshot._replace(progress=replace(snapshot.progress, epoch=2, best_epoch=(1, 0, 2)))
@@ -99,17 +101,18 @@ def test_the_seed_whose_validation_is_no_number_is_named(several, monkeypatch):
     monkeypatch.setattr(non_finite, "scale_advice", lambda resolved: "")
     message = "training of seed 8: got no finite loss or gradient in the validation after step 2, expected finite"
     monkeypatch.setattr(made, "start", lambda: spoilt)
-    monkeypatch.setattr(training_loop, "Trainer", lambda resolved, seeds: made)
+    monkeypatch.setattr(training_loop, "Trainer", lambda resolved, population: made)
     with pytest.raises(InputError, match=message):
-        training_loop.train(made.resolved, SEEDS, None, Callbacks(None, print, print))
+        training_loop.train(made.resolved, POPULATION, None, Callbacks(None, print, print))
 
 
 def test_means_are_over_the_steps_that_each_seed_used(several, monkeypatch):
     """And then over the seeds; the losses of all steps are kept."""
     made, snapshot = several
     losses = np.array([[1.0, 2.0, 3.0], [5.0, 1e30, 7.0]], np.float32)
-    values = iter([{"negative_elbo": 1.0, "rate": 4.0}, {"negative_elbo": 3.0, "rate": 5.0}, {"negative_elbo": 8.0}])
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: {"rate": 0.0, **next(values)})
+    measured = [{"negative_elbo": bound, "rate": rate} for bound, rate in ((1.0, 4.0), (3.0, 5.0), (8.0, 0.0))]
+    values = iter(measured)
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: next(values))
     metrics = {"loss": losses, "skipped": np.array([[0, 0, 0], [0, 1, 0]])}
     progress = Progress(4, 1, (0.5, 3.0, 9.0), (1, 1, 1), (0, 0, 0), history=({"epoch": 1},))
     before = np.full((STEPS, 3), 9.0, np.float32)
@@ -120,7 +123,13 @@ def test_means_are_over_the_steps_that_each_seed_used(several, monkeypatch):
     np.testing.assert_array_equal(report.losses, losses)
     np.testing.assert_array_equal(last.losses, [*before, *losses])
     entry = {"epoch": 2, "step": 4, "train": report.train, "validation": report.validation, "skipped": 1}
-    assert last.progress.history == ({"epoch": 1}, entry)
+    each = [
+        {**entry, "train": {"loss": loss}, "validation": found, "skipped": skipped}
+        for loss, found, skipped in zip((3.0, 2.0, 5.0), measured, (0, 1, 0), strict=True)
+    ]
+    assert last.progress.history == ({"epoch": 1}, *each)  # as of the members alone
+    assert mean_entry(each) == entry
+    assert mean_entry([each[0], {**each[1], "train": {"loss": None}}])["train"] == {"loss": None}
     assert last.progress.best_value == (0.5, 3.0, 8.0)  # an equal one is none better
     assert last.progress.best_epoch == (1, 1, 2)
     assert np.asarray(last.metrics["skipped"]).min() == 1  # of the steps to come
@@ -177,7 +186,7 @@ def test_progress_that_this_run_cannot_have_made_is_refused(several, step, epoch
 def test_seeds_of_32_bits_are_those_of_a_run(several):
     """The largest ones, too, together and alone."""
     largest = 2**32 - 1
-    made = trainer.Trainer(several[0].resolved, (largest, 2**31))
+    made = trainer.Trainer(several[0].resolved, Population((largest, 2**31)))
     assert jax.random.key_data(made.key).tolist() == [[0, largest], [0, 2**31]]
     assert jax.random.key_data(keys.root(largest)).tolist() == [0, largest]
 
