@@ -2161,8 +2161,8 @@ MUTATIONS = (
         296,
         "seeds of many runs in 31 bits",
         "runs/trainer.py",
-        "jnp.asarray(seeds, jnp.uint32)",
-        "jnp.asarray(seeds, jnp.int32)",
+        "jnp.asarray(population.seeds, jnp.uint32)",
+        "jnp.asarray(population.seeds, jnp.int32)",
         ("runs/test_trainer.py::test_seeds_of_32_bits_are_those_of_a_run",),
     ),
     Mutation(
