@@ -24,6 +24,7 @@ from aevae_jax.runs import sweeps
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.snapshots import Broken, Epoch, Progress, Snapshot
 from aevae_jax.runs.sweeps import Population
+from aevae_jax.training import loops
 from aevae_jax.training.step import Chunk, TrainState
 from aevae_jax.types import InputError, Metric, Metrics, Params
 
@@ -75,13 +76,15 @@ class Trainer:
         self._blank: Metrics | None = None
         self._epoch_seconds, self._epoch_steps = 0.0, 0  # seconds and steps of this epoch, in this process
         self._compiled = False
+        self._measured: set[int] = set()  # the sizes of the data that has been measured
 
     # ------------------------------------------------------------------------------------------------------- the steps
 
     def start(self) -> Snapshot:
         """Return the state before the first step."""
         count, init = len(self._members), self._programs.init
-        state = (init if self.population is None else jax.jit(jax.vmap(init)))(self.key, *self._numbers)
+        states = [init(*own) for own in self._members]
+        state = states[0] if self.population is None else loops.stack(states)
         progress = Progress(best_value=(math.inf,) * count, best_epoch=(0,) * count, in_a_row=(0,) * count)
         losses = np.zeros((0, *self.key.shape), np.float32)
         return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._empty_metrics(state), losses, progress)
@@ -296,19 +299,19 @@ class Trainer:
         self._chunk_epoch = epoch
         return self._chunk
 
-    def _params_of_members(self, params: Params) -> list[Params]:
-        """Return the parameters of each member."""
-        if self.population is None:
-            return [params]
-        return [jax.tree.map(lambda a, s=s: a[s], params) for s in range(len(self._members))]
-
     def _measure(self, params: Params, x: Any) -> list[dict[str, float]]:
-        model, metric = self.resolved.run.model, self._programs.metric
-        found = []
-        for own, (root, *numbers) in zip(self._params_of_members(params), self._members, strict=True):
+        """Return the means of the metric over `x`, of each member."""
+
+        def measure(member: tuple[Params, tuple[Array, ...]]) -> dict[str, float]:
+            own, (root, *numbers) = member
             key = keys.stream(root, keys.Stream.EVALUATE)
-            found.append(evaluation.evaluate(model, (own, *numbers) if numbers else own, x, key, metric=metric))
-        return found
+            given = (own, *numbers) if numbers else own
+            return evaluation.evaluate(self.resolved.run.model, given, x, key, metric=self._programs.metric)
+
+        each = [params] if self.population is None else loops.unstack(params)
+        compiled = len(x) in self._measured
+        self._measured.add(len(x))
+        return list(loops.map_in_threads(measure, zip(each, self._members, strict=True), compiled=compiled))
 
 
 @dataclass(frozen=True)

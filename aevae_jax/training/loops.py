@@ -2,13 +2,14 @@
 
 On accelerators, and for dense networks, the whole loop is one jitted `lax.scan`. On a CPU, XLA runs convolutions inside
 any loop 12 to 26 times slower than outside; there the same body is jitted once and called step by step. Both give the
-same numbers within float32 rounding.
+same numbers within float32 rounding. Members of a population are one program on accelerators, and one by one on a CPU.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ R = TypeVar("R")
 
 Body = Callable[[Any, Any, Any], tuple[Any, Any]]
 """(carry, context, x) -> (carry, y). The context is the same in every step."""
+
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def scan(body: Body, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
@@ -75,7 +78,56 @@ def scan_between(
     return _scan_between(body, carry, (ys, context, xs, bounds))
 
 
-def map_in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def scan_members_between(
+    body: Body, carry: Any, context: tuple[Any, Any], xs: Any, ys: Any, *, start: int, stop: int, first: int = 0
+) -> tuple[Any, Any]:
+    """Return what `scan_between` does, of members that do not see each other.
+
+    An accelerator computes all in one program, by `vmap`. A CPU takes them one by one, as many at a time as it has
+    cores: XLA keeps hardly more than one core at work with one member, nor with many in one program. There each member
+    is computed by the program of one that is alone, and has the same bits.
+
+    Args:
+      body: of one member, as in `scan`.
+      carry: `[S, ...]`, one entry per member; must not be used again.
+      context: what all members see, and what each has of its own, `[S, ...]`.
+      xs: `[T, S, ...]`; `start`, `stop` and `first` are as in `scan_between`.
+      ys: outputs of all steps, `[T, S, ...]`; see `empty_outputs_of_members`.
+
+    Returns:
+      The last carry `[S, ...]`, and `ys` with the outputs of these steps put in.
+    """
+    if jax.default_backend() != "cpu":
+        return scan_between(_of_members(body), carry, context, xs, ys, start=start, stop=stop, first=first)
+    shared, owns = context
+    middle = -(-(start + stop) // 2)  # in two halves: so an odd number of members leaves no core idle
+
+    def steps(part: tuple[Any, Any], own: Any, rows: Any, span: tuple[int, int]) -> tuple[Any, Any]:
+        carry, ys = part
+        found = scan_between(body, carry, (shared, own), rows, ys, start=span[0], stop=span[1], first=first)
+        return jax.block_until_ready(found)
+
+    new = next(_calls(body, *_flat((carry, context, xs)))) == 0
+    parts = zip(unstack(carry), unstack(jax.device_put(ys), axis=1), strict=True)
+    members = list(zip(parts, _each(owns), unstack(xs, axis=1), strict=True))
+    pool = ThreadPoolExecutor(_CORES if jax.local_device_count() == 1 else 1)
+    try:
+        halves = []
+        for part, own, rows in members:
+            halves.append(pool.submit(steps, part, own, rows, (start, middle)))
+            if new and len(halves) == 1:  # alone, so that all programs are compiled once
+                halves[0].result()
+        ends = [  # whoever waits for a half does so for one that was begun before
+            pool.submit(lambda half, *rest: steps(half.result(), *rest), half, own, rows, (middle, stop))
+            for half, (_, own, rows) in zip(halves, members, strict=True)
+        ]
+        carries, outputs = zip(*(end.result() for end in ends), strict=True)
+    finally:  # after an error or Ctrl-C, nothing that has not begun
+        pool.shutdown(cancel_futures=True)
+    return stack(carries), stack(outputs, axis=1)
+
+
+def map_in_threads(function: Callable[[T], R], items: Iterable[T], *, compiled: bool = False) -> Iterator[R]:
     """Yield `function` of every item, in their order; on a CPU two are computed at a time, in threads.
 
     XLA divides matrix products among the cores of a CPU, but not all that stands between them: alone, a program leaves
@@ -84,10 +136,11 @@ def map_in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R
     Args:
       function: runs array programs and waits for their results. It does not see settings that its caller made for one
         thread by a `with`, such as `jax.default_matmul_precision`.
-      items: the first one is done alone, so that all programs are compiled once.
+      items: of equal shapes.
+      compiled: whether all programs are. If not, the first item is done alone, so that they are compiled once.
     """
     items = iter(items)
-    yield from map(function, itertools.islice(items, 1))
+    yield from map(function, itertools.islice(items, 0 if compiled else 1))
     if jax.default_backend() != "cpu" or jax.local_device_count() > 1:
         yield from map(function, items)
         return
@@ -110,21 +163,30 @@ def cond(predicate: Array, true: Callable[..., Any], false: Callable[..., Any], 
 
 def empty_outputs(body: Body, carry: Any, context: Any, xs: Any, steps: int) -> Any:
     """Return zeros for the outputs of `steps` steps of `body`, in host memory; only shapes are looked at."""
-    leaves, structure = jax.tree.flatten((carry, context, jax.tree.map(_first, xs)))
-    y = _output(body, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves))
+    y = _output(body, *_flat((carry, context, jax.tree.map(_first, xs))))
     return jax.tree.map(lambda a: np.zeros((steps, *a.shape), a.dtype), y)
+
+
+def empty_outputs_of_members(body: Body, carry: Any, context: tuple[Any, Any], xs: Any, steps: int) -> Any:
+    """Return zeros for the outputs of `steps` steps of members, `[steps, S, ...]`; arguments as in
+    `scan_members_between`.
+    """
+    shared, owns = context
+    one, own = jax.tree.map(_first, (carry, owns))
+    xs = jax.tree.map(lambda a: jax.ShapeDtypeStruct((a.shape[0], *a.shape[2:]), a.dtype), xs)
+    count = jax.tree.leaves(owns)[0].shape[0]
+    ys = empty_outputs(body, one, (shared, own), xs, steps)
+    return jax.tree.map(lambda a: np.repeat(a[:, None], count, axis=1), ys)
 
 
 def has_convolution(body: Body, carry: Any, context: Any, xs: Any) -> bool:
     """Return whether one step of `body` computes a convolution, gradients included."""
-    leaves, structure = jax.tree.flatten((carry, context, jax.tree.map(_first, xs)))
-    return _has_convolution(body, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves))
+    return _has_convolution(body, *_flat((carry, context, jax.tree.map(_first, xs))))
 
 
 def largest_array(body: Body, carry: Any, context: Any, xs: Any) -> int:
     """Return the bytes of the largest array that one step of `body` computes; only shapes are looked at."""
-    leaves, structure = jax.tree.flatten((carry, context, jax.tree.map(_first, xs)))
-    return _largest_array(body, structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves))
+    return _largest_array(body, *_flat((carry, context, jax.tree.map(_first, xs))))
 
 
 def largest(jaxpr: Any) -> tuple[tuple[int, ...], int]:
@@ -147,6 +209,25 @@ def primitives(jaxpr: Any) -> Iterator[str]:
         for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):
             if hasattr(value, "eqns"):
                 yield from primitives(value)
+
+
+@partial(jax.jit, static_argnames="axis")
+def unstack(tree: Any, axis: int = 0) -> list[Any]:
+    """Return the trees whose arrays lie along an axis of those of `tree`."""
+    count = jax.tree.leaves(tree)[0].shape[axis]
+    return [jax.tree.map(lambda a, i=i: a[(slice(None),) * axis + (i,)], tree) for i in range(count)]
+
+
+def _each(tree: Any) -> list[Any]:
+    """Return what `unstack` does; of keys, which a jitted program may not read twice."""
+    leaves, structure = jax.tree.flatten(tree)
+    return [jax.tree.unflatten(structure, each) for each in zip(*map(list, leaves), strict=True)]
+
+
+@partial(jax.jit, static_argnames="axis")
+def stack(trees: Sequence[Any], axis: int = 0) -> Any:
+    """Return the tree of the arrays of `trees`, stacked along a new axis."""
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays, axis), *trees)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -194,6 +275,24 @@ def _unstack(xs: Any) -> Iterator[Any]:
 def _traced(body: Body) -> Body:
     """Return `body` as a function that is traced once per shape, whoever looks at its program or makes a loop of it."""
     return jax.jit(body, inline=True)
+
+
+@lru_cache(maxsize=256)
+def _of_members(body: Body) -> Body:
+    """Return `body` for members at once."""
+    return jax.vmap(_traced(body), in_axes=(0, (None, 0), 0))
+
+
+@lru_cache(maxsize=256)
+def _calls(body: Body, structure: Any, shapes: tuple[Any, ...]) -> Iterator[int]:
+    """Return what counts the calls with arguments of these shapes."""
+    return itertools.count()
+
+
+def _flat(arguments: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the structure and the shapes of arguments."""
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves)
 
 
 @lru_cache(maxsize=256)

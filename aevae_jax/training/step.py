@@ -203,17 +203,17 @@ def advance(
     Returns:
       The new state, and `metrics` with those of these steps put in.
     """
-    body = _body(train_step, key.ndim == 1)
-    context = chunk.data, (key, *numbers)
-    return loops.scan_between(body, state, context, chunk.rows, metrics, start=start, stop=stop, first=chunk.first)
+    scan = loops.scan_members_between if key.ndim == 1 else loops.scan_between
+    body, context = _body(train_step), (chunk.data, (key, *numbers))
+    return scan(body, state, context, chunk.rows, metrics, start=start, stop=stop, first=chunk.first)
 
 
 def empty_outputs(
     train_step: TrainStep, state: TrainState, chunk: Chunk, key: Array, *numbers: Array, steps: int
 ) -> Metrics:
     """Return zeros for the metrics of `steps` steps, `[steps]` each, or `[steps, S]`; only shapes are looked at."""
-    body, context = _body(train_step, key.ndim == 1), (chunk.data, (key, *numbers))
-    found: Metrics = loops.empty_outputs(body, state, context, chunk.rows, steps)
+    empty = loops.empty_outputs_of_members if key.ndim == 1 else loops.empty_outputs
+    found: Metrics = empty(_body(train_step), state, (chunk.data, (key, *numbers)), chunk.rows, steps)
     return found
 
 
@@ -270,7 +270,7 @@ def _order_of_seeds(key: Array, step: Array, count: int, batch_size: int, steps:
 
 
 @lru_cache(maxsize=64)
-def _body(train_step: TrainStep, many: bool) -> loops.Body:
+def _body(train_step: TrainStep) -> loops.Body:
     """Return the loop's body; cached, so that its identity, and with it the compiled loop, outlives an epoch."""
 
     def body(state: TrainState, context: tuple[Any, Any], index: Array) -> tuple[TrainState, Metrics]:
@@ -278,4 +278,4 @@ def _body(train_step: TrainStep, many: bool) -> loops.Body:
         batch = jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), data)
         return train_step(state, batch, *own)
 
-    return jax.vmap(body, in_axes=(0, (None, 0), 0)) if many else body
+    return body

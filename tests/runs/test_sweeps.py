@@ -30,21 +30,26 @@ def vectors():
 def test_a_sweep_is_what_its_runs_are_with_the_same_seeds():
     """Within float32 rounding: also where some stop earlier than others, and where 0 alone would be another program."""
     run = replace(RUN, model=replace(RUN.model, likelihood=likelihoods.Normal()))
-    fields = {"optimizer.learning_rate": (0.05, 0.001), "objective.free_bits": (0, 0.5), "model.likelihood.scale": (2,)}
+    fields = {
+        "optimizer.learning_rate": (0.05, 0.001),
+        "objective.free_bits": (0, 0.5),
+        "model.likelihood.scale": (2, 1),
+    }
     swept = ae.fit_sweep(run, fields, SEEDS, vectors())
     runs = [
         replace(
             run,
-            model=replace(run.model, likelihood=likelihoods.Normal(2.0), event_shape=(6,)),
+            model=replace(run.model, likelihood=likelihoods.Normal(scale), event_shape=(6,)),
             objective=ELBO(free_bits=bits),
             optimizer=replace(run.optimizer, learning_rate=rate),
         )
         for rate in (0.05, 0.001)
         for bits in (0.0, 0.5)
+        for scale in (2.0, 1.0)
     ]
     assert [fitted.run for fitted in swept] == runs
     assert len({len(fitted.history) for fitted in swept}) > 1
-    for index in (0, 3):
+    for index in (0, 7):
         alone, fitted = fitting.fit_seeds(runs[index], SEEDS, vectors()), swept[index]
         assert fitted.results["best_epoch"] == alone.results["best_epoch"]
         np.testing.assert_allclose(fitted.losses, alone.losses, rtol=1e-4)

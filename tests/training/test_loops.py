@@ -215,6 +215,34 @@ def test_steps_of_a_later_span_see_its_own_rows(monkeypatch, stepped):
     assert np.asarray(ys).tolist() == [0, 0, 2, 6, 12, 20, 30]
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize(("start", "stop"), [(3, 7), (4, 5), (2, 2)])
+def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, backend, start, stop):
+    """Also an odd number of them, in an odd number of steps, of rows that begin later; traced once."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    traced = []
+
+    def body(carry, context, x):
+        shared, (own, power) = context
+        traced.append(x)
+        return {"a": carry["a"] * power + shared[x] + own}, carry["a"].sum()
+
+    shared, carry = np.arange(10.0, dtype=np.float32), np.arange(6, dtype=np.float32).reshape(3, 2)
+    own, power, rows = np.float32([1, 2, 4]), np.float32([0.5, 1, 2]), np.arange(18).reshape(6, 3) % 7
+    context, xs, device = (shared, (own, power)), rows, jax.device_put
+    ys = loops.empty_outputs_of_members(body, {"a": carry}, context, xs, 8)
+    assert (ys.shape, ys.dtype) == ((8, 3), np.float32)
+    arguments = device(({"a": carry}, context, xs))
+    found, ys = loops.scan_members_between(body, *arguments, ys, start=start, stop=stop, first=2)
+    expected, outputs = carry.copy(), np.zeros((8, 3))
+    for step in range(start, stop):
+        outputs[step] = expected.sum(axis=1)
+        expected = expected * power[:, None] + shared[rows[step - 2]][:, None] + own[:, None]
+    np.testing.assert_array_equal(found["a"], expected)
+    np.testing.assert_array_equal(ys, outputs)
+    assert len(traced) == 1
+
+
 def test_threads_keep_the_order_and_runs_the_first_alone_then_two():
     running, seen, lock = set(), [], threading.Lock()
 

@@ -491,9 +491,11 @@ def test_convolutional_vae_keeps_the_speed_of_its_bare_step():
 # many seeds at once
 
 
-def test_seeds_together_are_each_trained_as_alone(point_step):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_seeds_together_are_each_trained_as_alone(point_step, monkeypatch, backend):
     """Order and noise of each seed are its own, the numbers those of the seed alone."""
     tx, data, together = optax.sgd(0.5), point_data(), jax.vmap(keys.root)(jnp.arange(3, dtype=jnp.uint32))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     states = jax.vmap(lambda key: training.init_state(Point(), tx, key, ema=True))(together)
     states, metrics = training.train_epoch(point_step, states, data, together, batch_size=5)
     assert metrics["x"].shape == (4, 3, 5)  # [T, S, B]
