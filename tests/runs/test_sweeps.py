@@ -43,9 +43,9 @@ def test_a_sweep_is_what_its_runs_are_with_the_same_seeds():
             objective=ELBO(free_bits=bits),
             optimizer=replace(run.optimizer, learning_rate=rate),
         )
-        for rate in (0.05, 0.001)
+        for rate in rates
         for bits in (0.0, 0.5)
-        for scale in (2.0, 1.0)
+        for scale in map(float, scales)
     ]
     assert [fitted.run for fitted in swept] == runs
     assert len({len(fitted.history) for fitted in swept}) > 1
