@@ -30,11 +30,8 @@ def vectors():
 def test_a_sweep_is_what_its_runs_are_with_the_same_seeds():
     """Within float32 rounding: also where some stop earlier than others, and where 0 alone would be another program."""
     run = replace(RUN, model=replace(RUN.model, likelihood=likelihoods.Normal()))
-    fields = {
-        "optimizer.learning_rate": (0.05, 0.001),
-        "objective.free_bits": (0, 0.5),
-        "model.likelihood.scale": (2, 1),
-    }
+    rates, scales = (0.05, 0.001), (2, 1)
+    fields = {"optimizer.learning_rate": rates, "objective.free_bits": (0, 0.5), "model.likelihood.scale": scales}
     swept = ae.fit_sweep(run, fields, SEEDS, vectors())
     runs = [
         replace(
