@@ -67,6 +67,9 @@ TYPES = {"Adam": "AdamW", "Linear": "LinearWarmup"}
 FIELDS = {"Safeguard": {"detours": "rollbacks"}}
 """Fields of values, likewise."""
 
+ABSENT = {name: {"upsampling": "repeat"} for name in ("Conv", "ResidualConv")}
+"""What a record means that lacks a newer field, where that is not the field's default for what is typed."""
+
 
 class Finder:
     """Finds a module by its name of version 0.1."""

@@ -28,7 +28,7 @@ FROM_PYTHON = "an object given from Python"
 """How `describe` puts an annotation that no text can satisfy."""
 
 _POSITIONAL = ("positional",)
-"""The key of arguments without a name in what `parse` reads; no JSON object can have it."""
+"""The key of arguments without a name in all that `parse` reads; no JSON object can have it."""
 
 _CALL = re.compile(r"\w+\s*\(.*\)|'.*'|\".*\"", re.DOTALL)
 """What is no plain name: `Name(...)`, or text in quotes."""
@@ -54,7 +54,9 @@ def to_tree(value: Any, annotation: Any = Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and _is_value(type(value)):
         hints = typing.get_type_hints(type(value))
         trees = {f.name: to_tree(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **trees}
+        absent = renamed.ABSENT.get(type(value).__name__, {})  # left out: values of old records keep their sha256
+        given = {name: tree for name, tree in trees.items() if name not in absent or tree != absent[name]}
+        return {"type": type(value).__name__, **given}
     if type(value) in (tuple, list):
         inner = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple), Any)
         return [to_tree(item, inner) for item in value]
@@ -359,6 +361,8 @@ def _from_dict(annotation: Any, tree: dict[Any, Any], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     old = renamed.FIELDS.get(cls.__name__, {})
     given = {old.get(field, field): item for field, item in tree.items() if field != "type"}
+    if _POSITIONAL not in given:  # recorded, not typed
+        given = {**renamed.ABSENT.get(cls.__name__, {}), **given}
     for position, item in enumerate(given.pop(_POSITIONAL, [])):
         if position >= len(fields) or list(fields)[position] in given:
             raise _refused_field(cls, "too many arguments", where)
@@ -384,7 +388,7 @@ def _node_to_tree(node: ast.expr) -> Any:
     if isinstance(node, ast.Tuple | ast.List):
         return [_node_to_tree(item) for item in node.elts]
     if isinstance(node, ast.Name):
-        return {"type": node.id}
+        return {"type": node.id, _POSITIONAL: []}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         given = {k.arg: _node_to_tree(k.value) for k in node.keywords}
         if len(given) == len(node.keywords) and not given.keys() & {None, "type", "custom"}:

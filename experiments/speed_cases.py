@@ -23,9 +23,9 @@ class Case:
       latent: number of latent dimensions.
       hidden: sizes of dense hidden layers, the decoder's in reverse order.
       gated: each hidden layer times a sigmoid gate.
-      channels: of convolutions of stride 2, in place of dense layers.
+      channels: of convolutions of stride 2, in place of dense layers; back they are transposed, 4 x 4.
+      kernel: height and width of the encoder's kernels.
       blocks: residual blocks after each change of scale.
-      transposed: 4 x 4 kernels of stride 2, and transposed ones back, in place of 3 x 3 after repetition.
       binary: bits under a Bernoulli, else numbers under a Gaussian whose one scale is learned.
       log_scale_range: the posterior's log standard deviation is held smoothly inside these bounds.
       batch: examples per step.
@@ -37,8 +37,8 @@ class Case:
     hidden: tuple[int, ...] = ()
     gated: bool = False
     channels: tuple[int, ...] = ()
+    kernel: int = 3
     blocks: int = 0
-    transposed: bool = False
     binary: bool = True
     log_scale_range: tuple[float, float] = (-7.0, 3.0)
     batch: int = 128
@@ -57,7 +57,7 @@ def case_of(record: dict[str, Any]) -> Case:
 DIGITS = Case("64-256-256-16", (8, 8, 1), 16, hidden=(256, 256), binary=False)
 MLP = Case("784-500-20", (28, 28, 1), 20, hidden=(500,))
 CONV = Case("Conv() on 28x28x1", (28, 28, 1), 16, channels=(32, 64))
-USUAL = dataclasses.replace(CONV, what="4x4, stride 2, transposed back", transposed=True)
+USUAL = dataclasses.replace(CONV, what="4x4, stride 2, transposed back", kernel=4)
 RESIDUAL = Case("ResidualConv() on 32x32x3", (32, 32, 3), 16, channels=(32, 64), blocks=1, binary=False)
 PUBLISHED = Case("gated 784-300-300-40", (28, 28, 1), 40, hidden=(300, 300), gated=True, log_scale_range=(-3.0, 1.0))
 

@@ -47,9 +47,9 @@ def encoder_shapes(case: Case) -> list[tuple[int, ...]]:
         for a, b in pairwise(sizes):
             shapes += [(a, b)] * (1 + case.gated)
         return [*shapes, (sizes[-1], 2 * case.latent)]
-    kernel, before = (4, 4) if case.transposed else (3, 3), case.event_shape[-1]
+    before = case.event_shape[-1]
     for channels in case.channels:
-        shapes += [(*kernel, before, channels), *block_shapes(channels) * case.blocks]
+        shapes += [(case.kernel, case.kernel, before, channels), *block_shapes(channels) * case.blocks]
         before = channels
     return [*shapes, (math.prod(smallest(case)), 2 * case.latent)]
 
@@ -62,15 +62,10 @@ def decoder_shapes(case: Case) -> list[tuple[int, ...]]:
         for a, b in pairwise(sizes):
             shapes += [(a, b)] * (1 + case.gated)
         return [*shapes, (sizes[-1], math.prod(case.event_shape))]
-    image_channels = case.event_shape[-1]
     shapes.append((case.latent, math.prod(smallest(case))))
-    if case.transposed:
-        back = [*case.channels[::-1], image_channels]
-        return [*shapes, *((4, 4, a, b) for a, b in pairwise(back))]
-    for scale in reversed(range(len(case.channels))):
-        before, after = case.channels[scale], case.channels[max(scale - 1, 0)]
-        shapes += [*block_shapes(before) * case.blocks, (3, 3, before, after)]
-    return [*shapes, (3, 3, case.channels[0], image_channels)]
+    for before, after in pairwise([*case.channels[::-1], case.event_shape[-1]]):
+        shapes += [*block_shapes(before) * case.blocks, (4, 4, before, after)]
+    return shapes
 
 
 def block_shapes(channels: int) -> list[tuple[int, ...]]:
@@ -104,12 +99,9 @@ def decode(case: Case, layers: list[Layer], z: Array) -> Array:
     x = dense(z, next(use)).reshape(len(z), *smallest(case))
     for _ in case.channels:
         x = residual(x, use, case.blocks) if case.blocks else jax.nn.relu(x)
-        if case.transposed:
-            w, b = next(use)
-            x = jax.lax.conv_transpose(x, w, (2, 2), "SAME") + b
-        else:
-            x = convolve(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), next(use))
-    return x if case.transposed else convolve(jax.nn.relu(x), next(use))
+        w, b = next(use)
+        x = jax.lax.conv_transpose(x, w, (2, 2), "SAME") + b
+    return x
 
 
 def hidden(case: Case, x: Array, use: Iterator[Layer]) -> Array:

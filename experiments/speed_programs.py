@@ -24,11 +24,11 @@ from aevae_jax.objectives import bounds
 from aevae_jax.runs import resolution, trainer
 from aevae_jax.runs.sweeps import Population
 
-PRODUCTS = ("dot_general", "conv_general_dilated")
+PRODUCTS = ("dot_general", "conv_general_dilated", "convolution")
 
 
 def model_of(case: Case, dtype: Dtype = "float32") -> ae.VAE:
-    """Return the library's value for a case; transposed convolutions it has none."""
+    """Return the library's value for a case; kernels of its encoder are always 3 x 3."""
     network: Architecture
     if not case.channels:
         network = MLP(case.hidden, case.gated, dtype)

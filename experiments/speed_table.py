@@ -69,6 +69,7 @@ COLUMNS = {
     "PyTorch, torch.compile": "... compiled",
     "PyTorch, CUDA graph": "... as a CUDA graph",
     "PyTorch, DataLoader": "... with DataLoader",
+    "PyTorch, usual network": "usual convolutional VAE in PyTorch",
     "products alone": "products alone",
 }
 """Headings in the README of the programs beside ours."""

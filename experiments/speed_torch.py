@@ -37,9 +37,8 @@ def encoder_of(case: Case) -> Any:
     if not case.channels:
         return nn.Sequential(nn.Flatten(), *dense_layers(case, height * width * channels, case.hidden, 2 * case.latent))
     layers: list[Any] = []
-    size, stride = (4, 2) if case.transposed else (3, 2)
     for after in case.channels:
-        layers.append(nn.Conv2d(channels, after, size, stride, padding=1))
+        layers.append(nn.Conv2d(channels, after, case.kernel, 2, padding=1))
         layers += [Residual(after) for _ in range(case.blocks)] or [nn.ReLU()]
         channels, height, width = after, height // 2, width // 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, 2 * case.latent))
@@ -54,16 +53,10 @@ def decoder_of(case: Case) -> Any:
     low = height >> len(case.channels), width >> len(case.channels)
     last = case.channels[-1]
     layers = [nn.Linear(case.latent, last * low[0] * low[1]), nn.Unflatten(1, (last, *low))]
-    if case.transposed:
-        back = [*case.channels[::-1], channels]
-        for a, b in pairwise(back):
-            layers += [nn.ReLU(), nn.ConvTranspose2d(a, b, 4, 2, padding=1)]
-        return nn.Sequential(*layers)
-    for scale in reversed(range(len(case.channels))):
-        before, after = case.channels[scale], case.channels[max(scale - 1, 0)]
+    for before, after in pairwise([*case.channels[::-1], channels]):
         layers += [Residual(before) for _ in range(case.blocks)] or [nn.ReLU()]
-        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1)]
-    return nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(case.channels[0], channels, 3, padding=1))
+        layers.append(nn.ConvTranspose2d(before, after, 4, 2, padding=1))
+    return nn.Sequential(*layers)
 
 
 def dense_layers(case: Case, inputs: int, hidden: tuple[int, ...], outputs: int) -> list[Any]:

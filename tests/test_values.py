@@ -303,7 +303,19 @@ def test_the_text_of_a_value_is_that_of_version_0_1():
     assert values.to_json(ELBO(beta=4)) == text
     assert values.digest(ELBO(beta=4)) == hashlib.sha256(text.encode()).hexdigest()
     small = '{"channels": [4, 8], "dtype": "float32", "type": "Conv"}'
-    assert values.to_json(Conv((4, 8))) == small
+    assert values.to_json(Conv((4, 8), upsampling="repeat")) == small
+
+
+def test_a_field_that_is_newer_than_a_record_means_what_was_meant_then():
+    """And its default where nothing is said by somebody who types today."""
+    recorded = {"type": "Conv", "channels": [4, 8], "dtype": "float32"}
+    assert values.from_tree(Architecture, recorded, "run.json") == Conv((4, 8), upsampling="repeat")
+    for text in ("Conv((4, 8))", "Conv(channels=(4, 8), dtype='float32')"):
+        assert values.parse(Architecture, text, "--model") == Conv((4, 8), upsampling="sub_pixel")
+    assert values.parse(Architecture, "ResidualConv", "--model") == ResidualConv(upsampling="sub_pixel")
+    for value in (Conv(), Conv(upsampling="repeat"), ResidualConv(), ResidualConv(upsampling="repeat")):
+        assert values.from_tree(Architecture, json.loads(values.to_json(value)), "run.json") == value
+        assert values.parse(Architecture, values.spell(value), "--model") == value
 
 
 def test_a_function_that_wraps_another_is_known_by_that():
@@ -549,8 +561,8 @@ def test_spelling_leaves_out_defaults():
 
 DEFAULTS = [
     "MLP(hidden=(256, 256), gated=False, dtype='float32')",
-    "Conv(channels=(32, 64), dtype='float32')",
-    "ResidualConv(channels=(32, 64), blocks=1, dtype='float32')",
+    "Conv(channels=(32, 64), dtype='float32', upsampling='sub_pixel')",
+    "ResidualConv(channels=(32, 64), blocks=1, dtype='float32', upsampling='sub_pixel')",
     "Normal(scale=1.0)",
     "NormalElementScale()",
     "NormalSharedScale(initial_scale=0.25)",
@@ -574,7 +586,8 @@ DEFAULTS = [
     "ELBO(beta=1.0, free_bits=0.0, groups=0, sticking_the_landing=False)",
     "IWAE(num_samples=50, doubly_reparameterised=False)",
 ]
-"""What help says, and what runs of an earlier version were trained with where nothing else was typed."""
+"""What help says, and what runs of an earlier version were trained with where nothing else was typed and the record
+does not lack the field."""
 
 
 def test_defaults_are_those_of_version_0_1():

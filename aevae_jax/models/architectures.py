@@ -18,6 +18,9 @@ else:
     networks = modules("aevae_jax.models", "networks")
 
 Dtype = Literal["float32", "bfloat16"]
+Upsampling = Literal["sub_pixel", "repeat"]
+"""How a decoder doubles images: by convolutions of the small image, or by repetition of its pixels and convolutions of
+the large one, as version 0.1 did, which takes several times the multiplications."""
 
 
 def _positive(sizes: tuple[int, ...], what: str, fewest: int = 0) -> None:
@@ -63,10 +66,17 @@ def _image(event_shape: tuple[int, ...], what: str) -> None:
 
 @dataclass(frozen=True)
 class Conv:
-    """Convolutions of stride 2, one per entry of `channels`; the decoder mirrors them."""
+    """Convolutions of stride 2, one per entry of `channels`; the decoder mirrors them.
+
+    Args:
+      channels: of each convolution.
+      dtype: type of the arithmetic; parameters, distributions and losses are float32 in any case.
+      upsampling: how the decoder doubles images; "repeat" as in version 0.1, at several times the multiplications.
+    """
 
     channels: tuple[int, ...] = (32, 64)
     dtype: Dtype = "float32"
+    upsampling: Upsampling = "sub_pixel"
 
     def __post_init__(self) -> None:
         _positive(self.channels, "Conv channels", fewest=1)
@@ -79,7 +89,7 @@ class Conv:
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Return a Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
         _image(event_shape, "Conv")
-        return networks.ConvDecoder(self.channels, event_shape, outputs, 0, self.dtype)
+        return networks.ConvDecoder(self.channels, event_shape, outputs, 0, self.dtype, self.upsampling == "repeat")
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ class ResidualConv:
     channels: tuple[int, ...] = (32, 64)
     blocks: int = 1
     dtype: Dtype = "float32"
+    upsampling: Upsampling = "sub_pixel"
 
     def __post_init__(self) -> None:
         _positive(self.channels, "ResidualConv channels", fewest=1)
@@ -102,7 +113,8 @@ class ResidualConv:
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Return a Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
         _image(event_shape, "ResidualConv")
-        return networks.ConvDecoder(self.channels, event_shape, outputs, self.blocks, self.dtype)
+        repeat = self.upsampling == "repeat"
+        return networks.ConvDecoder(self.channels, event_shape, outputs, self.blocks, self.dtype, repeat)
 
 
 @dataclass(frozen=True)

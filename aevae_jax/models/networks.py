@@ -17,12 +17,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from aevae_jax.training.convolutions import convolve
 from aevae_jax.types import Params
 
 _KERNEL = jax.jit(nn.initializers.lecun_normal(), static_argnums=(1, 2), inline=True)
 """The initializer that Flax takes, too. It asks for its shape whenever a layer is applied: this one is traced once."""
 
-_Dense, _Conv = partial(nn.Dense, kernel_init=_KERNEL), partial(nn.Conv, kernel_init=_KERNEL)
+_Dense = partial(nn.Dense, kernel_init=_KERNEL)
+_Conv = partial(nn.Conv, kernel_init=_KERNEL, conv_general_dilated=convolve)
 
 
 class GatedDense(nn.Module):
@@ -120,10 +122,38 @@ class ConvEncoder(nn.Module):
         return _Dense(self.outputs, dtype=self.dtype, name="out")(x).astype(jnp.float32)
 
 
-class ConvDecoder(nn.Module):
-    """The mirror of `ConvEncoder`: dense, then blocks, doubling by repetition, cropping and convolution per scale.
+class SubPixelConv(nn.Module):
+    """Images `[B, H, W, C]` to twice the size, `[B, 2H, 2W, features]`: a transposed 4x4 convolution of stride 2.
 
-    Repetition and cropping reach any size exactly, odd ones included, and leave no chequerboard (Odena et al. 2016).
+    It is computed at low resolution as one 2x2 convolution, whose outputs are the four pixels of a cell between four
+    inputs (Shi et al. 2016). The four begin with one kernel, which leaves no chequerboard (Aitken et al. 2017).
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", _one_kernel_for_all, (2, 2, x.shape[-1], 4 * self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        images, height, width, _ = x.shape
+        cells = convolve(x, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        cells = cells.reshape(images, height + 1, width + 1, 2, 2, self.features)
+        pixels = jnp.swapaxes(cells, 2, 3).reshape(images, 2 * height + 2, 2 * width + 2, self.features)
+        return pixels[:, 1:-1, 1:-1] + bias[None, None, None]
+
+
+def _one_kernel_for_all(key: Array, shape: tuple[int, ...]) -> Array:
+    """Return kernels of which each of the four pixels of a cell has the same."""
+    return jnp.tile(_KERNEL(key, (*shape[:-1], shape[-1] // 4)), 4)
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of `ConvEncoder`: dense, then blocks, doubling and cropping per scale, which reach any size exactly.
+
+    `repeat` doubles by repetition of pixels and a 3x3 convolution of the large image, and ends with one more, which
+    leaves no chequerboard (Odena et al. 2016) and takes several times the multiplications of `SubPixelConv`.
     """
 
     channels: tuple[int, ...]
@@ -131,10 +161,12 @@ class ConvDecoder(nn.Module):
     outputs: int
     blocks: int = 0
     dtype: Any = jnp.float32
+    repeat: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         *image, image_channels = self.event_shape
+        features = (image_channels * self.outputs, *self.channels)
         height, width = halved((image[0], image[1]), len(self.channels))
         x = _Dense(height * width * self.channels[-1], dtype=self.dtype)(z.reshape(z.shape[0], -1))
         x = x.reshape(x.shape[0], height, width, self.channels[-1])
@@ -143,9 +175,15 @@ class ConvDecoder(nn.Module):
                 x = ResidualBlock(dtype=self.dtype)(x)
             x = x if self.blocks else nn.relu(x)
             height, width = halved((image[0], image[1]), scale)
-            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, :height, :width]
-            x = _Conv(self.channels[max(scale - 1, 0)], (3, 3), dtype=self.dtype)(x)
-        x = _Conv(image_channels * self.outputs, (3, 3), dtype=self.dtype, name="out")(nn.relu(x))
+            if self.repeat:
+                x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+            else:
+                x = SubPixelConv(features[scale], dtype=self.dtype, name=None if scale else "out")(x)
+            x = x[:, :height, :width]
+            if self.repeat:
+                x = _Conv(self.channels[max(scale - 1, 0)], (3, 3), dtype=self.dtype)(x)
+        if self.repeat:
+            x = _Conv(features[0], (3, 3), dtype=self.dtype, name="out")(nn.relu(x))
         return x.astype(jnp.float32).reshape(x.shape[0], *self.event_shape, self.outputs)
 
 

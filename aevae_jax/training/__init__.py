@@ -1,9 +1,10 @@
 """Training as pure functions of a state of arrays: the step, the epoch, and how they are dispatched. Knows no VAE.
 
-step.py        the step and the epoch; a step whose numbers are not finite changes nothing
-loops.py       how scans, maps over seeds and convolutions are dispatched on this backend
-devices.py     batches sharded over devices
-optimizers.py  `AdamW`
+step.py          the step and the epoch; a step whose numbers are not finite changes nothing
+loops.py         how scans and maps over seeds are dispatched on this backend
+convolutions.py  convolutions and their gradients as this backend computes them fast
+devices.py       batches sharded over devices
+optimizers.py    `AdamW`
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-from . import devices as devices, loops as loops
+from . import convolutions as convolutions, devices as devices, loops as loops
 from .optimizers import AdamW as AdamW
 from .step import (
     Chunk as Chunk,

@@ -211,7 +211,7 @@ def test_the_sampling_error_is_the_spread_over_other_noise():
     ],
 )
 def test_batch_and_chunk_change_nothing_and_twice_is_the_same(model):  # mistakes 18 and 19
-    """Convolutions on a CPU are a loop of jitted steps; a VampPrior is computed once."""
+    """A VampPrior is computed once."""
     params, x = oracles.random_params(model), bits(9)
     first = importance.estimate(model, params, x, jax.random.key(0), num_samples=40)
     again = importance.estimate(model, params, x, jax.random.key(0), num_samples=40)

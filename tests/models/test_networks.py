@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from oracles import equations, random_params
 
-from aevae_jax import VAE
+from aevae_jax import VAE, values
 from aevae_jax.models import architectures, likelihoods, networks
 from aevae_jax.objectives.losses import ELBO
 from aevae_jax.types import InputError
@@ -151,12 +151,16 @@ def test_decoder_mirrors_the_encoder():
     assert sizes == [[8, 5, 4], [5, 8, 6]]
 
 
-def test_convolutions_of_the_decoder_mirror_those_of_the_encoder():
-    network = architectures.Conv((2, 3, 5))
+@pytest.mark.parametrize(
+    ("upsampling", "back"),
+    [("sub_pixel", [(5, 4 * 3), (3, 4 * 2), (2, 4 * 1)]), ("repeat", [(5, 3), (3, 2), (2, 2), (2, 1)])],
+)
+def test_convolutions_of_the_decoder_mirror_those_of_the_encoder(upsampling, back):
+    network = architectures.Conv((2, 3, 5), upsampling=upsampling)
     encoder, _ = shapes(network.encoder((8, 8, 1), 4), (1, 8, 8, 1))
     decoder, _ = shapes(network.decoder((8, 8, 1), 1), (1, 2))
     channels = [[leaf.shape[2:] for leaf in jax.tree.leaves(tree) if leaf.ndim == 4] for tree in (encoder, decoder)]
-    assert channels == [[(1, 2), (2, 3), (3, 5)], [(5, 3), (3, 2), (2, 2), (2, 1)]]
+    assert channels == [[(1, 2), (2, 3), (3, 5)], back]
 
 
 @pytest.mark.parametrize("size", [(8, 8), (33, 47), (1, 1), (5, 64)])
@@ -187,7 +191,7 @@ def test_half_precision_computes_in_it_and_keeps_float32_around_it(name):  # mis
         assert out.dtype == jnp.float32
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
         program = str(jax.make_jaxpr(module.apply)(variables, jnp.zeros(x_shape)))
-        products = [line for line in program.splitlines() if "dot_general" in line or "conv_general" in line]
+        products = [line for line in program.splitlines() if "dot_general[" in line or " convolution[" in line]
         assert products
         assert all("bf16" in line for line in products)
 
@@ -341,6 +345,21 @@ def convolved(x, layer, stride: int = 1) -> np.ndarray:
     return np.einsum("bhwcij,ijco->bhwo", windows, kernel) + np.asarray(layer["bias"])
 
 
+def transposed(x, layer) -> np.ndarray:
+    """A transposed 4x4 convolution of stride 2, in float64: each input adds its kernel to the output around it.
+
+    Of the layer's kernel, the first two axes say where an input stands around a cell, and the four pixels of the cell
+    are the outer part of the last one.
+    """
+    x, (_, height, width, channels) = np.asarray(x, np.float64), x.shape
+    kernel = np.asarray(layer["kernel"], np.float64).reshape(2, 2, channels, 2, 2, -1)
+    kernel = kernel[::-1, ::-1].transpose(0, 3, 1, 4, 2, 5).reshape(4, 4, channels, -1)
+    out = np.zeros((len(x), 2 * height + 2, 2 * width + 2, kernel.shape[-1]))
+    for i, j in np.ndindex(height, width):
+        out[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += np.einsum("bc,uvco->buvo", x[:, i, j], kernel)
+    return out[:, 1:-1, 1:-1] + np.asarray(layer["bias"])
+
+
 def block(x, params) -> np.ndarray:
     """x + f(x): twice GroupNorm of gcd(8, C) groups, swish, convolution."""
     groups, y = np.gcd(8, x.shape[-1]), np.asarray(x, np.float64)
@@ -396,19 +415,51 @@ def test_encoder_of_images_is_its_layers_one_after_the_other(blocks):
     np.testing.assert_allclose(out, affine(y.reshape(BATCH, -1), params["out"]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("blocks", [0, 2])
-def test_decoder_of_images_is_its_layers_one_after_the_other(blocks):
+@pytest.mark.parametrize(("blocks", "repeat"), [(0, False), (0, True), (2, False), (2, True)])
+def test_decoder_of_images_is_its_layers_one_after_the_other(blocks, repeat):
     channels = (2, GROUPS_OF_THREE) if blocks else (2, 3)
     z = data((LATENT,)) - 0.5
-    params, out = computed(networks.ConvDecoder(channels, (5, 6, 2), 3, blocks), z)
+    params, out = computed(networks.ConvDecoder(channels, (5, 6, 2), 3, blocks, repeat=repeat), z)
     y, numbers = affine(z, params["Dense_0"]).reshape(BATCH, 2, 2, channels[-1]), iter(range(9))
     for i, size in enumerate([(3, 3), (5, 6)]):
         for _ in range(blocks):
             y = block(y, params[f"ResidualBlock_{next(numbers)}"])
         y = y if blocks else relu(y)
-        y = convolved(np.kron(y, np.ones((1, 2, 2, 1)))[:, : size[0], : size[1]], params[f"Conv_{i}"])
-    expected = convolved(relu(y), params["out"]).reshape(BATCH, 5, 6, 2, 3)
-    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+        if repeat:
+            y = convolved(np.kron(y, np.ones((1, 2, 2, 1)))[:, : size[0], : size[1]], params[f"Conv_{i}"])
+        else:
+            y = transposed(y, params[f"SubPixelConv_{i}" if i == 0 else "out"])[:, : size[0], : size[1]]
+    expected = convolved(relu(y), params["out"]) if repeat else y
+    np.testing.assert_allclose(out, expected.reshape(BATCH, 5, 6, 2, 3), rtol=1e-4, atol=1e-4)
+
+
+def test_a_fresh_decoder_leaves_no_chequerboard():
+    """The four pixels of each cell are equal; cells stand between the pixels of the small image."""
+    module = networks.ConvDecoder((4,), (8, 8, 1), 1)
+    z = data((LATENT,)) - 0.5
+    image = module.apply(module.init(jax.random.key(0), z), z)[:, 1:-1, 1:-1, 0, 0].reshape(BATCH, 3, 2, 3, 2)
+    assert (image == image[:, :, :1, :, :1]).all()
+    assert np.std(image[:, :, 0, :, 0]) > 0.01
+
+
+def test_an_old_record_of_conv_computes_what_it_did_with_its_old_weights():
+    """Names, shapes and results are those of the code that wrote such records."""
+    shapes_ = {
+        "Conv_0": {"bias": (2,), "kernel": (3, 3, 3, 2)},
+        "Conv_1": {"bias": (2,), "kernel": (3, 3, 2, 2)},
+        "Dense_0": {"bias": (6,), "kernel": (2, 6)},
+        "out": {"bias": (1,), "kernel": (3, 3, 2, 1)},
+    }
+    record = {"type": "Conv", "channels": [2, 3], "dtype": "float32"}
+    decoder = values.from_tree(architectures.Architecture, record, "run.json").decoder((3, 5, 1), 1)
+    variables, _ = shapes(decoder, (1, 2))
+    assert jax.tree.map(lambda leaf: leaf.shape, variables["params"]) == shapes_
+    leaves, structure = jax.tree.flatten(variables)
+    waves = [np.sin(np.arange(a.size, dtype=np.float32) + i).reshape(a.shape) for i, a in enumerate(leaves)]
+    out = decoder.apply(jax.tree.unflatten(structure, waves), jnp.asarray([[0.5, -1.0]]))
+    old = [2.54621, 3.71433, -1.31517, -1.85001, 2.1985, 2.59159, 5.97189, -2.01614]
+    old += [-1.97998, 2.59328, 0.84837, 4.74752, -1.66284, -0.90613, 1.34489]
+    np.testing.assert_allclose(out.ravel(), old, atol=2e-5)
 
 
 # --- options are handed on ---
