@@ -223,6 +223,22 @@ class PartlyObserved(Protocol):
         ...
 
 
+@runtime_checkable
+class LeftOpen(Protocol):
+    """A likelihood or a prior that is left to the data: `fit` puts in its place what suits them."""
+
+    @property
+    def without_data(self) -> Any:
+        """What it stands for where nobody has put anything in its place."""
+        ...
+
+
+def left_open(model: object) -> dict[str, LeftOpen]:
+    """Return which of a model's likelihood and prior are left to the data, by the names of their fields."""
+    found = {name: getattr(model, name, None) for name in ("likelihood", "latent_prior")}
+    return {name: value for name, value in found.items() if isinstance(value, LeftOpen)}
+
+
 Measure: TypeAlias = Literal["density", "mass", "density and mass", "point", "profile"]
 """What `log_prob` is the logarithm of: a density with respect to volume in the units of the values; the probability of
 levels or codes; the one of some elements and the other of the rest; 0 at a point; or the largest density of a family,

@@ -36,7 +36,7 @@ from aevae_jax.lazy import jax, jnp, modules, np
 from aevae_jax.models import VAE, Model, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
-from aevae_jax.models.priors import VampPrior
+from aevae_jax.models.priors import StandardNormal, VampPrior
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Loss
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
@@ -282,9 +282,9 @@ def run_of(row: str, seed: int, data: str, *, examples: int, epochs: int = 0) ->
     rising = LinearWarmup(max(1, per_epoch * recipe.warmup * epochs // recipe.epochs))
     objective: Loss = ELBO(rising, sticking_the_landing=True)
     network, limits = MLP((300, 300), gated=True), (-3.0, 1.0)
-    model: Model = VAE(40, network, Bernoulli(), log_scale_range=limits)
+    model: Model = VAE(40, network, Bernoulli(), StandardNormal(), limits)
     if row.startswith("two_level"):  # 40 dimensions each
-        model = TwoLevelVAE(80, network, Bernoulli(), log_scale_range=limits)
+        model = TwoLevelVAE(80, network, Bernoulli(), StandardNormal(), limits)
     if row.endswith("vampprior"):
         model = replace(model, latent_prior=VampPrior(500))
     if row.startswith("iwae"):

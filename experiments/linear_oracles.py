@@ -20,7 +20,7 @@ from aevae_jax import models, runs
 from aevae_jax.cli import console
 from aevae_jax.data import Data, Dataset, Split
 from aevae_jax.lazy import jnp, modules, np
-from aevae_jax.models import likelihoods
+from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP
 from aevae_jax.training.optimizers import AdamW
 
@@ -77,7 +77,7 @@ def linear_oracles(
     epochs = -(-steps // (len(train) // batch_size))
     linear: dict[str, models.Model] = {
         "linear AE": models.Autoencoder(latent, MLP(())),
-        "linear VAE": models.VAE(latent, MLP(()), likelihoods.NormalSharedScale()),
+        "linear VAE": models.VAE(latent, MLP(()), likelihoods.NormalSharedScale(), priors.StandardNormal()),
     }
     fitted = {}
     for name, model in linear.items():

@@ -20,6 +20,7 @@ from aevae_jax.evaluation import importance
 from aevae_jax.models import generation
 from aevae_jax.models.architectures import MLP, Architecture, Conv, Dtype, ResidualConv
 from aevae_jax.models.likelihoods import Bernoulli, Likelihood, NormalSharedScale
+from aevae_jax.models.priors import StandardNormal
 from aevae_jax.objectives import bounds
 from aevae_jax.runs import resolution, trainer
 from aevae_jax.runs.sweeps import Population
@@ -37,7 +38,7 @@ def model_of(case: Case, dtype: Dtype = "float32") -> ae.VAE:
     else:
         network = Conv(case.channels, dtype)
     likelihood: Likelihood = Bernoulli() if case.binary else NormalSharedScale()
-    return ae.VAE(case.latent, network, likelihood, log_scale_range=case.log_scale_range, event_shape=case.event_shape)
+    return ae.VAE(case.latent, network, likelihood, StandardNormal(), case.log_scale_range, case.event_shape)
 
 
 def training(case: Case, x: Any, epochs: int = 1, *, dtype: Dtype = "float32") -> Callable[[], float]:
@@ -124,9 +125,13 @@ def sampling_alone(case: Case, count: int) -> Callable[[], float]:
     return alone(lambda params, z: model.decode(params, z).mean(), (params, z), 1)
 
 
+USUAL = ae.VAE(likelihood=NormalSharedScale(), latent_prior=StandardNormal())
+"""The VAE of the default sizes under N(0, I)."""
+
+
 def seeds(count: int, epochs: int) -> Callable[[], float]:
-    """Return what trains the default VAE on the digits with so many seeds as `fit_seeds` does, without evaluation."""
-    run = ae.Run(epochs=10**4)
+    """Return what trains `USUAL` on the digits with so many seeds as `fit_seeds` does, without evaluation."""
+    run = ae.Run(model=USUAL, epochs=10**4)
     loop = trainer.Trainer(resolution.resolve(run), Population(tuple(range(count))))
     snapshot = loop.start()
 
@@ -141,7 +146,7 @@ def seeds(count: int, epochs: int) -> Callable[[], float]:
 
 def fits(count: int, epochs: int) -> Callable[[], float]:
     """Return the same by a whole call of `fit_seeds` (`fit` for 0 seeds): data, evaluation after every epoch, test."""
-    run = ae.Run(epochs=epochs)
+    run = ae.Run(model=USUAL, epochs=epochs)
 
     def fit() -> float:
         fitted = ae.fit_seeds(run, range(count)) if count else ae.fit(run)

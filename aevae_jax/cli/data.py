@@ -13,16 +13,16 @@ from aevae_jax.cli import console
 from aevae_jax.cli.terminal import report, say, show_table
 from aevae_jax.data import Data, Standardize, datasets, files, tables
 from aevae_jax.lazy import modules
-from aevae_jax.models import VAE
-from aevae_jax.models.likelihoods import Tabular
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.data import Dataset, inspection, tfds_prepare
+    from aevae_jax.data import Dataset, inspection, prepared, suited, tfds_prepare
     from aevae_jax.data.inspection import Summary
 else:
-    inspection, tfds_prepare = modules("aevae_jax.data", "inspection", "tfds_prepare")
+    inspection, prepared, suited, tfds_prepare = modules(
+        "aevae_jax.data", "inspection", "prepared", "suited", "tfds_prepare"
+    )
 
 MOST_EXAMPLES = 1_000
 """What a image grid shows at most."""
@@ -54,12 +54,15 @@ def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num
     fits = inspection.suitable(dataset, first)
     rows = [(likelihood, ", ".join(map(values.spell, preparations))) for likelihood, preparations in fits.items()]
     show_table("likelihoods that can score it", ("likelihood", "with preparation"), rows)
-    for warning in inspection.warnings(dataset, first, fits):
+    run = _first_run(data, dataset, first, fits)
+    chosen = suited.suited(prepared.prepare(run.data.preparation, dataset))
+    for warning in inspection.warnings(dataset, first, fits, chosen.likelihood):
         say(f"WARNING: {warning}")
+    say(suited.explained(run.model, chosen))
     say(f"sha256 {dataset.digest()}")
     if len(dataset.event_shape) == 3:
         _sheet(out, dataset, num)
-    say(f"next   {console.train_command(console.unused('runs/first'), _first_run(data, dataset, first, fits))}")
+    say(f"next   {console.train_command(console.unused('runs/first'), run)}")
 
 
 def prepare(
@@ -134,11 +137,11 @@ def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:
 
 def _first_run(value: Data, dataset: Dataset, train: Summary, fits: dict[str, list[Any]]) -> Run:
     """Return a run that takes this data as it is."""
-    model, preparation = VAE(), value.preparation
+    preparation = value.preparation
     if dataset.columns:
-        model, preparation = VAE(likelihood=Tabular()), fits["Tabular()"][0]
+        preparation = fits["Tabular()"][0]
     elif not dataset.levels and max(abs(train.low), abs(train.high)) > 10:  # far from what networks start at
         preparation = next((p for found in fits.values() for p in found if isinstance(p, Standardize)), preparation)
     quarter = max(1, train.count // 4)  # of few examples an epoch has at least four steps
     size = min(Run().batch_size, 2 ** (quarter.bit_length() - 1))
-    return Run(data=replace(value, preparation=preparation), model=model, batch_size=size)
+    return Run(data=replace(value, preparation=preparation), batch_size=size)

@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass, replace
 
 from aevae_jax import values
-from aevae_jax.data import tables
+from aevae_jax.data import suited, tables
 from aevae_jax.data.datasets import PARTS, Dataset, Split, blocks
 from aevae_jax.data.preparation import (
     Dequantize,
@@ -100,7 +100,7 @@ def suitable(dataset: Dataset, train: Summary) -> dict[str, list[Preparation]]:
         bits = likelihood.support.levels == 2
         wanted = [p for p in _PREPARATIONS if isinstance(p, _BITS) == bits or isinstance(p, Scale)]
         fits = [p for p in wanted if _fits(likelihood.support, seen[p])]
-        if fits and cls is not likelihoods.Tabular:
+        if fits and cls not in (likelihoods.Tabular, likelihoods.FromData):
             found[values.spell(likelihood)] = fits
     return found
 
@@ -140,26 +140,22 @@ def _fits(support: likelihoods.Support, seen: list[np.ndarray]) -> bool:
     return bool(seen)
 
 
-def warnings(dataset: Dataset, train: Summary, fits: dict[str, list[Preparation]]) -> list[str]:
+def warnings(
+    dataset: Dataset, train: Summary, fits: dict[str, list[Preparation]], instead: likelihoods.Likelihood
+) -> list[str]:
     """Return what can be done with this data and should not be, in sentences.
 
     Args:
       dataset: the data.
       train: the summary of its training split.
       fits: from `suitable`.
+      instead: the likelihood that suits the data.
     """
     found = list(tables.notes(dataset.columns))
     continuous = values.spell(likelihoods.ContinuousBernoulli())
-    if continuous in fits and train.ends >= END_SHARE:
-        found.append(
-            f"{100 * train.ends:.0f} % of the values are exactly 0 or 1, where {continuous} has a density "
-            "without bound: rates grow and samples turn blotchy; prefer another likelihood"
-        )
+    if continuous in fits and train.ends >= suited.END_SHARE:
+        found.append(suited.unbounded(continuous, train.ends, instead))
     return found
-
-
-END_SHARE = 0.01
-"""From this share of exact zeros and ones on, they decide what a continuous Bernoulli distribution learns."""
 
 
 def examples(split: Split, num: int) -> np.ndarray:

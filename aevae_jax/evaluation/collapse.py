@@ -164,7 +164,7 @@ def _holes(fitted: Trained, gap: float) -> list[Finding]:
         "are drawn from"
     )
     ways, changes = [], _model(fitted, latent_prior=VampPrior())
-    if changes and changes["model"] != fitted.run.model:
+    if changes and not isinstance(getattr(fitted.run.model, "latent_prior", None), VampPrior):
         ways.append(f"a prior that is learned: latent_prior={values.spell(VampPrior())} in --model")
     if isinstance(fitted.run.objective, ELBO):
         objective = ELBO(beta=4 * max(1.0, _beta(fitted)))

@@ -296,6 +296,24 @@ class Tabular:
         return distributions.Tabular(outputs, columns, tuple(ranges[place] for place in sorted(ranges)))
 
 
+@dataclass(frozen=True)
+class FromData:
+    """The likelihood that suits the data, which `fit` puts in its place: see `data.suited`.
+
+    Where a model is used without `fit`, it is `NormalSharedScale()`.
+    """
+
+    without_data: ClassVar[NormalSharedScale] = NormalSharedScale()
+    outputs: ClassVar[int] = without_data.outputs
+    support: ClassVar[Support] = without_data.support
+
+    def init(self) -> Params:
+        return self.without_data.init()
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        return self.without_data(params, raw)
+
+
 Likelihood = (
     Normal
     | NormalElementScale
@@ -307,5 +325,6 @@ Likelihood = (
     | DiscretizedLogistic
     | DiscretizedLogisticMixture
     | Tabular
+    | FromData
 )
 """The likelihoods a saved run may name. One of your own needs `outputs`, `support`, `init` and `__call__`."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from aevae_jax import distributions, limits
 from aevae_jax.lazy import jax, jnp, np
@@ -147,5 +147,21 @@ class VampPrior:
         return distributions.Mixture(jnp.zeros(self.components), components, n)
 
 
-Prior = StandardNormal | GaussianMixture | FullGaussianMixture | VampPrior
+@dataclass(frozen=True)
+class FromData:
+    """The prior that suits the data, which `fit` puts in its place: see `data.suited`.
+
+    Where a model is used without `fit`, it is `StandardNormal()`.
+    """
+
+    without_data: ClassVar[StandardNormal] = StandardNormal()
+
+    def init(self, key: Array, model: Any) -> Params:
+        return self.without_data.init(key, model)
+
+    def __call__(self, model: Any, params: Params, n: int) -> Distribution:
+        return self.without_data(model, params, n)
+
+
+Prior = StandardNormal | GaussianMixture | FullGaussianMixture | VampPrior | FromData
 """The priors a saved run may name. One of your own needs `init` and `__call__`."""

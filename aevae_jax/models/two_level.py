@@ -28,16 +28,16 @@ class TwoLevelVAE:
     Args:
       latent: number of latent dimensions of both levels together; z2 has half of them, rounded down.
       network: sizes of the hidden layers of all four networks, at least one.
-      likelihood: p(x|z1, z2).
-      latent_prior: p(z2).
+      likelihood: p(x|z1, z2); left out, `fit` takes what suits the data.
+      latent_prior: p(z2); left out, `fit` takes what suits the data.
       log_scale_range: log standard deviations are held smoothly inside these bounds.
       event_shape: shape of one example, `(H, W, C)` or `(D,)`; `fit` takes it from the data where it is left empty.
     """
 
     latent: int = 16
     network: MLP = MLP()
-    likelihood: Likelihood = likelihoods.NormalSharedScale()
-    latent_prior: Prior = priors.StandardNormal()
+    likelihood: Likelihood = likelihoods.FromData()
+    latent_prior: Prior = priors.FromData()
     log_scale_range: tuple[float, float] = (-7.0, 3.0)
     event_shape: tuple[int, ...] = ()
 

@@ -25,16 +25,16 @@ class VAE:
     Args:
       latent: number of latent dimensions.
       network: the architecture of encoder and decoder.
-      likelihood: p(x|z).
-      latent_prior: p(z).
+      likelihood: p(x|z); left out, `fit` takes what suits the data.
+      latent_prior: p(z); left out, `fit` takes what suits the data.
       log_scale_range: the posterior's log standard deviation is held smoothly inside these bounds.
       event_shape: shape of one example, `(H, W, C)` or `(D,)`; `fit` takes it from the data where it is left empty.
     """
 
     latent: int = 16
     network: Architecture = MLP()
-    likelihood: Likelihood = likelihoods.NormalSharedScale()
-    latent_prior: Prior = priors.StandardNormal()
+    likelihood: Likelihood = likelihoods.FromData()
+    latent_prior: Prior = priors.FromData()
     log_scale_range: tuple[float, float] = (-7.0, 3.0)
     event_shape: tuple[int, ...] = ()
 

@@ -18,5 +18,5 @@ class Callbacks(NamedTuple):
 
     on_epoch: OnEpoch | None
     on_note: Note
-    on_resume: Note
-    """Is told where the training resumes."""
+    on_begin: Note
+    """Is told what the run takes from its data, or where it resumes."""

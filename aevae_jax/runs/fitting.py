@@ -23,7 +23,7 @@ from aevae_jax.data import Dataset
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import directory as places, records, same_run
 from aevae_jax.runs.callbacks import Callbacks, Note, OnEpoch
-from aevae_jax.runs.run import Run
+from aevae_jax.runs.run import Run, as_recorded, read
 from aevae_jax.types import InputError, LatentModel, Params
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def fit(
         fields cannot be written is the same only as long as it is the very same object: in another process, such a run
         can be loaded by `load_run`, but is neither resumed nor given back.
       on_epoch: called after every epoch.
-      on_note: is told in a line what should be known of the data (`Prepared.notes`), and when it resumes from a
-        checkpoint, passes over damaged ones, or skips batches that broke the numbers. By default these troubles
-        are warnings.
+      on_note: is told in a line what should be known of the data (`Prepared.notes`), what a run that leaves likelihood
+        or prior open takes from it, and when it resumes from a checkpoint, passes over damaged ones, or skips batches
+        that broke the numbers. By default these troubles are warnings.
 
     Raises:
       InputError: before anything is written, if the run, the data and the directory do not fit, or another process is
@@ -171,9 +171,10 @@ def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note
     tree = record["run"]
     if model is not None:  # objects given from Python cannot be rebuilt, and need not be
         tree = {name: field for name, field in tree.items() if name not in ("model", "objective")}
-    run = values.from_tree(Run, tree, str(folder / "run.json"))
+    run = read(tree, str(folder / records.RECORD))
     if model is not None:
-        run = replace(run, model=model, objective=None)
+        own: Any = as_recorded(model, record["run"].get("model", {}), str(folder / records.RECORD))
+        run = replace(run, model=own, objective=None)
     return _load(folder, run, record, on_note or warnings.warn)
 
 
@@ -220,7 +221,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
 
         if not fresh and records.holds(folder, records.RECORD):
-            records.read_record(folder)  # a damaged one is refused before any work
+            call = call._replace(run=same_run.begun(call.run, folder))  # a damaged one is refused before any work
         resolved = _resolve(call)
         values.to_json(resolved.run)  # refuses numbers that are not finite
         record = {
@@ -309,8 +310,10 @@ class _Call(NamedTuple):
 def _resolve(call: _Call) -> ResolvedRun:
     """Return the resolved run; what should be known of its data is said."""
     resolved = resolution.resolve(call.run, call.dataset, call.stream)
-    for text in resolved.prepared.notes:
+    for text in (*resolved.prepared.notes, *filter(None, [resolved.warning])):
         call.callbacks.on_note(text)
+    if resolved.chosen:
+        call.callbacks.on_begin(resolved.chosen)
     return resolved
 
 

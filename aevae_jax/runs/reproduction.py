@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aevae_jax import values
 from aevae_jax.checkpoints.store import Store
 from aevae_jax.runs import fitting, provenance, records, resume, same_run
 from aevae_jax.runs.non_finite import BrokenStep, examine
 from aevae_jax.runs.resolution import ResolvedRun, resolve
-from aevae_jax.runs.run import Run
+from aevae_jax.runs.run import read
 from aevae_jax.runs.snapshots import Epoch
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.runs.weights import params_digest
@@ -168,7 +167,7 @@ def replay(
 def resolve_again(folder: Path, moved: str = "") -> ResolvedRun:
     """Return the resolved run, from its record alone; its data, which may have moved, is refused if it has changed."""
     record = records.read_record(folder)
-    run: Run = values.from_tree(Run, record["run"], str(folder / "run.json"))
+    run = read(record["run"], str(folder / records.RECORD))
     return resolve(run, records.load_data(folder, run.data, moved))
 
 

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from aevae_jax import evaluation, keys, limits, memory, training, values
-from aevae_jax.data import Dataset, Prepared, datasets, prepare, tables
+from aevae_jax.data import Dataset, Prepared, datasets, prepare, suited, tables
+from aevae_jax.data.suited import Suited
 from aevae_jax.runs.run import Run
 from aevae_jax.training import loops
-from aevae_jax.types import Columned, InputError, Shaped, likelihood_of, support_of
+from aevae_jax.types import Columned, InputError, Shaped, left_open, likelihood_of, support_of
 
 
 class ResolvedRun(NamedTuple):
@@ -26,6 +26,10 @@ class ResolvedRun(NamedTuple):
     stream: bool
     selects: str
     """The entry of the validation metrics that parameters are selected by: the least."""
+    chosen: str
+    """What the run left open and took from its data, in a line; empty where it left nothing open."""
+    warning: str
+    """What its likelihood should not be used for, in a line; else empty."""
 
 
 def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None) -> ResolvedRun:
@@ -39,12 +43,14 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
         if len(getattr(dataset, part)) == 0:
             raise InputError(f"{dataset.name} {part}", got="0 examples", expected="at least 1")
     prepared = prepare(run.data.preparation, dataset)
-    run = replace(run, model=_shaped(run.model, prepared))
+    chosen = suited.suited(prepared)
+    explained = suited.explained(run.model, chosen)
+    run = replace(run, model=_shaped(_closed(run.model, chosen), prepared))
     steps = training.steps_per_epoch(prepared.train.x, run.batch_size)
     limits.check("epochs", run.epochs, 1, limits.MOST // steps)  # a step is counted in 32 bits
     support = support_of(run.model)
     if support is not None:
-        _check_support(support, prepared)
+        suited.check(support, prepared)
     if stream is None:
         stream = datasets.size_in_bytes(prepared.train.x) > datasets.RESIDENT_BYTES
 
@@ -60,7 +66,9 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
                 hint="take its mean over the batch",
             )
     _check_memory(run, program, params)
-    return ResolvedRun(run, dataset, prepared, stream, evaluation.minimised(run.objective, measured))
+    selects = evaluation.minimised(run.objective, measured)
+    warning = suited.warning(likelihood_of(run.model), prepared, chosen.likelihood)
+    return ResolvedRun(run, dataset, prepared, stream, selects, explained, warning)
 
 
 def first_inputs(run: Run, prepared: Prepared) -> tuple[Any, Any, jax.Array]:
@@ -102,6 +110,12 @@ def _check_memory(run: Run, program: Any, params: Any) -> None:
     )
 
 
+def _closed(model: Any, chosen: Suited) -> Any:
+    """Return the model with what suits the data in place of the likelihood or prior that it leaves open."""
+    found = {name: getattr(chosen, name) for name in left_open(model)}
+    return replace(model, **found) if found else model
+
+
 def _shaped(model: Any, prepared: Prepared) -> Any:
     """Return the model with what its value leaves to the data: the shape of an event, and the columns of a table."""
     likelihood = likelihood_of(model)
@@ -130,22 +144,6 @@ def _shaped(model: Any, prepared: Prepared) -> Any:
             f"likelihood of a table ({prepared.name})",
             got=type(likelihood).__name__,
             expected="Tabular()",
-            hint="type: --model 'VAE(likelihood=Tabular())'",
+            hint="leave it out of VAE(), or type: --model 'VAE(likelihood=Tabular())'",
         )
     return model
-
-
-def _check_support(support: Any, prepared: Prepared) -> None:
-    """Refuse data that the likelihood cannot score. Of integer levels, those that occur are checked, each once."""
-    for part in ("validation", "test"):
-        for _, x in prepared.seen(part, jax.random.key(0)):
-            support.check(x, f"{prepared.name} {part}")
-    if prepared.train.x.dtype == np.uint8:
-        occurs = np.zeros(256, bool)
-        for _, raw in datasets.blocks(prepared.train.x):
-            occurs[raw] = True
-        levels = np.flatnonzero(occurs).astype(np.uint8)[:, None]
-        support.check(np.asarray(prepared.batch(levels, jax.random.key(0))), f"{prepared.name} train, levels")
-        return
-    for _, x in prepared.seen("train", jax.random.key(0)):
-        support.check(x, f"{prepared.name} train")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import typing
 import warnings
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
+from typing import Any
 
-from aevae_jax import limits
+from aevae_jax import limits, values
 from aevae_jax.data import Data
 from aevae_jax.models import VAE, Model
 from aevae_jax.objectives.losses import ELBO, Loss, ReconstructionError
 from aevae_jax.training.optimizers import AdamW
-from aevae_jax.types import InputError, RateNeeding, has_point_codes
+from aevae_jax.types import InputError, RateNeeding, has_point_codes, left_open
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Run:
 
     Args:
       data: the data set and its preparation.
-      model: what is trained; its `event_shape` is taken from the data where it is left empty.
+      model: what is trained; its `event_shape` is taken from the data where it is left empty, and so are its likelihood
+        and prior where they are left out.
       objective: the loss; left out, it follows the model: ReconstructionError() for an Autoencoder, else ELBO().
       optimizer: how it is minimised.
       batch_size: examples per step.
@@ -89,3 +92,35 @@ class Run:
                 got=type(objective).__name__,
                 expected="ReconstructionError(): its codes are points, which have no KL",
             )
+
+
+def read(tree: dict[str, Any], where: str) -> Run:
+    """Return the run that the JSON tree of a record describes.
+
+    A record leaves nothing open: where it does not name a likelihood or a prior, those are meant that were the defaults
+    when it was written.
+
+    Raises:
+      InputError: a field or type that no run can have.
+    """
+    run: Run = values.from_tree(Run, tree, where)
+    return replace(run, model=as_recorded(run.model, {}, where))
+
+
+def as_recorded(model: Any, tree: dict[str, Any], where: str) -> Any:
+    """Return a model with the likelihood and the prior of a recorded one in place of those that it leaves open.
+
+    Args:
+      model: any model.
+      tree: the JSON tree of the recorded one.
+      where: the file it came from, for messages.
+
+    Raises:
+      InputError: these are objects from Python, which cannot be built.
+    """
+    hints = typing.get_type_hints(type(model)) if left_open(model) else {}
+    found = {
+        name: values.from_tree(hints[name], tree[name], where) if name in tree else value.without_data
+        for name, value in left_open(model).items()
+    }
+    return replace(model, **found) if found else model

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aevae_jax import values
 from aevae_jax.data import Dataset
 from aevae_jax.runs import records
-from aevae_jax.runs.run import Run
+from aevae_jax.runs.run import Run, as_recorded, read
 from aevae_jax.types import InputError
 
 Unwritten = list[tuple[str, Any]]
@@ -24,6 +25,20 @@ whether a run has the same ones is only known as long as they are there."""
 def remember(folder: Path, record: dict[str, Any], parts: Unwritten) -> None:
     """Keep in mind which objects the run in a directory has."""
     _KNOWN[os.path.realpath(folder)] = records.digest_of(record), parts
+
+
+def begun(run: Run, folder: Path) -> Run:
+    """Return the run that is asked for, with what its model leaves open as the run in a directory has it.
+
+    So the command that began a run resumes it, whatever has come to suit the data since.
+    """
+    tree = records.read_record(folder)["run"].get("model")
+    if not isinstance(tree, dict) or tree.get("type") != type(run.model).__name__:
+        return run
+    try:
+        return replace(run, model=as_recorded(run.model, tree, records.RECORD))
+    except InputError:  # an object from Python, which cannot be built
+        return run
 
 
 def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritten) -> dict[str, Any]:
@@ -87,7 +102,7 @@ def _x64(record: dict[str, Any]) -> bool:
 def _completed(tree: dict[str, Any]) -> dict[str, Any]:
     """Return the tree of a run with the fields that later versions added, at their defaults."""
     try:
-        return dict(values.to_tree(values.from_tree(Run, tree, records.RECORD)))
+        return dict(values.to_tree(read(tree, records.RECORD)))
     except InputError:  # an object from Python, which cannot be built
         return tree
 

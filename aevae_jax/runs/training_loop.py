@@ -64,7 +64,7 @@ def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callba
     if manager is not None:
         manager.truncate_to(snapshot)
         if snapshot.progress.step:
-            callbacks.on_resume(f"resuming at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
+            callbacks.on_begin(f"resuming at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
     timer, boundary = ChunkSizer(), False
     while not trainer.finished(snapshot.progress):
         if manager is not None:

@@ -70,9 +70,11 @@ def run_of(epochs: int, poison: dict[str, Any] | None = None) -> Any:
     from aevae_jax.data import DynamicBinarization
     from aevae_jax.models.architectures import MLP
     from aevae_jax.models.likelihoods import Bernoulli
+    from aevae_jax.models.priors import StandardNormal
 
     adam, data = AdamW(1e-2, warmup=5, cosine=True), Data(preparation=DynamicBinarization())
-    run = Run(data, VAE(2, MLP((16,)), Bernoulli()), optimizer=adam, batch_size=32, epochs=epochs, seed=1, ema=0.9)
+    model = VAE(2, MLP((16,)), Bernoulli(), StandardNormal())
+    run = Run(data, model, optimizer=adam, batch_size=32, epochs=epochs, seed=1, ema=0.9)
     objective: Any = Poisoned(**poison) if poison else run.objective
     return replace(run, objective=objective)
 

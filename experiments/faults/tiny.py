@@ -17,8 +17,11 @@ def run_of(seed: int) -> Any:
     """Return a run that takes a second."""
     from aevae_jax import VAE, Data, Run
     from aevae_jax.models.architectures import MLP
+    from aevae_jax.models.likelihoods import NormalSharedScale
+    from aevae_jax.models.priors import StandardNormal
 
-    return Run(Data("digits"), VAE(2, MLP((8,))), batch_size=256, epochs=3, seed=seed)
+    model = VAE(2, MLP((8,)), NormalSharedScale(), StandardNormal())
+    return Run(Data("digits"), model, batch_size=256, epochs=3, seed=seed)
 
 
 def train(folder: Path, seed: int) -> None:

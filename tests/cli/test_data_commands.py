@@ -17,6 +17,7 @@ from PIL import Image
 from aevae_jax import values
 from aevae_jax.cli.main import main
 from aevae_jax.data import Data, LastSplits, Split, Standardize, datasets, from_arrays, inspection, tfds_prepare
+from aevae_jax.models import likelihoods
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 
@@ -215,9 +216,7 @@ def test_a_table_of_categories_alone_needs_no_moments(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("a,b\n" + "x,1\ny,2\nz,2\n" * 20)
     out = typed(capsys, "data", "inspect", tmp_path / "t.csv")
     assert rows_of(out, "likelihoods that can score it") == {"Tabular()": "Scale()"}
-    assert out.splitlines()[-1].endswith(
-        f"""--data {tmp_path / "t.csv"} --model "VAE(likelihood=Tabular())" --batch-size 8"""
-    )
+    assert out.splitlines()[-1].endswith(f"--data {tmp_path / 't.csv'} --batch-size 8")
 
 
 def test_inspect_says_what_is_in_a_table(people, capsys):
@@ -239,7 +238,7 @@ def test_inspect_says_what_is_in_a_table(people, capsys):
         "blue, dark: ",
         "Tabular()",
         "Standardize()",
-        '--model "VAE(likelihood=Tabular())"',
+        "(rows of a table): likelihood=Tabular(), latent_prior=StandardNormal()",
     ):
         assert text in out, text
 
@@ -455,9 +454,11 @@ def test_ends_are_warned_of_from_one_in_a_hundred_on(ends, said):
     train = inspection.Summary(10, (2,), "float32", 0, 1, (), 0, ends)
     dataset = Data().load()
     fits = {"ContinuousBernoulli()": [], "Normal()": []}
-    found = inspection.warnings(dataset, train, fits)
+    instead = likelihoods.DiscretizedLogistic(17)
+    found = inspection.warnings(dataset, train, fits, instead)
     assert [text.partition(" of ")[0] for text in found] == ([f"{100 * ends:.0f} %"] if said else [])
-    assert not inspection.warnings(dataset, train, {"Normal()": []})  # nobody would use it
+    assert all(text.endswith("or type likelihood=DiscretizedLogistic(levels=17)") for text in found)
+    assert not inspection.warnings(dataset, train, {"Normal()": []}, instead)  # nobody would use it
 
 
 @pytest.mark.parametrize(("num", "rows"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, range(10)), (11, range(10))])
@@ -606,7 +607,8 @@ def test_rows_of_another_table_are_refused(text, message, table_run, tmp_path, c
 def test_tables_ask_for_what_they_need(people, tmp_path, capsys):
     said = refused(capsys, "train", tmp_path / "run", "--data", people)
     assert said.endswith("type: --data \"Data('PATH', Standardize())\"")
-    said = refused(capsys, "train", tmp_path / "run", "--data", f"Data('{people}', Standardize())")
+    standardized, normal = f"Data('{people}', Standardize())", "VAE(likelihood=Normal())"
+    said = refused(capsys, "train", tmp_path / "run", "--data", standardized, "--model", normal)
     assert said.endswith("type: --model 'VAE(likelihood=Tabular())'")
     said = refused(capsys, "train", tmp_path / "run", "--model", "VAE(likelihood=Tabular())")
     assert "digits is not a table" in said

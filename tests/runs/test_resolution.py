@@ -123,8 +123,9 @@ def test_columns_that_are_given_must_be_those_of_the_table(table, columns, count
 
 
 def test_tables_have_a_likelihood_of_their_own(table):
-    run = Run(data=data.Data("x", data.Standardize()), model=VAE(2, NARROW), batch_size=5)
-    message = r"likelihood of a table \(people\): got NormalSharedScale, expected Tabular\(\); type: --model"
+    model = VAE(2, NARROW, likelihoods.NormalSharedScale())
+    run = Run(data=data.Data("x", data.Standardize()), model=model, batch_size=5)
+    message = r"likelihood of a table \(people\): got NormalSharedScale, expected Tabular\(\); leave it out"
     with pytest.raises(InputError, match=message):
         resolution.resolve(run, table)
     with pytest.raises(InputError, match=r"likelihood: got Tabular\(\), expected another one: vectors is not a table"):

@@ -1,0 +1,105 @@
+"""What suits prepared data: the likelihood and the prior of a model that leaves them open, and why.
+
+experiments/defaults.py measures what is taken here of images; its table stands in the README.
+"""
+
+from __future__ import annotations
+
+from math import isfinite, prod
+from typing import Any, NamedTuple
+
+from aevae_jax import values
+from aevae_jax.data import tables
+from aevae_jax.data.datasets import blocks
+from aevae_jax.data.prepared import Prepared
+from aevae_jax.lazy import jax, np
+from aevae_jax.models.likelihoods import BINARY, REAL, Bernoulli, Likelihood, NormalSharedScale, Support
+from aevae_jax.models.priors import Prior, StandardNormal, VampPrior
+from aevae_jax.types import Columned, InputError, Supported, left_open
+
+END_SHARE = 0.01
+"""From this share of exact zeros and ones on, they decide what a continuous Bernoulli distribution learns."""
+
+
+class Suited(NamedTuple):
+    """What suits a data set; the names are those of the fields of a model."""
+
+    likelihood: Likelihood
+    latent_prior: Prior
+    kind: str
+    """What the data are, in words."""
+
+
+def suited(prepared: Prepared) -> Suited:
+    """Return what suits a data set as a model sees it: every value decides whether they are bits."""
+    if prepared.format.columns:
+        return Suited(tables.likelihood(prepared.format), StandardNormal(), "rows of a table")
+    image = len(prepared.event_shape) == 3
+    prior: Prior = VampPrior(100) if image else StandardNormal()
+    noun = "images" if image else "vectors"
+    if _is_binary(prepared):
+        return Suited(Bernoulli(), prior, f"{noun} of bits")
+    kind = {1: "grey images", 3: "colour images"}.get(prepared.event_shape[-1], noun) if image else noun
+    return Suited(NormalSharedScale(), prior, kind if prepared.format.levels else f"{kind} of floats")
+
+
+def explained(model: Any, chosen: Suited) -> str:
+    """Return what a model leaves open and what suits it, in a line; empty where it leaves nothing open."""
+    typed = [f"{name}={values.spell(_as_typed(getattr(chosen, name)))}" for name in left_open(model)]
+    return f"left open, so taken from the data ({chosen.kind}): {', '.join(typed)}" if typed else ""
+
+
+def check(support: Support, prepared: Prepared) -> None:
+    """Raise `InputError` for data outside a likelihood's support. Of integer levels, those that occur are checked."""
+    for part in ("validation", "test"):
+        for _, x in prepared.seen(part, jax.random.key(0)):
+            support.check(x, f"{prepared.name} {part}")
+    if prepared.train.x.dtype == np.uint8:
+        occurs = np.zeros(256, bool)
+        for _, raw in blocks(prepared.train.x):
+            occurs[raw] = True
+        levels = np.flatnonzero(occurs).astype(np.uint8)[:, None]
+        support.check(np.asarray(prepared.batch(levels, jax.random.key(0))), f"{prepared.name} train, levels")
+        return
+    for _, x in prepared.seen("train", jax.random.key(0)):
+        support.check(x, f"{prepared.name} train")
+
+
+def warning(likelihood: Any, prepared: Prepared, instead: Likelihood) -> str:
+    """Return why a likelihood that can score the data should not, in a line; else nothing.
+
+    That is a density on an interval where many values are exactly at its ends: it has no bound there.
+
+    Args:
+      likelihood: of a model.
+      prepared: the data, of which the validation values are looked at.
+      instead: what suits the data.
+    """
+    support = likelihood.support if isinstance(likelihood, Supported) else REAL
+    if support.levels is not None or not isfinite(support.high - support.low):
+        return ""
+    x = prepared.validation.x
+    ends = sum(int(((block == support.low) | (block == support.high)).sum()) for _, block in blocks(x))
+    share = ends / prod(x.shape)
+    return unbounded(values.spell(likelihood), share, instead) if share >= END_SHARE else ""
+
+
+def unbounded(likelihood: str, share: float, instead: Likelihood) -> str:
+    """Return what to say of a density on [0, 1], as it is typed, where this share of the values is at its ends."""
+    return (
+        f"{100 * share:.0f} % of the values are exactly 0 or 1, where {likelihood} has a density without bound: rates "
+        f"grow and samples turn blotchy; leave likelihood out of --model, or type likelihood={values.spell(instead)}"
+    )
+
+
+def _is_binary(prepared: Prepared) -> bool:
+    try:
+        check(BINARY, prepared)
+    except InputError:
+        return False
+    return True
+
+
+def _as_typed(value: Any) -> Any:
+    """Return a likelihood as it is typed: `fit` takes the columns of a table from the data."""
+    return type(value)() if isinstance(value, Columned) else value

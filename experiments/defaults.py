@@ -1,0 +1,328 @@
+"""What should a VAE be made of when nothing is said? Likelihoods, priors, weights of the rate and sizes, side by side.
+
+Command:   python experiments/defaults.py --data digits           (two minutes on two CPU cores)
+           python experiments/defaults.py                         (some 25 minutes; needs Fashion-MNIST prepared)
+Writes:    runs/defaults.json, or --record FILE: rows that are there already, of the same protocol, are kept
+Expected:  a prior that is learned makes better pictures of random codes than any weight of the rate under N(0, I).
+
+Protocol: every candidate differs from the first, which was the default of version 0.1, in what its name says. All have
+the network, optimizer and batches that `aevae train` has when nothing is said, and as many steps; the parameters of the
+best validation bound count. Everything is measured on validation data, of which the choice is made; test data are not
+looked at. 2,000 random codes are decoded, and their means compared with as many validation images by Frechet distances
+in the features of three classifiers of the training data, above the distance of other validation images in their place.
+The code lengths are bounds, in bits per element; only those of one likelihood and data set can be compared, since a
+density of grey levels, a probability of levels and one of bits are three different things. Time is that of the
+processors in an epoch with its validation, after the first one, which compiles, relative to the first candidate.
+
+Rule: of the candidates that leave the latent size and the objective as they are, and that take at most `SLOWER` times
+as long as the first, the one with the least distance is the default, by the geometric mean over the data sets of the
+distance relative to the first candidate's. The others are there to see what else would help.
+
+`photographs` are a folder of pictures as anyone has them: patches of scikit-learn's two, by left, middle and right part
+of the photograph for training, validation and test.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aevae_jax.cli import console
+from aevae_jax.data import Data, DynamicBinarization, prepare
+from aevae_jax.lazy import jax, modules, np
+from aevae_jax.models import VAE, Model, TwoLevelVAE
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.likelihoods import (
+    Bernoulli,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Likelihood,
+    NormalSharedScale,
+)
+from aevae_jax.models.priors import GaussianMixture, Prior, StandardNormal, VampPrior
+from aevae_jax.objectives.losses import ELBO, LinearWarmup
+from aevae_jax.runs.run import Run
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from aevae_jax import keys, training
+    from aevae_jax.data import Prepared
+    from aevae_jax.evaluation import classifiers, image_quality, latents, metrics, statistics
+    from aevae_jax.models import generation
+    from aevae_jax.runs import fitting, provenance, records
+else:
+    keys, training = modules("aevae_jax", "keys", "training")
+    classifiers, image_quality, latents, metrics, statistics = modules(
+        "aevae_jax.evaluation", "classifiers", "image_quality", "latents", "metrics", "statistics"
+    )
+    generation = modules("aevae_jax.models", "generation")
+    fitting, provenance, records = modules("aevae_jax.runs", "fitting", "provenance", "records")
+
+SETS = ("digits", "sprites", "photographs", "fashion_mnist")
+
+SAMPLES = 2_000
+"""Random codes per model and seed."""
+
+CODES = 1_000
+"""Validation images whose codes are compared with the prior, at most."""
+
+SLOWER = 2.0
+"""How many times the training time of the first candidate a default may take."""
+
+SIDE = 24
+"""Height and width of a patch of a photograph."""
+
+
+class Candidate(NamedTuple):
+    """What is trained: a model, the weight of its rate, and whether it sees bits in place of levels."""
+
+    model: Model
+    objective: ELBO = ELBO()
+    bits: bool = False
+    eligible: bool = True
+    """Whether it differs from the first in likelihood and prior alone."""
+
+
+def candidates(levels: int, steps: int) -> dict[str, Candidate]:
+    """Return what is compared, by name, on data with so many levels in so many steps of training."""
+    normal, logistic, flat = NormalSharedScale(), DiscretizedLogistic(levels), StandardNormal()
+
+    def vae(latent: int = 16, likelihood: Likelihood = normal, prior: Prior = flat) -> VAE:
+        return VAE(latent, MLP(), likelihood, prior)
+
+    first = vae()
+    hundred = VampPrior(100)
+    return {
+        "Normal, N(0, I)": Candidate(first),
+        "bits, Bernoulli": Candidate(vae(likelihood=Bernoulli()), bits=True),
+        "DiscretizedLogistic": Candidate(vae(likelihood=logistic)),
+        "ContinuousBernoulli": Candidate(vae(likelihood=ContinuousBernoulli())),
+        "beta = 2": Candidate(first, ELBO(2.0), eligible=False),
+        "beta = 4": Candidate(first, ELBO(4.0), eligible=False),
+        "KL warm-up over half": Candidate(first, ELBO(LinearWarmup(max(1, steps // 2))), eligible=False),
+        "8 latents": Candidate(vae(8), eligible=False),
+        "32 latents": Candidate(vae(32), eligible=False),
+        "GaussianMixture(100)": Candidate(vae(prior=GaussianMixture(100))),
+        "VampPrior(50)": Candidate(vae(prior=VampPrior(50))),
+        "VampPrior(100)": Candidate(vae(prior=hundred)),
+        "VampPrior(500)": Candidate(vae(prior=VampPrior(500))),
+        "VampPrior(100), 32 latents": Candidate(vae(32, prior=hundred), eligible=False),
+        "VampPrior(100), beta = 2": Candidate(vae(prior=hundred), ELBO(2.0), eligible=False),
+        "VampPrior(100), DiscretizedLogistic": Candidate(vae(likelihood=logistic, prior=hundred)),
+        "two levels": Candidate(TwoLevelVAE(16, MLP(), normal, flat), eligible=False),
+        "two levels, VampPrior(100)": Candidate(TwoLevelVAE(16, MLP(), normal, hundred), eligible=False),
+    }
+
+
+def defaults(
+    *, data: tuple[str, ...] = SETS, seeds: int = 2, steps: int = 1_500, record: str = "runs/defaults.json"
+) -> None:
+    """Train every candidate on each data set and measure it on validation data. Goes on where it was stopped.
+
+    Args:
+      data: which: digits sprites photographs fashion_mnist.
+      seeds: how many of each to train, all at once.
+      steps: of each training, rounded up to whole epochs.
+      record: the JSON file that rows are added to.
+    """
+    if unknown := [name for name in data if name not in SETS]:
+        raise InputError("--data", got=unknown[0], expected=" ".join(SETS))
+    for option, value in (("--seeds", seeds), ("--steps", steps)):
+        if value < 1:
+            raise InputError(option, got=value, expected="at least 1")
+    path = Path(record)
+    results = records.read_json(path) if path.exists() else {"data": {}}
+    for name in data:
+        with tempfile.TemporaryDirectory() as folder:
+            source = photographs(Path(folder)) if name == "photographs" else name
+            measure_all(name, source, results, path, seeds=seeds, steps=steps)
+        print(table(name, results["data"][name]), flush=True)
+    print(verdict(results["data"]))
+
+
+def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, seeds: int, steps: int) -> None:
+    """Train and measure the candidates on one data set, and write the file after each."""
+    dataset = Data(source).load()
+    prepared = prepare(Data().preparation, dataset)
+    per_epoch = training.steps_per_epoch(prepared.train.x, Run().batch_size)
+    epochs = max(2, -(-steps // per_epoch))
+    key = {"seeds": seeds, "steps": epochs * per_epoch, "sha256": dataset.record()["sha256"]}
+    found = results["data"].get(name, {})
+    if {field: found.get(field) for field in key} != key:
+        found = {**key, "epochs": epochs, "elements": math.prod(dataset.event_shape), "rows": {}}
+    results["data"][name] = found
+    judge: Judge | None = None
+    for title, candidate in candidates(dataset.levels, key["steps"]).items():
+        if title in found["rows"]:
+            continue
+        if judge is None:
+            ensemble = classifiers.train_ensemble(prepared, range(100, 103), steps=max(600, per_epoch))
+            judge = Judge(ensemble, ensemble.features(prepared.validation.x[-2 * SAMPLES :]))
+            made = provenance.provenance(dataset)
+            found |= {
+                "command": " ".join(["python", "experiments/defaults.py", *sys.argv[1:]]),
+                "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
+                "confident data": ensemble.confident(prepared.validation.x[-2 * SAMPLES :]),
+            }
+        bits = DynamicBinarization()
+        run = Run(Data(source, bits if candidate.bits else Data().preparation), candidate.model, candidate.objective)
+        seen = prepare(run.data.preparation, dataset) if candidate.bits else prepared
+        clock = Clock()
+        fitted = fitting.fit_seeds(replace(run, epochs=epochs), range(seeds), dataset, on_epoch=clock)
+        each = [measure(fitted, seed, seen, judge) for seed in range(seeds)]
+        found["rows"][title] = {
+            "epoch_seconds": clock.per_epoch(),
+            **{measured: [float(one[measured]) for one in each] for measured in each[0]},
+        }
+        records.write_json(path, results)
+        console.note(f"{name}, {title}: {' '.join(cells(found, title))}")
+
+
+class Clock:
+    """The processor time of epochs, without the first, which compiles."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def __call__(self, epoch: Any) -> None:
+        """Take the time at which an epoch ends."""
+        self._ends.append(time.process_time())
+
+    def per_epoch(self) -> float:
+        """Return the seconds of an epoch, with its validation."""
+        return (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+
+
+class Judge(NamedTuple):
+    """What pictures are measured by: classifiers, and their features `[M, N, F]` of validation images."""
+
+    classifiers: Any
+    held_out: np.ndarray
+
+
+def measure(fitted: Any, seed: int, seen: Prepared, judge: Judge) -> dict[str, float]:
+    """Return every measure of one seed.
+
+    Args:
+      fitted: several seeds.
+      seed: which of them.
+      seen: the data as the model sees it.
+      judge: of the pictures.
+    """
+    model, params = fitted.model, jax.tree.map(lambda a: a[seed], fitted.params)
+    figures, key = fitted.results["validation"][seed], keys.stream(keys.root(seed), keys.Stream.SAMPLE)
+    images = np.asarray(generation.sample(model, params, key, SAMPLES).mean()).clip(0, 1)
+    distance = image_quality.frechet_distances(judge.held_out, judge.classifiers.features(images))
+    x = seen.validation.x[:CODES]
+    codes = metrics.per_example(_means, model, params, x, keys.root(seed))["code"]
+    return {
+        "nats": figures["negative_elbo"],
+        "rate": figures["rate"],
+        "mse": figures["mse_at_mean"],
+        "distance": distance.samples - distance.floor,
+        "floor": distance.floor,
+        "confident": judge.classifiers.confident(images),
+        "active units": statistics.active_units(codes).sum(),
+        "gap": latents.prior_gap(model, params, x, keys.root(1_000 + seed)),
+    }
+
+
+def _means(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
+    """Return a metric: the mean of the code of each example."""
+    return {"code": model.encode(params, x).mean()}
+
+
+def photographs(folder: Path) -> str:
+    """Write patches of scikit-learn's two photographs as PNG files into `folder`, a folder for each; return its name.
+
+    The left three fifths of each are for training, the next fifth for validation and the last for test; patches of
+    different parts share no pixel.
+    """
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    bunch = load_sample_images()
+    for name, photograph in zip(bunch.filenames, bunch.images, strict=True):
+        height, width = photograph.shape[:2]
+        ends = (0, width * 3 // 5, width * 4 // 5, width)
+        for part, left, right in zip(("train", "validation", "test"), ends[:-1], ends[1:], strict=True):
+            place = folder / part / Path(name).stem
+            place.mkdir(parents=True)
+            for top in range(0, height - SIDE + 1, SIDE // 3):
+                for start in range(left, right - SIDE + 1, SIDE // 3):
+                    patch = photograph[top : top + SIDE, start : start + SIDE]
+                    Image.fromarray(patch).save(place / f"{top:03}-{start:03}.png")
+    return str(folder)
+
+
+# ------------------------------------------------------------------------------------------------------------ showing
+
+HEADINGS = ("candidate", "bits / element", "MSE", "distance", "confident", "active", "gap", "time")
+
+
+def table(name: str, found: dict[str, Any]) -> str:
+    """Return the rows of a data set as Markdown."""
+    rows = [[title, *cells(found, title)] for title in found["rows"]]
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *rows]
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    floor = np.mean([row["floor"] for row in found["rows"].values()])
+    return f"{text}\n{name}, {found['steps']:,} steps, {found['seeds']} seeds; floor of the distance {floor:.2f}.\n"
+
+
+def cells(found: dict[str, Any], title: str) -> list[str]:
+    """Return the cells of a row: means over its seeds."""
+    row = found["rows"][title]
+    mean = {name: float(np.mean(value)) for name, value in row.items()}
+    return [
+        f"{mean['nats'] / found['elements'] / math.log(2):.3f}",
+        f"{mean['mse']:.4f}",
+        f"{mean['distance']:.2f}",
+        f"{mean['confident']:.2f}",
+        f"{mean['active units']:.3g}",
+        f"{mean['gap']:.1f}",
+        f"{slower(found, title):.2f}",
+    ]
+
+
+def slower(found: dict[str, Any], title: str) -> float:
+    """Return how many times as long a candidate takes as the first."""
+    rows = found["rows"]
+    return float(rows[title]["epoch_seconds"] / next(iter(rows.values()))["epoch_seconds"])
+
+
+def chosen(sets: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return distance and time of each candidate that all data sets have, relative to the first: geometric means."""
+    titles = [title for title in candidates(256, 1) if all(title in found["rows"] for found in sets.values())]
+    relative: dict[str, tuple[float, float]] = {}
+    for title in titles:
+        distances = [
+            np.mean(found["rows"][title]["distance"]) / np.mean(next(iter(found["rows"].values()))["distance"])
+            for found in sets.values()
+        ]
+        times = [slower(found, title) for found in sets.values()]
+        relative[title] = geometric(np.maximum(distances, 1e-3)), geometric(times)
+    return relative
+
+
+def geometric(x: Any) -> float:
+    """Return the geometric mean of positive numbers."""
+    return float(np.exp(np.mean(np.log(x))))
+
+
+def verdict(sets: dict[str, Any]) -> str:
+    """Return what the rule chooses, in a line."""
+    relative, known = chosen(sets), candidates(256, 1)
+    allowed = [title for title, (_, time) in relative.items() if known[title].eligible and time <= SLOWER]
+    best = min(allowed, key=lambda title: relative[title][0])
+    lines = [f"{title}: distance {d:.2f}, time {t:.2f}" for title, (d, t) in relative.items()]
+    return "\n".join([*lines, f"chosen: {best}"])
+
+
+if __name__ == "__main__":
+    with console.one_line_errors():
+        console.parse_arguments(defaults, sys.argv[1:], prog="defaults.py")()
