@@ -28,6 +28,7 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,7 +52,7 @@ from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     from aevae_jax import keys, training
-    from aevae_jax.data import Prepared
+    from aevae_jax.data import Dataset, Prepared
     from aevae_jax.evaluation import classifiers, image_quality, latents, metrics, statistics
     from aevae_jax.models import generation
     from aevae_jax.runs import fitting, provenance, records
@@ -120,7 +121,7 @@ def candidates(levels: int, steps: int) -> dict[str, Candidate]:
 
 
 def defaults(
-    *, data: tuple[str, ...] = SETS, seeds: int = 2, steps: int = 1_500, record: str = "runs/defaults.json"
+    *, data: tuple[str, ...] = SETS, seeds: int = 2, steps: int = 1_000, record: str = "runs/defaults.json"
 ) -> None:
     """Train every candidate on each data set and measure it on validation data. Goes on where it was stopped.
 
@@ -142,12 +143,13 @@ def defaults(
             source = photographs(Path(folder)) if name == "photographs" else name
             measure_all(name, source, results, path, seeds=seeds, steps=steps)
         print(table(name, results["data"][name]), flush=True)
-    print(verdict(results["data"]))
+    found = relative(results["data"])
+    print(f"chosen, by {', '.join(results['data'])}: {chosen(found)}")
 
 
 def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, seeds: int, steps: int) -> None:
     """Train and measure the candidates on one data set, and write the file after each."""
-    dataset = Data(source).load()
+    dataset = without_test(Data(source).load())
     prepared = prepare(Data().preparation, dataset)
     per_epoch = training.steps_per_epoch(prepared.train.x, Run().batch_size)
     epochs = max(2, -(-steps // per_epoch))
@@ -162,12 +164,12 @@ def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, 
             continue
         if judge is None:
             ensemble = classifiers.train_ensemble(prepared, range(100, 103), steps=max(600, per_epoch))
-            judge = Judge(ensemble, ensemble.features(prepared.validation.x[-2 * SAMPLES :]))
+            judge = Judge(ensemble, ensemble.features(prepared.validation.x[:]))
             made = provenance.provenance(dataset)
             found |= {
                 "command": " ".join(["python", "experiments/defaults.py", *sys.argv[1:]]),
                 "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
-                "confident data": ensemble.confident(prepared.validation.x[-2 * SAMPLES :]),
+                "confident data": ensemble.confident(prepared.validation.x[:]),
             }
         bits = DynamicBinarization()
         run = Run(Data(source, bits if candidate.bits else Data().preparation), candidate.model, candidate.objective)
@@ -181,6 +183,12 @@ def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, 
         }
         records.write_json(path, results)
         console.note(f"{name}, {title}: {' '.join(cells(found, title))}")
+
+
+def without_test(dataset: Dataset) -> Dataset:
+    """Return the data with as many validation images as are looked at, the last ones, and a few of them for test."""
+    few = dataset.validation[-2 * SAMPLES :]
+    return replace(dataset, validation=few, test=few[:100])
 
 
 class Clock:
@@ -267,9 +275,7 @@ HEADINGS = ("candidate", "bits / element", "MSE", "distance", "confident", "acti
 
 def table(name: str, found: dict[str, Any]) -> str:
     """Return the rows of a data set as Markdown."""
-    rows = [[title, *cells(found, title)] for title in found["rows"]]
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *rows]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    text = markdown(HEADINGS, [[title, *cells(found, title)] for title in found["rows"]])
     floor = np.mean([row["floor"] for row in found["rows"].values()])
     return f"{text}\n{name}, {found['steps']:,} steps, {found['seeds']} seeds; floor of the distance {floor:.2f}.\n"
 
@@ -295,18 +301,19 @@ def slower(found: dict[str, Any], title: str) -> float:
     return float(rows[title]["epoch_seconds"] / next(iter(rows.values()))["epoch_seconds"])
 
 
-def chosen(sets: dict[str, Any]) -> dict[str, tuple[float, float]]:
+def relative(sets: dict[str, Any]) -> dict[str, tuple[float, float]]:
     """Return distance and time of each candidate that all data sets have, relative to the first: geometric means."""
-    titles = [title for title in candidates(256, 1) if all(title in found["rows"] for found in sets.values())]
-    relative: dict[str, tuple[float, float]] = {}
-    for title in titles:
-        distances = [
-            np.mean(found["rows"][title]["distance"]) / np.mean(next(iter(found["rows"].values()))["distance"])
-            for found in sets.values()
-        ]
-        times = [slower(found, title) for found in sets.values()]
-        relative[title] = geometric(np.maximum(distances, 1e-3)), geometric(times)
-    return relative
+    found: dict[str, tuple[float, float]] = {}
+    for title in candidates(256, 1):
+        if not all(title in own["rows"] for own in sets.values()):
+            continue
+        distances, times = [], []
+        for own in sets.values():
+            first = next(iter(own["rows"].values()))
+            distances.append(np.mean(own["rows"][title]["distance"]) / np.mean(first["distance"]))
+            times.append(slower(own, title))
+        found[title] = geometric(np.maximum(distances, 1e-3)), geometric(times)  # no distance is below the floor
+    return found
 
 
 def geometric(x: Any) -> float:
@@ -314,13 +321,40 @@ def geometric(x: Any) -> float:
     return float(np.exp(np.mean(np.log(x))))
 
 
-def verdict(sets: dict[str, Any]) -> str:
-    """Return what the rule chooses, in a line."""
-    relative, known = chosen(sets), candidates(256, 1)
-    allowed = [title for title, (_, time) in relative.items() if known[title].eligible and time <= SLOWER]
-    best = min(allowed, key=lambda title: relative[title][0])
-    lines = [f"{title}: distance {d:.2f}, time {t:.2f}" for title, (d, t) in relative.items()]
-    return "\n".join([*lines, f"chosen: {best}"])
+def chosen(found: dict[str, tuple[float, float]]) -> str:
+    """Return what the rule chooses of the candidates with this relative distance and time."""
+    known = candidates(256, 1)
+    allowed = [title for title, (_, time) in found.items() if known[title].eligible and time <= SLOWER]
+    return min(allowed, key=lambda title: found[title][0])
+
+
+def of_readme(results: dict[str, Any], path: str) -> str:
+    """Return the section of the README: the distances on every data set, and what the rule chooses."""
+    sets, found = results["data"], relative(results["data"])
+    rows = []
+    for title, (distance, times) in found.items():
+        own = [sets[name]["rows"][title] for name in sets]
+        cells = [f"{np.mean(row['distance']):.2f} ({100 * np.mean(row['confident']):.0f} %)" for row in own]
+        mark = "**" if title == chosen(found) else ""
+        rows.append([f"{mark}{title}{mark}", *cells, f"{distance:.2f}", f"{times:.2f}"])
+    named = [name.replace("_", "-") for name in sets]
+    head = ["VAE", *named, "relative distance", "relative time"]
+    floors = ", ".join(
+        f"{name} {np.mean([row['floor'] for row in own['rows'].values()]):.2f} ({100 * own['confident data']:.0f} %)"
+        for name, own in zip(named, sets.values(), strict=True)
+    )
+    return (
+        "**What a VAE is made of when nothing is said**: Frechet distance of random codes, decoded, above that of "
+        "validation data to validation data, and the share of which classifiers are confident; "
+        f"{min(own['seeds'] for own in sets.values())} seeds, {min(own['steps'] for own in sets.values()):,} steps or "
+        f"more. `python experiments/defaults.py` ([protocol and rule](experiments/defaults.py), [figures]({path})). "
+        f"Real data: {floors}.\n\n{markdown(head, rows)}"
+    )
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *rows))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import defaults
 import speed_table
 from density_table import HEADINGS, cells
 from faults.table import FAULTS
@@ -55,6 +56,7 @@ def section() -> str:
         density_table("density_fashion_mnist_10_epochs"),
         speed_tables(),
         claims(),
+        made_of(),
         linear(),
     ]
     return "\n".join(part for part in parts if part)
@@ -141,6 +143,12 @@ def claims() -> str:
         "([digits](experiments/results/ae_vs_vae_digits.json), "
         f"[Fashion-MNIST](experiments/results/ae_vs_vae_fashion_mnist.json)).\n\n{table}"
     )
+
+
+def made_of() -> str:
+    """Return what was compared before it became the default."""
+    found = recorded("defaults.json")
+    return "" if found is None else defaults.of_readme(found, (RESULTS / "defaults.json").as_posix())
 
 
 def _interval(claim: dict[str, Any]) -> str:

@@ -55,10 +55,13 @@ def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num
     rows = [(likelihood, ", ".join(map(values.spell, preparations))) for likelihood, preparations in fits.items()]
     show_table("likelihoods that can score it", ("likelihood", "with preparation"), rows)
     run = _first_run(data, dataset, first, fits)
-    chosen = suited.suited(prepared.prepare(run.data.preparation, dataset))
-    for warning in inspection.warnings(dataset, first, fits, chosen.likelihood):
-        say(f"WARNING: {warning}")
-    say(suited.explained(run.model, chosen))
+    try:
+        chosen = suited.suited(prepared.prepare(run.data.preparation, dataset))
+    except InputError as error:  # as training would
+        say(f"WARNING: {error}")
+    else:
+        say(*(f"WARNING: {text}" for text in inspection.warnings(dataset, first, fits, chosen.likelihood)))
+        say(suited.explained(run.model, chosen))
     say(f"sha256 {dataset.digest()}")
     if len(dataset.event_shape) == 3:
         _sheet(out, dataset, num)

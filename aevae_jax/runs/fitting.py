@@ -173,8 +173,8 @@ def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note
         tree = {name: field for name, field in tree.items() if name not in ("model", "objective")}
     run = read(tree, str(folder / records.RECORD))
     if model is not None:
-        own: Any = as_recorded(model, record["run"].get("model", {}), str(folder / records.RECORD))
-        run = replace(run, model=own, objective=None)
+        model = as_recorded(model, record["run"].get("model", {}), str(folder / records.RECORD))
+        run = replace(run, model=model, objective=None)  # type: ignore[arg-type]  # any model; None is the default of it
     return _load(folder, run, record, on_note or warnings.warn)
 
 
