@@ -61,7 +61,7 @@ def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num
         say(f"WARNING: {error}")
     else:
         say(*(f"WARNING: {text}" for text in inspection.warnings(dataset, first, fits, chosen.likelihood)))
-        say(suited.explained(run.model, chosen))
+        say(suited.explained(run.model, chosen), f"why    {chosen.reason}")
     say(f"sha256 {dataset.digest()}")
     if len(dataset.event_shape) == 3:
         _sheet(out, dataset, num)

@@ -28,19 +28,25 @@ class Suited(NamedTuple):
     latent_prior: Prior
     kind: str
     """What the data are, in words."""
+    reason: str
+    """Why these, in words."""
 
 
 def suited(prepared: Prepared) -> Suited:
     """Return what suits a data set as a model sees it: every value decides whether they are bits."""
     if prepared.format.columns:
-        return Suited(tables.likelihood(prepared.format), StandardNormal(), "rows of a table")
-    image = len(prepared.event_shape) == 3
-    prior: Prior = VampPrior(100) if image else StandardNormal()
-    noun = "images" if image else "vectors"
+        likelihood = tables.likelihood(prepared.format)
+        return Suited(likelihood, StandardNormal(), "rows of a table", "each column is scored by what it holds")
+    prior: Prior
+    if len(prepared.event_shape) == 3:
+        prior, why = VampPrior(100), "; codes drawn from a learned prior decode to images, from N(0, I) often to blurs"
+        noun = {1: "grey images", 3: "colour images"}.get(prepared.event_shape[-1], "images")
+    else:
+        prior, why, noun = StandardNormal(), "", "vectors"
     if _is_binary(prepared):
-        return Suited(Bernoulli(), prior, f"{noun} of bits")
-    kind = {1: "grey images", 3: "colour images"}.get(prepared.event_shape[-1], noun) if image else noun
-    return Suited(NormalSharedScale(), prior, kind if prepared.format.levels else f"{kind} of floats")
+        return Suited(Bernoulli(), prior, f"{noun} of bits", f"all values are 0 or 1{why}")
+    noun = noun if prepared.format.levels else f"{noun} of floats"
+    return Suited(NormalSharedScale(), prior, noun, f"a normal learns the scale of its noise{why}")
 
 
 def explained(model: Any, chosen: Suited) -> str:

@@ -312,8 +312,6 @@ def _resolve(call: _Call) -> ResolvedRun:
     resolved = resolution.resolve(call.run, call.dataset, call.stream)
     for text in (*resolved.prepared.notes, *filter(None, [resolved.warning])):
         call.callbacks.on_note(text)
-    if resolved.chosen:
-        call.callbacks.on_begin(resolved.chosen)
     return resolved
 
 
@@ -322,6 +320,8 @@ def _silent(text: str) -> None:
 
 
 def _train(resolved: ResolvedRun, manager: CheckpointManager | None, call: _Call) -> Fitted:
+    if resolved.chosen:
+        call.callbacks.on_begin(resolved.chosen)
     last, results = training_loop.train(resolved, None, manager, call.callbacks)
     return Fitted(resolved.run, resolved.run.model, last.best, list(last.progress.history), results, last.losses)
 

@@ -29,7 +29,7 @@ from aevae_jax.runs.run import Run
 
 TRAIN = [
     "--model",
-    "VAE(2, MLP((8,)), Bernoulli())",
+    "VAE(2, MLP((8,)), Bernoulli(), StandardNormal())",
     "--data",
     "Data('digits', DynamicBinarization())",
     "--epochs",
@@ -44,7 +44,7 @@ def runs(tmp_path_factory):
     with contextlib.redirect_stderr(io.StringIO()):
         typed("train", folder / "one", *TRAIN)
         typed("train", folder / "two", *TRAIN, "--seed", "1")
-        typed("train", folder / "grey", "--model", "VAE(2, MLP((8,)))", "--epochs", "1")
+        typed("train", folder / "grey", "--model", "VAE(2, MLP((8,)), latent_prior=StandardNormal())", "--epochs", "1")
         typed("train", folder / "ae", "--model", "Autoencoder(2, MLP((8,)))", "--epochs", "1")
     return folder
 
@@ -356,7 +356,7 @@ def own(tmp_path_factory):
             "--data",
             folder / "x.npy",
             "--model",
-            "VAE(2, MLP((4,)))",
+            "VAE(2, MLP((4,)), latent_prior=StandardNormal())",
             "--epochs",
             "1",
             "--batch-size",

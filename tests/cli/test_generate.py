@@ -41,7 +41,8 @@ def warm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("warm")
     np.save(folder / "x.npy", np.random.default_rng(0).uniform(100, 200, (80, 4, 5, 1)).astype(np.float32))
     data = f"Data('{folder / 'x.npy'}', Standardize())"
-    typed("train", folder / "run", "--data", data, "--model", "VAE(2, MLP((4,)))", "--batch-size", 16, "--epochs", 1)
+    model = "VAE(2, MLP((4,)), latent_prior=StandardNormal())"
+    typed("train", folder / "run", "--data", data, "--model", model, "--batch-size", 16, "--epochs", 1)
     return folder / "run"
 
 

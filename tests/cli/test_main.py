@@ -31,7 +31,8 @@ from aevae_jax.cli.main import COMMANDS, main
 from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare
 from aevae_jax.models import VAE, Autoencoder, generation
 from aevae_jax.models.architectures import MLP
-from aevae_jax.models.likelihoods import Tabular
+from aevae_jax.models.likelihoods import NormalSharedScale, Tabular
+from aevae_jax.models.priors import StandardNormal
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.runs import fitting, provenance, records
 from aevae_jax.training.optimizers import AdamW
@@ -39,7 +40,7 @@ from aevae_jax.types import InputError
 
 TYPED = [
     "--model",
-    "VAE(latent=3, network=MLP((8,)))",
+    "VAE(latent=3, network=MLP((8,)), latent_prior=StandardNormal())",
     "--objective",
     "ELBO(beta=0.5)",
     "--optimizer",
@@ -52,7 +53,7 @@ TYPED = [
     "7",
 ]
 RUN = runs.Run(
-    model=VAE(latent=3, network=MLP((8,)), event_shape=(8, 8, 1)),
+    model=VAE(3, MLP((8,)), NormalSharedScale(), StandardNormal(), event_shape=(8, 8, 1)),
     objective=ELBO(beta=0.5),
     optimizer=AdamW(1e-2),
     batch_size=64,

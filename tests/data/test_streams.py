@@ -22,13 +22,14 @@ from aevae_jax.data import Data, Split, datasets, prepare, streams
 from aevae_jax.evaluation import metrics as evaluation
 from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP
+from aevae_jax.models.priors import StandardNormal
 from aevae_jax.objectives.losses import ELBO
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 pytest.importorskip("grain")
-DENSE = Run(model=VAE(latent=2, network=MLP((8,))), batch_size=50, epochs=2)
+DENSE = Run(model=VAE(2, MLP((8,)), latent_prior=StandardNormal()), batch_size=50, epochs=2)
 
 
 class Rows:

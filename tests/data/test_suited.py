@@ -37,11 +37,11 @@ VAMP, FLAT = priors.VampPrior(100), priors.StandardNormal()
 @pytest.mark.parametrize(
     ("found", "likelihood", "prior", "kind"),
     [
-        (prepared(BITS, levels=2), BERNOULLI, VAMP, "images of bits"),
-        (prepared(BITS * 255), BERNOULLI, VAMP, "images of bits"),
-        (prepared(GREY, data.DynamicBinarization()), BERNOULLI, VAMP, "images of bits"),
-        (prepared(GREY, data.Threshold()), BERNOULLI, VAMP, "images of bits"),
-        (prepared(BITS.astype(np.float32)), BERNOULLI, VAMP, "images of bits"),
+        (prepared(BITS, levels=2), BERNOULLI, VAMP, "grey images of bits"),
+        (prepared(BITS * 255), BERNOULLI, VAMP, "grey images of bits"),
+        (prepared(GREY, data.DynamicBinarization()), BERNOULLI, VAMP, "grey images of bits"),
+        (prepared(GREY, data.Threshold()), BERNOULLI, VAMP, "grey images of bits"),
+        (prepared(BITS.astype(np.float32)), BERNOULLI, VAMP, "grey images of bits"),
         (prepared(GREY), NORMAL, VAMP, "grey images"),
         (prepared(GREY.repeat(3, axis=3)), NORMAL, VAMP, "colour images"),
         (prepared(GREY, data.Standardize()), NORMAL, VAMP, "grey images"),

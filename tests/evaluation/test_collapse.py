@@ -20,7 +20,7 @@ from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
-SMALL = VAE(4, MLP((32,)))
+SMALL = VAE(4, MLP((32,)), likelihoods.NormalSharedScale(), priors.StandardNormal())
 DATASET = Data().load()
 VALIDATION = prepare(Data().preparation, DATASET).validation.x
 
@@ -41,12 +41,16 @@ def checked(model=SMALL, objective=None, epochs=300, rate=1e-2):
             "ELBO()",
         ),
         ({"objective": ELBO(beta=4.0)}, ["over-regularised"], "ELBO()"),
-        ({"model": VAE(4, MLP((32,)), likelihoods.Normal(0.4))}, ["over-regularised"], "NormalSharedScale()"),
-        ({"model": VAE(40, MLP((32,)))}, ["dead units"], "latent="),
+        (
+            {"model": dataclasses.replace(SMALL, likelihood=likelihoods.Normal(0.4))},
+            ["over-regularised"],
+            "NormalSharedScale()",
+        ),
+        ({"model": dataclasses.replace(SMALL, latent=40)}, ["dead units"], "latent="),
         ({"epochs": 10}, ["under-trained", "holes"], "--epochs 40"),
         ({"objective": ELBO(beta=0.0), "epochs": 200}, ["variance collapsed"], "ELBO()"),
         (
-            {"model": VAE(4, MLP((32,)), likelihoods.Normal(1e-3)), "epochs": 200},
+            {"model": dataclasses.replace(SMALL, likelihood=likelihoods.Normal(1e-3)), "epochs": 200},
             ["variance collapsed"],
             "NormalSharedScale()",
         ),

@@ -14,6 +14,7 @@ import pytest
 
 from aevae_jax import values
 from aevae_jax.data import Data, Standardize
+from aevae_jax.models import Autoencoder
 from aevae_jax.runs import provenance, records, same_run
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
@@ -182,7 +183,7 @@ def test_differences_of_runs_are_named(one, other, said):
 
 def written(folder, **environment):
     """A record; what is given back is that of the same run as it is asked for in this environment."""
-    tree = values.to_tree(Run())
+    tree = values.to_tree(Run(model=Autoencoder()))
     made = {"run": tree, "format": {}, "provenance": {"data": {"sha256": "d"}, "command": ["x"], "settings": {}}}
     made = records.sealed({"digest": records.identity(made), **made})
     records.write_json(folder / records.RECORD, made)

@@ -22,7 +22,7 @@ from run_files import as_version_0_1, edit_results, write_record
 from aevae_jax import data, distributions, evaluation, keys, training, values
 from aevae_jax.checkpoints import array_files
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
-from aevae_jax.models import VAE, Autoencoder, generation, likelihoods
+from aevae_jax.models import VAE, Autoencoder, generation, likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv, Modules
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, ReconstructionError
 from aevae_jax.runs import directory, fitting, records, weights
@@ -56,7 +56,8 @@ def vector_data():
     return data.from_arrays(x[:20], x[20:40], x[40:], name="vectors")
 
 
-RUN = Run(model=VAE(latent=2, network=MLP(hidden=(8,))), batch_size=10, epochs=3, seed=5, ema=0.9)
+PLAIN = VAE(2, MLP((8,)), likelihoods.NormalSharedScale(), priors.StandardNormal())
+RUN = Run(model=PLAIN, batch_size=10, epochs=3, seed=5, ema=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +163,7 @@ def test_an_annealed_objective_does_not_choose_the_parameters():  # mistakes 2 a
 @pytest.fixture(scope="module")
 def stopped():
     """Three seeds with patience, together and alone, on data that is soon learned by heart."""
-    run = Run(
-        model=VAE(latent=2, network=MLP(hidden=(16,))), optimizer=AdamW(1e-2), batch_size=10, epochs=60, patience=4
-    )
+    run = Run(model=replace(PLAIN, network=MLP((16,))), optimizer=AdamW(1e-2), batch_size=10, epochs=60, patience=4)
     seeds = (0, 2)
     together = fitting.fit_seeds(run, seeds, vector_data())
     return together, [fitting.fit(replace(run, seed=seed), vector_data()) for seed in seeds]
@@ -260,7 +259,7 @@ def test_pictures_of_floats_are_black_and_white_where_the_data_are(tmp_path, mon
     drawn[0], drawn[1], made[1] = low - 50, high + 50, -1000
     seen = [preparation.units(a, form) for a in (drawn, made)]
     monkeypatch.setattr(generation, "preview", lambda *_: seen)
-    run = Run(data=Data("floats", preparation), model=VAE(2, MLP((4,))), batch_size=8, epochs=1)
+    run = Run(data=Data("floats", preparation), model=replace(PLAIN, network=MLP((4,))), batch_size=8, epochs=1)
     fitting.fit(run, dataset, directory=tmp_path / "run")
     scale, [samples, pairs] = (
         56 // 4,
@@ -341,7 +340,7 @@ def weighted_squares(model, params, x, key, step):
 
 
 def test_own_network_and_own_loss_are_trained_saved_and_loaded_with_the_model(tmp_path):
-    model = VAE(latent=2, network=Modules(Flat([5, 4]), Flat([6])))
+    model = replace(PLAIN, network=Modules(Flat([5, 4]), Flat([6])))
     run = Run(model=model, objective=weighted_squares, batch_size=10, epochs=2)
     with jax.numpy_rank_promotion("allow"):  # of someone else, as said
         fitted = fitting.fit(run, vector_data(), directory=tmp_path / "run")

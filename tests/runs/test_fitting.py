@@ -30,6 +30,7 @@ from aevae_jax.data import Data, DynamicBinarization, LastSplits, from_arrays, p
 from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.likelihoods import Bernoulli
+from aevae_jax.models.priors import StandardNormal
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.runs import fitting, provenance, records, resolution, resume, trainer, training_loop
 from aevae_jax.runs.callbacks import Callbacks
@@ -43,7 +44,7 @@ from aevae_jax.types import InputError
 
 RUN = Run(
     data=Data(preparation=DynamicBinarization()),
-    model=VAE(2, MLP((8,)), Bernoulli()),
+    model=VAE(2, MLP((8,)), Bernoulli(), StandardNormal()),
     objective=ELBO(beta=LinearWarmup(20)),
     optimizer=AdamW(1e-2, warmup=5, cosine=True),
     batch_size=10,
@@ -51,7 +52,7 @@ RUN = Run(
     seed=3,
     ema=0.9,
 )
-CONVOLUTIONAL = replace(RUN, model=VAE(2, Conv((2,)), Bernoulli()), epochs=2)
+CONVOLUTIONAL = replace(RUN, model=VAE(2, Conv((2,)), Bernoulli(), StandardNormal()), epochs=2)
 STEPS = 8  # per epoch
 ALL = Saving(steps=1, last=1000)
 
@@ -176,7 +177,11 @@ def test_fresh_starts_over(copied):
     ("run", "data", "message"),
     [
         (replace(RUN, optimizer=AdamW(0.5)), dataset(), r"another run \(optimizer learning_rate 0.01, here 0.5; optim"),
-        (replace(RUN, model=VAE(2, Conv((2,)), Bernoulli())), dataset(), r"\(model network MLP, here Conv\)"),
+        (
+            replace(RUN, model=VAE(2, Conv((2,)), Bernoulli(), StandardNormal())),
+            dataset(),
+            r"\(model network MLP, here Conv\)",
+        ),
     ],
 )
 def test_another_run_is_refused_and_left_as_it_is(copied, run, data, message):
@@ -544,7 +549,7 @@ def test_notes_that_no_training_wrote_are_refused(notes):
 
 def test_a_checkpoint_of_another_model_is_refused(copied):
     cut(copied, 6)
-    resolved = resolution.resolve(replace(RUN, model=VAE(3, MLP((8,)), Bernoulli())), dataset())
+    resolved = resolution.resolve(replace(RUN, model=VAE(3, MLP((8,)), Bernoulli(), StandardNormal())), dataset())
     run = records.read_record(copied)["digest"]
     progress = Progress.from_notes(Store(copied / "checkpoints", run=run).notes(6))
     with locks.Lock.claim(copied) as lock:
@@ -715,7 +720,11 @@ def test_only_the_examples_at_fault_are_named():
     """One training image has a pixel that the network turns into NaN."""
     x = np.random.RandomState(0).rand(100, 6).astype(np.float32)
     x[17, 2] = 1e30  # finite, but its square is not
-    run = Run(model=VAE(2, MLP((8,))), batch_size=10, safeguard=Safeguard(in_a_row=1, rollbacks=0))
+    run = Run(
+        model=VAE(2, MLP((8,)), latent_prior=StandardNormal()),
+        batch_size=10,
+        safeguard=Safeguard(in_a_row=1, rollbacks=0),
+    )
     with pytest.raises(
         InputError, match=r"step \d+ \(epoch 1\): got NaN or infinity in .*distortion.*, from training examples 17,"
     ):
@@ -736,7 +745,12 @@ def test_only_the_examples_at_fault_are_named():
 def test_a_training_without_a_step_that_could_be_used_is_an_error(tmp_path, epochs, message):
     """What stands at 3e6 +- 1e6 has squares that break the first gradients."""
     x = np.random.RandomState(0).normal(3e6, 1e6, (50, 6)).astype(np.float32)
-    run = Run(model=VAE(2, MLP((8,))), batch_size=15, epochs=epochs, safeguard=Safeguard(max_norm=1e6))
+    run = Run(
+        model=VAE(2, MLP((8,)), latent_prior=StandardNormal()),
+        batch_size=15,
+        epochs=epochs,
+        safeguard=Safeguard(max_norm=1e6),
+    )
     for _ in range(2):
         with pytest.raises(InputError, match=message) as caught, warnings.catch_warnings(action="ignore"):
             fitting.fit(run, from_arrays(x), directory=tmp_path / "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -92,9 +93,10 @@ def test_the_command_that_began_an_old_run_still_knows_it(run, then):
     assert fitting.fit(run, images(), directory=then, on_note=told).model.latent_prior == FLAT
 
 
-def test_a_run_that_begins_anew_takes_what_suits_the_data_now(then):
+def test_a_run_that_begins_anew_takes_what_suits_the_data_now(then, tmp_path):
+    shutil.copytree(then, tmp_path / "run")
     with pytest.raises(Told, match=r"latent_prior=VampPrior\(components=100\)"):
-        fitting.fit(OPEN, images(), directory=then, on_note=told, fresh=True)
+        fitting.fit(OPEN, images(), directory=tmp_path / "run", on_note=told, fresh=True)
 
 
 @pytest.mark.parametrize(

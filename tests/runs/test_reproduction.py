@@ -17,6 +17,7 @@ from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
+from aevae_jax.models.priors import StandardNormal
 from aevae_jax.runs import fitting, provenance as environment, records, reproduction
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.snapshots import Progress, Snapshot
@@ -26,7 +27,7 @@ from aevae_jax.types import InputError
 
 RUN = Run(
     data=Data(preparation=DynamicBinarization()),
-    model=VAE(2, MLP((8,)), Bernoulli()),
+    model=VAE(2, MLP((8,)), Bernoulli(), StandardNormal()),
     batch_size=100,
     epochs=2,
     ema=0.9,
@@ -215,7 +216,7 @@ def test_figures_that_are_not_finite_are_those_that_were_written(tmp_path):
     folder.mkdir()
     for part, rows in (("train", slice(64)), ("validation", slice(64, 72)), ("test", slice(72, 80))):
         np.save(folder / f"{part}.npy", x[rows])
-    run = Run(data=Data(str(folder)), model=VAE(2, MLP((4,))), batch_size=16, epochs=1)
+    run = Run(data=Data(str(folder)), model=VAE(2, MLP((4,)), latent_prior=StandardNormal()), batch_size=16, epochs=1)
     made = fitting.fit(run, directory=tmp_path / "run")
     figures = made.results["test"].values()
     assert not all(map(np.isfinite, figures))

@@ -14,6 +14,7 @@ from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console
 from aevae_jax.models import VAE, Autoencoder, likelihoods
 from aevae_jax.models.architectures import MLP
+from aevae_jax.models.priors import StandardNormal
 from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
 from aevae_jax.runs import resume
 from aevae_jax.runs.resolution import resolve
@@ -24,7 +25,7 @@ from aevae_jax.types import InputError
 
 X = np.random.default_rng(0).random((30, 6)).astype(np.float32)
 DATA = data.from_arrays(X[:10], X[10:20], X[20:], name="vectors")
-RUN = Run(model=VAE(2, MLP(())), batch_size=10, epochs=1)
+RUN = Run(model=VAE(2, MLP(()), latent_prior=StandardNormal()), batch_size=10, epochs=1)
 BOUND = "negative_importance_weighted_bound"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import aevae_jax as ae
 from aevae_jax import data
-from aevae_jax.models import VAE, likelihoods
+from aevae_jax.models import VAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.runs import fitting, resolution, sweeps
@@ -18,7 +18,8 @@ from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
-RUN = Run(model=VAE(2, MLP((8,))), batch_size=10, epochs=12, patience=2, optimizer=AdamW(1e-2, cosine=True, warmup=3))
+PLAIN = VAE(2, MLP((8,)), likelihoods.NormalSharedScale(), priors.StandardNormal())
+RUN = Run(model=PLAIN, batch_size=10, epochs=12, patience=2, optimizer=AdamW(1e-2, cosine=True, warmup=3))
 SEEDS = (4, 2)
 
 

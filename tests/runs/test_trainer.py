@@ -16,6 +16,7 @@ import pytest
 from aevae_jax import data, evaluation, keys
 from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP
+from aevae_jax.models.priors import StandardNormal
 from aevae_jax.runs import non_finite, resolution, trainer, training_loop
 from aevae_jax.runs.callbacks import Callbacks
 from aevae_jax.runs.run import Run
@@ -24,7 +25,7 @@ from aevae_jax.runs.sweeps import Population, mean_entry
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
-RUN = Run(model=VAE(2, MLP((4,))), batch_size=10, epochs=3)
+RUN = Run(model=VAE(2, MLP((4,)), latent_prior=StandardNormal()), batch_size=10, epochs=3)
 SEEDS, STEPS = (7, 8, 5), 2  # none of which is its own place
 POPULATION = Population(SEEDS)
 
