@@ -25,6 +25,7 @@ from aevae_jax.cli import console
 from aevae_jax.data import Data, prepare
 from aevae_jax.lazy import jax, jnp, modules, np
 from aevae_jax.models.architectures import MLP
+from aevae_jax.models.likelihoods import NormalSharedScale
 from aevae_jax.training.optimizers import AdamW
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ def ae_vs_vae(
     optimizer = AdamW(learning_rate, cosine=True)
     folder = _output(out, force)
     fitted = {}
-    for name, model in {"AE": models.Autoencoder, "VAE": models.VAE}.items():
-        run = runs.Run(source, model(latent, MLP(hidden)), optimizer=optimizer, batch_size=batch_size, epochs=epochs)
+    vae = models.VAE(latent, MLP(hidden), NormalSharedScale(), priors.StandardNormal())
+    both: dict[str, models.Model] = {"AE": models.Autoencoder(latent, MLP(hidden)), "VAE": vae}
+    for name, model in both.items():
+        run = runs.Run(source, model, optimizer=optimizer, batch_size=batch_size, epochs=epochs)
         with console.progress(name) as on_epoch:
             fitted[name] = fitting.fit_seeds(run, range(seeds), dataset, on_epoch=on_epoch)
     prepared = prepare(source.preparation, dataset)

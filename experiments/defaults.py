@@ -75,6 +75,9 @@ CODES = 1_000
 SLOWER = 2.0
 """How many times the training time of the first candidate a default may take."""
 
+NEAREST = 0.1
+"""Relative distances below this count as this: what is left of them is noise of few images."""
+
 SIDE = 24
 """Height and width of a patch of a photograph."""
 
@@ -312,7 +315,7 @@ def relative(sets: dict[str, Any]) -> dict[str, tuple[float, float]]:
             first = next(iter(own["rows"].values()))
             distances.append(np.mean(own["rows"][title]["distance"]) / np.mean(first["distance"]))
             times.append(slower(own, title))
-        found[title] = geometric(np.maximum(distances, 1e-3)), geometric(times)  # no distance is below the floor
+        found[title] = geometric(np.maximum(distances, NEAREST)), geometric(times)
     return found
 
 
