@@ -53,6 +53,7 @@ from .runs import (
     Run as Run,
     Safeguard as Safeguard,
     fit as fit,
+    fit_members as fit_members,
     fit_seeds as fit_seeds,
     fit_sweep as fit_sweep,
     load_run as load_run,

@@ -834,8 +834,8 @@ MUTATIONS = (
         139,
         "what is typed about checkpoints not handed on",
         "cli/main.py",
-        "            saving=saving,\n",
-        "            saving=Saving(),\n",
+        '            "saving": saving,\n',
+        '            "saving": Saving(),\n',
         ("cli/test_main.py::test_all_that_is_typed_of_a_training_is_handed_on",),
     ),
     Mutation(
@@ -1702,7 +1702,7 @@ MUTATIONS = (
     Mutation(
         253,
         "black and white set by what a model makes",
-        "runs/fitting.py",
+        "runs/pictures.py",
         "figures.span_of(pairs[: len(x)], prepared.format.levels)",
         "figures.span_of(pairs, prepared.format.levels)",
         ("runs/test_directory.py::test_pictures_of_floats_are_black_and_white_where_the_data_are",),
@@ -2410,9 +2410,9 @@ MUTATIONS = (
     Mutation(
         371,
         "members of a sweep that stop when the last of all does",
-        "runs/fitting.py",
-        "if patience:  # others may have gone on",
-        "if False:",
+        "runs/members.py",
+        "return min(epochs, best + patience) if patience else epochs",
+        "return epochs",
         ("runs/test_sweeps.py::test_a_sweep_is_what_its_runs_are_with_the_same_seeds",),
     ),
     Mutation(
@@ -2478,5 +2478,21 @@ MUTATIONS = (
         "(block == support.low) | (block == support.high)",
         "block == support.high",
         ("data/test_suited.py::test_densities_on_an_interval_are_warned_of_where_values_are_at_its_ends",),
+    ),
+    Mutation(
+        380,
+        "a member of a sweep left as a run of another seed",
+        "runs/members.py",
+        "seed=population.seeds[index])",
+        "seed=population.seeds[0])",
+        ("runs/test_members.py::test_every_member_is_a_run_like_that_of_its_seed_and_number_alone",),
+    ),
+    Mutation(
+        381,
+        "a directory of another sweep taken for this one",
+        "runs/same_run.py",
+        'found += differences(written.get("sweep"), record.get("sweep"), "sweep")',
+        "",
+        ("runs/test_members.py::test_a_finished_sweep_is_given_back_and_another_is_refused",),
     ),
 )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from aevae_jax import __version__, runs, suggestions
+from aevae_jax import __version__, limits, runs, suggestions
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console, data, evaluate, generate, reruns
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.terminal import report, say
 from aevae_jax.runs import fitting, provenance, records
+from aevae_jax.runs.fitted import Fitted
 from aevae_jax.types import Columned, InputError, Shaped, likelihood_of
 
 
@@ -104,10 +107,17 @@ def train(
     saving: Saving = Saving(),
     fresh: bool = False,
     deterministic: bool = False,
+    seeds: int = 1,
+    sweep: Annotated[tuple[str, ...], "--sweep FIELD=V,V"] = (),
 ) -> None:
     """Train a model; the same command resumes it where it was stopped.
 
     Example: aevae train runs/first --model "VAE(latent=8, network=Conv())" --epochs 50
+
+    With --seeds or --sweep, it trains a model for each seed and number, all as one program, and leaves each as a run of
+    its own in DIRECTORY/members; of a sweep, rate_distortion.png shows rate against distortion.
+
+    Example: aevae train runs/betas --sweep objective.beta=0.5,1,2,4 --seeds 5
 
     Exit code 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C, and saved.
 
@@ -120,22 +130,35 @@ def train(
         many seconds are lost in a crash; the last 3, the best and one every 50 epochs are kept.
       fresh: delete the run that is in the directory, and start over.
       deterministic: compute the same bits each time on a GPU, too, at some cost. CPUs do so anyway.
+      seeds: how many, from --seed on.
+      sweep: a number of the run by its path, and two values or more, such as objective.beta=0.5,1,2,4 or
+        optimizer.learning_rate=1e-3,1e-4; of several, all combinations.
     """
+    limits.check("--seeds", seeds, 1, 1000)
+    numbers = dict(map(_numbers, sweep))
+    if len(numbers) < len(sweep):
+        raise InputError("--sweep", got=" ".join(sweep), expected="every field once")
     if deterministic:
         provenance.make_deterministic()
     finished = not fresh and records.holds(directory, records.RESULTS)
     with console.progress() as on_epoch:
-        fitted = fitting.fit(
-            run,
-            directory=directory,
-            stream={"auto": None, "yes": True, "no": False}[stream],
-            saving=saving,
-            fresh=fresh,
-            on_epoch=on_epoch,
-            on_note=console.note,
-        )
+        options: dict[str, Any] = {
+            "directory": directory,
+            "stream": {"auto": None, "yes": True, "no": False}[stream],
+            "saving": saving,
+            "fresh": fresh,
+            "on_epoch": on_epoch,
+            "on_note": console.note,
+        }
+        if numbers or seeds > 1:
+            found = fitting.fit_members(run, numbers, range(run.seed, run.seed + seeds), **options)
+        else:
+            fitted = fitting.fit(run, **options)
     if finished:
         console.note(f"{directory} was finished before; --fresh would train again")
+    if numbers or seeds > 1:
+        _report_members(directory, numbers, seeds, found)
+        return
     results, place = fitted.results, shlex.quote(str(directory))
     test = results["test"]
     terms = console.loss_terms(test)
@@ -148,6 +171,36 @@ def train(
         f"wrote  {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}",
         f"next   aevae evaluate {place}",
         f"       aevae sample {place} --out samples{suffix}",
+    )
+
+
+def _numbers(text: str) -> tuple[str, tuple[float, ...]]:
+    """Return the field and the numbers of `objective.beta=0.5,1,2`."""
+    field, _, numbers = text.partition("=")
+    values: tuple[float, ...] = ()
+    with contextlib.suppress(ValueError):
+        values = tuple(map(float, numbers.split(",")))
+    if len(values) < 2:
+        raise InputError("--sweep", got=repr(text), expected="a field and two numbers or more: objective.beta=0.5,1,2")
+    return field, values
+
+
+def _report_members(
+    directory: Path, numbers: Mapping[str, Sequence[float]], seeds: int, fitted: Sequence[Fitted]
+) -> None:
+    """Say what became of each combination of numbers, on average over its seeds."""
+    lines = []
+    for index, own in enumerate(itertools.product(*numbers.values())):
+        tests = [each.results["test"] for each in fitted[index * seeds : (index + 1) * seeds]]
+        mean = {name: sum(test[name] for test in tests) / seeds for name in tests[0]}
+        at = "".join(f"{field} {number:g}: " for field, number in zip(numbers, own, strict=True))
+        lines.append(f"test   {at}{console.loss_terms(mean)}")
+    members = directory / records.MEMBERS
+    first = min(members.iterdir())
+    report(
+        *lines,
+        f"wrote  {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}",
+        f"next   aevae evaluate {shlex.quote(str(first))}",
     )
 
 

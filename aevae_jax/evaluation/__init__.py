@@ -9,6 +9,7 @@ image_quality.py  `aevae quality`: distances and shares averaged over classifier
 classifiers.py    the classifiers whose features it uses
 completion.py     missing entries of tables
 estimates.py      results with their evaluation protocol: which may be ranked
+rate_distortion.py the curve of a sweep, with intervals over seeds
 statistics.py     Frechet distance, MMD, precision and recall, PCA, intervals, on arrays
 """
 

@@ -2,8 +2,11 @@
 
 run.py            `Run`, the value
 resolution.py     what it leaves open is taken from the data, and the two are checked against each other
-fitting.py        `fit`, `fit_seeds`, `fit_sweep`, `load_run`
+fitting.py        `fit`, `fit_seeds`, `fit_sweep`, `fit_members`, and the directory that training leaves
+fitted.py         a trained model, and how it is read from a directory: `load_run`
 sweeps.py         members of a population, which one program trains
+members.py        what a population leaves: a run of each member
+pictures.py       the pictures of a finished run
 training_loop.py  the loop: saving, stopping, rolling back when numbers break
 trainer.py        a compiled run and its data: from step to step
 snapshots.py      all that a training is at a step

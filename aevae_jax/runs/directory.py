@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aevae_jax import durable
 from aevae_jax.checkpoints import array_files
-from aevae_jax.runs.records import CHECKPOINTS, FILES, RECORD, holds
+from aevae_jax.runs.records import CHECKPOINTS, PARTS, RECORD, holds
 from aevae_jax.types import InputError
 
 
@@ -52,7 +52,7 @@ def open_directory(folder: Path, *, fresh: bool = False) -> Path:
     check_place(folder)
     if folder.is_dir() and not holds(folder, RECORD):
         names = sorted(path.name for path in folder.iterdir() if path.name != "lock" and path.suffix != durable.PART)
-        if others := [name for name in names if name not in (*FILES, CHECKPOINTS)]:
+        if others := [name for name in names if name not in PARTS]:
             raise _taken(folder, f"is not empty ({others[0]})")
         if names and not fresh:
             raise InputError(
@@ -78,7 +78,7 @@ def clear_directory(folder: Path) -> None:
         for place, _, _ in os.walk(folder / CHECKPOINTS) if not (folder / CHECKPOINTS).is_symlink() else ():
             if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
-        for name in (*FILES, CHECKPOINTS):
+        for name in PARTS:
             if holds(folder, name):
                 aside = folder / f".{token}-{name}{durable.PART}"
                 (folder / name).rename(aside)

@@ -8,52 +8,43 @@ that the run is finished, the final figures. Each says whose it is and that it i
 from __future__ import annotations
 
 import contextlib
-import io
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import durable, figures, values
-from aevae_jax.checkpoints import array_files, signals
+from aevae_jax import durable, values
+from aevae_jax.checkpoints import signals
 from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Dataset
-from aevae_jax.lazy import jax, modules, np
+from aevae_jax.lazy import modules, np
 from aevae_jax.runs import directory as places, records, same_run
 from aevae_jax.runs.callbacks import Callbacks, Note, OnEpoch
-from aevae_jax.runs.run import Run, as_recorded, read
-from aevae_jax.types import InputError, LatentModel, Params
+from aevae_jax.runs.fitted import Fitted, load_as, load_run, read_losses
+from aevae_jax.runs.run import Run
+from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax import keys
-    from aevae_jax.data import Prepared
-    from aevae_jax.models import generation
-    from aevae_jax.runs import provenance, resolution, resume, sweeps, training_loop, weights
+    from aevae_jax.runs import members, pictures, provenance, resolution, resume, sweeps, training_loop, weights
     from aevae_jax.runs.resolution import ResolvedRun
     from aevae_jax.runs.resume import CheckpointManager
+    from aevae_jax.runs.snapshots import Snapshot
+    from aevae_jax.runs.sweeps import Population
 else:
-    resolution, provenance, resume, sweeps, training_loop, weights = modules(
-        "aevae_jax.runs", "resolution", "provenance", "resume", "sweeps", "training_loop", "weights"
+    members, pictures, provenance, resolution, resume, sweeps, training_loop, weights = modules(
+        "aevae_jax.runs",
+        "members",
+        "pictures",
+        "provenance",
+        "resolution",
+        "resume",
+        "sweeps",
+        "training_loop",
+        "weights",
     )
-    keys = modules("aevae_jax", "keys")
-    generation = modules("aevae_jax.models", "generation")
 
-
-class Fitted(NamedTuple):
-    """A trained model, ready to call."""
-
-    run: Run
-    model: LatentModel
-    params: Params
-    """The parameters of the epoch with the best validation bound; with several seeds, each leaf has a leading axis."""
-    history: list[dict[str, Any]]
-    """One entry per epoch: epoch, step, train and validation metrics, steps that were skipped."""
-    results: dict[str, Any]
-    """Validation and test metrics of `params`; with several seeds, one list entry per seed."""
-    losses: Any
-    """Loss of every step, float32 `[steps]`; with several seeds, `[steps, S]`."""
+__all__ = ["Fitted", "fit", "fit_members", "fit_seeds", "fit_sweep", "load_run", "read_losses"]
 
 
 def fit(
@@ -97,8 +88,8 @@ def fit(
     call = _Call(run, dataset, stream, Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent))
     if directory is not None:
         with signals.caught() as caught:
-            return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
-    return _train(_resolve(call), None, call)
+            return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)[0]
+    return _train(_resolve(call)[0], None, call)
 
 
 def fit_seeds(
@@ -114,8 +105,8 @@ def fit_seeds(
     Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding. `stream` is as
     in `fit`; every seed reads its own batches.
     """
-    call = _Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent))
-    return _fit_population(call, {}, seeds)[0]
+    call = _Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent), _Sweep({}, seeds))
+    return _fit_population(call)[0]
 
 
 def fit_sweep(
@@ -147,89 +138,72 @@ def fit_sweep(
     """
     if not fields:
         raise InputError("sweep", got="no field", expected='numbers by field, such as {"objective.beta": (0.5, 1, 2)}')
-    return _fit_population(_Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent)), fields, seeds)
+    return _fit_population(
+        _Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent), _Sweep(fields, seeds))
+    )
 
 
-def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note: Note | None = None) -> Fitted:
-    """Return a finished run's directory as a model and parameters ready to call.
+def fit_members(
+    run: Run,
+    fields: Mapping[str, Sequence[float]],
+    seeds: Sequence[int],
+    dataset: Dataset | None = None,
+    *,
+    directory: str | Path,
+    stream: bool | None = None,
+    saving: Saving | None = None,
+    fresh: bool = False,
+    on_epoch: OnEpoch | None = None,
+    on_note: Note | None = None,
+) -> list[Fitted]:
+    """Train every combination of some numbers with every seed as one program, in a directory, as `fit` does.
 
-    Every file must be as it was written, and of this run: their digests are compared, which runs of version 0.1 do not
-    have.
+    `members/` in it then holds a directory for each of them, such as `beta=2,seed=1`, which is that of a run: all that
+    reads a run reads it. Where rate and distortion are measured, `rate_distortion.png` and `.json` show the curve of
+    the numbers. Until then a checkpoint holds all members.
 
     Args:
-      directory: written by `fit`.
-      model: needed only if the run was trained with modules, losses or likelihoods of your own. The objective of the
-        run that is given back is then the default of that model.
-      on_note: is told in a line if the run has no digests; by default that is a warning.
+      run: as in `fit_sweep`.
+      fields: as in `fit_sweep`; there may be none.
+      seeds: of every combination.
+      dataset: as in `fit`, and so are all others.
+      directory: to leave the sweep in, or to resume it.
+      stream: see `fit`.
+      saving: see `fit`.
+      fresh: see `fit`; all members are deleted.
+      on_epoch: called after every epoch with the means over all members.
+      on_note: see `fit`.
+
+    Returns:
+      What `fit` returns for each member alone, within float32 rounding: seed after seed of one combination, in the
+      order of `itertools.product`, and then the next.
 
     Raises:
-      InputError: no run there, a damaged or edited file, one of another run, a field or type that no run can have,
-        weights of another model.
+      InputError: as `fit_sweep` and `fit`.
+      signals.Interrupted: a signal came, and the training is saved.
     """
-    folder = Path(directory)
-    record = records.read_record(folder)
-    tree = record["run"]
-    if model is not None:  # objects given from Python cannot be rebuilt, and need not be
-        tree = {name: field for name, field in tree.items() if name not in ("model", "objective")}
-    run = read(tree, str(folder / records.RECORD))
-    if model is not None:
-        model = as_recorded(model, record["run"].get("model", {}), str(folder / records.RECORD))
-        run = replace(run, model=model, objective=None)  # type: ignore[arg-type]  # any model; None is the default of it
-    return _load(folder, run, record, on_note or warnings.warn)
-
-
-def _load(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitted:
-    digest = records.digest_of(record)
-    results = records.read_results(folder, digest)
-    shapes = jax.eval_shape(run.model.init, jax.random.key(0))
-    path = folder / records.WEIGHTS
-    params = weights.load_weights(path, shapes, run=digest, sha256=results.sha256.get(records.WEIGHTS))
-    losses = read_losses(folder, results)
-    if not digest:
-        note(f"{folder} was written by version 0.1: it has no digests, so edited or exchanged files are not noticed")
-    return Fitted(run, run.model, params, results.history, results.figures, losses)
-
-
-def read_losses(folder: Path, results: records.Results) -> np.ndarray:
-    """Return the loss of every step of a finished run, float32 `[steps]`.
-
-    Raises:
-      InputError: a file that is missing, damaged, or not the one that was written.
-    """
-    steps = results.history[-1]["step"]
-    path, sha256 = folder / records.LOSSES, results.sha256.get(records.LOSSES)
-    file = io.BytesIO(records.read_bytes(path, limit=4 * steps + 4096, sha256=sha256))
-    try:
-        version = np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        numbers = file.read()
-        if version != (1, 0) or shape != (steps,) or dtype != np.float32 or len(numbers) != 4 * steps:
-            raise ValueError(f"not {steps} float32 numbers")
-    except Exception as error:  # a damaged header may make NumPy raise anything
-        raise InputError(
-            records.LOSSES, got=f"an unreadable file ({error})", expected="the loss of every step", where=str(folder)
-        ) from None
-    return np.frombuffer(numbers, np.float32)
+    callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent)
+    call = _Call(run, dataset, stream, callbacks, _Sweep(fields, seeds))
+    with signals.caught() as caught:
+        return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
 
 
 # --------------------------------------------------------------------------------------------------- in a directory
 
 
-def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, call: _Call) -> Fitted:
+def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, call: _Call) -> list[Fitted]:
     places.check_place(folder)
     with contextlib.ExitStack() as held:
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
 
         if not fresh and records.holds(folder, records.RECORD):
             call = call._replace(run=same_run.begun(call.run, folder))  # a damaged one is refused before any work
-        resolved = _resolve(call)
+        resolved, population = _resolve(call)
         values.to_json(resolved.run)  # refuses numbers that are not finite
-        record = {
-            "run": values.to_tree(resolved.run),
-            "format": values.to_tree(resolved.prepared.format),
-            "provenance": provenance.provenance(resolved.dataset),
-        }
-        record = records.sealed({"digest": records.identity(record), **record})
+        made = provenance.provenance(resolved.dataset)
+        record = records.record_of(
+            resolved.run, resolved.prepared.format, made, sweep=None if population is None else population._asdict()
+        )
         unwritten = [*same_run.unwritten(record["run"], resolved.run)]
         places.open_directory(folder, fresh=fresh)
         lock = lock or held.enter_context(Lock.claim(folder))
@@ -246,19 +220,30 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         else:
             record = same_run.go_on(folder, record, resolved.dataset, unwritten)
             if records.holds(folder, records.RESULTS):
-                fitted = _load(folder, resolved.run, record, call.callbacks.on_note)
-                if not all(records.holds(folder, f"{name}.png") for name in _PICTURES):  # it was killed just then
-                    _save_pictures(folder, resolved, fitted, call.callbacks.on_note)
-                return fitted
+                if population is not None:
+                    return members.load(folder, resolved, population, call.callbacks.on_note)
+                fitted = load_as(folder, resolved.run, record, call.callbacks.on_note)
+                if not all(records.holds(folder, f"{name}.png") for name in pictures.NAMES):  # it was killed just then
+                    pictures.save(folder, resolved, fitted, call.callbacks.on_note)
+                return [fitted]
         digest = records.digest_of(record)
         same_run.remember(folder, record, unwritten)
         manager = resume.CheckpointManager(
             folder, digest, saving, lock=lock, caught=caught, note=call.callbacks.on_note, selects=resolved.selects
         )
         place = folder.absolute()  # a callback may change the working directory
-        fitted = _train(resolved, manager, call)
-        _finish(place, resolved, fitted, digest, call.callbacks.on_note)
-        return fitted
+        if population is None:
+            fitted = _train(resolved, manager, call)
+            _finish(place, resolved, fitted, digest, call.callbacks.on_note)
+            return [fitted]
+        found = members.split(resolved, population, *_trained(resolved, population, manager, call))
+        for index, own in enumerate(found):
+            inner, its = members.place(place, population, index), resolved._replace(run=own.run)
+            record = members.record_of(its, population, made)
+            records.write_json(inner / records.RECORD, record)
+            _finish(inner, its, own, records.digest_of(record), call.callbacks.on_note)
+        members.finish(place, population, found, digest)
+        return found
 
 
 def _finish(folder: Path, resolved: ResolvedRun, fitted: Fitted, digest: str, note: Note) -> None:
@@ -271,31 +256,7 @@ def _finish(folder: Path, resolved: ResolvedRun, fitted: Fitted, digest: str, no
     with durable.replacing(folder / records.LOSSES, what=records.LOSSES) as file:
         np.save(file, fitted.losses, allow_pickle=False)
     records.write_results(folder, fitted.results, digest)
-    _save_pictures(folder, resolved, fitted, note)
-
-
-_PICTURES = ("samples", "reconstructions")
-
-
-def _save_pictures(folder: Path, resolved: ResolvedRun, fitted: Fitted, note: Note) -> None:
-    """Leave pictures where events are images; what goes wrong with them is said, and no more."""
-    try:
-        if len(resolved.prepared.event_shape) == 3:
-            _draw(folder, resolved.prepared, fitted)
-    except Exception as error:
-        note(f"{folder} is finished, but has no pictures ({type(error).__name__}: {array_files.reason(error)})")
-
-
-def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
-    """Draw samples from the prior, and inputs above their reconstructions."""
-    key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
-    x = jax.device_put(prepared.test.x[:16])
-    samples, reconstructions = map(np.asarray, generation.preview(fitted.model, fitted.params, x, key))
-    pairs = np.concatenate([np.asarray(x), reconstructions])
-    samples, pairs = (prepared.preparation.inverse(images, prepared.format) for images in (samples, pairs))
-    span = figures.span_of(pairs[: len(x)], prepared.format.levels)
-    for name, images, columns in zip(_PICTURES, (samples, pairs), (8, len(x)), strict=True):
-        figures.save_png(folder / f"{name}.png", figures.image_grid(images, columns, span=span).pixels)
+    pictures.save(folder, resolved, fitted, note)
 
 
 class _Call(NamedTuple):
@@ -305,14 +266,27 @@ class _Call(NamedTuple):
     dataset: Dataset | None
     stream: bool | None
     callbacks: Callbacks
+    sweep: _Sweep | None = None
 
 
-def _resolve(call: _Call) -> ResolvedRun:
-    """Return the resolved run; what should be known of its data is said."""
-    resolved = resolution.resolve(call.run, call.dataset, call.stream)
+class _Sweep(NamedTuple):
+    """Which members a population has: see `fit_sweep`."""
+
+    fields: Mapping[str, Sequence[float]]
+    seeds: Sequence[int]
+
+
+def _resolve(call: _Call) -> tuple[ResolvedRun, Population | None]:
+    """Return the resolved run, of a sweep that of its first member; what should be known of its data is said."""
+    run, population = call.run, None
+    if call.sweep is not None:
+        run, population = sweeps.combine(run, *call.sweep)
+    resolved = resolution.resolve(run, call.dataset, call.stream)
     for text in (*resolved.prepared.notes, *filter(None, [resolved.warning])):
         call.callbacks.on_note(text)
-    return resolved
+    if population is not None:
+        sweeps.check(resolved, population.fields)
+    return resolved, population
 
 
 def _silent(text: str) -> None:
@@ -320,35 +294,20 @@ def _silent(text: str) -> None:
 
 
 def _train(resolved: ResolvedRun, manager: CheckpointManager | None, call: _Call) -> Fitted:
-    if resolved.chosen:
-        call.callbacks.on_begin(resolved.chosen)
-    last, results = training_loop.train(resolved, None, manager, call.callbacks)
+    last, results = _trained(resolved, None, manager, call)
     return Fitted(resolved.run, resolved.run.model, last.best, list(last.progress.history), results, last.losses)
 
 
-def _fit_population(call: _Call, fields: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> list[Fitted]:
+def _fit_population(call: _Call) -> list[Fitted]:
     """Return one entry per combination of the fields' numbers, with a leading axis of seeds."""
-    runs, population = sweeps.combine(call.run, fields, seeds)
-    resolved = _resolve(call._replace(run=runs[0]))
-    sweeps.check(resolved, population.fields)
-    last, results = training_loop.train(resolved, population, None, call.callbacks)
-    count, history, patience = len(seeds), last.progress.history, resolved.run.patience
-    found = []
-    for index in range(len(runs)):
-        first, after = index * count, (index + 1) * count
-        members = [history[m :: len(population.seeds)] for m in range(first, after)]
-        epochs = len(members[0])
-        if patience:  # others may have gone on
-            epochs = min(epochs, max(results["best_epoch"][first:after]) + patience)
-        run = sweeps.replaced(resolved.run, population, first)
-        found.append(
-            Fitted(
-                run,
-                run.model,
-                jax.tree.map(lambda a, own=slice(first, after): a[own], last.best),
-                [sweeps.mean_entry(entries) for entries in zip(*members, strict=True)][:epochs],
-                {name: each[first:after] if isinstance(each, list) else each for name, each in results.items()},
-                last.losses[: members[0][epochs - 1]["step"], first:after],
-            )
-        )
-    return found
+    resolved, population = _resolve(call)
+    assert population is not None  # as `call` has a sweep
+    return members.grouped(resolved, population, *_trained(resolved, population, None, call))
+
+
+def _trained(
+    resolved: ResolvedRun, population: Population | None, manager: CheckpointManager | None, call: _Call
+) -> tuple[Snapshot, dict[str, Any]]:
+    if resolved.chosen:
+        call.callbacks.on_begin(resolved.chosen)
+    return training_loop.train(resolved, population, manager, call.callbacks)

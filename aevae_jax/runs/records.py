@@ -26,6 +26,7 @@ from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     from aevae_jax.data import tfds
+    from aevae_jax.runs.run import Run
 else:
     tfds = modules("aevae_jax.data", "tfds")
 
@@ -40,6 +41,9 @@ FILES = (RECORD, METRICS, WEIGHTS, LOSSES, RESULTS, "samples.png", "reconstructi
 """The files of a run, in the order in which they are written; `results.json` says that it is finished."""
 
 CHECKPOINTS = "checkpoints"
+MEMBERS, CURVE = "members", ("rate_distortion.json", "rate_distortion.png")
+PARTS = (*FILES, *CURVE, CHECKPOINTS, MEMBERS)
+"""All that training leaves; a sweep has its members' directories in `members`."""
 
 _AS_WRITTEN = "the file that training wrote"
 
@@ -142,9 +146,21 @@ def sealed(value: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "sha256": hashlib.sha256(array_files.canonical(rest)).hexdigest()}
 
 
+def record_of(
+    run: Run, format: Format, provenance: dict[str, Any], *, sweep: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the record of a run, or of a sweep with these members, as `run.json` will hold it."""
+    record = {"run": values.to_tree(run), "format": values.to_tree(format), "provenance": provenance}
+    if sweep is not None:
+        record["sweep"] = {name: values.to_tree(each) for name, each in sweep.items()}
+    return sealed({"digest": identity(record), **record})
+
+
 def identity(record: dict[str, Any]) -> str:
-    """Return the digest of a run: a sha256 over its value, the form of its data and their sha256."""
+    """Return the digest of a run: a sha256 over its value, its data and their form, and the members of a sweep."""
     parts = {"run": record["run"], "format": record["format"], "data": record["provenance"]["data"]["sha256"]}
+    if "sweep" in record:
+        parts["sweep"] = record["sweep"]
     return hashlib.sha256(array_files.canonical(parts)).hexdigest()
 
 
@@ -153,8 +169,10 @@ def digest_of(record: dict[str, Any]) -> str:
     return str(record["digest"]) if "sha256" in record else ""
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path, *, any_kind: bool = False) -> dict[str, Any]:
     """Return what `run.json` holds: objects `run`, `format` and `provenance`, `digest`, and `resumed`, a list.
+
+    That of a sweep has an object `sweep`, too, and is refused unless `any_kind` is allowed.
 
     Raises:
       InputError: no run there, a damaged file, or one that is not as it was written.
@@ -184,6 +202,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         digest = hashlib.sha256(json.dumps(record["run"], sort_keys=True).encode()).hexdigest()
     if record.get("digest") != digest:
         raise InputError(RECORD, where=str(folder), got="a run that does not match its digest", expected=_AS_WRITTEN)
+    if "sweep" in record and not any_kind:
+        raise InputError("run", where=str(folder), got="a sweep", expected=f"one of the runs in {folder / MEMBERS}")
     return record
 
 
@@ -242,7 +262,7 @@ def load_data(folder: Path, data: Data, moved: str = "") -> Dataset:
 
 def check_data(folder: Path, dataset: Dataset) -> None:
     """Refuse data that is not what the run in `folder` was trained on."""
-    record = read_record(folder)
+    record = read_record(folder, any_kind=True)
     data = record["provenance"]["data"]
     if data["sha256"] == dataset.digest():
         return

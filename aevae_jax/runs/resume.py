@@ -66,8 +66,9 @@ class CheckpointManager:
         records.write_lines(self._log, snapshot.progress.history)
 
     def log(self, snapshot: Snapshot) -> None:
-        """Add the last epoch to the log."""
-        durable.append(self._log, records.line(snapshot.progress.history[-1]), what=self._log.name)
+        """Add the last epoch to the log, a line for each member."""
+        entries = snapshot.progress.history[-len(snapshot.progress.best_value) :]
+        durable.append(self._log, b"".join(map(records.line, entries)), what=self._log.name)
 
     def next_stop(self, step: int, chunk: int) -> int:
         """Return where to look up again, at most `chunk` steps on."""

@@ -32,7 +32,7 @@ def begun(run: Run, folder: Path) -> Run:
 
     So the command that began a run resumes it, whatever has come to suit the data since.
     """
-    tree = records.read_record(folder)["run"].get("model")
+    tree = records.read_record(folder, any_kind=True)["run"].get("model")
     if not isinstance(tree, dict) or tree.get("type") != type(run.model).__name__:
         return run
     try:
@@ -56,8 +56,10 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
     Raises:
       InputError: it is another run, or that cannot be known.
     """
-    written = records.read_record(folder)
-    if found := [*differences(_completed(written["run"]), record["run"])]:
+    written = records.read_record(folder, any_kind=True)
+    found = [*differences(_completed(written["run"]), record["run"])]
+    found += differences(written.get("sweep"), record.get("sweep"), "sweep")
+    if found:
         raise InputError(
             "run directory",
             got=f"{folder}, which holds another run ({'; '.join(found)})",

@@ -37,22 +37,41 @@ class Population(NamedTuple):
     numbers: tuple[tuple[float, ...], ...] = ()
     """One tuple per field, with one number per member."""
 
+    @property
+    def seeds_each(self) -> int:
+        """How many seeds each combination of numbers has."""
+        return len(set(self.seeds))
+
+    def own(self, member: int) -> dict[str, float]:
+        """Return the numbers of a member by field."""
+        return {field: column[member] for field, column in zip(self.fields, self.numbers, strict=True)}
+
+    def folder(self, member: int) -> str:
+        """Return a name for the directory of a member, such as "beta=2,seed=3"."""
+        short = [field.rpartition(".")[2] for field in self.fields]
+        names = short if len(set(short)) == len(short) else self.fields
+        own = [
+            f"{name}={float(number)!r}".removesuffix(".0")
+            for name, number in zip(names, self.own(member).values(), strict=True)
+        ]
+        return ",".join([*own, f"seed={self.seeds[member]}"])
+
     def name(self, member: int) -> str:
         """Return what tells a member from the others, such as "seed 3, objective.beta 4"."""
-        own = [f", {field} {column[member]:g}" for field, column in zip(self.fields, self.numbers, strict=True)]
+        own = [f", {field} {number:g}" for field, number in self.own(member).items()]
         return "".join([f"seed {self.seeds[member]}", *own])
 
 
-def combine(run: Run, fields: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> tuple[list[Run], Population]:
-    """Return the run of every combination of numbers, and the population of all with all seeds: seed after seed of one
-    combination, and then the next.
+def combine(run: Run, fields: Mapping[str, Sequence[float]], seeds: Sequence[int]) -> tuple[Run, Population]:
+    """Return the run of the first combination of numbers, and the population of all with all seeds: seed after seed of
+    one combination, and then the next.
 
     Raises:
       InputError: an impossible seed, a field that does not exist or is no number, or a number that it cannot hold.
     """
     seeds = tuple(seeds)
-    if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
-        raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295")
+    if not seeds or any(not 0 <= seed < 2**32 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise InputError("seeds", got=list(seeds), expected="at least one, each from 0 to 4294967295, each once")
     candidates = _candidates(run)
     for field, values in fields.items():
         if field not in candidates:
@@ -64,7 +83,7 @@ def combine(run: Run, fields: Mapping[str, Sequence[float]], seeds: Sequence[int
     combinations = list(itertools.product(*(map(float, values) for values in fields.values())))
     runs = [_replaced(run, list(fields), numbers) for numbers in combinations]
     members = [numbers for numbers in combinations for _ in seeds]
-    return runs, Population(seeds * len(runs), tuple(fields), tuple(zip(*members, strict=True)))
+    return runs[0], Population(seeds * len(runs), tuple(fields), tuple(zip(*members, strict=True)))
 
 
 def replaced(run: Run, population: Population, member: int) -> Run:

@@ -703,6 +703,68 @@ def test_all_that_is_typed_of_a_training_is_handed_on(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("typed", "fields", "seeds"),
+    [
+        (["--seeds", "3", "--seed", "5"], {}, range(5, 8)),
+        (["--sweep", "objective.beta=0.5,1e1"], {"objective.beta": (0.5, 10.0)}, range(1)),
+        (
+            ["--sweep", "objective.beta=1,2", "optimizer.learning_rate=0.1,0.2", "--seeds", "2", "--fresh"],
+            {"objective.beta": (1.0, 2.0), "optimizer.learning_rate": (0.1, 0.2)},
+            range(2),
+        ),
+    ],
+)
+def test_what_is_typed_of_a_sweep_is_handed_on(monkeypatch, typed, fields, seeds):
+    seen = []
+    monkeypatch.setattr(fitting, "fit_members", lambda *given, **options: seen.append((given, options)) or exit_early())
+    with pytest.raises(KeyError, match="early"):
+        main(["train", "runs/new", *typed])
+    (run, *given), options = seen[0]
+    assert given == [fields, seeds]
+    assert run.seed == seeds[0]
+    assert (options["directory"], options["fresh"]) == (Path("runs/new"), "--fresh" in typed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--seeds", "0"], "error: --seeds: got 0, expected 1 to 1000"),
+        (["--sweep", "objective.beta=1"], "error: --sweep: got 'objective.beta=1', expected a field and two numbers"),
+        (["--sweep", "objective.beta=1,x"], "error: --sweep: got 'objective.beta=1,x', expected a field and two"),
+        (
+            ["--sweep", "objective.beta=1,1"],
+            "error: objective.beta: got [1.0, 1.0], expected at least one number, each",
+        ),
+        (["--sweep", "objective.bet=1,2"], "error: sweep: got objective.bet, expected a number that can be traced: "),
+        (["--sweep", "objective.beta=1,2", "objective.beta=3,4"], "error: --sweep: got objective.beta=1,2 objective."),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused_in_a_line(tmp_path, capsys, typed, message):
+    with pytest.raises(SystemExit) as left:
+        main(["train", str(tmp_path / "run"), *typed])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(message)
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_came_of_a_sweep_is_said(monkeypatch, tmp_path, capsys):
+    """Of each combination, the mean over seeds."""
+    (tmp_path / "members" / "beta=1,seed=0").mkdir(parents=True)
+    tests = [{"distortion": d, "rate": 1.0, "negative_elbo": d + 1} for d in (2.0, 4.0, 6.0, 10.0)]
+    found = [SimpleNamespace(results={"test": test}) for test in tests]
+    monkeypatch.setattr(fitting, "fit_members", lambda *_, **__: found)
+    main(["train", str(tmp_path), "--sweep", "objective.beta=1,4", "--seeds", "2"])
+    assert capsys.readouterr().out.splitlines() == [
+        "test   objective.beta 1: distortion 3.0 + rate 1.0 = 4.0 nats/example",
+        "test   objective.beta 4: distortion 8.0 + rate 1.0 = 9.0 nats/example",
+        f"wrote  {tmp_path}: members",
+        f"next   aevae evaluate {tmp_path / 'members' / 'beta=1,seed=0'}",
+    ]
+
+
+@pytest.mark.parametrize(
     ("model", "suffix"),
     [
         (VAE(event_shape=(8, 8, 1)), ".png"),

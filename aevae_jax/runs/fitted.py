@@ -1,0 +1,98 @@
+"""A trained model, and how it is read from the directory of a finished run."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aevae_jax.lazy import jax, modules, np
+from aevae_jax.runs import records
+from aevae_jax.runs.callbacks import Note
+from aevae_jax.runs.run import Run, as_recorded, read
+from aevae_jax.types import InputError, LatentModel, Params
+
+if TYPE_CHECKING:
+    from aevae_jax.runs import weights
+else:
+    weights = modules("aevae_jax.runs", "weights")
+
+
+class Fitted(NamedTuple):
+    """A trained model, ready to call."""
+
+    run: Run
+    model: LatentModel
+    params: Params
+    """The parameters of the epoch with the best validation bound; with several seeds, each leaf has a leading axis."""
+    history: list[dict[str, Any]]
+    """One entry per epoch: epoch, step, train and validation metrics, steps that were skipped."""
+    results: dict[str, Any]
+    """Validation and test metrics of `params`; with several seeds, one list entry per seed."""
+    losses: Any
+    """Loss of every step, float32 `[steps]`; with several seeds, `[steps, S]`."""
+
+
+def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note: Note | None = None) -> Fitted:
+    """Return a finished run's directory as a model and parameters ready to call.
+
+    Every file must be as it was written, and of this run: their digests are compared, which runs of version 0.1 do not
+    have.
+
+    Args:
+      directory: written by `fit`.
+      model: needed only if the run was trained with modules, losses or likelihoods of your own. The objective of the
+        run that is given back is then the default of that model.
+      on_note: is told in a line if the run has no digests; by default that is a warning.
+
+    Raises:
+      InputError: no run there, a damaged or edited file, one of another run, a field or type that no run can have,
+        weights of another model.
+    """
+    folder = Path(directory)
+    record = records.read_record(folder)
+    tree = record["run"]
+    if model is not None:  # objects given from Python cannot be rebuilt, and need not be
+        tree = {name: field for name, field in tree.items() if name not in ("model", "objective")}
+    run = read(tree, str(folder / records.RECORD))
+    if model is not None:
+        model = as_recorded(model, record["run"].get("model", {}), str(folder / records.RECORD))
+        run = replace(run, model=model, objective=None)  # type: ignore[arg-type]  # any model; None is the default of it
+    return load_as(folder, run, record, on_note or warnings.warn)
+
+
+def load_as(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitted:
+    """Return a finished run's directory, whose record has been read, as this run."""
+    digest = records.digest_of(record)
+    results = records.read_results(folder, digest)
+    shapes = jax.eval_shape(run.model.init, jax.random.key(0))
+    path = folder / records.WEIGHTS
+    params = weights.load_weights(path, shapes, run=digest, sha256=results.sha256.get(records.WEIGHTS))
+    losses = read_losses(folder, results)
+    if not digest:
+        note(f"{folder} was written by version 0.1: it has no digests, so edited or exchanged files are not noticed")
+    return Fitted(run, run.model, params, results.history, results.figures, losses)
+
+
+def read_losses(folder: Path, results: records.Results) -> np.ndarray:
+    """Return the loss of every step of a finished run, float32 `[steps]`.
+
+    Raises:
+      InputError: a file that is missing, damaged, or not the one that was written.
+    """
+    steps = results.history[-1]["step"]
+    path, sha256 = folder / records.LOSSES, results.sha256.get(records.LOSSES)
+    file = io.BytesIO(records.read_bytes(path, limit=4 * steps + 4096, sha256=sha256))
+    try:
+        version = np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        numbers = file.read()
+        if version != (1, 0) or shape != (steps,) or dtype != np.float32 or len(numbers) != 4 * steps:
+            raise ValueError(f"not {steps} float32 numbers")
+    except Exception as error:  # a damaged header may make NumPy raise anything
+        raise InputError(
+            records.LOSSES, got=f"an unreadable file ({error})", expected="the loss of every step", where=str(folder)
+        ) from None
+    return np.frombuffer(numbers, np.float32)
