@@ -1,108 +1,226 @@
-"""The picture of `ae_vs_vae.py`: an autoencoder and a VAE next to each other. Never trains."""
+"""The picture of `ae_vs_vae.py`: an autoencoder and two VAEs side by side, by which alone the difference is understood.
+
+Never trains.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from aevae_jax import durable, figures
+from aevae_jax.data import Prepared
+from aevae_jax.models import generation
+
+COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#a96b59", "#e76300", "#92dadd", "#b9ac70", "#717581", "#94a4a2")
+"""Of classes, told apart with any colour vision: Petroff 2021."""
+
+COLUMNS = ("AE", "VAE, beta", "VAE + VampPrior")
+PAIRS, SAMPLES, STEPS, CODES = 8, 32, 8, 1_000
 
 
 class Panel(NamedTuple):
     """What is shown of one model: images `[N, H, W, C]` and codes `[M, latent]`."""
 
-    reconstructions: np.ndarray
-    samples: np.ndarray
-    interpolation: np.ndarray
-    codes: np.ndarray
+    reconstructions: Any
+    samples: Any
+    interpolation: Any
+    codes: Any
+    random_codes: Any
+
+
+class Shown(NamedTuple):
+    """What the picture is of."""
+
+    inputs: np.ndarray
+    labels: np.ndarray | None
+    """The class of each code, where there are classes."""
+    panels: Mapping[str, Panel]
+
+
+def panels(models: Mapping[str, tuple[Any, Any]], prepared: Prepared) -> Shown:
+    """Return what is shown of each model, given with its parameters."""
+    x, labels = prepared.test.x[:CODES], prepared.test.labels
+    labels = None if labels is None else np.asarray(labels[:CODES])
+    other = 1 if labels is None else int(np.append(np.flatnonzero(labels != labels[0]), 1)[0])
+    found = {name: _panel(*member, jnp.asarray(x), other) for name, member in models.items()}
+    return Shown(x[:PAIRS], labels, {name: jax.tree.map(np.asarray, panel) for name, panel in found.items()})
+
+
+@partial(jax.jit, static_argnums=0)
+def _panel(model: Any, params: Any, x: Any, other: Any) -> Any:
+    random_codes = generation.codes(model, params, jax.random.key(0), CODES)
+    ends = x[:1], jax.lax.dynamic_slice_in_dim(x, other, 1)
+    return Panel(
+        reconstructions=generation.reconstruct(model, params, x[:PAIRS]),
+        samples=model.decode(params, random_codes[:SAMPLES]).mean(),
+        interpolation=generation.interpolate(model, params, *ends, STEPS)[:, 0],
+        codes=model.encode(params, x).mean(),
+        random_codes=random_codes,
+    )
 
 
 def comparison(
     path: Path,
+    shown: Shown,
     *,
     title: str,
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    panels: Mapping[str, Panel],
-    mixture: np.ndarray,
-    captions: Mapping[str, str],
+    headings: Mapping[str, str],
+    verdicts: Mapping[str, str],
+    results: Mapping[str, Any] | None = None,
 ) -> None:
-    """Draw an autoencoder and a VAE next to each other: reconstructions, random codes, interpolation, the latent space
-    by class.
+    """Draw models next to each other: the same inputs and their reconstructions, random codes decoded, a path between
+    two codes, codes of data among random codes; below, where there is a curve, reconstruction against generation.
 
     Args:
       path: the PNG to write.
+      shown: from `panels`.
       title: the data set's name.
-      inputs: what the reconstructions are of.
-      labels: the class of each code.
-      panels: one per model, a column each.
-      mixture: samples of the autoencoder with a mixture in place of its prior.
-      captions: a line for the samples of each column of samples.
+      headings: what stands above the column of each model.
+      verdicts: what stands above its random codes.
+      results: of `ae_vs_vae.py`, for the curve.
     """
-    figure = Figure(figsize=(12, 13), layout="constrained")
+    curve = results is not None and bool(results["curve"])
+    rows = ["pairs", "samples", "path", "codes"]
+    mosaic: Any = [[f"{name}: {row}" for name in shown.panels] for row in rows] + [
+        ["curve"] * len(shown.panels)
+    ] * curve
+    heights = [*_heights(shown), *([3.2] if curve else [])]
+    width, layout = 5 * len(shown.panels), ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.12)
+    figure = Figure(figsize=(width, sum(heights) + 0.5 * len(heights) + 1.0), layout=layout)
     FigureCanvasAgg(figure)
-    figure.suptitle(
-        f"The same networks as an autoencoder (AE) and as a variational autoencoder (VAE): {title}", size=15
-    )
-    grids = figure.subplot_mosaic(
-        [
-            ["AE pairs", "AE pairs", "AE pairs", "VAE pairs", "VAE pairs", "VAE pairs"],
-            ["AE", "AE", "VAE", "VAE", "AE + mixture", "AE + mixture"],
-            [
-                "AE interpolation",
-                "AE interpolation",
-                "AE interpolation",
-                "VAE interpolation",
-                "VAE interpolation",
-                "VAE interpolation",
-            ],
-            ["AE codes", "AE codes", "AE codes", "VAE codes", "VAE codes", "VAE codes"],
-        ],
-        height_ratios=[2.2, 6, 1.2, 6],
-    )
-    samples = {**{name: panel.samples for name, panel in panels.items()}, "AE + mixture": mixture}
-    sources = {"AE + mixture": "codes from a mixture fitted to the AE's"}
-    for name, images in samples.items():
-        source = sources.get(name, f"random codes z ~ N(0, I), decoded by the {name}")
-        _show(grids[name], figures.grid(images, 6), f"{source}\n{captions[name]}")
-    for name, panel in panels.items():
-        pairs = np.concatenate([inputs, panel.reconstructions])
-        _show(
-            grids[f"{name} pairs"], figures.grid(pairs, len(inputs)), f"{name}: inputs, and their reconstructions below"
-        )
-        _show(
-            grids[f"{name} interpolation"],
-            figures.grid(panel.interpolation, len(panel.interpolation)),
-            f"{name}: interpolation between two inputs' codes",
-        )
-        _scatter(grids[f"{name} codes"], panel.codes, labels, name)
+    axes = figure.subplot_mosaic(mosaic, height_ratios=heights)
+    latent = next(iter(shown.panels.values())).codes.shape[1]
+    figure.suptitle(f"Autoencoder or variational autoencoder? {title}, {latent} numbers per code", size=20)
+    span = float(shown.inputs.min()), float(shown.inputs.max())
+    for name, panel in shown.panels.items():
+        pairs = np.concatenate([shown.inputs, panel.reconstructions])
+        _show(axes[f"{name}: pairs"], pairs, len(shown.inputs), span, headings[name])
+        axes[f"{name}: pairs"].set_ylabel("decoded    input", size=10)
+        _show(axes[f"{name}: samples"], panel.samples, 8, span, verdicts.get(name, ""))
+        axes[f"{name}: samples"].set_ylabel("random codes, decoded", size=10)
+        _show(axes[f"{name}: path"], panel.interpolation, len(panel.interpolation), span, "")
+        axes[f"{name}: path"].set_ylabel("between", size=10)
+        _scatter(axes[f"{name}: codes"], panel, shown.labels)
+    if results is not None and curve:
+        _curve(axes["curve"], results)
     with durable.replacing(path) as file:
         figure.savefig(file, dpi=110, format="png")
 
 
-def _show(axes: Any, image: np.ndarray, title: str) -> None:
-    axes.imshow(image, interpolation="nearest")
-    axes.set_title(title, size=10)
-    axes.set_axis_off()
+def headings(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the main experiment writes above its columns: what the model is, and how well it reconstructs."""
+    weight = f", beta {results['chosen']['beta']:g}" if results["chosen"] else ""
+    kinds = {
+        "AE": "Autoencoder: a code is a point",
+        "VAE, beta": f"VAE, prior N(0, I){weight}: a code is a cloud",
+        "VAE + VampPrior": "VAE, learned prior (VampPrior)",
+    }
+    errors = {name: results["measures"][f"reconstruction MSE | {name}"]["mean"] for name in kinds}
+    return {name: f"{kind}\nsquared error per pixel {errors[name]:.4f}" for name, kind in kinds.items()}
 
 
-def _scatter(axes: Any, codes: np.ndarray, labels: np.ndarray, name: str) -> None:
-    """Draw codes along their two directions of largest variance, with the ring inside which 95 % of N(0, I) would
-    lie.
+def verdicts(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return two numbers about the random codes of each column, beside what data score; nothing without a judge."""
+    measures, base = results["measures"], results["baselines"]
+    if "Frechet distance of data to data" not in base:
+        return {}
+    floor, best = base["Frechet distance of data to data"], 100 * base["confident held-out data"]
+    found = {}
+    for name in COLUMNS:
+        distance, seen = (measures[f"{m} | {name}"]["mean"] for m in ("Frechet distance", "confident samples"))
+        found[name] = (
+            f"distance to data {distance:.2f} (data to data {floor:.2f})\n"
+            f"recognised {100 * seen:.0f} % (data {best:.0f} %)"
+        )
+    return found
+
+
+def _heights(shown: Shown) -> list[float]:
+    """Return inches of the rows of grids that are 4.7 inches wide, and of the scatter."""
+    height, width = shown.inputs.shape[1:3]
+    tile = 4.7 / 8 * height / width
+    return [2 * tile, SAMPLES // 8 * tile, tile, 3.6]
+
+
+def _show(axes: Any, images: np.ndarray, columns: int, span: tuple[float, float], title: str) -> None:
+    low, high = span
+    axes.imshow(figures.grid((images - low) / (high - low), columns), interpolation="nearest")
+    axes.set_title(title, size=11)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _scatter(axes: Any, panel: Panel, labels: np.ndarray | None) -> None:
+    """Draw codes of data by class along their two directions of largest variance, and random codes in the same plane.
+
+    Random codes that lie where no code of data is decode to what no data is like.
     """
-    _, _, directions = np.linalg.svd(codes - codes.mean(axis=0), full_matrices=False)
-    flat = codes @ directions[:2].T if codes.shape[1] > 1 else np.hstack([codes, np.zeros_like(codes)])
-    points = axes.scatter(flat[:, 0], flat[:, 1], c=labels, cmap="tab10", s=6)
-    turn = np.linspace(0, 2 * np.pi, 200)
-    radius = np.sqrt(-2 * np.log(0.05))
-    axes.plot(radius * np.cos(turn), radius * np.sin(turn), color="black", linewidth=1)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.set_title(
-        f"{name}: codes of test data by class, two main directions; inside the ring, 95 % of N(0, I)", size=10
-    )
-    axes.legend(*points.legend_elements(), title="class", loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    centre = panel.codes.mean(axis=0)
+    _, _, directions = np.linalg.svd(panel.codes - centre, full_matrices=False)
+    codes, random_codes = (_flat((z - centre) @ directions[:2].T) for z in (panel.codes, panel.random_codes))
+    axes.scatter(*random_codes.T, marker="x", s=14, linewidth=0.8, color="black", alpha=0.45, label="random codes")
+    for index in [0] if labels is None else np.unique(labels):
+        own = codes if labels is None else codes[labels == index]
+        colour = COLOURS[int(index) % len(COLOURS)]
+        axes.scatter(*own.T, s=9, color=colour, label="codes of data" if index == 0 else None)
+        if labels is not None:
+            place = np.median(own, axis=0)
+            axes.annotate(
+                str(int(index)),
+                place,
+                size=11,
+                weight="bold",
+                ha="center",
+                va="center",
+                bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour},
+            )
+    low, high = np.quantile(np.concatenate([codes, random_codes]), [0.002, 0.998], axis=0)
+    margin = 0.05 * (high - low) + 1e-6
+    axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+    axes.set_xlabel("codes: first and second direction of largest variance", size=10)
+    axes.legend(loc="upper right", fontsize=9, framealpha=0.9)
+
+
+def _flat(points: np.ndarray) -> np.ndarray:
+    """Return points in the plane, also where a code is a single number."""
+    return points if points.shape[1] > 1 else np.hstack([points, np.zeros_like(points)])
+
+
+def _curve(axes: Any, results: Mapping[str, Any]) -> None:
+    """Draw reconstruction against generation over beta, and where the other columns lie; bars are 95 % intervals."""
+    error, excess = "reconstruction MSE", "... above that of data to data"
+    points = [(row["beta"], row[error], row[excess]) for row in results["curve"]]
+    axes.errorbar(*_bars([(x, y) for _, x, y in points]), color=COLOURS[0], marker="o", capsize=3, label="VAE, by beta")
+    for beta, x, y in points:
+        axes.annotate(f"{beta:g}", (x["mean"], y["mean"]), xytext=(6, 6), textcoords="offset points", size=10)
+    measures = results["measures"]
+    others = {"AE": "AE", "VAE + VampPrior": "VAE + VampPrior", "AE + mixture": "AE", "VAE + mixture": "VAE"}
+    for (name, encoder), marker, colour in zip(others.items(), "sDPX", COLOURS[1:], strict=False):
+        pair = measures[f"{error} | {encoder}"], measures[f"{excess} | {name}"]
+        axes.errorbar(*_bars([pair]), color=colour, marker=marker, markersize=8, capsize=3, linestyle="", label=name)
+    axes.axhline(0, color="black", linewidth=1, linestyle="--")
+    axes.text(0.005, 0.0, "data to data", transform=axes.get_yaxis_transform(), ha="left", va="bottom", size=10)
+    axes.set_xlabel("squared error per pixel of reconstructions (left is better)", size=11)
+    axes.set_ylabel("distance of random codes\nabove data to data (down is better)", size=11)
+    axes.set_title("What a regular latent space costs and brings; bars are 95 % intervals over seeds", size=12)
+    axes.legend(fontsize=10)
+
+
+def _bars(points: list[Any]) -> tuple[np.ndarray, ...]:
+    """Return x, y and the lengths of the bars below and above them."""
+    x, y = (np.array([pair[i]["mean"] for pair in points]) for i in (0, 1))
+    ends = [
+        np.array([[pair[i]["mean"] - pair[i]["low"], pair[i]["high"] - pair[i]["mean"]] for pair in points]).T
+        for i in (0, 1)
+    ]
+    return x, y, ends[1], ends[0]

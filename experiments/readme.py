@@ -7,7 +7,6 @@ Reads:     experiments/results/*.json
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -126,22 +125,27 @@ def speed_tables() -> str:
     return "\n".join(speed_table.of_readme(records.read_json(path), path.as_posix()) for path in paths)
 
 
+SETS = {"digits": "digits", "sprites": "sprites", "fashion_mnist": "Fashion-MNIST"}
+
+
 def claims() -> str:
-    """Compare AE with VAE, on both data sets side by side."""
-    found = [recorded(f"ae_vs_vae_{data}.json") for data in ("digits", "fashion_mnist")]
-    if None in found:
+    """Compare AE with VAE, on all data sets side by side."""
+    found = {name: record for data, name in SETS.items() if (record := recorded(f"ae_vs_vae_{data}.json"))}
+    if not found:
         return ""
-    both = zip(*(record["claims"] for record in found if record), strict=True)
+    texts = {claim["claim"]: claim["number"] for record in found.values() for claim in record["claims"]}
+    decided = [{claim["claim"]: claim for claim in record["claims"]} for record in found.values()]
     rows = [
-        [re.sub(r" \(\d+[^)]*\)", "", one["claim"]), one["number"], _interval(one), _interval(other)]
-        for one, other in both
+        [text, number, *(_interval(claims[text]) if text in claims else "" for claims in decided)]
+        for text, number in texts.items()
     ]
-    table = markdown(["claim", "in numbers", "digits", "Fashion-MNIST"], rows)
+    table = markdown(["claim", "in numbers", *found], rows)
+    links = ", ".join(
+        f"[{SETS[data]}](experiments/results/ae_vs_vae_{data}.json)" for data in SETS if SETS[data] in found
+    )
     return (
         "**AE against VAE**: every claim as a number, with 95 % intervals over five seeds, and whether it holds. "
-        "`python experiments/ae_vs_vae.py`, and with `--data fashion_mnist --out runs/fashion` "
-        "([digits](experiments/results/ae_vs_vae_digits.json), "
-        f"[Fashion-MNIST](experiments/results/ae_vs_vae_fashion_mnist.json)).\n\n{table}"
+        f"`python experiments/ae_vs_vae.py`, and with `--data sprites` or `--data fashion_mnist` ({links}).\n\n{table}"
     )
 
 

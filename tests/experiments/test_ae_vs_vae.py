@@ -1,0 +1,270 @@
+"""The main experiment chooses on validation data, decides its claims by intervals, and does what can be done of any
+images.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from aevae_jax import data, models
+from aevae_jax.evaluation import classifiers
+from aevae_jax.runs import fitting
+from aevae_jax.types import InputError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
+
+import ae_vs_vae as experiment
+import ae_vs_vae_measures as measures
+import claims
+
+MARK = 16
+"""Of the first pixel, which is 0 in every digit."""
+
+
+class Ensemble:
+    """Stands for the judging classifiers, and remembers which pictures it was shown."""
+
+    def __init__(self):
+        self.shown = []
+
+    def features(self, x):
+        self.shown.append(np.asarray(x))
+        return np.asarray(x, np.float64).reshape(1, len(x), -1)[..., ::9]
+
+    def confident(self, x):
+        return float(np.asarray(x).mean())
+
+    def probabilities(self, x):
+        return np.eye(10)[np.zeros(len(x), int)]
+
+
+def untrained(run, sweep, seeds, dataset, *, on_epoch=None):
+    """Stand for `fit_sweep`: models as they are before any training."""
+    del on_epoch
+    model = replace(run.model, event_shape=dataset.event_shape)
+    params = jax.vmap(model.init)(jax.vmap(jax.random.key)(np.array(seeds)))
+    results = {"test": [{"mse_at_mean": 0.1 + 0.01 * seed, "rate": 1.0} for seed in seeds], "seconds": 1.0}
+    [values] = sweep.values()
+    scaled = [jax.tree.map(lambda a, s=s: a * s, params) for s in range(1, len(values) + 1)]
+    return [fitting.Fitted(run, model, p, [], results, None) for p in scaled]
+
+
+MEASURES = {
+    "reconstruction MSE": 0.01,
+    "KL of aggregate posterior": 2.0,
+    "MMD of aggregate posterior": 0.1,
+    "Frechet distance": 5.0,
+    "... above that of data to data": 4.0,
+    "confident samples": 0.5,
+    "gap to the prior": 3.0,
+    "equal when encoded twice": 0.5,
+    "difference of two encodings": 0.3,
+    "posterior standard deviation": 0.2,
+    "steepest step of a path": 1.5,
+    "length of a path": 1.1,
+    "confident on paths": 0.4,
+    "rate per dimension": np.array([3.0, 2.0, 1.0]),
+}
+"""Of one seed of one column."""
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Put an untrained population, and a judge that remembers, in place of what takes long."""
+    ensemble = Ensemble()
+    monkeypatch.setattr(fitting, "fit_sweep", untrained)
+    monkeypatch.setattr(classifiers, "train_ensemble", lambda *_, **__: ensemble)
+    monkeypatch.setattr(measures, "SAMPLES", 60)
+    return ensemble
+
+
+def run(tmp_path, **options):
+    experiment.ae_vs_vae(seeds=2, epochs=1, latent=2, hidden=(8,), out=tmp_path / "out", **options)
+    return json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
+    digits = data.digits()
+    marked = np.array(digits.test.x)
+    marked[:, 0, 0] = MARK
+    monkeypatch.setattr(data.Data, "load", lambda self: replace(digits, test=replace(digits.test, x=marked)))
+    choose, judges = experiment.choose, []
+
+    def watched(candidates, judge):
+        judges.append(judge)
+        chosen = choose(candidates, judge)
+        assert not any((x[:, 0, 0] == 1).all() for x in quick.shown if len(x) == len(marked))
+        return chosen
+
+    monkeypatch.setattr(experiment, "choose", watched)
+    monkeypatch.setattr(measures, "measure", lambda fit, seed, images, judge: images_seen.append(images) or MEASURES)
+    monkeypatch.setattr(experiment, "_draw", lambda *_: None)
+    images_seen = []
+    results = run(tmp_path)
+    assert len(judges) == 2
+    validation = digits.validation.x / np.float32(16)
+    for judge in judges:
+        np.testing.assert_array_equal(judge.data, Ensemble().features(validation))
+    assert all((x[:, 0, 0] == 1).all() for x in images_seen)  # what is reported is of test data
+    assert set(results["chosen"]) == {"weight decay of the AE", "beta"}
+    assert [point["beta"] for point in results["curve"]] == list(experiment.BETAS)
+    assert {name.split(" | ")[1] for name in results["measures"]} == set(claims.COLUMNS)
+    assert len(results["claims"]) == 16
+
+
+def test_the_candidate_whose_random_codes_lie_nearest_is_chosen():
+    class Judge:
+        def of_samples(self, model, params, seed):
+            return {"Frechet distance": params["distance"] + seed}
+
+    def candidate(*distances):
+        params = {"distance": np.array(distances)}
+        return fitting.Fitted(None, None, params, [], {"test": [{}] * len(distances)}, None)
+
+    assert experiment.choose([candidate(3, 3), candidate(1, 4), candidate(9, 0)], Judge()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "labels", "words"),
+    [
+        ((9, 13, 3), None, "the data has no labels"),
+        ((9, 13, 3), np.zeros(400, int), "all labels are the same"),
+        ((7, 7, 1), np.arange(400) % 4, "40 held-out pictures are fewer than 100"),
+    ],
+)
+def test_without_a_judge_the_rest_is_done(tmp_path, capsys, shape, labels, words):
+    x = np.random.default_rng(0).integers(0, 256, (400, *shape), np.uint8)
+    arrays = {"x": x} if labels is None else {"x": x, "y": labels}
+    np.savez(tmp_path / "own.npz", **arrays)
+    results = run(tmp_path, data=str(tmp_path / "own.npz"))
+    assert results["left out"] == words
+    assert not any("Frechet" in name for name in results["measures"])
+    assert {claim["about"] for claim in results["claims"]} == {"compression", "regularity", "smoothness", "latent use"}
+    printed = capsys.readouterr()
+    assert f"without a judge, as {words}" in printed.err
+    assert f"Claims about pictures are left out, as {words}." in printed.out
+    assert (tmp_path / "out" / "report.png").stat().st_size > 1000
+
+
+def test_what_is_no_image_is_refused_before_any_training(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32))
+    with pytest.raises(InputError, match=r"data: got examples of shape \(3,\), expected images"):
+        run(tmp_path, data=str(tmp_path / "x.npy"))
+    with pytest.raises(InputError, match="seeds: got 1, expected at least 2"):
+        experiment.ae_vs_vae(seeds=1)
+
+
+def split(count, labels):
+    return data.Split(np.zeros((count, 2, 2, 1), np.uint8), labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "held_out", "words"),
+    [
+        (None, 200, "the data has no labels"),
+        (np.full(9, -1), 200, "the data has no labels"),
+        (np.array([3] * 8 + [-1]), 200, "all labels are the same"),
+        (np.arange(9) % 2, 99, "99 held-out pictures are fewer than 100"),
+        (np.arange(9) % 2, 100, ""),
+    ],
+)
+def test_why_there_is_no_judge(labels, held_out, words):
+    dataset = data.Dataset("d", split(9, labels), split(300, None), split(held_out, None), 256)
+    assert measures.why_no_judge(dataset) == words
+
+
+def table(**changes):
+    """Return the measures of all columns, an entry for each of four seeds, which differ by little."""
+    seeds = 1 + np.array([-1e-3, 1e-3, 2e-3, -2e-3])
+    return {
+        f"{key} | {name}": np.multiply.outer(seeds, value)
+        for name in claims.COLUMNS
+        for key, value in {**MEASURES, **changes.get(name, {})}.items()
+    }
+
+
+BASELINE = {"reconstruction MSE of PCA": 0.02}
+
+
+def test_claims_are_decided_by_their_columns():
+    changes = dict(
+        AE={
+            "... above that of data to data": 10.0,
+            "confident samples": 0.2,
+            "KL of aggregate posterior": 8.0,
+            "MMD of aggregate posterior": 0.3,
+            "Frechet distance": 12.0,
+            "steepest step of a path": 1.4,
+            "confident on paths": 0.3,
+            "reconstruction MSE": 0.004,
+        },
+        **{
+            "VAE, beta": {"... above that of data to data": 3.9},
+            "VAE + VampPrior": {"... above that of data to data": -0.5, "confident samples": 0.1},
+        },
+    )
+    found = claims.decide(table(**changes), BASELINE)
+    assert len({c.claim for c in found}) == len(found)
+    decided = [(c.number, round(c.mean, 2), c.verdict) for c in found]
+    assert decided == [
+        ("error of PCA / AE", 5.0, "holds"),
+        ("error of PCA / VAE", 2.0, "holds"),
+        ("error of AE / VAE", 0.4, "does not hold"),
+        ("KL of AE / VAE", 4.0, "holds"),
+        ("MMD of AE - VAE", 0.2, "holds"),
+        ("distance of AE - 2.5 VAE", 0.0, "undecided"),
+        ("share of VAE - AE", 0.3, "holds"),
+        ("distance of AE - 2.5 VAE", 0.25, "holds"),
+        ("share of VAE - AE", 0.3, "holds"),
+        ("distance of AE - 2.5 VAE", 11.25, "holds"),
+        ("share of VAE - AE", -0.1, "does not hold"),
+        ("distance of AE / AE + mixture", 2.4, "holds"),
+        ("distance of VAE / VAE + mixture", 1.0, "does not hold"),
+        ("steepest step of AE - VAE", -0.1, "does not hold"),
+        ("share of VAE - AE", 0.1, "holds"),
+        ("largest / smallest rate", 3.0, "holds"),
+    ]
+
+
+def test_a_claim_is_decided_by_its_interval():
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    half = 3.182446 * values.std(ddof=1) / 2  # Student's t, 3 degrees of freedom, 97.5 %
+    found = claims.claim("a", "b", "n", values, 0.0)
+    assert (found.mean, found.low, found.high) == pytest.approx((2.5, 2.5 - half, 2.5 + half), rel=1e-6)
+    assert found.verdict == "holds"
+    assert claims.claim("a", "b", "n", values, 2.0).verdict == "undecided"
+    assert claims.claim("a", "b", "n", values, 5.0).verdict == "does not hold"
+    ratio = claims.claim("a", "b", "n", np.exp(values), 1.0, ratio=True)
+    assert np.log([ratio.mean, ratio.low, ratio.high]) == pytest.approx([2.5, 2.5 - half, 2.5 + half], rel=1e-6)
+
+
+def test_facts_are_no_claims():
+    found = claims.facts(table(), latent=16, size=64)
+    assert [fact["mean"] for fact in found] == pytest.approx([4.0, 0.5, 0.3, 0.2])
+    texts = {c.claim for c in claims.decide(table(), BASELINE)}
+    assert not texts & {fact["fact"] for fact in found}
+
+
+def test_paths_of_points_on_a_line_are_even(quick):
+    """A linear decoder moves evenly: the steepest step is the mean one, and the path as long as the fade."""
+    model = models.Autoencoder(2, models.architectures.MLP(()), event_shape=(3, 3, 1))
+    params = model.init(jax.random.key(0))
+    x = np.random.default_rng(0).uniform(size=(40, 3, 3, 1)).astype(np.float32)
+    fit = fitting.Fitted(
+        None, model, jax.tree.map(lambda a: a[None], params), [], {"test": [{"mse_at_mean": 0.5}]}, None
+    )
+    found = measures.measure(fit, 0, x, measures.Judge(quick, quick.features(x), 0.25))
+    assert found["steepest step of a path"] == pytest.approx(1.0, abs=1e-4)
+    assert found["length of a path"] == pytest.approx(1.0, abs=1e-4)
+    assert found["equal when encoded twice"] == 1
+    assert found["difference of two encodings"] == 0
+    assert found["reconstruction MSE"] == 0.5
+    assert found["... above that of data to data"] == pytest.approx(found["Frechet distance"] - 0.25)
