@@ -60,10 +60,10 @@ else:
     priors = modules("aevae_jax.models", "priors")
     directory, fitting, provenance, records = modules("aevae_jax.runs", "directory", "fitting", "provenance", "records")
 
-STEPS, EPOCHS = 2_000, 8
+STEPS, EPOCHS = 1_800, 8
 """Training takes so many steps, and at least so many epochs, where the number of epochs is not given."""
 
-DECAYS = (0.0, 0.3, 3.0)
+DECAYS = (0.0, 0.3)
 """Weight decays of the autoencoder."""
 
 BETAS = (0.5, 1.0, 2.0, 4.0)
@@ -90,7 +90,7 @@ def ae_vs_vae(
     Args:
       data: digits or sprites, which need no network, images of TensorFlow Datasets prepared here, or a path.
       seeds: how many of each model to train, all at once; intervals are over seeds.
-      epochs: passes over the training data; 0 means enough for 2,000 steps, and at least 8.
+      epochs: passes over the training data; 0 means enough for 1,800 steps, and at least 8.
       latent: numbers in a code.
       hidden: sizes of the hidden layers of the encoder; the decoder has them in reverse.
       learning_rate: of Adam, decayed to 0 along a cosine.

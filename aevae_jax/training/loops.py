@@ -111,7 +111,7 @@ def scan_members_between(
 
     new = next(_calls(body, *_flat((carry, context, xs)))) == 0
     parts = zip(unstack(carry), unstack(jax.device_put(ys), axis=1), strict=True)
-    members = list(zip(parts, _each(owns), unstack(xs, axis=1), strict=True))
+    members = list(zip(parts, unstack(owns), unstack(xs, axis=1), strict=True))
     pool = ThreadPoolExecutor(_CORES if jax.local_device_count() == 1 else 1)
     try:
         halves = []
@@ -213,23 +213,29 @@ def primitives(jaxpr: Any) -> Iterator[str]:
                 yield from primitives(value)
 
 
-@partial(jax.jit, static_argnames="axis")
 def unstack(tree: Any, axis: int = 0) -> list[Any]:
     """Return the trees whose arrays lie along an axis of those of `tree`."""
-    count = jax.tree.leaves(tree)[0].shape[axis]
-    return [jax.tree.map(lambda a, i=i: a[(slice(None),) * axis + (i,)], tree) for i in range(count)]
-
-
-def _each(tree: Any) -> list[Any]:
-    """Return what `unstack` does; of keys, which a jitted program may not read twice."""
     leaves, structure = jax.tree.flatten(tree)
-    return [jax.tree.unflatten(structure, each) for each in zip(*map(list, leaves), strict=True)]
+    each = zip(*(_slices(leaf, axis) for leaf in leaves), strict=True)
+    return [jax.tree.unflatten(structure, one) for one in each]
 
 
-@partial(jax.jit, static_argnames="axis")
 def stack(trees: Sequence[Any], axis: int = 0) -> Any:
     """Return the tree of the arrays of `trees`, stacked along a new axis."""
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays, axis), *trees)
+    if jax.default_backend() != "cpu":
+        return jax.tree.map(lambda *arrays: jnp.stack(arrays, axis), *trees)
+    return jax.device_put(jax.tree.map(lambda *arrays: np.stack(arrays, axis), *trees))
+
+
+def _slices(array: Any, axis: int) -> Sequence[Any]:
+    """Return the entries of an array along an axis.
+
+    On a CPU they are views of host memory, as a program of so many small outputs would take XLA seconds to compile.
+    Random keys are none that NumPy can see.
+    """
+    if jax.default_backend() == "cpu" and not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return list(np.moveaxis(np.asarray(array), axis, 0))
+    return list(jnp.moveaxis(array, axis, 0))
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
