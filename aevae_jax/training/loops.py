@@ -233,7 +233,7 @@ def _slices(array: Any, axis: int) -> Sequence[Any]:
     On a CPU they are views of host memory, as a program of so many small outputs would take XLA seconds to compile.
     Random keys are none that NumPy can see.
     """
-    if jax.default_backend() == "cpu" and not jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if jax.default_backend() == "cpu" and not jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return list(np.moveaxis(np.asarray(array), axis, 0))
     return list(jnp.moveaxis(array, axis, 0))
 
