@@ -163,7 +163,7 @@ def ae_vs_vae(
         "provenance": provenance.provenance(dataset),
     }
     records.write_json(folder / "results.json", results)
-    _draw(folder / "report.png", encoders, prepared, results)
+    draw(folder / "report.png", encoders, prepared, results)
     if record:
         records.write_json(Path(record), {k: v for k, v in results.items() if k != "seeds"})
         shutil.copyfile(folder / "report.png", Path(record).with_suffix(".png"))
@@ -236,7 +236,7 @@ def _output(out: Path, force: bool) -> Path:
         ) from None
 
 
-def _draw(path: Path, encoders: dict[str, Fitted], prepared: Prepared, results: dict[str, Any]) -> None:
+def draw(path: Path, encoders: dict[str, Fitted], prepared: Prepared, results: dict[str, Any]) -> None:
     """Draw the picture: everything of the first seed."""
     import ae_vs_vae_picture as picture
 

@@ -105,7 +105,7 @@ def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
 
     monkeypatch.setattr(experiment, "choose", watched)
     monkeypatch.setattr(measures, "measure", lambda fit, seed, images, judge: images_seen.append(images) or MEASURES)
-    monkeypatch.setattr(experiment, "_draw", lambda *_: None)
+    monkeypatch.setattr(experiment, "draw", lambda *_: None)
     images_seen = []
     results = run(tmp_path)
     assert len(judges) == 2
