@@ -20,15 +20,30 @@ from aevae_jax.types import InputError, likelihood_of, support_of
 if TYPE_CHECKING:
     from aevae_jax import keys
     from aevae_jax.data import Prepared
-    from aevae_jax.evaluation import classifiers, collapse, estimates, image_quality as measures, importance, statistics
+    from aevae_jax.evaluation import (
+        classifiers,
+        collapse,
+        estimates,
+        image_quality as measures,
+        importance,
+        latents,
+        statistics,
+    )
     from aevae_jax.evaluation.importance import Estimate
     from aevae_jax.models import generation
     from aevae_jax.objectives import bounds
 else:
     keys = modules("aevae_jax", "keys")
     bounds = modules("aevae_jax.objectives", "bounds")
-    classifiers, collapse, estimates, measures, importance, statistics = modules(
-        "aevae_jax.evaluation", "classifiers", "collapse", "estimates", "image_quality", "importance", "statistics"
+    classifiers, collapse, estimates, measures, importance, latents, statistics = modules(
+        "aevae_jax.evaluation",
+        "classifiers",
+        "collapse",
+        "estimates",
+        "image_quality",
+        "importance",
+        "latents",
+        "statistics",
     )
     generation = modules("aevae_jax.models", "generation")
 
@@ -228,6 +243,9 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
                 " WARNING: the samples are nearer to data than data are: the classifiers do not see what sets them "
                 "apart."
             )
+    codes = np.asarray(prepared.validation.x[:num])
+    for hollow in collapse.holes(fitted, latents.prior_gap(fitted.model, fitted.params, codes, keys.root(1))):
+        caption += f" WARNING: {hollow.evidence}; {hollow.remedy}."
     _show(f"{run}, {fitted.run.data.name}", rows, caption)
 
 

@@ -19,7 +19,7 @@ from aevae_jax.evaluation import latents, metrics
 from aevae_jax.models.likelihoods import Bernoulli, DiscretizedLogistic, Likelihood, NormalSharedScale
 from aevae_jax.models.priors import VampPrior
 from aevae_jax.objectives import bounds
-from aevae_jax.objectives.losses import ELBO, LinearWarmup
+from aevae_jax.objectives.losses import ELBO, LinearWarmup, ReconstructionError
 from aevae_jax.types import InputError, LatentModel, Params, RateWeighted, Scaled, likelihood_of, support_of
 
 COLLAPSED_RATE = 0.1
@@ -115,8 +115,8 @@ def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
         cause = _balance(fitted, terms)
         faults = _codes(fitted, found, terms["mse_at_mean"] ** 0.5)
         findings += [*cause, *(fault for fault in faults if not cause or fault.fault != "dead units")]
-    holes = [] if findings or codes == "point" else _holes(fitted, measured["prior_gap"])
-    return Diagnosis(measured, [*findings, *_length(fitted), *holes])
+    hollow = [] if findings or codes == "point" else holes(fitted, measured["prior_gap"])
+    return Diagnosis(measured, [*findings, *_length(fitted), *hollow])
 
 
 def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Finding]:
@@ -155,14 +155,20 @@ def _codes(fitted: Trained, found: latents.Latents, error: float) -> list[Findin
     return findings
 
 
-def _holes(fitted: Trained, gap: float) -> list[Finding]:
-    """Return the finding that random codes lie where no code of data does, if so."""
+def holes(fitted: Trained, gap: float) -> list[Finding]:
+    """Return the finding that random codes lie where no code of data does, if the gap to the prior, in nats, says so.
+
+    Of an autoencoder, whose prior is nominal, it is to be expected.
+    """
     if gap < HOLES:
         return []
     evidence = (
         f"random codes fall into holes: the codes of data are at least {gap:.3g} nats from the prior that random codes "
         "are drawn from"
     )
+    if isinstance(fitted.run.objective, ReconstructionError):
+        remedy = "a VAE has codes like its prior; or fit a mixture to the codes: aevae_jax.priors.fit_mixture"
+        return [Finding("holes", evidence, remedy, {})]
     ways, changes = [], _model(fitted, latent_prior=VampPrior())
     if changes and not isinstance(getattr(fitted.run.model, "latent_prior", None), VampPrior):
         ways.append(f"a prior that is learned: latent_prior={values.spell(VampPrior())} in --model")

@@ -21,7 +21,7 @@ from run_files import edit_run
 from aevae_jax import evaluation, keys
 from aevae_jax.cli import evaluate
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
-from aevae_jax.evaluation import classifiers, estimates, image_quality, importance, statistics
+from aevae_jax.evaluation import classifiers, estimates, image_quality, importance, latents, statistics
 from aevae_jax.models import generation
 from aevae_jax.models.likelihoods import DiscretizedLogistic
 from aevae_jax.runs import fitting
@@ -194,6 +194,7 @@ def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, 
 
     monkeypatch.setattr(classifiers, "train_ensemble", train)
     monkeypatch.setattr(image_quality, "of_samples", judged)
+    monkeypatch.setattr(latents, "prior_gap", lambda *_: 2 + floor)
     out = typed("quality", runs / "grey", "--num", "20", "--seed", seed)
     assert given == [seeds]
     fitted = fitting.load_run(runs / "grey")
@@ -210,6 +211,7 @@ def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, 
     text = " ".join(lines)
     assert "20 samples against as many test images, and others of these in their place (data)" in text
     assert ("WARNING: the samples are nearer to data than data are" in text) == (floor > 1)
+    assert ("WARNING: random codes fall into holes" in text) == (floor >= 1)  # from 3 nats on
 
 
 def test_bits_are_judged_as_bits(runs, monkeypatch):

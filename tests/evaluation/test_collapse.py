@@ -369,3 +369,11 @@ def test_codes_far_from_the_prior_leave_holes(monkeypatch, run, changes, remedie
     assert checkup(monkeypatch, run, SOUND, (3.0, 1.0, 1.0)).findings == []
     faults = checkup(monkeypatch, run, SOUND._replace(active=HALF), (3.0, 1.0, 1.0), gap=9.0).findings
     assert [finding.fault for finding in faults] == ["dead units"]
+
+
+def test_holes_of_an_autoencoder_are_named_with_another_remedy():
+    """Its prior is nominal: no weight or prior of the training would change that."""
+    fitted = fitting.Fitted(Run(model=Autoencoder(4)), None, {}, [], {}, None)
+    [found] = collapse.holes(fitted, 3.0)
+    assert found.remedy == "a VAE has codes like its prior; or fit a mixture to the codes: aevae_jax.priors.fit_mixture"
+    assert collapse.holes(fitted, 2.9) == []
