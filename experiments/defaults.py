@@ -1,7 +1,7 @@
 """What should a VAE be made of when nothing is said? Likelihoods, priors, weights of the rate and sizes, side by side.
 
-Command:   python experiments/defaults.py --data digits           (two minutes on two CPU cores)
-           python experiments/defaults.py                         (some 25 minutes; needs Fashion-MNIST prepared)
+Command:   python experiments/defaults.py --data digits           (some four minutes on two CPU cores)
+           python experiments/defaults.py                         (about an hour, half of it for DiscretizedLogistic)
 Writes:    runs/defaults.json, or --record FILE: rows that are there already, of the same protocol, are kept
 Expected:  a prior that is learned makes better pictures of random codes than any weight of the rate under N(0, I).
 
@@ -335,11 +335,15 @@ def of_readme(results: dict[str, Any], path: str) -> str:
     """Return the section of the README: the distances on every data set, and what the rule chooses."""
     sets, found = results["data"], relative(results["data"])
     rows = []
-    for title, (distance, times) in found.items():
-        own = [sets[name]["rows"][title] for name in sets]
-        cells = [f"{np.mean(row['distance']):.2f} ({100 * np.mean(row['confident']):.0f} %)" for row in own]
+    for title in candidates(256, 1):
+        own = [each["rows"].get(title) for each in sets.values()]
+        cells = [
+            f"{np.mean(row['distance']):.2f} ({100 * np.mean(row['confident']):.0f} %)" if row else "" for row in own
+        ]
         mark = "**" if title == chosen(found) else ""
-        rows.append([f"{mark}{title}{mark}", *cells, f"{distance:.2f}", f"{times:.2f}"])
+        if any(own):
+            both = [f"{number:.2f}" for number in found[title]] if title in found else ["", ""]
+            rows.append([f"{mark}{title}{mark}", *cells, *both])
     named = [name.replace("_", "-") for name in sets]
     head = ["VAE", *named, "relative distance", "relative time"]
     floors = ", ".join(
