@@ -70,6 +70,7 @@ BETAS = (0.5, 1.0, 2.0, 4.0)
 """Weights of the VAE's rate; 1 is maximum likelihood."""
 
 PSEUDO_INPUTS = 100
+"""Components of the VampPrior."""
 
 
 def ae_vs_vae(
