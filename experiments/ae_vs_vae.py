@@ -46,7 +46,7 @@ from aevae_jax.training.optimizers import AdamW
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ae_vs_vae_measures import Judge
+    from ae_vs_vae_measures import Judge, Pictures
 
     from aevae_jax import training
     from aevae_jax.data import Prepared
@@ -136,17 +136,29 @@ def ae_vs_vae(
     else:
         terminal.tell("training the judge: five classifiers")
         ensemble = classifiers.train_ensemble(prepared, range(100, 105), steps=max(600, per_epoch))
+        terminal.tell("judging random codes")
+
+        def see(members: list[Member]) -> list[Pictures]:
+            return [measures.pictures(ensemble, *member, seed) for seed, member in enumerate(members)]
+
+        by_decay, by_beta = ([see(_members(fit)) for fit in fits] for fits in (autoencoders, vaes))
         choosing = measures.Judge.of(ensemble, prepared.validation.x[:])
-        decay, beta = choose(autoencoders, choosing), choose(vaes, choosing)
+        decay, beta = choose(by_decay, choosing), choose(by_beta, choosing)
         judge = measures.Judge.of(ensemble, test)
 
     terminal.tell("measuring")
     encoders = {"AE": autoencoders[decay], "VAE": vaes[likeliest], "VAE, beta": vaes[beta], "VAE + VampPrior": vamp}
-    mixtures = {f"{name} + mixture": with_mixtures(encoders[name], train) for name in ("AE", "VAE")}
     table = _stacked(
         {name: [measures.measure(fit, seed, test, judge) for seed in range(seeds)] for name, fit in encoders.items()}
-        | ({} if judge is None else {name: _generation(members, judge) for name, members in mixtures.items()})
     )
+    curve = []
+    if judge is not None:
+        random_codes = {"AE": by_decay[decay], "VAE": by_beta[likeliest], "VAE, beta": by_beta[beta]}
+        others = {"VAE + VampPrior": _members(vamp)}
+        others |= {f"{name} + mixture": with_mixtures(encoders[name], train) for name in ("AE", "VAE")}
+        random_codes |= {name: see(members) for name, members in others.items()}
+        table |= _stacked({name: [judge.measures(one) for one in seen] for name, seen in random_codes.items()})
+        curve = [_point(*point, judge) for point in zip(BETAS, vaes, by_beta, strict=True)]
     baseline = measures.baselines(train, prepared.test, judge, latent)
     results = {
         "command": " ".join(["python", "experiments/ae_vs_vae.py", *sys.argv[1:]]),
@@ -156,7 +168,7 @@ def ae_vs_vae(
         "claims": [claim._asdict() for claim in claims.decide(table, baseline)],
         "measures": {n: statistics.interval(v)._asdict() for n, v in table.items() if v.ndim == 1},
         "rate per dimension, largest first, nats": table["rate per dimension | VAE"].mean(axis=0).tolist(),
-        "curve": [] if judge is None else [_point(b, fit, judge) for b, fit in zip(BETAS, vaes, strict=True)],
+        "curve": curve,
         "baselines": baseline,
         "seeds": {name: v.tolist() for name, v in table.items()},
         "epochs": epochs,
@@ -171,11 +183,11 @@ def ae_vs_vae(
     claims.show(results, folder)
 
 
-def choose(candidates: Sequence[Fitted], judge: Judge) -> int:
-    """Return which of `candidates`, each trained with every seed, makes the best random codes: the one whose pictures
-    lie nearest to the judge's, mean over seeds.
+def choose(candidates: Sequence[Sequence[Pictures]], judge: Judge) -> int:
+    """Return which of `candidates`, each seen with every seed, makes the best random codes: the one whose pictures lie
+    nearest to the judge's, mean over seeds.
     """
-    distances = [[m["Frechet distance"] for m in _generation(_members(fit), judge)] for fit in candidates]
+    distances = [[judge.measures(seen)["Frechet distance"] for seen in candidate] for candidate in candidates]
     return int(np.mean(distances, axis=1).argmin())
 
 
@@ -195,13 +207,9 @@ def with_mixtures(fit: Fitted, train: np.ndarray) -> list[Member]:
     return [priors.fit_mixture(*member, seed=seed) for seed, member in enumerate(codes)]
 
 
-def _generation(members: list[Member], judge: Judge) -> list[dict[str, float]]:
-    return [judge.of_samples(model, params, seed) for seed, (model, params) in enumerate(members)]
-
-
-def _point(beta: float, fit: Fitted, judge: Judge) -> dict[str, Any]:
+def _point(beta: float, fit: Fitted, seen: list[Pictures], judge: Judge) -> dict[str, Any]:
     """Return what a weight of the rate makes of reconstruction and of generation: intervals over seeds."""
-    found = _generation(_members(fit), judge)
+    found = [judge.measures(one) for one in seen]
     measures = {
         "reconstruction MSE": [test["mse_at_mean"] for test in fit.results["test"]],
         "rate": [test["rate"] for test in fit.results["test"]],

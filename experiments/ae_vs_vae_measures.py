@@ -35,8 +35,22 @@ PATHS, POINTS = 200, 21
 """Straight paths between two encoded inputs, and points on each."""
 
 
+class Pictures(NamedTuple):
+    """What classifiers see in pictures that were decoded from random codes."""
+
+    features: np.ndarray
+    """`[M, N, F]`, of each classifier."""
+    confident: float
+
+
+def pictures(ensemble: Ensemble, model: LatentModel, params: Params, seed: int) -> Pictures:
+    """Return what the classifiers see in pictures decoded from random codes."""
+    images = decoded(model, params, seed)
+    return Pictures(ensemble.features(images), ensemble.confident(images))
+
+
 class Judge(NamedTuple):
-    """Classifiers of training data, and their features `[M, N, F]` of pictures that samples are compared with."""
+    """Classifiers of training data, and their features `[M, N, F]` of what pictures are compared with."""
 
     classifiers: Ensemble
     data: np.ndarray
@@ -49,14 +63,13 @@ class Judge(NamedTuple):
         features = ensemble.features(images[-MOST:])
         return cls(ensemble, features, image_quality.frechet_distances(features, features[:, :SAMPLES]).floor)
 
-    def of_samples(self, model: LatentModel, params: Params, seed: int) -> dict[str, float]:
+    def measures(self, seen: Pictures) -> dict[str, float]:
         """Return how pictures decoded from random codes compare with the data."""
-        images = decoded(model, params, seed)
-        distance = image_quality.frechet_distances(self.data, self.classifiers.features(images)).samples
+        distance = image_quality.frechet_distances(self.data, seen.features).samples
         return {
             "Frechet distance": distance,
             "... above that of data to data": distance - self.floor,
-            "confident samples": self.classifiers.confident(images),
+            "confident samples": seen.confident,
         }
 
 
@@ -71,20 +84,19 @@ def why_no_judge(dataset: Dataset) -> str:
     return f"{fewest} held-out pictures are fewer than {FEWEST}" if fewest < FEWEST else ""
 
 
-def decoded(model: LatentModel, params: Params, seed: int, num: int = SAMPLES) -> np.ndarray:
-    """Return pictures `[num, *event]` decoded from random codes, clipped to [0, 1] as when shown."""
-    return np.asarray(_decoded(model, params, jax.random.key(1_000 + seed), num))
+def decoded(model: LatentModel, params: Params, seed: int) -> np.ndarray:
+    """Return `SAMPLES` pictures decoded from random codes, clipped to [0, 1] as when shown."""
+    return np.asarray(_decoded(model, params, jax.random.key(1_000 + seed), SAMPLES))
 
 
 def measure(fit: Fitted, seed: int, images: np.ndarray, judge: Judge | None) -> dict[str, Any]:
     """Return every measure of one seed's model on held-out `images` `[N, *event]`."""
     params = jax.tree.map(lambda a: a[seed], fit.params)
-    values = {
+    return {
         "reconstruction MSE": fit.results["test"][seed]["mse_at_mean"],
         **_codes(fit.model, params, images[-MOST:], seed),
         **_paths(fit.model, params, images, judge, seed),
     }
-    return values if judge is None else {**values, **judge.of_samples(fit.model, params, seed)}
 
 
 def _codes(model: LatentModel, params: Params, x: np.ndarray, seed: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from aevae_jax import data, models
-from aevae_jax.evaluation import classifiers
+from aevae_jax.evaluation import classifiers, image_quality
 from aevae_jax.runs import fitting
 from aevae_jax.types import InputError
 
@@ -121,14 +121,10 @@ def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
 
 def test_the_candidate_whose_random_codes_lie_nearest_is_chosen():
     class Judge:
-        def of_samples(self, model, params, seed):
-            return {"Frechet distance": params["distance"] + seed}
+        def measures(self, distance):
+            return {"Frechet distance": distance}
 
-    def candidate(*distances):
-        params = {"distance": np.array(distances)}
-        return fitting.Fitted(None, None, params, [], {"test": [{}] * len(distances)}, None)
-
-    assert experiment.choose([candidate(3, 3), candidate(1, 4), candidate(9, 0)], Judge()) == 1
+    assert experiment.choose([(3, 4), (1, 5), (9, 1)], Judge()) == 1
 
 
 @pytest.mark.slow
@@ -267,4 +263,19 @@ def test_paths_of_points_on_a_line_are_even(quick):
     assert found["equal when encoded twice"] == 1
     assert found["difference of two encodings"] == 0
     assert found["reconstruction MSE"] == 0.5
-    assert found["... above that of data to data"] == pytest.approx(found["Frechet distance"] - 0.25)
+
+
+def test_random_codes_are_compared_with_the_data_of_the_judge_and_its_floor(quick):
+    model = models.Autoencoder(2, models.architectures.MLP(()), event_shape=(3, 3, 1))
+    params = model.init(jax.random.key(0))
+    x = np.random.default_rng(0).uniform(size=(90, 3, 3, 1)).astype(np.float32)
+    judge = measures.Judge.of(quick, x)
+    assert judge.floor == image_quality.frechet_distances(judge.data, judge.data[:, :60]).floor > 0
+    seen = measures.pictures(quick, model, params, 3)
+    images = measures.decoded(model, params, 3)
+    assert images.shape == (60, 3, 3, 1)
+    np.testing.assert_array_equal(seen.features, quick.features(images))
+    found = judge.measures(seen)
+    assert found["Frechet distance"] == image_quality.frechet_distances(judge.data, seen.features).samples
+    assert found["... above that of data to data"] == found["Frechet distance"] - judge.floor
+    assert found["confident samples"] == seen.confident == quick.confident(images)
