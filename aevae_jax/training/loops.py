@@ -93,8 +93,11 @@ def scan_members_between(
       body: of one member, as in `scan`.
       carry: `[S, ...]`, one entry per member; must not be used again.
       context: what all members see, and what each has of its own, `[S, ...]`.
-      xs: `[T, S, ...]`; `start`, `stop` and `first` are as in `scan_between`.
+      xs: `[T, S, ...]`, one entry per step, of which the first belongs to step `first`.
       ys: outputs of all steps, `[T, S, ...]`; see `empty_outputs_of_members`.
+      start: the first step to take.
+      stop: the step to take no more.
+      first: the step of `xs[0]`.
 
     Returns:
       The last carry `[S, ...]`, and `ys` with the outputs of these steps put in.
@@ -222,7 +225,8 @@ def unstack(tree: Any, axis: int = 0) -> list[Any]:
 
 def stack(trees: Sequence[Any], axis: int = 0) -> Any:
     """Return the tree of the arrays of `trees`, stacked along a new axis."""
-    if jax.default_backend() != "cpu":
+    on_host = jax.default_backend() == "cpu" and not any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(trees))
+    if not on_host:
         return jax.tree.map(lambda *arrays: jnp.stack(arrays, axis), *trees)
     return jax.device_put(jax.tree.map(lambda *arrays: np.stack(arrays, axis), *trees))
 

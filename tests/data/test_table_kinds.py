@@ -615,7 +615,7 @@ def test_a_run_keeps_the_kinds_of_its_columns(read, tmp_path, monkeypatch):
     found = assemble(data.name, read(PEOPLE))
     old = replace(found.format, columns=tuple(Column(c.name) for c in found.columns))
     record = {"format": values.to_tree(old), "provenance": {"data": {"sha256": found.digest(), "name": data.name}}}
-    monkeypatch.setattr(records, "read_record", lambda folder: record)
+    monkeypatch.setattr(records, "read_record", lambda folder, **_: record)
     seen = records.load_data(tmp_path, data)
     assert seen.columns == old.columns
     assert seen.digest() == found.digest()

@@ -328,8 +328,8 @@ def test_all_that_is_asked_of_a_training_is_handed_on(tmp_path, monkeypatch):
     assert [resolved.dataset is data for resolved, *_ in calls] == [True, True, False, False]
     assert [population for _, population, *_ in calls] == [None, Population((2**32 - 1, 0)), None, None]
     assert [callbacks.on_epoch for *_, callbacks in calls] == [print, print, None, None]
-    assert calls[0][3].on_resume == calls[0][3].on_note == note
-    calls[3][3].on_resume("it is no news that a training goes on")
+    assert calls[0][3].on_begin == calls[0][3].on_note == note
+    calls[3][3].on_begin("it is no news that a training goes on")
     assert len(told) == 4
     assert calls[0][2] is calls[1][2] is None
     for (*_, manager, _), saving in zip(calls[2:], (ALL, Saving()), strict=True):

@@ -160,7 +160,7 @@ def test_a_training_that_stops_says_where_and_what_to_type(monkeypatch, found, s
     trainer = SimpleNamespace(
         steps_per_epoch=8,
         resolved=resolved,
-        seeds=None,
+        population=None,
         start=lambda: snapshot,
         finished=lambda progress: False,
         end_of_epoch=lambda progress: 24,
