@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import jax
@@ -16,7 +16,7 @@ from aevae_jax import evaluation
 from aevae_jax.evaluation import latents
 from aevae_jax.models import VAE, Autoencoder, TwoLevelVAE, likelihoods
 from aevae_jax.models.architectures import MLP
-from aevae_jax.models.priors import VampPrior
+from aevae_jax.models.priors import GaussianMixture, VampPrior
 from aevae_jax.types import InputError
 
 MODEL = VAE(latent=2, network=MLP(()), likelihood=likelihoods.Normal(), event_shape=(2,))
@@ -229,6 +229,17 @@ def test_the_gap_of_codes_in_two_places_needs_more_than_one_component():
     assert gap(x, 0.5, components=(2,)) == pytest.approx(one - np.log(2), rel=0.03)
     assert gap(x, 0.5, components=(1,)) < 0.8 * (one - np.log(2))
     assert gap(x, 0.5, components=(1, 2)) == gap(x, 0.5, components=(2, 1)) == gap(x, 0.5, components=(2,))
+
+
+def test_the_gap_is_that_to_the_prior_of_the_model():
+    """Codes at 3 are far from N(0, I), and like a learned prior that is there, too."""
+    model = replace(MODEL, latent_prior=GaussianMixture(1))
+    prior = {"logits": np.zeros(1), "loc": np.full((1, 2), 3.0), "log_scale": np.zeros((1, 2))}
+    prior["log_scale"] += oracles.unbounded(0.0, *model.log_scale_range)
+    params = {**identity(1.0), "prior": jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), prior)}
+    x = np.full((200, 2), 3.0, np.float32)
+    assert latents.prior_gap(model, params, x, jax.random.key(0), components=(1,)) < 0.05
+    assert gap(x, 1.0, components=(1,)) == pytest.approx(9.0, rel=0.05)
 
 
 @pytest.mark.parametrize("count", [2, 4, 12, 2000])
