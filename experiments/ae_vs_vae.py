@@ -141,7 +141,7 @@ def ae_vs_vae(
         def see(members: list[Member]) -> list[Pictures]:
             return [measures.pictures(ensemble, *member, seed) for seed, member in enumerate(members)]
 
-        by_decay, by_beta = ([see(_members(fit)) for fit in fits] for fits in (autoencoders, vaes))
+        by_decay, by_beta = ([see(members_of(fit)) for fit in fits] for fits in (autoencoders, vaes))
         choosing = measures.Judge.of(ensemble, prepared.validation.x[:])
         decay, beta = choose(by_decay, choosing), choose(by_beta, choosing)
         judge = measures.Judge.of(ensemble, test)
@@ -154,7 +154,7 @@ def ae_vs_vae(
     curve = []
     if judge is not None:
         random_codes = {"AE": by_decay[decay], "VAE": by_beta[likeliest], "VAE, beta": by_beta[beta]}
-        others = {"VAE + VampPrior": _members(vamp)}
+        others = {"VAE + VampPrior": members_of(vamp)}
         others |= {f"{name} + mixture": with_mixtures(encoders[name], train) for name in ("AE", "VAE")}
         random_codes |= {name: see(members) for name, members in others.items()}
         table |= _stacked({name: [judge.measures(one) for one in seen] for name, seen in random_codes.items()})
@@ -195,7 +195,7 @@ Member = tuple[Any, Any]
 """A model and the parameters of one seed."""
 
 
-def _members(fit: Fitted) -> list[Member]:
+def members_of(fit: Fitted) -> list[Member]:
     """Return the model with the parameters of each seed."""
     count = len(fit.results["test"])
     return [(fit.model, jax.tree.map(lambda a, seed=seed: a[seed], fit.params)) for seed in range(count)]
@@ -203,7 +203,7 @@ def _members(fit: Fitted) -> list[Member]:
 
 def with_mixtures(fit: Fitted, train: np.ndarray) -> list[Member]:
     """Return the model of each seed with a Gaussian mixture fitted to its codes of training data as its prior."""
-    codes = [(model, params, model.encode(params, jnp.asarray(train)).mean()) for model, params in _members(fit)]
+    codes = [(model, params, model.encode(params, jnp.asarray(train)).mean()) for model, params in members_of(fit)]
     return [priors.fit_mixture(*member, seed=seed) for seed, member in enumerate(codes)]
 
 
@@ -249,7 +249,7 @@ def draw(path: Path, encoders: dict[str, Fitted], prepared: Prepared, results: d
     """Draw the picture: everything of the first seed."""
     import ae_vs_vae_picture as picture
 
-    shown = picture.panels({name: _members(encoders[name])[0] for name in picture.COLUMNS}, prepared)
+    shown = picture.panels({name: members_of(encoders[name])[0] for name in picture.COLUMNS}, prepared)
     words = {"headings": picture.headings(results), "verdicts": picture.verdicts(results)}
     picture.comparison(path, shown, title=prepared.name, results=results, **words)
 

@@ -8,13 +8,17 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
+import oracles
 import pytest
 
 from aevae_jax import data, models
 from aevae_jax.evaluation import classifiers, image_quality
+from aevae_jax.models import likelihoods, priors
+from aevae_jax.objectives import ReconstructionError
 from aevae_jax.runs import fitting
 from aevae_jax.types import InputError
 
@@ -50,10 +54,13 @@ def untrained(run, sweep, seeds, dataset, *, on_epoch=None):
     del on_epoch
     model = replace(run.model, event_shape=dataset.event_shape)
     params = jax.vmap(model.init)(jax.vmap(jax.random.key)(np.array(seeds)))
-    results = {"test": [{"mse_at_mean": 0.1 + 0.01 * seed, "rate": 1.0} for seed in seeds], "seconds": 1.0}
     [values] = sweep.values()
-    scaled = [jax.tree.map(lambda a, s=s: a * s, params) for s in range(1, len(values) + 1)]
-    return [fitting.Fitted(run, model, p, [], results, None) for p in scaled]
+
+    def member(s):
+        results = {"test": [{"mse_at_mean": s + 0.01 * seed, "rate": 1.0} for seed in seeds], "seconds": 1.0}
+        return fitting.Fitted(run, model, jax.tree.map(lambda a: a * s, params), [], results, None)
+
+    return [member(s) for s in range(1, len(values) + 1)]
 
 
 MEASURES = {
@@ -99,22 +106,44 @@ def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
 
     def watched(candidates, judge):
         judges.append(judge)
-        chosen = choose(candidates, judge)
+        choose(candidates, judge)
         assert not any((x[:, 0, 0] == 1).all() for x in quick.shown if len(x) == len(marked))
-        return chosen
+        return len(candidates) - 1
+
+    def measure(fit, seed, images, judge):
+        measured.append((fit, images, judge))
+        return {**MEASURES, "reconstruction MSE": fit.results["test"][seed]["mse_at_mean"]}
+
+    def with_mixtures(fit, train):
+        mixed.append((fit, train))
+        return experiment.members_of(fit)
 
     monkeypatch.setattr(experiment, "choose", watched)
-    monkeypatch.setattr(measures, "measure", lambda fit, seed, images, judge: images_seen.append(images) or MEASURES)
+    monkeypatch.setattr(experiment, "with_mixtures", with_mixtures)
+    monkeypatch.setattr(measures, "measure", measure)
     monkeypatch.setattr(experiment, "draw", lambda *_: None)
-    images_seen = []
+    measured, mixed = [], []
     results = run(tmp_path)
     assert len(judges) == 2
     validation = digits.validation.x / np.float32(16)
     for judge in judges:
         np.testing.assert_array_equal(judge.data, Ensemble().features(validation))
-    assert all((x[:, 0, 0] == 1).all() for x in images_seen)  # what is reported is of test data
-    assert set(results["chosen"]) == {"weight decay of the AE", "beta"}
-    assert [point["beta"] for point in results["curve"]] == list(experiment.BETAS)
+    test = marked / np.float32(16)  # what is reported is of it
+    for _, images, judge in measured:
+        np.testing.assert_array_equal(images, test)
+        np.testing.assert_array_equal(judge.data, Ensemble().features(test))
+    assert results["chosen"] == {"weight decay of the AE": 0.3, "beta": 4.0}  # the last candidates, as `watched` says
+    errors = [results["measures"][f"reconstruction MSE | {name}"]["mean"] for name in claims.COLUMNS[:4]]
+    assert errors == pytest.approx([2.005, 2.005, 4.005, 1.005])  # of which candidate
+    curve = [(point["beta"], point["reconstruction MSE"]["mean"]) for point in results["curve"]]
+    assert curve == pytest.approx(np.array([(0.5, 1.005), (1.0, 2.005), (2.0, 3.005), (4.0, 4.005)]))
+    ae, vae, weighted, learned = (fit for fit, *_ in measured[::2])
+    assert ae.run.objective == ReconstructionError()
+    assert vae.run == weighted.run == replace(learned.run, model=vae.run.model)
+    assert learned.run.model == replace(vae.run.model, latent_prior=priors.VampPrior(100))
+    assert [fit for fit, _ in mixed] == [ae, vae]
+    for _, train in mixed:
+        np.testing.assert_array_equal(train, digits.train.x / np.float32(16))
     assert {name.split(" | ")[1] for name in results["measures"]} == set(claims.COLUMNS)
     assert len(results["claims"]) == 16
 
@@ -125,6 +154,30 @@ def test_the_candidate_whose_random_codes_lie_nearest_is_chosen():
             return {"Frechet distance": distance}
 
     assert experiment.choose([(3, 4), (1, 5), (9, 1)], Judge()) == 1
+
+
+def test_a_mixture_is_fitted_to_the_codes_of_its_own_seed(monkeypatch):
+    class Times:
+        def encode(self, params, x):
+            return SimpleNamespace(mean=lambda: params * x)
+
+    monkeypatch.setattr(priors, "fit_mixture", lambda model, params, codes, seed: (params, codes.tolist(), seed))
+    fit = fitting.Fitted(None, Times(), np.array([2.0, 3.0]), [], {"test": [{}, {}]}, None)
+    assert experiment.with_mixtures(fit, np.array([1.0, 5.0])) == [(2, [2, 10], 0), (3, [3, 15], 1)]
+
+
+def test_baselines_are_of_data_and_of_pca_of_training_data(quick):
+    """Training images differ in their first pixel, in which they are far from the test images; these in the second."""
+    rng = np.random.default_rng(0)
+    train, test = np.zeros((80, 3, 3, 1)), np.zeros((100, 3, 3, 1))
+    train[:, 0, 0, 0], test[:, 0, 1, 0] = 9 + rng.random(80), rng.random(100)
+    judge = measures.Judge.of(quick, test)
+    found = measures.baselines(train, data.Split(test, np.arange(100) % 4), judge, 1)
+    assert found["reconstruction MSE of PCA"] == pytest.approx((test**2).mean())
+    assert found["Frechet distance of training data"] == pytest.approx((train[:, 0, 0] ** 2).mean(), rel=0.02)
+    assert found["Frechet distance of data to data"] == judge.floor == 0  # of the pixel that is seen
+    assert found["confident held-out data"] == test.mean()
+    assert found["accuracy of the classifiers"] == 0.25
 
 
 @pytest.mark.slow
@@ -247,6 +300,29 @@ def test_facts_are_no_claims():
     assert [fact["mean"] for fact in found] == pytest.approx([4.0, 0.5, 0.3, 0.2])
     texts = {c.claim for c in claims.decide(table(), BASELINE)}
     assert not texts & {fact["fact"] for fact in found}
+
+
+def test_codes_of_a_seed_are_measured_against_their_prior():
+    """q(z|x) = N(x, 0.4^2) of the second seed, x ~ N((0, 2), (0.3, 0.5)^2): all of it is known in closed form."""
+    model = models.VAE(2, models.architectures.MLP(()), likelihoods.Normal(), priors.StandardNormal(), event_shape=(2,))
+    own = model.init(jax.random.key(0))
+    raw = oracles.unbounded(np.log(0.4), *model.log_scale_range)
+    own["encoder"]["out"] = {"kernel": np.eye(2, 4), "bias": np.array([0, 0, raw, raw])}
+    both = jax.tree.map(lambda a: np.stack([0 * np.asarray(a), a]).astype(np.float32), own)
+    results = {"test": [{"mse_at_mean": 0.1}, {"mse_at_mean": 0.5}]}
+    x = np.random.default_rng(0).normal([0.0, 2.0], [0.3, 0.5], (400, 2)).astype(np.float32)
+    found = measures.measure(fitting.Fitted(None, model, both, [], results, None), 1, x, None)
+    square, variance = np.array([0.0, 4.0]), np.array([0.09, 0.25]) + 0.16
+    gap = 0.5 * (square + variance - 1 - np.log(variance)).sum()
+    rates = 0.5 * (square + np.array([0.09, 0.25]) + 0.16 - 1 - np.log(0.16))
+    assert found["rate per dimension"] == pytest.approx(rates[::-1], rel=0.05)
+    assert found["rate"] == pytest.approx(rates.sum(), rel=0.05)
+    assert found["KL of aggregate posterior"] == pytest.approx(gap, rel=0.05)
+    assert found["gap to the prior"] == pytest.approx(gap, rel=0.05)
+    assert found["posterior standard deviation"] == pytest.approx(0.4, rel=1e-5)
+    assert found["difference of two encodings"] == pytest.approx(2 * 0.4 / np.sqrt(np.pi), rel=0.05)
+    assert (found["equal when encoded twice"], found["active units"]) == (0, 2)
+    assert found["reconstruction MSE"] == 0.5
 
 
 def test_paths_of_points_on_a_line_are_even(quick):
