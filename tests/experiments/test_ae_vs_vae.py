@@ -102,10 +102,11 @@ def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
     marked = np.array(digits.test.x)
     marked[:, 0, 0] = MARK
     monkeypatch.setattr(data.Data, "load", lambda self: replace(digits, test=replace(digits.test, x=marked)))
-    choose, judges = experiment.choose, []
+    choose, judges, chosen = experiment.choose, [], []
 
     def watched(candidates, judge):
         judges.append(judge)
+        chosen.append(candidates[-1])
         choose(candidates, judge)
         assert not any((x[:, 0, 0] == 1).all() for x in quick.shown if len(x) == len(marked))
         return len(candidates) - 1
@@ -137,6 +138,9 @@ def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
     assert errors == pytest.approx([2.005, 2.005, 4.005, 1.005])  # of which candidate
     curve = [(point["beta"], point["reconstruction MSE"]["mean"]) for point in results["curve"]]
     assert curve == pytest.approx(np.array([(0.5, 1.005), (1.0, 2.005), (2.0, 3.005), (4.0, 4.005)]))
+    for name, seen in zip(("AE", "VAE, beta"), chosen, strict=True):
+        distances = [measured[0][2].measures(one)["Frechet distance"] for one in seen]
+        assert results["measures"][f"Frechet distance | {name}"]["mean"] == pytest.approx(np.mean(distances))
     ae, vae, weighted, learned = (fit for fit, *_ in measured[::2])
     assert ae.run.objective == ReconstructionError()
     assert vae.run == weighted.run == replace(learned.run, model=vae.run.model)
