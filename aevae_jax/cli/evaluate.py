@@ -47,6 +47,9 @@ else:
     )
     generation = modules("aevae_jax.models", "generation")
 
+FEWEST = 12
+"""Test images that are compared with each other and with samples, at least: two halves of six."""
+
 Moved = Annotated[str, "--data DATA"]
 Part = Literal["test", "validation"]
 
@@ -218,8 +221,11 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         f"Reconstructions of {len(x)} test images at the mean of q(z|x), in the units of the data, clipped to "
         f"its range, {low:g} to {high:g}."
     )
-    if prepared.train.labels is None:
+    labels = prepared.train.labels
+    if labels is None or not (labels >= 0).any():
         caption += " No labels, and so no classifier to judge samples."
+    elif len(x) < FEWEST:
+        caption += f" Fewer than {FEWEST} test images, too few to judge samples by."
     else:
         ensemble = classifiers.train_ensemble(prepared, [(seed + k) % 2**32 for k in range(3)])
         draw = jax.jit(generation.sample, static_argnums=(0, 3))

@@ -214,6 +214,25 @@ def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, 
     assert ("WARNING: random codes fall into holes" in text) == (floor >= 1)  # from 3 nats on
 
 
+@pytest.mark.parametrize(
+    ("labels", "count", "words"),
+    [(-1, 20, "No labels, and so no classifier"), (0, 11, "Fewer than 12 test images, too few to judge samples by.")],
+)
+def test_without_a_judge_reconstructions_are_measured_all_the_same(runs, monkeypatch, labels, count, words):
+    whole = evaluate.prepared_of
+
+    def some(*arguments):
+        prepared = whole(*arguments)
+        train = replace(prepared.train, labels=np.full(len(prepared.train), labels))
+        return replace(prepared, train=train, test=replace(prepared.test, x=prepared.test.x[:count]))
+
+    monkeypatch.setattr(evaluate, "prepared_of", some)
+    out = " ".join(typed("quality", runs / "grey", "--num", "20").split())
+    assert words in out
+    assert "psnr" in out
+    assert "frechet" not in out
+
+
 def test_bits_are_judged_as_bits(runs, monkeypatch):
     """Samples of a model of bits are drawn, as their mean is grey; those of grey levels are not."""
     drawn = []
