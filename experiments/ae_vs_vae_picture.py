@@ -22,7 +22,7 @@ from aevae_jax.data import Prepared
 from aevae_jax.models import generation
 
 COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#a96b59", "#e76300", "#92dadd", "#b9ac70", "#717581", "#94a4a2")
-"""Of classes, told apart with any colour vision: Petroff 2021."""
+"""Colours of classes, which any colour vision tells apart: Petroff 2021."""
 
 COLUMNS = ("AE", "VAE, beta", "VAE + VampPrior")
 PAIRS, SAMPLES, STEPS, CODES = 8, 32, 8, 1_000

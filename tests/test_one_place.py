@@ -74,6 +74,10 @@ class Toy:
 Architecture = Toy | '''
 
 DATA = """
+from aevae_jax.data.datasets import Split
+from aevae_jax.lazy import np
+
+
 def _toy(path: Path, data: Data) -> Found:
     rows = np.array([list(line.encode()) for line in path.read_text().split()], np.uint8) * 4
     return Found({"train": Split(rows, None)}, 256)

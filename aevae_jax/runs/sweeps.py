@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -115,30 +115,30 @@ def check(resolved: ResolvedRun, fields: Sequence[str]) -> None:
 
 def place(value: Any, fields: Sequence[str], numbers: Sequence[Any]) -> Any:
     """Return a frozen value with numbers in place of its own, which may be traced: nothing is checked."""
-    for field, number in zip(fields, numbers, strict=True):
-        value = _placed(value, field.split("."), number)
-    return value
-
-
-def _placed(value: Any, path: Sequence[str], number: Any) -> Any:
-    if not path:
-        return number
-    changed = copy.copy(value)
-    object.__setattr__(changed, path[0], _placed(getattr(value, path[0]), path[1:], number))
-    return changed
+    return _placed(value, fields, numbers, _set)
 
 
 def _replaced(value: Any, fields: Sequence[str], numbers: Sequence[float]) -> Any:
     """Return what `place` does, with the checks of every value that changes."""
+    return _placed(value, fields, numbers, lambda part, name, new: dataclasses.replace(part, **{name: new}))
+
+
+def _placed(value: Any, fields: Sequence[str], numbers: Sequence[Any], change: Callable[[Any, str, Any], Any]) -> Any:
+    """Return a value with each number at its path, every part on the way made anew by `change`."""
+
+    def put(part: Any, path: Sequence[str], number: Any) -> Any:
+        return change(part, path[0], put(getattr(part, path[0]), path[1:], number)) if path else number
+
     for field, number in zip(fields, numbers, strict=True):
-        value = _checked(value, field.split("."), number)
+        value = put(value, field.split("."), number)
     return value
 
 
-def _checked(value: Any, path: Sequence[str], number: float) -> Any:
-    if not path:
-        return number
-    return dataclasses.replace(value, **{path[0]: _checked(getattr(value, path[0]), path[1:], number)})
+def _set(part: Any, name: str, new: Any) -> Any:
+    """Return a copy of a frozen value with a field set, whose checks are not run."""
+    changed = copy.copy(part)
+    object.__setattr__(changed, name, new)
+    return changed
 
 
 def _candidates(run: Run) -> list[str]:
