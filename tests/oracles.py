@@ -203,7 +203,7 @@ def train_windows(train_step, state, windows, key):
     for window in windows:
         chunk = training.window_chunk(window, key)
         steps = len(chunk.rows)
-        metrics = training.empty_outputs(train_step, state, chunk, key, steps)
+        metrics = training.empty_outputs(train_step, state, chunk, key, steps=steps)
         state, metrics = training.advance(train_step, state, chunk, key, metrics=metrics, start=0, stop=steps)
         found.append(metrics)
     return state, jax.tree.map(lambda *m: np.concatenate(m), *found)

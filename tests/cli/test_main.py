@@ -589,7 +589,8 @@ def test_an_interrupted_command_says_so_and_leaves_no_output(vae, tmp_path, monk
 @pytest.mark.slow
 def test_ctrl_c_saves_a_training_and_ends_it_in_one_line(tmp_path):
     code = "from aevae_jax.cli.main import main; main()"
-    argv = ["train", "run", "--model", "vae(2, mlp((8,)))", "--epochs", "1000000"]
+    model = "vae(2, mlp((8,)), NormalSharedScale(), StandardNormal())"  # nothing left open that would be said first
+    argv = ["train", "run", "--model", model, "--epochs", "1000000"]
     with subprocess.Popen(
         [sys.executable, "-c", code, *argv],
         cwd=tmp_path,

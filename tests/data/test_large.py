@@ -49,7 +49,7 @@ def train(data):
     for window in windows:
         chunk = chunks or training.window_chunk(window, key, first)
         if metrics is None:
-            metrics = training.empty_outputs(step, state, chunk, key, 100)
+            metrics = training.empty_outputs(step, state, chunk, key, steps=100)
         state, metrics = training.advance(step, state, chunk, key, metrics=metrics, start=first, stop=first + 25)
         first += 25
     loss = np.asarray(metrics["loss"]).tolist()
