@@ -633,7 +633,7 @@ MUTATIONS = (
         "runs/trainer.py",
         "best = _choose(better[0] if self.population is None else better, state.averaged, best)",
         "best = state.averaged",
-        ("runs/test_trainer.py::test_the_best_parameters_are_kept_when_a_later_epoch_is_worse",),
+        ("runs/test_trainer.py::test_the_best_parameters_are_kept_of_the_seed_alone_that_became_worse",),
     ),
     Mutation(
         116,

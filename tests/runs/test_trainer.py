@@ -90,6 +90,20 @@ def test_the_best_parameters_are_kept_when_a_later_epoch_is_worse(several):
     chex.assert_trees_all_equal(last.best, snapshot.best)
 
 
+def test_the_best_parameters_are_kept_of_the_seed_alone_that_became_worse(several, monkeypatch):
+    made, snapshot = several
+    snapshot = snapshot._replace(state=jax.tree.map(jnp.copy, snapshot.state))
+    bounds = iter((3.0, 3.0, 3.0, 2.0, 4.0, 2.0))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: {"negative_elbo": next(bounds)})
+    monkeypatch.setattr(loops, "map_in_threads", lambda function, items, **_: map(function, items))  # in their order
+    first, _ = made.finish_epoch(made.advance(snapshot, STEPS))
+    kept = jax.tree.map(np.array, first.best)
+    last, _ = made.finish_epoch(made.advance(first, 2 * STEPS))
+    assert last.progress.best_epoch == (2, 1, 2)
+    for seed, best in enumerate((last.state.params, kept, last.state.params)):
+        chex.assert_trees_all_equal(*(jax.tree.map(lambda a, seed=seed: a[seed], tree) for tree in (last.best, best)))
+
+
 def test_the_seed_whose_validation_is_no_number_is_named(several, monkeypatch):
     """Not one that is sound, and not by its place."""
     made, snapshot = several
