@@ -1,7 +1,7 @@
 """What is the difference between an autoencoder and a variational autoencoder? The main experiment.
 
-Command:   python experiments/ae_vs_vae.py                       (under two minutes on two CPU cores)
-           python experiments/ae_vs_vae.py --data sprites        (some minutes)
+Command:   python experiments/ae_vs_vae.py                       (some three minutes on two CPU cores)
+           python experiments/ae_vs_vae.py --data sprites        (some ten minutes)
            python experiments/ae_vs_vae.py --data fashion_mnist  (some 15 minutes; needs it prepared)
 Writes:    runs/ae_vs_vae/results.json and runs/ae_vs_vae/report.png
 Expected:  random codes decoded by the autoencoder are garbage, by the VAEs they are data; of every claim the table says

@@ -233,7 +233,7 @@ def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, backend,
         return {"a": carry["a"] * power + shared[x] + own}, carry["a"].sum()
 
     shared, carry = np.arange(10.0, dtype=np.float32), np.arange(6, dtype=np.float32).reshape(3, 2)
-    own, power, rows = np.float32([1, 2, 4]), np.float32([0.5, 1, 2]), np.arange(18).reshape(6, 3) % 7
+    own, power, rows = np.float32([1, 2, 4]), np.float32([0.5, 1, 2]), np.arange(18, dtype=np.int32).reshape(6, 3) % 7
     context, xs, device = (shared, (own, power)), rows, jax.device_put
     ys = loops.empty_outputs_of_members(body, {"a": carry}, context, xs, 8)
     assert (ys.shape, ys.dtype) == ((8, 3), np.float32)
