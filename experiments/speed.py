@@ -7,8 +7,9 @@ Command:   python experiments/speed.py                                     (a qu
            python experiments/speed.py --record experiments/results/speed_cpu.json
 Writes:    runs/speed/results.json after each workload, table.md, speed.png
 Expected:  training takes about as long as the minimal JAX loop, and at most 1.6 times as long as its products alone on
-           CPUs; a likelihood at most 1.5 times. On CPUs seeds trained at once take about as long as one after the
-           other; on accelerators, which a single small network leaves idle, much less.
+           CPUs; a likelihood at most 1.5 times. On CPUs one network keeps the cores busy: seeds trained at once take
+           about as long as their products, one after the other. Accelerators, which a small network leaves idle,
+           take much less.
 
 Machines are noisy, so nothing is timed by itself: the programs of a workload take turns, each turn beginning with
 another one, and a ratio is the median of the ratios within a turn, with the least and the largest. The load of the

@@ -124,7 +124,7 @@ def sentences(results: dict[str, Any]) -> str:
         entry["name"]: [row for row in entry.get("rows", ()) if "reason" not in row] for entry in results["workloads"]
     }
     lines = []
-    if several := [row for row in found.get("seeds", ()) if row["program"].endswith(" seeds")]:
+    if several := [row for row in found.get("seeds", ()) if "seeds" in row["program"].split()]:
         said = ", ".join(f"{row['program']} {_ratio(row['ratio'])}" for row in several if row["ratio"])
         lines.append(f"Seeds trained at once, the default VAE on the digits, times one seed: {said}.")
     if started := found.get("start"):

@@ -160,6 +160,9 @@ def seeds(settings: Settings) -> Found:
         )
         for count in counts
     ]
+    if not settings.accelerated:
+        alone = timed(lambda: ours.training_alone(DIGITS, 1_437, 16 * epochs))
+        programs.append(Program("products of 16 seeds alone", alone))
     for count in counts if not settings.quick else ():
         programs.append(
             Program(

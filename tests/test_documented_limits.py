@@ -47,7 +47,7 @@ def test_a_limit_of_bytes_is_what_its_docstring_says(module, name, size):
         ("data.table_files", {"MAX_RATIO": 100, "MAX_COLUMNS": 10**4, "MAX_FEATURES": 10**5}),
         ("data.tfds", {"CHUNK": 1024}),
         ("data.tfds_files", {"MAX_JSON_BYTES": 16 * 2**20}),
-        ("evaluation.importance", {"ROWS": 1024}),
+        ("evaluation.importance", {"ROWS": 1024, "ROWS_ON_ACCELERATORS": 16384}),
         ("evaluation.metrics", {"MOST_AT_ONCE": 256}),
         ("checkpoints.signals", {"EXIT_CODE": 75}),
         ("runs.records", {"LARGEST_JSON": 16 * 2**20, "LARGEST_LOG": 128 * 2**20}),

@@ -30,7 +30,10 @@ OnPart = Callable[[int, int], None]
 """Is told how many examples are done, and of how many."""
 
 ROWS = 1024
-"""Decoded codes at once, where the batch size and the chunk are left open: large products that stay in the cache."""
+"""Decoded codes at once, where the batch size and the chunk are left open: large products that stay in a cache."""
+
+ROWS_ON_ACCELERATORS = 16 * ROWS
+"""The same where each program that is begun costs as much as some thousand rows."""
 
 
 class Estimate(NamedTuple):
@@ -84,7 +87,8 @@ def estimate(
     check_scorable(model, params, x)
     count = x.shape[0]
     chunk = min(chunk or 256, num_samples)
-    batch_size = min(batch_size or devices.devices() * max(1, ROWS // chunk), count)
+    rows = ROWS if jax.default_backend() == "cpu" else ROWS_ON_ACCELERATORS
+    batch_size = min(batch_size or devices.devices() * max(1, rows // chunk), count)
     params = devices.replicate(params)
     body = _body(cast(Hashable, model), num_samples, chunk)
     starts = devices.replicate(jnp.arange(0, num_samples, chunk))

@@ -486,7 +486,8 @@ def test_bounded_stays_inside_and_rises():  # mistake 14
     out, slope, _ = bounded_with_derivatives(np.concatenate([-size[::-1], [0], size]))
     assert (out >= LOW).all()
     assert (out <= HIGH).all()
-    assert (np.diff(out) >= 0).all()
+    rounding = 0 if jax.default_backend() == "cpu" else np.spacing(np.abs(out[1:]))  # of the tanh of accelerators
+    assert (np.diff(out) >= -rounding).all()
     assert np.isfinite(slope).all()
     near, _, _ = bounded_with_derivatives(np.linspace(-50.0, 50.0, 1001, dtype=np.float32))
     assert (np.diff(near) > 0).all()

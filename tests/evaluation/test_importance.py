@@ -244,6 +244,16 @@ def test_weights_and_priors_are_computed_in_full_float32(monkeypatch):
     oracles.assert_scan_in_full(scan)
 
 
+@pytest.mark.parametrize(("backend", "examples"), [("cpu", 20), ("gpu", 300)])
+def test_an_accelerator_takes_more_at_once(monkeypatch, backend, examples):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    done = []
+    importance.estimate(
+        MODEL, parameters(), draws(300), jax.random.key(0), num_samples=51, on_part=lambda part, _: done.append(part)
+    )
+    assert done[0] == examples
+
+
 def test_it_is_compiled_once_for_all_batches():
     traces = []
 

@@ -24,6 +24,9 @@ CASES = {  # height and width, kernel, strides, padding, dilation of images and 
 }
 
 
+on_cpus = pytest.mark.skipif(jax.default_backend() != "cpu", reason="it is the program of CPUs that is looked at")
+
+
 def convolution(function, case):
     _, _, strides, padding, lhs, rhs = CASES[case]
     return partial(
@@ -79,6 +82,7 @@ def test_it_is_the_convolution_of_lax_with_its_derivatives_and_maps(case):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=atol, err_msg=name)
 
 
+@on_cpus
 @pytest.mark.parametrize("case", CASES)
 def test_all_that_it_becomes_is_in_the_order_that_is_fast_on_cpus(case):
     program = jax.jit(partial(results, convolution(convolve, case))).lower(*operands(case)).as_text()
@@ -88,6 +92,7 @@ def test_all_that_it_becomes_is_in_the_order_that_is_fast_on_cpus(case):
     assert set(re.findall(r"(?:feature|batch)_group_count = (\d+)", program)) == {"1"}
 
 
+@on_cpus
 def test_no_gradient_has_a_window_that_is_larger_than_what_it_moves_over():
     """Zeros around the image are written, and XLA does not undo that."""
     function = convolution(convolve, "larger than its image")

@@ -33,7 +33,8 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize(("model", "expected"), NETWORKS)
-def test_convolutions_are_found(model, expected):
+def test_convolutions_are_found(monkeypatch, model, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")  # elsewhere all are those of lax
     tx = optax.adam(1e-2)
     step = training.make_train_step(model, ELBO() if isinstance(model, VAE) else ReconstructionError(), tx)
     state = jax.eval_shape(lambda k: training.init_state(model, tx, k), keys.root(0))
@@ -163,6 +164,7 @@ def test_the_largest_array_is_that_of_most_bytes_in_inner_programs_too():
 
 @pytest.mark.parametrize(("model", "expected"), NETWORKS)
 def test_convolutions_are_found_in_evaluation(monkeypatch, model, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     params = jax.eval_shape(model.init, keys.root(0))
     found = []
 
@@ -248,7 +250,8 @@ def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, backend,
     assert len(traced) == 1
 
 
-def test_threads_keep_the_order_and_runs_the_first_alone_then_two():
+def test_threads_keep_the_order_and_runs_the_first_alone_then_two(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     running, seen, lock = set(), [], threading.Lock()
 
     def work(item):

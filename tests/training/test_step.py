@@ -400,7 +400,7 @@ def test_nothing_is_copied_from_the_host_inside_an_epoch(point_step, point_state
     state, _ = training.train_epoch(point_step, point_state, data, key, batch_size=5)
     with jax.transfer_guard("disallow"):
         state, metrics = training.train_epoch(point_step, state, data, key, batch_size=5)
-        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):  # the guard is awake
+        with pytest.raises(Exception, match=r"Disallowed .* transfer"):  # the guard is awake
             training.train_epoch(point_step, state, jax.tree.map(np.asarray, data), key, batch_size=5)
     assert metrics["loss"].shape == (4,)
     assert all(isinstance(m, jax.Array) for m in metrics.values())
