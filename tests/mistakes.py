@@ -543,8 +543,8 @@ MUTATIONS = (
         107,
         "training bits drawn with level / L",
         "data/preparation.py",
-        "jax.random.bernoulli(key, raw.astype(jnp.float32) / (format.levels - 1))",
-        "jax.random.bernoulli(key, raw.astype(jnp.float32) / format.levels)",
+        "raw.astype(jnp.float32) / (format.levels - 1)).astype(jnp.float32)",
+        "raw.astype(jnp.float32) / format.levels).astype(jnp.float32)",
         ("data/test_preparation.py::test_the_highest_level_is_always_1_and_the_lowest_0_in_training",),
     ),
     Mutation(
@@ -1751,8 +1751,8 @@ MUTATIONS = (
         270,
         "noise of few levels divided by 256 in training",
         "data/preparation.py",
-        "jax.random.uniform(key, raw.shape, jnp.float32)) / format.levels",
-        "jax.random.uniform(key, raw.shape, jnp.float32)) / 256",
+        "keys.uniform(key, raw.shape)) / format.levels",
+        "keys.uniform(key, raw.shape)) / 256",
         ("data/test_preparation.py::test_levels_are_those_of_the_data",),
     ),
     Mutation(

@@ -10,6 +10,7 @@ import pytest
 from aevae_jax import distributions, keys, types
 from aevae_jax.models import VAE, Autoencoder, likelihoods
 from aevae_jax.models.architectures import MLP
+from aevae_jax.training import loops
 from aevae_jax.types import Distribution, InputError, LatentModel
 
 
@@ -78,6 +79,34 @@ def test_each_follows_the_index_and_not_the_position():
     forwards = jax.random.key_data(keys.each(key, jnp.arange(4)))
     backwards = jax.random.key_data(keys.each(key, jnp.arange(4)[::-1]))
     assert np.array_equal(forwards, backwards[::-1])
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+@pytest.mark.parametrize("partitionable", [True, False])
+@pytest.mark.parametrize("shape", [(), (1,), (7, 3), (2, 0, 3), (300, 40)])
+def test_uniform_numbers_are_those_of_jax(shape, partitionable, impl):
+    key = jax.random.key(11, impl=impl)
+    with jax.threefry_partitionable(partitionable):
+        ours = jax.jit(keys.uniform, static_argnums=1)(key, shape)
+        theirs = jax.random.uniform(jax.random.clone(key), shape, jnp.float32)
+    assert ours.dtype == jnp.float32
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_uniform_numbers_of_many_keys_are_those_of_each():
+    many = keys.many(keys.root(5), 3)
+    ours = jax.vmap(lambda key: keys.uniform(key, (4,)))(many)
+    np.testing.assert_array_equal(ours, [jax.random.uniform(key, (4,)) for key in many])
+
+
+def test_on_cpus_uniform_numbers_are_drawn_without_a_loop(monkeypatch):
+    def names():
+        return set(loops.primitives(jax.make_jaxpr(lambda key: keys.uniform(key, (9,)))(keys.root(0)).jaxpr))
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert "random_bits" not in names()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "random_bits" in names()
 
 
 def test_a_key_used_twice_is_an_error_in_these_tests():  # mistake 31

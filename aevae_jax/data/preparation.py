@@ -21,11 +21,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from aevae_jax.data import tables
 from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, blocks, cast, in_memory
-from aevae_jax.lazy import jax, jnp, np
+from aevae_jax.lazy import jnp, modules, np
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     from jax import Array
+
+    from aevae_jax import keys
+else:
+    keys = modules("aevae_jax", "keys")
 
 
 BELOW_ONE = 1 - 2.0**-24
@@ -201,7 +205,7 @@ class Dequantize(_Pixels):
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
         """Return fresh noise on a raw batch `[B, *event]`."""
-        noisy = (raw.astype(jnp.float32) + jax.random.uniform(key, raw.shape, jnp.float32)) / format.levels
+        noisy = (raw.astype(jnp.float32) + keys.uniform(key, raw.shape)) / format.levels
         return jnp.minimum(noisy, BELOW_ONE)
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
@@ -224,7 +228,7 @@ class DynamicBinarization(_Pixels):
 
     def train(self, raw: Any, key: Array, format: Format) -> Array:
         """Return a fresh binarisation of a raw batch `[B, *event]`."""
-        return jax.random.bernoulli(key, raw.astype(jnp.float32) / (format.levels - 1)).astype(jnp.float32)
+        return (keys.uniform(key, raw.shape) < raw.astype(jnp.float32) / (format.levels - 1)).astype(jnp.float32)
 
     def evaluation(self, parts: Sequence[Source], format: Format) -> list[Source]:
         """Return whole splits as bits, the same at every call."""
