@@ -165,7 +165,9 @@ def train_epoch(
     chunk, steps = Chunk(data, rows), len(rows) if steps is None else steps
     metrics = empty_outputs(train_step, state, chunk, key, steps=len(rows))
     state, metrics = advance(train_step, state, chunk, key, metrics=metrics, start=0, stop=steps)
-    return state, jax.tree.map(lambda m: jax.lax.slice_in_dim(m, 0, steps), metrics)
+    if steps < len(rows):
+        metrics = jax.tree.map(lambda m: jax.lax.slice_in_dim(m, 0, steps), metrics)
+    return state, metrics
 
 
 class Chunk(NamedTuple):
