@@ -69,4 +69,4 @@ def images_of(case: Case, count: int) -> np.ndarray:
     shape = (count, *case.event_shape)
     if case.binary:
         return (random.random(shape, np.float32) < 0.3).astype(np.float32)
-    return (random.integers(0, 17, shape) / 16).astype(np.float32)
+    return random.integers(0, 17, shape, np.uint8) / np.float32(16)

@@ -241,12 +241,13 @@ def residual(settings: Settings) -> Found:
 
 
 def growth(settings: Settings) -> Found:
-    """Train with more data, larger batches and more latent dimensions."""
+    """Train with more images, small ones, as two million must be in memory, larger batches, more latent dimensions."""
     count, few = settings.images, settings.quick
     axes: dict[str, list[tuple[int, Case, int]]] = {
-        "images": [(count // n, MLP, count // n) for n in ((4, 1) if few else (8, 4, 2, 1))],
+        "images": [(n, DIGITS, n) for n in ((10_000, 40_000) if few else (10_000, 50_000, 250_000, 2_000_000))],
         "batch": [
-            (n, dataclasses.replace(MLP, batch=n), count) for n in ((32, 512) if few else (16, 32, 64, 256, 512, 1024))
+            (n, dataclasses.replace(MLP, batch=n), count)
+            for n in ((32, 128, 512) if few else (16, 32, 64, 128, 256, 512, 1024))
         ],
         "latent": [
             (n, dataclasses.replace(MLP, latent=n), count) for n in ((2, 200) if few else (2, 10, 50, 100, 200))
@@ -259,10 +260,14 @@ def growth(settings: Settings) -> Found:
             if case.batch > images:
                 continue
             made = timed(partial(_of_size, case, images))
-            base = axis == "images" and value == count
+            base = axis == "batch" and value == MLP.batch
             programs.append(Program(f"{axis} {value}", made, usual, base=base, images=images))
     return {
-        **timings(f"an epoch of {MLP.what}, else {count:,} images, batch 128", programs, settings),
+        **timings(
+            f"an epoch of {MLP.what} on {count:,} images, batch 128; growth with images: of {DIGITS.what}",
+            programs,
+            settings,
+        ),
         "axes": list(axes),
     }
 
