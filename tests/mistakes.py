@@ -2495,4 +2495,20 @@ MUTATIONS = (
         "",
         ("runs/test_members.py::test_a_finished_sweep_is_given_back_and_another_is_refused",),
     ),
+    Mutation(
+        382,
+        "parameters divided along an axis that devices do not divide",
+        "training/devices.py",
+        "axes = [axis for axis, size in enumerate(array.shape) if size % self.count == 0]",
+        "axes = [*range(array.ndim)]",
+        ("training/test_devices.py::test_large_parameters_are_divided_along_their_largest_axis",),
+    ),
+    Mutation(
+        383,
+        "more devices than exist taken for as many as there are",
+        "training/devices.py",
+        "if not 0 <= devices <= there:",
+        "devices = min(devices, there)\n    if devices < 0:",
+        ("training/test_devices.py::test_devices_that_do_not_fit_are_refused",),
+    ),
 )

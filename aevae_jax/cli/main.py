@@ -107,6 +107,8 @@ def train(
     saving: Saving = Saving(),
     fresh: bool = False,
     deterministic: bool = False,
+    devices: int = 0,
+    shard_params: bool = False,
     seeds: int = 1,
     sweep: Annotated[tuple[str, ...], "--sweep FIELD=V,V"] = (),
 ) -> None:
@@ -130,6 +132,9 @@ def train(
         many seconds are lost in a crash; the last 3, the best and one every 50 epochs are kept.
       fresh: delete the run that is in the directory, and start over.
       deterministic: compute the same bits each time on a GPU, too, at some cost. CPUs do so anyway.
+      devices: how many to divide each batch among; 0 for as many as there are and divide it. The noise is the same on
+        any number, the order of sums is not.
+      shard_params: divide large parameters, and what the optimizer keeps of them, among the devices, too.
       seeds: how many, from --seed on.
       sweep: a number of the run by its path, and two values or more, such as objective.beta=0.5,1,2,4 or
         optimizer.learning_rate=1e-3,1e-4; of several, all combinations.
@@ -138,6 +143,8 @@ def train(
     numbers = dict(map(_numbers, sweep))
     if len(numbers) < len(sweep):
         raise InputError("--sweep", got=" ".join(sweep), expected="every field once")
+    if (numbers or seeds > 1) and (devices > 1 or shard_params):
+        raise InputError("--devices", got="several for --seeds or --sweep", expected="1: members are trained on one")
     if deterministic:
         provenance.make_deterministic()
     finished = not fresh and records.holds(directory, records.RESULTS)
@@ -153,7 +160,7 @@ def train(
         if numbers or seeds > 1:
             found = fitting.fit_members(run, numbers, range(run.seed, run.seed + seeds), **options)
         else:
-            fitted = fitting.fit(run, **options)
+            fitted = fitting.fit(run, devices=devices, shard_params=shard_params, **options)
     if finished:
         console.note(f"{directory} was finished before; --fresh would train again")
     if numbers or seeds > 1:

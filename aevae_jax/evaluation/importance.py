@@ -88,18 +88,19 @@ def estimate(
     count = x.shape[0]
     chunk = min(chunk or 256, num_samples)
     rows = ROWS if jax.default_backend() == "cpu" else ROWS_ON_ACCELERATORS
-    batch_size = min(batch_size or devices.devices() * max(1, rows // chunk), count)
-    params = devices.replicate(params)
+    layout = devices.local()
+    batch_size = min(batch_size or layout.count * max(1, rows // chunk), count)
+    params = layout.replicate(params)
     body = _body(cast(Hashable, model), num_samples, chunk)
-    starts = devices.replicate(jnp.arange(0, num_samples, chunk))
+    starts = layout.replicate(jnp.arange(0, num_samples, chunk))
     prior = _prior(cast(Hashable, model), params)
 
     def batch(start: int) -> _Sums:
         first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
-        rows = devices.shard_rows(jnp.asarray(x[first : first + batch_size]))
-        example_keys = devices.shard_rows(keys.each(key, first + jnp.arange(batch_size)))
+        rows = layout.divide(jnp.asarray(x[first : first + batch_size]))
+        example_keys = layout.divide(keys.each(key, first + jnp.arange(batch_size)))
         context = (params, prior, rows, example_keys)
-        sums, _ = loops.scan(body, devices.shard_rows(_start(batch_size, num_samples)), context, starts)
+        sums, _ = loops.scan(body, layout.divide(_start(batch_size, num_samples)), context, starts)
         return cast(_Sums, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[start - first :], sums))
 
     found = []

@@ -18,7 +18,8 @@ from jax import Array
 from aevae_jax import keys
 from aevae_jax.data.datasets import Source, size_in_bytes
 from aevae_jax.objectives import bounds
-from aevae_jax.training import devices as parallel, loops
+from aevae_jax.training import devices, loops
+from aevae_jax.training.devices import Layout
 from aevae_jax.types import InputError, LatentModel, Metric, Params, Validated, Validation
 
 bound_terms = bounds.bound_terms
@@ -68,7 +69,14 @@ def selection(objective: object, metrics: Mapping[str, float]) -> float:
 
 
 def per_example(
-    metric: Metric, model: LatentModel, params: Params, x: Array | Source, key: Array, *, batch_size: int = 0
+    metric: Metric,
+    model: LatentModel,
+    params: Params,
+    x: Array | Source,
+    key: Array,
+    *,
+    batch_size: int = 0,
+    layout: Layout | None = None,
 ) -> dict[str, np.ndarray]:
     """Return `metric` of every example, once, in the order of `x`: `{name: [N, ...]}`.
 
@@ -80,11 +88,12 @@ def per_example(
       key: the noise of example i is `fold_in(key, i)`: two calls see the same, and so do two models.
       batch_size: how many examples to compute at once, 0 for as many as suit: at most 256, and fewer where one is much
         work, such as K samples of a bound. The result does not depend on it.
+      layout: the devices to use; by default all of this process.
 
     Raises:
       InputError: `x` is empty or the batch size is negative.
     """
-    count = x.shape[0]
+    count, layout = x.shape[0], devices.local() if layout is None else layout
     if count == 0:
         raise InputError("evaluation data", got="0 examples", expected="at least 1")
     if batch_size < 0:
@@ -92,14 +101,18 @@ def per_example(
     loaded = isinstance(x, jax.Array | np.ndarray) and not isinstance(x, np.memmap)
     window = count if loaded else min(count, max(1, WINDOW_BYTES * count // size_in_bytes(cast(Source, x))))
     data = jax.ShapeDtypeStruct((window, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype))
-    batch_size = min(batch_size or _suitable(metric, model, params, data, key, most=min(count, MOST_AT_ONCE)), count)
+    if not batch_size:
+        most = min(count, MOST_AT_ONCE)
+        batch_size = _suitable(metric, model, params, data, key, most=most, devices=layout.count)
+    batch_size = min(batch_size, count)
     if loaded:
-        return _window(metric, model, params, x, key, first=0, batch_size=batch_size)
+        return _window(metric, model, params, x, key, first=0, batch_size=batch_size, layout=layout)
     size = max(batch_size, window)
     found = []
     for start in range(0, count, size):
         first = min(start, count - size)  # the last window begins earlier, so that all are one compiled program
-        values = _window(metric, model, params, x[first : first + size], key, first=first, batch_size=batch_size)
+        rows = x[first : first + size]
+        values = _window(metric, model, params, rows, key, first=first, batch_size=batch_size, layout=layout)
         found.append({name: v[start - first :] for name, v in values.items()})
     return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
 
@@ -115,7 +128,9 @@ LARGEST_ARRAY = 2**26
 """Bytes of the largest array that evaluation makes on one device where the batch size is left open: 64 MiB."""
 
 
-def _suitable(metric: Metric, model: LatentModel, params: Params, data: Any, key: Array, *, most: int) -> int:
+def _suitable(
+    metric: Metric, model: LatentModel, params: Params, data: Any, key: Array, *, most: int, devices: int
+) -> int:
     """Return the batch size whose largest array is of a size that suits, and that is `most` at most; of more examples
     each array has as many more rows.
 
@@ -124,20 +139,27 @@ def _suitable(metric: Metric, model: LatentModel, params: Params, data: Any, key
     context = (params, data, key, jax.ShapeDtypeStruct((), jnp.int32))
     batch = jax.ShapeDtypeStruct((1, most), jnp.int32)
     size = loops.largest_array(_metric_body(metric, cast(Hashable, model)), (), context, batch)
-    devices = parallel.devices()
     fitting = most * LARGEST_ARRAY * devices // max(size, 1)
     return most if fitting >= most else max(1, fitting // devices) * devices
 
 
 def _window(
-    metric: Metric, model: LatentModel, params: Params, x: Any, key: Array, *, first: int, batch_size: int
+    metric: Metric,
+    model: LatentModel,
+    params: Params,
+    x: Any,
+    key: Array,
+    *,
+    first: int,
+    batch_size: int,
+    layout: Layout,
 ) -> dict[str, np.ndarray]:
     """Return `metric` of every row of `x`, of which the first is example `first` of the data set."""
     count = x.shape[0]
     steps = -(-count // batch_size)
     index = jnp.arange(steps * batch_size) % count  # the last batch is filled up from the start, and cut off below
-    context = parallel.replicate((params, jnp.asarray(x), key, jnp.asarray(first, index.dtype)))
-    batches = parallel.shard_rows(index.reshape(steps, batch_size), axis=1)
+    context = layout.replicate((params, jnp.asarray(x), key, jnp.asarray(first, index.dtype)))
+    batches = layout.divide(index.reshape(steps, batch_size), axis=1)
     _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, batches)
     return {name: np.asarray(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}
 
@@ -155,9 +177,10 @@ def evaluate(
     *,
     batch_size: int = 0,
     metric: Metric = bound_terms,
+    layout: Layout | None = None,
 ) -> dict[str, float]:
     """Return data set means of a metric; arguments as in `per_example`."""
-    return means(per_example(metric, model, params, x, key, batch_size=batch_size))
+    return means(per_example(metric, model, params, x, key, batch_size=batch_size, layout=layout))
 
 
 @lru_cache(maxsize=64)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from aevae_jax.runs.resume import CheckpointManager
     from aevae_jax.runs.snapshots import Snapshot
     from aevae_jax.runs.sweeps import Population
+    from aevae_jax.training import devices as placing
 else:
     members, pictures, provenance, resolution, resume, sweeps, training_loop, weights = modules(
         "aevae_jax.runs",
@@ -43,6 +44,7 @@ else:
         "training_loop",
         "weights",
     )
+    placing = modules("aevae_jax.training", "devices")
 
 __all__ = ["Fitted", "fit", "fit_members", "fit_seeds", "fit_sweep", "load_run", "read_losses"]
 
@@ -55,6 +57,8 @@ def fit(
     stream: bool | None = None,
     saving: Saving | None = None,
     fresh: bool = False,
+    devices: int = 0,
+    shard_params: bool = False,
     on_epoch: OnEpoch | None = None,
     on_note: Note | None = None,
 ) -> Fitted:
@@ -75,6 +79,10 @@ def fit(
         A run is known by its fields, and by those of your own frozen dataclasses and functions in it. An object whose
         fields cannot be written is the same only as long as it is the very same object: in another process, such a run
         can be loaded by `load_run`, but is neither resumed nor given back.
+      devices: how many to divide each batch among; by default all that this process has, or as many as divide it. On
+        another number, a training that is resumed goes on with the same noise, and with float32 sums in another order.
+      shard_params: divide large parameters, and what the optimizer keeps of them, among the devices, too: for networks
+        that are too large for one.
       on_epoch: called after every epoch.
       on_note: is told in a line what should be known of the data (`Prepared.notes`), what a run that leaves likelihood
         or prior open takes from it, and when it resumes from a checkpoint, passes over damaged ones, or skips batches
@@ -85,7 +93,8 @@ def fit(
         at work there; or when the numbers break for good, or the disk is full.
       signals.Interrupted: a signal came, and the training is saved.
     """
-    call = _Call(run, dataset, stream, Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent))
+    callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent)
+    call = _Call(run, dataset, stream, callbacks, devices=devices, shard_params=shard_params)
     if directory is not None:
         with signals.caught() as caught:
             return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)[0]
@@ -200,7 +209,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             call = call._replace(run=same_run.begun(call.run, folder))  # a damaged one is refused before any work
         resolved, population = _resolve(call)
         values.to_json(resolved.run)  # refuses numbers that are not finite
-        made = provenance.provenance(resolved.dataset)
+        made = provenance.provenance(resolved.dataset, devices=resolved.layout.count)
         record = records.record_of(
             resolved.run, resolved.prepared.format, made, sweep=None if population is None else population._asdict()
         )
@@ -267,6 +276,8 @@ class _Call(NamedTuple):
     stream: bool | None
     callbacks: Callbacks
     sweep: _Sweep | None = None
+    devices: int = 0
+    shard_params: bool = False
 
 
 class _Sweep(NamedTuple):
@@ -277,7 +288,9 @@ class _Sweep(NamedTuple):
 
 
 def _resolve(call: _Call) -> tuple[ResolvedRun, Population | None]:
-    """Return the resolved run, of a sweep that of its first member; what should be known of its data is said."""
+    """Return the resolved run and its devices, of a sweep those of its first member; what should be known of its data
+    is said.
+    """
     run, population = call.run, None
     if call.sweep is not None:
         run, population = sweeps.combine(run, *call.sweep)
@@ -286,7 +299,9 @@ def _resolve(call: _Call) -> tuple[ResolvedRun, Population | None]:
         call.callbacks.on_note(text)
     if population is not None:
         sweeps.check(resolved, population.fields)
-    return resolved, population
+        return resolved, population
+    layout = placing.choose(resolved.run.batch_size, devices=call.devices, shard_params=call.shard_params)
+    return resolved._replace(layout=layout), None
 
 
 def _silent(text: str) -> None:
@@ -295,7 +310,8 @@ def _silent(text: str) -> None:
 
 def _train(resolved: ResolvedRun, manager: CheckpointManager | None, call: _Call) -> Fitted:
     last, results = _trained(resolved, None, manager, call)
-    return Fitted(resolved.run, resolved.run.model, last.best, list(last.progress.history), results, last.losses)
+    params = resolved.layout.whole(last.best)
+    return Fitted(resolved.run, resolved.run.model, params, list(last.progress.history), results, last.losses)
 
 
 def _fit_population(call: _Call) -> list[Fitted]:
@@ -308,6 +324,6 @@ def _fit_population(call: _Call) -> list[Fitted]:
 def _trained(
     resolved: ResolvedRun, population: Population | None, manager: CheckpointManager | None, call: _Call
 ) -> tuple[Snapshot, dict[str, Any]]:
-    if resolved.chosen:
-        call.callbacks.on_begin(resolved.chosen)
+    for text in filter(None, [resolved.chosen, placing.explained(resolved.layout)]):
+        call.callbacks.on_begin(text)
     return training_loop.train(resolved, population, manager, call.callbacks)

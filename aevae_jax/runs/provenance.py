@@ -51,13 +51,17 @@ def make_deterministic() -> None:
     os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
 
 
-def provenance(dataset: Dataset) -> dict[str, Any]:
+def provenance(dataset: Dataset, *, devices: int = 1) -> dict[str, Any]:
     """Return command and data of a run, and its `environment`."""
-    return {"command": sys.argv, "data": dataset.record(), **environment()}
+    return {"command": sys.argv, "data": dataset.record(), **environment(devices=devices)}
 
 
-def environment() -> dict[str, Any]:
-    """Return versions, code, device and settings: where they are the same, so are the bits."""
+def environment(*, devices: int = 1) -> dict[str, Any]:
+    """Return versions, code, device and settings: where they are the same, so are the bits.
+
+    Args:
+      devices: how many are used, of all processes.
+    """
     package = Path(__file__).parents[1]
     pins = package.parent / "pins.txt"
     config = jax.config.values
@@ -80,6 +84,7 @@ def environment() -> dict[str, Any]:
             "matmul_precision": config["jax_default_matmul_precision"],
             "x64": config["jax_enable_x64"],
             "deterministic": backend != "gpu" or DETERMINISTIC in flags.split(),
+            **({"devices": devices} if devices > 1 else {}),
         },
     }
 

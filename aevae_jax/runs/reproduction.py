@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from aevae_jax.checkpoints.store import Store
@@ -71,7 +72,9 @@ def reproduce(
     """
     folder = Path(directory)
     resolved, original = resolve_again(folder, data), fitting.load_run(folder, on_note=on_note)
-    differences = _differences(records.read_record(folder))
+    record = records.read_record(folder)
+    devices = _devices(record, resolved.run.batch_size)
+    differences = _differences(record, devices)
 
     class Differs(Exception):
         """Training on would tell nothing more."""
@@ -91,7 +94,8 @@ def reproduce(
             )
 
     try:
-        again = fitting.fit(resolved.run, resolved.dataset, stream=resolved.stream, on_epoch=compare, on_note=_silent)
+        options: dict[str, Any] = {"stream": resolved.stream, "devices": devices, "on_epoch": compare}
+        again = fitting.fit(resolved.run, resolved.dataset, **options, on_note=_silent)
     except Differs as differs:
         return Verdict("FAIL", str(differs), differences, found[0])
     steps = [len(fitted.losses) for fitted in (again, original)]
@@ -175,9 +179,17 @@ def _silent(text: str) -> None:
     """Drop what is said of rollbacks: they are the run's own, and not news."""
 
 
-def _differences(record: dict[str, Any]) -> tuple[str, ...]:
-    """Return the differences between here and wherever the run was trained."""
-    here = provenance.environment()
+def _devices(record: dict[str, Any], batch_size: int) -> int:
+    """Return on how many devices to train again: as many as it was, if they are here and divide a batch."""
+    settings = record["provenance"].get("settings")
+    count = settings.get("devices", 1) if isinstance(settings, dict) else 1
+    fits = type(count) is int and 1 <= count <= jax.local_device_count() and batch_size % count == 0
+    return count if fits else 1
+
+
+def _differences(record: dict[str, Any], devices: int) -> tuple[str, ...]:
+    """Return the differences between here, on so many devices, and wherever the run was trained."""
+    here = provenance.environment(devices=devices)
     found: list[str] = []
     for there in (record["provenance"], *record.get("resumed", [])):
         for name in MATTER:

@@ -14,6 +14,7 @@ from aevae_jax.data import Dataset, Prepared, datasets, prepare, suited, tables
 from aevae_jax.data.suited import Suited
 from aevae_jax.runs.run import Run
 from aevae_jax.training import loops
+from aevae_jax.training.devices import Layout
 from aevae_jax.types import Columned, InputError, Shaped, left_open, likelihood_of, support_of
 
 
@@ -30,6 +31,8 @@ class ResolvedRun(NamedTuple):
     """What the run left open and took from its data, in a line; empty where it left nothing open."""
     warning: str
     """What its likelihood should not be used for, in a line; else empty."""
+    layout: Layout = Layout()
+    """The devices to train on; those of a population are one."""
 
 
 def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None) -> ResolvedRun:

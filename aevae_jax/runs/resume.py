@@ -131,7 +131,9 @@ def restore(
     for message in found.damaged:
         note(f"{message}; resuming at step {found.step}")
     progress = Progress.from_notes(found.notes)
-    return _unflatten(trainer.shapes(progress), found.arrays)._replace(progress=progress)
+    snapshot = _unflatten(trainer.shapes(progress), found.arrays)._replace(progress=progress)
+    state, best = trainer.layout.place((snapshot.state, snapshot.best))
+    return snapshot._replace(state=state, best=best, metrics=trainer.layout.replicate(snapshot.metrics))
 
 
 class ChunkSizer:

@@ -25,6 +25,7 @@ from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.snapshots import Broken, Epoch, Progress, Snapshot
 from aevae_jax.runs.sweeps import Population
 from aevae_jax.training import loops
+from aevae_jax.training.devices import Layout
 from aevae_jax.training.step import Chunk, TrainState
 from aevae_jax.types import InputError, Metric, Metrics, Params
 
@@ -38,9 +39,9 @@ class Trainer:
     """
 
     def __init__(self, resolved: ResolvedRun, population: Population | None = None):
-        run, prepared, stream = resolved.run, resolved.prepared, resolved.stream
+        run, prepared, stream, layout = resolved.run, resolved.prepared, resolved.stream, resolved.layout
         source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
-        self.resolved, self.population = resolved, population
+        self.resolved, self.population, self.layout = resolved, population, layout
         self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
         recipe = _Recipe(
             run.model,
@@ -52,19 +53,22 @@ class Trainer:
             prepared.preparation,
             prepared.format,
             () if population is None else population.fields,
+            layout,
         )
         try:
             self._programs = _build(recipe)
         except TypeError:  # something given from Python that has no hash
             self._programs = _build.__wrapped__(recipe)
         if datasets.in_memory(validation):
-            validation, test = jax.device_put((validation, test))
+            validation, test = layout.replicate((validation, test))
         self._validation, self._test, self._source = validation, test, source
-        self._data = None if stream else jax.device_put(source[:])
+        # on every device: a batch is a random choice of rows, which would have to be fetched from others at each step;
+        # and what is more than 1 GiB is streamed
+        self._data = None if stream else layout.replicate(source[:])
         self._numbers: tuple[Array, ...] = ()
         """What members have of their own beside their keys: `[S]` per field."""
         if population is None:
-            self.key = keys.root(run.seed)
+            self.key = layout.replicate(keys.root(run.seed))
             self._members: list[tuple[Array, ...]] = [(self.key,)]
         else:
             self.key = jax.vmap(keys.root)(jnp.asarray(population.seeds, jnp.uint32))
@@ -256,7 +260,7 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------ their parts
 
     def _step_array(self, step: int) -> Array:
-        return jax.device_put(np.full(self.key.shape, step, np.int32))
+        return self.layout.replicate(np.full(self.key.shape, step, np.int32))
 
     def _empty_metrics(self, state: TrainState) -> Metrics:
         """Return the metrics of an epoch before its first step: every step counts as skipped until it is taken."""
@@ -268,7 +272,7 @@ class Trainer:
                 self._programs.step, state, Chunk(data, rows), self.key, *self._numbers, steps=self.steps_per_epoch
             )
             self._blank = {**blank, "skipped": blank["skipped"] + 1}
-        empty_outputs: Metrics = jax.device_put(self._blank)
+        empty_outputs: Metrics = self.layout.replicate(self._blank)
         return empty_outputs
 
     def rows_of(self, step: int) -> np.ndarray:
@@ -287,13 +291,13 @@ class Trainer:
         if self._chunk_epoch == epoch and 0 <= within - self._chunk.first < len(self._chunk.rows):
             return self._chunk
         if self._data is not None:
-            self._chunk = Chunk(self._data, self._order(epoch))
+            self._chunk = Chunk(self._data, self.layout.divide(self._order(epoch), axis=1))
         else:
             if self._next_window != step:
                 rows = np.asarray(self._order(epoch))
                 size = streams.steps_per_window(self._source, rows)
                 self._windows = streams.windows(self._source, rows[within:], steps=size)
-            self._chunk = training.window_chunk(next(self._windows), self.key, within)
+            self._chunk = training.window_chunk(next(self._windows), self.key, within, layout=self.layout)
             after = within + len(self._chunk.rows)
             self._next_window = step - within + after if after < self.steps_per_epoch else -1
         self._chunk_epoch = epoch
@@ -306,7 +310,8 @@ class Trainer:
             own, (root, *numbers) = member
             key = keys.stream(root, keys.Stream.EVALUATE)
             given = (own, *numbers) if numbers else own
-            return evaluation.evaluate(self.resolved.run.model, given, x, key, metric=self._programs.metric)
+            metric, layout = self._programs.metric, self.layout
+            return evaluation.evaluate(self.resolved.run.model, given, x, key, metric=metric, layout=layout)
 
         each = [params] if self.population is None else loops.unstack(params)
         compiled = len(x) in self._measured
@@ -328,6 +333,7 @@ class _Recipe:
     format: Any
     fields: tuple[str, ...]
     """Paths of the numbers that the programs take as inputs, after the key."""
+    layout: Layout
 
 
 class _Programs(NamedTuple):
@@ -353,11 +359,13 @@ def _build(recipe: _Recipe) -> _Programs:
             prepare=prepare,
             ema_decay=recipe.ema,
             max_norm=recipe.max_norm or math.inf,
+            layout=recipe.layout,
         )
 
     def init(key: Array, *numbers: Array) -> TrainState:
         placed = sweeps.place(recipe, recipe.fields, numbers)
-        return training.init_state(placed.model, placed.optimizer.build(recipe.steps), key, ema=recipe.ema > 0)
+        state = training.init_state(placed.model, placed.optimizer.build(recipe.steps), key, ema=recipe.ema > 0)
+        return recipe.layout.state(state)
 
     metric = evaluation.validation_of(recipe.objective).metric
     if not recipe.fields:

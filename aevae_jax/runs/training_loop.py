@@ -19,6 +19,7 @@ from aevae_jax.runs.resume import CheckpointManager, ChunkSizer
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
 from aevae_jax.runs.sweeps import Population
 from aevae_jax.runs.trainer import Trainer
+from aevae_jax.training.devices import Layout
 from aevae_jax.types import InputError
 
 
@@ -143,7 +144,9 @@ def _advice(resolved: ResolvedRun) -> str:
 
 
 def _stopped(trainer: Trainer, manager: CheckpointManager | None, snapshot: Snapshot) -> InputError:
-    found = non_finite.examine(trainer, snapshot)
+    state, best = trainer.layout.whole((snapshot.state, snapshot.best))
+    alone = trainer if trainer.layout.count == 1 else Trainer(trainer.resolved._replace(layout=Layout()))
+    found = non_finite.examine(alone, snapshot._replace(state=state, best=best))
     step, epoch = found.step, found.step // trainer.steps_per_epoch + 1
     advice = _advice(trainer.resolved)
     if manager is not None:

@@ -3,7 +3,7 @@
 step.py          the step and the epoch; a step whose numbers are not finite changes nothing
 loops.py         how scans and maps over seeds are dispatched on this backend
 convolutions.py  convolutions and their gradients as this backend computes them fast
-devices.py       batches sharded over devices
+devices.py       how batches and parameters lie on one device, or on several
 optimizers.py    `AdamW`
 """
 

@@ -22,6 +22,8 @@ import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from aevae_jax.training import devices
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -72,11 +74,11 @@ def scan_between(
       The last carry, and `ys` with the outputs of these steps put in.
     """
     if jax.default_backend() == "cpu" and has_convolution(body, carry, context, xs):
-        ys = jax.device_put(ys)
+        ys = devices.beside(carry, ys)
         for index, x in enumerate(list(_unstack(xs))[start - first : stop - first], start):
-            carry, ys = _step_into(body, carry, (ys, context, x, jax.device_put(np.int32(index))))
+            carry, ys = _step_into(body, carry, (ys, context, x, devices.beside(carry, np.int32(index))))
         return carry, ys
-    ys, bounds = jax.device_put((ys, np.asarray([start, stop, first], np.int32)))
+    ys, bounds = devices.beside(carry, (ys, np.asarray([start, stop, first], np.int32)))
     return _scan_between(body, carry, (ys, context, xs, bounds))
 
 

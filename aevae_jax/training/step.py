@@ -18,6 +18,7 @@ from jax import Array
 
 from aevae_jax import keys
 from aevae_jax.training import loops
+from aevae_jax.training.devices import Layout
 from aevae_jax.types import InputError, LatentModel, Metrics, Objective, Params
 
 
@@ -77,6 +78,7 @@ def make_train_step(
     prepare: Prepare = as_it_is,
     ema_decay: float = 0.0,
     max_norm: float = math.inf,
+    layout: Layout = Layout(),
 ) -> TrainStep:
     """Return one jitted step of gradient descent on `objective`.
 
@@ -87,6 +89,7 @@ def make_train_step(
       prepare: turns a batch of raw data into what the model sees, inside the step, for example a fresh binarisation.
       ema_decay: decay of the moving average of the parameters, 0 for none; it starts low, as (1 + t) / (10 + t).
       max_norm: a gradient of a larger global norm is not used.
+      layout: the devices that the batch is divided among.
 
     Returns:
       `(state, batch, root key) -> (state, metrics)`. Noise comes from the root key and `state.step`. Metrics are the
@@ -106,12 +109,13 @@ def make_train_step(
 
     @jax.jit
     def train_step(state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
+        state, batch = layout.state(state), layout.batch(batch)
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key, state.step)
         norm = optax.tree.norm(gradient)
         sound = jnp.isfinite(value) & jnp.isfinite(norm) & (norm <= max_norm)
         changed = loops.cond(sound, update, lambda gradient, state: state[1:], gradient, state)
         metrics = {"loss": value, **metrics, "gradient_norm": norm, "skipped": 1.0 - sound}
-        return TrainState(state.step + 1, *changed), metrics
+        return layout.state(TrainState(state.step + 1, *changed)), layout.everywhere(metrics)
 
     return train_step
 
@@ -174,9 +178,10 @@ class Chunk(NamedTuple):
     """Batches on the device: step `first + i` sees `data[rows[i]]`."""
 
     data: Any
-    """A pytree of arrays `[N, ...]`."""
-    rows: Array
-    """`[T, batch size]`, or `[T, S, batch size]` for seeds: see `batch_rows`."""
+    """A pytree of arrays `[N, ...]`; `None` where the batches themselves are in `rows`."""
+    rows: Any
+    """`[T, batch size]`, or `[T, S, batch size]` for seeds: see `batch_rows`. Or the batches, `[T, batch size, ...]`:
+    those of a stream, so that each device holds the part of every batch that it computes."""
     first: int = 0
 
 
@@ -219,14 +224,17 @@ def empty_outputs(
     return found
 
 
-def window_chunk(window: Any, key: Array, first: int = 0) -> Chunk:
+def window_chunk(window: Any, key: Array, first: int = 0, *, layout: Layout = Layout()) -> Chunk:
     """Return batches that arrive from the host as a chunk: all of them used, in order.
 
     Args:
       window: a pytree of arrays `[T, batch size, ...]` (`[T, S, batch size, ...]` for seeds), raw as in resident data.
       key: the root key, or one per seed `[S]`.
       first: the step of the first batch.
+      layout: the devices that each batch is divided among.
     """
+    if layout.count > 1:
+        return Chunk(None, layout.divide(window, axis=1), first)
     shape = jax.tree.leaves(window)[0].shape[: key.ndim + 2]
     flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[key.ndim + 2 :]), window)
     data, rows = jax.device_put((flat, np.arange(math.prod(shape), dtype=np.int32).reshape(shape)))
@@ -277,7 +285,7 @@ def _body(train_step: TrainStep) -> loops.Body:
 
     def body(state: TrainState, context: tuple[Any, Any], index: Array) -> tuple[TrainState, Metrics]:
         data, own = context
-        batch = jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), data)
+        batch = index if data is None else jax.tree.map(lambda a: a.at[index].get(mode="promise_in_bounds"), data)
         return train_step(state, batch, *own)
 
     return body

@@ -277,7 +277,7 @@ params, x, key = oracles.random_params(BITS), bits(64), jax.random.key(0)
 sizes = (1, 7, 64, 256)
 nll = {b: importance.estimate(BITS, params, x, key, num_samples=30, batch_size=b).nll.mean() for b in sizes}
 elbo = {b: evaluation.evaluate(BITS, params, x, key, batch_size=b)["negative_elbo"] for b in sizes}
-parts = len(devices.shard_rows(jax.numpy.zeros(16)).sharding.device_set)
+parts = len(devices.local().divide(jax.numpy.zeros(16)).sharding.device_set)
 print(json.dumps([list(map(float, nll.values())), list(elbo.values()), parts]))
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import ClassVar
 
 import jax
@@ -134,13 +135,13 @@ def test_the_program_that_is_run_is_the_one_that_was_looked_at(count):
 @pytest.mark.parametrize(("devices", "batch"), [(1, 25), (3, 75), (11, 256)])
 def test_more_devices_compute_more_at_once_each_as_many_as_the_others(monkeypatch, devices, batch):
     """Of 2.5 MiB an example, 25.6 fit on one device; 76 on three, which cannot be divided; 281 on eleven."""
-    monkeypatch.setattr(evaluation.parallel, "devices", lambda: devices)
+    layout = SimpleNamespace(count=devices, replicate=lambda tree: tree, divide=lambda tree, axis: tree)
     scans = oracles.recorded_scans(monkeypatch, run=False)
 
     def metric(model, params, x, key):
         return {"sum": jnp.broadcast_to(x[:, :1, None], (1, 5 * 2**14, 2**3)).sum(axis=(1, 2))}
 
-    evaluation.per_example(metric, None, (), np.zeros((300, 1), np.float32), key())
+    evaluation.per_example(metric, None, (), np.zeros((300, 1), np.float32), key(), layout=layout)
     assert [batches.shape[1] for *_, batches in scans] == [batch]
 
 

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import PartitionSpec
 
 from aevae_jax import keys
 from aevae_jax.evaluation import metrics
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.models.architectures import MLP, Conv, Modules, ResidualConv
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
-from aevae_jax.training import devices, loops, step as training
+from aevae_jax.training import loops, step as training
 
 THEIRS = Modules(nn.Sequential([nn.Conv(1, (3, 3)), lambda x: x.reshape(len(x), -1), nn.Dense(4)]), nn.Dense(36))
 """With a convolution of Flax, whose gradients XLA runs slowly inside a loop."""
@@ -165,8 +164,8 @@ def test_the_largest_array_is_that_of_most_bytes_in_inner_programs_too():
 @pytest.mark.parametrize(("model", "expected"), NETWORKS)
 def test_convolutions_are_found_in_evaluation(monkeypatch, model, expected):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    params = jax.eval_shape(model.init, keys.root(0))
-    found = []
+    shapes = jax.eval_shape(model.init, keys.root(0))
+    params, found = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes), []
 
     def scan(*arguments):
         found.append(loops.has_convolution(*arguments))
@@ -291,19 +290,3 @@ def test_threads_take_one_at_a_time_elsewhere(monkeypatch, backend, devices):
     found = loops.map_in_threads(lambda item: threads.append(threading.get_ident()) or item, range(5))
     assert list(found) == [*range(5)]
     assert threads == 5 * [threading.get_ident()]
-
-
-def test_examples_are_divided_among_devices_where_they_can_be(monkeypatch):
-    """Of two devices, of which this process has one: what each would hold stands in the sharding."""
-    tree = {"a": jnp.zeros((4, 3)), "b": jnp.zeros((6,))}
-    assert devices.shard_rows(tree) is tree  # there is but one
-    assert devices.replicate(tree) is tree
-    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
-    assert devices.devices() == 2
-    both = jax.tree.map(lambda a: a.sharding.spec, devices.shard_rows(tree))
-    assert both == {"a": PartitionSpec("examples"), "b": PartitionSpec("examples")}
-    odd = {**tree, "c": jnp.zeros((3, 4))}
-    assert devices.shard_rows(odd) is odd
-    assert devices.shard_rows(odd["c"], axis=1).sharding.spec == PartitionSpec(None, "examples")
-    whole = jax.tree.map(lambda a: (a.sharding.spec, len(a.sharding.mesh.devices)), devices.replicate(odd))
-    assert whole == {name: (PartitionSpec(), len(jax.local_devices())) for name in "abc"}
