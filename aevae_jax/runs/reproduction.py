@@ -73,7 +73,7 @@ def reproduce(
     folder = Path(directory)
     resolved, original = resolve_again(folder, data), fitting.load_run(folder, on_note=on_note)
     record = records.read_record(folder)
-    devices = _devices(record, resolved.run.batch_size)
+    devices = _devices(record)
     differences = _differences(record, devices)
 
     class Differs(Exception):
@@ -179,12 +179,11 @@ def _silent(text: str) -> None:
     """Drop what is said of rollbacks: they are the run's own, and not news."""
 
 
-def _devices(record: dict[str, Any], batch_size: int) -> int:
-    """Return on how many devices to train again: as many as it was, if they are here and divide a batch."""
+def _devices(record: dict[str, Any]) -> int:
+    """Return on how many devices to train again: as many as it was, if they are here."""
     settings = record["provenance"].get("settings")
     count = settings.get("devices", 1) if isinstance(settings, dict) else 1
-    fits = type(count) is int and 1 <= count <= jax.local_device_count() and batch_size % count == 0
-    return count if fits else 1
+    return count if type(count) is int and 1 <= count <= jax.local_device_count() else 1
 
 
 def _differences(record: dict[str, Any], devices: int) -> tuple[str, ...]:

@@ -53,9 +53,11 @@ class CheckpointManager:
     def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
         """Restore the newest intact checkpoint, as the function `restore` does."""
         found = restore(self._store, trainer, until=until, note=self._note)
-        if found is not None:
-            self._saved = found.progress
-        return found
+        if found is None:
+            return None
+        self._saved = found.progress
+        state, best = trainer.layout.place((found.state, found.best))
+        return found._replace(state=state, best=best, metrics=trainer.layout.replicate(found.metrics))
 
     def truncate_to(self, snapshot: Snapshot) -> None:
         """Cut the log where the training resumes, and delete the checkpoints of later steps.
@@ -131,9 +133,7 @@ def restore(
     for message in found.damaged:
         note(f"{message}; resuming at step {found.step}")
     progress = Progress.from_notes(found.notes)
-    snapshot = _unflatten(trainer.shapes(progress), found.arrays)._replace(progress=progress)
-    state, best = trainer.layout.place((snapshot.state, snapshot.best))
-    return snapshot._replace(state=state, best=best, metrics=trainer.layout.replicate(snapshot.metrics))
+    return _unflatten(trainer.shapes(progress), found.arrays)._replace(progress=progress)
 
 
 class ChunkSizer:

@@ -62,8 +62,7 @@ class Trainer:
         if datasets.in_memory(validation):
             validation, test = layout.replicate((validation, test))
         self._validation, self._test, self._source = validation, test, source
-        # on every device: a batch is a random choice of rows, which would have to be fetched from others at each step;
-        # and what is more than 1 GiB is streamed
+        # on every device: a batch is a random choice of rows, which others would have to send at each step
         self._data = None if stream else layout.replicate(source[:])
         self._numbers: tuple[Array, ...] = ()
         """What members have of their own beside their keys: `[S]` per field."""
@@ -117,8 +116,7 @@ class Trainer:
 
     def used(self, progress: Progress) -> bool:
         """Return whether any step of the epochs so far could be used."""
-        skipped = sum(entry["skipped"] for entry in progress.history)
-        return skipped < progress.step * len(self._members)
+        return sum(entry["skipped"] for entry in progress.history) < progress.step * len(self._members)
 
     def end_of_epoch(self, progress: Progress) -> int:
         """Return the step at which the epoch being trained ends."""
@@ -272,8 +270,7 @@ class Trainer:
                 self._programs.step, state, Chunk(data, rows), self.key, *self._numbers, steps=self.steps_per_epoch
             )
             self._blank = {**blank, "skipped": blank["skipped"] + 1}
-        empty_outputs: Metrics = self.layout.replicate(self._blank)
-        return empty_outputs
+        return self.layout.replicate(self._blank)
 
     def rows_of(self, step: int) -> np.ndarray:
         """Return which training examples a step sees, `[batch size]`, or `[S, batch size]` for seeds."""
@@ -305,13 +302,13 @@ class Trainer:
 
     def _measure(self, params: Params, x: Any) -> list[dict[str, float]]:
         """Return the means of the metric over `x`, of each member."""
+        model = self.resolved.run.model
 
         def measure(member: tuple[Params, tuple[Array, ...]]) -> dict[str, float]:
             own, (root, *numbers) = member
             key = keys.stream(root, keys.Stream.EVALUATE)
             given = (own, *numbers) if numbers else own
-            metric, layout = self._programs.metric, self.layout
-            return evaluation.evaluate(self.resolved.run.model, given, x, key, metric=metric, layout=layout)
+            return evaluation.evaluate(model, given, x, key, metric=self._programs.metric, layout=self.layout)
 
         each = [params] if self.population is None else loops.unstack(params)
         compiled = len(x) in self._measured

@@ -157,7 +157,7 @@ def test_what_differs_is_named_also_of_where_it_went_on(here, again):
 
 def test_changed_code_is_named(again, monkeypatch):
     found = environment.environment()
-    monkeypatch.setattr(environment, "environment", lambda: {**found, "code": {**found["code"], "sha256": "b"}})
+    monkeypatch.setattr(environment, "environment", lambda **_: {**found, "code": {**found["code"], "sha256": "b"}})
     assert again().differences == (f"code sha256 {found['code']['sha256'][:60]}..., here b",)
 
 
@@ -170,7 +170,7 @@ def test_all_that_a_run_made_is_compared(here, monkeypatch):
     monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: original)
 
     def again(change=lambda fitted: fitted, elsewhere=False):
-        monkeypatch.setattr(environment, "environment", lambda: other if elsewhere else this)
+        monkeypatch.setattr(environment, "environment", lambda **_: other if elsewhere else this)
 
         def fit(run, dataset, **options):
             asked.append((run, dataset.digest(), options["stream"]))

@@ -13,6 +13,7 @@ from aevae_jax.checkpoints import signals
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.runs import resume
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
+from aevae_jax.training.devices import Layout
 from aevae_jax.training.step import TrainState
 from aevae_jax.types import InputError
 
@@ -73,8 +74,9 @@ def test_a_save_outside_the_turn_counts_as_one(keep):
 def test_what_is_saved_already_is_not_saved_again(keep, monkeypatch):
     made, restored = keep(Saving(seconds=0, steps=5)), at(5)
     monkeypatch.setattr(resume, "restore", lambda store, trainer, until, note: restored if until == 7 else None)
-    assert made.manager.restore(None, 6) is None
-    assert made.manager.restore(None, 7) is restored
+    trainer = SimpleNamespace(layout=Layout())
+    assert made.manager.restore(trainer, 6) is None
+    assert made.manager.restore(trainer, 7).progress is restored.progress
     made.manager.save_if_due(restored, boundary=False)
     assert made.saved == []
     for snapshot in (at(6), at(6), at(6, epoch=1)):
