@@ -42,17 +42,17 @@ class Layout:
 
     def replicate(self, tree: Any) -> Any:
         """Return arrays, equal in all processes, on every device."""
-        return jax.device_put(tree) if self.mesh is None else _put(tree, self._divided())
+        return jax.device_put(tree) if self.mesh is None else put(tree, self._divided())
 
     def divide(self, tree: Any, axis: int = 0) -> Any:
         """Return arrays, equal in all processes, divided along `axis`; on every device where one cannot be divided."""
         if self.mesh is None or any(leaf.shape[axis] % self.count for leaf in jax.tree.leaves(tree)):
             return self.replicate(tree)
-        return _put(tree, self._divided(axis))
+        return put(tree, self._divided(axis))
 
     def place(self, state: Any) -> Any:
         """Return the state of a training, or parameters, equal in all processes, as this layout has them."""
-        return jax.device_put(state) if self.mesh is None else jax.tree.map(lambda a: _put(a, self._part(a)), state)
+        return jax.device_put(state) if self.mesh is None else jax.tree.map(lambda a: put(a, self._part(a)), state)
 
     def whole(self, tree: Any) -> Any:
         """Return arrays that lie in any way as arrays of one device."""
@@ -144,5 +144,6 @@ def _on(devices: list[Any], *, shard_params: bool = False) -> Layout:
     return Layout(Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,)), shard_params)
 
 
-def _put(tree: Any, sharding: NamedSharding) -> Any:
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Return arrays with this sharding."""
     return jax.device_put(tree, sharding)

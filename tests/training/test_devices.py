@@ -35,7 +35,7 @@ def two(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     monkeypatch.setattr(jax, "local_devices", lambda: 2 * jax.devices())
     placed = []
-    monkeypatch.setattr(devices, "_put", lambda tree, sharding: placed.append(sharding.spec) or tree)
+    monkeypatch.setattr(devices, "put", lambda tree, sharding: placed.append(sharding.spec) or tree)
     return placed
 
 
