@@ -16,7 +16,8 @@ processors in an epoch with its validation, after the first one, which compiles,
 
 Rule: of the candidates that leave the latent size and the objective as they are, and that take at most `SLOWER` times
 as long as the first, the one with the least distance is the default, by the geometric mean over the data sets of the
-distance relative to the first candidate's. The others are there to see what else would help.
+distance relative to the first candidate's: of grey images and of colour images each. The others are there to see what
+else would help.
 
 `photographs` are a folder of pictures as anyone has them: patches of scikit-learn's two, by left, middle and right part
 of the photograph for training, validation and test.
@@ -64,7 +65,10 @@ else:
     generation = modules("aevae_jax.models", "generation")
     fitting, provenance, records = modules("aevae_jax.runs", "fitting", "provenance", "records")
 
-SETS = ("digits", "sprites", "photographs", "fashion_mnist")
+KINDS = {"grey": ("digits", "sprites", "fashion_mnist"), "colour": ("photographs",)}
+"""The data sets that decide for each kind of images."""
+
+SETS = tuple(name for names in KINDS.values() for name in names)
 
 SAMPLES = 2_000
 """Random codes per model and seed."""
@@ -146,8 +150,8 @@ def defaults(
             source = photographs(Path(folder)) if name == "photographs" else name
             measure_all(name, source, results, path, seeds=seeds, steps=steps)
         print(table(name, results["data"][name]), flush=True)
-    found = relative(results["data"])
-    print(f"chosen, by {', '.join(results['data'])}: {chosen(found)}")
+    for kind, own in by_kind(results["data"]).items():
+        print(f"chosen for {kind} images, by {', '.join(own)}: {chosen(relative(own))}")
 
 
 def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, seeds: int, steps: int) -> None:
@@ -304,6 +308,12 @@ def slower(found: dict[str, Any], title: str) -> float:
     return float(rows[title]["epoch_seconds"] / next(iter(rows.values()))["epoch_seconds"])
 
 
+def by_kind(sets: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the data sets of each kind of images, of which there are any."""
+    each = {kind: {name: sets[name] for name in names if name in sets} for kind, names in KINDS.items()}
+    return {kind: own for kind, own in each.items() if own}
+
+
 def relative(sets: dict[str, Any]) -> dict[str, tuple[float, float]]:
     """Return distance and time of each candidate that all data sets have, relative to the first: geometric means."""
     found: dict[str, tuple[float, float]] = {}
@@ -333,19 +343,22 @@ def chosen(found: dict[str, tuple[float, float]]) -> str:
 
 def of_readme(results: dict[str, Any], path: str) -> str:
     """Return the section of the README: the distances on every data set, and what the rule chooses."""
-    sets, found = results["data"], relative(results["data"])
+    sets = results["data"]
+    kinds = {kind: relative(own) for kind, own in by_kind(sets).items()}
+    best = {kind: chosen(found) for kind, found in kinds.items()}
     rows = []
     for title in candidates(256, 1):
         own = [each["rows"].get(title) for each in sets.values()]
         cells = [
             f"{np.mean(row['distance']):.2f} ({100 * np.mean(row['confident']):.0f} %)" if row else "" for row in own
         ]
-        mark = "**" if title == chosen(found) else ""
+        taken = " and ".join(kind for kind in kinds if best[kind] == title)
         if any(own):
-            both = [f"{number:.2f}" for number in found[title]] if title in found else ["", ""]
-            rows.append([f"{mark}{title}{mark}", *cells, *both])
+            compared = [f"{number:.2f}" for found in kinds.values() for number in found.get(title, ())]
+            compared += [""] * (2 * len(kinds) - len(compared))
+            rows.append([f"**{title}**, {taken}" if taken else title, *cells, *compared])
     named = [name.replace("_", "-") for name in sets]
-    head = ["VAE", *named, "relative distance", "relative time"]
+    head = ["VAE", *named, *(f"relative {what}, {kind}" for kind in kinds for what in ("distance", "time"))]
     floors = ", ".join(
         f"{name} {np.mean([row['floor'] for row in own['rows'].values()]):.2f} ({100 * own['confident data']:.0f} %)"
         for name, own in zip(named, sets.values(), strict=True)

@@ -14,7 +14,7 @@ from aevae_jax.data.datasets import blocks
 from aevae_jax.data.prepared import Prepared
 from aevae_jax.lazy import jax, np
 from aevae_jax.models.likelihoods import BINARY, REAL, Bernoulli, Likelihood, NormalSharedScale, Support
-from aevae_jax.models.priors import Prior, StandardNormal, VampPrior
+from aevae_jax.models.priors import GaussianMixture, Prior, StandardNormal, VampPrior
 from aevae_jax.types import Columned, InputError, Supported, left_open
 
 END_SHARE = 0.01
@@ -39,8 +39,10 @@ def suited(prepared: Prepared) -> Suited:
         return Suited(likelihood, StandardNormal(), "rows of a table", "each column is scored by what it holds")
     prior: Prior
     if len(prepared.event_shape) == 3:
-        prior, why = VampPrior(100), "; codes drawn from a learned prior decode to images, from N(0, I) often to blurs"
-        noun = {1: "grey images", 3: "colour images"}.get(prepared.event_shape[-1], "images")
+        channels = prepared.event_shape[-1]
+        prior = VampPrior(100) if channels == 1 else GaussianMixture(100)
+        why = "; codes drawn from a learned prior decode to images, from N(0, I) often to blurs"
+        noun = {1: "grey images", 3: "colour images"}.get(channels, "images")
     else:
         prior, why, noun = StandardNormal(), "", "vectors"
     if _is_binary(prepared):

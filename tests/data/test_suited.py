@@ -31,7 +31,7 @@ TABLE = data.Dataset(
 )
 
 NORMAL, BERNOULLI = likelihoods.NormalSharedScale(), likelihoods.Bernoulli()
-VAMP, FLAT = priors.VampPrior(100), priors.StandardNormal()
+VAMP, MIXTURE, FLAT = priors.VampPrior(100), priors.GaussianMixture(100), priors.StandardNormal()
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,8 @@ VAMP, FLAT = priors.VampPrior(100), priors.StandardNormal()
         (prepared(GREY, data.Threshold()), BERNOULLI, VAMP, "grey images of bits"),
         (prepared(BITS.astype(np.float32)), BERNOULLI, VAMP, "grey images of bits"),
         (prepared(GREY), NORMAL, VAMP, "grey images"),
-        (prepared(GREY.repeat(3, axis=3)), NORMAL, VAMP, "colour images"),
+        (prepared(GREY.repeat(3, axis=3)), NORMAL, MIXTURE, "colour images"),
+        (prepared(GREY.repeat(2, axis=3)), NORMAL, MIXTURE, "images"),
         (prepared(GREY, data.Standardize()), NORMAL, VAMP, "grey images"),
         (prepared(GREY / np.float32(255)), NORMAL, VAMP, "grey images of floats"),
         (prepared(BITS.reshape(30, 16).astype(np.float32)), BERNOULLI, FLAT, "vectors of bits"),

@@ -27,9 +27,9 @@ def row(distance, seconds):
     return {"distance": [distance - 1, distance + 1], "epoch_seconds": seconds, "floor": [1.0], "confident": [0.5]}
 
 
-def sets(*each):
+def sets(*each, names=("digits", "fashion_mnist")):
     common = {"seeds": 2, "steps": 10, "confident data": 0.9}
-    return {f"set_{i}": {**common, "rows": rows} for i, rows in enumerate(each)}
+    return {name: {**common, "rows": rows} for name, rows in zip(names, each, strict=False)}
 
 
 def test_distances_and_times_are_relative_to_the_first_and_geometric_means_over_the_data():
@@ -49,15 +49,17 @@ def test_the_rule_takes_the_nearest_that_is_allowed_and_not_too_slow():
 
 
 def test_the_table_marks_what_was_chosen():
-    text = defaults.of_readme({"data": sets({FIRST: row(8.0, 1.0), VAMP: row(2.0, 1.5)})}, "figures.json")
-    assert f"| **{VAMP}** | 2.00 (50 %) | 0.25 | 1.50 |\n" in text
-    assert f"| {FIRST} | 8.00 (50 %) | 1.00 | 1.00 |\n" in text
-    assert "Real data: set-0 1.00 (90 %)." in text
+    grey, colour = {FIRST: row(8.0, 1.0), VAMP: row(2.0, 1.5)}, {FIRST: row(3.0, 2.0)}
+    text = defaults.of_readme({"data": sets(grey, colour, names=("digits", "photographs"))}, "figures.json")
+    assert f"| **{VAMP}**, grey | 2.00 (50 %) |  | 0.25 | 1.50 |  |  |\n" in text
+    assert f"| **{FIRST}**, colour | 8.00 (50 %) | 3.00 (50 %) | 1.00 | 1.00 | 1.00 | 1.00 |\n" in text
+    assert "Real data: digits 1.00 (90 %), photographs 1.00 (90 %)." in text
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_what_was_chosen_is_what_images_get(channels):
-    found = defaults.relative(records.read_json(ROOT / "experiments" / "results" / "defaults.json")["data"])
+@pytest.mark.parametrize(("kind", "channels"), [("grey", 1), ("colour", 3)])
+def test_what_was_chosen_is_what_images_get(kind, channels):
+    results = records.read_json(ROOT / "experiments" / "results" / "defaults.json")["data"]
+    found = defaults.relative(defaults.by_kind(results)[kind])
     images = np.random.default_rng(0).integers(0, 256, (30, 2, 2, channels)).astype(np.uint8)
     prepared = data.prepare(data.Scale(), data.from_arrays(images[:10], images[10:20], images[20:]))
     model = defaults.candidates(256, 1)[defaults.chosen(found)].model
