@@ -241,4 +241,4 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 if __name__ == "__main__":
     with console.one_line_errors():
-        console.parse_arguments(readme, sys.argv[1:], prog="readme.py")()
+        console.parse_arguments(readme, sys.argv[1:], prog="readme.py", compiles=False)()

@@ -161,4 +161,4 @@ def load() -> float:
 
 if __name__ == "__main__":
     with console.one_line_errors():
-        console.parse_arguments(speed, sys.argv[1:], prog="speed.py")()
+        console.parse_arguments(speed, sys.argv[1:], prog="speed.py", compiles=False)()

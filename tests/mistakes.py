@@ -1838,7 +1838,7 @@ MUTATIONS = (
     Mutation(
         281,
         "a second place for caches that is not asked for",
-        "data/cache.py",
+        "caches.py",
         'os.environ.get("XDG_CACHE_HOME") or "~/.cache"',
         '"~/.cache"',
         ("data/test_cache.py::test_of_two_places_ones_own_comes_first",),
@@ -2510,5 +2510,29 @@ MUTATIONS = (
         "if not 0 <= devices <= there:",
         "devices = min(devices, there)\n    if devices < 0:",
         ("training/test_devices.py::test_devices_that_do_not_fit_are_refused",),
+    ),
+    Mutation(
+        384,
+        "machine code taken from a folder that others may write to",
+        "caches.py",
+        "state.st_uid == os.geteuid() and not state.st_mode & 0o022",
+        "state.st_uid == os.geteuid()",
+        ("test_caches.py::test_a_folder_that_cannot_be_trusted_or_written_is_refused",),
+    ),
+    Mutation(
+        385,
+        "a damaged compiled program that is found damaged at every start",
+        "cli/programs.py",
+        "os.unlink(entry)",
+        "pass",
+        ("cli/test_programs.py::test_damaged_entries_are_deleted_and_named_once",),
+    ),
+    Mutation(
+        386,
+        "programs of another number of cores taken",
+        "cli/programs.py",
+        "{platform.processor()} {cores}",
+        "{platform.processor()}",
+        ("cli/test_programs.py::test_other_processors_and_other_cores_have_other_folders",),
     ),
 )

@@ -17,7 +17,7 @@ from aevae_jax.models import likelihoods
 
 PACKAGE = Path(aevae_jax.__file__).parent
 FLOORS = (
-    {"renamed", "lazy", "types", "keys", "values", "limits", "suggestions", "durable", "memory", "figures"},
+    {"renamed", "lazy", "types", "keys", "values", "limits", "suggestions", "durable", "caches", "memory", "figures"},
     {"distributions", "checkpoints", "objectives", "training"},
     {"models"},
     {"data"},
@@ -33,6 +33,7 @@ VALUE_FILES = (
     "suggestions",
     "values",
     "durable",
+    "caches",
     "models.likelihoods",
     "models.architectures",
     "models.priors",

@@ -6,6 +6,7 @@ generate.py   `aevae sample`, `reconstruct`, `interpolate`, `encode`, `decode`
 reruns.py     `aevae reproduce`, `replay`
 data.py       `aevae data inspect`, `data prepare`
 arguments.py  a function's parameters as what is typed, its docstring as the help
+programs.py   compiled programs that are kept from one start to the next
 console.py    a line of progress, the next command to type
 terminal.py   what is printed, and errors in one line
 """

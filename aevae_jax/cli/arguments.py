@@ -19,17 +19,24 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aevae_jax import suggestions, values
+from aevae_jax.cli import programs
 from aevae_jax.cli.terminal import leave
 from aevae_jax.types import InputError, shortened
 
 BY_FIELD = "an option for each field"
 """Annotates a parameter whose value is typed as its fields, each of them an option."""
 
+_NO_CACHE = "--no-cache"
+_NO_CACHE_HELP = (
+    "compile all programs anew, and keep none for the next start; else they are kept in $AEVAE_CACHE_DIR, or "
+    "~/.cache/aevae_jax, which may be deleted at any moment."
+)
+
 _METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT", Path: "PATH"}
 
 
 def parse_arguments(
-    command: Callable[..., Any], argv: Sequence[str], *, prog: str, more: str = ""
+    command: Callable[..., Any], argv: Sequence[str], *, prog: str, more: str = "", compiles: bool = True
 ) -> Callable[[], Any]:
     """Return `command` with its arguments taken from `argv`, ready to be called.
 
@@ -38,6 +45,8 @@ def parse_arguments(
       argv: what was typed after `prog`.
       prog: for help and messages.
       more: text for the help, below the docstring's.
+      compiles: whether it computes with JAX, so that compiled programs are kept from one start to the next, and
+        `--no-cache` is an option.
 
     Raises:
       SystemExit: 0 after showing help; 2 after one line on standard error that says what is wrong with `argv`.
@@ -51,15 +60,25 @@ def parse_arguments(
             expected=f"at most {values.MOST_CHARACTERS:,}",
             hint=f"type: {prog} --help",
         )
-    parser = _Parser(command, prog, more)
+    parser = _Parser(command, prog, more, compiles=compiles)
     try:
-        return functools.partial(command, **parser.read(argv))
+        given = parser.read(argv)
     except InputError as error:
         parser.error(str(error))
+    anew = given.pop(_NO_CACHE, False)
+    return (
+        functools.partial(_compiling, command, not anew, **given) if compiles else functools.partial(command, **given)
+    )
+
+
+def _compiling(command: Callable[..., Any], keep: bool, /, **given: Any) -> Any:
+    """Return what a command does, whose compiled programs are kept or not."""
+    with programs.kept(keep):
+        return command(**given)
 
 
 class _Parser(argparse.ArgumentParser):
-    def __init__(self, command: Callable[..., Any], prog: str, more: str):
+    def __init__(self, command: Callable[..., Any], prog: str, more: str, *, compiles: bool):
         paragraphs = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0].split("\n\n")
         filled = [text if text.startswith("Example:") else textwrap.fill(text, 78) for text in paragraphs]
         super().__init__(
@@ -73,6 +92,9 @@ class _Parser(argparse.ArgumentParser):
         self._arguments: dict[str, tuple[str, Any]] = {}  # name and type of parameters by what is typed
         self._by_field: dict[str, Any] = {}
         self._add_parameters(command)
+        if compiles:
+            self._add_option(_NO_CACHE, "", bool, False, _NO_CACHE_HELP)
+            self._arguments[_NO_CACHE] = _NO_CACHE, bool
 
     def error(self, message: str) -> NoReturn:
         """End the program after one line."""

@@ -51,7 +51,8 @@ def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[
         raise InputError("command", got=repr(name[:40]), expected=", ".join(names), hint=advice)
     command = commands[name]
     more = _VALUES.format(grammar=console.grammar(runs.Run)) if command is train else ""
-    parse_arguments(command, rest, prog=f"{prog} {name}", more=more)()
+    compiles = commands is COMMANDS
+    parse_arguments(command, rest, prog=f"{prog} {name}", more=more, compiles=compiles)()
 
 
 _VALUES = """\

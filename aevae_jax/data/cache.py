@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from aevae_jax import durable
+from aevae_jax import caches, durable
 from aevae_jax.data import datasets, rows
 from aevae_jax.types import InputError
 
@@ -75,15 +75,11 @@ def store(source: Path, state: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _places(source: Path) -> Iterator[Path]:
-    """Yield where a cache may be: beside the source's files; else in `$AEVAE_CACHE_DIR`, `$XDG_CACHE_HOME/aevae_jax`
-    or `~/.cache/aevae_jax`.
-    """
+    """Yield where a cache may be: beside the source's files; else in the user's cache folder."""
     yield source / FOLDER
-    own, base = os.environ.get("AEVAE_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.path.expanduser(own or os.path.join(base, "aevae_jax"))
-    if not home.startswith("~"):  # as it is left where there is no home folder
-        key = hashlib.sha256(os.fsencode(os.path.realpath(source))).hexdigest()[:32]
-        yield Path(os.path.abspath(home), "arrays", key)
+    home = caches.place("arrays")
+    if home is not None:
+        yield home / hashlib.sha256(os.fsencode(os.path.realpath(source))).hexdigest()[:32]
 
 
 def _writable(folder: Path) -> bool:
