@@ -129,5 +129,5 @@ def _repaired(folder: Path) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", _TROUBLE.pattern)
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]  # whatever comes after the message is handed on
         yield
