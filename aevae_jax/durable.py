@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -48,6 +49,20 @@ def replacing(path: Path, *, what: str = "output") -> Iterator[BinaryIO]:
         finally:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error, what=what) from None
+
+
+def make_room(path: Path, *, what: str = "output") -> None:
+    """Make the folder of a file that is written after long work, if there is none, and try to write there.
+
+    Raises:
+      InputError: that fails, and so before the work.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise unwritable(path, error, what=what) from None
 

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import claims
 
-from aevae_jax import models, runs, types
+from aevae_jax import durable, models, runs, types
 from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data, prepare
 from aevae_jax.lazy import jax, jnp, modules, np
@@ -108,6 +108,8 @@ def ae_vs_vae(
         raise types.InputError("data", got=f"examples of shape {dataset.event_shape}", expected="images")
     per_epoch = training.steps_per_epoch(dataset.train.x, batch_size)
     epochs = epochs or max(EPOCHS, -(-STEPS // per_epoch))
+    if record:
+        durable.make_room(Path(record))
     folder = _output(out, force)
 
     import ae_vs_vae_measures as measures  # with it comes JAX, for which --help does not wait

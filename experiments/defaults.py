@@ -34,6 +34,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aevae_jax import durable
 from aevae_jax.cli import console
 from aevae_jax.data import Data, DynamicBinarization, prepare
 from aevae_jax.lazy import jax, modules, np
@@ -144,6 +145,7 @@ def defaults(
         if value < 1:
             raise InputError(option, got=value, expected="at least 1")
     path = Path(record)
+    durable.make_room(path)
     results = records.read_json(path) if path.exists() else {"data": {}}
     for name in data:
         with tempfile.TemporaryDirectory() as folder:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from density_table import FASHION, ROWS, entries, summary, table
 
-from aevae_jax import evaluation
+from aevae_jax import durable, evaluation
 from aevae_jax.cli import console
 from aevae_jax.data import Data, DynamicBinarization, prepare
 from aevae_jax.lazy import jax, jnp, modules, np
@@ -95,6 +95,8 @@ def density(
     for option, value, least in (("--seeds", seeds, 1), ("--samples", samples, 1), ("--annealed", annealed, 0)):
         if value < least:
             raise InputError(option, got=value, expected=f"at least {least}")
+    if record:
+        durable.make_room(Path(record))
     place = Path(out or f"runs/density_{data}")
     source = Data(data, DynamicBinarization())
     dataset = source.load()

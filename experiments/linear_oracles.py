@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aevae_jax import models, runs
+from aevae_jax import durable, models, runs
 from aevae_jax.cli import console
 from aevae_jax.data import Data, Dataset, Split
 from aevae_jax.lazy import jnp, modules, np
@@ -70,6 +70,8 @@ def linear_oracles(
       learning_rate: of Adam, decayed to 0 along a cosine.
       record: write the results to this JSON file.
     """
+    if record:
+        durable.make_room(Path(record))
     train, test = _rows(data)
     # the optimum is one of all rows: validation is a part of the training data here, and chooses among its epochs only
     dataset = Dataset(data, Split(train), Split(train[:10_000]), Split(test), levels=0)

@@ -38,6 +38,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aevae_jax import durable
 from aevae_jax.cli import console
 from aevae_jax.types import InputError
 
@@ -100,7 +101,8 @@ def speed(
 
     backend, clock, began = jax.default_backend(), Clock(budget), time.monotonic()
     jax.block_until_ready(jax.numpy.ones(1) + 1)  # JAX takes hold of the device before PyTorch does
-    out.mkdir(parents=True, exist_ok=True)
+    for path in filter(None, (record, str(out / "results.json"))):
+        durable.make_room(Path(path))
     pytorch, compiling = (Torch(torch or sys.executable, out / "torch.log", backend) for _ in range(2))
     results: dict[str, Any] = {
         "command": " ".join(["python", "experiments/speed.py", *sys.argv[1:]]),

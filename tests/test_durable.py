@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import os
 import re
@@ -21,6 +22,24 @@ def test_a_file_appears_whole_and_nothing_stays_behind(tmp_path):
     durable.write_bytes(tmp_path / "a.json", b"two")
     assert (tmp_path / "a.json").read_bytes() == b"two"
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_room_is_made_before_the_work_or_it_is_said_that_there_is_none(tmp_path):
+    durable.make_room(tmp_path / "new" / "folder" / "a.json")
+    assert (tmp_path / "new" / "folder").is_dir()
+    assert not list((tmp_path / "new" / "folder").iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"a[.]json, which cannot be written"):
+        durable.make_room(tmp_path / "file" / "a.json")
+
+
+@pytest.mark.parametrize("script", ["ae_vs_vae", "defaults", "density", "linear_oracles", "speed"])
+def test_experiments_look_for_room_before_they_begin(script, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "experiments"))
+    (tmp_path / "file").touch()
+    experiment = getattr(importlib.import_module(script), script)
+    with pytest.raises(InputError, match=r"a[.]json, which cannot be written"):
+        experiment(record=str(tmp_path / "file" / "a.json"))
 
 
 def test_an_error_leaves_the_old_file(tmp_path):
