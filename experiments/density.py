@@ -131,8 +131,8 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
     Raises:
       InputError: the figures there are of another run or protocol.
     """
-    with console.progress(place.name) as on_epoch:
-        fitted = fitting.fit(run, dataset, directory=place, on_epoch=on_epoch, on_note=console.note)
+    with console.progress(place.name) as shown:
+        fitted = fitting.fit(run, dataset, directory=place, on_epoch=shown, on_note=console.note, on_steps=shown)
     digest, path = weights.params_digest(fitted.params), place.with_suffix(".json")
     if path.exists():
         found = records.read_json(path)

@@ -19,11 +19,16 @@ def typed(*argv):
 
 
 def refused(capsys, *argv):
-    """The one line of a command that must fail with exit code 2."""
+    """The error of a command that must fail with exit code 2: one line, after what it said that it was doing."""
     capsys.readouterr()  # what came before
     with pytest.raises(SystemExit) as stop:
         main([str(arg) for arg in argv])
     assert stop.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
+    return the_line(capsys.readouterr().err)
+
+
+def the_line(err):
+    """The one line on standard error, after those that say what was begun."""
+    *begun, line = err.splitlines()
+    assert all(text.endswith(" ...") for text in begun), begun
+    return line

@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from aevae_jax import values
 from aevae_jax.cli import arguments, terminal
 from aevae_jax.cli.terminal import Quiet, tell
+from aevae_jax.lazy import modules
 from aevae_jax.types import InputError, Shaped
 
 if TYPE_CHECKING:
-    from aevae_jax.runs.callbacks import OnEpoch
-    from aevae_jax.runs.snapshots import Epoch
+    from aevae_jax.runs import snapshots
+    from aevae_jax.runs.snapshots import Epoch, Steps
+else:
+    snapshots = modules("aevae_jax.runs", "snapshots")
 
 
 one_line_errors, note = terminal.one_line_errors, terminal.note  # so that experiments need this file alone
@@ -93,8 +96,12 @@ def _quoted(text: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- progress
 
 
+LONG = 3.0
+"""Seconds of compiling, from which on a line says how many they were."""
+
+
 @contextlib.contextmanager
-def progress(title: str = "", *, every: float = 10.0) -> Iterator[OnEpoch]:
+def progress(title: str = "", *, every: float = 10.0) -> Iterator[Callable[[Epoch | Steps], None]]:
     """Show a training on standard error: one live line in a terminal, else a plain line now and then.
 
     Args:
@@ -102,13 +109,12 @@ def progress(title: str = "", *, every: float = 10.0) -> Iterator[OnEpoch]:
       every: seconds between plain lines; the first and the last epoch always get one.
 
     Yields:
-      A callback for `on_epoch` of `runs.fit` and `runs.fit_seeds`.
+      A callback for `on_epoch` and for `on_steps` of `runs.fit`.
     """
-    clock, stream = _Clock(), Quiet(sys.stderr)
-    title = f"{title}: " if title else ""
+    clock, stream = _Clock(f"{title}: " if title else ""), Quiet(sys.stderr)
     if not stream.isatty():
-        with _plain(title, clock, every) as on_epoch:
-            yield on_epoch
+        with _plain(clock, every) as show:
+            yield show
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -116,25 +122,31 @@ def progress(title: str = "", *, every: float = 10.0) -> Iterator[OnEpoch]:
 
     text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
     with Progress(SpinnerColumn(), text, console=Console(file=cast(TextIO, stream))) as live:
-        task = live.add_task(f"{title}compiling and training the first epoch", total=None)
+        task = live.add_task(f"{clock.title}compiling and training the first epoch", total=None)
 
-        def show(epoch: Epoch) -> None:
-            width = live.console.width - len(title) - 2  # the spinner and a space
-            live.update(task, total=epoch.epochs, completed=epoch.epoch, description=title + clock.line(epoch, width))
+        def show(told: Epoch | Steps) -> None:
+            line = clock.line(told, live.console.width - 2)  # the spinner and a space
+            if isinstance(told, snapshots.Epoch) or clock.since_epoch() >= 1:  # who reads half a line?
+                live.update(task, total=told.epochs, completed=told.epoch, description=line)
 
         yield show
 
 
 @contextlib.contextmanager
-def _plain(title: str, clock: _Clock, every: float) -> Iterator[OnEpoch]:
+def _plain(clock: _Clock, every: float) -> Iterator[Callable[[Epoch | Steps], None]]:
     waiting = ""
     printed = -every
 
-    def show(epoch: Epoch) -> None:
+    def show(told: Epoch | Steps) -> None:
         nonlocal waiting, printed
-        waiting, now = title + clock.line(epoch), time.perf_counter()
-        if epoch.epoch in (1, epoch.epochs) or now - printed >= every:
-            tell(waiting)
+        first, now = not clock.begun, time.perf_counter()
+        line, due = clock.line(told), now - printed >= every
+        if isinstance(told, snapshots.Epoch):
+            waiting, due = line, due or told.epoch in (1, told.epochs)
+        else:
+            due = first or (due and told.done < told.steps)
+        if due:
+            tell(line)
             waiting, printed = "", now
 
     yield show
@@ -178,12 +190,26 @@ class _Rate:
 
 
 class _Clock:
-    """What is said of an epoch."""
+    """What is said of a training: after its epochs, and within them."""
 
-    def __init__(self) -> None:
-        self._rate = _Rate()
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.begun = False
+        """Whether anything has been told."""
+        self._epochs, self._steps = _Rate(), _Rate()
+        self._epoch_at, self._compiling_since = -math.inf, math.nan
 
-    def line(self, epoch: Epoch, width: float = float("inf")) -> str:
+    def since_epoch(self) -> float:
+        """Return how many seconds ago the last epoch was told."""
+        return time.perf_counter() - self._epoch_at
+
+    def line(self, told: Epoch | Steps, width: float = math.inf) -> str:
+        """Return what is to be said; of an epoch what has room."""
+        line = self._of_steps(told) if isinstance(told, snapshots.Steps) else self._of_epoch(told, width)
+        self.begun = True
+        return f"{self.title}{line}"
+
+    def _of_epoch(self, epoch: Epoch, width: float) -> str:
         """Return epoch, loss, validation, speed, time left; speed and then validation give way where there is no
         room.
         """
@@ -193,14 +219,29 @@ class _Clock:
             "loss": loss_terms(epoch.train),
             "validation": _validation(epoch),
             "speed": "" if math.isnan(speed) else f"{speed:{',.0f' if speed >= 10 else '.2g'}} examples/s",
-            "left": self._rate.left(epoch.epoch, epoch.epochs),
+            "left": self._epochs.left(epoch.epoch, epoch.epochs),
         }
+        self._epoch_at, self._steps = time.perf_counter(), _Rate()
         for name in ("", "speed", "validation"):
             parts.pop(name, None)
             line = "  ".join(filter(None, parts.values()))
-            if len(line) <= width:
+            if len(self.title) + len(line) <= width:
                 break
         return line
+
+    def _of_steps(self, told: Steps) -> str:
+        """Return epoch, steps and the time that is left of the epoch."""
+        now, at = time.perf_counter(), f"epoch {told.epoch}/{told.epochs}"
+        if not self.begun:
+            self._compiling_since = now
+            return f"{at}  compiling"
+        if now - self._compiling_since >= LONG:
+            tell(f"{self.title}compiled in {now - self._compiling_since:.0f} s")
+        self._compiling_since = math.nan
+        if told.done == told.steps:
+            return f"{at}  evaluating"
+        left = self._steps.left(told.done, told.steps)
+        return "  ".join(filter(None, [at, f"step {told.done:,}/{told.steps:,}", left and f"{left} of this epoch"]))
 
 
 def loss_terms(metrics: Mapping[str, float]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from aevae_jax import figures, limits, values
 from aevae_jax.cli import console
-from aevae_jax.cli.terminal import report, say, show_table
+from aevae_jax.cli.terminal import begin, report, say, show_table
 from aevae_jax.data import Data, Standardize, datasets, files, tables
 from aevae_jax.lazy import modules
 from aevae_jax.runs.run import Run
@@ -41,6 +41,7 @@ def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num
     limits.check("--num", num, 1, MOST_EXAMPLES)
     if out is not None:
         files.check_output(out, (".png",), force=True)
+    begin(f"reading {data.name}")
     dataset = data.load()
 
     summaries = {part: inspection.summarize(getattr(dataset, part), dataset.levels) for part in datasets.PARTS}
@@ -80,6 +81,7 @@ def prepare(
       directory: where to store it; left out, $TFDS_DATA_DIR, then ~/tensorflow_datasets.
       manual_dir: a folder that holds files fetched elsewhere, for machines without network.
     """
+    begin(f"preparing {name}")
     place = tfds_prepare.prepare(name, directory, manual_dir)
     report(f"wrote {place}", f"next   aevae data inspect {shlex.quote(name)}")
 

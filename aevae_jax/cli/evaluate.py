@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import durable, evaluation, limits, runs, values
 from aevae_jax.cli import console
-from aevae_jax.cli.terminal import report, say, show_table
+from aevae_jax.cli.terminal import begin, report, say, show_table
 from aevae_jax.data import files, prepare
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import fitting, records
@@ -201,8 +201,8 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     limits.check("--num", num, 10)
-    key = key_of(seed, keys.Stream.SAMPLE)
     fitted = loaded(run)
+    key = key_of(seed, keys.Stream.SAMPLE)
     prepared = prepared_of(run, fitted.run, data)
     if len(prepared.event_shape) != 3:
         raise InputError(
@@ -260,6 +260,8 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
 
 def loaded(directory: Path) -> fitting.Fitted:
     """Return the finished run in a directory; what is to be said of it is a note."""
+    records.read_record(directory)  # refused at once, or said before JAX is imported
+    begin(f"reading {directory}")
     return fitting.load_run(directory, on_note=console.note)
 
 
@@ -267,6 +269,7 @@ def prepared_of(directory: Path, run: runs.Run, moved: str = "") -> Prepared:
     """Return the rows that a run's model sees, by split; validation and test data prepared. Data as
     `records.load_data`.
     """
+    begin(f"reading {moved or run.data.name}")
     return prepare(run.data.preparation, records.load_data(directory, run.data, moved))
 
 

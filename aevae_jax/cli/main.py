@@ -14,8 +14,8 @@ from aevae_jax import __version__, limits, runs, suggestions
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console, data, evaluate, generate, reruns
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
-from aevae_jax.cli.terminal import report, say
-from aevae_jax.runs import fitting, provenance, records
+from aevae_jax.cli.terminal import begin, report, say
+from aevae_jax.runs import directory as places, fitting, provenance, records
 from aevae_jax.runs.fitted import Fitted
 from aevae_jax.types import Columned, InputError, Shaped, likelihood_of
 
@@ -148,14 +148,17 @@ def train(
         raise InputError("--devices", got="several for --seeds or --sweep", expected="1: members are trained on one")
     if deterministic:
         provenance.make_deterministic()
+    places.check_place(directory)
+    begin(f"reading {run.data.name}")
     finished = not fresh and records.holds(directory, records.RESULTS)
-    with console.progress() as on_epoch:
+    with console.progress() as shown:
         options: dict[str, Any] = {
             "directory": directory,
             "stream": {"auto": None, "yes": True, "no": False}[stream],
             "saving": saving,
             "fresh": fresh,
-            "on_epoch": on_epoch,
+            "on_epoch": shown,
+            "on_steps": shown,
             "on_note": console.note,
         }
         if numbers or seeds > 1:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aevae_jax.cli import console
 from aevae_jax.cli.evaluate import Moved
-from aevae_jax.cli.terminal import say
+from aevae_jax.cli.terminal import begin, say
 from aevae_jax.lazy import modules
 from aevae_jax.runs import provenance, records
 
@@ -34,8 +34,9 @@ def reproduce(run: Path, *, data: Moved = "") -> None:
     if isinstance(settings, dict) and provenance.DETERMINISTIC in str(settings.get("xla_flags")).split():
         provenance.make_deterministic()
 
-    with console.progress("again") as on_epoch:
-        verdict = reproduction.reproduce(run, data=data, on_epoch=on_epoch, on_note=console.note)
+    begin(f"reading {run}")
+    with console.progress("again") as shown:
+        verdict = reproduction.reproduce(run, data=data, on_epoch=shown, on_note=console.note, on_steps=shown)
     say(f"{verdict.outcome}: {verdict.reason}")
     for difference in verdict.differences:
         say(f"  {difference}")
@@ -56,7 +57,7 @@ def replay(run: Path, *, step: int, data: Moved = "") -> None:
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     records.read_record(run)
-
+    begin(f"reading {run}")
     found = reproduction.replay(run, step, data=data, note=console.note)
     diagnosis, culprit = found.diagnosis, found.diagnosis.culprit
     say(f"step {step} of {run}, training examples {_shortened(diagnosis.rows)}")

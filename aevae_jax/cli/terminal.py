@@ -74,6 +74,11 @@ def report(*lines: str) -> None:
         note(f"all is done and in its files, but {error}")
 
 
+def begin(text: str) -> None:
+    """Say on standard error what takes its time from here on."""
+    tell(f"{text} ...")
+
+
 def note(text: str) -> None:
     """Say on standard error what happened; above the line of progress, where there is one."""
     tell(f"note: {' '.join(text.split())}")

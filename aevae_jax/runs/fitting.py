@@ -20,7 +20,7 @@ from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Dataset
 from aevae_jax.lazy import modules, np
 from aevae_jax.runs import directory as places, records, same_run
-from aevae_jax.runs.callbacks import Callbacks, Note, OnEpoch
+from aevae_jax.runs.callbacks import Callbacks, Note, OnEpoch, OnSteps
 from aevae_jax.runs.fitted import Fitted, load_as, load_run, read_losses
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
@@ -61,6 +61,7 @@ def fit(
     shard_params: bool = False,
     on_epoch: OnEpoch | None = None,
     on_note: Note | None = None,
+    on_steps: OnSteps | None = None,
 ) -> Fitted:
     """Train one model; in a directory, so that it can be stopped anywhere and resumes where it was.
 
@@ -87,13 +88,14 @@ def fit(
       on_note: is told in a line what should be known of the data (`Prepared.notes`), what a run that leaves likelihood
         or prior open takes from it, and when it resumes from a checkpoint, passes over damaged ones, or skips batches
         that broke the numbers. By default these troubles are warnings.
+      on_steps: called before the first step, and then about once a second, with the steps of the epoch that are taken.
 
     Raises:
       InputError: before anything is written, if the run, the data and the directory do not fit, or another process is
         at work there; or when the numbers break for good, or the disk is full.
       signals.Interrupted: a signal came, and the training is saved.
     """
-    callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent)
+    callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent, on_steps)
     call = _Call(run, dataset, stream, callbacks, devices=devices, shard_params=shard_params)
     if directory is not None:
         with signals.caught() as caught:
@@ -164,6 +166,7 @@ def fit_members(
     fresh: bool = False,
     on_epoch: OnEpoch | None = None,
     on_note: Note | None = None,
+    on_steps: OnSteps | None = None,
 ) -> list[Fitted]:
     """Train every combination of some numbers with every seed as one program, in a directory, as `fit` does.
 
@@ -182,6 +185,7 @@ def fit_members(
       fresh: see `fit`; all members are deleted.
       on_epoch: called after every epoch with the means over all members.
       on_note: see `fit`.
+      on_steps: see `fit`.
 
     Returns:
       What `fit` returns for each member alone, within float32 rounding: seed after seed of one combination, in the
@@ -191,7 +195,7 @@ def fit_members(
       InputError: as `fit_sweep` and `fit`.
       signals.Interrupted: a signal came, and the training is saved.
     """
-    callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent)
+    callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent, on_steps)
     call = _Call(run, dataset, stream, callbacks, _Sweep(fields, seeds))
     with signals.caught() as caught:
         return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)

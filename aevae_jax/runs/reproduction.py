@@ -16,7 +16,7 @@ from aevae_jax.runs import fitting, provenance, records, resume, same_run
 from aevae_jax.runs.non_finite import BrokenStep, examine
 from aevae_jax.runs.resolution import ResolvedRun, resolve
 from aevae_jax.runs.run import read
-from aevae_jax.runs.snapshots import Epoch
+from aevae_jax.runs.snapshots import Epoch, Steps
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.types import InputError
@@ -55,6 +55,7 @@ def reproduce(
     data: str = "",
     on_epoch: Callable[[Epoch], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_steps: Callable[[Steps], None] | None = None,
 ) -> Verdict:
     """Train again what `run.json` says, and compare every loss, the weights and all figures.
 
@@ -66,6 +67,7 @@ def reproduce(
       data: where its data is by now, a name or path, if it has moved.
       on_epoch: called after every epoch.
       on_note: as in `fitting.load_run`.
+      on_steps: as in `fitting.fit`.
 
     Raises:
       InputError: no finished run there, other data, or parts that only Python can supply.
@@ -95,7 +97,7 @@ def reproduce(
 
     try:
         options: dict[str, Any] = {"stream": resolved.stream, "devices": devices, "on_epoch": compare}
-        again = fitting.fit(resolved.run, resolved.dataset, **options, on_note=_silent)
+        again = fitting.fit(resolved.run, resolved.dataset, **options, on_note=_silent, on_steps=on_steps)
     except Differs as differs:
         return Verdict("FAIL", str(differs), differences, found[0])
     steps = [len(fitted.losses) for fitted in (again, original)]

@@ -31,6 +31,18 @@ class Epoch(NamedTuple):
     """The entry of `validation` that parameters are selected by."""
 
 
+class Steps(NamedTuple):
+    """How far a training has got within an epoch."""
+
+    epoch: int
+    """The one that is being trained, from 1."""
+    epochs: int
+    done: int
+    """Steps of it that are taken; 0, or where it resumes, before the first chunk, which is compiled then."""
+    steps: int
+    """Steps of an epoch."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """The part of a snapshot that is not arrays. Lists have one entry per seed."""

@@ -16,7 +16,7 @@ from aevae_jax.runs import non_finite
 from aevae_jax.runs.callbacks import Callbacks, Note
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.resume import CheckpointManager, ChunkSizer
-from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
+from aevae_jax.runs.snapshots import Broken, Progress, Snapshot, Steps
 from aevae_jax.runs.sweeps import Population
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.training.devices import Layout
@@ -67,6 +67,8 @@ def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callba
         if snapshot.progress.step:
             callbacks.on_begin(f"resuming at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
     timer, boundary = ChunkSizer(), False
+    if not trainer.finished(snapshot.progress):
+        _tell_steps(trainer, snapshot, callbacks)
     while not trainer.finished(snapshot.progress):
         if manager is not None:
             manager.save_if_due(snapshot, boundary=boundary)
@@ -77,9 +79,13 @@ def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callba
             if boundary:
                 snapshot, report = trainer.finish_epoch(snapshot)
             else:
-                stop = stop if manager is None else min(stop, manager.next_stop(progress.step, timer.steps()))
+                if manager is not None:
+                    stop = min(stop, manager.next_stop(progress.step, timer.steps()))
+                elif callbacks.on_steps is not None:
+                    stop = min(stop, progress.step + timer.steps())
                 snapshot = trainer.advance(snapshot, stop)
                 timer.took(stop - progress.step, time.monotonic() - began)
+                _tell_steps(trainer, snapshot, callbacks)
         except Broken as broken:
             snapshot = _roll_back(trainer, manager, progress, broken, callbacks.on_note)
             boundary = False
@@ -95,6 +101,14 @@ def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callba
                         manager.save(snapshot, boundary=True)
                 raise
     return snapshot
+
+
+def _tell_steps(trainer: Trainer, snapshot: Snapshot, callbacks: Callbacks) -> None:
+    """Tell how far the epoch being trained has got."""
+    if callbacks.on_steps is not None:
+        progress, steps = snapshot.progress, trainer.steps_per_epoch
+        done = progress.step - progress.epoch * steps
+        callbacks.on_steps(Steps(progress.epoch + 1, trainer.resolved.run.epochs, done, steps))
 
 
 def _last(trainer: Trainer, manager: CheckpointManager | None, until: int | None = None) -> Snapshot:

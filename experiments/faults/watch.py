@@ -113,7 +113,7 @@ def judged(code: int, out: str, error: str) -> str:
     """Return what a command printed, if it ended well."""
     if steering := [c for c in out + error if not c.isprintable() and c not in "\n\t"]:
         raise RawError(f"{steering[0]!r} in what it printed: {(error or out)[:300]!r}")
-    said = [line for line in error.splitlines() if not line.startswith("note: ")]
+    said = [line for line in error.splitlines() if not line.startswith("note: ") and not line.endswith(" ...")]
     if "Traceback (most recent call last)" in error:
         raise AssertionError(f"traceback: {' | '.join(said[-3:])[:600]}")
     if code == 2:

@@ -22,7 +22,7 @@ from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.models.architectures import Conv
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.runs.run import Run
-from aevae_jax.runs.snapshots import Epoch
+from aevae_jax.runs.snapshots import Epoch, Steps
 from aevae_jax.types import InputError
 
 HINTS = typing.get_type_hints(Run)
@@ -354,3 +354,65 @@ def test_an_error_while_training_leaves_the_progress_line(capsys):
     with pytest.raises(InputError, match="not finite"):
         training()
     assert capsys.readouterr().err.startswith("epoch 1/10")
+
+
+# ------------------------------------------------------------------------------------------------- within an epoch
+
+
+def test_within_an_epoch_steps_are_told_and_the_time_left_counts_no_compilation(clock, capsys):
+    with console.progress("VAE") as show:
+        for number, done, seconds in (
+            (1, 0, 0),
+            (1, 1, 60),
+            (1, 3, 9),
+            (1, 5, 9),
+            (1, 10, 20),
+            (2, 1, 0.5),
+            (2, 3, 10),
+        ):
+            clock.now += seconds
+            show(Steps(number, 2, done, 10))
+            if done == 10:
+                clock.now += 7  # an evaluation
+                show(epoch(1, 2))
+    lines = [line.removeprefix("VAE: ") for line in capsys.readouterr().err.splitlines()]
+    assert lines[:4] == [
+        "epoch 1/2  compiling",
+        "compiled in 60 s",
+        "epoch 1/2  step 1/10",
+        "epoch 1/2  step 5/10  0:22 left of this epoch",
+    ]
+    assert lines[4].startswith("epoch 1/2  distortion")
+    assert lines[5:] == ["epoch 2/2  step 3/10  0:35 left of this epoch"]
+
+
+def test_a_short_compilation_has_no_line_of_its_own(clock, capsys):
+    with console.progress() as show:
+        show(Steps(1, 9, 0, 10))
+        clock.now += 2
+        show(Steps(1, 9, 1, 10))
+        clock.now += 2
+        show(Steps(1, 9, 4, 10))
+    assert capsys.readouterr().err == "epoch 1/9  compiling\n"
+
+
+def test_in_a_terminal_the_live_line_shows_steps_of_long_epochs_alone(clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "110")
+
+    def told(*what):
+        terminal.truncate(0)
+        with console.progress() as show:
+            for seconds, each in what:
+                clock.now += seconds
+                show(each)
+        return terminal.getvalue()
+
+    long = told((0, Steps(1, 9, 5, 10)), (1, Steps(1, 9, 6, 10)), (1, Steps(1, 9, 8, 10)))
+    assert "epoch 1/9  step 8/10  0:01 left of this epoch" in long
+    assert "epoch 1/9  evaluating" in told((0, Steps(1, 9, 9, 10)), (1, Steps(1, 9, 10, 10)))
+    short = told((0, epoch(1)), (0.5, Steps(2, 10, 10, 10)), (0, epoch(2)), (0.4, Steps(3, 10, 10, 10)))
+    assert "evaluating" not in short
+    assert "epoch 2/10" in short

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import the_line
 from PIL import Image
 
 from aevae_jax import values
@@ -33,9 +34,7 @@ def refused(capsys, *arguments):
     with pytest.raises(SystemExit) as left:
         main([str(argument) for argument in arguments])
     assert left.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
+    return the_line(capsys.readouterr().err)
 
 
 def read_csv(path):
@@ -359,8 +358,7 @@ def test_no_place_for_the_image_grid_is_a_note(taken, tmp_path, monkeypatch, cap
     main(["data", "inspect", "digits"])
     out, err = capsys.readouterr()
     assert "next   aevae train runs/first --data digits" in out
-    assert err.startswith("note: no image grid: ")
-    assert err.count("\n") == 1
+    assert the_line(err).startswith("note: no image grid: ")
     assert refused(capsys, "data", "inspect", "digits", "--out", "runs/no/x.png").startswith("error: output (--out)")
 
 

@@ -95,9 +95,7 @@ def test_a_step_that_broke_is_described(monkeypatch, capsys, culprit, said):
 def test_a_verdict_is_said_with_what_differs_and_as_an_exit_code(monkeypatch, capsys, record, verdict, said):
     asked = []
     monkeypatch.setattr(provenance, "make_deterministic", lambda: asked.append("deterministic"))
-    monkeypatch.setattr(
-        reproduction, "reproduce", lambda run, *, data, on_epoch, on_note: asked.append((str(run), data)) or verdict
-    )
+    monkeypatch.setattr(reproduction, "reproduce", lambda run, *, data, **_: asked.append((str(run), data)) or verdict)
     code = 0
     try:
         main(["reproduce", "runs/first", "--data", "moved.npy"])

@@ -35,7 +35,7 @@ from aevae_jax.objectives.losses import ELBO, LinearWarmup
 from aevae_jax.runs import fitting, provenance, records, resolution, resume, trainer, training_loop
 from aevae_jax.runs.callbacks import Callbacks
 from aevae_jax.runs.run import Run, Safeguard
-from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
+from aevae_jax.runs.snapshots import Broken, Progress, Snapshot, Steps
 from aevae_jax.runs.sweeps import Population
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import AdamW
@@ -101,6 +101,32 @@ def dense(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dense") / "run"
     fit(folder, saving=Saving(steps=3, last=1000))
     return folder
+
+
+@pytest.mark.parametrize("in_directory", [False, True])
+def test_steps_are_told_on_the_way_and_change_no_bit(whole, tmp_path, monkeypatch, in_directory):
+    monkeypatch.setattr(resume.ChunkSizer, "steps", lambda sizer: 1)
+    folder, run = whole
+    told = []
+    options = {"directory": tmp_path / "run", "saving": Saving(seconds=1e9)} if in_directory else {}
+    fitted = fitting.fit(run, dataset(), on_steps=told.append, on_epoch=told.append, **options)
+    assert fitted.losses.tobytes() == np.load(folder / "losses.npy").tobytes()
+    assert params_digest(fitted.params) == params_digest(fitting.load_run(folder).params)
+    shown = [each.done if isinstance(each, Steps) else "epoch" for each in told]
+    assert shown == [0, *([*range(1, STEPS + 1), "epoch"] * run.epochs)]
+    assert all(each[1:2] == (run.epochs,) and each.steps == STEPS for each in told if isinstance(each, Steps))
+    assert [each.epoch for each in told if isinstance(each, Steps)][:: STEPS + 1] == [1, 2, 3, 4][: run.epochs]
+
+
+def test_epochs_that_nobody_watches_are_not_cut(monkeypatch):
+    stops, advance = [], trainer.Trainer.advance
+    monkeypatch.setattr(trainer.Trainer, "advance", lambda *given: stops.append(given[2]) or advance(*given))
+    fitting.fit(RUN, dataset())
+    assert stops == [STEPS * number for number in range(1, RUN.epochs + 1)]
+    stops.clear()
+    fitting.fit(RUN, dataset(), on_steps=lambda steps: None)
+    assert stops[:3] == [1, 2, 6]  # no more than that: a chunk takes a second, and all of these epochs take less
+    assert stops[3:] == [STEPS * number for number in range(1, RUN.epochs + 1)]
 
 
 @pytest.fixture
