@@ -61,10 +61,16 @@ def raw(spec: Any) -> tuple[ShapeDtypeStruct, Any]:
 
 @functools.cache
 def _orbax() -> tuple[Any, Any]:
-    """Return the module and a checkpointer. Without compression: weights hardly shrink, and it takes longer."""
+    """Return the module and a checkpointer. Without compression: weights hardly shrink, and it takes longer.
+
+    Of several processes the first writes and reads alone, and Orbax must not wait for the others.
+    """
     import orbax.checkpoint as ocp
 
-    return ocp, ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False))
+    alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "first"}
+    options = ocp.options.MultiprocessingOptions(**(alone if jax.process_count() > 1 else {}))
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=options)
+    return ocp, ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 class _Loop(asyncio.SelectorEventLoop):

@@ -1,12 +1,13 @@
 """The command line: argv -> values -> the functions of the package -> files.
 
-main.py       `aevae` and its list of commands, `aevae train`
-evaluate.py   `aevae evaluate`, `compare`, `diagnose`, `quality`
-generate.py   `aevae sample`, `reconstruct`, `interpolate`, `encode`, `decode`
-reruns.py     `aevae reproduce`, `replay`
-data.py       `aevae data inspect`, `data prepare`
-arguments.py  a function's parameters as what is typed, its docstring as the help
-programs.py   compiled programs that are kept from one start to the next
-console.py    a line of progress, the next command to type
-terminal.py   what is printed, and errors in one line
+main.py         `aevae` and its list of commands, `aevae train`
+evaluate.py     `aevae evaluate`, `compare`, `diagnose`, `quality`
+generate.py     `aevae sample`, `reconstruct`, `interpolate`, `encode`, `decode`
+reruns.py       `aevae reproduce`, `replay`
+data.py         `aevae data inspect`, `data prepare`
+arguments.py    a function's parameters as what is typed, its docstring as the help
+programs.py     compiled programs that are kept from one start to the next
+console.py      a line of progress, the next command to type
+supervision.py  what a process that lost others says, and its exit code
+terminal.py     what is printed, and errors in one line
 """

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from aevae_jax import __version__, limits, runs, suggestions
 from aevae_jax.checkpoints.saving import Saving
-from aevae_jax.cli import console, data, evaluate, generate, reruns
+from aevae_jax.cli import console, data, evaluate, generate, reruns, supervision
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.terminal import begin, report, say
-from aevae_jax.runs import directory as places, fitting, provenance, records
+from aevae_jax.runs import directory as places, fitting, processes as joining, provenance, records
 from aevae_jax.runs.fitted import Fitted
 from aevae_jax.types import Columned, InputError, Shaped, likelihood_of
 
@@ -110,6 +110,7 @@ def train(
     deterministic: bool = False,
     devices: int = 0,
     shard_params: bool = False,
+    processes: str = "",
     seeds: int = 1,
     sweep: Annotated[tuple[str, ...], "--sweep FIELD=V,V"] = (),
 ) -> None:
@@ -133,9 +134,11 @@ def train(
         many seconds are lost in a crash; the last 3, the best and one every 50 epochs are kept.
       fresh: delete the run that is in the directory, and start over.
       deterministic: compute the same bits each time on a GPU, too, at some cost. CPUs do so anyway.
-      devices: how many to divide each batch among; 0 for as many as there are and divide it. The noise is the same on
-        any number, the order of sums is not.
+      devices: how many of this process to divide each batch among; 0 for as many as there are and divide it. The noise
+        is the same on any number, the order of sums is not.
       shard_params: divide large parameters, and what the optimizer keeps of them, among the devices, too.
+      processes: train as one of several processes, each with devices of its own: cluster, where Slurm or Open MPI says
+        which; or HOST:PORT,INDEX,COUNT, of the first process, which alone writes and prints.
       seeds: how many, from --seed on.
       sweep: a number of the run by its path, and two values or more, such as objective.beta=0.5,1,2,4 or
         optimizer.learning_rate=1e-3,1e-4; of several, all combinations.
@@ -146,10 +149,17 @@ def train(
         raise InputError("--sweep", got=" ".join(sweep), expected="every field once")
     if (numbers or seeds > 1) and (devices > 1 or shard_params):
         raise InputError("--devices", got="several for --seeds or --sweep", expected="1: members are trained on one")
+    where = joining.place(processes)
+    if where is not None:
+        supervision.begin(joining.LOST.format(index=where.index))
     if deterministic:
         provenance.make_deterministic()
     places.check_place(directory)
-    begin(f"reading {run.data.name}")
+    leads = where is None or where.index == 0
+    if leads:
+        begin(f"reading {run.data.name}")
+    if where is not None:
+        joining.join(where)
     finished = not fresh and records.holds(directory, records.RESULTS)
     with console.progress() as shown:
         options: dict[str, Any] = {
@@ -157,14 +167,16 @@ def train(
             "stream": {"auto": None, "yes": True, "no": False}[stream],
             "saving": saving,
             "fresh": fresh,
-            "on_epoch": shown,
-            "on_steps": shown,
-            "on_note": console.note,
+            "on_epoch": shown if leads else None,
+            "on_steps": shown if leads else None,
+            "on_note": console.note if leads else lambda text: None,
         }
         if numbers or seeds > 1:
             found = fitting.fit_members(run, numbers, range(run.seed, run.seed + seeds), **options)
         else:
             fitted = fitting.fit(run, devices=devices, shard_params=shard_params, **options)
+    if not leads:
+        return
     if finished:
         console.note(f"{directory} was finished before; --fresh would train again")
     if numbers or seeds > 1:

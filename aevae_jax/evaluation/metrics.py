@@ -161,7 +161,7 @@ def _window(
     context = layout.replicate((params, jnp.asarray(x), key, jnp.asarray(first, index.dtype)))
     batches = layout.divide(index.reshape(steps, batch_size), axis=1)
     _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, batches)
-    return {name: np.asarray(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}
+    return {name: devices.on_host(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}
 
 
 def means(values: dict[str, np.ndarray]) -> dict[str, float]:

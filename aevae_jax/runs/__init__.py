@@ -11,6 +11,7 @@ training_loop.py  the loop: saving, stopping, rolling back when numbers break
 trainer.py        a compiled run and its data: from step to step
 snapshots.py      all that a training is at a step
 callbacks.py      who is told what on the way
+processes.py      several processes that train as one
 resume.py         when to save, and at which step a stopped training resumes
 same_run.py       whether a directory holds the run that is asked for
 directory.py      the directory of a run

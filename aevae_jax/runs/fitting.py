@@ -19,7 +19,7 @@ from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Dataset
 from aevae_jax.lazy import modules, np
-from aevae_jax.runs import directory as places, records, same_run
+from aevae_jax.runs import directory as places, processes, records, same_run
 from aevae_jax.runs.callbacks import Callbacks, Note, OnEpoch, OnSteps
 from aevae_jax.runs.fitted import Fitted, load_as, load_run, read_losses
 from aevae_jax.runs.run import Run
@@ -28,7 +28,7 @@ from aevae_jax.types import InputError
 if TYPE_CHECKING:
     from aevae_jax.runs import members, pictures, provenance, resolution, resume, sweeps, training_loop, weights
     from aevae_jax.runs.resolution import ResolvedRun
-    from aevae_jax.runs.resume import CheckpointManager
+    from aevae_jax.runs.resume import CheckpointManager, Follower
     from aevae_jax.runs.snapshots import Snapshot
     from aevae_jax.runs.sweeps import Population
     from aevae_jax.training import devices as placing
@@ -90,17 +90,24 @@ def fit(
         that broke the numbers. By default these troubles are warnings.
       on_steps: called before the first step, and then about once a second, with the steps of the epoch that are taken.
 
+    Of several processes that have met (`processes.join`, or `jax.distributed.initialize`), all must make the same call:
+    each batch is divided among the devices of all, each process reads its share of streamed rows, and process 0 alone
+    writes. An error of one ends all of them.
+
     Raises:
       InputError: before anything is written, if the run, the data and the directory do not fit, or another process is
-        at work there; or when the numbers break for good, or the disk is full.
+        at work there; or when the numbers break for good, or the disk is full; or processes have other runs or data.
       signals.Interrupted: a signal came, and the training is saved.
     """
     callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent, on_steps)
     call = _Call(run, dataset, stream, callbacks, devices=devices, shard_params=shard_params)
-    if directory is not None:
+    with processes.together():
+        if directory is None:
+            return _train(_resolve(call)[0], None, call)
         with signals.caught() as caught:
+            if processes.index():
+                return _follow(Path(directory), caught, call)
             return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)[0]
-    return _train(_resolve(call)[0], None, call)
 
 
 def fit_seeds(
@@ -195,6 +202,7 @@ def fit_members(
       InputError: as `fit_sweep` and `fit`.
       signals.Interrupted: a signal came, and the training is saved.
     """
+    _refuse_processes()
     callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent, on_steps)
     call = _Call(run, dataset, stream, callbacks, _Sweep(fields, seeds))
     with signals.caught() as caught:
@@ -209,14 +217,16 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
     with contextlib.ExitStack() as held:
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
 
-        if not fresh and records.holds(folder, records.RECORD):
-            call = call._replace(run=same_run.begun(call.run, folder))  # a damaged one is refused before any work
+        there = not fresh and records.holds(folder, records.RECORD)  # a damaged one is refused before any work
+        model = records.read_record(folder, any_kind=True)["run"].get("model") if there else None
+        call = call._replace(run=same_run.begun(call.run, processes.share(model)))
         resolved, population = _resolve(call)
         values.to_json(resolved.run)  # refuses numbers that are not finite
         made = provenance.provenance(resolved.dataset, devices=resolved.layout.count)
         record = records.record_of(
             resolved.run, resolved.prepared.format, made, sweep=None if population is None else population._asdict()
         )
+        processes.check_equal("run or data", record["digest"])
         unwritten = [*same_run.unwritten(record["run"], resolved.run)]
         places.open_directory(folder, fresh=fresh)
         lock = lock or held.enter_context(Lock.claim(folder))
@@ -232,13 +242,13 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
                 )
         else:
             record = same_run.go_on(folder, record, resolved.dataset, unwritten)
-            if records.holds(folder, records.RESULTS):
-                if population is not None:
-                    return members.load(folder, resolved, population, call.callbacks.on_note)
-                fitted = load_as(folder, resolved.run, record, call.callbacks.on_note)
-                if not all(records.holds(folder, f"{name}.png") for name in pictures.NAMES):  # it was killed just then
-                    pictures.save(folder, resolved, fitted, call.callbacks.on_note)
-                return [fitted]
+        if processes.share(records.holds(folder, records.RESULTS)):
+            if population is not None:
+                return members.load(folder, resolved, population, call.callbacks.on_note)
+            fitted = load_as(folder, resolved.run, record, call.callbacks.on_note)
+            if not all(records.holds(folder, f"{name}.png") for name in pictures.NAMES):  # it was killed just then
+                pictures.save(folder, resolved, fitted, call.callbacks.on_note)
+            return [fitted]
         digest = records.digest_of(record)
         same_run.remember(folder, record, unwritten)
         manager = resume.CheckpointManager(
@@ -248,6 +258,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         if population is None:
             fitted = _train(resolved, manager, call)
             _finish(place, resolved, fitted, digest, call.callbacks.on_note)
+            processes.share(None)
             return [fitted]
         found = members.split(resolved, population, *_trained(resolved, population, manager, call))
         for index, own in enumerate(found):
@@ -257,6 +268,18 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             _finish(inner, its, own, records.digest_of(record), call.callbacks.on_note)
         members.finish(place, population, found, digest)
         return found
+
+
+def _follow(folder: Path, caught: signals.Caught, call: _Call) -> Fitted:
+    """Take part, as a process that is not the first, in the training whose directory process 0 has."""
+    resolved, _ = _resolve(call._replace(run=same_run.begun(call.run, processes.share(None))))
+    made = provenance.provenance(resolved.dataset)
+    processes.check_equal("run or data", records.record_of(resolved.run, resolved.prepared.format, made)["digest"])
+    if processes.share(None):  # it is finished
+        return load_run(folder)
+    fitted = _train(resolved, resume.Follower(folder, caught), call)
+    processes.share(None)  # process 0 has written all
+    return fitted
 
 
 def _finish(folder: Path, resolved: ResolvedRun, fitted: Fitted, digest: str, note: Note) -> None:
@@ -312,7 +335,7 @@ def _silent(text: str) -> None:
     """Drop what a resumed training says where nobody asked to be told."""
 
 
-def _train(resolved: ResolvedRun, manager: CheckpointManager | None, call: _Call) -> Fitted:
+def _train(resolved: ResolvedRun, manager: CheckpointManager | Follower | None, call: _Call) -> Fitted:
     last, results = _trained(resolved, None, manager, call)
     params = resolved.layout.whole(last.best)
     return Fitted(resolved.run, resolved.run.model, params, list(last.progress.history), results, last.losses)
@@ -320,13 +343,19 @@ def _train(resolved: ResolvedRun, manager: CheckpointManager | None, call: _Call
 
 def _fit_population(call: _Call) -> list[Fitted]:
     """Return one entry per combination of the fields' numbers, with a leading axis of seeds."""
+    _refuse_processes()
     resolved, population = _resolve(call)
     assert population is not None  # as `call` has a sweep
     return members.grouped(resolved, population, *_trained(resolved, population, None, call))
 
 
+def _refuse_processes() -> None:
+    if processes.count() > 1:
+        raise InputError("processes", got=processes.count(), expected="1: members are trained on one device of one")
+
+
 def _trained(
-    resolved: ResolvedRun, population: Population | None, manager: CheckpointManager | None, call: _Call
+    resolved: ResolvedRun, population: Population | None, manager: CheckpointManager | Follower | None, call: _Call
 ) -> tuple[Snapshot, dict[str, Any]]:
     for text in filter(None, [resolved.chosen, placing.explained(resolved.layout)]):
         call.callbacks.on_begin(text)

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from aevae_jax import durable
 from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.saving import NonFiniteError, Saving
 from aevae_jax.checkpoints.signals import Caught, Interrupted
 from aevae_jax.checkpoints.store import Store
-from aevae_jax.runs import records
+from aevae_jax.runs import processes, records
 from aevae_jax.runs.callbacks import Note
 from aevae_jax.runs.snapshots import Progress, Snapshot
 from aevae_jax.runs.trainer import Trainer
+from aevae_jax.training.devices import on_host
 from aevae_jax.types import InputError
 
 CHUNK_SECONDS = 1.0
@@ -53,11 +55,11 @@ class CheckpointManager:
     def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
         """Restore the newest intact checkpoint, as the function `restore` does."""
         found = restore(self._store, trainer, until=until, note=self._note)
+        processes.share(None if found is None else found.progress.to_notes())
         if found is None:
             return None
         self._saved = found.progress
-        state, best = trainer.layout.place((found.state, found.best))
-        return found._replace(state=state, best=best, metrics=trainer.layout.replicate(found.metrics))
+        return _placed(found, trainer)
 
     def truncate_to(self, snapshot: Snapshot) -> None:
         """Cut the log where the training resumes, and delete the checkpoints of later steps.
@@ -75,7 +77,7 @@ class CheckpointManager:
     def next_stop(self, step: int, chunk: int) -> int:
         """Return where to look up again, at most `chunk` steps on."""
         every = self._saving.steps
-        return min(step + chunk, (step // every + 1) * every) if every else step + chunk
+        return processes.share(min(step + chunk, (step // every + 1) * every) if every else step + chunk)
 
     def save_if_due(self, snapshot: Snapshot, *, boundary: bool) -> None:
         """Save if it is time; `boundary` says that an epoch has just been evaluated.
@@ -88,12 +90,15 @@ class CheckpointManager:
         due = time.monotonic() - self._saved_at >= saving.seconds
         due |= boundary and saving.every > 0 and progress.epoch % saving.every == 0
         due |= saving.steps > 0 and progress.step % saving.steps == 0
-        if (self._caught.name or due) and progress != self._saved:
+        signal = processes.signalled(self._caught.name)
+        save = bool(signal or due) and progress != self._saved
+        processes.share((save, signal))
+        if save:
             with contextlib.suppress(NonFiniteError):  # the loop will see it, and go back to the checkpoint before
                 self.save(snapshot, boundary=boundary)
-        if self._caught.name:
+        if signal:
             step = self._saved.step
-            raise Interrupted(f"stopped by {self._caught.name}, saved at step {step}: the same command resumes it")
+            raise Interrupted(f"stopped by {signal}, saved at step {step}: the same command resumes it")
 
     def save(self, snapshot: Snapshot, *, boundary: bool) -> None:
         """Save now; durable once this returns.
@@ -107,9 +112,61 @@ class CheckpointManager:
         if boundary and progress.history and len(progress.best_value) == 1:
             notes["value"] = progress.history[-1]["validation"][self._selects]
         self._lock.check()
-        self._store.save(progress.step, _flatten(snapshot), notes)
+        self._store.save(progress.step, _readable(snapshot), notes)
         self._store.retain(self._saving)
         self._saved_at, self._saved = time.monotonic(), progress
+
+
+class Follower:
+    """What the other processes do where process 0, with its `CheckpointManager`, reads or writes the directory."""
+
+    def __init__(self, folder: Path, caught: Caught):
+        self.folder, self._caught = folder, caught
+
+    def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
+        """Return the snapshot that process 0 restores."""
+        notes = processes.share(None)
+        if notes is None:
+            return None
+        like = trainer.shapes(Progress.from_notes(notes))
+        return _placed(like._replace(losses=np.zeros(like.losses.shape, like.losses.dtype)), trainer)
+
+    def truncate_to(self, snapshot: Snapshot) -> None:
+        """Do nothing: the log is that of process 0."""
+
+    def log(self, snapshot: Snapshot) -> None:
+        """Do nothing."""
+
+    def next_stop(self, step: int, chunk: int) -> int:
+        """Return where process 0 looks up again."""
+        return processes.share(None)
+
+    def save_if_due(self, snapshot: Snapshot, *, boundary: bool) -> None:
+        """Take part in saving, and in leaving, if process 0 does. Raises `Interrupted`."""
+        processes.signalled(self._caught.name)
+        save, signal = processes.share(None)
+        if save:
+            self.save(snapshot, boundary=boundary)
+        if signal:
+            raise Interrupted(f"stopped by {signal}, saved by process 0: the same command resumes it")
+
+    def save(self, snapshot: Snapshot, *, boundary: bool) -> None:
+        """Give what this process has of arrays that are divided."""
+        _readable(snapshot)
+
+
+def _placed(snapshot: Snapshot, trainer: Trainer) -> Snapshot:
+    """Return a snapshot that process 0 restored where this training has its arrays; the others give its shapes."""
+    if processes.count() > 1:
+        snapshot = _unflatten(snapshot, processes.share_arrays(_flatten(snapshot)))
+    state, best = trainer.layout.place((snapshot.state, snapshot.best))
+    return snapshot._replace(state=state, best=best, metrics=trainer.layout.replicate(snapshot.metrics))
+
+
+def _readable(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the arrays of a snapshot by name, as this process can read them; all must call this."""
+    arrays = _flatten(snapshot)
+    return arrays if processes.count() == 1 else {name: on_host(array) for name, array in arrays.items()}
 
 
 def restore(

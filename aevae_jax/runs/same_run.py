@@ -27,12 +27,12 @@ def remember(folder: Path, record: dict[str, Any], parts: Unwritten) -> None:
     _KNOWN[os.path.realpath(folder)] = records.digest_of(record), parts
 
 
-def begun(run: Run, folder: Path) -> Run:
-    """Return the run that is asked for, with what its model leaves open as the run in a directory has it.
+def begun(run: Run, tree: Any) -> Run:
+    """Return the run that is asked for, with what its model leaves open as the model of this tree has it.
 
-    So the command that began a run resumes it, whatever has come to suit the data since.
+    It is that of the run in the directory: so the command that began a run resumes it, whatever has come to suit the
+    data since.
     """
-    tree = records.read_record(folder, any_kind=True)["run"].get("model")
     if not isinstance(tree, dict) or tree.get("type") != type(run.model).__name__:
         return run
     try:

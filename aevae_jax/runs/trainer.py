@@ -24,7 +24,7 @@ from aevae_jax.runs import sweeps
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.snapshots import Broken, Epoch, Progress, Snapshot
 from aevae_jax.runs.sweeps import Population
-from aevae_jax.training import loops
+from aevae_jax.training import devices, loops
 from aevae_jax.training.devices import Layout
 from aevae_jax.training.step import Chunk, TrainState
 from aevae_jax.types import InputError, Metric, Metrics, Params
@@ -293,7 +293,7 @@ class Trainer:
             if self._next_window != step:
                 rows = np.asarray(self._order(epoch))
                 size = streams.steps_per_window(self._source, rows)
-                self._windows = streams.windows(self._source, rows[within:], steps=size)
+                self._windows = streams.windows(self._source, rows[within:], steps=size, **devices.share())
             self._chunk = training.window_chunk(next(self._windows), self.key, within, layout=self.layout)
             after = within + len(self._chunk.rows)
             self._next_window = step - within + after if after < self.steps_per_epoch else -1

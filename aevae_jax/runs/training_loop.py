@@ -12,10 +12,10 @@ from typing import Any
 import jax
 
 from aevae_jax.checkpoints.saving import NonFiniteError
-from aevae_jax.runs import non_finite
+from aevae_jax.runs import non_finite, processes
 from aevae_jax.runs.callbacks import Callbacks, Note
 from aevae_jax.runs.resolution import ResolvedRun
-from aevae_jax.runs.resume import CheckpointManager, ChunkSizer
+from aevae_jax.runs.resume import CheckpointManager, ChunkSizer, Follower
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot, Steps
 from aevae_jax.runs.sweeps import Population
 from aevae_jax.runs.trainer import Trainer
@@ -24,7 +24,10 @@ from aevae_jax.types import InputError
 
 
 def train(
-    resolved: ResolvedRun, population: Population | None, manager: CheckpointManager | None, callbacks: Callbacks
+    resolved: ResolvedRun,
+    population: Population | None,
+    manager: CheckpointManager | Follower | None,
+    callbacks: Callbacks,
 ) -> tuple[Snapshot, dict[str, Any]]:
     """Train to the end, from wherever a checkpoint manager says that it has got to.
 
@@ -59,14 +62,14 @@ def train(
         ) from error
 
 
-def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callbacks) -> Snapshot:
+def _loop(trainer: Trainer, manager: CheckpointManager | Follower | None, callbacks: Callbacks) -> Snapshot:
     """Go from snapshot to snapshot: a chunk of steps, or the evaluation at the end of an epoch."""
     snapshot = _last(trainer, manager)
     if manager is not None:
         manager.truncate_to(snapshot)
         if snapshot.progress.step:
             callbacks.on_begin(f"resuming at step {snapshot.progress.step}, in epoch {snapshot.progress.epoch + 1}")
-    timer, boundary = ChunkSizer(), False
+    timer, boundary, told = ChunkSizer(), False, callbacks.on_steps
     if not trainer.finished(snapshot.progress):
         _tell_steps(trainer, snapshot, callbacks)
     while not trainer.finished(snapshot.progress):
@@ -81,8 +84,8 @@ def _loop(trainer: Trainer, manager: CheckpointManager | None, callbacks: Callba
             else:
                 if manager is not None:
                     stop = min(stop, manager.next_stop(progress.step, timer.steps()))
-                elif callbacks.on_steps is not None:
-                    stop = min(stop, progress.step + timer.steps())
+                else:
+                    stop = min(stop, processes.share(stop if told is None else progress.step + timer.steps()))
                 snapshot = trainer.advance(snapshot, stop)
                 timer.took(stop - progress.step, time.monotonic() - began)
                 _tell_steps(trainer, snapshot, callbacks)
@@ -111,13 +114,13 @@ def _tell_steps(trainer: Trainer, snapshot: Snapshot, callbacks: Callbacks) -> N
         callbacks.on_steps(Steps(progress.epoch + 1, trainer.resolved.run.epochs, done, steps))
 
 
-def _last(trainer: Trainer, manager: CheckpointManager | None, until: int | None = None) -> Snapshot:
+def _last(trainer: Trainer, manager: CheckpointManager | Follower | None, until: int | None = None) -> Snapshot:
     """Return the newest snapshot that there is."""
     return (None if manager is None else manager.restore(trainer, until)) or trainer.start()
 
 
 def _roll_back(
-    trainer: Trainer, manager: CheckpointManager | None, progress: Progress, broken: Broken, note: Note
+    trainer: Trainer, manager: CheckpointManager | Follower | None, progress: Progress, broken: Broken, note: Note
 ) -> Snapshot:
     """Return to before the numbers broke, with the batches that led there to be skipped.
 
@@ -157,7 +160,7 @@ def _advice(resolved: ResolvedRun) -> str:
     return "; or ".join(filter(None, [non_finite.scale_advice(resolved), "lower the learning rate or set clip_norm"]))
 
 
-def _stopped(trainer: Trainer, manager: CheckpointManager | None, snapshot: Snapshot) -> InputError:
+def _stopped(trainer: Trainer, manager: CheckpointManager | Follower | None, snapshot: Snapshot) -> InputError:
     state, best = trainer.layout.whole((snapshot.state, snapshot.best))
     alone = trainer if trainer.layout.count == 1 else Trainer(trainer.resolved._replace(layout=Layout()))
     found = non_finite.examine(alone, snapshot._replace(state=state, best=best))

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from aevae_jax.lazy import modules
 from aevae_jax.types import InputError
+
+multihost_utils = modules("jax.experimental", "multihost_utils")
 
 SHARDED_ELEMENTS = 2**14
 """Smaller arrays are on each device even where parameters are divided: to send them takes longer than to hold them."""
@@ -54,9 +58,14 @@ class Layout:
         """Return the state of a training, or parameters, equal in all processes, as this layout has them."""
         return jax.device_put(state) if self.mesh is None else jax.tree.map(lambda a: put(a, self._part(a)), state)
 
+    def shared(self, tree: Any, axis: int) -> Any:
+        """Return arrays of which each process gives its share along `axis`, divided along it."""
+        sharding = self._divided(axis)
+        return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
+
     def whole(self, tree: Any) -> Any:
         """Return arrays that lie in any way as arrays of one device."""
-        return tree if self.mesh is None else jax.device_put(jax.tree.map(np.asarray, tree))
+        return tree if self.mesh is None else jax.device_put(jax.tree.map(on_host, tree))
 
     # ------------------------------------------------------------------------------------------------ inside programs
 
@@ -99,26 +108,32 @@ def choose(batch_size: int, *, devices: int = 0, shard_params: bool = False) -> 
 
     Args:
       batch_size: of the whole training.
-      devices: how many to use; 0 for as many as there are and divide the batch.
+      devices: how many of this process to use; 0 for as many as there are and divide the batch.
       shard_params: see `Layout`.
 
     Raises:
       InputError: there are fewer devices, or they do not divide the batch.
     """
-    there = jax.local_device_count()
+    there, processes = jax.local_device_count(), jax.process_count()
     if not 0 <= devices <= there:
         hint = "of a CPU, XLA_FLAGS=--xla_force_host_platform_device_count makes several"
         raise InputError("devices", got=devices, expected=f"1 to {there}, as many as there are", hint=hint)
-    count = devices or next(n for n in range(there, 0, -1) if batch_size % n == 0)
-    if batch_size % count:
-        nearest = max(1, round(batch_size / count)) * count
+    count = devices or next((n for n in range(there, 0, -1) if batch_size % (n * processes) == 0), there)
+    if batch_size % (count * processes):
+        nearest = max(1, round(batch_size / (count * processes))) * count * processes
         raise InputError(
             "batch size",
             got=batch_size,
-            expected=f"a multiple of the {count} devices",
+            expected=f"a multiple of the {count * processes} devices",
             hint=f"type --batch-size {nearest}, or fewer --devices",
         )
-    return _on(jax.local_devices()[:count], shard_params=shard_params)
+    each = [[d for d in jax.devices() if d.process_index == process][:count] for process in range(processes)]
+    return _on([device for own in each for device in own], shard_params=shard_params)
+
+
+def share() -> dict[str, int]:
+    """Return which share of each batch this process reads, as `streams.windows` takes it."""
+    return {"process": jax.process_index(), "processes": jax.process_count()}
 
 
 def explained(layout: Layout) -> str:
@@ -145,5 +160,25 @@ def _on(devices: list[Any], *, shard_params: bool = False) -> Layout:
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Return arrays with this sharding."""
-    return jax.device_put(tree, sharding)
+    """Return arrays with this sharding, the same in all processes."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    with jax.transfer_guard("allow"):
+        return jax.tree.map(lambda a: _put(a, sharding), tree)
+
+
+def _put(array: Any, sharding: NamedSharding) -> Any:
+    """Return one array with this sharding; `jax.device_put` would first compare what the processes have."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(array), sharding), impl=jax.random.key_impl(array))
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def on_host(array: Any) -> np.ndarray:
+    """Return an array in host memory; where it is divided among processes, all of them must call this."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -228,13 +228,14 @@ def window_chunk(window: Any, key: Array, first: int = 0, *, layout: Layout = La
     """Return batches that arrive from the host as a chunk: all of them used, in order.
 
     Args:
-      window: a pytree of arrays `[T, batch size, ...]` (`[T, S, batch size, ...]` for seeds), raw as in resident data.
+      window: a pytree of arrays `[T, batch size, ...]` (`[T, S, batch size, ...]` for seeds), raw as in resident data;
+        of several processes, what this one has of each batch.
       key: the root key, or one per seed `[S]`.
       first: the step of the first batch.
       layout: the devices that each batch is divided among.
     """
     if layout.count > 1:
-        return Chunk(None, layout.divide(window, axis=1), first)
+        return Chunk(None, layout.shared(window, axis=1), first)
     shape = jax.tree.leaves(window)[0].shape[: key.ndim + 2]
     flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[key.ndim + 2 :]), window)
     data, rows = jax.device_put((flat, np.arange(math.prod(shape), dtype=np.int32).reshape(shape)))

@@ -33,7 +33,9 @@ def two(monkeypatch):
     """Two devices, of which this process has one: what each would hold stands in the sharding."""
     monkeypatch.setattr(jax, "local_device_count", lambda: 2)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    monkeypatch.setattr(jax, "local_devices", lambda: 2 * jax.devices())
+    both = 2 * jax.devices()
+    for name in ("devices", "local_devices"):
+        monkeypatch.setattr(jax, name, lambda: both)
     placed = []
     monkeypatch.setattr(devices, "put", lambda tree, sharding: placed.append(sharding.spec) or tree)
     return placed

@@ -1,0 +1,193 @@
+"""Two processes of two devices train as one, stop as one, and leave what one process resumes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aevae_jax.cli import console
+from aevae_jax.models import VAE
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.likelihoods import Bernoulli
+from aevae_jax.models.priors import StandardNormal
+from aevae_jax.runs import fitting, processes
+from aevae_jax.runs.run import Run
+from aevae_jax.types import InputError
+
+X = (np.random.default_rng(0).random((240, 8, 8, 1)) * 2).astype(np.uint8)
+TIMEOUT = 6
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose data is a file, and which takes 12 steps an epoch."""
+    np.save(tmp_path / "x.npy", X)
+    model = VAE(latent=3, network=MLP((256,)), likelihood=Bernoulli(), latent_prior=StandardNormal())
+    return Run(data=replace(Run().data, name=str(tmp_path / "x.npy")), model=model, batch_size=16, epochs=5)
+
+
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def started(tmp_path, run, *options, variables=None, changed=""):
+    """Both processes of a training in `tmp_path / "run"`: `changed` is what the second is told beside."""
+    address, begun = f"127.0.0.1:{port()}", []
+    typed = console.train_command(tmp_path / "run", run).replace("aevae train ", "")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    base = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path), processes.TIMEOUT: str(TIMEOUT)}
+    for index in range(2):
+        where = "cluster" if variables else f"{address},{index},2"
+        line = f"{typed} --processes {where} {' '.join(options)} {changed if index else ''}"
+        begun.append(
+            subprocess.Popen(
+                ["sh", "-c", f'exec {sys.executable} -c "from aevae_jax.cli.main import main; main()" train {line}'],
+                env={**base, **(variables(index) if variables else {})},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return begun
+
+
+def ended(begun, seconds=90):
+    """Exit codes, and lines on both streams, of processes that must end by themselves."""
+    try:
+        texts = [process.communicate(timeout=seconds) for process in begun]
+    finally:
+        for process in begun:
+            process.kill()
+    return [process.returncode for process in begun], texts
+
+
+def wait_for(condition, begun):
+    end = time.monotonic() + 90
+    while not condition() and time.monotonic() < end:
+        assert all(process.poll() is None for process in begun), ended(begun)
+        time.sleep(0.1)
+
+
+def checkpoints(tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    return [path for path in folder.iterdir() if re.fullmatch("[1-9][0-9]*", path.name)] if folder.is_dir() else []
+
+
+def slurm():
+    job = {"SLURM_JOB_ID": str(port()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    return lambda index: {**job, "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}
+
+
+def open_mpi():
+    job = {"OMPI_MCA_orte_hnp_uri": f"{port() << 12}.0;tcp://127.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"}
+    return lambda index: {**job, "OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_LOCAL_RANK": str(index)}
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_and_one_resumes_them(tmp_path, run):
+    """Streamed, parameters divided; the second process alone is told to stop."""
+    alone = fitting.fit(run)
+    begun = started(tmp_path, run, "--stream yes", "--shard-params", '--saving "Saving(seconds=0)"')
+    wait_for(lambda: checkpoints(tmp_path), begun)
+    begun[1].send_signal(signal.SIGTERM)
+    codes, texts = ended(begun)
+    assert codes == [75, 75], texts
+    assert texts[1][0] == ""
+    assert "training on 4 of 4 devices" in texts[0][1]
+    assert "stopped by SIG" in texts[0][1].splitlines()[-1]
+    resumed = fitting.fit(run, directory=tmp_path / "run")
+    assert len(resumed.losses) >= 50
+    np.testing.assert_allclose(resumed.losses, alone.losses, rtol=1e-5)
+    codes, texts = ended(started(tmp_path, run))
+    assert (codes, texts[1]) == ([0, 0], ("", "")), texts
+    assert "was finished before" in texts[0][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_one_is_killed_the_other_stops_in_time_and_the_checkpoint_restores(tmp_path, run, killed):
+    endless = replace(run, epochs=100_000)
+    begun = started(tmp_path, endless, '--saving "Saving(seconds=0)"')
+    wait_for(lambda: checkpoints(tmp_path), begun)
+    begun[killed].kill()
+    since = time.monotonic()
+    codes, texts = ended(begun)
+    assert time.monotonic() - since < TIMEOUT + 10
+    assert codes[1 - killed] == 75, texts
+    assert texts[1 - killed][1].splitlines()[-1] == processes.LOST.format(index=1 - killed)
+    notes = []
+
+    def stop(epoch):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fitting.fit(endless, directory=tmp_path / "run", on_epoch=stop, on_note=notes.append)
+    assert notes[-1].startswith("resuming at step")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("variables", "changed"), [(slurm, "--seed 7"), (open_mpi, "--data {other}")])
+def test_processes_that_disagree_say_so_and_stop(tmp_path, run, variables, changed):
+    np.save(tmp_path / "y.npy", 1 - X)
+    begun = started(tmp_path, run, variables=variables(), changed=changed.format(other=tmp_path / "y.npy"))
+    codes, texts = ended(begun)
+    assert codes == [2, 2], texts
+    for _, errors in texts:
+        assert errors.splitlines()[-1].startswith("error: run or data: got another one in process 1, expected that of")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_batches_that_devices_do_not_divide_are_refused_in_each_process(tmp_path, run):
+    codes, texts = ended(started(tmp_path, replace(run, batch_size=15)))
+    assert codes == [2, 2], texts
+    for _, errors in texts:
+        assert re.fullmatch(
+            "error: batch size: got 15, expected a multiple of the 4 devices; .*", errors.splitlines()[-1]
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", None),
+        ("cluster", None),
+        ("10.0.0.1:1234,1,4", processes.Place(1, 4, "10.0.0.1:1234")),
+        ("host:1234,0,1", None),
+    ],
+)
+def test_the_place_of_a_process(monkeypatch, text, found):
+    for name in ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert processes.place(text) == found
+
+
+@pytest.mark.parametrize("text", ["host,0,2", "host:1,2,2", "slurm", "host:1,0", "host:1,-1,2"])
+def test_what_is_no_place_is_refused(text):
+    with pytest.raises(InputError, match="--processes: got "):
+        processes.place(text)
+
+
+def test_one_process_has_nothing_to_share():
+    assert processes.share({"a": 1}) == {"a": 1}
+    assert processes.signalled("SIGTERM") == "SIGTERM"
+    assert (processes.count(), processes.index()) == (1, 0)
+    processes.check_equal("run", "digest")
+
+
+@pytest.mark.parametrize("seconds", ["", "1.5", "0", "x"])
+def test_a_time_that_is_none_is_refused(monkeypatch, seconds):
+    monkeypatch.setenv(processes.TIMEOUT, seconds)
+    with pytest.raises(InputError, match=processes.TIMEOUT):
+        processes.timeout()
