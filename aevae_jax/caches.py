@@ -11,8 +11,10 @@ from aevae_jax.types import InputError
 
 def place(name: str) -> Path | None:
     """Return where the part `name` of the cache is: in `$AEVAE_CACHE_DIR`, `$XDG_CACHE_HOME/aevae_jax` or
-    `~/.cache/aevae_jax`; `None` where there is no home folder.
+    `~/.cache/aevae_jax`; `None` where there is no home folder, or `$AEVAE_NO_CACHE` is set.
     """
+    if os.environ.get("AEVAE_NO_CACHE"):
+        return None
     own, base = os.environ.get("AEVAE_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.path.expanduser(own or os.path.join(base, "aevae_jax"))
     return None if home.startswith("~") else Path(os.path.abspath(home), name)  # as it is left where there is no home

@@ -2551,4 +2551,20 @@ MUTATIONS = (
         "limits.check(TIMEOUT, int(text), 0, 86400)",
         ("runs/test_processes.py::test_a_time_that_is_none_is_refused",),
     ),
+    Mutation(
+        389,
+        "classifiers of other labels taken for those of these",
+        "runs/judges.py",
+        "[datasets.digest_of(train.x), datasets.digest_of(np.asarray(train.labels))]",
+        "[datasets.digest_of(train.x)]",
+        ("runs/test_judges.py::test_others_are_trained",),
+    ),
+    Mutation(
+        390,
+        "the time that is left of an epoch computed from a compilation",
+        "cli/console.py",
+        "if self._done < 0 or done <= self._done:",
+        "if done <= self._done:",
+        ("cli/test_console.py::test_within_an_epoch_steps_are_told_and_the_time_left_counts_no_compilation",),
+    ),
 )

@@ -28,8 +28,8 @@ BY_FIELD = "an option for each field"
 
 _NO_CACHE = "--no-cache"
 _NO_CACHE_HELP = (
-    "compile all programs anew, and keep none for the next start; else they are kept in $AEVAE_CACHE_DIR, or "
-    "~/.cache/aevae_jax, which may be deleted at any moment."
+    "leave the cache of compiled programs alone, which is in $AEVAE_CACHE_DIR or ~/.cache/aevae_jax and may be deleted "
+    "at any moment: compile all of them anew, and keep none for the next start."
 )
 
 _METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT", Path: "PATH"}

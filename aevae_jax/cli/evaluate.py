@@ -20,32 +20,19 @@ from aevae_jax.types import InputError, likelihood_of, support_of
 if TYPE_CHECKING:
     from aevae_jax import keys
     from aevae_jax.data import Prepared
-    from aevae_jax.evaluation import (
-        classifiers,
-        collapse,
-        estimates,
-        image_quality as measures,
-        importance,
-        latents,
-        statistics,
-    )
+    from aevae_jax.evaluation import collapse, estimates, image_quality as measures, importance, latents, statistics
     from aevae_jax.evaluation.importance import Estimate
     from aevae_jax.models import generation
     from aevae_jax.objectives import bounds
+    from aevae_jax.runs import judges
 else:
     keys = modules("aevae_jax", "keys")
     bounds = modules("aevae_jax.objectives", "bounds")
-    classifiers, collapse, estimates, measures, importance, latents, statistics = modules(
-        "aevae_jax.evaluation",
-        "classifiers",
-        "collapse",
-        "estimates",
-        "image_quality",
-        "importance",
-        "latents",
-        "statistics",
+    collapse, estimates, measures, importance, latents, statistics = modules(
+        "aevae_jax.evaluation", "collapse", "estimates", "image_quality", "importance", "latents", "statistics"
     )
     generation = modules("aevae_jax.models", "generation")
+    judges = modules("aevae_jax.runs", "judges")
 
 FEWEST = 12
 """Test images that are compared with each other and with samples, at least: two halves of six."""
@@ -227,7 +214,8 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
     elif len(x) < FEWEST:
         caption += f" Fewer than {FEWEST} test images, too few to judge samples by."
     else:
-        ensemble = classifiers.train_ensemble(prepared, [(seed + k) % 2**32 for k in range(3)])
+        seeds = [(seed + k) % 2**32 for k in range(3)]
+        ensemble = judges.ensemble(prepared, seeds, note=console.note, begin=begin)
         draw = jax.jit(generation.sample, static_argnums=(0, 3))
         drawn = draw(fitted.model, fitted.params, key, len(x))
         support = support_of(fitted.model)

@@ -39,10 +39,10 @@ def kept(wanted: bool = True) -> Iterator[None]:
     decides. Where it cannot be done, that is said once, and all goes on without.
 
     Args:
-      wanted: if not, neither keep nor take any.
+      wanted: if not, neither keep nor take any, nor anything else in the user's cache folder.
     """
     if not wanted:
-        with _set(jax_enable_compilation_cache=False):
+        with _set(jax_enable_compilation_cache=False), _environment(AEVAE_NO_CACHE="1"):
             yield
         return
     base = caches.place(FOLDER)
@@ -73,11 +73,18 @@ def kept(wanted: bool = True) -> Iterator[None]:
 @contextlib.contextmanager
 def _set(**options: Any) -> Iterator[None]:
     """Set options of JAX, without importing it: by its environment, until this context ends."""
-    before = {name.upper(): os.environ.get(name.upper()) for name in options}
-    os.environ.update({name.upper(): str(value) for name, value in options.items()})
     if "jax" in sys.modules:
         for name, value in options.items():
             sys.modules["jax"].config.update(name, value)
+    with _environment(**{name.upper(): str(value) for name, value in options.items()}):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables until this context ends."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

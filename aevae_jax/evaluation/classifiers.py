@@ -105,6 +105,21 @@ class Ensemble:
         return float((self.probabilities(x).max(axis=1) > CONFIDENT).mean())
 
 
+def of(prepared: Prepared) -> Classifier:
+    """Return the classifier of a data set.
+
+    Raises:
+      InputError: the data set has no labels.
+    """
+    labels = prepared.train.labels
+    if labels is None or not (labels >= 0).any():
+        raise InputError(
+            f"{prepared.name} labels", got="none", expected="integer labels, to train the judging classifier"
+        )
+    network = Conv((16, 32)) if len(prepared.event_shape) == 3 else MLP((256,))
+    return Classifier(prepared.event_shape, int(labels.max()) + 1, network)
+
+
 def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600) -> Ensemble:
     """Train one classifier per seed on the training split as a model sees it, all at once.
 
@@ -116,16 +131,10 @@ def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600
     Raises:
       InputError: the data set has no labels.
     """
-    train, labels = prepared.train, prepared.train.labels
-    if labels is None or not (labels >= 0).any():
-        raise InputError(
-            f"{prepared.name} labels", got="none", expected="integer labels, to train the judging classifier"
-        )
+    classifier, train, labels = of(prepared), prepared.train, np.asarray(prepared.train.labels)
     if not (labels >= 0).all():
         known = np.flatnonzero(labels >= 0)
         train, labels = train[known], labels[known]
-    network = Conv((16, 32)) if len(prepared.event_shape) == 3 else MLP((256,))
-    classifier = Classifier(prepared.event_shape, int(labels.max()) + 1, network)
     batch_size = min(64, len(train))
     per_epoch = len(train) // batch_size
     tx = optax.adam(optax.cosine_decay_schedule(2e-3, steps))

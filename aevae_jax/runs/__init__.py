@@ -15,6 +15,7 @@ processes.py      several processes that train as one
 resume.py         when to save, and at which step a stopped training resumes
 same_run.py       whether a directory holds the run that is asked for
 directory.py      the directory of a run
+judges.py         classifiers that judge samples, trained once
 records.py        run.json, metrics.jsonl and results.json, with the digests that they are read by
 weights.py        weights.safetensors
 provenance.py     code, versions, device and settings

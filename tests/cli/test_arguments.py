@@ -188,7 +188,7 @@ def test_help_is_shown_with_code_0(capsys):
         "--saving SAVING when. (default: Saving(best=2))",
     ):
         assert text in out
-    assert "--more DIR where. (default: %d) --no-cache compile all programs anew" in out
+    assert "--more DIR where. (default: %d) --no-cache leave the cache of compiled programs alone" in out
 
 
 def test_help_comes_whatever_else_is_wrong(capsys):

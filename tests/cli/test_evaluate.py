@@ -21,10 +21,10 @@ from run_files import edit_run
 from aevae_jax import evaluation, keys
 from aevae_jax.cli import evaluate
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
-from aevae_jax.evaluation import classifiers, estimates, image_quality, importance, latents, statistics
+from aevae_jax.evaluation import estimates, image_quality, importance, latents, statistics
 from aevae_jax.models import generation
 from aevae_jax.models.likelihoods import DiscretizedLogistic
-from aevae_jax.runs import fitting
+from aevae_jax.runs import fitting, judges
 from aevae_jax.runs.run import Run
 
 TRAIN = [
@@ -185,14 +185,14 @@ def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, 
     """And decides the samples. The distance of data to data stands beside; less than it is a fault of the judge."""
     given, drawn = [], []
 
-    def train(prepared, seeds):
+    def train(prepared, seeds, **told):
         given.append([int(np.uint32(seed)) for seed in seeds])
 
     def judged(x, made, ensemble):
         drawn.append((x, made))
         return image_quality.Judgement(QUALITY, QUALITY._replace(frechet_distance=floor, confident=0.125))
 
-    monkeypatch.setattr(classifiers, "train_ensemble", train)
+    monkeypatch.setattr(judges, "ensemble", train)
     monkeypatch.setattr(image_quality, "of_samples", judged)
     monkeypatch.setattr(latents, "prior_gap", lambda *_: 2 + floor)
     out = typed("quality", runs / "grey", "--num", "20", "--seed", seed)
@@ -236,7 +236,7 @@ def test_without_a_judge_reconstructions_are_measured_all_the_same(runs, monkeyp
 def test_bits_are_judged_as_bits(runs, monkeypatch):
     """Samples of a model of bits are drawn, as their mean is grey; those of grey levels are not."""
     drawn = []
-    monkeypatch.setattr(classifiers, "train_ensemble", lambda prepared, seeds: None)
+    monkeypatch.setattr(judges, "ensemble", lambda prepared, seeds, **told: None)
     monkeypatch.setattr(
         image_quality,
         "of_samples",
@@ -255,7 +255,7 @@ def test_bits_are_judged_as_bits(runs, monkeypatch):
 
 
 def test_a_seed_that_is_none_is_refused_before_anything_is_trained(runs, monkeypatch, capsys):
-    monkeypatch.setattr(classifiers, "train_ensemble", lambda prepared, seeds: pytest.fail("trained"))
+    monkeypatch.setattr(judges, "ensemble", lambda *_, **__: pytest.fail("trained"))
     for seed in (-1, 2**32):
         assert f"--seed: got {seed}, expected 0 to 4294967295" in refused(
             capsys, "quality", runs / "grey", "--seed", seed

@@ -12,6 +12,7 @@ import zlib
 
 import pytest
 
+from aevae_jax import caches
 from aevae_jax.cli import arguments, programs
 
 
@@ -74,7 +75,11 @@ def command(*, size: int = 1) -> int:
 
 
 def test_no_cache_keeps_nothing(settings, tmp_path):
-    assert arguments.parse_arguments(command, ["--no-cache", "--size", "3"], prog="x")() == 3
+    def asked(*, size: int = 1) -> object:
+        return caches.place(str(size))
+
+    assert arguments.parse_arguments(asked, ["--no-cache", "--size", "3"], prog="x")() is None
+    assert caches.place("3") is not None
     assert settings == {"jax_enable_compilation_cache": False}
     assert not (tmp_path / "cache").exists()
     settings.clear()
