@@ -211,7 +211,7 @@ def _awaited(key: str, whose: str) -> str:
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             return str(_client().blocking_key_value_get(key, 1000))
         if error := _known("aevae/error"):
-            raise InputError("training", got=error, expected="processes that all go on")
+            raise InputError("training", got=f"an error in {error}", expected="none in any process")
     raise InputError(whose, got="no answer", expected=f"one within {WAIT_SECONDS} s")
 
 
