@@ -2,8 +2,8 @@
 
 Command:   python experiments/scaling.py        (at once; the table of docs/scaling.md)
            python experiments/scaling.py --parameters 2e7 --step 5e-3 --batch-size 256
-Expected:  networks of this library's size stop paying within one machine; what has 1e8 parameters and takes 20 ms a
-           step scales to thousands of devices, if each has a batch of its own of that size.
+Expected:  a dense network whose step takes 0.1 ms loses more than half of the time as soon as it leaves one machine;
+           one of 1e8 parameters and 20 ms keeps four fifths of thousands of devices, each with a batch of its own.
 
 Every device computes a batch of its own, and then all add their gradients: by a ring, over which each device sends
 2 (n - 1) / n times the bytes of a gradient (Patarasuk & Yuan 2009), first among those of a machine and then, one part

@@ -226,7 +226,6 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         record = records.record_of(
             resolved.run, resolved.prepared.format, made, sweep=None if population is None else population._asdict()
         )
-        processes.check_equal("run or data", record["digest"])
         unwritten = [*same_run.unwritten(record["run"], resolved.run)]
         places.open_directory(folder, fresh=fresh)
         lock = lock or held.enter_context(Lock.claim(folder))
@@ -273,8 +272,6 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
 def _follow(folder: Path, caught: signals.Caught, call: _Call) -> Fitted:
     """Take part, as a process that is not the first, in the training whose directory process 0 has."""
     resolved, _ = _resolve(call._replace(run=same_run.begun(call.run, processes.share(None))))
-    made = provenance.provenance(resolved.dataset)
-    processes.check_equal("run or data", records.record_of(resolved.run, resolved.prepared.format, made)["digest"])
     if processes.share(None):  # it is finished
         return load_run(folder)
     fitted = _train(resolved, resume.Follower(folder, caught), call)
@@ -327,6 +324,9 @@ def _resolve(call: _Call) -> tuple[ResolvedRun, Population | None]:
     if population is not None:
         sweeps.check(resolved, population.fields)
         return resolved, population
+    if processes.count() > 1:
+        record = records.record_of(resolved.run, resolved.prepared.format, provenance.provenance(resolved.dataset))
+        processes.check_equal("run or data", record["digest"])
     layout = placing.choose(resolved.run.batch_size, devices=call.devices, shard_params=call.shard_params)
     return resolved._replace(layout=layout), None
 

@@ -30,7 +30,7 @@ TIMEOUT = "AEVAE_PROCESS_TIMEOUT"
 """The variable that says after how many seconds without a sign of life a process counts as lost; by default 60."""
 
 WAIT_SECONDS = 600
-"""How long processes wait for one another where one may have more to do: to read its data, or to write a checkpoint."""
+"""How long processes wait for one another where one may have more to do: to start, to read data, to write."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def join(where: Place) -> None:
         jax.distributed.initialize(
             num_processes=where.count,
             process_id=where.index,
-            initialization_timeout=seconds,
+            initialization_timeout=WAIT_SECONDS,
             heartbeat_timeout_seconds=seconds,
             shutdown_timeout_seconds=seconds,
             **(given if where.coordinator else {}),
@@ -91,8 +91,7 @@ def join(where: Place) -> None:
         raise InputError(
             f"process {where.index}",
             got=str(error).partition("\n")[0],
-            expected=f"{where.count} processes that reach process 0 within {seconds} s",
-            hint=f"{TIMEOUT} allows more",
+            expected=f"{where.count} processes that reach process 0 within {WAIT_SECONDS} s",
         ) from None
 
 
