@@ -97,7 +97,7 @@ def _quoted(text: str) -> str:
 
 
 LONG = 3.0
-"""Seconds of compiling, from which on a line says how many they were."""
+"""Seconds from which on work in parts is shown, and a line says how many compiling took."""
 
 
 @contextlib.contextmanager
@@ -156,12 +156,12 @@ def _plain(clock: _Clock, every: float) -> Iterator[Callable[[Epoch | Steps], No
 
 @contextlib.contextmanager
 def parts(title: str, *, every: float = 10.0) -> Iterator[Callable[[int, int], None]]:
-    """Show work in parts on standard error, a plain line now and then where it takes longer than `every` seconds.
+    """Show work in parts on standard error, a plain line now and then where it takes longer than `LONG` seconds.
 
     Yields:
       A callback that is told how many are done, of how many.
     """
-    printed = time.monotonic()
+    printed = time.monotonic() - every + min(every, LONG)
     rate = _Rate()
 
     def show(done: int, total: int) -> None:

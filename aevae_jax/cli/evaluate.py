@@ -81,7 +81,10 @@ def evaluate(
         importance.check_scorable(model, fitted.params, x)
     measured: dict[str, np.ndarray] = {}
     for metric in evaluation.shown_for(fitted.run.objective):
-        measured |= evaluation.per_example(metric, model, fitted.params, x, key, batch_size=batch_size)
+        with console.parts("measuring") as on_part:
+            measured |= evaluation.per_example(
+                metric, model, fitted.params, x, key, batch_size=batch_size, on_part=on_part
+            )
     units = evaluation.UNITS | {"mse_at_mean": _squared(prepared)}
     metrics = {
         name: _entry(v, units.get(name, "nats/example"))
@@ -199,7 +202,9 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         )
 
     x = np.asarray(prepared.test.x[:num])
-    again = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0))["reconstructions"]
+    with console.parts("reconstructing") as on_part:
+        seen = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0), on_part=on_part)
+    again = seen["reconstructions"]
     pixels, (low, high) = measures.of_decoded(prepared, x, again)
     rows = {"mse": _entry(pixels.mse, "squared error per element"), "psnr": _entry(pixels.psnr, "dB")}
     if pixels.ssim is not None:

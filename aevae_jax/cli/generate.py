@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import evaluation, figures, memory, values
+from aevae_jax.cli import console
 from aevae_jax.cli.evaluate import Moved, key_of, loaded, prepared_of
 from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import Format, files
@@ -197,7 +198,9 @@ def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) ->
 
 def _batched(metric: Any, fitted: fitting.Fitted, x: Any, key: Array | None = None) -> dict[str, np.ndarray]:
     """Return `metric` of every example, in batches that fit into memory; it needs a key if it uses noise."""
-    return evaluation.per_example(metric, fitted.model, fitted.params, x, keys.root(0) if key is None else key)
+    key = keys.root(0) if key is None else key
+    with console.parts("computing") as on_part:
+        return evaluation.per_example(metric, fitted.model, fitted.params, x, key, on_part=on_part)
 
 
 _COPIES = 3

@@ -6,7 +6,7 @@ own key, under `vmap`, so no number depends on the batch size or on what else is
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -77,6 +77,7 @@ def per_example(
     *,
     batch_size: int = 0,
     layout: Layout | None = None,
+    on_part: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Return `metric` of every example, once, in the order of `x`: `{name: [N, ...]}`.
 
@@ -89,6 +90,7 @@ def per_example(
       batch_size: how many examples to compute at once, 0 for as many as suit: at most 256, and fewer where one is much
         work, such as K samples of a bound. The result does not depend on it.
       layout: the devices to use; by default all of this process.
+      on_part: is told now and then how many examples are done, of how many.
 
     Raises:
       InputError: `x` is empty or the batch size is negative.
@@ -105,7 +107,9 @@ def per_example(
         most = min(count, MOST_AT_ONCE)
         batch_size = _suitable(metric, model, params, data, key, most=most, devices=layout.count)
     batch_size = min(batch_size, count)
-    if loaded:
+    if on_part is not None:
+        window = min(window, batch_size * max(1, TOLD_AFTER // batch_size))
+    if loaded and window == count:
         return _window(metric, model, params, x, key, first=0, batch_size=batch_size, layout=layout)
     size = max(batch_size, window)
     found = []
@@ -114,12 +118,17 @@ def per_example(
         rows = x[first : first + size]
         values = _window(metric, model, params, rows, key, first=first, batch_size=batch_size, layout=layout)
         found.append({name: v[start - first :] for name, v in values.items()})
+        if on_part is not None:
+            on_part(first + size, count)
     return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
 
 
 WINDOW_BYTES = 2**25
 """How much of data that is not in memory is sent to the device at once: 32 MiB."""
 
+
+TOLD_AFTER = 2_000
+"""Examples, about, after which it is told how many are done."""
 
 MOST_AT_ONCE = 256
 """Examples, where none is much work."""

@@ -256,7 +256,7 @@ def test_parts_are_told_now_and_then(clock, monkeypatch, capsys):
             clock.now += seconds
             show(done, 12_000)
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(" examples")[0] for line in lines] == ["one: 2,000 of 12,000", "one: 5,000 of 12,000"]
+    assert [line.partition(" examples")[0] for line in lines] == ["one: 1,000 of 12,000", "one: 3,000 of 12,000"]
 
 
 @pytest.mark.parametrize(

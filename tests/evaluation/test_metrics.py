@@ -69,6 +69,15 @@ def test_each_example_is_seen_once_alone_and_with_its_own_noise(batch_size):  # 
     assert len(set(seen["noise"].tolist())) == COUNT
 
 
+def test_parts_are_told_and_change_no_bit(vae, x, monkeypatch):
+    monkeypatch.setattr(evaluation, "TOLD_AFTER", 9)
+    arguments, told = (evaluation.bound_terms, *vae, x, key()), []
+    whole = evaluation.per_example(*arguments, batch_size=4)
+    parts = evaluation.per_example(*arguments, batch_size=4, on_part=lambda *part: told.append(part))
+    assert told == [(8, COUNT), (16, COUNT), (COUNT, COUNT)]
+    assert {name: v.tobytes() for name, v in parts.items()} == {name: v.tobytes() for name, v in whole.items()}
+
+
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_data_set_mean_does_not_depend_on_the_batch_size(vae, x, terms, batch_size):  # mistake 18
     """Up to the order of float32 sums inside the network."""
