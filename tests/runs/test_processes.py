@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -112,6 +113,33 @@ def test_two_processes_train_what_one_does_and_one_resumes_them(tmp_path, run):
     codes, texts = ended(started(tmp_path, run))
     assert (codes, texts[1]) == ([0, 0], ("", "")), texts
     assert "was finished before" in texts[0][1]
+
+
+NOISE = """
+import sys
+import jax
+from aevae_jax.runs import processes
+from aevae_jax.training import devices
+processes.join(processes.place(sys.argv[1]))
+layout = devices.choose(16)
+draw = jax.jit(lambda key: layout.batch(jax.random.normal(key, (16, 5))))
+print(layout.count, devices.on_host(draw(layout.replicate(jax.random.key(3)))).tobytes().hex())
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_noise_of_one():
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    variables, address = (
+        {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)},
+        f"127.0.0.1:{port()}",
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": variables}
+    commands = [[sys.executable, "-c", NOISE, f"{address},{index},2"] for index in range(2)]
+    codes, texts = ended([subprocess.Popen(command, **pipes) for command in commands])
+    assert codes == [0, 0], texts
+    drawn = np.asarray(jax.random.normal(jax.random.key(3), (16, 5))).tobytes().hex()
+    assert [text.splitlines()[-1] for text, _ in texts] == 2 * [f"4 {drawn}"]
 
 
 @pytest.mark.slow

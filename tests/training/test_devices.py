@@ -131,7 +131,7 @@ from aevae_jax.types import InputError
 
 x = (np.random.default_rng(0).random((240, 8, 8, 1)) * 255).astype(np.uint8)
 model = VAE(latent=3, network=MLP((256,)), likelihood=Bernoulli(), latent_prior=StandardNormal())
-run = Run(data=Data("x", DynamicBinarization()), model=model, batch_size=16, epochs=4)
+run = Run(data=Data("x", DynamicBinarization()), model=model, batch_size=16, epochs=5)
 dataset, folder, losses = from_arrays(x, name="x"), sys.argv[1], {}
 
 def trained(name, run=run, **options):
@@ -186,7 +186,7 @@ def test_one_two_four_and_eight_devices_train_the_same(tmp_path):  # mistake 34
     assert len(set(found["bits"])) == 1
     assert found["said"].startswith("step 0 (epoch 1): got NaN or infinity in loss, from training examples")
     one = found["losses"].pop("1")
-    assert len(one) >= 40
+    assert len(one) >= 50
     assert set(found["losses"]) == {"2", "4", "8", "all", "sharded", "streamed", "resumed"}
     for name, losses in found["losses"].items():
         np.testing.assert_allclose(losses, one, rtol=1e-5, err_msg=name)
