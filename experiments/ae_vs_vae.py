@@ -1,8 +1,8 @@
 """What is the difference between an autoencoder and a variational autoencoder? The main experiment.
 
-Command:   python experiments/ae_vs_vae.py                       (some three minutes on two CPU cores)
-           python experiments/ae_vs_vae.py --data sprites        (some ten minutes)
-           python experiments/ae_vs_vae.py --data fashion_mnist  (some 15 minutes; needs it prepared)
+Command:   python experiments/ae_vs_vae.py                       (some minutes of processor time)
+           python experiments/ae_vs_vae.py --data sprites
+           python experiments/ae_vs_vae.py --data fashion_mnist  (needs it prepared)
 Writes:    runs/ae_vs_vae/results.json and runs/ae_vs_vae/report.png
 Expected:  random codes decoded by the autoencoder are garbage, by the VAEs they are data; of every claim the table says
            whether it holds, and of what does not hold, what was measured of the reason.
@@ -20,13 +20,18 @@ best epoch by their own validation bound. The columns:
 The rule of choice is one for both sides: of all candidates, each trained with every seed, the one whose random codes
 decode nearest to the validation data, in Frechet distance, mean over seeds. Nothing is chosen on test data, and all
 that is reported is measured on them. Distances and what is recognised are judged by classifiers of the training data,
-which no model is trained with.
+which no model is trained with. They are trained until they know validation data: on the digits 600 steps do, on sprites
+these left them unsure of two thirds of the data, whose shares of recognised pictures then said nothing. The distance
+depends on the judge: by one that is trained three times as long on the digits, the VAE at maximum likelihood is 2.4
+times nearer than the AE, not 2.5.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,23 +49,26 @@ from aevae_jax.objectives import ELBO, ReconstructionError
 from aevae_jax.training.optimizers import AdamW
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ae_vs_vae_measures import Judge, Pictures
 
     from aevae_jax import training
-    from aevae_jax.data import Prepared
+    from aevae_jax.data import Dataset, Prepared
     from aevae_jax.evaluation import classifiers, statistics
     from aevae_jax.models import priors
     from aevae_jax.runs import directory, fitting, provenance, records
     from aevae_jax.runs.fitting import Fitted
+    from aevae_jax.runs.snapshots import Epoch
+    from aevae_jax.training import loops
 else:
     training = modules("aevae_jax", "training")
+    loops = modules("aevae_jax.training", "loops")
     classifiers, statistics = modules("aevae_jax.evaluation", "classifiers", "statistics")
     priors = modules("aevae_jax.models", "priors")
     directory, fitting, provenance, records = modules("aevae_jax.runs", "directory", "fitting", "provenance", "records")
 
-STEPS, EPOCHS = 1_800, 8
+STEPS, EPOCHS = 2_400, 4
 """Training takes so many steps, and at least so many epochs, where the number of epochs is not given."""
 
 DECAYS = (0.0, 0.3)
@@ -72,6 +80,12 @@ BETAS = (0.5, 1.0, 2.0, 4.0)
 PSEUDO_INPUTS = 100
 """Components of the VampPrior."""
 
+CYCLES = 6
+"""How often the judge is trained for 600 steps, at most: as long as validation data say that it still learns."""
+
+SCALE = 0.15
+"""Where the scale of the likelihood starts: near where it comes to rest, some .1, else few steps do not get there."""
+
 
 def ae_vs_vae(
     *,
@@ -79,9 +93,9 @@ def ae_vs_vae(
     seeds: int = 5,
     epochs: int = 0,
     latent: int = 16,
-    hidden: tuple[int, ...] = (256, 128),
-    learning_rate: float = 2e-3,
-    batch_size: int = 128,
+    hidden: tuple[int, ...] = (192, 96),
+    learning_rate: float = 3e-3,
+    batch_size: int = 32,
     out: Path = Path("runs/ae_vs_vae"),
     force: bool = False,
     record: str = "",
@@ -91,7 +105,7 @@ def ae_vs_vae(
     Args:
       data: digits or sprites, which need no network, images of TensorFlow Datasets prepared here, or a path.
       seeds: how many of each model to train, all at once; intervals are over seeds.
-      epochs: passes over the training data; 0 means enough for 1,800 steps, and at least 8.
+      epochs: passes over the training data; 0 means enough for 2,400 steps, and at least 4.
       latent: numbers in a code.
       hidden: sizes of the hidden layers of the encoder; the decoder has them in reverse.
       learning_rate: of Adam, decayed to 0 along a cosine.
@@ -116,49 +130,52 @@ def ae_vs_vae(
 
     prepared = prepare(source.preparation, dataset)
     train, test = _training_images(prepared), prepared.test.x[:]
-    vae = models.VAE(latent, MLP(hidden), likelihoods.NormalSharedScale(), StandardNormal())
+    vae = models.VAE(latent, MLP(hidden), likelihoods.NormalSharedScale(SCALE), StandardNormal())
     optimizer = AdamW(learning_rate, cosine=True)
     base = runs.Run(source, vae, ELBO(), optimizer, batch_size=batch_size, epochs=epochs)
-
-    def population(name: str, run: runs.Run, field: str, values: Sequence[float]) -> list[Fitted]:
-        with console.progress(name) as on_epoch:
-            return fitting.fit_sweep(run, {field: values}, range(seeds), dataset, on_epoch=on_epoch)
-
     autoencoder = replace(base, model=models.Autoencoder(latent, MLP(hidden)), objective=ReconstructionError())
     learned = replace(base, model=replace(vae, latent_prior=VampPrior(PSEUDO_INPUTS)))
-    autoencoders = population("AE", autoencoder, "optimizer.weight_decay", DECAYS)
-    vaes = population("VAE", base, "objective.beta", BETAS)
-    [vamp] = population("VAE + VampPrior", learned, "objective.beta", (1.0,))
-
-    judge, left_out = None, measures.why_no_judge(dataset)
-    decay, likeliest = 0, BETAS.index(1.0)
-    beta = likeliest
+    populations: list[Population] = [
+        (base, "objective.beta", BETAS),
+        (learned, "objective.beta", (1.0,)),
+        (autoencoder, "optimizer.weight_decay", DECAYS),
+    ]
+    left_out = measures.why_no_judge(dataset)
     if left_out:
         terminal.note(f"without a judge, as {left_out}: nothing is chosen, no distances, nothing is recognised")
-    else:
-        terminal.tell("training the judge: five classifiers")
-        ensemble = classifiers.train_ensemble(prepared, range(100, 105), steps=max(600, per_epoch))
+
+    def train_judge() -> classifiers.Ensemble | None:
+        return None if left_out else classifiers.train_ensemble(prepared, range(100, 105), cycles=CYCLES)
+
+    (vaes, [vamp], autoencoders), ensemble = train_all(populations, seeds, dataset, train_judge)
+    judge, decay, likeliest = None, 0, BETAS.index(1.0)
+    beta = likeliest
+    if ensemble is not None:
         terminal.tell("judging random codes")
 
         def see(members: list[Member]) -> list[Pictures]:
             return [measures.pictures(ensemble, *member, seed) for seed, member in enumerate(members)]
 
-        by_decay, by_beta = ([see(members_of(fit)) for fit in fits] for fits in (autoencoders, vaes))
+        seen = list(_together(see, [members_of(fit) for fit in (*vaes, *autoencoders, vamp)]))
+        by_beta, by_decay, [of_vamp] = seen[: len(vaes)], seen[len(vaes) : -1], seen[-1:]
         choosing = measures.Judge.of(ensemble, prepared.validation.x[:])
         decay, beta = choose(by_decay, choosing), choose(by_beta, choosing)
         judge = measures.Judge.of(ensemble, test)
 
     terminal.tell("measuring")
     encoders = {"AE": autoencoders[decay], "VAE": vaes[likeliest], "VAE, beta": vaes[beta], "VAE + VampPrior": vamp}
-    table = _stacked(
-        {name: [measures.measure(fit, seed, test, judge) for seed in range(seeds)] for name, fit in encoders.items()}
+    measured = _together(
+        lambda fit: [measures.measure(fit, seed, test, judge) for seed in range(seeds)], encoders.values()
     )
+    table = _stacked(dict(zip(encoders, measured, strict=True)))
     curve = []
     if judge is not None:
         random_codes = {"AE": by_decay[decay], "VAE": by_beta[likeliest], "VAE, beta": by_beta[beta]}
-        others = {"VAE + VampPrior": members_of(vamp)}
-        others |= {f"{name} + mixture": with_mixtures(encoders[name], train) for name in ("AE", "VAE")}
-        random_codes |= {name: see(members) for name, members in others.items()}
+        mixtures = _together(lambda name: see(with_mixtures(encoders[name], train)), ("AE", "VAE"))
+        random_codes |= {
+            "VAE + VampPrior": of_vamp,
+            **dict(zip(("AE + mixture", "VAE + mixture"), mixtures, strict=True)),
+        }
         table |= _stacked({name: [judge.measures(one) for one in seen] for name, seen in random_codes.items()})
         curve = [_point(*point, judge) for point in zip(BETAS, vaes, by_beta, strict=True)]
     baseline = measures.baselines(train, prepared.test, judge, latent)
@@ -183,6 +200,50 @@ def ae_vs_vae(
         records.write_json(Path(record), {k: v for k, v in results.items() if k != "seeds"})
         shutil.copyfile(folder / "report.png", Path(record).with_suffix(".png"))
     claims.show(results, folder)
+
+
+Population = tuple[runs.Run, str, tuple[float, ...]]
+"""A run, and the values that one of its fields takes, each with every seed."""
+
+
+def train_all(
+    populations: list[Population], seeds: int, dataset: Dataset, train_judge: Callable[[], classifiers.Ensemble | None]
+) -> tuple[list[list[Fitted]], classifiers.Ensemble | None]:
+    """Return the populations, trained, and the judge, two at a time: while one is compiled, which keeps one core busy,
+    another one trains. An error of one ends all.
+    """
+    epochs, sizes = populations[0][0].epochs, [seeds * len(values) for _, _, values in populations]
+    done, stopped = [0] * len(populations), threading.Event()
+
+    with console.parts(f"training {sum(sizes)} models", of="epochs") as on_part:
+
+        def train(index: int) -> list[Fitted]:
+            run, field, values = populations[index]
+
+            def on_epoch(epoch: Epoch) -> None:
+                if stopped.is_set():
+                    raise KeyboardInterrupt
+                done[index] = epoch.epoch * sizes[index]
+                on_part(sum(done), epochs * sum(sizes))
+
+            return fitting.fit_sweep(run, {field: values}, range(seeds), dataset, on_epoch=on_epoch)
+
+        pool = ThreadPoolExecutor(2 if jax.local_device_count() == 1 else 1)
+        judge = pool.submit(train_judge)
+        fits = [pool.submit(train, index) for index in range(len(populations))]
+        every: list[Future[Any]] = [judge, *fits]
+        try:
+            for each in as_completed(every):
+                each.result()
+        finally:  # after an error or Ctrl-C, the others end with their epoch
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+        return [fit.result() for fit in fits], judge.result()
+
+
+def _together(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Yield `function` of every item; two programs are compiled, and run, at a time."""
+    return loops.map_in_threads(function, items, compiled=True)
 
 
 def choose(candidates: Sequence[Sequence[Pictures]], judge: Judge) -> int:

@@ -135,8 +135,9 @@ def _paths(model: LatentModel, params: Params, x: np.ndarray, judge: Judge | Non
         "length of a path": (steps.sum(axis=0) / fade).mean(),
     }
     if judge is not None:
-        inner = images[1:-1].reshape(-1, *images.shape[2:]).clip(0, 1)
-        measures["confident on paths"] = judge.classifiers.confident(inner)
+        ends, inner = images[[0, -1]], images[1:-1]  # the ends are reconstructions
+        for name, seen in (("confident reconstructions", ends), ("confident on paths", inner)):
+            measures[name] = judge.classifiers.confident(seen.reshape(-1, *images.shape[2:]).clip(0, 1))
     return measures
 
 

@@ -176,6 +176,7 @@ UNITS = {
     "Frechet distance": "features",
     "... above that of data to data": "features",
     "confident samples": "share",
+    "confident reconstructions": "share",
     "confident on paths": "share",
     "KL of aggregate posterior": "nats, to N(0, I)",
     "MMD of aggregate posterior": "to N(0, I)",

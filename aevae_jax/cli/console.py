@@ -155,8 +155,13 @@ def _plain(clock: _Clock, every: float) -> Iterator[Callable[[Epoch | Steps], No
 
 
 @contextlib.contextmanager
-def parts(title: str, *, every: float = 10.0) -> Iterator[Callable[[int, int], None]]:
+def parts(title: str, *, of: str = "examples", every: float = 10.0) -> Iterator[Callable[[int, int], None]]:
     """Show work in parts on standard error, a plain line now and then where it takes longer than `LONG` seconds.
+
+    Args:
+      title: what is being done.
+      of: what the parts are counted in.
+      every: seconds between lines.
 
     Yields:
       A callback that is told how many are done, of how many.
@@ -168,7 +173,7 @@ def parts(title: str, *, every: float = 10.0) -> Iterator[Callable[[int, int], N
         nonlocal printed
         left, now = rate.left(done, total), time.monotonic()
         if now - printed >= every:
-            tell(f"{title}: {done:,} of {total:,} examples{left and f', {left}'}")
+            tell(f"{title}: {done:,} of {total:,} {of}{left and f', {left}'}")
             printed = now
 
     yield show

@@ -4,8 +4,10 @@ images.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +18,11 @@ import oracles
 import pytest
 
 from aevae_jax import data, models
-from aevae_jax.evaluation import classifiers, image_quality
+from aevae_jax.evaluation import classifiers, image_quality, statistics
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.objectives import ReconstructionError
 from aevae_jax.runs import fitting
+from aevae_jax.training import loops
 from aevae_jax.types import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
@@ -76,6 +79,7 @@ MEASURES = {
     "posterior standard deviation": 0.2,
     "steepest step of a path": 1.5,
     "length of a path": 1.1,
+    "confident reconstructions": 0.5,
     "confident on paths": 0.4,
     "rate per dimension": np.array([3.0, 2.0, 1.0]),
 }
@@ -123,6 +127,7 @@ def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "with_mixtures", with_mixtures)
     monkeypatch.setattr(measures, "measure", measure)
     monkeypatch.setattr(experiment, "draw", lambda *_: None)
+    monkeypatch.setattr(loops, "map_in_threads", lambda function, items, compiled: map(function, items))  # in order
     measured, mixed = [], []
     results = run(tmp_path)
     assert len(judges) == 2
@@ -150,6 +155,22 @@ def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
         np.testing.assert_array_equal(train, digits.train.x / np.float32(16))
     assert {name.split(" | ")[1] for name in results["measures"]} == set(claims.COLUMNS)
     assert len(results["claims"]) == 16
+
+
+def test_an_error_of_one_training_ends_all(monkeypatch):
+
+    def fit_sweep(run, fields, seeds, dataset, *, on_epoch):
+        for epoch in itertools.count(1):  # for ever
+            on_epoch(SimpleNamespace(epoch=epoch))
+            time.sleep(0.001)
+
+    def refuse():
+        raise InputError("judge", got="this", expected="that")
+
+    monkeypatch.setattr(fitting, "fit_sweep", fit_sweep)
+    population = (SimpleNamespace(epochs=9), "objective.beta", (1.0, 2.0))
+    with pytest.raises(InputError, match="judge: got this"):
+        experiment.train_all([population] * 3, 5, None, refuse)
 
 
 def test_the_candidate_whose_random_codes_lie_nearest_is_chosen():
@@ -322,6 +343,10 @@ def test_codes_of_a_seed_are_measured_against_their_prior():
     assert found["rate per dimension"] == pytest.approx(rates[::-1], rel=0.05)
     assert found["rate"] == pytest.approx(rates.sum(), rel=0.05)
     assert found["KL of aggregate posterior"] == pytest.approx(gap, rel=0.05)
+    codes = x + 0.4 * np.random.default_rng(1).normal(size=x.shape)
+    normal = np.random.default_rng(2).normal(size=x.shape)
+    of_codes, of_means = (statistics.mmd(z, normal) for z in (codes, x))
+    assert abs(found["MMD of aggregate posterior"] - of_codes) < 0.3 * abs(of_means - of_codes)
     assert found["gap to the prior"] == pytest.approx(gap, rel=0.05)
     assert found["posterior standard deviation"] == pytest.approx(0.4, rel=1e-5)
     assert found["difference of two encodings"] == pytest.approx(2 * 0.4 / np.sqrt(np.pi), rel=0.05)
