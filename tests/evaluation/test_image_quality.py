@@ -279,6 +279,40 @@ def test_an_ensemble_takes_all_its_steps_each_member_by_its_own_seed(monkeypatch
     assert judge.classifier == classifiers.Classifier((6,), 5, MLP((256,)), features=64)
 
 
+@pytest.mark.parametrize(
+    ("entropies", "cycles", "kept"),
+    [
+        ([0.1], 1, 1),  # it knows them
+        ([0.9, 0.5, 0.45], 3, 3),  # it hardly learns any more, but did
+        ([0.9, 0.5, 0.6], 3, 2),  # it fits training data instead
+        ([0.9, 0.6, 0.4, 0.3], 4, 4),  # at most four
+    ],
+)
+def test_a_judge_is_trained_until_validation_data_say_that_it_is_not_worth_it(monkeypatch, entropies, cycles, kept):
+    """8 examples are one batch, so 3 steps are three calls, each of which adds 1 to all parameters."""
+    raw, labels = RNG.random((8, 3)).astype(np.float32), np.arange(8) % 2
+    split = data.Split(raw, labels)
+    prepared = data.prepare(data.Scale(), data.datasets.Dataset("mine", split, split, split, 0))
+    calls, first = [], []
+
+    def train(step, state, examples, key, *, batch_size, steps):
+        calls.append(steps)
+        first.append(state.params)
+        return state._replace(params=jax.tree.map(lambda a: a + 1, state.params)), {}
+
+    def probabilities(self, x):
+        np.testing.assert_allclose(x, prepared.validation.x[:])
+        own = np.exp(-entropies[len(calls) // 3 - 1])
+        return np.where(np.eye(2, dtype=bool)[labels], own, 1 - own)
+
+    monkeypatch.setattr(classifiers.training, "train_epoch", train)
+    monkeypatch.setattr(classifiers.Ensemble, "probabilities", probabilities)
+    judge = classifiers.train_ensemble(prepared, [0], steps=3, cycles=4)
+    assert calls == [1] * 3 * cycles
+    grown = judge.params["Dense_0"]["bias"] - first[0]["Dense_0"]["bias"]
+    np.testing.assert_allclose(grown, 3 * kept)
+
+
 def test_classifiers_of_images_convolve_and_see_what_a_model_sees_in_a_step(monkeypatch):
     raw, labels = RNG.integers(0, 256, (20, 4, 4, 1), np.uint8), np.arange(20) % 2
     split = data.Split(raw, labels)
