@@ -179,12 +179,13 @@ def ae_vs_vae(
         table |= _stacked({name: [judge.measures(one) for one in seen] for name, seen in random_codes.items()})
         curve = [_point(*point, judge) for point in zip(BETAS, vaes, by_beta, strict=True)]
     baseline = measures.baselines(train, prepared.test, judge, latent)
+    decided, table = claims.decide(table, baseline), _measured(table)
     results = {
         "command": " ".join(["python", "experiments/ae_vs_vae.py", *sys.argv[1:]]),
         "left out": left_out,
         "chosen": {} if judge is None else {"weight decay of the AE": DECAYS[decay], "beta": BETAS[beta]},
         "facts": claims.facts(table, latent, int(np.prod(dataset.event_shape))),
-        "claims": [claim._asdict() for claim in claims.decide(table, baseline)],
+        "claims": [claim._asdict() for claim in decided],
         "measures": {n: statistics.interval(v)._asdict() for n, v in table.items() if v.ndim == 1},
         "rate per dimension, largest first, nats": table["rate per dimension | VAE"].mean(axis=0).tolist(),
         "curve": curve,
@@ -289,6 +290,15 @@ def _stacked(columns: dict[str, list[dict[str, Any]]]) -> dict[str, np.ndarray]:
         for column, seeds in columns.items()
         for measure in seeds[0]
     }
+
+
+def _measured(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the measures that are numbers: the Gaussian fit to fewer codes than these have numbers has no density."""
+    found = {name: values for name, values in table.items() if np.isfinite(values).all()}
+    missing = sorted({name.split(" | ")[0] for name in table.keys() - found.keys()})
+    if missing:
+        terminal.note(f"too few test images for: {', '.join(missing)}; left out, with what is claimed of it")
+    return found
 
 
 def _training_images(prepared: Prepared) -> np.ndarray:

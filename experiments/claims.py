@@ -66,7 +66,9 @@ def facts(table: dict[str, np.ndarray], latent: int, size: int) -> list[dict[str
 
 
 def decide(table: dict[str, np.ndarray], baseline: dict[str, float]) -> list[Claim]:
-    """Return every claim about the columns that can be decided: those about pictures need a judge."""
+    """Return every claim about the columns that can be decided: those about pictures need a judge, and all need
+    numbers that are finite.
+    """
     ae, vae, weighted, learned = (
         {key.split(" | ")[0]: v for key, v in table.items() if key.endswith(f" | {column}")} for column in COLUMNS[:4]
     )
@@ -76,7 +78,8 @@ def decide(table: dict[str, np.ndarray], baseline: dict[str, float]) -> list[Cla
         names = {"the VAE": vae, "the VAE with beta": weighted, "the VAE with a VampPrior": learned}
         found += [one for name, measures in names.items() for one in _generation(ae, measures, name)]
         found += _mixtures(ae, vae, mixtures)
-    return [*found, *_smoothness(ae, vae), _latent_use(vae)]
+    found += [*_smoothness(ae, vae), _latent_use(vae)]
+    return [one for one in found if np.isfinite([one.mean, one.low, one.high]).all()]
 
 
 Measures = dict[str, np.ndarray]

@@ -212,10 +212,12 @@ def test_baselines_are_of_data_and_of_pca_of_training_data(quick):
         ((9, 13, 3), None, "the data has no labels"),
         ((9, 13, 3), np.zeros(400, int), "all labels are the same"),
         ((7, 7, 1), np.arange(400) % 4, "40 held-out pictures are fewer than 100"),
+        ((5, 9, 3), np.arange(80) % 2, "8 held-out pictures are fewer than 100"),
     ],
 )
 def test_without_a_judge_the_rest_is_done(tmp_path, capsys, shape, labels, words):
-    x = np.random.default_rng(0).integers(0, 256, (400, *shape), np.uint8)
+    count = 400 if labels is None else len(labels)
+    x = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
     arrays = {"x": x} if labels is None else {"x": x, "y": labels}
     np.savez(tmp_path / "own.npz", **arrays)
     results = run(tmp_path, data=str(tmp_path / "own.npz"))
@@ -306,6 +308,15 @@ def test_claims_are_decided_by_their_columns():
         ("share of VAE - AE", 0.1, "holds"),
         ("largest / smallest rate", 3.0, "holds"),
     ]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_is_not_finite_decides_nothing():
+    """The Gaussian fit to fewer codes than these have numbers is singular: its KL is infinite, or NaN."""
+    for singular in (np.inf, np.nan):
+        changes = {name: {"KL of aggregate posterior": singular} for name in ("AE", "VAE")}
+        numbers = [c.number for c in claims.decide(table(**changes), BASELINE)]
+        assert numbers == [c.number for c in claims.decide(table(), BASELINE) if c.number != "KL of AE / VAE"]
 
 
 def test_a_claim_is_decided_by_its_interval():
