@@ -174,10 +174,12 @@ def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600
 
 
 def _cross_entropy(ensemble: Ensemble, split: Split) -> float:
-    """Return the mean cross-entropy in nats of the labelled examples of a split."""
-    assert split.labels is not None
-    known = np.flatnonzero(split.labels >= 0)[:5_000]
-    own = ensemble.probabilities(split.x[known])[np.arange(len(known)), split.labels[known]]
+    """Return the mean cross-entropy in nats of at most 5,000 examples whose class is known; 0 where there are none."""
+    labels = np.full(len(split), -1) if split.labels is None else np.asarray(split.labels)
+    rows = np.flatnonzero((labels >= 0) & (labels < ensemble.classifier.classes))[:5_000]
+    if not len(rows):
+        return 0.0
+    own = ensemble.probabilities(split.x[:][rows])[np.arange(len(rows)), labels[rows]]
     return float(-np.log(own.clip(1e-30)).mean())
 
 
