@@ -1485,8 +1485,8 @@ MUTATIONS = (
         171,
         "classifiers trained to the end of an epoch",
         "evaluation/classifiers.py",
-        "chunk = min(per_epoch, steps - start)",
-        "chunk = per_epoch",
+        "chunk = min(per_epoch - done % per_epoch, cycle * steps - done)",
+        "chunk = per_epoch - done % per_epoch",
         ("evaluation/test_image_quality.py::test_an_ensemble_takes_all_its_steps_each_member_by_its_own_seed",),
     ),
     Mutation(
@@ -2566,5 +2566,15 @@ MUTATIONS = (
         "if self._done < 0 or done <= self._done:",
         "if done <= self._done:",
         ("cli/test_console.py::test_within_an_epoch_steps_are_told_and_the_time_left_counts_no_compilation",),
+    ),
+    Mutation(
+        391,
+        "the last classifiers kept, also where they are worse",
+        "evaluation/classifiers.py",
+        "if cycle == 1 or entropy < least:",
+        "if cycle:",
+        (
+            "evaluation/test_image_quality.py::test_a_judge_is_trained_until_validation_data_say_that_it_is_not_worth_it",
+        ),
     ),
 )
