@@ -103,6 +103,16 @@ def local() -> Layout:
     return _on(jax.local_devices())
 
 
+def replicate(tree: Any) -> Any:
+    """Return arrays on every device that this process has."""
+    return local().replicate(tree)
+
+
+def shard_rows(tree: Any, axis: int = 0) -> Any:
+    """Return arrays divided along `axis` among the devices that this process has; whole, where one cannot be."""
+    return local().divide(tree, axis)
+
+
 def choose(batch_size: int, *, devices: int = 0, shard_params: bool = False) -> Layout:
     """Return the layout of a training.
 
@@ -117,7 +127,7 @@ def choose(batch_size: int, *, devices: int = 0, shard_params: bool = False) -> 
     there, processes = jax.local_device_count(), jax.process_count()
     if not 0 <= devices <= there:
         hint = "of a CPU, XLA_FLAGS=--xla_force_host_platform_device_count makes several"
-        raise InputError("devices", got=devices, expected=f"1 to {there}, as many as there are", hint=hint)
+        raise InputError("devices", got=devices, expected=f"at most {there}, as there are no more", hint=hint)
     count = devices or next((n for n in range(there, 0, -1) if batch_size % (n * processes) == 0), there)
     if batch_size % (count * processes):
         nearest = max(1, round(batch_size / (count * processes))) * count * processes

@@ -84,7 +84,7 @@ def test_devices_are_used_that_divide_a_batch(two, batch_size, wanted, count, sa
 
 @pytest.mark.parametrize(
     ("batch_size", "wanted", "message"),
-    [(8, 3, "devices: got 3, expected 1 to 2"), (7, 2, "batch size: got 7, expected a multiple of the 2 devices")],
+    [(8, 3, "devices: got 3, expected at most 2"), (7, 2, "batch size: got 7, expected a multiple of the 2 devices")],
 )
 def test_devices_that_do_not_fit_are_refused(two, batch_size, wanted, message):
     with pytest.raises(InputError, match=message):
