@@ -297,7 +297,7 @@ def _measured(table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     found = {name: values for name, values in table.items() if np.isfinite(values).all()}
     missing = sorted({name.split(" | ")[0] for name in table.keys() - found.keys()})
     if missing:
-        terminal.note(f"too few test images for: {', '.join(missing)}; left out, with what is claimed of it")
+        terminal.note(f"left out, with what is claimed of it, as it is no number on these images: {', '.join(missing)}")
     return found
 
 

@@ -130,10 +130,11 @@ def _paths(model: LatentModel, params: Params, x: np.ndarray, judge: Judge | Non
     images = np.asarray(_interpolated(model, params, jnp.asarray(x[a]), jnp.asarray(x[b]), POINTS))
     steps = np.sqrt(((images[1:] - images[:-1]) ** 2).reshape(POINTS - 1, len(a), -1).sum(axis=-1))
     fade = np.sqrt(((images[-1] - images[0]) ** 2).reshape(len(a), -1).sum(axis=-1))
-    measures = {
-        "steepest step of a path": (steps.max(axis=0) / steps.mean(axis=0)).mean(),
-        "length of a path": (steps.sum(axis=0) / fade).mean(),
-    }
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN where a picture does not change at all
+        measures = {
+            "steepest step of a path": (steps.max(axis=0) / steps.mean(axis=0)).mean(),
+            "length of a path": (steps.sum(axis=0) / fade).mean(),
+        }
     if judge is not None:
         ends, inner = images[[0, -1]], images[1:-1]  # the ends are reconstructions
         for name, seen in (("confident reconstructions", ends), ("confident on paths", inner)):
