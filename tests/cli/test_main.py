@@ -408,7 +408,7 @@ def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, prep
     monkeypatch.setattr(generate, "loaded", lambda folder: perfect)
     monkeypatch.setattr(generate, "prepared_of", lambda folder, run, moved: prepared)
     monkeypatch.setattr(generation, "reconstruct", lambda model, params, x: x)
-    monkeypatch.setattr(generate.evaluation, "per_example", lambda metric, *given: metric(*given))
+    monkeypatch.setattr(generate.evaluation, "per_example", lambda metric, *given, on_part: metric(*given))
     for name in ("r.npz", "r.png"):
         generate.reconstruct(tmp_path, out=tmp_path / name)
     np.testing.assert_allclose(load(tmp_path / "r.npz")["reconstructions"], x[-16:], rtol=1e-5)

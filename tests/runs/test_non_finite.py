@@ -16,6 +16,7 @@ from aevae_jax.runs.callbacks import Callbacks
 from aevae_jax.runs.non_finite import BrokenStep
 from aevae_jax.runs.run import Safeguard
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot
+from aevae_jax.training.devices import Layout
 from aevae_jax.training.step import TrainState
 from aevae_jax.types import InputError
 
@@ -166,6 +167,7 @@ def test_a_training_that_stops_says_where_and_what_to_type(monkeypatch, found, s
         end_of_epoch=lambda progress: 24,
         advance=advance,
         train_to=lambda snapshot, step: snapshot,
+        layout=Layout(),
     )
     monkeypatch.setattr(training_loop, "Trainer", lambda resolved, seeds: trainer)
     last = "; or ".join(filter(None, [advice, "lower the learning rate or set clip_norm"]))
