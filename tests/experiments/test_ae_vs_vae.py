@@ -217,10 +217,9 @@ def test_baselines_are_of_data_and_of_pca_of_training_data(quick):
 )
 def test_without_a_judge_the_rest_is_done(tmp_path, capsys, shape, labels, words):
     count = 400 if labels is None else len(labels)
-    noise = np.random.default_rng(0)
-    x = (noise.random((count, 1, 1, 1)) * noise.integers(0, 256, shape)).astype(
-        np.uint8
-    )  # of one picture, more or less
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 200, shape)  # which all images show, more or less
+    x = (random.random((count, 1, 1, 1)) * picture + random.integers(0, 50, (count, *shape))).astype(np.uint8)
     arrays = {"x": x} if labels is None else {"x": x, "y": labels}
     np.savez(tmp_path / "own.npz", **arrays)
     results = run(tmp_path, data=str(tmp_path / "own.npz"))
