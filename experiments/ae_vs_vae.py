@@ -18,14 +18,14 @@ best epoch by their own validation bound. The columns:
     VAE + mixture   the VAE likewise
 
 The rule of choice is one for both sides: of all candidates, each trained with every seed, the one whose random codes
-decode nearest to the validation data, in Frechet distance, mean over seeds. Of these candidates nothing is chosen on test
-data, and all that is reported is measured on them. What the options are when nothing is said (sizes, batches, rates) was
-found by trying some on the digits, test data and all, for the same claims in less time; other data had no part in it.
-Distances and what is recognised are judged by classifiers of the training data,
-which no model is trained with. They are trained until they know validation data: on the digits 600 steps do; on sprites
-these left them unsure of two thirds of the data, whose shares of recognised pictures then said nothing. The distance
-depends on the judge: by one that is trained three times as long on the digits, the VAE at maximum likelihood is 2.4
-times nearer than the AE, not 2.5.
+decode nearest to the validation data, in Frechet distance, mean over seeds. Of these candidates nothing is chosen on
+test data, and all that is reported is measured on them. What the options are when nothing is said (sizes, batches,
+rates) was found by trying some on the digits, test data and all, for the same claims in less time; other data had no
+part in it. Distances and what is recognised are judged by classifiers of the training data, which no model is trained
+with. They are trained until they know validation data: on the digits 600 steps do; on sprites these left them unsure
+of two thirds of the data, whose shares of recognised pictures then said nothing. The distance depends on the judge:
+by one that is trained three times as long on the digits, the VAE at maximum likelihood is 2.4 times nearer than the
+AE, not 2.5.
 """
 
 from __future__ import annotations
