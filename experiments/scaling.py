@@ -40,7 +40,7 @@ class Network(NamedTuple):
     step: float
     """Seconds."""
     batch_size: int
-    """Of one device."""
+    """Examples that one device sees in a step."""
 
 
 NETWORKS = (

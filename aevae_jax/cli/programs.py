@@ -28,7 +28,7 @@ LARGEST = 2**28
 """Bytes of all programs that are kept; a command leaves 20 kB for each of some 50 that it compiles."""
 
 _TROUBLE = re.compile(r"Error (reading|writing) persistent compilation cache entry for '(.+?)': (.*)", re.DOTALL)
-"""As JAX warns. It then goes on without the entry."""
+"""The warning of JAX about an entry, without which it then goes on."""
 
 
 @contextlib.contextmanager
