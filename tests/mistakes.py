@@ -2394,7 +2394,7 @@ MUTATIONS = (
     Mutation(
         369,
         "members of a sweep that all have the numbers of the first",
-        "runs/trainer.py",
+        "runs/compilation.py",
         "return step_of(sweeps.place(recipe, recipe.fields, numbers))(state, batch, key)",
         "return step_of(recipe)(state, batch, key)",
         ("runs/test_sweeps.py::test_a_sweep_is_what_its_runs_are_with_the_same_seeds",),
@@ -2402,7 +2402,7 @@ MUTATIONS = (
     Mutation(
         370,
         "members of a sweep measured by the likelihood of the first",
-        "runs/trainer.py",
+        "runs/compilation.py",
         "return metric(sweeps.place(recipe, recipe.fields, numbers).model, own, x, key)",
         "return metric(recipe.model, own, x, key)",
         ("runs/test_sweeps.py::test_a_sweep_is_what_its_runs_are_with_the_same_seeds",),
@@ -2576,5 +2576,13 @@ MUTATIONS = (
         (
             "evaluation/test_image_quality.py::test_a_judge_is_trained_until_validation_data_say_that_it_is_not_worth_it",
         ),
+    ),
+    Mutation(
+        392,
+        "batches of one epoch used in the next",
+        "runs/batches.py",
+        "self._epoch == epoch and 0 <=",
+        "0 <=",
+        ("runs/test_batches.py::test_windows_of_a_stream_hold_the_batches_of_resident_data_from_any_step_on",),
     ),
 )

@@ -9,6 +9,8 @@ members.py        what a population leaves: a run of each member
 pictures.py       the pictures of a finished run
 training_loop.py  the loop: saving, stopping, rolling back when numbers break
 trainer.py        a compiled run and its data: from step to step
+compilation.py    the programs that it is compiled to
+batches.py        which examples a step sees, and where it reads them
 snapshots.py      all that a training is at a step
 callbacks.py      who is told what on the way
 processes.py      several processes that train as one

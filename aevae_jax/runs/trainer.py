@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +18,16 @@ import numpy as np
 from jax import Array
 
 from aevae_jax import evaluation, keys, training
-from aevae_jax.data import datasets, streams
-from aevae_jax.runs import sweeps
+from aevae_jax.data import datasets
+from aevae_jax.runs import compilation
+from aevae_jax.runs.batches import Batches
+from aevae_jax.runs.compilation import Recipe
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.snapshots import Broken, Epoch, Progress, Snapshot
 from aevae_jax.runs.sweeps import Population
-from aevae_jax.training import devices, loops
-from aevae_jax.training.devices import Layout
-from aevae_jax.training.step import Chunk, TrainState
-from aevae_jax.types import InputError, Metric, Metrics, Params
+from aevae_jax.training import loops
+from aevae_jax.training.step import TrainState
+from aevae_jax.types import InputError, Metrics, Params
 
 
 class Trainer:
@@ -43,7 +43,7 @@ class Trainer:
         source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
         self.resolved, self.population, self.layout = resolved, population, layout
         self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
-        recipe = _Recipe(
+        recipe = Recipe(
             run.model,
             run.objective,
             run.optimizer,
@@ -55,15 +55,10 @@ class Trainer:
             () if population is None else population.fields,
             layout,
         )
-        try:
-            self._programs = _build(recipe)
-        except TypeError:  # something given from Python that has no hash
-            self._programs = _build.__wrapped__(recipe)
+        self._programs = compilation.programs_of(recipe)
         if datasets.in_memory(validation):
             validation, test = layout.replicate((validation, test))
-        self._validation, self._test, self._source = validation, test, source
-        # on every device: a batch is a random choice of rows, which others would have to send at each step
-        self._data = None if stream else layout.replicate(source[:])
+        self._validation, self._test = validation, test
         self._numbers: tuple[Array, ...] = ()
         """What members have of their own beside their keys: `[S]` per field."""
         if population is None:
@@ -73,9 +68,7 @@ class Trainer:
             self.key = jax.vmap(keys.root)(jnp.asarray(population.seeds, jnp.uint32))
             self._numbers = tuple(jnp.asarray(column, jnp.float32) for column in population.numbers)
             self._members = list(zip(self.key, *self._numbers, strict=True))
-        self._chunk, self._chunk_epoch = Chunk(None, jnp.zeros((0, 1), int)), -1
-        self._windows: Iterator[Any] = iter(())
-        self._next_window = -1
+        self._batches = Batches(source, self.key, run.batch_size, layout, stream=stream)
         self._blank: Metrics | None = None
         self._epoch_seconds, self._epoch_steps = 0.0, 0  # seconds and steps of this epoch, in this process
         self._compiled = False
@@ -140,7 +133,7 @@ class Trainer:
                 state = state._replace(step=self._step_array(end))
             else:
                 end = min([stop, *(first for first, _ in progress.rollbacks if first > step)])
-                chunk = self._chunk_at(step)
+                chunk = self._batches.chunk_at(step)
                 end = min(end, base + chunk.first + len(chunk.rows))
                 if len(before) > 1:  # the host may run ahead by one window, not more: windows are large
                     jax.block_until_ready(before[-2])
@@ -255,6 +248,10 @@ class Trainer:
             **{part: found[0] if one else found for part, found in measured.items()},
         }
 
+    def rows_of(self, step: int) -> np.ndarray:
+        """Return which training examples a step sees, `[batch size]`, or `[S, batch size]` for seeds."""
+        return self._batches.rows_of(step)
+
     # ------------------------------------------------------------------------------------------------------ their parts
 
     def _step_array(self, step: int) -> Array:
@@ -263,42 +260,11 @@ class Trainer:
     def _empty_metrics(self, state: TrainState) -> Metrics:
         """Return the metrics of an epoch before its first step: every step counts as skipped until it is taken."""
         if self._blank is None:
-            x, batch = self._source, (*self.key.shape, self.resolved.run.batch_size)
-            data = jax.ShapeDtypeStruct((len(x), *x.shape[1:]), x.dtype)
-            rows: Any = jax.ShapeDtypeStruct((self.steps_per_epoch, *batch), np.int32)
             blank = training.empty_outputs(
-                self._programs.step, state, Chunk(data, rows), self.key, *self._numbers, steps=self.steps_per_epoch
+                self._programs.step, state, self._batches.shapes(), self.key, *self._numbers, steps=self.steps_per_epoch
             )
             self._blank = {**blank, "skipped": blank["skipped"] + 1}
         return self.layout.replicate(self._blank)
-
-    def rows_of(self, step: int) -> np.ndarray:
-        """Return which training examples a step sees, `[batch size]`, or `[S, batch size]` for seeds."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        return np.asarray(self._order(epoch))[within]
-
-    def _order(self, epoch: int) -> Array:
-        """Return the rows of all steps of an epoch."""
-        first = self._step_array(epoch * self.steps_per_epoch)
-        return training.batch_rows(self.key, first, len(self._source), batch_size=self.resolved.run.batch_size)
-
-    def _chunk_at(self, step: int) -> Chunk:
-        """Return the batch of `step` and those after it: the whole epoch, or the next window of the stream."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        if self._chunk_epoch == epoch and 0 <= within - self._chunk.first < len(self._chunk.rows):
-            return self._chunk
-        if self._data is not None:
-            self._chunk = Chunk(self._data, self.layout.divide(self._order(epoch), axis=1))
-        else:
-            if self._next_window != step:
-                rows = np.asarray(self._order(epoch))
-                size = streams.steps_per_window(self._source, rows)
-                self._windows = streams.windows(self._source, rows[within:], steps=size, **devices.share())
-            self._chunk = training.window_chunk(next(self._windows), self.key, within, layout=self.layout)
-            after = within + len(self._chunk.rows)
-            self._next_window = step - within + after if after < self.steps_per_epoch else -1
-        self._chunk_epoch = epoch
-        return self._chunk
 
     def _measure(self, params: Params, x: Any) -> list[dict[str, float]]:
         """Return the means of the metric over `x`, of each member."""
@@ -314,69 +280,6 @@ class Trainer:
         compiled = len(x) in self._measured
         self._measured.add(len(x))
         return list(loops.map_in_threads(measure, zip(each, self._members, strict=True), compiled=compiled))
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What the programs of a training depend on."""
-
-    model: Any
-    objective: Any
-    optimizer: Any
-    steps: int
-    ema: float
-    max_norm: float
-    preparation: Any
-    format: Any
-    fields: tuple[str, ...]
-    """Paths of the numbers that the programs take as inputs, after the key."""
-    layout: Layout
-
-
-class _Programs(NamedTuple):
-    step: training.TrainStep
-    init: Callable[..., TrainState]
-    """(key, *numbers) -> the state before the first step."""
-    metric: Metric
-    """The metric of validation; where there are numbers, its `params` are `(params, *numbers)`."""
-
-
-@lru_cache(maxsize=32)
-def _build(recipe: _Recipe) -> _Programs:
-    """Return the programs of a recipe; cached, so that the same run is compiled once per process."""
-
-    def prepare(raw: Any, key: Array) -> Any:
-        return recipe.preparation.train(raw, key, recipe.format)
-
-    def step_of(recipe: _Recipe) -> training.TrainStep:
-        return training.make_train_step(
-            recipe.model,
-            recipe.objective,
-            recipe.optimizer.build(recipe.steps),
-            prepare=prepare,
-            ema_decay=recipe.ema,
-            max_norm=recipe.max_norm or math.inf,
-            layout=recipe.layout,
-        )
-
-    def init(key: Array, *numbers: Array) -> TrainState:
-        placed = sweeps.place(recipe, recipe.fields, numbers)
-        state = training.init_state(placed.model, placed.optimizer.build(recipe.steps), key, ema=recipe.ema > 0)
-        return recipe.layout.state(state)
-
-    metric = evaluation.validation_of(recipe.objective).metric
-    if not recipe.fields:
-        return _Programs(step_of(recipe), jax.jit(init), metric)
-
-    def step(state: TrainState, batch: Any, key: Array, *numbers: Array) -> tuple[TrainState, Metrics]:
-        return step_of(sweeps.place(recipe, recipe.fields, numbers))(state, batch, key)
-
-    def metric_at(model: Any, params: tuple[Params, ...], x: Array, key: Array) -> Metrics:
-        del model  # it has the numbers of the first member
-        own, *numbers = params
-        return metric(sweeps.place(recipe, recipe.fields, numbers).model, own, x, key)
-
-    return _Programs(step, jax.jit(init), metric_at)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:

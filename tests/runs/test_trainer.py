@@ -208,17 +208,6 @@ def test_seeds_of_32_bits_are_those_of_a_run(several):
     assert jax.random.key_data(keys.root(largest)).tolist() == [0, largest]
 
 
-def test_every_seed_sees_each_example_once_an_epoch_in_an_order_of_its_own(several):
-    made, _ = several
-    rows = np.array([made.rows_of(step) for step in range(6)])
-    assert rows.shape == (6, 3, 10)
-    for epoch in range(3):
-        for s in range(3):
-            assert sorted(rows[2 * epoch : 2 * epoch + 2, s].ravel()) == list(range(20))
-    orders = {tuple(rows[2 * epoch : 2 * epoch + 2, s].ravel()) for epoch in range(3) for s in range(3)}
-    assert len(orders) == 9
-
-
 def test_streaks_go_on_across_chunks_by_seed_and_not_across_what_was_gone_round():
     no = np.zeros(4, bool)
 

@@ -1,0 +1,89 @@
+"""The programs that a training compiles to; numbers in which members of a population differ are inputs of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+
+from aevae_jax import evaluation, training
+from aevae_jax.runs import sweeps
+from aevae_jax.training.devices import Layout
+from aevae_jax.training.step import TrainState
+from aevae_jax.types import Metric, Metrics, Params
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the programs of a training depend on."""
+
+    model: Any
+    objective: Any
+    optimizer: Any
+    steps: int
+    ema: float
+    max_norm: float
+    preparation: Any
+    format: Any
+    fields: tuple[str, ...]
+    """Paths of the numbers that the programs take as inputs, after the key."""
+    layout: Layout
+
+
+class Programs(NamedTuple):
+    """The functions of a training that are compiled."""
+
+    step: training.TrainStep
+    init: Callable[..., TrainState]
+    """(key, *numbers) -> the state before the first step."""
+    metric: Metric
+    """The metric of validation; where there are numbers, its `params` are `(params, *numbers)`."""
+
+
+def programs_of(recipe: Recipe) -> Programs:
+    """Return the programs of a recipe: the same ones for the same recipe, which is compiled once per process."""
+    try:
+        return _build(recipe)
+    except TypeError:  # something given from Python that has no hash
+        return _build.__wrapped__(recipe)
+
+
+@lru_cache(maxsize=32)
+def _build(recipe: Recipe) -> Programs:
+    def prepare(raw: Any, key: Array) -> Any:
+        return recipe.preparation.train(raw, key, recipe.format)
+
+    def step_of(recipe: Recipe) -> training.TrainStep:
+        return training.make_train_step(
+            recipe.model,
+            recipe.objective,
+            recipe.optimizer.build(recipe.steps),
+            prepare=prepare,
+            ema_decay=recipe.ema,
+            max_norm=recipe.max_norm or math.inf,
+            layout=recipe.layout,
+        )
+
+    def init(key: Array, *numbers: Array) -> TrainState:
+        placed = sweeps.place(recipe, recipe.fields, numbers)
+        state = training.init_state(placed.model, placed.optimizer.build(recipe.steps), key, ema=recipe.ema > 0)
+        return recipe.layout.state(state)
+
+    metric = evaluation.validation_of(recipe.objective).metric
+    if not recipe.fields:
+        return Programs(step_of(recipe), jax.jit(init), metric)
+
+    def step(state: TrainState, batch: Any, key: Array, *numbers: Array) -> tuple[TrainState, Metrics]:
+        return step_of(sweeps.place(recipe, recipe.fields, numbers))(state, batch, key)
+
+    def metric_at(model: Any, params: tuple[Params, ...], x: Array, key: Array) -> Metrics:
+        del model  # it has the numbers of the first member
+        own, *numbers = params
+        return metric(sweeps.place(recipe, recipe.fields, numbers).model, own, x, key)
+
+    return Programs(step, jax.jit(init), metric_at)
