@@ -2585,4 +2585,20 @@ MUTATIONS = (
         "0 <=",
         ("runs/test_batches.py::test_windows_of_a_stream_hold_the_batches_of_resident_data_from_any_step_on",),
     ),
+    Mutation(
+        400,
+        "results that were edited listed as those of the training",
+        "runs/summaries.py",
+        'if digest and (records.sealed(figures) != figures or figures["run"] != digest):',
+        "if not digest:",
+        ("cli/test_overview.py::test_results_that_were_edited_are_not_believed",),
+    ),
+    Mutation(
+        401,
+        "a run that is being trained taken for one that was stopped",
+        "checkpoints/locks.py",
+        "fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)",
+        "pass",
+        ("cli/test_overview.py::test_an_unfinished_run_is_at_its_epoch_and_says_if_it_is_trained_now",),
+    ),
 )

@@ -56,6 +56,7 @@ VALUE_FILES = (
     "runs.provenance",
     "runs.run",
     "runs.same_run",
+    "runs.summaries",
     "runs.fitting",
     "evaluation",
     "distributions",

@@ -137,7 +137,8 @@ class _Parser(argparse.ArgumentParser):
                 self._add_option(label, metavar, kind, parameter.default, text)
                 self._arguments[label] = name, kind
             else:
-                self.add_argument(name, metavar=name.upper(), help=text)
+                nargs = None if parameter.default is parameter.empty else "?"
+                self.add_argument(name, metavar=name.upper(), help=text, nargs=nargs)
                 self._arguments[name] = name, kind
 
     def _add_option(self, label: str, metavar: str, kind: Any, default: Any, text: str) -> None:

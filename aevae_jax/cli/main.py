@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 
 from aevae_jax import __version__, limits, runs, suggestions
 from aevae_jax.checkpoints.saving import Saving
-from aevae_jax.cli import console, data, evaluate, generate, reruns, supervision
+from aevae_jax.cli import console, data, evaluate, generate, overview, reruns, supervision
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.terminal import begin, report, say
 from aevae_jax.runs import directory as places, fitting, processes as joining, provenance, records
 from aevae_jax.runs.fitted import Fitted
-from aevae_jax.types import Columned, InputError, Shaped, likelihood_of
+from aevae_jax.types import InputError
 
 
 @console.one_line_errors()
@@ -51,7 +51,7 @@ def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[
         raise InputError("command", got=repr(name[:40]), expected=", ".join(names), hint=advice)
     command = commands[name]
     more = _VALUES.format(grammar=console.grammar(runs.Run)) if command is train else ""
-    compiles = commands is COMMANDS
+    compiles = commands is COMMANDS and name not in AT_ONCE
     parse_arguments(command, rest, prog=f"{prog} {name}", more=more, compiles=compiles)()
 
 
@@ -185,15 +185,11 @@ def train(
     results, place = fitted.results, shlex.quote(str(directory))
     test = results["test"]
     terms = console.loss_terms(test)
-    model = fitted.run.model
-    suffix = ".png" if isinstance(model, Shaped) and len(model.event_shape) == 3 else ".npy"
-    if isinstance(likelihood_of(model), Columned):
-        suffix = ".csv"
     report(
         f"test   {terms}; best epoch {results['best_epoch']} of {len(fitted.history)}, {results['seconds']:.1f} s",
         f"wrote  {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}",
         f"next   aevae evaluate {place}",
-        f"       aevae sample {place} --out samples{suffix}",
+        f"       aevae sample {place} --out samples{overview.suffix_of(fitted.run)}",
     )
 
 
@@ -228,9 +224,11 @@ def _report_members(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    command.__name__: command
+    command.__name__.rstrip("_"): command
     for command in (
         train,
+        overview.list_,
+        overview.show,
         evaluate.evaluate,
         evaluate.compare,
         evaluate.diagnose,
@@ -244,4 +242,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
         reruns.replay,
     )
 }
+AT_ONCE = ("list", "show")
+"""Those that do not import JAX."""
 DATA_COMMANDS: dict[str, Callable[..., None]] = {command.__name__: command for command in (data.inspect, data.prepare)}

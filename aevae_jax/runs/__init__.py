@@ -19,6 +19,7 @@ same_run.py       whether a directory holds the run that is asked for
 directory.py      the directory of a run
 judges.py         classifiers that judge samples, trained once
 records.py        run.json, metrics.jsonl and results.json, with the digests that they are read by
+summaries.py      what a folder of runs holds, read without JAX
 weights.py        weights.safetensors
 provenance.py     code, versions, device and settings
 reproduction.py   `aevae reproduce` and `aevae replay`

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from aevae_jax.checkpoints import locks
 from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.types import InputError
 
@@ -271,3 +272,15 @@ def test_a_child_does_not_keep_the_lock_of_a_killed_parent(tmp_path, kind):
 def test_importing_is_light():
     code = "import sys, aevae_jax.checkpoints.locks; assert not {'jax', 'numpy', 'orbax'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_whoever_looks_who_holds_a_lock_keeps_nobody_out(tmp_path, monkeypatch):
+    assert locks.holder(tmp_path) == ""
+    with Lock.claim(tmp_path):
+        assert locks.holder(tmp_path).startswith(f"process {os.getpid()} on ")
+    (tmp_path / "lock").write_text("process 1 on another since 2000")  # of a process that was killed
+    assert locks.holder(tmp_path) == ""
+    with (tmp_path / "lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr(locks.time, "sleep", lambda seconds: looking.close())
+        Lock.claim(tmp_path).release()
