@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 import stat
@@ -51,6 +52,13 @@ def replacing(path: Path, *, what: str = "output") -> Iterator[BinaryIO]:
                 part.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error, what=what) from None
+
+
+def unused(path: str | Path) -> Path:
+    """Return a path, or the first one with a number at the end of its name, under which nothing exists: `x-2.png`."""
+    path = Path(path)
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    return next(each for each in itertools.chain([path], numbered) if not os.path.lexists(each))
 
 
 def make_room(path: Path, *, what: str = "output") -> None:

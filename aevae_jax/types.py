@@ -282,15 +282,32 @@ class InputError(ValueError):
     Args:
       what: the thing that is wrong, for example "batch size".
       got: what was given.
-      expected: what would have been accepted.
+      expected: what would have been accepted; empty where the hint says it.
       where: the file, option or argument it came from.
       hint: what to type next.
     """
 
     def __init__(self, what: str, *, got: object, expected: str, where: str = "", hint: str = ""):
-        place = f" ({shortened(where)})" if where else ""
-        advice = f"; {hint}" if hint else ""
-        super().__init__(printable(f"{shortened(what)}{place}: got {shortened(got)}, expected {expected}{advice}"))
+        self.what, self.got, self.expected, self.hint = shortened(what), shortened(got), expected, hint
+        self.where = shortened(where)
+        super().__init__(self._composed(self.got, self.where, self.expected))
+
+    def line(self, most: int) -> str:
+        """Return the message in at most `most` characters, where that is possible: what was given, where and what would
+        have been accepted are cut in their middle, the longest first, and what to type next is not.
+        """
+        parts = [self.got, self.where, self.expected]
+        for _ in parts:
+            over = len(self._composed(*parts)) - most
+            if over <= 0:
+                break
+            index = max(range(len(parts)), key=lambda i: len(parts[i]))
+            parts[index] = shortened(parts[index], max(20, len(parts[index]) - over - 3))
+        return self._composed(*parts)
+
+    def _composed(self, got: str, where: str, expected: str) -> str:
+        place, wanted, advice = where and f" ({where})", expected and f", expected {expected}", self.hint
+        return printable(f"{self.what}{place}: got {got}{wanted}{advice and f'; {advice}'}")
 
 
 def not_installed(package: str, extra: str, *, purpose: str, got: object = "not installed") -> InputError:

@@ -50,7 +50,7 @@ def to_tree(value: Any, annotation: Any = Any) -> Any:
 
     Where `annotation` asks for a float, 1 becomes 1.0: equal values have equal trees.
     """
-    options = _options(annotation)
+    allowed = options(annotation)
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and _is_value(type(value)):
         hints = typing.get_type_hints(type(value))
         trees = {f.name: to_tree(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
@@ -58,11 +58,11 @@ def to_tree(value: Any, annotation: Any = Any) -> Any:
         given = {name: tree for name, tree in trees.items() if name not in absent or tree != absent[name]}
         return {"type": type(value).__name__, **given}
     if type(value) in (tuple, list):
-        inner = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple), Any)
+        inner = next((typing.get_args(option)[0] for option in allowed if typing.get_origin(option) is tuple), Any)
         return [to_tree(item, inner) for item in value]
     if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, numbers.Integral) and (int in options or float not in options):
+    if isinstance(value, numbers.Integral) and (int in allowed or float not in allowed):
         return int(value)
     if isinstance(value, numbers.Real):
         if annotation is Any and not math.isfinite(value):
@@ -90,10 +90,9 @@ def from_tree(annotation: Any, tree: Any, where: str) -> Any:
     Raises:
       InputError: an unknown type or field, a value of the wrong type, or an object that only Python can supply.
     """
-    options = _options(annotation)
     if isinstance(tree, dict):
         return _from_dict(annotation, tree, where)
-    for option in options:
+    for option in options(annotation):
         origin, args = typing.get_origin(option), typing.get_args(option)
         if origin is typing.Literal and tree in args:
             return tree
@@ -158,7 +157,7 @@ def describe(annotation: Any) -> str:
     rest.
     """
     names = []
-    for option in _options(annotation):
+    for option in options(annotation):
         if typing.get_origin(option) is typing.Literal:
             names += [repr(choice) for choice in typing.get_args(option)]
         elif _is_value(option):
@@ -202,7 +201,7 @@ def vocabulary(annotation: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
 
     def visit(name: str, annotation: Any) -> None:
-        types_ = [cls for cls in _options(annotation) if _is_value(cls) and _can_be_typed(cls)]
+        types_ = [cls for cls in options(annotation) if _is_value(cls) and _can_be_typed(cls)]
         if not types_ or name in found:
             return
         found[name] = [signature(cls) for cls in types_]
@@ -214,10 +213,13 @@ def vocabulary(annotation: Any) -> dict[str, list[str]]:
     return found
 
 
+def types_of(annotation: Any) -> dict[str, Any]:
+    """Return the value types that `annotation` lists, by name."""
+    return {cls.__name__: cls for cls in options(annotation) if _is_value(cls)}
+
+
 def _is_value(cls: Any) -> bool:
-    """Return whether a type is a value: frozen dataclasses of this project are; other people's (Linen modules too)
-    are not.
-    """
+    """Return whether a type is a value: frozen dataclasses of this project are; other people's are not."""
     return isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__.startswith("aevae_jax.")
 
 
@@ -229,7 +231,7 @@ def _can_be_typed(cls: Any) -> bool:
 
 def _first_field(annotation: Any, text: str) -> Any:
     """Return the tree of a plain name that stands for the first field of the only possible type, else `None`."""
-    cls, *others = _options(annotation)
+    cls, *others = options(annotation)
     if others or not _is_value(cls) or not text or not text.isprintable():
         return None
     if _CALL.fullmatch(text) and not os.path.exists(text):  # photos (1) may well be a folder
@@ -250,7 +252,7 @@ def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str 
       typed: the text in which a name may be misspelled.
       fault: what is wrong with it, where that is known.
     """
-    known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
+    known = types_of(annotation)
     meant = "" if fault else suggestions.meant_by(re.split(r"[\s(\[]", typed, maxsplit=1)[0], list(known))
     if fields := dataclasses.fields(known[meant]) if meant else ():
         default = "" if fields[0].default is dataclasses.MISSING else f"={spell(fields[0].default)}"
@@ -336,14 +338,15 @@ def _stable(constant: Any) -> str:
     return repr(sorted(map(repr, constant))) if isinstance(constant, frozenset) else repr(constant)
 
 
-def _options(annotation: Any) -> list[Any]:
+def options(annotation: Any) -> list[Any]:
+    """Return what a union is of; of another annotation, that alone."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [inner for option in typing.get_args(annotation) for inner in _options(option)]
+        return [inner for option in typing.get_args(annotation) for inner in options(option)]
     return [annotation]
 
 
 def _from_dict(annotation: Any, tree: dict[Any, Any], where: str) -> Any:
-    known = {cls.__name__: cls for cls in _options(annotation) if _is_value(cls)}
+    known = types_of(annotation)
     if "custom" in tree:
         raise InputError(
             where,

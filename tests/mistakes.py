@@ -2586,6 +2586,22 @@ MUTATIONS = (
         ("runs/test_batches.py::test_windows_of_a_stream_hold_the_batches_of_resident_data_from_any_step_on",),
     ),
     Mutation(
+        402,
+        "a value proposed that cannot be read",
+        "cli/repairs.py",
+        '            values.parse(annotation, meant, "")\n',
+        "",
+        ("cli/test_repairs.py::test_nothing_is_proposed_where_nothing_is_known",),
+    ),
+    Mutation(
+        403,
+        "errors of any length",
+        "cli/terminal.py",
+        "error.line(LONGEST - len('error: '))",
+        "error",
+        ("cli/test_terminal.py::test_an_error_is_short_and_keeps_what_is_to_be_typed",),
+    ),
+    Mutation(
         400,
         "results that were edited listed as those of the training",
         "runs/summaries.py",

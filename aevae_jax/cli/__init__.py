@@ -7,6 +7,7 @@ overview.py     `aevae list`, `show`: what runs there are, without JAX
 reruns.py       `aevae reproduce`, `replay`
 data.py         `aevae data inspect`, `data prepare`
 arguments.py    a function's parameters as what is typed, its docstring as the help
+repairs.py      what was probably meant by what cannot be read, spelled so that it can be typed
 programs.py     compiled programs that are kept from one start to the next
 console.py      a line of progress, the next command to type
 supervision.py  what a process that lost others says, and its exit code

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aevae_jax import suggestions, values
-from aevae_jax.cli import programs
-from aevae_jax.cli.terminal import leave
+from aevae_jax.cli import programs, repairs
+from aevae_jax.cli.terminal import LONGEST, leave
 from aevae_jax.types import InputError, shortened
 
 BY_FIELD = "an option for each field"
@@ -64,7 +64,7 @@ def parse_arguments(
     try:
         given = parser.read(argv)
     except InputError as error:
-        parser.error(str(error))
+        parser.error(error.line(LONGEST - len(f"error: ; type: {prog} --help")))
     anew = given.pop(_NO_CACHE, False)
     return (
         functools.partial(_compiling, command, not anew, **given) if compiles else functools.partial(command, **given)
@@ -90,25 +90,27 @@ class _Parser(argparse.ArgumentParser):
         )
         self._negative_number_matcher = re.compile(r"-\.?\d")  # -1e-3 is one, too
         self._arguments: dict[str, tuple[str, Any]] = {}  # name and type of parameters by what is typed
+        self._usual: dict[str, Any] = {}  # by what is typed, too
         self._by_field: dict[str, Any] = {}
+        self._example = next((text[len("Example: ") :] for text in paragraphs if text.startswith("Example: ")), "")
         self._add_parameters(command)
         if compiles:
             self._add_option(_NO_CACHE, "", bool, False, _NO_CACHE_HELP)
             self._arguments[_NO_CACHE] = _NO_CACHE, bool
 
     def error(self, message: str) -> NoReturn:
-        """End the program after one line."""
-        mark = "" if message.endswith("?") else ";"
-        leave(f"error: {shortened(message, 200)}{mark} type: {self.prog} --help", 2)
+        """End the program after one line, with what to type next: the example, where something was left out."""
+        if message.endswith("?"):
+            leave(f"error: {message}", 2)
+        left_out = message.startswith("the following arguments are required") and self._example
+        advice = f"; such as: {self._example}" if left_out else f"; type: {self.prog} --help"
+        leave(f"error: {shortened(message, LONGEST - len(advice) - 10)}{advice}", 2)
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of the parameters that were typed. Raises `InputError`."""
         typed, unknown = self.parse_known_args([self._dashed(word) for word in argv])
         if unknown:
-            wrong = next((word for word in unknown if word.startswith("--")), "").partition("=")[0]
-            options = ["help", *(label[2:] for label in self._arguments if label.startswith("--"))]
-            meant = suggestions.meant_by(wrong[2:], options)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant and f'; did you mean --{meant}?'}")
+            self.error(f"unrecognized arguments: {shortened(' '.join(unknown), 60)}{self._meant(unknown)}")
         given = {}
         for label, text in vars(typed).items():
             name, kind = self._arguments[label]
@@ -117,6 +119,17 @@ class _Parser(argparse.ArgumentParser):
             fields = inspect.signature(cls).parameters.keys() & given.keys()
             given[name] = cls(**{field: given.pop(field) for field in fields})
         return given
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        """Return what was probably meant by the first of some words that looks like an option or a field."""
+        index = next((i for i, word in enumerate(unknown) if word.startswith("--") or "=" in word), None)
+        if index is None:
+            return ""
+        word, _, value = unknown[index].partition("=")
+        value = value or " ".join(unknown[index + 1 : index + 2])
+        kinds = {label: kind for label, (_, kind) in self._arguments.items()}
+        meant = repairs.unknown_option(word, "" if value.startswith("-") else value, kinds, self._usual)
+        return f"; did you mean {meant}?" if meant else ""
 
     def _dashed(self, word: str) -> str:
         """Return `--batch-size=3` for `--batch_size=3`."""
@@ -135,7 +148,7 @@ class _Parser(argparse.ArgumentParser):
             elif fields or parameter.kind is parameter.KEYWORD_ONLY:
                 label, _, metavar = (note or f"--{name.replace('_', '-')}").partition(" ")
                 self._add_option(label, metavar, kind, parameter.default, text)
-                self._arguments[label] = name, kind
+                self._arguments[label], self._usual[label] = (name, kind), parameter.default
             else:
                 nargs = None if parameter.default is parameter.empty else "?"
                 self.add_argument(name, metavar=name.upper(), help=text, nargs=nargs)
@@ -178,9 +191,11 @@ def _read(kind: Any, text: Any, where: str) -> Any:
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
         if text not in choices:
-            raise InputError(where, got=repr(shortened(text, 60)), expected=" or ".join(choices))
+            meant = suggestions.meant_by(text, choices)
+            hint = f"did you mean {where} {meant}?" if meant else ""
+            raise InputError(where, got=repr(shortened(text, 60)), expected=" or ".join(choices), hint=hint)
         return text
-    return kind(text) if kind in (str, Path) else values.parse(kind, text, where)
+    return kind(text) if kind in (str, Path) else repairs.parse(kind, text, where)
 
 
 def _default(value: Any) -> str:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
-import os
 import shlex
 import sys
 import textwrap
@@ -79,12 +77,6 @@ def train_command(directory: str | Path, run: Any) -> str:
         else:
             return ""
     return " ".join(["aevae train", shlex.quote(str(directory)), *typed])
-
-
-def unused(directory: str | Path) -> Path:
-    """Return `directory`, or that name with the first number behind it under which nothing exists."""
-    names = (Path(f"{directory}-{number}") if number > 1 else Path(directory) for number in itertools.count(1))
-    return next(path for path in names if not os.path.lexists(path))
 
 
 def _quoted(text: str) -> str:

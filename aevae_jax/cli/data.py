@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from aevae_jax import figures, limits, values
+from aevae_jax import durable, figures, limits, values
 from aevae_jax.cli import console
 from aevae_jax.cli.terminal import begin, report, say, show_table
 from aevae_jax.data import Data, Standardize, datasets, files, tables
@@ -66,7 +66,7 @@ def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num
     say(f"sha256 {dataset.digest()}")
     if len(dataset.event_shape) == 3:
         _sheet(out, dataset, num)
-    say(f"next   {console.train_command(console.unused('runs/first'), run)}")
+    say(f"next   {console.train_command(durable.unused('runs/first'), run)}")
 
 
 def prepare(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import durable, evaluation, limits, runs, values
-from aevae_jax.cli import console
+from aevae_jax.cli import console, overview
 from aevae_jax.cli.terminal import begin, report, say, show_table
 from aevae_jax.data import files, prepare
 from aevae_jax.lazy import jax, modules, np
@@ -167,7 +167,7 @@ def diagnose(run: Path, *, seed: int = 0, data: Moved = "") -> None:
         say(f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip())
     for finding in found.findings:
         say("", f"{finding.fault}: {finding.evidence}", f"  try: {finding.remedy}")
-        again = console.train_command(console.unused(run), replace(fitted.run, **finding.changes))
+        again = console.train_command(durable.unused(run), replace(fitted.run, **finding.changes))
         if again and finding.changes:
             say(f"  type: {again}")
     if not found.findings:
@@ -253,6 +253,7 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
 
 def loaded(directory: Path) -> fitting.Fitted:
     """Return the finished run in a directory; what is to be said of it is a note."""
+    overview.check_run(directory)
     records.read_record(directory)  # refused at once, or said before JAX is imported
     begin(f"reading {directory}")
     return fitting.load_run(directory, on_note=console.note)

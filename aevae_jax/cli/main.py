@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from aevae_jax import __version__, limits, runs, suggestions
+from aevae_jax import __version__, limits, runs
 from aevae_jax.checkpoints.saving import Saving
-from aevae_jax.cli import console, data, evaluate, generate, overview, reruns, supervision
+from aevae_jax.cli import console, data, evaluate, generate, overview, repairs, reruns, supervision
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.terminal import begin, report, say
 from aevae_jax.runs import directory as places, fitting, processes as joining, provenance, records
@@ -46,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[str], prog: str) -> None:
     if name not in commands:
         names = [*commands, *(["data"] if commands is COMMANDS else [])]
-        meant = suggestions.meant_by(name, names)
-        advice = f"did you mean {meant}? type: {prog} --help" if meant else f"type: {prog} --help"
-        raise InputError("command", got=repr(name[:40]), expected=", ".join(names), hint=advice)
+        raise repairs.command(name, rest, names, prog)
     command = commands[name]
     more = _VALUES.format(grammar=console.grammar(runs.Run)) if command is train else ""
     compiles = commands is COMMANDS and name not in AT_ONCE
@@ -154,10 +152,11 @@ def train(
         supervision.begin(joining.LOST.format(index=where.index))
     if deterministic:
         provenance.make_deterministic()
-    places.check_place(directory)
+    places.check_contents(directory, fresh=fresh)
     leads = where is None or where.index == 0
     if leads:
         begin(f"reading {run.data.name}")
+    run.data.check()
     if where is not None:
         joining.join(where)
     finished = not fresh and records.holds(directory, records.RESULTS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -20,6 +22,10 @@ from aevae_jax.types import Columned, InputError, Shaped, likelihood_of, shorten
 
 _ROOM = 60
 """Characters of a name in the list, at most, and half of those of what tells it from others."""
+
+
+_MANY = 1000
+"""Names in a folder that are looked at for one that was meant, at most."""
 
 
 def list_(directory: Path = Path("runs")) -> None:
@@ -69,8 +75,7 @@ def show(run: Path) -> None:
     Args:
       run: a run directory, of a finished run or not, or of a sweep.
     """
-    if not records.holds(run, records.RECORD):
-        raise _no_run(run)
+    check_run(run)
     known = summaries.summarize(run, whole=True)
     say(f"{run}: {_state(known)}", *_facts(known))
     say(*(f"member {_name(member, run)}: {_best(member) or _state(member)}" for member in known.members))
@@ -166,17 +171,30 @@ def suffix_of(run: Run | None) -> str:
     return ".png" if isinstance(model, Shaped) and len(model.event_shape) == 3 else ".npy"
 
 
-def _no_run(folder: Path) -> InputError:
-    """Return the error that there is no run, with the one that was probably meant."""
-    near = folder.parent if folder.parent.is_dir() else Path("runs")
-    names = {str(each): each for each in summaries.find(near)} if near.is_dir() else {}
-    meant = suggestions.meant_by(folder.name, [each.name for each in names.values()])
-    path = next((text for text, each in names.items() if each.name == meant), "")
-    return InputError(
+def check_run(folder: Path) -> None:
+    """Refuse a directory that holds no run, with the one that was probably meant.
+
+    Raises:
+      InputError: there is no record in it, nor a link of that name.
+    """
+    try:
+        os.lstat(folder / records.RECORD)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError):  # such as a name that is too long: who reads the record will say so
+        return
+    else:
+        return
+    near, names = folder.parent, list[str]()
+    with contextlib.suppress(OSError, ValueError):
+        names = [name for name in os.listdir(near)[:_MANY] if records.holds(near / name, records.RECORD)]
+    meant = suggestions.meant_by(folder.name, names)
+    raise InputError(
         "run",
-        got=f"{folder}, which holds no {records.RECORD}",
-        expected="a run directory",
-        hint=f"did you mean {path}?" if path else f"type: aevae list {shlex.quote(str(near))}",
+        where=str(folder),
+        got=f"no {records.RECORD}",
+        expected="a run directory written by training",
+        hint=f"did you mean {shlex.quote(str(near / meant))}?" if meant else "type: aevae list",
     )
 
 

@@ -15,6 +15,9 @@ from typing import NoReturn, TextIO
 from aevae_jax.checkpoints.signals import EXIT_CODE, Interrupted
 from aevae_jax.types import InputError, printable, shortened
 
+LONGEST = 200
+"""Characters of an error, at most, as far as what is to be typed next leaves room."""
+
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -31,7 +34,7 @@ def one_line_errors() -> Iterator[None]:
         finally:
             _write(sys.stdout, "")  # what was printed by others: an error of theirs comes again here
     except InputError as error:
-        leave(f"error: {error}", 2)
+        leave(f"error: {error.line(LONGEST - len('error: '))}", 2)
     except Interrupted as stop:
         leave(str(stop), EXIT_CODE)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ unpickled.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,9 +167,14 @@ def check_output(path: Path, suffixes: tuple[str, ...], *, force: bool, option: 
         exists.
     """
     if path.suffix not in suffixes:
-        raise InputError("output", where=option, got=path.name, expected=f"a name ending in {' or '.join(suffixes)}")
+        expected = f"a name ending in {' or '.join(suffixes)}"
+        hint = f"did you mean {option} {shlex.quote(str(path.with_suffix(suffixes[0])))}?" if path.name else ""
+        raise InputError("output", where=option, got=path.name, expected=expected, hint=hint)
     if not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK | os.X_OK) or os.path.isdir(path):
-        raise InputError("output", where=option, got=path, expected="a file in a directory that exists and is writable")
+        known = os.path.lexists(path.parent) or len(str(path.parent)) > 100
+        hint = "" if known else f"type: mkdir -p {shlex.quote(str(path.parent))}"
+        expected = "a file in a directory that exists and is writable"
+        raise InputError("output", where=option, got=path, expected=expected, hint=hint)
     try:
         path.lstat()
     except FileNotFoundError:
@@ -178,7 +184,7 @@ def check_output(path: Path, suffixes: tuple[str, ...], *, force: bool, option: 
             "output", where=option, got=f"a name that cannot be used ({error.strerror})", expected="another one"
         ) from None
     if not force:
-        hint = "choose another name, or add --force to replace it"
+        hint = f"type {option} {shlex.quote(str(durable.unused(path)))}, or --force to replace it"
         raise InputError("output", where=option, got=f"{path}, which exists", expected="a new file", hint=hint)
 
 

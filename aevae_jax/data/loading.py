@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aevae_jax import durable, limits
+from aevae_jax import durable, limits, suggestions
 from aevae_jax.data.built_in import BUILT_IN
 from aevae_jax.data.datasets import Dataset, Found
 from aevae_jax.data.preparation import Preparation, Scale
@@ -90,6 +90,19 @@ class Data:
             self.label,
         )
 
+    def check(self) -> None:
+        """Refuse a name or a path of which there is nothing, without reading anything else.
+
+        Raises:
+          InputError: as `load`.
+        """
+        if self.name in BUILT_IN:
+            return
+        if _is_path(self.name, self.directory):
+            reader_of(Path(os.path.expanduser(self.name)))
+        elif not tfds.is_prepared(self.name, self.directory):
+            raise tfds.unprepared(self.name, self.directory)
+
     def load(self) -> Dataset:
         """Return the raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
         if self.name in BUILT_IN:
@@ -150,7 +163,9 @@ def reader_of(path: Path) -> Reader:
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError("data", got=path, expected="a file or folder that exists") from None
+        raise InputError(
+            "data", got=path, expected="a file or folder that exists", hint=suggestions.neighbour(path)
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise durable.unreadable(path, error, what="data") from None
     if stat.S_ISDIR(mode):

@@ -71,7 +71,7 @@ def read(name: str, directory: str = "") -> Found:
     root = root_of(directory)
     folder = find(name, root)
     if folder is None:
-        raise _unprepared(name, root, directory)
+        raise unprepared(name, directory)
     with one_line(name, folder):
         tfds_files.check_files(name, folder)
         state = cache.fingerprint(folder)
@@ -142,7 +142,9 @@ def _default_config(home: Path) -> str:
     return config if NAME.fullmatch(f"{home.name}/{config}") else ""
 
 
-def _unprepared(name: str, root: Path, directory: str) -> InputError:
+def unprepared(name: str, directory: str) -> InputError:
+    """Return the error that a data set is not prepared here, with what to type."""
+    root = root_of(directory)
     files = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
     paths = [path.parent.relative_to(root) for path in files]
     names = sorted(f"{path.parent}:{path.name}" for path in paths)

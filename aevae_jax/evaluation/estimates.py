@@ -112,7 +112,10 @@ def _check(one: Result, other: Result) -> None:
         for field in dataclasses.fields(EvaluationProtocol)
         if getattr(a, field.name) != getattr(b, field.name)
     ]
-    got = f"{one.name} and {other.name}, which differ in {'; '.join(found) or 'the number of values'}"
     raise InputError(
-        "figures to compare", got=got, expected="figures of one protocol", hint="measure them again in the same way"
+        "figures to compare",
+        where=f"{one.name} and {other.name}",
+        got=f"some which differ in {'; '.join(found) or 'the number of values'}",
+        expected="figures of one protocol",
+        hint="measure them again in the same way",
     )

@@ -7,6 +7,8 @@ import errno
 import os
 import re
 import secrets
+import shlex
+import stat
 import tempfile
 from pathlib import Path
 
@@ -20,11 +22,12 @@ def check_place(folder: Path) -> None:
     """Refuse a name that no directory can have, and a place that cannot be looked at.
 
     Raises:
-      InputError: it is too long, not UTF-8, within a private directory or a file, or a link to itself.
+      InputError: it is too long, not UTF-8, a file, within a private directory or a file, or a link to itself.
     """
     try:
         str(folder).encode()
-        folder.stat()
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
@@ -49,6 +52,12 @@ def open_directory(folder: Path, *, fresh: bool = False) -> Path:
     Raises:
       InputError: it holds something else, or parts of a run that nothing says what they are of; or it is none.
     """
+    check_contents(folder, fresh=fresh)
+    return _writable(folder)
+
+
+def check_contents(folder: Path, *, fresh: bool = False) -> None:
+    """Refuse what `open_directory` refuses for what is in it, and make nothing."""
     check_place(folder)
     if folder.is_dir() and not holds(folder, RECORD):
         names = sorted(path.name for path in folder.iterdir() if path.name != "lock" and path.suffix != durable.PART)
@@ -61,7 +70,6 @@ def open_directory(folder: Path, *, fresh: bool = False) -> Path:
                 expected="a run with its record, or an empty directory",
                 hint=f"put {RECORD} back, or start over with --fresh",
             )
-    return _writable(folder)
 
 
 def clear_directory(folder: Path) -> None:
@@ -121,13 +129,15 @@ def _taken(folder: Path, state: str) -> InputError:
         "run directory",
         got=f"{folder}, which {state}",
         expected="a new or empty directory",
-        hint="choose another name or remove it first",
+        hint=f"type another name, such as {shlex.quote(str(durable.unused(folder)))}",
     )
 
 
 def _no_place(folder: Path, error: Exception) -> InputError:
     reason = error.strerror if isinstance(error, OSError) else "a name that is not UTF-8"
-    return InputError("run directory", got=f"{folder} ({reason})", expected="a directory to write in")
+    free = durable.unused(folder) if isinstance(error, NotADirectoryError) and folder.is_file() else None
+    hint = f"type another name, such as {shlex.quote(str(free))}" if free else ""
+    return InputError("run directory", got=f"{folder} ({reason})", expected="a directory to write in", hint=hint)
 
 
 def _writable(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 import pytest
 
-from aevae_jax import values
+from aevae_jax import durable, values
 from aevae_jax.cli import arguments, console
 from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models import VAE, Autoencoder
@@ -276,11 +276,11 @@ def test_words_of_a_shell_mean_themselves(text, word):
 
 
 def test_a_name_that_is_taken_gets_a_number(tmp_path):
-    assert console.unused(tmp_path / "run") == tmp_path / "run"
+    assert durable.unused(tmp_path / "run") == tmp_path / "run"
     (tmp_path / "run").mkdir()
-    assert console.unused(str(tmp_path / "run")) == tmp_path / "run-2"
+    assert durable.unused(str(tmp_path / "run")) == tmp_path / "run-2"
     (tmp_path / "run-2").symlink_to("nowhere")
-    assert console.unused(tmp_path / "run") == tmp_path / "run-3"
+    assert durable.unused(tmp_path / "run") == tmp_path / "run-3"
 
 
 class Terminal(io.StringIO):

@@ -264,11 +264,8 @@ def test_inspect_lists_the_likelihoods_that_fit(scale, fits, unfit, tmp_path, ca
         (["data", "inspect", "./nothing.npy"], "error: data: got nothing.npy, expected a file or folder that exists"),
         (["data", "inspect", "digits", "--out", "x.jpg"], "error: output (--out): got x.jpg, expected a name ending"),
         (["data", "inspect", "digits", "--num", "0"], "error: --num: got 0, expected 1 to 1000"),
-        (["data", "look"], "error: command: got 'look', expected inspect, prepare; type: aevae data --help"),
-        (
-            ["data", "inspct", "digits"],
-            "error: command: got 'inspct', expected inspect, prepare; did you mean inspect?",
-        ),
+        (["data", "look"], "error: command: got 'look', expected one of its commands; type: aevae data --help"),
+        (["data", "inspct", "digits"], "error: command: got 'inspct'; did you mean aevae data inspect digits?"),
         (["data", "inspect", "digits", "--num", "1001"], "error: --num: got 1001, expected 1 to 1000"),
         (["data", "inspect", "VAE()"], "error: data: got VAE"),
     ],

@@ -105,7 +105,7 @@ def test_a_file_is_replaced_only_if_that_is_asked_for(warm, tmp_path, monkeypatc
     np.save("z.npy", np.zeros((3, 2), np.float32))
     (tmp_path / "out.npy").write_text("precious")
     name, *options = command
-    message = "output (--out): got out.npy, which exists, expected a new file; choose another name, or add --force"
+    message = "output (--out): got out.npy, which exists, expected a new file; type --out out-2.npy, or --force"
     assert message in refused(capsys, name, warm, *options, "--out", "out.npy")
     assert (tmp_path / "out.npy").read_text() == "precious"
     assert typed(name, warm, *options, "--out", "out.npy", "--force").startswith("wrote out.npy: ")

@@ -486,29 +486,24 @@ def place(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("trian x", "command: got 'trian', expected train, evaluate, "),
-        ("evalaute x", "; did you mean evaluate? type: aevae --help"),
-        (
-            "dta x",
-            "quality, sample, reconstruct, interpolate, encode, decode, reproduce, replay, data; did you mean data?",
-        ),
-        ("data inspekt x", "got 'inspekt', expected inspect, prepare; did you mean inspect? type: aevae data --help"),
-        ("data x", "got 'x', expected inspect, prepare; type: aevae data --help"),
+        ("evalaute x", "command: got 'evalaute'; did you mean aevae evaluate x?"),
+        ("dta x", "command: got 'dta'; did you mean aevae data x?"),
+        ("data x", "command: got 'x', expected one of its commands; type: aevae data --help"),
         ("train LONG", "File name too long"),
         ("train new --model TEXT", "argument: got 10,004 characters, xxx"),
         ("train new --data fashionmnist", "; did you mean fashion_mnist?"),
         ("evaluate LONG", "File name too long"),
         ("evaluate RUN --data ./LONG", "File name too long"),
         ("sample RUN --out LONG.npy", "File name too long"),
-        ("--verison", "command: got '--verison', expected train"),
-        ("train", "the following arguments are required: DIRECTORY; type: aevae train --help"),
-        ("train new --epocs 3", "unrecognized arguments: --epocs 3; did you mean --epochs? type: aevae train --help"),
+        ("--verison", "command: got '--verison'; did you mean aevae --version?"),
+        ("train", "the following arguments are required: DIRECTORY; such as: aevae train runs/first --model"),
+        ("train new --epocs 3", "unrecognized arguments: --epocs 3; did you mean --epochs 3?"),
         ("train new --epochs three", "--epochs: got three, expected an integer"),
         ("train new --epochs 0", "epochs: got 0, expected at least 1"),
         ("train new --batch-size 5000", "batch size: got 5000, expected 1 to 1257"),
         ("train new --seed -1", "seed: got -1, expected 0 to 4294967295"),
         ("train new --model VAE(latent=0)", "latent size (VAE): got 0, expected at least 1"),
-        ("train new --model vea", "--model: got vea, expected Autoencoder("),
+        ("train new --model vea", "--model: got 'vea'; did you mean --model VAE?"),
         ("train new --model autoencoder --objective elbo", "got ELBO, expected ReconstructionError()"),
         ("train new --model VAE(event_shape=(28,28,1))", "got (28, 28, 1), expected (8, 8, 1), as in digits"),
         ("train new --model VAE(likelihood=Bernoulli)", "expected 0 or 1, the support of the likelihood"),
@@ -525,7 +520,7 @@ def place(tmp_path, monkeypatch):
         ("evaluate RUN --batch-size 1.5", "--batch-size: got 1.5, expected an integer"),
         ("evaluate RUN --seed 4294967296", "--seed: got 4294967296, expected 0 to 4294967295"),
         ("evaluate RUN --json numbers.txt", "output (--json): got numbers.txt, expected a name ending in .json"),
-        ("sample RUN", "the following arguments are required: --out; type: aevae sample --help"),
+        ("sample RUN", "the following arguments are required: --out; such as: aevae sample runs/first --out"),
         ("sample RUN --out s.jpg", "output (--out): got s.jpg, expected a name ending in .png or .npy or .npz"),
         ("sample RUN --out no/s.png", "got no/s.png, expected a file in a directory that exists"),
         ("sample RUN --out s.png --num 0", "--num: got 0, expected at least 1"),
@@ -807,6 +802,7 @@ def test_a_sweep_that_cannot_be_is_refused_in_a_line(tmp_path, capsys, typed, me
 def test_what_came_of_a_sweep_is_said(monkeypatch, tmp_path, capsys):
     """Of each combination, the mean over seeds."""
     (tmp_path / "members" / "beta=1,seed=0").mkdir(parents=True)
+    (tmp_path / "run.json").touch()
     tests = [{"distortion": d, "rate": 1.0, "negative_elbo": d + 1} for d in (2.0, 4.0, 6.0, 10.0)]
     found = [SimpleNamespace(results={"test": test}) for test in tests]
     monkeypatch.setattr(fitting, "fit_members", lambda *_, **__: found)
@@ -814,7 +810,7 @@ def test_what_came_of_a_sweep_is_said(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "test   objective.beta 1: distortion 3.0 + rate 1.0 = 4.0 nats/example",
         "test   objective.beta 4: distortion 8.0 + rate 1.0 = 9.0 nats/example",
-        f"wrote  {tmp_path}: members",
+        f"wrote  {tmp_path}: members, run.json",
         f"next   aevae evaluate {tmp_path / 'members' / 'beta=1,seed=0'}",
     ]
 
@@ -839,12 +835,12 @@ def test_what_came_of_a_training_is_said(monkeypatch, tmp_path, capsys, *, model
     monkeypatch.setattr(fitting, "fit", lambda run, **options: made)
     if finished:
         (tmp_path / "results.json").touch()
-    (tmp_path / "a.npy").touch()
+    (tmp_path / "run.json").touch()
     main(["train", str(tmp_path), *(["--fresh"] if fresh else [])])
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "test   distortion 3.0 + rate 1.2 = 4.2 nats/example; best epoch 2 of 3, 61.3 s",
-        f"wrote  {tmp_path}: a.npy{', results.json' if finished else ''}",
+        f"wrote  {tmp_path}: {'results.json, ' if finished else ''}run.json",
         f"next   aevae evaluate {tmp_path}",
         f"       aevae sample {tmp_path} --out samples{suffix}",
     ]

@@ -238,8 +238,9 @@ def test_runs_are_found_in_folders_within(folder):
 
 
 def test_where_there_is_no_run_one_is_proposed(folder, capsys):
-    assert refused(capsys, "show", "runs/frist").endswith("expected a run directory; did you mean runs/first?")
-    assert refused(capsys, "show", "elsewhere").endswith("expected a run directory; type: aevae list .")
+    where = "expected a run directory written by training"
+    assert refused(capsys, "show", "runs/frist").endswith(f"{where}; did you mean runs/first?")
+    assert refused(capsys, "show", "elsewhere").endswith(f"{where}; type: aevae list")
     assert "No such file or directory" in refused(capsys, "list", "elsewhere")
     (folder / "empty").mkdir()
     assert typed("list", "runs/empty").splitlines() == ["no runs in runs/empty", "next   aevae train runs/first"]

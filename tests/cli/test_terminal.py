@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -209,3 +210,13 @@ def test_progress_that_cannot_be_shown_ends_no_training():
             cwd=os.getcwd(),
         )
         assert (done.returncode, done.stdout) == (0, "trained\n")
+
+
+@pytest.mark.parametrize("got", ["x", "x" * 300, "x " * 150])
+@pytest.mark.parametrize("where", ["", "runs/first", "w" * 280])
+def test_an_error_is_short_and_keeps_what_is_to_be_typed(got, where, capsys):
+    with pytest.raises(SystemExit), one_line_errors():
+        raise InputError("output", got=got, where=where, expected="e" * 250, hint=f"type: {'long ' * 10}")
+    [line] = capsys.readouterr().err.splitlines()
+    assert len(line) <= 200
+    assert re.fullmatch(r"error: output( \(.*\))?: got x.*, expected e.*; type: (long ){9}long", line)

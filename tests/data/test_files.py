@@ -413,7 +413,7 @@ def test_output_files_are_refused_before_any_work(tmp_path):
         (tmp_path / "folder.npy", "expected a file in a directory"),
         (tmp_path / f"{'x' * 300}.npy", r"got a name that cannot be used \(File name too long\), expected another one"),
         (tmp_path / ("x" * 300) / "x.npy", "expected a file in a directory that exists"),
-        (old, r"old\.npy, which exists, expected a new file; choose another name, or add --force"),
+        (old, r"old\.npy, which exists, expected a new file; type --out .*old-2\.npy, or --force to replace it"),
     ]:
         with pytest.raises(InputError, match=message):
             files.check_output(path, files.ARRAYS, force=False)

@@ -46,7 +46,7 @@ def test_any_number_of_figures_has_an_order():
     results = [result(name, [value] * 4) for name, value in (("c", -1), ("a", 3), ("d", 2), ("b", 4))]
     assert [f.name for f in rank(results)] == ["c", "d", "a", "b"]
     assert rank([]) == []
-    with pytest.raises(InputError, match="c and e, which differ in split 'test' and 'train'; "):
+    with pytest.raises(InputError, match=r"\(c and e\): got some which differ in split 'test' and 'train'; "):
         rank([*results, result("e", [0] * 4, split="train", examples=3)])
 
 
@@ -69,7 +69,9 @@ def test_each_field_of_a_protocol_keeps_figures_apart(changes):  # mistakes 9, 1
     a, b = result("mine", [1, 2, 3, 4]), result("theirs", [1, 2, 3, 4], **changes)
     name, value = next(iter(changes.items()))
     for refused in (lambda: difference(a, b), lambda: rank([a, b])):
-        with pytest.raises(InputError, match=f"mine and theirs, which differ in {name} .*and {re.escape(repr(value))}"):
+        with pytest.raises(
+            InputError, match=rf"\(mine and theirs\): got some which differ in {name} .*and {re.escape(repr(value))}"
+        ):
             refused()
 
 
