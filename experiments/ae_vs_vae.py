@@ -263,13 +263,13 @@ Member = tuple[Any, Any]
 
 def members_of(fit: Fitted) -> list[Member]:
     """Return the model with the parameters of each seed."""
-    count = len(fit.results["test"])
-    return [(fit.model, jax.tree.map(lambda a, seed=seed: a[seed], fit.params)) for seed in range(count)]
+    return [(fit.model, params) for params in loops.unstack(fit.params)]
 
 
 def with_mixtures(fit: Fitted, train: np.ndarray) -> list[Member]:
     """Return the model of each seed with a Gaussian mixture fitted to its codes of training data as its prior."""
-    codes = [(model, params, model.encode(params, jnp.asarray(train)).mean()) for model, params in members_of(fit)]
+    encode = jax.jit(lambda params: fit.model.encode(params, jnp.asarray(train)).mean())
+    codes = [(model, params, encode(params)) for model, params in members_of(fit)]
     return [priors.fit_mixture(*member, seed=seed) for seed, member in enumerate(codes)]
 
 

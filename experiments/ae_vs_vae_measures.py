@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aevae_jax.evaluation.classifiers import Ensemble
     from aevae_jax.models import generation
     from aevae_jax.runs.fitting import Fitted
+    from aevae_jax.training import loops
     from aevae_jax.types import LatentModel, Params
 else:
     distributions = modules("aevae_jax", "distributions")
@@ -21,6 +22,7 @@ else:
         "aevae_jax.evaluation", "classifiers", "image_quality", "latents", "statistics"
     )
     generation = modules("aevae_jax.models", "generation")
+    loops = modules("aevae_jax.training", "loops")
 
 SAMPLES = 2_000
 """Random codes per model and seed; as many codes at most for the kernel distance and the gap to the prior."""
@@ -91,7 +93,7 @@ def decoded(model: LatentModel, params: Params, seed: int) -> np.ndarray:
 
 def measure(fit: Fitted, seed: int, images: np.ndarray, judge: Judge | None) -> dict[str, Any]:
     """Return every measure of one seed's model on held-out `images` `[N, *event]`."""
-    params = jax.tree.map(lambda a: a[seed], fit.params)
+    params = loops.unstack(fit.params)[seed]
     return {
         "reconstruction MSE": fit.results["test"][seed]["mse_at_mean"],
         **_codes(fit.model, params, images[-MOST:], seed),

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aevae_jax import durable
 from aevae_jax.cli import console
 from aevae_jax.data import Data, DynamicBinarization, prepare
-from aevae_jax.lazy import jax, modules, np
+from aevae_jax.lazy import modules, np
 from aevae_jax.models import VAE, Model, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import (
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from aevae_jax.evaluation import classifiers, image_quality, latents, metrics, statistics
     from aevae_jax.models import generation
     from aevae_jax.runs import fitting, provenance, records
+    from aevae_jax.training import loops
 else:
     keys, training = modules("aevae_jax", "keys", "training")
     classifiers, image_quality, latents, metrics, statistics = modules(
@@ -65,6 +66,7 @@ else:
     )
     generation = modules("aevae_jax.models", "generation")
     fitting, provenance, records = modules("aevae_jax.runs", "fitting", "provenance", "records")
+    loops = modules("aevae_jax.training", "loops")
 
 KINDS = {"grey": ("digits", "sprites", "fashion_mnist"), "colour": ("photographs",)}
 """The data sets that decide for each kind of images."""
@@ -231,7 +233,7 @@ def measure(fitted: Any, seed: int, seen: Prepared, judge: Judge) -> dict[str, f
       seen: the data as the model sees it.
       judge: of the pictures.
     """
-    model, params = fitted.model, jax.tree.map(lambda a: a[seed], fitted.params)
+    model, params = fitted.model, loops.unstack(fitted.params)[seed]
     figures, key = fitted.results["validation"][seed], keys.stream(keys.root(seed), keys.Stream.SAMPLE)
     images = np.asarray(generation.sample(model, params, key, SAMPLES).mean()).clip(0, 1)
     distance = image_quality.frechet_distances(judge.held_out, judge.classifiers.features(images))

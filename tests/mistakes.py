@@ -2161,8 +2161,8 @@ MUTATIONS = (
         296,
         "seeds of many runs in 31 bits",
         "runs/trainer.py",
-        "jnp.asarray(population.seeds, jnp.uint32)",
-        "jnp.asarray(population.seeds, jnp.int32)",
+        "np.asarray(population.seeds, np.uint32)",
+        "np.asarray(population.seeds, np.int32)",
         ("runs/test_trainer.py::test_seeds_of_32_bits_are_those_of_a_run",),
     ),
     Mutation(
@@ -2616,5 +2616,13 @@ MUTATIONS = (
         "fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)",
         "pass",
         ("cli/test_overview.py::test_an_unfinished_run_is_at_its_epoch_and_says_if_it_is_trained_now",),
+    ),
+    Mutation(
+        393,
+        "a program compiled for each array that is copied",
+        "training/loops.py",
+        "@jax.jit\ndef copied(",
+        "def copied(",
+        ("runs/test_trainer.py::test_no_program_is_compiled_for_each_array_of_the_parameters",),
     ),
 )

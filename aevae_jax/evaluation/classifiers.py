@@ -21,6 +21,7 @@ from jax import Array
 from aevae_jax import keys, training
 from aevae_jax.data import Prepared, Split
 from aevae_jax.models.architectures import MLP, Architecture, Conv
+from aevae_jax.training import loops
 from aevae_jax.types import InputError, Metrics, Params
 
 BLENDED = 0.2
@@ -163,7 +164,7 @@ def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600
             chunk = min(per_epoch - done % per_epoch, cycle * steps - done)
             state, _ = training.train_epoch(step, state, examples, key, batch_size=batch_size, steps=chunk)
             done += chunk
-        trained = Ensemble(classifier, jax.tree.map(jnp.copy, state.params))  # a copy: the state is donated
+        trained = Ensemble(classifier, loops.copied(state.params))  # the state is donated
         entropy = math.inf if cycles == 1 else _cross_entropy(trained, prepared.validation)
         if cycle == 1 or entropy < least:
             found = trained

@@ -166,8 +166,10 @@ def _window(
     """Return `metric` of every row of `x`, of which the first is example `first` of the data set."""
     count = x.shape[0]
     steps = -(-count // batch_size)
-    index = jnp.arange(steps * batch_size) % count  # the last batch is filled up from the start, and cut off below
-    context = layout.replicate((params, jnp.asarray(x), key, jnp.asarray(first, index.dtype)))
+    index = (
+        np.arange(steps * batch_size, dtype=np.int32) % count
+    )  # the last batch is filled up from the start, and cut off below
+    context = layout.replicate((params, jnp.asarray(x), key, np.int32(first)))
     batches = layout.divide(index.reshape(steps, batch_size), axis=1)
     _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, batches)
     return {name: devices.on_host(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}

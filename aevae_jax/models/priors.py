@@ -123,7 +123,7 @@ def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *,
         "loc": fitted.means_,
         "scale_tril": np.linalg.cholesky(fitted.covariances_),
     }
-    prior = {name: jnp.asarray(value, jnp.float32) for name, value in own.items()}
+    prior = {name: jnp.asarray(value.astype(np.float32)) for name, value in own.items()}
     return replaced, {**params, "prior": prior}
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -34,7 +33,7 @@ class Batches:
         self._steps = training.steps_per_epoch(x, batch_size)
         # on every device: a batch is a random choice of rows, which others would have to send at each step
         self._data = None if stream else layout.replicate(x[:])
-        self._chunk, self._epoch = Chunk(None, jnp.zeros((0, 1), int)), -1
+        self._chunk, self._epoch = Chunk(None, np.zeros((0, 1), np.int32)), -1
         self._windows: Iterator[Any] = iter(())
         self._next_window = -1
         """The step at which the next window begins."""

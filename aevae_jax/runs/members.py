@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from aevae_jax import durable
@@ -39,6 +38,7 @@ def split(resolved: ResolvedRun, population: Population, last: Snapshot, results
 def grouped(resolved: ResolvedRun, population: Population, last: Snapshot, results: dict[str, Any]) -> list[Fitted]:
     """Return one entry per combination of numbers, with a leading axis of seeds: what `fit_seeds` returns of it."""
     total, count, found = len(population.seeds), population.seeds_each, []
+    every = loops.unstack(last.best)
     for first in range(0, total, count):
         own = slice(first, first + count)
         run = sweeps.replaced(resolved.run, population, first)
@@ -46,8 +46,9 @@ def grouped(resolved: ResolvedRun, population: Population, last: Snapshot, resul
         epochs = _epochs(run.patience, len(entries[0]), max(results["best_epoch"][own]))
         history = [sweeps.mean_entry(each) for each in zip(*entries, strict=True)][:epochs]
         figures = {name: each[own] if isinstance(each, list) else each for name, each in results.items()}
-        params = jax.tree.map(lambda a, own=own: a[own], last.best)
-        found.append(Fitted(run, run.model, params, history, figures, last.losses[: history[-1]["step"], own]))
+        found.append(
+            Fitted(run, run.model, loops.stack(every[own]), history, figures, last.losses[: history[-1]["step"], own])
+        )
     return found
 
 

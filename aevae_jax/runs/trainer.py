@@ -65,9 +65,9 @@ class Trainer:
             self.key = layout.replicate(keys.root(run.seed))
             self._members: list[tuple[Array, ...]] = [(self.key,)]
         else:
-            self.key = jax.vmap(keys.root)(jnp.asarray(population.seeds, jnp.uint32))
-            self._numbers = tuple(jnp.asarray(column, jnp.float32) for column in population.numbers)
-            self._members = list(zip(self.key, *self._numbers, strict=True))
+            self.key = jax.vmap(keys.root)(jnp.asarray(np.asarray(population.seeds, np.uint32)))
+            self._numbers = tuple(jnp.asarray(np.asarray(column, np.float32)) for column in population.numbers)
+            self._members = loops.unstack((self.key, *self._numbers))
         self._batches = Batches(source, self.key, run.batch_size, layout, stream=stream)
         self._blank: Metrics | None = None
         self._epoch_seconds, self._epoch_steps = 0.0, 0  # seconds and steps of this epoch, in this process
@@ -83,7 +83,7 @@ class Trainer:
         state = states[0] if self.population is None else loops.stack(states)
         progress = Progress(best_value=(math.inf,) * count, best_epoch=(0,) * count, in_a_row=(0,) * count)
         losses = np.zeros((0, *self.key.shape), np.float32)
-        return Snapshot(state, jax.tree.map(jnp.copy, state.averaged), self._empty_metrics(state), losses, progress)
+        return Snapshot(state, loops.copied(state.averaged), self._empty_metrics(state), losses, progress)
 
     def shapes(self, progress: Progress) -> Snapshot:
         """Return the shapes of the snapshot at a progress; nothing is computed."""
@@ -294,10 +294,11 @@ def _means(metric: np.ndarray, used: np.ndarray) -> np.ndarray:
     )
 
 
-def _choose(better: Any, new: Params, old: Params) -> Params:
+@jax.jit
+def _choose(better: Array, new: Params, old: Params) -> Params:
     """Return `new` where better, else `old`, per seed; always a copy, since the state's buffers are donated."""
 
     def pick(n: Array, o: Array) -> Array:
-        return jnp.where(jnp.asarray(better).reshape(better.shape + (1,) * (n.ndim - better.ndim)), n, o)
+        return jnp.where(better.reshape(better.shape + (1,) * (n.ndim - better.ndim)), n, o)
 
     return jax.tree.map(pick, new, old)

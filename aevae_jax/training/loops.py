@@ -233,15 +233,24 @@ def stack(trees: Sequence[Any], axis: int = 0) -> Any:
     return jax.device_put(jax.tree.map(lambda *arrays: np.stack(arrays, axis), *trees))
 
 
+@jax.jit
+def copied(tree: Any) -> Any:
+    """Return a copy of each array of `tree`, by one program: where the arrays themselves are to be donated."""
+    return jax.tree.map(jnp.copy, tree)
+
+
 def _slices(array: Any, axis: int) -> Sequence[Any]:
     """Return the entries of an array along an axis.
 
     On a CPU they are views of host memory, as a program of so many small outputs would take XLA seconds to compile.
-    Random keys are none that NumPy can see.
+    Of random keys NumPy sees the words alone.
     """
-    if jax.default_backend() == "cpu" and not jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return list(np.moveaxis(np.asarray(array), axis, 0))
-    return list(jnp.moveaxis(array, axis, 0))
+    if jax.default_backend() != "cpu":
+        return list(jnp.moveaxis(array, axis, 0))
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        words = jax.device_put(_slices(jax.random.key_data(array), axis))
+        return [jax.random.wrap_key_data(own, impl=jax.random.key_impl(array)) for own in words]
+    return list(np.moveaxis(np.asarray(array), axis, 0))
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)

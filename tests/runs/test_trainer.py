@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
@@ -228,6 +230,19 @@ def test_streaks_go_on_across_chunks_by_seed_and_not_across_what_was_gone_round(
         with pytest.raises(Broken) as caught:
             streaks(before, flags)
         assert (caught.value.first, caught.value.after, caught.value.seed_index) == expected
+
+
+def test_no_program_is_compiled_for_each_array_of_the_parameters(caplog):
+    """XLA takes as long for the smallest of them as for one that copies, or chooses, all."""
+    x = np.random.default_rng(0).integers(0, 256, (50, 3, 2, 1)).astype(np.uint8)  # a shape of no other test
+    with jax.log_compiles():
+        made = trainer.Trainer(resolution.resolve(RUN, data.from_arrays(x[:20], x[20:30], x[30:])), POPULATION)
+        snapshot = made.start()
+        last, _ = made.finish_epoch(snapshot._replace(progress=replace(snapshot.progress, step=STEPS)))
+    chex.assert_trees_all_equal(last.best, snapshot.state.params)
+    compiled = Counter(found[1] for found in map(re.compile(r"Compiling jit\((.+?)\)").match, caplog.messages) if found)
+    assert {"init", "copied", "_choose", "_scan"} <= compiled.keys()
+    assert max(compiled.values()) <= 3, compiled  # there are six shapes of parameters
 
 
 def test_the_optimizer_is_built_for_all_steps_of_the_run(several, monkeypatch):
