@@ -25,7 +25,7 @@ from aevae_jax.types import InputError
 FOLDER = "programs"
 
 LARGEST = 2**28
-"""Bytes of all programs that are kept; a command leaves 20 kB for each of some 50 that it compiles."""
+"""Bytes of all programs that are kept; a command leaves some 20 kB for each of a dozen or two that it compiles."""
 
 _TROUBLE = re.compile(r"Error (reading|writing) persistent compilation cache entry for '(.+?)': (.*)", re.DOTALL)
 """The warning of JAX about an entry, without which it then goes on."""
