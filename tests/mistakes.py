@@ -2586,6 +2586,14 @@ MUTATIONS = (
         ("runs/test_batches.py::test_windows_of_a_stream_hold_the_batches_of_resident_data_from_any_step_on",),
     ),
     Mutation(
+        404,
+        "dimensions moved in units of 1, whatever the prior",
+        "evaluation/traversal.py",
+        "values * found.scale[dimension]",
+        "values",
+        ("evaluation/test_traversal.py::test_a_dimension_is_moved_in_the_units_of_its_prior",),
+    ),
+    Mutation(
         402,
         "a value proposed that cannot be read",
         "cli/repairs.py",

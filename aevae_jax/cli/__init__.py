@@ -2,7 +2,7 @@
 
 main.py         `aevae` and its list of commands, `aevae train`
 evaluate.py     `aevae evaluate`, `compare`, `diagnose`, `quality`
-generate.py     `aevae sample`, `reconstruct`, `interpolate`, `encode`, `decode`
+generate.py     `aevae sample`, `reconstruct`, `interpolate`, `traverse`, `encode`, `decode`
 overview.py     `aevae list`, `show`: what runs there are, without JAX
 reruns.py       `aevae reproduce`, `replay`
 data.py         `aevae data inspect`, `data prepare`

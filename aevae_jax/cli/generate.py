@@ -1,4 +1,4 @@
-"""`aevae sample`, `reconstruct`, `interpolate`, `encode` and `decode`: what a trained model makes, written to files."""
+"""`aevae sample`, `reconstruct`, `interpolate`, `traverse`, `encode`, `decode`: what a model makes, in files."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from aevae_jax import evaluation, figures, memory, values
+from aevae_jax import evaluation, figures, limits, memory, values
 from aevae_jax.cli import console
 from aevae_jax.cli.evaluate import Moved, key_of, loaded, prepared_of
 from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import Format, files
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import fitting, records
-from aevae_jax.types import InputError, LatentModel, Params, Scaled
+from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_point_codes, shortened
 
 if TYPE_CHECKING:
     from jax import Array
 
     from aevae_jax import keys
     from aevae_jax.data import Format, Source
-    from aevae_jax.evaluation import completion
+    from aevae_jax.evaluation import completion, traversal
     from aevae_jax.models import generation
 else:
     keys = modules("aevae_jax", "keys")
     generation = modules("aevae_jax.models", "generation")
-    completion = modules("aevae_jax.evaluation", "completion")
+    completion, traversal = modules("aevae_jax.evaluation", "completion", "traversal")
 
 Out = Annotated[Path, "--out FILE"]
 Part = Literal["train", "validation", "test"]
@@ -136,6 +136,64 @@ def interpolate(
     _save(out, run, fitted, _batched(_decoded, fitted, codes), {"codes": codes}, columns=min(steps, 20))
 
 
+def traverse(
+    run: Path,
+    *,
+    out: Out,
+    start: int = 0,
+    mean: bool = False,
+    num: int = 10,
+    steps: int = 7,
+    data: Moved = "",
+    force: bool = False,
+) -> None:
+    """Move each latent dimension over what is likely of it, and decode.
+
+    From -3 to 3 standard deviations of the prior around its mean, one dimension at a time; of an autoencoder, which has
+    no prior, of the codes of test data. Rows are dimensions, those first whose posterior means vary most.
+
+    Example: aevae traverse runs/first --out traverse.png
+
+    Args:
+      run: a run directory.
+      out: .png for a row of images per dimension, .npy or .npz for numbers, .csv for a table.
+      start: index of the test image whose code is moved.
+      mean: move the prior's mean in place of that code.
+      num: how many dimensions, at most.
+      steps: how many values of each.
+      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
+      force: replace the output file if it exists.
+    """
+    files.check_output(out, files.DATA, force=force)
+    limits.check("--num", num, 1)
+    limits.check("--steps", steps, 2)
+    fitted = loaded(run)
+    _check_room(_decoded, fitted, (min(num, fitted.run.model.latent) * steps, fitted.run.model.latent), "--steps")
+    x = prepared_of(run, fitted.run, data).test.x
+    if not 0 <= start < len(x):
+        raise InputError("--start", got=start, expected=f"0 to {len(x) - 1}, an index of the test set")
+
+    with console.parts("encoding") as on_part:
+        found = traversal.describe(fitted.model, fitted.params, x, on_part=on_part)
+    chosen = np.argsort(-found.activity, kind="stable")[:num]
+    z = found.loc if mean else _batched(_code, fitted, x[start : start + 1])["codes"][0]
+    values = np.linspace(-3.0, 3.0, steps)
+    codes = traversal.codes(z, chosen, found, values).reshape(-1, len(z))
+    images = _batched(_decoded, fitted, codes)
+    arrays = {"codes": codes, "dimensions": chosen, "activity": found.activity[chosen], "values": values}
+    points = has_point_codes(fitted.model)
+    owner = "codes of test data" if points else "prior"
+    others = f"at the mean of the {owner}" if mean else f"as in the code of test image {start}"
+    labels = {
+        "values": values,
+        "rows": [f"{dimension}  ({found.activity[dimension]:.2g})" for dimension in chosen],
+        "title": f"{shortened(run, 50)}: one dimension moved, the others {others}",
+        "unit": f"standard deviations of the {owner}, from the mean\n"
+        f"in brackets: variance of the {'codes' if points else 'posterior means'} over test data",
+    }
+    _save(out, run, fitted, images, arrays, labels=labels)
+
+
 def encode(
     run: Path, *, out: Out, input_file: Input = None, split: Part | None = None, data: Moved = "", force: bool = False
 ) -> None:
@@ -221,13 +279,21 @@ def _save(
     fitted: fitting.Fitted,
     data: Mapping[str, Any],
     codes: Mapping[str, Any] | None = None,
+    *,
+    labels: Mapping[str, Any] | None = None,
     **grid: Any,
 ) -> None:
-    """Write what the model made, `data` in the units of the data set and `codes` as they are."""
+    """Write what the model made, `data` in the units of the data set and `codes` as they are; images with labels as
+    `traversal.draw` takes them.
+    """
     format, inverse = _format(directory), fitted.run.data.preparation.inverse
     arrays = {name: inverse(np.asarray(x), format) for name, x in data.items()}
     if "images" in arrays and not format.columns:
         grid["span"] = figures.span_of(arrays["images"], format.levels)
+    if labels and out.suffix == ".png" and len(format.event_shape) == 3:
+        traversal.draw(out, arrays["images"], span=grid["span"], **labels)
+        report(f"wrote {out}: {len(arrays['images'])} images")
+        return
     arrays |= codes or {}
     reading = fitted.run.data.reading
     report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, **grid)}")

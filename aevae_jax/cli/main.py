@@ -235,6 +235,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
         generate.sample,
         generate.reconstruct,
         generate.interpolate,
+        generate.traverse,
         generate.encode,
         generate.decode,
         reruns.reproduce,

@@ -10,6 +10,7 @@ classifiers.py    the classifiers whose features it uses
 completion.py     missing entries of tables
 estimates.py      results with their evaluation protocol: which may be ranked
 rate_distortion.py the curve of a sweep, with intervals over seeds
+traversal.py      what each dimension of a code does
 statistics.py     Frechet distance, MMD, precision and recall, PCA, intervals, on arrays
 """
 

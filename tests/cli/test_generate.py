@@ -96,7 +96,14 @@ def test_what_is_made_is_in_the_units_of_the_data_and_codes_are_left_as_they_are
     assert load(tmp_path / "s.npz").keys() == {"images"}
 
 
-COMMANDS = (["sample"], ["reconstruct"], ["interpolate"], ["encode", "--split", "test"], ["decode", "--input", "z.npy"])
+COMMANDS = (
+    ["sample"],
+    ["reconstruct"],
+    ["interpolate"],
+    ["traverse"],
+    ["encode", "--split", "test"],
+    ["decode", "--input", "z.npy"],
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
@@ -110,6 +117,31 @@ def test_a_file_is_replaced_only_if_that_is_asked_for(warm, tmp_path, monkeypatc
     assert (tmp_path / "out.npy").read_text() == "precious"
     assert typed(name, warm, *options, "--out", "out.npy", "--force").startswith("wrote out.npy: ")
     assert load("out.npy").ndim == (2 if name == "encode" else 4)
+
+
+def test_one_dimension_at_a_time_is_moved_over_what_the_prior_holds_likely(warm, test_rows, tmp_path):
+    fitted, seen = fitting.load_run(warm), test_rows[1]
+    means = np.asarray(oracles.encode(fitted.model, fitted.params, seen).mean())
+    typed("traverse", warm, "--start", 3, "--steps", 5, "--out", tmp_path / "t.npz")
+    found = load(tmp_path / "t.npz")
+    order = np.argsort(-means.var(axis=0))
+    np.testing.assert_array_equal(found["dimensions"], order)
+    np.testing.assert_allclose(found["activity"], means.var(axis=0)[order], rtol=1e-4)
+    np.testing.assert_array_equal(found["values"], [-3, -1.5, 0, 1.5, 3])
+    codes = found["codes"].reshape(2, 5, 2)
+    for row, dimension in zip(codes, order, strict=True):
+        np.testing.assert_allclose(row[:, dimension], [-3, -1.5, 0, 1.5, 3], atol=1e-6)  # of N(0, I)
+        np.testing.assert_allclose(row[:, 1 - dimension], means[3, 1 - dimension], atol=1e-5)
+    decoded = oracles.mean(oracles.decode(fitted.model, fitted.params, found["codes"]))
+    natural = fitted.run.data.preparation.inverse(np.asarray(decoded), evaluate.prepared_of(warm, fitted.run).format)
+    np.testing.assert_allclose(found["images"], natural, rtol=1e-4)
+
+    typed("traverse", warm, "--mean", "--num", 1, "--steps", 2, "--out", tmp_path / "m.npz")
+    codes = load(tmp_path / "m.npz")["codes"]
+    np.testing.assert_allclose(codes[:, order[0]], [-3, 3], atol=1e-6)
+    np.testing.assert_allclose(codes[:, order[1]], 0, atol=1e-6)
+    assert typed("traverse", warm, "--out", tmp_path / "t.png").endswith("t.png: 14 images\n")
+    assert size_of(tmp_path / "t.png")[0] >= 1000
 
 
 def size_of(path):

@@ -653,6 +653,7 @@ BEGUN = {
     "sample RUN --out s.png": "reading RUN",
     "reconstruct RUN --out s.png": "reading RUN",
     "interpolate RUN --out s.png": "reading RUN",
+    "traverse RUN --out t.png": "reading RUN",
     "encode RUN --split test --out z.npy": "reading RUN",
     "decode RUN --input codes.npy --out s.png": "reading RUN",
     "reproduce RUN": "reading RUN",
