@@ -118,8 +118,10 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 @_quiet()
-def read_arrays(path: Path, specs: Mapping[str, ShapeDtypeStruct]) -> dict[str, Any]:
-    """Read NumPy arrays: what goes wrong here is not for want of memory on a device."""
+def read_arrays(path: Path, specs: Mapping[str, ShapeDtypeStruct], *, partial: bool = False) -> dict[str, Any]:
+    """Read NumPy arrays: what goes wrong here is not for want of memory on a device. There are no others, but where a
+    part of them is asked for.
+    """
     arrays = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items() if not spec.size}
     stored = {name: spec for name, spec in specs.items() if spec.size}
     if stored:
@@ -127,13 +129,18 @@ def read_arrays(path: Path, specs: Mapping[str, ShapeDtypeStruct]) -> dict[str, 
         told = getattr(
             checkpointer.metadata(path).item_metadata, "tree", {}
         )  # from the header of each array, which may say anything
-        found = {name: [list(entry.shape), np.dtype(entry.dtype).name] for name, entry in told.items()}
+        found = {
+            name: [list(entry.shape), np.dtype(entry.dtype).name]
+            for name, entry in told.items()
+            if name in stored or not partial
+        }
         if name := difference(found, signatures(stored)):
             raise ValueError(f"another shape or type of {name} in arrays than in manifest.json")
         if name := next((n for n in stored if math.prod(told[n].storage.chunk_shape) > stored[n].size), None):
             raise ValueError(f"parts of {name} that are larger than the whole")
         kinds = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
-        arrays |= checkpointer.restore(path, args=ocp.args.PyTreeRestore(stored, restore_args=kinds))
+        wanted = ocp.args.PyTreeRestore(stored, restore_args=kinds, partial_restore=partial)
+        arrays |= checkpointer.restore(path, args=wanted)
     if name := difference(signatures(arrays), signatures(specs)):
         raise ValueError(f"another shape or type of {name} than was saved")
     return {name: arrays[name] for name in specs}

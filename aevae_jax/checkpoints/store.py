@@ -122,13 +122,14 @@ class Store:
             with contextlib.suppress(DamageError):
                 self.notes(step)
 
-    def restore(self, step: int, like: Mapping[str, ShapeDtypeStruct]) -> dict[str, Array]:
+    def restore(self, step: int, like: Mapping[str, ShapeDtypeStruct], *, partial: bool = False) -> dict[str, Array]:
         """Return the arrays of a checkpoint, bit for bit, on the first device. Every file is checked before any is
         used.
 
         Args:
           step: one of `steps()`.
           like: the shape and type of each array; of typed keys, theirs.
+          partial: whether it may hold others, too, which are not read.
 
         Raises:
           DamageError: what is on disk is not what was written.
@@ -141,6 +142,8 @@ class Store:
             if name := array_files.difference(found, {name: size for name, (size, _) in listed.items()}):
                 raise ValueError(f"{found.get(name, 'no')} bytes in arrays/{name}, not as in manifest.json")
             saved, wanted = manifest["arrays"], array_files.signatures(like)
+            if partial:
+                saved = {name: entry for name, entry in saved.items() if name in wanted}
             if name := array_files.difference(saved, wanted):
                 got, expected = saved.get(name, "nothing"), f"{wanted.get(name, 'nothing')}, as in run.json"
                 raise InputError(
@@ -150,12 +153,14 @@ class Store:
                     where=str(path.parent),
                 )
             raw = {name: array_files.raw(spec) for name, spec in like.items()}
-            if sum(found.values()) > 4 * sum(spec.size * spec.dtype.itemsize for spec, _ in raw.values()) + _SLACK:
+            most = 4 * sum(spec.size * spec.dtype.itemsize for spec, _ in raw.values()) + _SLACK
+            if not partial and sum(found.values()) > most:
                 raise ValueError("files much larger than the arrays in them")
             for name in found:
                 if array_files.digest(path / name) != listed[name][1]:
                     raise ValueError(f"bytes of arrays/{name} that do not match their sha256")
-            arrays = array_files.read_arrays(path, {name: spec for name, (spec, _) in raw.items()})
+            specs = {name: spec for name, (spec, _) in raw.items()}
+            arrays = array_files.read_arrays(path, specs, partial=partial)
         except (InputError, MemoryError):
             raise
         except Exception as error:  # a damaged file may make Orbax raise anything
@@ -168,13 +173,18 @@ class Store:
         }
 
     def restore_newest(
-        self, like: Callable[[int, dict[str, Any]], Mapping[str, ShapeDtypeStruct]], *, until: int | None = None
+        self,
+        like: Callable[[int, dict[str, Any]], Mapping[str, ShapeDtypeStruct]],
+        *,
+        until: int | None = None,
+        partial: bool = False,
     ) -> Restored | None:
         """Return the newest checkpoint that is intact, and what is wrong with newer ones, which are left as they are.
 
         Args:
           like: of a step and its notes, the shape and type of each array. What it raises is not caught.
           until: the newest step to consider.
+          partial: see `restore`.
 
         Returns:
           None if there is no checkpoint, intact or not.
@@ -188,7 +198,7 @@ class Store:
         for step in reversed([step for step in self.steps() if until is None or step <= until]):
             try:
                 notes = self.notes(step)
-                return Restored(step, self.restore(step, like(step, notes)), notes, tuple(damaged))
+                return Restored(step, self.restore(step, like(step, notes), partial=partial), notes, tuple(damaged))
             except DamageError as error:
                 damaged.append(str(error))
         if not damaged:

@@ -252,11 +252,11 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
 
 
 def loaded(directory: Path) -> fitting.Fitted:
-    """Return the finished run in a directory; what is to be said of it is a note."""
+    """Return the run in a directory, as far as it has got; what is to be said of it is a note."""
     overview.check_run(directory)
     records.read_record(directory)  # refused at once, or said before JAX is imported
     begin(f"reading {directory}")
-    return fitting.load_run(directory, on_note=console.note)
+    return fitting.load_run(directory, unfinished=True, on_note=console.note)
 
 
 def prepared_of(directory: Path, run: runs.Run, moved: str = "") -> Prepared:

@@ -1,4 +1,4 @@
-"""A trained model, and how it is read from the directory of a finished run."""
+"""A trained model, and how it is read from the directory of a run: finished, or as far as it has got."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aevae_jax.checkpoints.saving import DamageError
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import records
 from aevae_jax.runs.callbacks import Note
@@ -15,9 +16,11 @@ from aevae_jax.runs.run import Run, as_recorded, read
 from aevae_jax.types import InputError, LatentModel, Params
 
 if TYPE_CHECKING:
-    from aevae_jax.runs import weights
+    from aevae_jax.checkpoints import store
+    from aevae_jax.runs import snapshots, weights
 else:
-    weights = modules("aevae_jax.runs", "weights")
+    store = modules("aevae_jax.checkpoints", "store")
+    snapshots, weights = modules("aevae_jax.runs", "snapshots", "weights")
 
 
 class Fitted(NamedTuple):
@@ -30,12 +33,15 @@ class Fitted(NamedTuple):
     history: list[dict[str, Any]]
     """One entry per epoch: epoch, step, train and validation metrics, steps that were skipped."""
     results: dict[str, Any]
-    """Validation and test metrics of `params`; with several seeds, one list entry per seed."""
+    """Validation and test metrics of `params`; with several seeds, one list entry per seed. Those of a run that is not
+    finished have no test metrics."""
     losses: Any
     """Loss of every step, float32 `[steps]`; with several seeds, `[steps, S]`."""
 
 
-def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note: Note | None = None) -> Fitted:
+def load_run(
+    directory: str | Path, model: LatentModel | None = None, *, unfinished: bool = False, on_note: Note | None = None
+) -> Fitted:
     """Return a finished run's directory as a model and parameters ready to call.
 
     Every file must be as it was written, and of this run: their digests are compared, which runs of version 0.1 do not
@@ -45,11 +51,13 @@ def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note
       directory: written by `fit`.
       model: needed only if the run was trained with modules, losses or likelihoods of your own. The objective of the
         run that is given back is then the default of that model.
-      on_note: is told in a line if the run has no digests; by default that is a warning.
+      unfinished: allow a run that is not finished, be it stopped or in training at this moment: its parameters are
+        those of the best epoch so far, or of the last step where no epoch is over, as its newest checkpoint has them.
+      on_note: is told in a line which step that is, or that the run has no digests; by default these are warnings.
 
     Raises:
-      InputError: no run there, a damaged or edited file, one of another run, a field or type that no run can have,
-        weights of another model.
+      InputError: no run there, one that is not finished, or has no checkpoint yet; a damaged or edited file, one of
+        another run; a field or type that no run can have; weights of another model.
     """
     folder = Path(directory)
     record = records.read_record(folder)
@@ -60,6 +68,8 @@ def load_run(directory: str | Path, model: LatentModel | None = None, *, on_note
     if model is not None:
         model = as_recorded(model, record["run"].get("model", {}), str(folder / records.RECORD))
         run = replace(run, model=model, objective=None)  # type: ignore[arg-type]  # any model; None is the default of it
+    if unfinished and not records.holds(folder, records.RESULTS):
+        return _best_so_far(folder, run, record, on_note or warnings.warn)
     return load_as(folder, run, record, on_note or warnings.warn)
 
 
@@ -74,6 +84,56 @@ def load_as(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitte
     if not digest:
         note(f"{folder} was written by version 0.1: it has no digests, so edited or exchanged files are not noticed")
     return Fitted(run, run.model, params, results.history, results.figures, losses)
+
+
+def _best_so_far(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitted:
+    """Return a run that is not finished, as its newest checkpoint has it. Nothing is written, and where it is being
+    trained, that is not disturbed.
+    """
+    kept = store.Store(folder / records.CHECKPOINTS, run=records.digest_of(record))
+    shapes = jax.eval_shape(run.model.init, jax.random.key(0))
+    progress, part = snapshots.Progress(), ""
+
+    def like(step: int, notes: dict[str, Any]) -> dict[str, Any]:
+        nonlocal progress, part
+        progress = snapshots.Progress.from_notes(notes)
+        records.check_history(
+            folder / records.CHECKPOINTS / str(step), progress.history, max(progress.best_epoch, default=0)
+        )
+        part = "best/" if any(progress.best_epoch) else "state/ema/" if run.ema else "state/params/"
+        losses = jax.ShapeDtypeStruct((progress.history[-1]["step"] if progress.history else 0,), np.float32)
+        return {"logged/losses": losses, **weights.named(shapes, part)}
+
+    while True:
+        steps = kept.steps()
+        try:
+            found = kept.restore_newest(like, partial=True)
+            break
+        except DamageError:
+            if steps == kept.steps():  # else the training has deleted what was just being read
+                raise
+    if found is None:
+        raise InputError(
+            "run",
+            got=f"no {records.RESULTS} and no checkpoint: its training has just begun, or was stopped at once",
+            expected="one that is finished or has saved",
+            where=str(folder),
+            hint="wait a minute, or type the command that began it",
+        )
+    best = max(progress.best_epoch, default=0)
+    which = f"epoch {best}, the best so far" if best else "the last step, as no epoch is over"
+    note(
+        f"{folder} is at step {progress.step}, in epoch {min(progress.epoch + 1, run.epochs)} of {run.epochs}: parameters of {which}"
+    )
+    results = {
+        "protocol": "validation alone, as the training is not finished",
+        "best_epoch": best,
+        "seconds": round(progress.seconds, 3),
+        "validation": progress.history[best - 1]["validation"] if best else {},
+        "test": {},
+    }
+    params = weights.unnamed(found.arrays, shapes, part)
+    return Fitted(run, run.model, params, list(progress.history), results, np.asarray(found.arrays["logged/losses"]))
 
 
 def read_losses(folder: Path, results: records.Results) -> np.ndarray:

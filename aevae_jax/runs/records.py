@@ -14,7 +14,7 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -359,10 +359,7 @@ def read_results(folder: Path, digest: str) -> Results:
             RESULTS, where=str(folder), got="a file without the figures of a training", expected=_AS_WRITTEN
         )
     history = read_json(folder / METRICS, lines=True, sha256=sha256.get(METRICS))
-    if not _is_history(history) or figures["best_epoch"] > len(history):
-        raise InputError(
-            METRICS, where=str(folder), got="a file that is not one line for each epoch", expected=_AS_WRITTEN
-        )
+    check_history(folder / METRICS, history, max(1, figures["best_epoch"]))
     for part in ("validation", "test"):
         figures[part] = {name: math.nan if value is None else value for name, value in figures[part].items()}
     return Results(figures, history, sha256)
@@ -379,15 +376,19 @@ def _are_results(tree: Any) -> bool:
     )
 
 
-def _is_history(entries: list[Any]) -> bool:
-    return bool(entries) and all(
+def check_history(path: Path, entries: Sequence[Any], least: int = 0) -> None:
+    """Refuse what is not an entry for each epoch, of at least so many, in the place that is named."""
+    if len(entries) < least or not all(
         isinstance(entry, dict)
         and entry.get("epoch") == number
         and _is_count(entry.get("step"))
         and _is_count(entry.get("skipped"))
         and all(_are_metrics(entry.get(part)) for part in ("train", "validation"))
         for number, entry in enumerate(entries, start=1)
-    )
+    ):
+        raise InputError(
+            path.name, where=str(path.parent), got="something else than an entry for each epoch", expected=_AS_WRITTEN
+        )
 
 
 def _are_metrics(tree: Any) -> bool:

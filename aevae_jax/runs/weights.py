@@ -69,7 +69,7 @@ def load_weights(path: Path, like: Params, *, run: str = "", sha256: str | None 
         }
     except (SafetensorError, ValueError, KeyError) as error:
         raise _damaged(path, error) from None
-    params, metadata = _unflatten(arrays, like), header.get("__metadata__", {})
+    params, metadata = unnamed(arrays, like), header.get("__metadata__", {})
     if metadata and _entry(run) not in metadata:
         raise _refused(path, "weights of another run", "those of the run in run.json")
     if metadata.get(_entry(run)) != params_digest(params):
@@ -166,11 +166,16 @@ def params_digest(params: Params) -> str:
     return total.hexdigest()
 
 
-def _unflatten(arrays: dict[str, np.ndarray], like: Params) -> Params:
+def named(params: Params, prefix: str = "") -> dict[str, Any]:
+    """Return the arrays of nested dicts by name, such as `decoder/Dense_0/kernel`, behind a prefix."""
+    return {f"{prefix}{name}": array for name, array in flatten_dict(params, sep="/").items()}
+
+
+def unnamed(arrays: Mapping[str, Any], like: Params, prefix: str = "") -> Params:
     """Return a nested dict with the structure of `like`, whose empty dicts have no arrays to be named by."""
     nodes = flatten_dict(like, sep="/", keep_empty_nodes=True)
-    empty: Params = {name: {} for name, node in nodes.items() if not hasattr(node, "shape")}
-    return unflatten_dict({**{name: jax.numpy.asarray(a) for name, a in arrays.items()}, **empty}, sep="/")
+    leaves = {name: arrays[f"{prefix}{name}"] if hasattr(node, "shape") else {} for name, node in nodes.items()}
+    return unflatten_dict(jax.tree.map(jax.numpy.asarray, leaves), sep="/")
 
 
 def _compare(found: Mapping[str, object], expected: Mapping[str, object], path: Path) -> None:

@@ -877,7 +877,7 @@ def test_a_line_of_the_log_has_all_of_its_entries(copied, name):
     del lines[1][name]
     records.write_lines(copied / "metrics.jsonl", lines)
     edit_results(copied)
-    with pytest.raises(InputError, match=r"metrics\.jsonl .*: got a file that is not one line for each epoch"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl .*: got something else than an entry for each epoch"):
         fitting.load_run(copied)
 
 

@@ -1,0 +1,149 @@
+"""Runs that are looked at before they are finished: as they were saved last, and undisturbed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from run_files import write_record
+
+from aevae_jax.checkpoints.saving import DamageError, OtherRunError, Saving
+from aevae_jax.checkpoints.store import Store
+from aevae_jax.data import Data, from_arrays
+from aevae_jax.models import VAE
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.likelihoods import Normal
+from aevae_jax.models.priors import StandardNormal
+from aevae_jax.runs import fitted, fitting, records
+from aevae_jax.runs.run import Run
+from aevae_jax.training.optimizers import AdamW
+from aevae_jax.types import InputError
+
+RUN = Run(Data(), VAE(2, MLP((4,)), Normal(1.0), StandardNormal()), None, AdamW(0.3), 10, epochs=4, seed=3)
+STEPS = 8  # per epoch
+
+
+def dataset():
+    return from_arrays(np.random.RandomState(0).randint(0, 256, (100, 3, 3, 1)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.9], ids=["plain", "ema"])
+def whole(request, tmp_path_factory):
+    """A finished run with a checkpoint at every step, and it as it came out of the training."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run = replace(RUN, ema=request.param)
+    return folder, fitting.fit(run, dataset(), directory=folder, saving=Saving(steps=1, last=1000))
+
+
+def stopped(folder, place, step):
+    """The run as it was when that step had been saved."""
+    shutil.copytree(folder, place, ignore=lambda _, names: {*names} & {"weights.safetensors", "results.json"})
+    for later in (place / "checkpoints").iterdir():
+        if int(later.name) > step:
+            shutil.rmtree(later)
+    return place
+
+
+def contents(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def arrays_under(found, prefix):
+    return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("step", [1, STEPS, STEPS + 1, 3 * STEPS + 5])
+def test_a_run_is_looked_at_as_its_newest_checkpoint_has_it(whole, tmp_path, step):
+    folder, finished = whole
+    place, notes = stopped(folder, tmp_path / "run", step), []
+    before = contents(place)
+    found = fitted.load_run(place, unfinished=True, on_note=notes.append)
+    assert contents(place) == before
+    epochs = step // STEPS
+    selects = [entry["validation"]["negative_elbo"] for entry in finished.history[:epochs]]
+    best = 1 + int(np.argmin(selects)) if selects else 0
+    assert found.history == finished.history[:epochs]
+    assert found.results["best_epoch"] == best
+    assert found.results["test"] == {}
+    assert found.results["validation"] == (finished.history[best - 1]["validation"] if best else {})
+    assert found.losses.tobytes() == finished.losses[: STEPS * epochs].tobytes()
+    part = "best/" if best else "state/ema/" if finished.run.ema else "state/params/"
+    saved = Store(folder / "checkpoints")
+    kept = saved._manifest(step)["arrays"]
+    like = {n: np.zeros(shape, dtype) for n, (shape, dtype) in kept.items() if n.startswith(part)}
+    expected = arrays_under(saved.restore(step, like, partial=True), part)
+    own = {f"{a}/{b}/{c}": leaf for a, net in found.params.items() for b, d in net.items() for c, leaf in d.items()}
+    assert own.keys() == expected.keys()
+    assert all(np.array_equal(own[name], expected[name]) for name in own)
+    [note] = notes
+    assert f"at step {step}, in epoch {epochs + 1} of 4" in note
+    assert (f"epoch {best}, the best so far" if best else "the last step, as no epoch is over") in note
+
+
+def test_the_best_epoch_of_an_unfinished_run_has_the_parameters_of_a_run_that_ended_there(whole, tmp_path):
+    folder, finished = whole
+    place = stopped(folder, tmp_path / "run", 2 * STEPS + 1)
+    found = fitted.load_run(place, unfinished=True, on_note=lambda text: None)
+    shorter = fitting.fit(replace(finished.run, epochs=found.results["best_epoch"]), dataset())
+    assert shorter.results["best_epoch"] == found.results["best_epoch"]
+    for own, expected in zip(*map(_leaves, (found.params, shorter.params)), strict=True):
+        assert own.tobytes() == expected.tobytes()
+
+
+def _leaves(params):
+    return [
+        np.asarray(leaf) for _, net in sorted(params.items()) for _, d in sorted(net.items()) for leaf in d.values()
+    ]
+
+
+def test_a_finished_run_is_read_as_before_and_an_unfinished_one_only_where_that_is_asked_for(whole, tmp_path):
+    folder, finished = whole
+    found = fitted.load_run(folder, unfinished=True, on_note=pytest.fail)
+    assert found.results == finished.results
+    place = stopped(folder, tmp_path / "run", STEPS)
+    with pytest.raises(InputError, match=r"no results\.json, expected .*the command that began it resumes it"):
+        fitted.load_run(place)
+    shutil.rmtree(place / "checkpoints")
+    with pytest.raises(
+        InputError, match=r"and no checkpoint: its training has just begun.*type the command that began"
+    ):
+        fitted.load_run(place, unfinished=True)
+
+
+def test_what_a_training_deletes_while_it_is_read_is_looked_for_again(whole, tmp_path, monkeypatch):
+    folder, _ = whole
+    place = stopped(folder, tmp_path / "run", 2)
+    restore, calls = Store.restore, []
+
+    def deleted(store, step, like, **options):
+        """The training has saved a step, and deleted the one that is being read."""
+        calls.append(step)
+        if len(calls) < 4:
+            later = str(max(store.steps()) + 1)
+            shutil.copytree(folder / "checkpoints" / later, place / "checkpoints" / later)
+            shutil.rmtree(place / "checkpoints" / str(step))
+        return restore(store, step, like, **options)
+
+    monkeypatch.setattr(Store, "restore", deleted)
+    assert fitted.load_run(place, unfinished=True, on_note=lambda text: None).losses.size == 0
+    assert len(calls) >= 4
+
+
+def test_damage_is_said_and_not_looked_at_for_ever(whole, tmp_path):
+    folder, _ = whole
+    place = stopped(folder, tmp_path / "run", 2)
+    for path in (place / "checkpoints").glob("*/manifest.json"):
+        path.write_text("{}")
+    with pytest.raises(DamageError, match="3 of 3 damaged"):
+        fitted.load_run(place, unfinished=True)
+
+
+def test_checkpoints_of_another_run_are_refused(whole, tmp_path):
+    place = stopped(whole[0], tmp_path / "run", 2)
+    record = records.read_record(place)
+    record["run"]["seed"] += 1
+    write_record(place, record)
+    with pytest.raises(OtherRunError, match="another run"):
+        fitted.load_run(place, unfinished=True)
