@@ -127,6 +127,16 @@ class RateNeeding(Protocol):
 
 
 @runtime_checkable
+class TotalNeeding(Protocol):
+    """An optimizer that says whether it needs to know how many steps there will be; of others that is assumed."""
+
+    @property
+    def needs_total(self) -> bool:
+        """Whether its steps depend on how many there will be, as along a cosine: more of them are another training."""
+        ...
+
+
+@runtime_checkable
 class Shaped(Protocol):
     """A model, a frozen dataclass, that is built for one shape of event; `()` is replaced by that of the data."""
 

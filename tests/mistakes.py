@@ -1283,7 +1283,7 @@ MUTATIONS = (
     Mutation(
         215,
         "the directory that is typed with moved data not used",
-        "runs/records.py",
+        "runs/data_of_runs.py",
         "named = dataclasses.replace(data, name=place.name, directory=place.directory)",
         "named = dataclasses.replace(data, name=place.name)",
         ("runs/test_data_of_runs.py::test_what_is_loaded_is_the_data_of_the_record_wherever_it_is",),
@@ -1887,8 +1887,8 @@ MUTATIONS = (
         262,
         "a table that moved not found again",
         "cli/generate.py",
-        "records.load_data(directory, fitted.run.data, data)",
-        "records.load_data(directory, fitted.run.data)",
+        "data_of_runs.load_data(directory, fitted.run.data, data)",
+        "data_of_runs.load_data(directory, fitted.run.data)",
         ("cli/test_generate.py::test_rows_of_its_own_parts_are_completed_wherever_they_are_by_now",),
     ),
     Mutation(

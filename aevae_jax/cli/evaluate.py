@@ -14,7 +14,7 @@ from aevae_jax.cli import console, overview
 from aevae_jax.cli.terminal import begin, report, say, show_table
 from aevae_jax.data import files, prepare
 from aevae_jax.lazy import jax, modules, np
-from aevae_jax.runs import fitting, records
+from aevae_jax.runs import data_of_runs, fitting, records
 from aevae_jax.types import InputError, likelihood_of, support_of
 
 if TYPE_CHECKING:
@@ -261,10 +261,10 @@ def loaded(directory: Path) -> fitting.Fitted:
 
 def prepared_of(directory: Path, run: runs.Run, moved: str = "") -> Prepared:
     """Return the rows that a run's model sees, by split; validation and test data prepared. Data as
-    `records.load_data`.
+    `data_of_runs.load_data`.
     """
     begin(f"reading {moved or run.data.name}")
-    return prepare(run.data.preparation, records.load_data(directory, run.data, moved))
+    return prepare(run.data.preparation, data_of_runs.load_data(directory, run.data, moved))
 
 
 def key_of(seed: int, use: Any) -> Any:

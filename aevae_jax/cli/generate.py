@@ -13,7 +13,7 @@ from aevae_jax.cli.evaluate import Moved, key_of, loaded, prepared_of
 from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import Format, files
 from aevae_jax.lazy import jax, modules, np
-from aevae_jax.runs import fitting, records
+from aevae_jax.runs import data_of_runs, fitting, records
 from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_point_codes, shortened
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ def _complete(
     if path is not None:
         done = completion.complete_file(fitted.model, fitted.params, fitted.run.data, format, path)
     else:
-        rows = getattr(records.load_data(directory, fitted.run.data, data), str(split)).x[:num]
+        rows = getattr(data_of_runs.load_data(directory, fitted.run.data, data), str(split)).x[:num]
         done = completion.complete_rows(fitted.model, fitted.params, fitted.run.data, format, rows)
     arrays = {"reconstructions": done.rows, "images": done.given}
     report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, given=done.texts)}")

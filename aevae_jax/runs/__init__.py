@@ -3,6 +3,8 @@
 run.py            `Run`, the value
 resolution.py     what it leaves open is taken from the data, and the two are checked against each other
 fitting.py        `fit`, `fit_seeds`, `fit_sweep`, `fit_members`, and the directory that training leaves
+calls.py          what a training was called with, and all that follows from it before the first step
+beginnings.py     where it begins, if that is at another run
 fitted.py         a trained model, and how it is read from a directory: `load_run`
 sweeps.py         members of a population, which one program trains
 members.py        what a population leaves: a run of each member
@@ -17,6 +19,7 @@ processes.py      several processes that train as one
 resume.py         when to save, and at which step a stopped training resumes
 same_run.py       whether a directory holds the run that is asked for
 directory.py      the directory of a run
+data_of_runs.py   the data of a run, loaded again
 judges.py         classifiers that judge samples, trained once
 records.py        run.json, metrics.jsonl and results.json, with the digests that they are read by
 summaries.py      what a folder of runs holds, read without JAX

@@ -41,6 +41,8 @@ class Programs(NamedTuple):
     step: training.TrainStep
     init: Callable[..., TrainState]
     """(key, *numbers) -> the state before the first step."""
+    init_at: Callable[..., TrainState]
+    """(parameters, key, *numbers) -> that of a training that begins at these."""
     metric: Metric
     """The metric of validation; where there are numbers, its `params` are `(params, *numbers)`."""
 
@@ -74,9 +76,16 @@ def _build(recipe: Recipe) -> Programs:
         state = training.init_state(placed.model, placed.optimizer.build(recipe.steps), key, ema=recipe.ema > 0)
         return recipe.layout.state(state)
 
+    def init_at(params: Params, key: Array, *numbers: Array) -> TrainState:
+        placed = sweeps.place(recipe, recipe.fields, numbers)
+        shapes = jax.eval_shape(placed.model.init, key)
+        params = jax.tree.map(lambda a, spec: a.astype(spec.dtype), params, shapes)
+        state = training.state_at(params, placed.optimizer.build(recipe.steps), ema=recipe.ema > 0)
+        return recipe.layout.state(state)
+
     metric = evaluation.validation_of(recipe.objective).metric
     if not recipe.fields:
-        return Programs(step_of(recipe), jax.jit(init), metric)
+        return Programs(step_of(recipe), jax.jit(init), jax.jit(init_at), metric)
 
     def step(state: TrainState, batch: Any, key: Array, *numbers: Array) -> tuple[TrainState, Metrics]:
         return step_of(sweeps.place(recipe, recipe.fields, numbers))(state, batch, key)
@@ -86,4 +95,4 @@ def _build(recipe: Recipe) -> Programs:
         own, *numbers = params
         return metric(sweeps.place(recipe, recipe.fields, numbers).model, own, x, key)
 
-    return Programs(step, jax.jit(init), metric_at)
+    return Programs(step, jax.jit(init), jax.jit(init_at), metric_at)

@@ -73,13 +73,14 @@ def load_run(
     return load_as(folder, run, record, on_note or warnings.warn)
 
 
-def load_as(folder: Path, run: Run, record: dict[str, Any], note: Note) -> Fitted:
-    """Return a finished run's directory, whose record has been read, as this run."""
+def load_as(folder: Path, run: Run, record: dict[str, Any], note: Note, *, wanted: str = records.RECORD) -> Fitted:
+    """Return a finished run, whose record has been read, as this one; `wanted` says where its model is from."""
     digest = records.digest_of(record)
     results = records.read_results(folder, digest)
     shapes = jax.eval_shape(run.model.init, jax.random.key(0))
     path = folder / records.WEIGHTS
-    params = weights.load_weights(path, shapes, run=digest, sha256=results.sha256.get(records.WEIGHTS))
+    sha256 = results.sha256.get(records.WEIGHTS)
+    params = weights.load_weights(path, shapes, run=digest, sha256=sha256, wanted=wanted)
     losses = read_losses(folder, results)
     if not digest:
         note(f"{folder} was written by version 0.1: it has no digests, so edited or exchanged files are not noticed")
@@ -121,10 +122,9 @@ def _best_so_far(folder: Path, run: Run, record: dict[str, Any], note: Note) -> 
             hint="wait a minute, or type the command that began it",
         )
     best = max(progress.best_epoch, default=0)
-    which = f"epoch {best}, the best so far" if best else "the last step, as no epoch is over"
-    note(
-        f"{folder} is at step {progress.step}, in epoch {min(progress.epoch + 1, run.epochs)} of {run.epochs}: parameters of {which}"
-    )
+    which = f"epoch {best}, the best so far" if best else "that step, as no epoch is over"
+    epoch = min(progress.epoch + 1, run.epochs)
+    note(f"{folder} is not finished, at step {progress.step} in epoch {epoch} of {run.epochs}: parameters of {which}")
     results = {
         "protocol": "validation alone, as the training is not finished",
         "best_epoch": best,

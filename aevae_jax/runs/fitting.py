@@ -11,7 +11,7 @@ import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from aevae_jax import durable, values
 from aevae_jax.checkpoints import signals
@@ -19,32 +19,20 @@ from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Dataset
 from aevae_jax.lazy import modules, np
-from aevae_jax.runs import directory as places, processes, records, same_run
+from aevae_jax.runs import calls, directory as places, processes, records, same_run
 from aevae_jax.runs.callbacks import Callbacks, Note, OnEpoch, OnSteps
+from aevae_jax.runs.calls import Initial
 from aevae_jax.runs.fitted import Fitted, load_as, load_run, read_losses
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.runs import members, pictures, provenance, resolution, resume, sweeps, training_loop, weights
+    from aevae_jax.runs import members, pictures, provenance, resume, weights
     from aevae_jax.runs.resolution import ResolvedRun
-    from aevae_jax.runs.resume import CheckpointManager, Follower
-    from aevae_jax.runs.snapshots import Snapshot
-    from aevae_jax.runs.sweeps import Population
-    from aevae_jax.training import devices as placing
 else:
-    members, pictures, provenance, resolution, resume, sweeps, training_loop, weights = modules(
-        "aevae_jax.runs",
-        "members",
-        "pictures",
-        "provenance",
-        "resolution",
-        "resume",
-        "sweeps",
-        "training_loop",
-        "weights",
+    members, pictures, provenance, resume, weights = modules(
+        "aevae_jax.runs", "members", "pictures", "provenance", "resume", "weights"
     )
-    placing = modules("aevae_jax.training", "devices")
 
 __all__ = ["Fitted", "fit", "fit_members", "fit_seeds", "fit_sweep", "load_run", "read_losses"]
 
@@ -57,6 +45,8 @@ def fit(
     stream: bool | None = None,
     saving: Saving | None = None,
     fresh: bool = False,
+    initial: Initial = None,
+    keep_optimizer: bool = False,
     devices: int = 0,
     shard_params: bool = False,
     on_epoch: OnEpoch | None = None,
@@ -80,6 +70,11 @@ def fit(
         A run is known by its fields, and by those of your own frozen dataclasses and functions in it. An object whose
         fields cannot be written is the same only as long as it is the very same object: in another process, such a run
         can be loaded by `load_run`, but is neither resumed nor given back.
+      initial: what to begin at: the directory of a finished run, a `Fitted`, or parameters. A run in a directory that
+        is the same but for fewer epochs is gone on from exactly, with the bits of all epochs at once, where nothing
+        depends on how many there are; else the training begins at the selected weights, with a new optimizer.
+      keep_optimizer: begin with the weights of the last step of the run in the directory `initial`, and with what its
+        optimizer had gathered by then.
       devices: how many to divide each batch among; by default all that this process has, or as many as divide it. On
         another number, a training that is resumed goes on with the same noise, and with float32 sums in another order.
       shard_params: divide large parameters, and what the optimizer keeps of them, among the devices, too: for networks
@@ -100,10 +95,10 @@ def fit(
       signals.Interrupted: a signal came, and the training is saved.
     """
     callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent, on_steps)
-    call = _Call(run, dataset, stream, callbacks, devices=devices, shard_params=shard_params)
+    call = calls.Call(run, dataset, stream, callbacks, None, devices, shard_params, initial, keep_optimizer)
     with processes.together():
         if directory is None:
-            return _train(_resolve(call)[0], None, call)
+            return calls.train(calls.resolve(call)[0], None, call)
         with signals.caught() as caught:
             if processes.index():
                 return _follow(Path(directory), caught, call)
@@ -123,8 +118,8 @@ def fit_seeds(
     Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding. `stream` is as
     in `fit`; every seed reads its own batches.
     """
-    call = _Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent), _Sweep({}, seeds))
-    return _fit_population(call)[0]
+    call = calls.Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent), calls.Sweep({}, seeds))
+    return calls.fit_population(call)[0]
 
 
 def fit_sweep(
@@ -156,8 +151,8 @@ def fit_sweep(
     """
     if not fields:
         raise InputError("sweep", got="no field", expected='numbers by field, such as {"objective.beta": (0.5, 1, 2)}')
-    return _fit_population(
-        _Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent), _Sweep(fields, seeds))
+    return calls.fit_population(
+        calls.Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent), calls.Sweep(fields, seeds))
     )
 
 
@@ -171,6 +166,7 @@ def fit_members(
     stream: bool | None = None,
     saving: Saving | None = None,
     fresh: bool = False,
+    initial: Initial = None,
     on_epoch: OnEpoch | None = None,
     on_note: Note | None = None,
     on_steps: OnSteps | None = None,
@@ -190,6 +186,7 @@ def fit_members(
       stream: see `fit`.
       saving: see `fit`.
       fresh: see `fit`; all members are deleted.
+      initial: see `fit`; all members begin at these weights.
       on_epoch: called after every epoch with the means over all members.
       on_note: see `fit`.
       on_steps: see `fit`.
@@ -202,9 +199,9 @@ def fit_members(
       InputError: as `fit_sweep` and `fit`.
       signals.Interrupted: a signal came, and the training is saved.
     """
-    _refuse_processes()
+    calls.refuse_processes()
     callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent, on_steps)
-    call = _Call(run, dataset, stream, callbacks, _Sweep(fields, seeds))
+    call = calls.Call(run, dataset, stream, callbacks, calls.Sweep(fields, seeds), initial=initial)
     with signals.caught() as caught:
         return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
 
@@ -212,20 +209,25 @@ def fit_members(
 # --------------------------------------------------------------------------------------------------- in a directory
 
 
-def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, call: _Call) -> list[Fitted]:
+def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, call: calls.Call) -> list[Fitted]:
     places.check_place(folder)
+    if isinstance(call.initial, str | Path) and folder.resolve() == Path(call.initial).resolve():
+        raise InputError(
+            "initial weights",
+            got=f"{folder}, the run that is to be trained",
+            expected="another run",
+            hint="choose a new directory for what goes on from it",
+        )
     with contextlib.ExitStack() as held:
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
 
         there = not fresh and records.holds(folder, records.RECORD)  # a damaged one is refused before any work
         model = records.read_record(folder, any_kind=True)["run"].get("model") if there else None
         call = call._replace(run=same_run.begun(call.run, processes.share(model)))
-        resolved, population = _resolve(call)
+        resolved, population = calls.resolve(call)
         values.to_json(resolved.run)  # refuses numbers that are not finite
         made = provenance.provenance(resolved.dataset, devices=resolved.layout.count)
-        record = records.record_of(
-            resolved.run, resolved.prepared.format, made, sweep=None if population is None else population._asdict()
-        )
+        record = calls.record_of(resolved, made, population)
         unwritten = [*same_run.unwritten(record["run"], resolved.run)]
         places.open_directory(folder, fresh=fresh)
         lock = lock or held.enter_context(Lock.claim(folder))
@@ -255,11 +257,11 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         )
         place = folder.absolute()  # a callback may change the working directory
         if population is None:
-            fitted = _train(resolved, manager, call)
+            fitted = calls.train(resolved, manager, call)
             _finish(place, resolved, fitted, digest, call.callbacks.on_note)
             processes.share(None)
             return [fitted]
-        found = members.split(resolved, population, *_trained(resolved, population, manager, call))
+        found = members.split(resolved, population, *calls.trained(resolved, population, manager, call))
         for index, own in enumerate(found):
             inner, its = members.place(place, population, index), resolved._replace(run=own.run)
             record = members.record_of(its, population, made)
@@ -269,12 +271,12 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         return found
 
 
-def _follow(folder: Path, caught: signals.Caught, call: _Call) -> Fitted:
+def _follow(folder: Path, caught: signals.Caught, call: calls.Call) -> Fitted:
     """Take part, as a process that is not the first, in the training whose directory process 0 has."""
-    resolved, _ = _resolve(call._replace(run=same_run.begun(call.run, processes.share(None))))
+    resolved, _ = calls.resolve(call._replace(run=same_run.begun(call.run, processes.share(None))))
     if processes.share(None):  # it is finished
         return load_run(folder)
-    fitted = _train(resolved, resume.Follower(folder, caught), call)
+    fitted = calls.train(resolved, resume.Follower(folder, caught), call)
     processes.share(None)  # process 0 has written all
     return fitted
 
@@ -292,71 +294,5 @@ def _finish(folder: Path, resolved: ResolvedRun, fitted: Fitted, digest: str, no
     pictures.save(folder, resolved, fitted, note)
 
 
-class _Call(NamedTuple):
-    """What `fit` was called with."""
-
-    run: Run
-    dataset: Dataset | None
-    stream: bool | None
-    callbacks: Callbacks
-    sweep: _Sweep | None = None
-    devices: int = 0
-    shard_params: bool = False
-
-
-class _Sweep(NamedTuple):
-    """Which members a population has: see `fit_sweep`."""
-
-    fields: Mapping[str, Sequence[float]]
-    seeds: Sequence[int]
-
-
-def _resolve(call: _Call) -> tuple[ResolvedRun, Population | None]:
-    """Return the resolved run and its devices, of a sweep those of its first member; what should be known of its data
-    is said.
-    """
-    run, population = call.run, None
-    if call.sweep is not None:
-        run, population = sweeps.combine(run, *call.sweep)
-    resolved = resolution.resolve(run, call.dataset, call.stream)
-    for text in (*resolved.prepared.notes, *filter(None, [resolved.warning])):
-        call.callbacks.on_note(text)
-    if population is not None:
-        sweeps.check(resolved, population.fields)
-        return resolved, population
-    if processes.count() > 1:
-        record = records.record_of(resolved.run, resolved.prepared.format, provenance.provenance(resolved.dataset))
-        processes.check_equal("run or data", record["digest"])
-    layout = placing.choose(resolved.run.batch_size, devices=call.devices, shard_params=call.shard_params)
-    return resolved._replace(layout=layout), None
-
-
 def _silent(text: str) -> None:
     """Drop what a resumed training says where nobody asked to be told."""
-
-
-def _train(resolved: ResolvedRun, manager: CheckpointManager | Follower | None, call: _Call) -> Fitted:
-    last, results = _trained(resolved, None, manager, call)
-    params = resolved.layout.whole(last.best)
-    return Fitted(resolved.run, resolved.run.model, params, list(last.progress.history), results, last.losses)
-
-
-def _fit_population(call: _Call) -> list[Fitted]:
-    """Return one entry per combination of the fields' numbers, with a leading axis of seeds."""
-    _refuse_processes()
-    resolved, population = _resolve(call)
-    assert population is not None  # as `call` has a sweep
-    return members.grouped(resolved, population, *_trained(resolved, population, None, call))
-
-
-def _refuse_processes() -> None:
-    if processes.count() > 1:
-        raise InputError("processes", got=processes.count(), expected="1: members are trained on one device of one")
-
-
-def _trained(
-    resolved: ResolvedRun, population: Population | None, manager: CheckpointManager | Follower | None, call: _Call
-) -> tuple[Snapshot, dict[str, Any]]:
-    for text in filter(None, [resolved.chosen, placing.explained(resolved.layout)]):
-        call.callbacks.on_begin(text)
-    return training_loop.train(resolved, population, manager, call.callbacks)

@@ -65,7 +65,9 @@ def member_run(resolved: ResolvedRun, population: Population, index: int) -> Any
 def record_of(resolved: ResolvedRun, population: Population, provenance: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a member: alone it may have other bits, as `aevae reproduce` will say."""
     settings = {**provenance["settings"], "members": len(population.seeds)}
-    return records.record_of(resolved.run, resolved.prepared.format, {**provenance, "settings": settings})
+    entries = resolved.beginning and resolved.beginning.entries
+    made = {**provenance, "settings": settings}
+    return records.record_of(resolved.run, resolved.prepared.format, made, beginning=entries)
 
 
 def place(folder: Path, population: Population, index: int) -> Path:
@@ -102,7 +104,7 @@ def load(folder: Path, resolved: ResolvedRun, population: Population, note: Note
     for index in range(len(population.seeds)):
         inner, run = place(folder, population, index), member_run(resolved, population, index)
         record = records.read_record(inner)
-        expected = records.record_of(run, resolved.prepared.format, record["provenance"])
+        expected = record_of(resolved._replace(run=run), population, record["provenance"])
         if record["digest"] != expected["digest"]:
             raise InputError(
                 records.RECORD, where=str(inner), got="another run", expected=f"that of {population.name(index)}"

@@ -8,27 +8,21 @@ Runs of version 0.1 have none of these entries, and may not have some of them.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 import os
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import durable, values
 from aevae_jax.checkpoints import array_files
-from aevae_jax.data import Data, Dataset, Format, built_in
-from aevae_jax.lazy import modules
+from aevae_jax.data import Format
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.data import tfds
     from aevae_jax.runs.run import Run
-else:
-    tfds = modules("aevae_jax.data", "tfds")
 
 RECORD, METRICS, WEIGHTS, LOSSES, RESULTS = (
     "run.json",
@@ -147,21 +141,43 @@ def sealed(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def record_of(
-    run: Run, format: Format, provenance: dict[str, Any], *, sweep: dict[str, Any] | None = None
+    run: Run,
+    format: Format,
+    provenance: dict[str, Any],
+    *,
+    sweep: dict[str, Any] | None = None,
+    beginning: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the record of a run, or of a sweep with these members, as `run.json` will hold it."""
-    record = {"run": values.to_tree(run), "format": values.to_tree(format), "provenance": provenance}
+    """Return the record of a run, or of a sweep with these members, as `run.json` will hold it, with the entries of
+    where its training begins, if that is at another run.
+    """
+    record = {
+        "run": values.to_tree(run),
+        "format": values.to_tree(format),
+        "provenance": provenance,
+        **(beginning or {}),
+    }
     if sweep is not None:
         record["sweep"] = {name: values.to_tree(each) for name, each in sweep.items()}
     return sealed({"digest": identity(record), **record})
 
 
 def identity(record: dict[str, Any]) -> str:
-    """Return the digest of a run: a sha256 over its value, its data and their form, and the members of a sweep."""
+    """Return the digest of a run: a sha256 over its value, its data and their form, the members of a sweep, and the
+    weights that it begins at, if these are not drawn.
+    """
     parts = {"run": record["run"], "format": record["format"], "data": record["provenance"]["data"]["sha256"]}
     if "sweep" in record:
         parts["sweep"] = record["sweep"]
+    if "initial" in record:
+        parts["initial"] = initial_of(record)
     return hashlib.sha256(array_files.canonical(parts)).hexdigest()
+
+
+def initial_of(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return which weights a training begins at, wherever they lie; `None` where they are drawn."""
+    entry = record.get("initial")
+    return None if entry is None else {name: value for name, value in entry.items() if name != "place"}
 
 
 def digest_of(record: dict[str, Any]) -> str:
@@ -189,6 +205,9 @@ def read_record(folder: Path, *, any_kind: bool = False) -> dict[str, Any]:
             got="no record of the data it was trained on",
             expected='"provenance": {"data": ...}',
         )
+    initial = record.get("initial", {})
+    if not isinstance(initial, dict) or not all(type(text) is str for text in initial.values()):
+        raise InputError(RECORD, where=str(folder), got='another thing under "initial"', expected="an object of texts")
     if "format" not in record:
         raise InputError(
             RECORD, where=str(folder), got="no record of the form of its data", expected='an object "format"'
@@ -220,84 +239,6 @@ def _intact(value: Any, path: Path) -> Any:
             path.name, where=str(path.parent), got="contents that do not match their sha256", expected=_AS_WRITTEN
         )
     return value
-
-
-def load_data(folder: Path, data: Data, moved: str = "") -> Dataset:
-    """Load the data that a run was trained on, raw.
-
-    Args:
-      folder: of the run.
-      data: as its record names it.
-      moved: what was typed for `--data`, where the data is by now elsewhere. A directory of TensorFlow Datasets that
-        only the record names, which may be a stranger's, is used if it is the user's own.
-
-    Raises:
-      InputError: it is not there, it is not the same data, or its place must be named.
-    """
-    record = read_record(folder)
-    recorded, named = record["provenance"]["data"], data
-    if moved:
-        place: Data = values.parse(type(data), moved, "--data")
-        if place != type(data)(name=place.name, directory=place.directory):
-            raise InputError("--data", got=moved, expected="a name or path, and its directory; all else is the run's")
-        named = dataclasses.replace(data, name=place.name, directory=place.directory)
-    elif data.directory and not tfds.is_own(data.directory):
-        raise InputError(
-            "directory of the data",
-            where=str(folder),
-            got=f"{data.directory}, which only the record of the run names",
-            expected="your own, or one that you name",
-            hint=f"if you trust it: export TFDS_DATA_DIR={shlex.quote(data.directory)}",
-        )
-    levels = recorded.get("levels")
-    if named.name not in built_in.BUILT_IN and type(levels) is int and 2 <= levels <= 256:
-        named = dataclasses.replace(named, levels=levels)  # as they were found then, by this version or another
-    dataset = named.load()
-    check_data(folder, dataset)
-    if dataset.columns:  # their kinds are those that the model was trained with, whatever this version sees in them
-        format: Format = values.from_tree(Format, record["format"], f"{folder}, format")
-        dataset = dataclasses.replace(dataset, columns=format.columns)
-    return dataclasses.replace(dataset, name=data.name)
-
-
-def check_data(folder: Path, dataset: Dataset) -> None:
-    """Refuse data that is not what the run in `folder` was trained on."""
-    record = read_record(folder, any_kind=True)
-    data = record["provenance"]["data"]
-    if data["sha256"] == dataset.digest():
-        return
-    if "sha256" not in record and data["sha256"] == dataset.earlier_digest():  # of version 0.1
-        return
-    if dataset.columns:  # to be told which
-        _check_columns(folder, dataset, values.from_tree(Format, record["format"], f"{folder}, format"))
-    raise InputError(
-        "data set",
-        where=str(folder),
-        got=f"other data under the name {dataset.name!r}",
-        expected=f"that of the training, {data.get('name')!r}, sha256 {str(data['sha256'])[:12]}",
-        hint="evaluate on data of your own from Python",
-    )
-
-
-def _check_columns(folder: Path, dataset: Dataset, format: Format) -> None:
-    """Refuse a table whose columns, or categories of texts, are called otherwise than in the training."""
-    named, known = (
-        [(column.name, column.categories if column.kind == "text" else ()) for column in columns]
-        for columns in (dataset.columns, format.columns)
-    )
-    for new, old in zip(named, known, strict=False):
-        if new == old:
-            continue
-        raise InputError(
-            "data set",
-            where=str(folder),
-            got=f"the column {_spelled(*new)}",
-            expected=f"that of the training, {_spelled(*old)}",
-        )
-
-
-def _spelled(name: str, categories: tuple[str, ...]) -> str:
-    return f"{name!r} of {', '.join(map(repr, categories))}" if categories else repr(name)
 
 
 # --------------------------------------------------------------------------------------------- what a finished run made

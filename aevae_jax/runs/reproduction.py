@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from aevae_jax.checkpoints.store import Store
-from aevae_jax.runs import fitting, provenance, records, resume, same_run
+from aevae_jax.runs import beginnings, data_of_runs, fitting, provenance, records, resume, same_run
 from aevae_jax.runs.non_finite import BrokenStep, examine
 from aevae_jax.runs.resolution import ResolvedRun, resolve
 from aevae_jax.runs.run import read
@@ -53,6 +53,7 @@ def reproduce(
     directory: str | Path,
     *,
     data: str = "",
+    initial: str = "",
     on_epoch: Callable[[Epoch], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     on_steps: Callable[[Steps], None] | None = None,
@@ -65,6 +66,7 @@ def reproduce(
     Args:
       directory: of a finished run.
       data: where its data is by now, a name or path, if it has moved.
+      initial: where the run is by now that it began from, if that has moved.
       on_epoch: called after every epoch.
       on_note: as in `fitting.load_run`.
       on_steps: as in `fitting.fit`.
@@ -73,7 +75,7 @@ def reproduce(
       InputError: no finished run there, other data, or parts that only Python can supply.
     """
     folder = Path(directory)
-    resolved, original = resolve_again(folder, data), fitting.load_run(folder, on_note=on_note)
+    resolved, original = resolve_again(folder, data, initial), fitting.load_run(folder, on_note=on_note)
     record = records.read_record(folder)
     devices = _devices(record)
     differences = _differences(record, devices)
@@ -97,6 +99,7 @@ def reproduce(
 
     try:
         options: dict[str, Any] = {"stream": resolved.stream, "devices": devices, "on_epoch": compare}
+        options["initial"] = resolved.beginning
         again = fitting.fit(resolved.run, resolved.dataset, **options, on_note=_silent, on_steps=on_steps)
     except Differs as differs:
         return Verdict("FAIL", str(differs), differences, found[0])
@@ -170,11 +173,13 @@ def replay(
     return Replay(diagnosis, recorded, rollbacks[index] if index < len(rollbacks) else None)
 
 
-def resolve_again(folder: Path, moved: str = "") -> ResolvedRun:
-    """Return the resolved run, from its record alone; its data, which may have moved, is refused if it has changed."""
+def resolve_again(folder: Path, moved: str = "", initial: str = "") -> ResolvedRun:
+    """Return the resolved run, from its record alone; its data and the run that it began at, both of which may have
+    moved, are refused if they have changed.
+    """
     record = records.read_record(folder)
     run = read(record["run"], str(folder / records.RECORD))
-    return resolve(run, records.load_data(folder, run.data, moved))
+    return beginnings.again(resolve(run, data_of_runs.load_data(folder, run.data, moved)), record, initial)
 
 
 def _silent(text: str) -> None:

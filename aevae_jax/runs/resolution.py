@@ -10,12 +10,29 @@ import jax
 import jax.numpy as jnp
 
 from aevae_jax import evaluation, keys, limits, memory, training, values
+from aevae_jax.checkpoints.store import Store
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, suited, tables
 from aevae_jax.data.suited import Suited
 from aevae_jax.runs.run import Run
 from aevae_jax.training import loops
 from aevae_jax.training.devices import Layout
-from aevae_jax.types import Columned, InputError, Shaped, left_open, likelihood_of, support_of
+from aevae_jax.training.step import TrainState
+from aevae_jax.types import Columned, InputError, Params, Shaped, left_open, likelihood_of, support_of
+
+
+class Beginning(NamedTuple):
+    """What a training takes over from another run: see `beginnings.find`."""
+
+    entries: dict[str, Any]
+    """What `run.json` says of it."""
+    text: str
+    """In a line."""
+    params: Params | None = None
+    """The parameters before the first step; `None` where they are drawn."""
+    state: TrainState | None = None
+    """The state of the optimizer with them, where that is kept."""
+    earlier: Store | None = None
+    """The checkpoints to go on from, of a run that is the same but for having fewer epochs."""
 
 
 class ResolvedRun(NamedTuple):
@@ -33,6 +50,8 @@ class ResolvedRun(NamedTuple):
     """What its likelihood should not be used for, in a line; else empty."""
     layout: Layout = Layout()
     """The devices to train on; those of a population are one."""
+    beginning: Beginning | None = None
+    """What it takes over from another run, if it does not begin anew."""
 
 
 def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None) -> ResolvedRun:

@@ -59,7 +59,7 @@ class CheckpointManager:
         if found is None:
             return None
         self._saved = found.progress
-        return _placed(found, trainer)
+        return placed(found, trainer)
 
     def truncate_to(self, snapshot: Snapshot) -> None:
         """Cut the log where the training resumes, and delete the checkpoints of later steps.
@@ -129,7 +129,7 @@ class Follower:
         if notes is None:
             return None
         like = trainer.shapes(Progress.from_notes(notes))
-        return _placed(like._replace(losses=np.zeros(like.losses.shape, like.losses.dtype)), trainer)
+        return placed(like._replace(losses=np.zeros(like.losses.shape, like.losses.dtype)), trainer)
 
     def truncate_to(self, snapshot: Snapshot) -> None:
         """Do nothing: the log is that of process 0."""
@@ -155,7 +155,7 @@ class Follower:
         _readable(snapshot)
 
 
-def _placed(snapshot: Snapshot, trainer: Trainer) -> Snapshot:
+def placed(snapshot: Snapshot, trainer: Trainer) -> Snapshot:
     """Return a snapshot that process 0 restored where this training has its arrays; the others give its shapes."""
     if processes.count() > 1:
         snapshot = _unflatten(snapshot, processes.share_arrays(_flatten(snapshot)))
@@ -215,10 +215,14 @@ def _tree(snapshot: Snapshot) -> dict[str, Any]:
     return {"state": snapshot.state._asdict(), "best": snapshot.best, "logged": logged}
 
 
+def named(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the arrays of a tree by name, such as `state/params/encoder/Dense_0/kernel`, behind a prefix."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {prefix + jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def _flatten(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the arrays of a snapshot by name, such as `state/params/encoder/Dense_0/kernel`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(_tree(snapshot))
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return named(_tree(snapshot))
 
 
 def _unflatten(like: Snapshot, arrays: dict[str, Any]) -> Snapshot:

@@ -10,7 +10,7 @@ from typing import Any
 
 from aevae_jax import values
 from aevae_jax.data import Dataset
-from aevae_jax.runs import records
+from aevae_jax.runs import data_of_runs, records
 from aevae_jax.runs.run import Run, as_recorded, read
 from aevae_jax.types import InputError
 
@@ -57,8 +57,10 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
       InputError: it is another run, or that cannot be known.
     """
     written = records.read_record(folder, any_kind=True)
-    found = [*differences(_completed(written["run"]), record["run"])]
+    found = [*differences(completed(written["run"]), record["run"])]
     found += differences(written.get("sweep"), record.get("sweep"), "sweep")
+    if records.initial_of(written) != records.initial_of(record):
+        found.append(f"{_begun(written)}, here {_begun(record)}")
     if found:
         raise InputError(
             "run directory",
@@ -76,8 +78,8 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
             got=f"a {type(value).__name__} that cannot be compared with the one it has",
             hint="write it as a frozen dataclass or a function, and start over with --fresh",
         )
-    records.check_data(folder, dataset)
-    here = {name: value for name, value in record["provenance"].items() if name not in ("command", "data")}
+    data_of_runs.check_data(folder, dataset)
+    here = environment_of(record["provenance"])
     x64 = _x64(written)
     if x64 != _x64(record) and not records.holds(folder, records.RESULTS):
         raise InputError(
@@ -95,13 +97,24 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
     return written
 
 
+def environment_of(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return what a provenance says of where it was, without the data and what was typed."""
+    return {name: value for name, value in provenance.items() if name not in ("command", "data")}
+
+
 def _x64(record: dict[str, Any]) -> bool:
     """Return whether a run was begun with numbers of 64 bits."""
     settings = record["provenance"].get("settings")
     return isinstance(settings, dict) and settings.get("x64") is True
 
 
-def _completed(tree: dict[str, Any]) -> dict[str, Any]:
+def _begun(record: dict[str, Any]) -> str:
+    """Return where the training of a record begins, in words."""
+    entry = record.get("initial")
+    return "begun anew" if entry is None else f"begun from {entry.get('place', 'weights given in Python')}"
+
+
+def completed(tree: dict[str, Any]) -> dict[str, Any]:
     """Return the tree of a run with the fields that later versions added, at their defaults."""
     try:
         return dict(values.to_tree(read(tree, records.RECORD)))

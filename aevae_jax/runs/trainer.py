@@ -78,8 +78,13 @@ class Trainer:
 
     def start(self) -> Snapshot:
         """Return the state before the first step."""
-        count, init = len(self._members), self._programs.init
-        states = [init(*own) for own in self._members]
+        count, begins = len(self._members), self.resolved.beginning
+        if begins is None or begins.params is None:
+            states = [self._programs.init(*own) for own in self._members]
+        elif begins.state is None:
+            states = [self._programs.init_at(begins.params, *own) for own in self._members]
+        else:
+            states = [self.layout.place(begins.state) for _ in self._members]
         state = states[0] if self.population is None else loops.stack(states)
         progress = Progress(best_value=(math.inf,) * count, best_epoch=(0,) * count, in_a_row=(0,) * count)
         losses = np.zeros((0, *self.key.shape), np.float32)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from aevae_jax.checkpoints.saving import NonFiniteError
-from aevae_jax.runs import non_finite, processes
+from aevae_jax.runs import non_finite, processes, resume
 from aevae_jax.runs.callbacks import Callbacks, Note
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.resume import CheckpointManager, ChunkSizer, Follower
@@ -115,8 +115,12 @@ def _tell_steps(trainer: Trainer, snapshot: Snapshot, callbacks: Callbacks) -> N
 
 
 def _last(trainer: Trainer, manager: CheckpointManager | Follower | None, until: int | None = None) -> Snapshot:
-    """Return the newest snapshot that there is."""
-    return (None if manager is None else manager.restore(trainer, until)) or trainer.start()
+    """Return the newest snapshot that there is, which may be that of the run that this one goes on from."""
+    found, begins = None if manager is None else manager.restore(trainer, until), trainer.resolved.beginning
+    if found is None and begins is not None and begins.earlier is not None:
+        found = resume.restore(begins.earlier, trainer, until=until)
+        found = found and resume.placed(found, trainer)
+    return found or trainer.start()
 
 
 def _roll_back(

@@ -43,7 +43,9 @@ def save_weights(path: Path, params: Params, *, run: str = "") -> None:
     durable.write_bytes(path, save(arrays, metadata={_entry(run): params_digest(params)}), what=path.name)
 
 
-def load_weights(path: Path, like: Params, *, run: str = "", sha256: str | None = None) -> Params:
+def load_weights(
+    path: Path, like: Params, *, run: str = "", sha256: str | None = None, wanted: str = "run.json"
+) -> Params:
     """Return the dict of arrays in `path`, if its names, shapes and types are those of `like` and its bytes are intact.
 
     A process that computes with 64 bits reads weights of 32 bits as they are; the converse is refused, as it would
@@ -54,12 +56,13 @@ def load_weights(path: Path, like: Params, *, run: str = "", sha256: str | None 
       like: a dict of arrays, or of `jax.ShapeDtypeStruct` from `jax.eval_shape(model.init, key)`.
       run: as it was written.
       sha256: of the whole file, where that is known.
+      wanted: what `like` was taken from, for messages.
 
     Raises:
       InputError: no such file, not a regular one, not safetensors, damaged, or weights of another model or run.
     """
     expected = {name: (tuple(a.shape), np.dtype(a.dtype).name) for name, a in flatten_dict(like, sep="/").items()}
-    contents, header = _read(path, expected)
+    contents, header = _read(path, expected, wanted)
     if sha256 is not None and hashlib.sha256(contents).hexdigest() != sha256:
         raise _refused(path, "bytes that do not match their sha256 in results.json", "the file that training wrote")
     try:
@@ -84,7 +87,7 @@ def _entry(run: str) -> str:
     return f"sha256 of run {run}" if run else "sha256"
 
 
-def _read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> tuple[bytes, dict[str, Any]]:
+def _read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], str]], wanted: str) -> tuple[bytes, dict[str, Any]]:
     """Return the whole file and its header, if that announces what is expected; before that, no more than the header is
     read.
 
@@ -104,8 +107,9 @@ def _read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> tu
             types = {name: _TYPES.get(entry["dtype"], entry["dtype"]) for name, entry in found.items()}
             if not isinstance(header.get("__metadata__", {}), dict):
                 raise ValueError("metadata that is no object")
-            _compare(shapes, {name: shape for name, (shape, _) in expected.items()}, path)
-            _compare(types, _as_wide(types, {name: dtype for name, (_, dtype) in expected.items()}, path), path)
+            compare(shapes, {name: shape for name, (shape, _) in expected.items()}, where=path, wanted=wanted)
+            wide = _as_wide(types, {name: dtype for name, (_, dtype) in expected.items()}, path)
+            compare(types, wide, where=path, wanted=wanted)
             length += 8 + sum(math.prod(shapes[name]) * np.dtype(types[name]).itemsize for name in found)
             if size != length:
                 raise ValueError(f"{size:,} bytes in place of {length:,}")
@@ -178,8 +182,19 @@ def unnamed(arrays: Mapping[str, Any], like: Params, prefix: str = "") -> Params
     return unflatten_dict(jax.tree.map(jax.numpy.asarray, leaves), sep="/")
 
 
-def _compare(found: Mapping[str, object], expected: Mapping[str, object], path: Path) -> None:
+def compare(
+    found: Mapping[str, object], expected: Mapping[str, object], *, where: Path | str = "", wanted: str
+) -> None:
+    """Refuse arrays of which one is not as it is wanted.
+
+    Raises:
+      InputError: with the first of them by name.
+    """
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
-            wanted = f"{expected.get(name, 'none')}, as in run.json"
-            raise InputError(f"weights {name!r}", got=found.get(name, "none"), expected=wanted, where=str(path))
+            raise InputError(
+                f"weights {name!r}",
+                got=found.get(name, "none"),
+                expected=f"{expected.get(name, 'none')}, as in {wanted}",
+                where=str(where),
+            )

@@ -12,6 +12,7 @@ from .step import (
     init_state as init_state,
     make_loss as make_loss,
     make_train_step as make_train_step,
+    state_at as state_at,
     steps_per_epoch as steps_per_epoch,
     train_epoch as train_epoch,
     window_chunk as window_chunk,

@@ -35,6 +35,11 @@ class AdamW:
         limits.check("AdamW weight_decay", self.weight_decay, 0.0, limits.LARGEST)
         limits.check("AdamW clip_norm", self.clip_norm, 0.0, limits.LARGEST)
 
+    @property
+    def needs_total(self) -> bool:
+        """Whether the rate depends on how many steps there will be."""
+        return self.cosine
+
     def build(self, steps: int) -> Any:
         """Return the `optax.GradientTransformation` for a training of `steps` steps."""
         rate: Any = self.learning_rate

@@ -47,7 +47,11 @@ Prepare = Callable[[Any, Array], Any]
 
 def init_state(model: LatentModel, tx: optax.GradientTransformation, key: Array, *, ema: bool = False) -> TrainState:
     """Return the state before the first step, from the root key of the run."""
-    params = _strong(model.init(keys.stream(key, keys.Stream.INIT)))
+    return state_at(_strong(model.init(keys.stream(key, keys.Stream.INIT))), tx, ema=ema)
+
+
+def state_at(params: Params, tx: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
+    """Return the state before the first step of a training that begins at given parameters."""
     average = jax.tree.map(jnp.copy, params) if ema else None  # a copy: both are donated
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
 

@@ -139,17 +139,17 @@ class Child:
         from aevae_jax.checkpoints.saving import Saving
         from aevae_jax.checkpoints.store import Store
         from aevae_jax.data import streams
-        from aevae_jax.runs import fitting
+        from aevae_jax.runs import calls, fitting
         from aevae_jax.training import optimizers
 
-        def train(*args: Any, original: Any = fitting._train) -> Any:  # JAX is imported by now, and not earlier
+        def train(*args: Any, original: Any = calls.train) -> Any:  # JAX is imported by now, and not earlier
             from aevae_jax.runs.trainer import Trainer
 
             self.mark(Trainer, "advance", "train", first="first compilation")
             self.mark(Trainer, "finish_epoch", "evaluate")
             return original(*args)
 
-        setattr(fitting, "_train", train)  # noqa: B010
+        setattr(calls, "train", train)  # noqa: B010
         streams.WINDOW_BYTES = given.get("window", streams.WINDOW_BYTES)
         if given.get("poison", {}).get("place") == "params":
             build = optimizers.AdamW.build

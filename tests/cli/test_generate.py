@@ -17,7 +17,7 @@ from aevae_jax.cli import evaluate, generate
 from aevae_jax.models import VAE, generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import GaussianMixture
-from aevae_jax.runs import fitting, records
+from aevae_jax.runs import data_of_runs, fitting
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
@@ -50,7 +50,7 @@ def warm(tmp_path_factory):
 def test_rows(warm):
     """Its test images in the units of the data, and as the model sees them."""
     run = fitting.load_run(warm).run
-    return records.load_data(warm, run.data).test.x, evaluate.prepared_of(warm, run).test.x[:]
+    return data_of_runs.load_data(warm, run.data).test.x, evaluate.prepared_of(warm, run).test.x[:]
 
 
 def test_what_is_made_is_in_the_units_of_the_data_and_codes_are_left_as_they_are(warm, test_rows, tmp_path):
@@ -241,7 +241,7 @@ def test_rows_of_a_file_are_completed_and_encoded(people, tmp_path, capsys):
 
 def test_rows_of_its_own_parts_are_completed_wherever_they_are_by_now(people, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    dataset = records.load_data(people, fitting.load_run(people).run.data)
+    dataset = data_of_runs.load_data(people, fitting.load_run(people).run.data)
     for options, rows in (
         ([], dataset.test.x),
         (["--num", 3], dataset.test.x[:3]),
@@ -270,7 +270,7 @@ def test_the_key_of_a_diagnosis_is_that_of_its_seed(warm, monkeypatch):
         return diagnose(fitted, x, key)
 
     monkeypatch.setattr(evaluate.collapse, "diagnose", seen)
-    count = len(records.load_data(warm, fitting.load_run(warm).run.data).validation)
+    count = len(data_of_runs.load_data(warm, fitting.load_run(warm).run.data).validation)
     for seed in (0, 3):
         typed("diagnose", warm, *(["--seed", seed] if seed else []))
         key = keys.stream(keys.root(seed), keys.Stream.EVALUATE)

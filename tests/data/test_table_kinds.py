@@ -18,7 +18,7 @@ from aevae_jax.data.splits import assemble
 from aevae_jax.data.tables import Reading
 from aevae_jax.evaluation import estimates, importance
 from aevae_jax.models.likelihoods import Likelihood
-from aevae_jax.runs import records
+from aevae_jax.runs import data_of_runs, records
 from aevae_jax.types import InputError
 
 NAN = np.nan
@@ -616,7 +616,7 @@ def test_a_run_keeps_the_kinds_of_its_columns(read, tmp_path, monkeypatch):
     old = replace(found.format, columns=tuple(Column(c.name) for c in found.columns))
     record = {"format": values.to_tree(old), "provenance": {"data": {"sha256": found.digest(), "name": data.name}}}
     monkeypatch.setattr(records, "read_record", lambda folder, **_: record)
-    seen = records.load_data(tmp_path, data)
+    seen = data_of_runs.load_data(tmp_path, data)
     assert seen.columns == old.columns
     assert seen.digest() == found.digest()
 

@@ -15,7 +15,7 @@ import pytest
 from aevae_jax import values
 from aevae_jax.data import Data, Standardize
 from aevae_jax.models import Autoencoder
-from aevae_jax.runs import provenance, records, same_run
+from aevae_jax.runs import data_of_runs, provenance, records, same_run
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
@@ -43,11 +43,11 @@ def labelled(tmp_path):
 
 def test_other_labels_are_other_data(tmp_path, labelled):
     folder = recorded(tmp_path, labelled)
-    assert records.load_data(folder, labelled).digest() == labelled.load().digest()
+    assert data_of_runs.load_data(folder, labelled).digest() == labelled.load().digest()
     before = labelled.load().digest()[:12]
     np.savez(labelled.name, x=np.load(labelled.name)["x"], y=np.arange(40) % 2)
     with pytest.raises(InputError, match=rf"data set .*: got other data under the name .*, sha256 {before}; eval"):
-        records.load_data(folder, labelled)
+        data_of_runs.load_data(folder, labelled)
 
 
 @pytest.mark.parametrize(("old", "new"), [("Rome", "Roma"), ("age", "height")])
@@ -57,27 +57,27 @@ def test_what_codes_stand_for_belongs_to_the_data(tmp_path, old, new):
     path.write_text("city,age\n" + "".join(f"{('Oslo', 'Paris', 'Rome')[i % 3]},{i + 0.5}\n" for i in range(40)))
     data = Data(str(path))
     folder = recorded(tmp_path, data)
-    assert records.load_data(folder, data).columns
+    assert data_of_runs.load_data(folder, data).columns
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(
         InputError, match=f"data set .*: got the column '.*{new}.*, expected that of the training, .*{old}"
     ):
-        records.load_data(folder, data)
+        data_of_runs.load_data(folder, data)
 
 
 def test_a_record_of_version_01_knows_no_labels(tmp_path, labelled):
     earlier = labelled.load().earlier_digest()
-    assert records.load_data(recorded(tmp_path, labelled, version_01=True, sha256=earlier), labelled)
+    assert data_of_runs.load_data(recorded(tmp_path, labelled, version_01=True, sha256=earlier), labelled)
     with pytest.raises(InputError, match="got other data"):
-        records.load_data(recorded(tmp_path, labelled, sha256=earlier), labelled)
+        data_of_runs.load_data(recorded(tmp_path, labelled, sha256=earlier), labelled)
 
 
 def test_bytes_keep_the_levels_that_they_were_trained_with(tmp_path):
     bits = np.random.RandomState(0).randint(0, 2, (40, 8, 8)).astype(np.uint8)
     np.save(tmp_path / "x.npy", bits)
     data = Data(str(tmp_path / "x.npy"))
-    assert records.load_data(recorded(tmp_path, data), data).levels == 2
-    assert records.load_data(recorded(tmp_path, data, version_01=True, levels=256), data).levels == 256
+    assert data_of_runs.load_data(recorded(tmp_path, data), data).levels == 2
+    assert data_of_runs.load_data(recorded(tmp_path, data, version_01=True, levels=256), data).levels == 256
 
 
 def test_a_directory_that_only_a_record_names_is_not_used(tmp_path, monkeypatch, labelled):
@@ -85,12 +85,12 @@ def test_a_directory_that_only_a_record_names_is_not_used(tmp_path, monkeypatch,
     folder = recorded(tmp_path, labelled)
     data = Data("tiny", directory=str(tmp_path / "their own"))
     with pytest.raises(InputError, match=r"which only the record of the run names.*export TFDS_DATA_DIR='.*their own'"):
-        records.load_data(folder, data)
+        data_of_runs.load_data(folder, data)
     with pytest.raises(InputError, match="data set: got 'tiny'"):
-        records.load_data(folder, data, "tiny")
+        data_of_runs.load_data(folder, data, "tiny")
     monkeypatch.setenv("TFDS_DATA_DIR", data.directory)
     with pytest.raises(InputError, match="data set: got 'tiny'"):
-        records.load_data(folder, data)
+        data_of_runs.load_data(folder, data)
 
 
 class Loaded(Exception):
@@ -125,14 +125,14 @@ def test_what_is_loaded_is_the_data_of_the_record_wherever_it_is(monkeypatch, tm
         (f"Data('{name}', directory='{tmp_path}')", name, str(tmp_path)),
     ):
         with pytest.raises(Loaded) as caught:
-            records.load_data(tmp_path, data, moved)
+            data_of_runs.load_data(tmp_path, data, moved)
         assert caught.value.args == (replace(data, name=place, directory=directory, levels=loaded),)
 
 
 def test_data_that_moved_keeps_the_name_of_the_run(tmp_path, labelled):
     folder = recorded(tmp_path, labelled)
     (tmp_path / "x.npz").rename(tmp_path / "y.npz")
-    assert records.load_data(folder, labelled, str(tmp_path / "y.npz")).name == labelled.name
+    assert data_of_runs.load_data(folder, labelled, str(tmp_path / "y.npz")).name == labelled.name
 
 
 def test_kinds_of_columns_are_those_of_the_training(tmp_path):
@@ -141,11 +141,11 @@ def test_kinds_of_columns_are_those_of_the_training(tmp_path):
     path.write_text("n,m\n" + "".join(f"{i % 7},{i + 0.5}\n" for i in range(40)))
     data = Data(str(path))
     folder = recorded(tmp_path, data)
-    assert [column.kind for column in records.load_data(folder, data).columns] == ["count", "positive"]
+    assert [column.kind for column in data_of_runs.load_data(folder, data).columns] == ["count", "positive"]
     record = records.read_record(folder)
     record["format"]["columns"][0]["kind"] = "number"
     records.write_json(folder / records.RECORD, records.sealed({**record, "digest": records.identity(record)}))
-    assert [column.kind for column in records.load_data(folder, data).columns] == ["number", "positive"]
+    assert [column.kind for column in data_of_runs.load_data(folder, data).columns] == ["number", "positive"]
 
 
 def test_a_line_of_a_log_has_a_limit_of_its_own(tmp_path, monkeypatch):

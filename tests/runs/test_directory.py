@@ -25,7 +25,7 @@ from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
 from aevae_jax.models import VAE, Autoencoder, generation, likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv, Modules
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, ReconstructionError
-from aevae_jax.runs import directory, fitting, records, weights
+from aevae_jax.runs import data_of_runs, directory, fitting, records, weights
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import AdamW
@@ -769,9 +769,9 @@ def test_data_of_a_run_of_version_0_1_is_known_by_the_digest_of_then(copied):
     plain = image_data()
     as_version_0_1(copied)
     for labels in (None, np.zeros(63, np.int32)):
-        records.check_data(copied, replace(plain, train=replace(plain.train, labels=labels)))
+        data_of_runs.check_data(copied, replace(plain, train=replace(plain.train, labels=labels)))
     with pytest.raises(InputError, match="other data under the name 'small'"):
-        records.check_data(copied, replace(plain, test=plain.validation))
+        data_of_runs.check_data(copied, replace(plain, test=plain.validation))
 
 
 @pytest.mark.parametrize("name", ["run.json", "results.json", "metrics.jsonl", "weights.safetensors"])

@@ -78,8 +78,8 @@ def test_a_run_is_looked_at_as_its_newest_checkpoint_has_it(whole, tmp_path, ste
     assert own.keys() == expected.keys()
     assert all(np.array_equal(own[name], expected[name]) for name in own)
     [note] = notes
-    assert f"at step {step}, in epoch {epochs + 1} of 4" in note
-    assert (f"epoch {best}, the best so far" if best else "the last step, as no epoch is over") in note
+    assert f"at step {step} in epoch {epochs + 1} of 4" in note
+    assert (f"epoch {best}, the best so far" if best else "that step, as no epoch is over") in note
 
 
 def test_the_best_epoch_of_an_unfinished_run_has_the_parameters_of_a_run_that_ended_there(whole, tmp_path):
