@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aevae_jax import suggestions, values
-from aevae_jax.cli import programs, repairs
+from aevae_jax.cli import fields, programs, repairs
+from aevae_jax.cli.fields import Fields
 from aevae_jax.cli.terminal import LONGEST, leave
 from aevae_jax.types import InputError, shortened
 
 BY_FIELD = "an option for each field"
-"""Annotates a parameter whose value is typed as its fields, each of them an option."""
+"""Annotates a parameter whose value is typed as its fields, each of them an option; of type `Fields`, it is told which
+were."""
 
 _NO_CACHE = "--no-cache"
 _NO_CACHE_HELP = (
@@ -108,16 +110,20 @@ class _Parser(argparse.ArgumentParser):
 
     def read(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of the parameters that were typed. Raises `InputError`."""
-        typed, unknown = self.parse_known_args([self._dashed(word) for word in argv])
+        words, inner = fields.split(argv, [name for cls in self._by_field.values() for name in _names(cls)])
+        typed, unknown = self.parse_known_args([self._dashed(word) for word in words])
         if unknown:
             self.error(f"unrecognized arguments: {shortened(' '.join(unknown), 60)}{self._meant(unknown)}")
         given = {}
         for label, text in vars(typed).items():
             name, kind = self._arguments[label]
             given[name] = _read(kind, text, label)
-        for name, cls in self._by_field.items():
-            fields = inspect.signature(cls).parameters.keys() & given.keys()
-            given[name] = cls(**{field: given.pop(field) for field in fields})
+        for name, kind in self._by_field.items():
+            names = _names(kind)
+            own = {field: given.pop(field) for field in names if field in given}
+            made = Fields(_class(kind), own, [(path, text) for path, text in inner if path.partition(".")[0] in names])
+            value = made.value()
+            given[name] = made if kind is not _class(kind) else value
         return given
 
     def _meant(self, unknown: Sequence[str]) -> str:
@@ -144,7 +150,7 @@ class _Parser(argparse.ArgumentParser):
             text = docs.get(name, "").replace("%", "%%")
             if note == BY_FIELD:
                 self._by_field[name] = kind
-                self._add_parameters(kind, fields=True)
+                self._add_parameters(_class(kind), fields=True)
             elif fields or parameter.kind is parameter.KEYWORD_ONLY:
                 label, _, metavar = (note or f"--{name.replace('_', '-')}").partition(" ")
                 self._add_option(label, metavar, kind, parameter.default, text)
@@ -168,6 +174,15 @@ class _Parser(argparse.ArgumentParser):
             how = {"metavar": metavar, "nargs": "*" if several else None}
         required, shown = default is inspect.Parameter.empty, _default(default).replace("%", "%%")
         self.add_argument(label, dest=label, required=required, help=text + shown, **how)
+
+
+def _class(kind: Any) -> Any:
+    """Return the type of a value that is typed as its fields."""
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Fields else kind
+
+
+def _names(kind: Any) -> list[str]:
+    return list(inspect.signature(_class(kind)).parameters)
 
 
 def _documented(thing: Any) -> dict[str, str]:
