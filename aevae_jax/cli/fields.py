@@ -1,4 +1,4 @@
-"""A value as it is typed: whole fields, such as `--model VAE`, and single numbers in them, such as `--model.latent 8`."""
+"""A value as it is typed: whole fields, such as `--model VAE`, and fields of these, such as `--model.latent 8`."""
 
 from __future__ import annotations
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
+import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from aevae_jax import __version__, limits, runs
+from aevae_jax import __version__, limits, runs, values
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console, data, evaluate, generate, overview, repairs, reruns, supervision
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
+from aevae_jax.cli.fields import Fields
 from aevae_jax.cli.terminal import begin, report, say
-from aevae_jax.runs import directory as places, fitting, processes as joining, provenance, records
+from aevae_jax.runs import directory as places, fitting, processes as joining, provenance, records, run as reading
 from aevae_jax.runs.fitted import Fitted
 from aevae_jax.types import InputError
 
@@ -100,8 +103,12 @@ example:
 
 def train(
     directory: Path,
-    run: Annotated[runs.Run, BY_FIELD],
+    run: Annotated[Fields[runs.Run], BY_FIELD],
     *,
+    config: Annotated[Path | None, "--config FILE"] = None,
+    origin: Annotated[Path | None, "--from RUN"] = None,
+    keep_optimizer: bool = False,
+    print_config: bool = False,
     stream: Literal["auto", "yes", "no"] = "auto",
     saving: Saving = Saving(),
     fresh: bool = False,
@@ -121,11 +128,23 @@ def train(
 
     Example: aevae train runs/betas --sweep objective.beta=0.5,1,2,4 --seeds 5
 
+    With --from, it goes on from a finished run, whose value is taken where nothing else is typed. With more epochs and
+    nothing else changed, that is exact: the bits are those of all epochs at once.
+
+    Example: aevae train runs/longer --from runs/first --epochs 100
+
+    A field of a field is an option, too: --model.latent 8, --objective.beta 4.
+
     Exit code 75: stopped by SIGTERM, SIGUSR1 or Ctrl-C, and saved.
 
     Args:
       directory: for the run: new, empty, or with this run in it, which is then resumed.
       run: what a training depends on.
+      config: a run.json, or what --print-config printed, whose value is taken where nothing else is typed.
+      origin: a finished run to go on from: from where it ended, if only epochs are added and its learning rate does not
+        follow their number; else from its selected weights, with a new optimizer.
+      keep_optimizer: with --from, begin with the weights of its last step, and with the state of its optimizer.
+      print_config: print the value as JSON, and do nothing else.
       stream: read batches from disk while training, or keep all data on the device; auto keeps up to 1 GiB there. The
         numbers are the same.
       saving: when to write checkpoints and which to keep, such as "Saving(seconds=600, last=3, every=50)": at most so
@@ -141,6 +160,12 @@ def train(
       sweep: a number of the run by its path, and two values or more, such as objective.beta=0.5,1,2,4 or
         optimizer.learning_rate=1e-3,1e-4; of several, all combinations.
     """
+    value = _value(run, config, origin)
+    if print_config:
+        say(json.dumps(values.to_tree(value), indent=2, allow_nan=False))
+        return
+    if keep_optimizer and origin is None:
+        raise InputError("--keep-optimizer", got="no --from", expected="--from RUN, whose optimizer is kept")
     limits.check("--seeds", seeds, 1, 1000)
     numbers = dict(map(_numbers, sweep))
     if len(numbers) < len(sweep):
@@ -155,8 +180,8 @@ def train(
     places.check_contents(directory, fresh=fresh)
     leads = where is None or where.index == 0
     if leads:
-        begin(f"reading {run.data.name}")
-    run.data.check()
+        begin(f"reading {value.data.name}")
+    value.data.check()
     if where is not None:
         joining.join(where)
     finished = not fresh and records.holds(directory, records.RESULTS)
@@ -166,14 +191,16 @@ def train(
             "stream": {"auto": None, "yes": True, "no": False}[stream],
             "saving": saving,
             "fresh": fresh,
+            "initial": origin,
             "on_epoch": shown if leads else None,
             "on_steps": shown if leads else None,
             "on_note": console.note if leads else lambda text: None,
         }
         if numbers or seeds > 1:
-            found = fitting.fit_members(run, numbers, range(run.seed, run.seed + seeds), **options)
+            found = fitting.fit_members(value, numbers, range(value.seed, value.seed + seeds), **options)
         else:
-            fitted = fitting.fit(run, devices=devices, shard_params=shard_params, **options)
+            options |= {"devices": devices, "shard_params": shard_params, "keep_optimizer": keep_optimizer}
+            fitted = fitting.fit(value, **options)
     if not leads:
         return
     if finished:
@@ -192,15 +219,29 @@ def train(
     )
 
 
+def _value(typed: Fields[runs.Run], config: Path | None, origin: Path | None) -> runs.Run:
+    """Return the run that is typed, on top of that of a file or of an old run."""
+    if config is None and origin is None:
+        return typed.value()
+    if config is not None:
+        base = reading.read(records.read_value(config), str(config))
+    else:
+        assert origin is not None
+        base = reading.read(records.read_record(origin)["run"], str(origin / records.RECORD))
+    if "model" in typed.typed and base.objective == runs.Run(model=base.model).objective:  # that of the new model
+        typed = dataclasses.replace(typed, typed={"objective": None, **typed.typed})
+    return typed.value(base)
+
+
 def _numbers(text: str) -> tuple[str, tuple[float, ...]]:
     """Return the field and the numbers of `objective.beta=0.5,1,2`."""
     field, _, numbers = text.partition("=")
-    values: tuple[float, ...] = ()
+    found: tuple[float, ...] = ()
     with contextlib.suppress(ValueError):
-        values = tuple(map(float, numbers.split(",")))
-    if len(values) < 2:
+        found = tuple(map(float, numbers.split(",")))
+    if len(found) < 2:
         raise InputError("--sweep", got=repr(text), expected="a field and two numbers or more: objective.beta=0.5,1,2")
-    return field, values
+    return field, found
 
 
 def _report_members(

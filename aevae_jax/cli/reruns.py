@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from aevae_jax.cli import console
 from aevae_jax.cli.evaluate import Moved
@@ -18,7 +18,7 @@ else:
     reproduction = modules("aevae_jax.runs", "reproduction")
 
 
-def reproduce(run: Path, *, data: Moved = "") -> None:
+def reproduce(run: Path, *, data: Moved = "", origin: Annotated[str, "--from RUN"] = "") -> None:
     """Train a run again from its record, and say if it comes out the same.
 
     PASS (bitwise): every loss, the weights and all figures are equal to the last bit. PASS within tolerance: trained on
@@ -29,6 +29,7 @@ def reproduce(run: Path, *, data: Moved = "") -> None:
     Args:
       run: the directory of a finished run.
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
+      origin: where the run is by now that it began from, if that has moved.
     """
     settings = records.read_record(run)["provenance"].get("settings")
     if isinstance(settings, dict) and provenance.DETERMINISTIC in str(settings.get("xla_flags")).split():
@@ -36,7 +37,9 @@ def reproduce(run: Path, *, data: Moved = "") -> None:
 
     begin(f"reading {run}")
     with console.progress("again") as shown:
-        verdict = reproduction.reproduce(run, data=data, on_epoch=shown, on_note=console.note, on_steps=shown)
+        verdict = reproduction.reproduce(
+            run, data=data, initial=origin, on_epoch=shown, on_note=console.note, on_steps=shown
+        )
     say(f"{verdict.outcome}: {verdict.reason}")
     for difference in verdict.differences:
         say(f"  {difference}")

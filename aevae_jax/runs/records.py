@@ -226,6 +226,21 @@ def read_record(folder: Path, *, any_kind: bool = False) -> dict[str, Any]:
     return record
 
 
+def read_value(path: Path) -> Any:
+    """Return the JSON tree of a run in a file: in a `run.json` or by itself.
+
+    Raises:
+      InputError: no such file, or one that holds no run.
+    """
+    if not os.path.lexists(path):
+        raise InputError("config", got=f"no {path}", expected="a run.json, or what aevae train --print-config printed")
+    tree = _intact(read_json(path), path)
+    tree = tree["run"] if isinstance(tree, dict) and isinstance(tree.get("run"), dict) else tree
+    if not isinstance(tree, dict) or tree.get("type") != "Run":
+        raise InputError("config", where=str(path), got="something else", expected='a run: an object of "type" "Run"')
+    return tree
+
+
 def _intact(value: Any, path: Path) -> Any:
     """Return `value`, if it is as it was sealed, or was never sealed."""
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aevae_jax import values
+from aevae_jax import durable, values
 from aevae_jax.data import Dataset
 from aevae_jax.runs import data_of_runs, records
 from aevae_jax.runs.run import Run, as_recorded, read
@@ -66,7 +67,7 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
             "run directory",
             got=f"{folder}, which holds another run ({'; '.join(found)})",
             expected="the same run, to resume it, or a new directory",
-            hint="choose another name, or start over with --fresh",
+            hint=_advice(folder, written, record),
         )
     digest, before = _KNOWN.get(os.path.realpath(folder), ("", []))
     if parts and (digest != record["digest"] or any(a is not b for (_, a), (_, b) in zip(before, parts, strict=True))):
@@ -95,6 +96,17 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
         written = records.sealed(resumed) if "sha256" in written else resumed
         records.write_json(folder / records.RECORD, written)
     return written
+
+
+def _advice(folder: Path, written: dict[str, Any], record: dict[str, Any]) -> str:
+    """Return what to type in place of what asks for another run than the one that is there."""
+    epochs = record["run"].get("epochs")
+    if "sweep" not in written and {**completed(written["run"]), "epochs": epochs} == record["run"]:
+        new = durable.unused(folder)
+        return (
+            f"to go on from it: aevae train {shlex.quote(str(new))} --from {shlex.quote(str(folder))} --epochs {epochs}"
+        )
+    return "choose another name, or start over with --fresh"
 
 
 def environment_of(provenance: dict[str, Any]) -> dict[str, Any]:
