@@ -287,7 +287,7 @@ def test_load_run_gives_back_the_model_ready_to_call(saved):  # mistake 29
 
 
 def test_the_objective_of_a_run_that_is_given_its_model_is_the_default_of_that(saved, monkeypatch):
-    monkeypatch.setattr(weights, "load_weights", lambda path, shapes, run, sha256: {})  # those of another model
+    monkeypatch.setattr(weights, "load_weights", lambda path, shapes, **options: {})  # those of another model
     model = Autoencoder(2, MLP((8,)), event_shape=(4, 3, 1))
     assert fitting.load_run(saved[0], model).run == replace(saved[1].run, model=model, objective=ReconstructionError())
 

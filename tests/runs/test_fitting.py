@@ -706,7 +706,7 @@ def test_params_that_broke_are_left_behind(tmp_path, monkeypatch):
 
 def test_each_rollback_begins_twice_as_far_ahead_and_none_before_the_first_step(monkeypatch):
     notes = []
-    resolved = SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=5, rollbacks=4)))
+    resolved = SimpleNamespace(run=replace(RUN, safeguard=Safeguard(in_a_row=5, rollbacks=4)), beginning=None)
 
     def advance(snapshot, stop):
         if len(snapshot.progress.rollbacks) < 4:

@@ -52,7 +52,7 @@ def trainer_of(objective, max_norm=0.0):
     run = SimpleNamespace(model=None, objective=objective, safeguard=Safeguard(max_norm=max_norm))
     prepared = SimpleNamespace(batch=lambda raw, key: raw, train=SimpleNamespace(x=X))
     return SimpleNamespace(
-        resolved=SimpleNamespace(run=run, prepared=prepared),
+        resolved=SimpleNamespace(run=run, prepared=prepared, beginning=None),
         key=jax.random.key(0),
         rows_of=lambda step: np.array(ROWS) if step == 17 else pytest.fail(f"step {step}"),
     )
@@ -157,7 +157,7 @@ def test_a_training_that_stops_says_where_and_what_to_type(monkeypatch, found, s
     def advance(snapshot, stop):
         raise Broken(18, 23, 0)
 
-    resolved = SimpleNamespace(run=SimpleNamespace(safeguard=Safeguard(rollbacks=2)))
+    resolved = SimpleNamespace(run=SimpleNamespace(safeguard=Safeguard(rollbacks=2)), beginning=None)
     trainer = SimpleNamespace(
         steps_per_epoch=8,
         resolved=resolved,

@@ -141,7 +141,9 @@ def again(here, monkeypatch):
     """Makes verdicts on a training that gave what is there; nothing is trained."""
     original = fitting.load_run(here)
     monkeypatch.setattr(
-        reproduction, "resolve_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+        reproduction,
+        "resolve_again",
+        lambda *given: SimpleNamespace(run=None, dataset=None, stream=None, beginning=None),
     )
     monkeypatch.setattr(fitting, "fit", lambda run, dataset, **options: original)
     return lambda: reproduction.reproduce(here)
@@ -166,7 +168,7 @@ def test_all_that_a_run_made_is_compared(here, monkeypatch):
     original, resolved, asked = fitting.load_run(here), reproduction.resolve_again(here, ""), []
     this = environment.environment()
     other = {**this, "host": {**this["host"], "cores": 0}}
-    monkeypatch.setattr(reproduction, "resolve_again", lambda folder, moved: resolved)
+    monkeypatch.setattr(reproduction, "resolve_again", lambda *given: resolved)
     monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: original)
 
     def again(change=lambda fitted: fitted, elsewhere=False):
@@ -243,7 +245,9 @@ def test_what_is_not_finite_is_compared_as_it_is_written(here, monkeypatch, *, r
         return original._replace(results={**original.results, "test": {**original.results["test"], "rate": rate}})
 
     monkeypatch.setattr(
-        reproduction, "resolve_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+        reproduction,
+        "resolve_again",
+        lambda *given: SimpleNamespace(run=None, dataset=None, stream=None, beginning=None),
     )
     monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: with_rate(recorded))
     monkeypatch.setattr(fitting, "fit", lambda run, dataset, **options: with_rate(now))
@@ -265,7 +269,9 @@ def test_a_training_of_another_length_fails_here_and_is_judged_by_its_figures_el
         return original._replace(losses=losses)
 
     monkeypatch.setattr(
-        reproduction, "resolve_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+        reproduction,
+        "resolve_again",
+        lambda *given: SimpleNamespace(run=None, dataset=None, stream=None, beginning=None),
     )
     monkeypatch.setattr(fitting, "fit", fit)
     verdict = reproduction.reproduce(here)
@@ -291,7 +297,9 @@ def test_an_epoch_elsewhere_that_was_not_recorded_is_no_error(here, monkeypatch)
         return original
 
     monkeypatch.setattr(
-        reproduction, "resolve_again", lambda folder, moved: SimpleNamespace(run=None, dataset=None, stream=None)
+        reproduction,
+        "resolve_again",
+        lambda *given: SimpleNamespace(run=None, dataset=None, stream=None, beginning=None),
     )
     monkeypatch.setattr(fitting, "load_run", lambda folder, on_note: short)
     monkeypatch.setattr(fitting, "fit", fit)
