@@ -101,6 +101,7 @@ def _beginning(resolved: ResolvedRun, call: Call) -> ResolvedRun:
 
 
 def train(resolved: ResolvedRun, manager: CheckpointManager | Follower | None, call: Call) -> Fitted:
+    """Return the trained model of a run."""
     last, results = trained(resolved, None, manager, call)
     params = resolved.layout.whole(last.best)
     return Fitted(resolved.run, resolved.run.model, params, list(last.progress.history), results, last.losses)
@@ -109,6 +110,7 @@ def train(resolved: ResolvedRun, manager: CheckpointManager | Follower | None, c
 def trained(
     resolved: ResolvedRun, population: Population | None, manager: CheckpointManager | Follower | None, call: Call
 ) -> tuple[Snapshot, dict[str, Any]]:
+    """Return the last snapshot of a training, and the metrics of its best parameters; how it begins is said."""
     begins = resolved.beginning and resolved.beginning.text
     for text in filter(None, [resolved.chosen, begins, placing.explained(resolved.layout)]):
         call.callbacks.on_begin(text)
@@ -124,5 +126,6 @@ def fit_population(call: Call) -> list[Fitted]:
 
 
 def refuse_processes() -> None:
+    """Refuse a population where several processes train as one."""
     if processes.count() > 1:
         raise InputError("processes", got=processes.count(), expected="1: members are trained on one device of one")

@@ -412,7 +412,7 @@ def test_nothing_of_a_damaged_checkpoint_reaches_orbax(store, monkeypatch):
 
 
 def test_want_of_memory_is_not_damage(store, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr(array_files, "read_arrays", fail)

@@ -158,7 +158,7 @@ def _run_of(command):
     from aevae_jax.cli.arguments import parse_arguments
     from aevae_jax.cli.main import train
 
-    return parse_arguments(train, shlex.split(command)[1:], prog="x", compiles=False).keywords["run"]
+    return parse_arguments(train, shlex.split(command)[1:], prog="x", compiles=False).keywords["run"].value()
 
 
 STRANGE = {
