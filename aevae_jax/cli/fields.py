@@ -48,14 +48,23 @@ def split(argv: Sequence[str], names: Collection[str]) -> tuple[list[str], list[
     texts.
 
     Raises:
-      InputError: a path without a text.
+      InputError: a path into no field of these names, or without a text.
     """
     rest, inner, words = list[str](), list[tuple[str, str]](), iter(argv)
     for word in words:
-        found = _PATH.fullmatch(word)
-        if found is None or (field := found["field"].replace("-", "_")) not in names:
+        found = _PATH.fullmatch(word) if names else None
+        if found is None:
             rest.append(word)
             continue
+        field = found["field"].replace("-", "_")
+        if field not in names:
+            meant = suggestions.meant_by(field, list(names))
+            raise InputError(
+                word.partition("=")[0],
+                got=f"no field {field!r}",
+                expected=", ".join(names),
+                hint=f"did you mean --{meant}{found['rest']}?" if meant else "",
+            )
         text = found["text"] if found["text"] is not None else next(words, None)
         if text is None:
             raise InputError(word, got="nothing", expected=f"a value: {word} VALUE")
