@@ -80,6 +80,9 @@ def place(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     np.save("images.npy", np.zeros((9, 4, 4), np.uint8))
+    (tmp_path / "tfds/fashion_mnist/3.0.1").mkdir(parents=True)
+    (tmp_path / "tfds/fashion_mnist/3.0.1/dataset_info.json").touch()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setattr(fitting, "fit", lambda *args, **kwargs: pytest.fail("it was accepted"))
 
 

@@ -272,6 +272,17 @@ def test_members_begin_at_the_same_weights(run, old, tmp_path):
 # what cannot be
 
 
+def test_other_data_under_the_same_name_are_another_training(run, old, data):
+    before, notes = np.load(data.name), []
+    try:
+        np.save(data.name, before[::-1])
+        fitted = fitting.fit(replace(run, epochs=3), initial=old, on_note=notes.append)
+    finally:
+        np.save(data.name, before)
+    assert any("beginning at the weights of epoch" in note for note in notes)
+    assert not np.allclose(fitted.losses[:4], fitting.load_run(old).losses[:4])
+
+
 def test_a_run_that_follows_its_number_of_epochs_is_another_one(run, tmp_path):
     cosine, notes = replace(run, optimizer=AdamW(0.05, cosine=True)), []
     fitting.fit(cosine, directory=tmp_path / "old")
