@@ -2626,14 +2626,14 @@ MUTATIONS = (
         ("cli/test_overview.py::test_an_unfinished_run_is_at_its_epoch_and_says_if_it_is_trained_now",),
     ),
     Mutation(
-<<<<<<< HEAD
         393,
         "a program compiled for each array that is copied",
         "training/loops.py",
         "@jax.jit\ndef copied(",
         "def copied(",
         ("runs/test_trainer.py::test_no_program_is_compiled_for_each_array_of_the_parameters",),
-=======
+    ),
+    Mutation(
         420,
         "a run with other data gone on from as if it were the same",
         "runs/beginnings.py",
@@ -2688,6 +2688,5 @@ MUTATIONS = (
         "if steps == kept.steps():",
         "if steps:",
         ("runs/test_unfinished.py::test_what_a_training_deletes_while_it_is_read_is_looked_for_again",),
->>>>>>> 94907a0 (Known mistakes of going on from a run and of looking at one early)
     ),
 )
