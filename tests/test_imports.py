@@ -17,7 +17,20 @@ from aevae_jax.models import likelihoods
 
 PACKAGE = Path(aevae_jax.__file__).parent
 FLOORS = (
-    {"renamed", "lazy", "types", "keys", "values", "limits", "suggestions", "durable", "caches", "memory", "figures"},
+    {
+        "renamed",
+        "lazy",
+        "types",
+        "keys",
+        "values",
+        "limits",
+        "suggestions",
+        "durable",
+        "caches",
+        "memory",
+        "figures",
+        "charts",
+    },
     {"distributions", "checkpoints", "objectives", "training"},
     {"models"},
     {"data"},

@@ -19,12 +19,12 @@ from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_point_c
 if TYPE_CHECKING:
     from jax import Array
 
-    from aevae_jax import keys
+    from aevae_jax import charts, keys
     from aevae_jax.data import Format, Source
     from aevae_jax.evaluation import completion, traversal
     from aevae_jax.models import generation
 else:
-    keys = modules("aevae_jax", "keys")
+    charts, keys = modules("aevae_jax", "charts", "keys")
     generation = modules("aevae_jax.models", "generation")
     completion, traversal = modules("aevae_jax.evaluation", "completion", "traversal")
 
@@ -185,10 +185,12 @@ def traverse(
     owner = "codes of test data" if points else "prior"
     others = f"at the mean of the {owner}" if mean else f"as in the code of test image {start}"
     labels = {
-        "values": values,
+        "columns": steps,
+        "names": [f"{value:+.3g}" if value else "0" for value in values],
         "rows": [f"{dimension}  ({found.activity[dimension]:.2g})" for dimension in chosen],
         "title": f"{shortened(run, 50)}: one dimension moved, the others {others}",
-        "unit": f"standard deviations of the {owner}, from the mean\n"
+        "ylabel": "latent dimension",
+        "xlabel": f"standard deviations of the {owner}, from the mean\n"
         f"in brackets: variance of the {'codes' if points else 'posterior means'} over test data",
     }
     _save(out, run, fitted, images, arrays, labels=labels)
@@ -284,14 +286,14 @@ def _save(
     **grid: Any,
 ) -> None:
     """Write what the model made, `data` in the units of the data set and `codes` as they are; images with labels as
-    `traversal.draw` takes them.
+    `charts.sheet` takes them.
     """
     format, inverse = _format(directory), fitted.run.data.preparation.inverse
     arrays = {name: inverse(np.asarray(x), format) for name, x in data.items()}
     if "images" in arrays and not format.columns:
         grid["span"] = figures.span_of(arrays["images"], format.levels)
     if labels and out.suffix == ".png" and len(format.event_shape) == 3:
-        traversal.draw(out, arrays["images"], span=grid["span"], **labels)
+        charts.sheet(out, arrays["images"], span=grid["span"], **labels)
         report(f"wrote {out}: {len(arrays['images'])} images")
         return
     arrays |= codes or {}

@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from aevae_jax import durable
+from aevae_jax import charts
 from aevae_jax.evaluation import statistics
 
 _AXES = ("rate", "distortion")
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # of Okabe & Ito
-_MARKERS = "os^Dv<>"
 
 
 def points(numbers: Sequence[Mapping[str, float]], measured: Sequence[Sequence[Mapping[str, float]]]) -> list[Any]:
@@ -50,9 +46,8 @@ def points(numbers: Sequence[Mapping[str, float]], measured: Sequence[Sequence[M
 def draw(path: Path, points: Sequence[Any]) -> None:
     """Draw the points, joined where only the first field differs; each is labelled with its number."""
     first, *others = points[0]["numbers"]
-    figure = Figure(figsize=(8, 6), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="rate (nats per example)", ylabel="distortion (nats per example)")
+    figure = charts.canvas(6)
+    axes = charts.plot(figure, xlabel="rate (nats per example)", ylabel="distortion (nats per example)")
     curves: dict[tuple[float, ...], list[Any]] = {}
     for point in points:
         curves.setdefault(tuple(point["numbers"][name] for name in others), []).append(point)
@@ -61,7 +56,7 @@ def draw(path: Path, points: Sequence[Any]) -> None:
         x, y = ([point[axis]["mean"] for point in curve] for axis in _AXES)
         xerr, yerr = ([_half_width(point[axis]) for point in curve] for axis in _AXES)
         label = ", ".join(f"{name} = {number:g}" for name, number in zip(others, rest, strict=True))
-        colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+        colour, marker = charts.COLOURS[index % len(charts.COLOURS)], charts.MARKERS[index % len(charts.MARKERS)]
         axes.errorbar(x, y, yerr, xerr, color=colour, marker=marker, linewidth=1, capsize=3, label=label or None)
         for point, right, up in zip(curve, x, y, strict=True):
             axes.annotate(f"{point['numbers'][first]:g}", (right, up), (6, 6), textcoords="offset points", color=colour)
@@ -70,9 +65,7 @@ def draw(path: Path, points: Sequence[Any]) -> None:
     seeds = len(points[0]["rate"]["seeds"])
     shown = f"means and 95 % intervals over {seeds} seeds" if seeds > 1 else "one seed"
     axes.set_title(f"Test data, {shown}; labels: {first}", fontsize=11)
-    axes.grid(alpha=0.3)
-    with durable.replacing(path, what=path.name) as file:
-        figure.savefig(file, format="png")
+    charts.save(figure, path)
 
 
 def _half_width(values: Any) -> float:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from aevae_jax import durable, figures, keys
+from aevae_jax import keys
 from aevae_jax.data.datasets import Source
 from aevae_jax.evaluation import metrics
 from aevae_jax.types import LatentModel, Params, Scaled, has_point_codes
@@ -64,44 +61,3 @@ def codes(z: Any, dimensions: np.ndarray, found: Dimensions, values: np.ndarray)
     for row, dimension in zip(moved, dimensions, strict=True):
         row[:, dimension] = found.loc[dimension] + values * found.scale[dimension]
     return moved
-
-
-def draw(
-    path: Path,
-    images: np.ndarray,
-    *,
-    values: np.ndarray,
-    rows: Sequence[str],
-    title: str,
-    unit: str,
-    span: tuple[float, float] = (0.0, 1.0),
-) -> None:
-    """Draw decoded images `[D * V, h, w, C]`, a row of `values` for each dimension, with their labels.
-
-    Args:
-      path: of the PNG file, which is written whole or not at all.
-      images: row after row.
-      values: what the columns are labelled with.
-      rows: what the rows are labelled with.
-      title: above all of it.
-      unit: of the values.
-      span: the values of pixels that are black and white.
-    """
-    pixels = figures.image_grid(images, len(values), span=span).pixels
-    height, width = pixels.shape[:2]
-    figure = Figure(figsize=(8, min(7 * height / width + 1.3, 30)), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel=unit, ylabel="latent dimension")
-    axes.imshow(pixels, interpolation="nearest")
-    axes.set_xticks(_centres(width, len(values)), [f"{value:+.3g}" if value else "0" for value in values])
-    axes.set_yticks(_centres(height, len(rows)), rows)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=11)
-    with durable.replacing(path, what=path.name) as file:
-        figure.savefig(file, format="png")
-
-
-def _centres(pixels: int, count: int) -> np.ndarray:
-    """Return the middles of so many tiles, which have a gap of one pixel between them."""
-    return (np.arange(count) + 0.5) * (pixels + 1) / count - 1

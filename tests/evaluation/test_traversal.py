@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
-import pytest
-from PIL import Image
 
 from aevae_jax.evaluation import traversal
 from aevae_jax.models import VAE, Autoencoder
@@ -56,11 +54,3 @@ def test_a_dimension_is_moved_in_the_units_of_its_prior():
     codes = traversal.codes([7.0, 8.0, 9.0], np.array([2, 0]), found, np.array([-1.0, 0.0, 3.0]))
     np.testing.assert_array_equal(codes[0], [[7, 8, 1], [7, 8, 3], [7, 8, 9]])
     np.testing.assert_array_equal(codes[1], [[0.5, 8, 9], [1, 8, 9], [2.5, 8, 9]])
-
-
-@pytest.mark.parametrize("shape", [(8, 8, 1), (1, 30, 3)])
-def test_the_picture_is_wide_enough_to_be_shown(shape, tmp_path):
-    labels = {"values": np.array([-1.0, 0, 1]), "rows": ["0", "1"], "title": "a title", "unit": "a unit"}
-    traversal.draw(tmp_path / "t.png", np.zeros((6, *shape), np.float32), **labels)
-    with Image.open(tmp_path / "t.png") as picture:
-        assert picture.size[0] >= 1000
