@@ -62,7 +62,7 @@ def parse_arguments(
             expected=f"at most {values.MOST_CHARACTERS:,}",
             hint=f"type: {prog} --help",
         )
-    parser = _Parser(command, prog, more, compiles=compiles)
+    parser = Parser(command, prog, more, compiles=compiles)
     try:
         given = parser.read(argv)
     except InputError as error:
@@ -79,8 +79,10 @@ def _compiling(command: Callable[..., Any], keep: bool, /, **given: Any) -> Any:
         return command(**given)
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, command: Callable[..., Any], prog: str, more: str, *, compiles: bool):
+class Parser(argparse.ArgumentParser):
+    """Reads the arguments of one command: see `parse_arguments`."""
+
+    def __init__(self, command: Callable[..., Any], prog: str, more: str = "", *, compiles: bool = True):
         paragraphs = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0].split("\n\n")
         filled = [text if text.startswith("Example:") else textwrap.fill(text, 78) for text in paragraphs]
         super().__init__(
@@ -99,6 +101,15 @@ class _Parser(argparse.ArgumentParser):
         if compiles:
             self._add_option(_NO_CACHE, "", bool, False, _NO_CACHE_HELP)
             self._arguments[_NO_CACHE] = _NO_CACHE, bool
+
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """The types of the arguments by what is typed: `run`, `--model`."""
+        return {label: kind for label, (_, kind) in self._arguments.items()}
+
+    def described(self) -> list[argparse.Action]:
+        """Return the arguments as `argparse` has them, but `--help`."""
+        return [action for action in self._actions if action.dest in self._arguments]
 
     def error(self, message: str) -> NoReturn:
         """End the program after one line, with what to type next: the example, where something was left out."""
@@ -133,8 +144,7 @@ class _Parser(argparse.ArgumentParser):
             return ""
         word, _, value = unknown[index].partition("=")
         value = value or " ".join(unknown[index + 1 : index + 2])
-        kinds = {label: kind for label, (_, kind) in self._arguments.items()}
-        meant = repairs.unknown_option(word, "" if value.startswith("-") else value, kinds, self._usual)
+        meant = repairs.unknown_option(word, "" if value.startswith("-") else value, self.kinds, self._usual)
         return f"; did you mean {meant}?" if meant else ""
 
     def _dashed(self, word: str) -> str:

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import __version__, limits, runs, values
 from aevae_jax.checkpoints.saving import Saving
@@ -18,9 +18,15 @@ from aevae_jax.cli import console, data, evaluate, generate, overview, repairs, 
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.fields import Fields
 from aevae_jax.cli.terminal import begin, report, say
+from aevae_jax.lazy import modules
 from aevae_jax.runs import directory as places, fitting, processes as joining, provenance, records, run as reading
 from aevae_jax.runs.fitted import Fitted
 from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from aevae_jax.cli import completion as scripts
+else:
+    scripts = modules("aevae_jax.cli", "completion")
 
 
 @console.one_line_errors()
@@ -263,6 +269,23 @@ def _report_members(
     )
 
 
+def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
+    """Print what completes commands, options, names and runs in a shell.
+
+    For bash: aevae completion bash > ~/.local/share/bash-completion/completions/aevae
+
+    For zsh, into a folder of its $fpath: aevae completion zsh > ~/.zfunc/_aevae
+
+    For fish: aevae completion fish > ~/.config/fish/completions/aevae.fish
+
+    Example: aevae completion bash
+
+    Args:
+      shell: bash, zsh or fish.
+    """
+    say(*scripts.script(shell, COMMANDS, DATA_COMMANDS).splitlines())
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__.rstrip("_"): command
     for command in (
@@ -281,8 +304,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
         generate.decode,
         reruns.reproduce,
         reruns.replay,
+        completion,
     )
 }
-AT_ONCE = ("list", "show")
+AT_ONCE = ("list", "show", "completion")
 """Those that do not import JAX."""
 DATA_COMMANDS: dict[str, Callable[..., None]] = {command.__name__: command for command in (data.inspect, data.prepare)}
