@@ -2689,4 +2689,12 @@ MUTATIONS = (
         "if steps:",
         ("runs/test_unfinished.py::test_what_a_training_deletes_while_it_is_read_is_looked_for_again",),
     ),
+    Mutation(
+        394,
+        "a loss that rewards a large rate",
+        "objectives/losses.py",
+        "limits.check(what, weight, 0.0, limits.LARGEST)",
+        "limits.check(what, weight, -limits.LARGEST, limits.LARGEST)",
+        ("objectives/test_losses.py::test_what_is_refused_goes_by_its_name",),
+    ),
 )

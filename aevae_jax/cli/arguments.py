@@ -181,7 +181,7 @@ class Parser(argparse.ArgumentParser):
         if default is False:
             how: dict[str, Any] = {"action": "store_const", "const": "True"}
         else:
-            how = {"metavar": metavar, "nargs": "*" if several else None}
+            how = {"metavar": metavar, **({"nargs": "*", "action": "extend"} if several else {})}
         required, shown = default is inspect.Parameter.empty, _default(default).replace("%", "%%")
         self.add_argument(label, dest=label, required=required, help=text + shown, **how)
 

@@ -9,6 +9,7 @@ no part in that.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,20 +37,32 @@ class LinearWarmup:
 
     def __post_init__(self) -> None:
         limits.check("LinearWarmup steps", self.steps, 1)
-        limits.check("LinearWarmup start", self.start, -limits.LARGEST, limits.LARGEST)
-        limits.check("LinearWarmup end", self.end, -limits.LARGEST, limits.LARGEST)
+        limits.check("LinearWarmup start", self.start, 0.0, limits.LARGEST)
+        limits.check("LinearWarmup end", self.end, 0.0, limits.LARGEST)
 
     def __call__(self, step: Any) -> Any:
         return self.start + (self.end - self.start) * jnp.minimum(step / self.steps, 1.0)
 
 
 Weight = float | LinearWarmup | Callable[[Any], Any]
-"""A number, or a function of the step; every optax schedule is one."""
+"""A number from 0 on, or a function of the step; every optax schedule is one."""
 
 
 def weight_at(weight: Any, step: Array) -> Any:
     """Return the value of a `Weight` at `step`."""
     return weight(step) if callable(weight) else weight
+
+
+def check_weight(what: str, weight: Any) -> None:
+    """Refuse a number that is no weight: a term that is weighed by less than 0 is made as large as can be.
+
+    Of a schedule it is seen when a training begins, and a number that is traced may be anything.
+
+    Raises:
+      InputError: about `what`.
+    """
+    if isinstance(weight, numbers.Real):
+        limits.check(what, weight, 0.0, limits.LARGEST)
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class ELBO:
     """distortion + beta * rate; at beta = 1 the negative ELBO. Kingma & Welling 2013; Higgins et al. 2017.
 
     Args:
-      beta: weight of the rate; a number or a schedule of the step.
+      beta: weight of the rate; a number from 0 on, or a schedule of the step.
       free_bits: nats per group of latent dimensions below which the rate costs nothing. The limit is on the batch mean
         of each group's rate, as in Kingma et al. 2016, appendix C.8; the rate that is logged is the raw one.
       groups: into how many consecutive groups the latent dimensions fall; 0 means one per dimension.
@@ -91,6 +104,7 @@ class ELBO:
     needs_rate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_weight("beta", self.beta)
         limits.check("free_bits", self.free_bits, 0.0, limits.LARGEST)
         limits.check("groups", self.groups, 0)
         if self.free_bits and self.sticking_the_landing:

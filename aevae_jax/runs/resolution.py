@@ -13,11 +13,13 @@ from aevae_jax import evaluation, keys, limits, memory, training, values
 from aevae_jax.checkpoints.store import Store
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, suited, tables
 from aevae_jax.data.suited import Suited
+from aevae_jax.objectives import losses
+from aevae_jax.objectives.losses import LinearWarmup
 from aevae_jax.runs.run import Run
 from aevae_jax.training import loops
 from aevae_jax.training.devices import Layout
 from aevae_jax.training.step import TrainState
-from aevae_jax.types import Columned, InputError, Params, Shaped, left_open, likelihood_of, support_of
+from aevae_jax.types import Columned, InputError, Params, RateWeighted, Shaped, left_open, likelihood_of, support_of
 
 
 class Beginning(NamedTuple):
@@ -89,8 +91,16 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
             )
     _check_memory(run, program, params)
     selects = evaluation.minimised(run.objective, measured)
+    _check_schedule(run.objective)
     warning = suited.warning(likelihood_of(run.model), prepared, chosen.likelihood)
     return ResolvedRun(run, dataset, prepared, stream, selects, explained, warning)
+
+
+def _check_schedule(objective: Any) -> None:
+    """Refuse a schedule of one's own that does not begin with a weight."""
+    weight = objective.beta if isinstance(objective, RateWeighted) else None
+    if callable(weight) and not isinstance(weight, LinearWarmup):
+        losses.check_weight("beta at step 0", float(weight(jnp.zeros((), int))))
 
 
 def first_inputs(run: Run, prepared: Prepared) -> tuple[Any, Any, jax.Array]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from aevae_jax import limits
+from aevae_jax import limits, suggestions
 from aevae_jax.runs import resolution
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.run import Run
@@ -78,6 +78,10 @@ def combine(run: Run, fields: Mapping[str, Sequence[float]], seeds: Sequence[int
             raise _refusal(run, field)
         for value in values:
             limits.check(field, value, -limits.LARGEST, limits.LARGEST)
+            try:
+                _replaced(run, [field], [float(value)])
+            except InputError as error:
+                raise InputError(field, got=value, expected=error.expected, hint=error.hint) from None
         if not values or len(set(values)) < len(values):
             raise InputError(field, got=list(values), expected="at least one number, each once")
     combinations = list(itertools.product(*(map(float, values) for values in fields.values())))
@@ -180,4 +184,8 @@ def _can_be_traced(resolved: ResolvedRun, fields: Sequence[str]) -> bool:
 def _refusal(run: Run, field: str, resolved: ResolvedRun | None = None) -> InputError:
     """Return the error that a field cannot be swept, with those that can."""
     candidates = [each for each in _candidates(run) if resolved is None or _can_be_traced(resolved, [each])]
+    by_name = {each.rpartition(".")[2]: each for each in candidates}
+    meant = by_name.get(suggestions.meant_by(field.rpartition(".")[2], list(by_name)))
+    if meant:
+        return InputError("sweep", got=field, expected="", hint=f"did you mean {meant}?")
     return InputError("sweep", got=field, expected=f"a number that can be traced: {', '.join(candidates) or 'none'}")

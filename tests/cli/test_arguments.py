@@ -125,6 +125,7 @@ def several(
         ([], (("vae",), (256, 256), (), Saving(best=2), "%d")),
         (["--rows", "a", "b", "--hidden-sizes", "8"], (("a", "b"), (8,), (), Saving(best=2), "%d")),
         (["--rows", "--hidden_sizes", "-8", "9"], ((), (-8, 9), (), Saving(best=2), "%d")),
+        (["--rows", "a", "b", "--rows", "c"], (("a", "b", "c"), (256, 256), (), Saving(best=2), "%d")),
         (["--hidden_sizes=8", "--more=a_b"], (("vae",), (8,), (), Saving(best=2), "a_b")),
         (
             ["--only", "a third", "--saving", "Saving(last=3)"],

@@ -788,7 +788,7 @@ def test_what_is_typed_of_a_sweep_is_handed_on(monkeypatch, typed, fields, seeds
             ["--sweep", "objective.beta=1,1"],
             "error: objective.beta: got [1.0, 1.0], expected at least one number, each",
         ),
-        (["--sweep", "objective.bet=1,2"], "error: sweep: got objective.bet, expected a number that can be traced: "),
+        (["--sweep", "objective.bet=1,2"], "error: sweep: got objective.bet; did you mean objective.beta?"),
         (["--sweep", "objective.beta=1,2", "objective.beta=3,4"], "error: --sweep: got objective.beta=1,2 objective."),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import cache
 
 import jax
@@ -345,12 +346,17 @@ def test_each_names_what_selects_its_parameters():
     [
         (lambda: LinearWarmup(0), "LinearWarmup steps: got 0, expected at least 1"),
         (lambda: LinearWarmup(1, start=1e39), r"LinearWarmup start: got 1e\+39, expected at most 3.40282346639e\+38"),
-        (lambda: LinearWarmup(1, end=-1e39), r"LinearWarmup end: got -1e\+39, expected at least -3.40282e\+38"),
+        (lambda: LinearWarmup(1, start=-0.1), "LinearWarmup start: got -0.1, expected at least 0"),
+        (lambda: LinearWarmup(1, end=-1e-9), "LinearWarmup end: got -1e-09, expected at least 0"),
+        (lambda: ELBO(-1), "beta: got -1, expected at least 0"),
+        (lambda: ELBO(np.float32(-1)), r"beta: got np.float32\(-1.0\), expected at least 0"),
+        (lambda: ELBO(math.nan), "beta: got nan, expected a number"),
+        (lambda: ELBO(math.inf), r"beta: got inf, expected at most 3.40282346639e\+38"),
         (lambda: ELBO(free_bits=-0.1), "free_bits: got -0.1, expected at least 0"),
         (lambda: ELBO(groups=-1), "groups: got -1, expected at least 0"),
         (lambda: IWAE(0), "num_samples: got 0, expected at least 1"),
     ],
-    ids=range(6),
+    ids=range(11),
 )
 def test_what_is_refused_goes_by_its_name(make, message):
     with pytest.raises(InputError, match=f"^{message}$"):

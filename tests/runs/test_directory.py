@@ -24,8 +24,8 @@ from aevae_jax.checkpoints import array_files
 from aevae_jax.data import Data, Dataset, DynamicBinarization, Split
 from aevae_jax.models import VAE, Autoencoder, generation, likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv, Modules
-from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, ReconstructionError
-from aevae_jax.runs import data_of_runs, directory, fitting, records, weights
+from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
+from aevae_jax.runs import data_of_runs, directory, fitting, records, sweeps, weights
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import AdamW
@@ -147,8 +147,13 @@ def test_results_are_those_of_the_selected_parameters(repeated):
 
 def test_an_annealed_objective_does_not_choose_the_parameters():  # mistakes 2 and 35
     """The loss falls with its weight and would choose the last epoch; the bound at beta = 1 has a best one before."""
-    schedule = LinearWarmup(steps=60, start=1.0, end=-1.0)
-    run = replace(RUN, objective=ELBO(beta=schedule), epochs=10, optimizer=AdamW(0.02), ema=0.0)
+    run = replace(
+        RUN,
+        objective=ELBO(beta=lambda step: 1 - 2 * jnp.minimum(step / 60, 1.0)),
+        epochs=10,
+        optimizer=AdamW(0.02),
+        ema=0.0,
+    )
     fitted = fitting.fit(run, image_data())
     losses = [entry["train"]["loss"] for entry in fitted.history]
     measured = [entry["validation"] for entry in fitted.history]
@@ -577,7 +582,8 @@ def late_outlier():
         (replace(RUN, model=VAE(network=Conv())), vector_data(), "Conv event shape: got .6,., expected images"),
         (replace(RUN, model=VAE(network=Modules(nn.Dense(3), nn.Dense(5)))), vector_data(), "output"),
         (replace(RUN, data=Data("no_such_data", directory="/nowhere")), None, "data set: got 'no_such_data'"),
-        (replace(RUN, objective=ELBO(beta=float("nan"))), image_data(), "got a number that is not finite"),
+        (sweeps.place(RUN, ["objective.beta"], [float("nan")]), image_data(), "got a number that is not finite"),
+        (replace(RUN, objective=ELBO(beta=lambda step: step - 1.0)), image_data(), "beta at step 0: got -1.0, expec"),
         (
             replace(RUN, objective=unreduced),
             image_data(),
@@ -598,6 +604,7 @@ def late_outlier():
         "own sizes",
         "unknown data",
         "NaN",
+        "schedule",
         "not a scalar",
         "steps",
         "empty split",

@@ -97,11 +97,15 @@ def test_every_number_of_a_value_can_be_swept(fields):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"objective.bet": (1, 2)}, "sweep: got objective.bet, expected a number that can be traced: model.likelihood"),
+        ({"objective.bet": (1, 2)}, "sweep: got objective.bet; did you mean objective.beta[?]"),
         ({"objective.groups": (1, 2)}, "sweep: got objective.groups, expected .*, objective.beta, objective.free_bits"),
         ({"model.log_scale_range": (1, 2)}, "sweep: got model.log_scale_range, expected"),
         ({"ema": (0.9, 0.99)}, "sweep: got ema, expected"),
-        ({"optimizer.learning_rate": (0.1, 0)}, "AdamW learning_rate: got 0.0, expected a positive number"),
+        ({"kl": (1, 2)}, "sweep: got kl, expected a number that can be traced: model.likelihood"),
+        ({"lr": (1, 2)}, "sweep: got lr; did you mean optimizer.learning_rate[?]"),
+        ({"optimizer.learning_rate": (0.1, 0)}, "optimizer.learning_rate: got 0, expected a positive number"),
+        ({"objective.beta": (1, -0.5)}, "objective.beta: got -0.5, expected at least 0"),
+        ({"objective.beta": (float("inf"), 1)}, "objective.beta: got inf, expected at most"),
         ({"objective.beta": (1, float("nan"))}, "objective.beta: got nan, expected a number"),
         ({"objective.beta": (1, "2")}, "objective.beta: got '2', expected a number"),
         ({"objective.beta": (2, 2.0)}, r"objective.beta: got \[2, 2.0\], expected at least one number, each once"),
