@@ -10,6 +10,8 @@ arguments.py    a function's parameters as what is typed, its docstring as the h
 repairs.py      what was probably meant by what cannot be read, spelled so that it can be typed
 fields.py       fields of a value, and fields of these, as they are typed
 completion.py   `aevae completion`: what a shell proposes after TAB
+rehearsing.py   `aevae train --dry-run`
+device.py       `--device`, before JAX is imported
 programs.py     compiled programs that are kept from one start to the next
 console.py      a line of progress, the next command to type
 supervision.py  what a process that lost others says, and its exit code

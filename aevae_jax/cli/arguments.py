@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aevae_jax import suggestions, values
-from aevae_jax.cli import fields, programs, repairs
+from aevae_jax.cli import device, fields, programs, repairs
 from aevae_jax.cli.fields import Fields
 from aevae_jax.cli.terminal import LONGEST, leave
 from aevae_jax.types import InputError, shortened
@@ -33,6 +33,9 @@ _NO_CACHE_HELP = (
     "leave the cache of compiled programs alone, which is in $AEVAE_CACHE_DIR or ~/.cache/aevae_jax and may be deleted "
     "at any moment: compile all of them anew, and keep none for the next start."
 )
+
+_DEVICE = "--device"
+_DEVICE_HELP = "cpu, gpu, tpu, or one GPU of several, such as cuda:1; left out, JAX chooses."
 
 _METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT", Path: "PATH"}
 
@@ -48,7 +51,7 @@ def parse_arguments(
       prog: for help and messages.
       more: text for the help, below the docstring's.
       compiles: whether it computes with JAX, so that compiled programs are kept from one start to the next, and
-        `--no-cache` is an option.
+        `--no-cache` is an option, and so is `--device`.
 
     Raises:
       SystemExit: 0 after showing help; 2 after one line on standard error that says what is wrong with `argv`.
@@ -67,15 +70,15 @@ def parse_arguments(
         given = parser.read(argv)
     except InputError as error:
         parser.error(error.line(LONGEST - len(f"error: ; type: {prog} --help")))
-    anew = given.pop(_NO_CACHE, False)
-    return (
-        functools.partial(_compiling, command, not anew, **given) if compiles else functools.partial(command, **given)
-    )
+    anew, where = given.pop(_NO_CACHE, False), given.pop(_DEVICE, "")
+    if not compiles:
+        return functools.partial(command, **given)
+    return functools.partial(_compiling, command, not anew, where, **given)
 
 
-def _compiling(command: Callable[..., Any], keep: bool, /, **given: Any) -> Any:
-    """Return what a command does, whose compiled programs are kept or not."""
-    with programs.kept(keep):
+def _compiling(command: Callable[..., Any], keep: bool, where: str, /, **given: Any) -> Any:
+    """Return what a command does on a device, whose compiled programs are kept or not."""
+    with programs.kept(keep), device.chosen(where):
         return command(**given)
 
 
@@ -99,8 +102,9 @@ class Parser(argparse.ArgumentParser):
         self._example = next((text[len("Example: ") :] for text in paragraphs if text.startswith("Example: ")), "")
         self._add_parameters(command)
         if compiles:
+            self._add_option(_DEVICE, "DEVICE", str, "", _DEVICE_HELP)
             self._add_option(_NO_CACHE, "", bool, False, _NO_CACHE_HELP)
-            self._arguments[_NO_CACHE] = _NO_CACHE, bool
+            self._arguments |= {_DEVICE: (_DEVICE, str), _NO_CACHE: (_NO_CACHE, bool)}
 
     @property
     def kinds(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import __version__, limits, runs, values
 from aevae_jax.checkpoints.saving import Saving
-from aevae_jax.cli import console, data, evaluate, generate, overview, repairs, reruns, supervision
+from aevae_jax.cli import console, data, evaluate, generate, overview, rehearsing, repairs, reruns, supervision
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.fields import Fields
 from aevae_jax.cli.terminal import begin, report, say
@@ -115,6 +115,7 @@ def train(
     origin: Annotated[Path | None, "--from RUN"] = None,
     keep_optimizer: bool = False,
     print_config: bool = False,
+    dry_run: bool = False,
     stream: Literal["auto", "yes", "no"] = "auto",
     saving: Saving = Saving(),
     fresh: bool = False,
@@ -151,6 +152,7 @@ def train(
         follow their number; else from its selected weights, with a new optimizer.
       keep_optimizer: with --from, begin with the weights of its last step, and with the state of its optimizer.
       print_config: print the value as JSON, and do nothing else.
+      dry_run: say parameters, memory, steps and about how long it takes, by timing some steps; leave nothing.
       stream: read batches from disk while training, or keep all data on the device; auto keeps up to 1 GiB there. The
         numbers are the same.
       saving: when to write checkpoints and which to keep, such as "Saving(seconds=600, last=3, every=50)": at most so
@@ -191,10 +193,16 @@ def train(
     if where is not None:
         joining.join(where)
     finished = not fresh and records.holds(directory, records.RESULTS)
+    streamed = {"auto": None, "yes": True, "no": False}[stream]
+    if dry_run:
+        swept = (numbers, range(value.seed, value.seed + seeds)) if numbers or seeds > 1 else None
+        placed = {"devices": devices, "shard_params": shard_params, "initial": origin, "keep_optimizer": keep_optimizer}
+        rehearsing.say_what_it_takes(value, streamed, swept, **placed)
+        return
     with console.progress() as shown:
         options: dict[str, Any] = {
             "directory": directory,
-            "stream": {"auto": None, "yes": True, "no": False}[stream],
+            "stream": streamed,
             "saving": saving,
             "fresh": fresh,
             "initial": origin,

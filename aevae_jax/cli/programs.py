@@ -42,7 +42,7 @@ def kept(wanted: bool = True) -> Iterator[None]:
       wanted: if not, neither keep nor take any, nor anything else in the user's cache folder.
     """
     if not wanted:
-        with _set(jax_enable_compilation_cache=False), _environment(AEVAE_NO_CACHE="1"):
+        with settings(jax_enable_compilation_cache=False), _environment(AEVAE_NO_CACHE="1"):
             yield
         return
     base = caches.place(FOLDER)
@@ -66,12 +66,12 @@ def kept(wanted: bool = True) -> Iterator[None]:
         # XLA prints a line of 2,000 characters for each program that it loads on these processors, as LLVM prefers no
         # gathers there and calls that a feature, which a processor has not (openxla/xla 44565). Errors are raised, too.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _set(**options), _repaired(folder):
+    with settings(**options), _repaired(folder):
         yield
 
 
 @contextlib.contextmanager
-def _set(**options: Any) -> Iterator[None]:
+def settings(**options: Any) -> Iterator[None]:
     """Set options of JAX, without importing it: by its environment, until this context ends."""
     if "jax" in sys.modules:
         for name, value in options.items():

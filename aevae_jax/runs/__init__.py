@@ -13,6 +13,7 @@ training_loop.py  the loop: saving, stopping, rolling back when numbers break
 trainer.py        a compiled run and its data: from step to step
 compilation.py    the programs that it is compiled to
 batches.py        which examples a step sees, and where it reads them
+rehearsal.py      what a training would be, and about how long it takes
 snapshots.py      all that a training is at a step
 callbacks.py      who is told what on the way
 processes.py      several processes that train as one

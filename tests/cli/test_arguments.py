@@ -173,8 +173,8 @@ def test_help_fits_the_terminal(columns, capsys, monkeypatch):
 def test_help_is_shown_with_code_0(capsys):
     out = " ".join(shown_help(command, capsys).split())
     for text in (
-        "[-h] --out FILE [--size INT] [--rate FLOAT] [--seed INT] [--split {test,validation}] [--force] [--no-cache] "
-        "FOLDER Do some",
+        "[-h] --out FILE [--size INT] [--rate FLOAT] [--seed INT] [--split {test,validation}] [--force] "
+        "[--device DEVICE] [--no-cache] FOLDER Do some",
         "Do something. Text below. positional arguments: FOLDER where, at 100 %. options:",
         "--out FILE a file to write to. (required)",
         "--size INT how many. (default: 3)",
@@ -189,7 +189,8 @@ def test_help_is_shown_with_code_0(capsys):
         "--saving SAVING when. (default: Saving(best=2))",
     ):
         assert text in out
-    assert "--more DIR where. (default: %d) --no-cache leave the cache of compiled programs alone" in out
+    assert "--more DIR where. (default: %d) --device DEVICE cpu, gpu, tpu, or one GPU of several" in out
+    assert " left out, JAX chooses. --no-cache leave the cache of compiled programs alone" in out
 
 
 def test_help_comes_whatever_else_is_wrong(capsys):
