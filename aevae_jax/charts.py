@@ -27,16 +27,16 @@ WIDTH = 8.0
 _DPI = 160
 
 
-def canvas(height: float, *, width: float = WIDTH) -> Figure:
-    """Return an empty picture of so many inches."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+def canvas(height: float, *, width: float = WIDTH, fixed: bool = False) -> Figure:
+    """Return an empty picture of so many inches; where it is fixed, no time is taken to find room for words."""
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=None if fixed else "constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def plot(figure: Figure, position: Any = 111, **options: Any) -> Any:
-    """Return axes for curves, with a light grid; options are those of `Figure.add_subplot`."""
-    axes = figure.add_subplot(position, **options)
+def plot(figure: Figure, *position: int, **options: Any) -> Any:
+    """Return axes for curves, with a light grid; position and options are those of `Figure.add_subplot`."""
+    axes = figure.add_subplot(*position, **options)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return axes

@@ -8,6 +8,7 @@ beginnings.py     where it begins, if that is at another run
 fitted.py         a trained model, and how it is read from a directory: `load_run`
 sweeps.py         members of a population, which one program trains
 members.py        what a population leaves: a run of each member
+curves.py         how a run learns, as a picture, also while it does
 pictures.py       the pictures of a finished run
 training_loop.py  the loop: saving, stopping, rolling back when numbers break
 trainer.py        a compiled run and its data: from step to step

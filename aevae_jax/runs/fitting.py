@@ -27,11 +27,11 @@ from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.runs import members, pictures, provenance, resume, weights
+    from aevae_jax.runs import curves, members, pictures, provenance, resume, weights
     from aevae_jax.runs.resolution import ResolvedRun
 else:
-    members, pictures, provenance, resume, weights = modules(
-        "aevae_jax.runs", "members", "pictures", "provenance", "resume", "weights"
+    curves, members, pictures, provenance, resume, weights = modules(
+        "aevae_jax.runs", "curves", "members", "pictures", "provenance", "resume", "weights"
     )
 
 __all__ = ["Fitted", "fit", "fit_members", "fit_seeds", "fit_sweep", "load_run", "read_losses"]
@@ -252,13 +252,17 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             return [fitted]
         digest = records.digest_of(record)
         same_run.remember(folder, record, unwritten)
+        place, note = folder.absolute(), call.callbacks.on_note  # a callback may change the working directory
+        live = None
+        if population is None:
+            title = curves.title_of(folder, resolved.run)
+            live = curves.Live(place / "curves.png", selects=resolved.selects, title=title, note=note)
         manager = resume.CheckpointManager(
-            folder, digest, saving, lock=lock, caught=caught, note=call.callbacks.on_note, selects=resolved.selects
+            folder, digest, saving, lock=lock, caught=caught, note=note, selects=resolved.selects, curves=live
         )
-        place = folder.absolute()  # a callback may change the working directory
         if population is None:
             fitted = calls.train(resolved, manager, call)
-            _finish(place, resolved, fitted, digest, call.callbacks.on_note)
+            _finish(place, resolved, fitted, digest, note)
             processes.share(None)
             return [fitted]
         found = members.split(resolved, population, *calls.trained(resolved, population, manager, call))
@@ -266,7 +270,7 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             inner, its = members.place(place, population, index), resolved._replace(run=own.run)
             record = members.record_of(its, population, made)
             records.write_json(inner / records.RECORD, record)
-            _finish(inner, its, own, records.digest_of(record), call.callbacks.on_note)
+            _finish(inner, its, own, records.digest_of(record), note)
         members.finish(place, population, found, digest)
         return found
 

@@ -1,4 +1,4 @@
-"""The two pictures of a finished run: samples from the prior, and inputs above their reconstructions."""
+"""The pictures of a finished run: how it learnt, samples from the prior, and inputs above their reconstructions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from aevae_jax import figures, keys
 from aevae_jax.checkpoints import array_files
 from aevae_jax.data import Prepared
 from aevae_jax.models import generation
+from aevae_jax.runs import curves
 from aevae_jax.runs.callbacks import Note
 from aevae_jax.runs.fitted import Fitted
 from aevae_jax.runs.resolution import ResolvedRun
 
-NAMES = ("samples", "reconstructions")
+NAMES = ("curves", "samples", "reconstructions")
 
 
 def save(folder: Path, resolved: ResolvedRun, fitted: Fitted, note: Note) -> None:
-    """Leave pictures where events are images; what goes wrong with them is said, and no more."""
+    """Leave the curves, and pictures where events are images; what goes wrong with them is said, and no more."""
     try:
+        curves.draw(
+            folder / "curves.png", fitted.history, selects=resolved.selects, title=curves.title_of(folder, fitted.run)
+        )
         if len(resolved.prepared.event_shape) == 3:
             _draw(folder, resolved.prepared, fitted)
     except Exception as error:
@@ -34,5 +38,5 @@ def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
     pairs = np.concatenate([np.asarray(x), reconstructions])
     samples, pairs = (prepared.preparation.inverse(images, prepared.format) for images in (samples, pairs))
     span = figures.span_of(pairs[: len(x)], prepared.format.levels)
-    for name, images, columns in zip(NAMES, (samples, pairs), (8, len(x)), strict=True):
+    for name, images, columns in zip(NAMES[1:], (samples, pairs), (8, len(x)), strict=True):
         figures.save_png(folder / f"{name}.png", figures.image_grid(images, columns, span=span).pixels)

@@ -31,7 +31,7 @@ RECORD, METRICS, WEIGHTS, LOSSES, RESULTS = (
     "losses.npy",
     "results.json",
 )
-FILES = (RECORD, METRICS, WEIGHTS, LOSSES, RESULTS, "samples.png", "reconstructions.png")
+FILES = (RECORD, METRICS, WEIGHTS, LOSSES, RESULTS, "curves.png", "samples.png", "reconstructions.png")
 """The files of a run, in the order in which they are written; `results.json` says that it is finished."""
 
 CHECKPOINTS = "checkpoints"

@@ -17,6 +17,7 @@ from aevae_jax.checkpoints.signals import Caught, Interrupted
 from aevae_jax.checkpoints.store import Store
 from aevae_jax.runs import processes, records
 from aevae_jax.runs.callbacks import Note
+from aevae_jax.runs.curves import Live
 from aevae_jax.runs.snapshots import Progress, Snapshot
 from aevae_jax.runs.trainer import Trainer
 from aevae_jax.training.devices import on_host
@@ -37,14 +38,26 @@ class CheckpointManager:
       caught: signals that ask to leave.
       note: is told what was damaged.
       selects: the entry of the validation metrics by which the best checkpoint is kept.
+      curves: the picture that shows how it learns, if there is to be one.
 
     Raises:
       checkpoints.OtherRunError: there are checkpoints of another run.
       InputError: there is something else in the place of the checkpoints.
     """
 
-    def __init__(self, folder: Path, run: str, saving: Saving, *, lock: Lock, caught: Caught, note: Note, selects: str):
-        self.folder, self._selects = folder, selects
+    def __init__(
+        self,
+        folder: Path,
+        run: str,
+        saving: Saving,
+        *,
+        lock: Lock,
+        caught: Caught,
+        note: Note,
+        selects: str,
+        curves: Live | None = None,
+    ):
+        self.folder, self._selects, self._curves = folder, selects, curves
         self._store = Store(folder / records.CHECKPOINTS, run=run)
         self._log = folder.absolute() / records.METRICS
         self._saving, self._lock, self._caught, self._note = saving, lock, caught, note
@@ -73,6 +86,8 @@ class CheckpointManager:
         """Add the last epoch to the log, a line for each member."""
         entries = snapshot.progress.history[-len(snapshot.progress.best_value) :]
         durable.append(self._log, b"".join(map(records.line, entries)), what=self._log.name)
+        if self._curves is not None:
+            self._curves.update(snapshot.progress.history)
 
     def next_stop(self, step: int, chunk: int) -> int:
         """Return where to look up again, at most `chunk` steps on."""

@@ -33,6 +33,7 @@ from aevae_jax.types import InputError
 
 FILES = [
     "checkpoints",
+    "curves.png",
     "losses.npy",
     "metrics.jsonl",
     "reconstructions.png",
@@ -357,7 +358,7 @@ def test_own_network_and_own_loss_are_trained_saved_and_loaded_with_the_model(tm
     assert loaded.model is loaded.run.model is fitted.model
     assert loaded.run == replace(fitted.run, objective=ELBO())  # as there is none but that of the model
     assert loaded.results == fitted.results
-    assert not list((tmp_path / "run").glob("*.png"))  # vectors have no pictures
+    assert [path.name for path in (tmp_path / "run").glob("*.png")] == ["curves.png"]  # vectors have no other pictures
     with pytest.raises(InputError, match="weights"):
         fitting.load_run(tmp_path / "run", model=replace(fitted.model, latent=1))
 
