@@ -2031,8 +2031,8 @@ MUTATIONS = (
         350,
         "results written where a callback went",
         "runs/fitting.py",
-        "place = folder.absolute()",
-        "place = folder",
+        "place, note = folder.absolute(),",
+        "place, note = folder,",
         ("runs/test_fitting.py::test_a_callback_may_change_the_working_directory",),
     ),
     Mutation(
