@@ -123,6 +123,7 @@ def train(
     devices: int = 0,
     shard_params: bool = False,
     processes: str = "",
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = (),
     seeds: int = 1,
     sweep: Annotated[tuple[str, ...], "--sweep FIELD=V,V"] = (),
 ) -> None:
@@ -164,6 +165,8 @@ def train(
       shard_params: divide large parameters, and what the optimizer keeps of them, among the devices, too.
       processes: train as one of several processes, each with devices of its own: cluster, where Slurm or Open MPI says
         which; or HOST:PORT,INDEX,COUNT, of the first process, which alone writes and prints.
+      track: trackers that are told of the training, each of which needs its package: tensorboard writes into
+        DIRECTORY/tensorboard; wandb and mlflow follow their own environment variables.
       seeds: how many, from --seed on.
       sweep: a number of the run by its path, and two values or more, such as objective.beta=0.5,1,2,4 or
         optimizer.learning_rate=1e-3,1e-4; of several, all combinations.
@@ -180,6 +183,8 @@ def train(
         raise InputError("--sweep", got=" ".join(sweep), expected="every field once")
     if (numbers or seeds > 1) and (devices > 1 or shard_params):
         raise InputError("--devices", got="several for --seeds or --sweep", expected="1: members are trained on one")
+    if (numbers or seeds > 1) and track:
+        raise InputError("--track", got="it with --seeds or --sweep", expected="one run, which trackers are told of")
     where = joining.place(processes)
     if where is not None:
         supervision.begin(joining.LOST.format(index=where.index))
@@ -213,7 +218,12 @@ def train(
         if numbers or seeds > 1:
             found = fitting.fit_members(value, numbers, range(value.seed, value.seed + seeds), **options)
         else:
-            options |= {"devices": devices, "shard_params": shard_params, "keep_optimizer": keep_optimizer}
+            options |= {
+                "devices": devices,
+                "shard_params": shard_params,
+                "keep_optimizer": keep_optimizer,
+                "track": track,
+            }
             fitted = fitting.fit(value, **options)
     if not leads:
         return

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aevae_jax.runs.resume import CheckpointManager, Follower
     from aevae_jax.runs.snapshots import Snapshot
     from aevae_jax.runs.sweeps import Population
+    from aevae_jax.runs.tracking import Sink
     from aevae_jax.training import devices as placing
 else:
     beginnings, members, provenance, resolution, sweeps, training_loop = modules(
@@ -43,6 +44,7 @@ class Call(NamedTuple):
     shard_params: bool = False
     initial: Initial = None
     keep_optimizer: bool = False
+    track: Sequence[tuple[str, Sink]] = ()
 
 
 class Sweep(NamedTuple):

@@ -27,11 +27,12 @@ from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.runs import curves, members, pictures, provenance, resume, weights
+    from aevae_jax.runs import curves, members, pictures, provenance, resume, tracking, weights
     from aevae_jax.runs.resolution import ResolvedRun
+    from aevae_jax.runs.tracking import Sink
 else:
-    curves, members, pictures, provenance, resume, weights = modules(
-        "aevae_jax.runs", "curves", "members", "pictures", "provenance", "resume", "weights"
+    curves, members, pictures, provenance, resume, tracking, weights = modules(
+        "aevae_jax.runs", "curves", "members", "pictures", "provenance", "resume", "tracking", "weights"
     )
 
 __all__ = ["Fitted", "fit", "fit_members", "fit_seeds", "fit_sweep", "load_run", "read_losses"]
@@ -49,6 +50,7 @@ def fit(
     keep_optimizer: bool = False,
     devices: int = 0,
     shard_params: bool = False,
+    track: Sequence[str | Sink] = (),
     on_epoch: OnEpoch | None = None,
     on_note: Note | None = None,
     on_steps: OnSteps | None = None,
@@ -79,6 +81,8 @@ def fit(
         another number, a training that is resumed goes on with the same noise, and with float32 sums in another order.
       shard_params: divide large parameters, and what the optimizer keeps of them, among the devices, too: for networks
         that are too large for one.
+      track: trackers that are told of the training in the directory: "tensorboard", "wandb", "mlflow", or a
+        `tracking.Sink` of your own.
       on_epoch: called after every epoch.
       on_note: is told in a line what should be known of the data (`Prepared.notes`), what a run that leaves likelihood
         or prior open takes from it, and when it resumes from a checkpoint, passes over damaged ones, or skips batches
@@ -95,7 +99,10 @@ def fit(
       signals.Interrupted: a signal came, and the training is saved.
     """
     callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent, on_steps)
-    call = calls.Call(run, dataset, stream, callbacks, None, devices, shard_params, initial, keep_optimizer)
+    if track and directory is None:
+        raise InputError("track", got="no directory", expected="fit(..., directory=...), which trackers are told of")
+    told = tracking.sinks(track) if track else ()
+    call = calls.Call(run, dataset, stream, callbacks, None, devices, shard_params, initial, keep_optimizer, told)
     with processes.together():
         if directory is None:
             return calls.train(calls.resolve(call)[0], None, call)
@@ -261,8 +268,11 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
             folder, digest, saving, lock=lock, caught=caught, note=note, selects=resolved.selects, curves=live
         )
         if population is None:
-            fitted = calls.train(resolved, manager, call)
-            _finish(place, resolved, fitted, digest, note)
+            with tracking.Trackers(call.track, place, record, note) as trackers:
+                callbacks = call.callbacks._replace(on_epoch=trackers.after(call.callbacks.on_epoch))
+                fitted = calls.train(resolved, manager, call._replace(callbacks=callbacks))
+                _finish(place, resolved, fitted, digest, note)
+                trackers.end(fitted.results)
             processes.share(None)
             return [fitted]
         found = members.split(resolved, population, *calls.trained(resolved, population, manager, call))

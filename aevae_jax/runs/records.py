@@ -36,7 +36,8 @@ FILES = (RECORD, METRICS, WEIGHTS, LOSSES, RESULTS, "curves.png", "samples.png",
 
 CHECKPOINTS = "checkpoints"
 MEMBERS, CURVE = "members", ("rate_distortion.json", "rate_distortion.png")
-PARTS = (*FILES, *CURVE, CHECKPOINTS, MEMBERS)
+TENSORBOARD = "tensorboard"
+PARTS = (*FILES, *CURVE, CHECKPOINTS, MEMBERS, TENSORBOARD)
 """All that training leaves; a sweep has its members' directories in `members`."""
 
 _AS_WRITTEN = "the file that training wrote"
