@@ -3,6 +3,7 @@
 Command:   python experiments/ae_vs_vae.py                       (a minute or two on two CPU cores)
            python experiments/ae_vs_vae.py --data sprites
            python experiments/ae_vs_vae.py --data fashion_mnist  (needs it prepared)
+           python experiments/ae_vs_vae.py --data ./photos        (or Data('./photos', ...), as for aevae train)
 Writes:    runs/ae_vs_vae/results.json and runs/ae_vs_vae/report.png
 Expected:  random codes decoded by the autoencoder are garbage, by the VAEs they are data; of every claim the table says
            whether it holds, and of what does not hold, what was measured of the reason.
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 
     from aevae_jax import training
     from aevae_jax.data import Dataset, Prepared
-    from aevae_jax.evaluation import classifiers, statistics
+    from aevae_jax.evaluation import classifiers, image_quality, statistics
     from aevae_jax.models import priors
     from aevae_jax.runs import directory, fitting, provenance, records
     from aevae_jax.runs.fitting import Fitted
@@ -66,7 +67,9 @@ if TYPE_CHECKING:
 else:
     training = modules("aevae_jax", "training")
     loops = modules("aevae_jax.training", "loops")
-    classifiers, statistics = modules("aevae_jax.evaluation", "classifiers", "statistics")
+    classifiers, image_quality, statistics = modules(
+        "aevae_jax.evaluation", "classifiers", "image_quality", "statistics"
+    )
     priors = modules("aevae_jax.models", "priors")
     directory, fitting, provenance, records = modules("aevae_jax.runs", "directory", "fitting", "provenance", "records")
 
@@ -91,7 +94,7 @@ SCALE = 0.15
 
 def ae_vs_vae(
     *,
-    data: str = "digits",
+    data: Data = Data(),
     seeds: int = 5,
     epochs: int = 0,
     latent: int = 16,
@@ -105,7 +108,8 @@ def ae_vs_vae(
     """Train autoencoders and VAEs on the same images and measure each claim about their difference.
 
     Args:
-      data: digits or sprites, which need no network, images of TensorFlow Datasets prepared here, or a path.
+      data: digits or sprites, which need no network, images of TensorFlow Datasets prepared here, a path, or
+        "Data('PATH', ...)", as for aevae train.
       seeds: how many of each model to train, all at once; intervals are over seeds.
       epochs: passes over the training data; 0 means enough for 2,400 steps, and at least 4.
       latent: numbers in a code.
@@ -118,8 +122,7 @@ def ae_vs_vae(
     """
     if seeds < 2:
         raise types.InputError("seeds", got=seeds, expected="at least 2: an interval needs repetitions")
-    source = Data(data)
-    dataset = source.load()
+    dataset = data.load()
     if len(dataset.event_shape) != 3:
         raise types.InputError("data", got=f"examples of shape {dataset.event_shape}", expected="images")
     per_epoch = training.steps_per_epoch(dataset.train.x, batch_size)
@@ -130,11 +133,11 @@ def ae_vs_vae(
 
     import ae_vs_vae_measures as measures  # with it comes JAX, for which --help does not wait
 
-    prepared = prepare(source.preparation, dataset)
+    prepared = prepare(data.preparation, dataset)
     train, test = _training_images(prepared), prepared.test.x[:]
     vae = models.VAE(latent, MLP(hidden), likelihoods.NormalSharedScale(SCALE), StandardNormal())
     optimizer = AdamW(learning_rate, cosine=True)
-    base = runs.Run(source, vae, ELBO(), optimizer, batch_size=batch_size, epochs=epochs)
+    base = runs.Run(data, vae, ELBO(), optimizer, batch_size=batch_size, epochs=epochs)
     autoencoder = replace(base, model=models.Autoencoder(latent, MLP(hidden)), objective=ReconstructionError())
     learned = replace(base, model=replace(vae, latent_prior=VampPrior(PSEUDO_INPUTS)))
     populations: list[Population] = [
@@ -142,9 +145,11 @@ def ae_vs_vae(
         (learned, "objective.beta", (1.0,)),
         (autoencoder, "optimizer.weight_decay", DECAYS),
     ]
-    left_out = measures.why_no_judge(dataset)
+    left_out = image_quality.why_no_judge(dataset, "validation", "test")
     if left_out:
-        terminal.note(f"without a judge, as {left_out}: nothing is chosen, no distances, nothing is recognised")
+        terminal.note(f"without a judge, nothing is chosen, no distances, nothing is recognised: {left_out}")
+    elif doubt := image_quality.doubt(min(len(dataset.validation), len(dataset.test))):
+        terminal.note(doubt)
 
     def train_judge() -> classifiers.Ensemble | None:
         return None if left_out else classifiers.train_ensemble(prepared, range(100, 105), cycles=CYCLES)
@@ -309,15 +314,16 @@ def _training_images(prepared: Prepared) -> np.ndarray:
 
 
 def _output(out: Path, force: bool) -> Path:
-    if force:
-        out.mkdir(parents=True, exist_ok=True)
-        return out
-    try:
+    if not (out.is_dir() and any(out.iterdir())):
         return directory.create_directory(out)
-    except types.InputError as error:
+    if not force:
         raise types.InputError(
-            "output directory", got=str(error), expected="a new one", hint="use --force or --out"
-        ) from None
+            "--out",
+            got=f"{out}, which is not empty",
+            expected="a new directory",
+            hint=f"type --force to replace the results in it, or --out {durable.unused(out)}",
+        )
+    return out
 
 
 def draw(path: Path, encoders: dict[str, Fitted], prepared: Prepared, results: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from aevae_jax.lazy import jax, jnp, modules, np
 
 if TYPE_CHECKING:
     from aevae_jax import distributions
-    from aevae_jax.data import Dataset, Split
+    from aevae_jax.data import Split
     from aevae_jax.evaluation import classifiers, image_quality, latents, statistics
     from aevae_jax.evaluation.classifiers import Ensemble
     from aevae_jax.models import generation
@@ -29,9 +29,6 @@ SAMPLES = 2_000
 
 MOST = 5_000
 """Held-out pictures that are looked at, at most."""
-
-FEWEST = 100
-"""Pictures of validation and of test data without which there is no judge."""
 
 PATHS, POINTS = 200, 21
 """Straight paths between two encoded inputs, and points on each."""
@@ -73,17 +70,6 @@ class Judge(NamedTuple):
             "... above that of data to data": distance - self.floor,
             "confident samples": seen.confident,
         }
-
-
-def why_no_judge(dataset: Dataset) -> str:
-    """Return why pictures of this data cannot be judged by classifiers; empty where they can."""
-    labels = dataset.train.labels
-    if labels is None or not (labels >= 0).any():
-        return "the data has no labels"
-    if len(np.unique(labels[labels >= 0])) < 2:
-        return "all labels are the same"
-    fewest = min(len(dataset.validation), len(dataset.test))
-    return f"{fewest} held-out pictures are fewer than {FEWEST}" if fewest < FEWEST else ""
 
 
 def decoded(model: LatentModel, params: Params, seed: int) -> np.ndarray:

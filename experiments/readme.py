@@ -14,6 +14,7 @@ from typing import Any
 
 import defaults
 import speed_table
+from claims import verdict_of
 from density_table import HEADINGS, cells
 from faults.table import FAULTS
 
@@ -156,7 +157,7 @@ def made_of() -> str:
 
 
 def _interval(claim: dict[str, Any]) -> str:
-    return f"{claim['mean']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}] {claim['verdict']}"
+    return f"{claim['mean']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}] {verdict_of(claim)}"
 
 
 def linear() -> str:

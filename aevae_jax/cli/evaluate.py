@@ -34,9 +34,6 @@ else:
     generation = modules("aevae_jax.models", "generation")
     judges = modules("aevae_jax.runs", "judges")
 
-FEWEST = 12
-"""Test images that are compared with each other and with samples, at least: two halves of six."""
-
 Moved = Annotated[str, "--data DATA"]
 Part = Literal["test", "validation"]
 
@@ -186,11 +183,11 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
 
     Args:
       run: a run directory, of images.
-      num: how many samples, at most as many as there are test images.
+      num: how many samples, at least 15 and at most as many as there are test images.
       seed: of the samples, and of the classifiers.
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
-    limits.check("--num", num, 10)
+    limits.check("--num", num, measures.FEWEST // 2)
     fitted = loaded(run)
     key = key_of(seed, keys.Stream.SAMPLE)
     prepared = prepared_of(run, fitted.run, data)
@@ -213,11 +210,9 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         f"Reconstructions of {len(x)} test images at the mean of q(z|x), in the units of the data, clipped to "
         f"its range, {low:g} to {high:g}."
     )
-    labels = prepared.train.labels
-    if labels is None or not (labels >= 0).any():
-        caption += " No labels, and so no classifier to judge samples."
-    elif len(x) < FEWEST:
-        caption += f" Fewer than {FEWEST} test images, too few to judge samples by."
+    why_not = measures.why_no_judge(prepared, "test")
+    if why_not:
+        caption += f" Samples are not judged: {why_not}."
     else:
         seeds = [(seed + k) % 2**32 for k in range(3)]
         ensemble = judges.ensemble(prepared, seeds, note=console.note, begin=begin)
@@ -237,6 +232,8 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
             "(data), by features of 3 classifiers trained on this data: only to be compared with such figures of the "
             "same data."
         )
+        if doubt := measures.doubt(len(held_out)):
+            caption += f" {doubt}."
         if found.excess < 0:
             caption += (
                 " WARNING: the samples are nearer to data than data are: the classifiers do not see what sets them "

@@ -215,15 +215,18 @@ def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, 
 
 
 @pytest.mark.parametrize(
-    ("labels", "count", "words"),
-    [(-1, 20, "No labels, and so no classifier"), (0, 11, "Fewer than 12 test images, too few to judge samples by.")],
+    ("classes", "count", "words"),
+    [
+        (0, 20, "Samples are not judged: the data has no labels"),
+        (2, 29, "29 pictures in the test split are fewer than 30"),
+    ],
 )
-def test_without_a_judge_reconstructions_are_measured_all_the_same(runs, monkeypatch, labels, count, words):
+def test_without_a_judge_reconstructions_are_measured_all_the_same(runs, monkeypatch, classes, count, words):
     whole = evaluate.prepared_of
 
     def some(*arguments):
         prepared = whole(*arguments)
-        train = replace(prepared.train, labels=np.full(len(prepared.train), labels))
+        train = replace(prepared.train, labels=np.arange(len(prepared.train)) % classes if classes else None)
         return replace(prepared, train=train, test=replace(prepared.test, x=prepared.test.x[:count]))
 
     monkeypatch.setattr(evaluate, "prepared_of", some)
@@ -277,7 +280,7 @@ def test_a_seed_that_is_none_is_refused_before_anything_is_trained(runs, monkeyp
         (["evaluate", "one", "--split", "holdout"], "--split"),
         (["evaluate", "one", "--split", "train"], "--split"),
         (["diagnose", "nothing"], "no run.json"),
-        (["quality", "grey", "--num", "3"], "--num: got 3, expected at least 10"),
+        (["quality", "grey", "--num", "3"], "--num: got 3, expected at least 15"),
         (["diagnose", "one", "--seed", "-1"], "--seed: got -1"),
     ],
 )
@@ -419,9 +422,9 @@ def test_data_that_moved_is_found_again_and_other_data_is_refused(own, tmp_path,
 def test_pictures_without_labels_are_judged_pixel_by_pixel(own, tmp_path):
     place, images = own
     np.save(tmp_path / "moved.npy", images, allow_pickle=False)
-    out = typed("quality", place, "--num", "10", "--data", tmp_path / "moved.npy")
+    out = typed("quality", place, "--num", "15", "--data", tmp_path / "moved.npy")
     said = " ".join(out.split())
-    assert "No labels, and so no classifier to judge samples." in said
+    assert "Samples are not judged: the data has no labels." in said
     assert "squared error per element" in said
     assert "psnr" in said
     assert " dB" in said

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from aevae_jax import data, training
+from aevae_jax import data, training, values
 from aevae_jax.evaluation import classifiers, image_quality, statistics
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.types import InputError
@@ -354,3 +354,41 @@ def test_the_frechet_distance_of_one_feature_is_that_of_two_normals_on_a_line():
     a, b = RNG.normal(1, 2, (500, 1)), RNG.normal(-1, 3, (400, 1))
     expected = (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2
     assert statistics.frechet_distance(a, b) == pytest.approx(expected)
+
+
+def split(count, labels=None):
+    return data.Split(np.zeros((count, 2, 2, 1), np.uint8), labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "held_out", "words"),
+    [
+        (None, 200, "the data has no labels"),
+        (np.full(90, -1), 200, "the data has no labels"),
+        (np.array([3] * 89 + [-1]), 200, "all labels are the same"),
+        (np.arange(90) % 2, 29, "29 pictures in the test split are fewer than 30; where the data comes without splits"),
+        (np.arange(90) % 2, 30, ""),
+    ],
+)
+def test_why_there_is_no_judge(labels, held_out, words):
+    whole = data.Dataset("d", split(90, labels), split(40), split(held_out), 256)
+    found = image_quality.why_no_judge(whole, "validation", "test")
+    assert found.startswith(words)
+    assert bool(found) == bool(words)
+
+
+def test_few_held_out_pictures_are_said_to_say_little():
+    assert "30 held-out pictures" in (said := image_quality.doubt(30))
+    assert "uncertain by 18 percentage points" in said  # 2 sqrt(.5 * .5 / 30)
+    assert image_quality.doubt(200) == ""
+
+
+def test_what_is_proposed_for_more_held_out_pictures_suffices():
+    labels, x = np.arange(150) % 3, RNG.integers(0, 256, (150, 4, 4, 1), np.uint8)
+    few = data.from_arrays(x, labels=labels)
+    found = image_quality.why_no_judge(few, "validation", "test")
+    proposed = found.partition("splits=")[2].removesuffix(')"')
+    splits = values.parse(data.Splits, proposed, "splits")
+    assert image_quality.why_no_judge(data.from_arrays(x, labels=labels, splits=splits), "validation", "test") == ""
+    tiny = data.Dataset("d", split(60, np.arange(60) % 2), split(8), split(8), 256)  # which no splits suffice for
+    assert image_quality.why_no_judge(tiny, "test") == "8 pictures in the test split are fewer than 30"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 import time
 from dataclasses import replace
@@ -18,6 +19,7 @@ import oracles
 import pytest
 
 from aevae_jax import data, models
+from aevae_jax.cli import console
 from aevae_jax.evaluation import classifiers, image_quality, statistics
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.objectives import ReconstructionError
@@ -211,8 +213,8 @@ def test_baselines_are_of_data_and_of_pca_of_training_data(quick):
     [
         ((9, 13, 3), None, "the data has no labels"),
         ((9, 13, 3), np.zeros(400, int), "all labels are the same"),
-        ((7, 7, 1), np.arange(400) % 4, "40 held-out pictures are fewer than 100"),
-        ((5, 9, 3), np.arange(80) % 2, "8 held-out pictures are fewer than 100"),
+        ((7, 7, 1), np.arange(250) % 4, "25 pictures in the test split are fewer than 30"),
+        ((5, 9, 3), np.arange(80) % 2, "8 pictures in the test split are fewer than 30"),
     ],
 )
 def test_without_a_judge_the_rest_is_done(tmp_path, capsys, shape, labels, words):
@@ -222,41 +224,48 @@ def test_without_a_judge_the_rest_is_done(tmp_path, capsys, shape, labels, words
     x = (random.random((count, 1, 1, 1)) * picture + random.integers(0, 50, (count, *shape))).astype(np.uint8)
     arrays = {"x": x} if labels is None else {"x": x, "y": labels}
     np.savez(tmp_path / "own.npz", **arrays)
-    results = run(tmp_path, data=str(tmp_path / "own.npz"))
-    assert results["left out"] == words
+    results = run(tmp_path, data=data.Data(str(tmp_path / "own.npz")))
+    assert results["left out"].startswith(words)
     assert not any("Frechet" in name for name in results["measures"])
     assert {claim["about"] for claim in results["claims"]} == {"compression", "regularity", "smoothness", "latent use"}
     printed = capsys.readouterr()
-    assert f"without a judge, as {words}" in printed.err
-    assert f"Claims about pictures are left out, as {words}." in printed.out
+    assert f"nothing is recognised: {words}" in printed.err
+    assert f"Claims about pictures are left out: {words}" in " ".join(printed.out.split())
     assert (tmp_path / "out" / "report.png").stat().st_size > 1000
 
 
 def test_what_is_no_image_is_refused_before_any_training(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32))
     with pytest.raises(InputError, match=r"data: got examples of shape \(3,\), expected images"):
-        run(tmp_path, data=str(tmp_path / "x.npy"))
+        run(tmp_path, data=data.Data(str(tmp_path / "x.npy")))
     with pytest.raises(InputError, match="seeds: got 1, expected at least 2"):
         experiment.ae_vs_vae(seeds=1)
 
 
-def split(count, labels):
-    return data.Split(np.zeros((count, 2, 2, 1), np.uint8), labels)
+def test_a_second_run_in_a_directory_says_what_to_type(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "train_all", lambda *_: pytest.fail("trained"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.json").write_text("{}")
+    with pytest.raises(InputError) as refused:
+        run(tmp_path)
+    out = tmp_path / "out"
+    assert str(refused.value) == (
+        f"--out: got {out}, which is not empty, expected a new directory; type --force to replace the results in it, "
+        f"or --out {out}-2"
+    )
 
 
-@pytest.mark.parametrize(
-    ("labels", "held_out", "words"),
-    [
-        (None, 200, "the data has no labels"),
-        (np.full(9, -1), 200, "the data has no labels"),
-        (np.array([3] * 8 + [-1]), 200, "all labels are the same"),
-        (np.arange(9) % 2, 99, "99 held-out pictures are fewer than 100"),
-        (np.arange(9) % 2, 100, ""),
-    ],
-)
-def test_why_there_is_no_judge(labels, held_out, words):
-    dataset = data.Dataset("d", split(9, labels), split(300, None), split(held_out, None), 256)
-    assert measures.why_no_judge(dataset) == words
+def test_data_is_typed_as_for_a_training(tmp_path, monkeypatch):
+    """Splits of one's own decide how many pictures judge."""
+    np.savez(tmp_path / "own.npz", x=np.random.default_rng(0).integers(0, 256, (150, 4, 4, 1), np.uint8))
+    given = []
+    monkeypatch.setattr(experiment, "train_all", lambda populations, *_: given.extend(populations) or sys.exit())
+    typed = f"Data('{tmp_path / 'own.npz'}', splits=RandomSplits(validation=0.2, test=0.3))"
+    options = ["--data", typed, "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        console.parse_arguments(experiment.ae_vs_vae, options, prog="ae_vs_vae", compiles=False)()
+    loaded = given[0][0].data.load()
+    assert (len(loaded.validation), len(loaded.test)) == (30, 45)
 
 
 def table(**changes):
@@ -295,7 +304,7 @@ def test_claims_are_decided_by_their_columns():
     assert decided == [
         ("error of PCA / AE", 5.0, "holds"),
         ("error of PCA / VAE", 2.0, "holds"),
-        ("error of AE / VAE", 0.4, "does not hold"),
+        ("error of AE / VAE", 0.4, "the reverse holds"),
         ("KL of AE / VAE", 4.0, "holds"),
         ("MMD of AE - VAE", 0.2, "holds"),
         ("distance of AE - 2.5 VAE", 0.0, "undecided"),
@@ -303,10 +312,10 @@ def test_claims_are_decided_by_their_columns():
         ("distance of AE - 2.5 VAE", 0.25, "holds"),
         ("share of VAE - AE", 0.3, "holds"),
         ("distance of AE - 2.5 VAE", 11.25, "holds"),
-        ("share of VAE - AE", -0.1, "does not hold"),
+        ("share of VAE - AE", -0.1, "the reverse holds"),
         ("distance of AE / AE + mixture", 2.4, "holds"),
         ("distance of VAE / VAE + mixture", 1.0, "does not hold"),
-        ("steepest step of AE - VAE", -0.1, "does not hold"),
+        ("steepest step of AE - VAE", -0.1, "the reverse holds"),
         ("share of VAE - AE", 0.1, "holds"),
         ("largest / smallest rate", 3.0, "holds"),
     ]
@@ -329,8 +338,68 @@ def test_a_claim_is_decided_by_its_interval():
     assert found.verdict == "holds"
     assert claims.claim("a", "b", "n", values, 2.0).verdict == "undecided"
     assert claims.claim("a", "b", "n", values, 5.0).verdict == "does not hold"
+    assert claims.claim("a", "b", "n", -9 - values, 0.0).verdict == "the reverse holds"
     ratio = claims.claim("a", "b", "n", np.exp(values), 1.0, ratio=True)
     assert np.log([ratio.mean, ratio.low, ratio.high]) == pytest.approx([2.5, 2.5 - half, 2.5 + half], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("number", "limit", "values", "words"),
+    [
+        ("AE / VAE", 2, 1.5, "does not hold"),  # fewer times than asked
+        ("AE / VAE", 2, 0.9, "the reverse holds"),
+        ("AE / VAE", 0.5, 0.7, "holds"),
+        ("AE / VAE", 0.5, 0.4, "the reverse holds"),
+        ("AE - VAE", 0, -0.1, "the reverse holds"),
+    ],
+)
+def test_what_misses_a_limit_is_told_from_what_is_reversed(number, limit, values, words):
+    spread = values + 1e-3 * np.arange(4)
+    found = claims.claim("a", "b", number, spread, limit, ratio="/" in number)
+    assert found.verdict == words
+    recorded = found._asdict() | {"verdict": "holds" if words == "holds" else "does not hold"}  # as once
+    assert claims.verdict_of(recorded) == words
+
+
+def test_a_claim_with_a_factor_is_reversed_where_it_is_without_the_factor():
+    for vae, words in ((0.9, "does not hold"), (1.2, "the reverse holds")):
+        column = {"... above that of data to data": vae}
+        changes = {"AE": {"... above that of data to data": 1.0}, "VAE": column}
+        [found] = [c for c in claims.decide(table(**changes), BASELINE) if "of the VAE decode 2.5" in c.claim]
+        assert found.verdict == claims.verdict_of(found._asdict()) == words
+
+
+def recorded(**changes):
+    """Return the record of the digits, as the experiment has it."""
+    path = Path(experiment.__file__).parent / "results" / "ae_vs_vae_digits.json"
+    return json.loads(path.read_text()) | changes
+
+
+def printed(monkeypatch, capsys, results, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    claims.show(results, Path("runs/x"))
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+
+def test_no_word_is_cut_in_a_narrow_terminal_and_every_row_is_explained(monkeypatch, capsys):
+    out = printed(monkeypatch, capsys, recorded(), 80)
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    words = out.replace(",", " ").split()
+    for name, row in claims.ROWS.items():
+        assert {*row.short.replace(",", "").split()} <= {*words}, name
+        assert " ".join([row.short, row.words])[:60] in " ".join(out.split())
+    assert {"VampPrior", "mixture", "-0.000152"} <= {*words}
+
+
+def test_rows_and_columns_of_which_nothing_was_measured_are_left_out(monkeypatch, capsys):
+    known = recorded()["measures"]
+    few = {name: value for name, value in known.items() if "Frechet" not in name and "mixture" not in name}
+    out = printed(monkeypatch, capsys, recorded(measures=few), 120)
+    assert "Frechet distance  " not in out
+    assert "mixture" not in out.partition("Claims")[0]
+    assert "prior gap" in out
 
 
 def test_facts_are_no_claims():
