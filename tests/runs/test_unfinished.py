@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from run_files import write_record
 
 from aevae_jax.checkpoints.saving import DamageError, OtherRunError, Saving
 from aevae_jax.checkpoints.store import Store
+from aevae_jax.cli import main
 from aevae_jax.data import Data, from_arrays
 from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP
@@ -148,3 +154,76 @@ def test_checkpoints_of_another_run_are_refused(whole, tmp_path):
     write_record(place, record)
     with pytest.raises(OtherRunError, match="another run"):
         fitted.load_run(place, unfinished=True)
+
+
+# while another process trains
+
+
+def wait_for(pattern, training):
+    while not list(Path().glob(pattern)):
+        assert training.poll() is None
+        time.sleep(0.05)
+
+
+def answer(command, capsys):
+    """The exit code of a command, and the last line on standard error."""
+    code = 0
+    try:
+        main.main(command)
+    except SystemExit as stop:
+        code = stop.code
+    return code, (capsys.readouterr().err.splitlines() or [""])[-1]
+
+
+TRAIN = """
+import sys
+from aevae_jax.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_commands_on_a_run_that_is_being_trained_are_right_or_one_line_and_change_no_bit(tmp_path, monkeypatch, capsys):
+    """Fifty times, at moments that nobody chose; the training saves at every step and keeps two checkpoints."""
+    rng = np.random.RandomState(0)
+    np.save(tmp_path / "x.npy", rng.randint(0, 256, (200, 6, 6, 1)).astype(np.uint8))
+    monkeypatch.chdir(tmp_path)
+    model = "VAE(2, MLP((8,)), Normal(1.0), StandardNormal())"
+    typed = ["train", "run", "--data", "./x.npy", "--model", model, "--batch-size", "20", "--epochs", "100000"]
+    training = subprocess.Popen(
+        [sys.executable, "-c", TRAIN, *typed, "--saving", "Saving(steps=1)"], stderr=subprocess.DEVNULL
+    )
+    commands = [
+        ["evaluate", "run"],
+        ["diagnose", "run"],
+        ["sample", "run", "--out", "s.npy", "--force"],
+        ["reconstruct", "run", "--out", "r.npy", "--force"],
+        ["interpolate", "run", "--out", "i.npz", "--force"],
+        ["encode", "run", "--split", "test", "--out", "z.npy", "--force"],
+        ["traverse", "run", "--out", "t.npz", "--force"],
+        ["show", "run"],
+        ["list", "."],
+        ["compare", "run", "run", "--samples", "3"],
+    ]
+    answered = 0
+    try:
+        for index in range(50):
+            if index in (0, 5):  # the first five may come too early
+                wait_for("run/run.json" if index == 0 else "run/checkpoints/[0-9]*", training)
+            time.sleep(rng.uniform(0, 0.3))
+            code, line = answer(commands[index % len(commands)], capsys)
+            assert code == 0 or (code == 2 and line.startswith("error: ") and len(line) <= 200)
+            answered += code == 0
+            assert training.poll() is None
+    finally:
+        training.send_signal(signal.SIGTERM)
+        assert training.wait(60) == 75
+    assert answered >= 40
+    found = fitted.load_run("run", unfinished=True, on_note=lambda text: None)
+    epochs = len(found.history)
+    assert epochs >= 2
+    alone = fitting.fit(replace(found.run, epochs=epochs))
+    assert alone.losses.tobytes() == found.losses.tobytes()
+    assert alone.results["best_epoch"] == found.results["best_epoch"]
+    for own, expected in zip(_leaves(found.params), _leaves(alone.params), strict=True):
+        assert own.tobytes() == expected.tobytes()
