@@ -1,4 +1,4 @@
-"""Pictures from saved results and arrays. Never trains."""
+"""Images of arrays: values as grey or colour, many of them side by side. `charts` puts words to them."""
 
 from __future__ import annotations
 
@@ -45,25 +45,43 @@ class ImageGrid(NamedTuple):
 
 
 def image_grid(images: np.ndarray, columns: int, *, span: tuple[float, float] = (0.0, 1.0)) -> ImageGrid:
-    """Lay images `[N, h, w, C]` of any size out in rows of `columns`, on at most `MAX_SIDE` pixels each way.
+    """Lay images out in rows of `columns`, as large as `tiles` makes them, with a white pixel between them."""
+    made = tiles(images, columns, span=span)
+    return ImageGrid(_placed(made.pixels, made.columns, gap=1), len(made.pixels))
+
+
+class Tiles(NamedTuple):
+    """Images in the size in which they are shown."""
+
+    pixels: np.ndarray
+    """uint8 `[M, h, w, 3]`, of the first M images."""
+    columns: int
+    """How many stand side by side."""
+
+
+def tiles(images: np.ndarray, columns: int, *, versions: int = 1, span: tuple[float, float] = (0.0, 1.0)) -> Tiles:
+    """Bring images `[N, h, w, C]` to a size in which rows of `columns` take at most `MAX_SIDE` pixels each way.
 
     Small images are magnified by whole factors, large ones are shrunk to the mean of what each pixel covers. Strips,
-    such as signals `[N, 1, L, 1]`, are drawn `MIN_TILE` pixels thick.
+    such as signals `[N, 1, L, 1]`, are drawn `MIN_TILE` pixels thick. Where there is no room for all, the last ones are
+    left out.
 
     Args:
       images: as in `grid`.
       columns: how many stand side by side; fewer if there is no room for them.
+      versions: how many rows of other images, of the same size, stand below each row of these, itself included.
       span: the values that are black and white.
     """
     if images.ndim != 4:
         raise InputError("images", got=f"shape {images.shape}", expected="[N, H, W, C]")
-    most = (MAX_SIDE + 1) // (MIN_TILE + 1) // 2 * 2  # even, so that rows that belong together stay together
+    most = (MAX_SIDE + 1) // (MIN_TILE + 1)
     columns = min(columns, most)
-    shown = min(len(images), columns * most)
-    tile_room = ((MAX_SIDE + 1) // -(-shown // columns) - 1, (MAX_SIDE + 1) // columns - 1)
+    shown = min(len(images), columns * (most // versions))
+    lines = versions * -(-shown // columns)
+    tile_room = ((MAX_SIDE + 1) // lines - 1, (MAX_SIDE + 1) // columns - 1)
     low, high = span
-    tiles = [_tile(to_uint8((_colours(image) - low) / (high - low)), tile_room) for image in images[:shown]]
-    return ImageGrid(_placed(np.stack(tiles), columns, gap=1), shown)
+    made = [_tile(to_uint8((_colours(image) - low) / (high - low)), tile_room) for image in images[:shown]]
+    return Tiles(np.stack(made), columns)
 
 
 def columns_of(count: int) -> int:
@@ -113,8 +131,9 @@ def save_png(path: Path, image: np.ndarray) -> None:
     """Write a uint8 image `[H, W, 3]`, whole or not at all. Raises `InputError` if it cannot be written."""
     from PIL import Image
 
+    grey = (image == image[..., :1]).all()
     with durable.replacing(path) as file:
-        Image.fromarray(image).save(file, "PNG")
+        Image.fromarray(image[..., 0] if grey else image).save(file, "PNG")
 
 
 if not TYPE_CHECKING:

@@ -108,7 +108,7 @@ def test_an_image_grid_is_bounded_both_ways(shape, columns, monkeypatch):
     images[-1] = 1
     sheet = figures.image_grid(images, columns)
     assert max(sheet.pixels.shape) <= figures.MAX_SIDE
-    assert sheet.shown == min(len(images), 56 * min(columns, 56))
+    assert sheet.shown == min(len(images), 57 * columns)  # 57 rows of 8 pixels, each with one between
     assert sheet.pixels[0, 0].tolist() == ([255] * 3 if len(images) == 1 else [0] * 3)
     white_columns = (sheet.pixels == 255).all(axis=(0, 2)).nonzero()[0]
     first = white_columns[0] if len(images) > 1 else sheet.pixels.shape[1]

@@ -14,28 +14,30 @@ from aevae_jax.cli.terminal import begin, report, say, show_table
 from aevae_jax.data import Data, Standardize, datasets, files, tables
 from aevae_jax.lazy import modules
 from aevae_jax.runs.run import Run
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, shortened
 
 if TYPE_CHECKING:
+    from aevae_jax import charts
     from aevae_jax.data import Dataset, inspection, prepared, suited, tfds_prepare
     from aevae_jax.data.inspection import Summary
 else:
+    charts = modules("aevae_jax", "charts")
     inspection, prepared, suited, tfds_prepare = modules(
         "aevae_jax.data", "inspection", "prepared", "suited", "tfds_prepare"
     )
 
 MOST_EXAMPLES = 1_000
-"""What a image grid shows at most."""
+"""What is drawn at most."""
 
 
 def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num: int = 64) -> None:
-    """Show what is in a data set: shapes, ranges, splits, hashes, a image grid, fitting likelihoods.
+    """Show what is in a data set: shapes, ranges, splits, hashes, examples as a picture, fitting likelihoods.
 
     Example: aevae data inspect ./photos
 
     Args:
       data: a name or path, or "Data('PATH', ...)", as for --data of aevae train.
-      out: .png for the image grid of images; left out, runs/inspect/NAME.png, which is replaced if it exists.
+      out: .png for a picture of some images; left out, runs/inspect/NAME.png, which is replaced if it exists.
       num: how many training examples to show there.
     """
     limits.check("--num", num, 1, MOST_EXAMPLES)
@@ -51,7 +53,7 @@ def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num
     if dataset.columns:
         _show_columns(tables.describe(dataset.train.x, dataset.columns))
     if dataset.classes:
-        say(f"labels of train: {_labels(dataset.class_counts('train'))}")
+        say(f"labels of train: {_labels(dataset)}")
     fits = inspection.suitable(dataset, first)
     rows = [(likelihood, ", ".join(map(values.spell, preparations))) for likelihood, preparations in fits.items()]
     show_table("likelihoods that can score it", ("likelihood", "with preparation"), rows)
@@ -114,30 +116,38 @@ def _show_columns(columns: list[dict[str, Any]]) -> None:
     show_table("columns of train", ("column", "kind", "missing", "values"), rows)
 
 
-def _labels(counts: dict[int, int]) -> str:
-    """Return how many examples there are of each label; -1 says that there is none."""
-    known = [f"{label}: {count}" for label, count in counts.items() if label != -1]
+def _labels(dataset: Dataset) -> str:
+    """Return how many training examples there are of each class, by its name; -1 says that there is none."""
+    counts = dataset.class_counts("train")
+    called = dict(zip(dataset.classes, dataset.class_names, strict=True))
+    known = [f"{called[label]}: {count}" for label, count in counts.items() if label != -1]
     shown = ", ".join([*known[:20], *([f"... ({len(known)} classes)"] if len(known) > 20 else [])])
     return f"{shown}; {counts[-1]} are -1, which means none" if counts[-1] else shown
 
 
 def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:
-    """Write a grid of training examples, spread evenly over the split; where nobody asked for it, only if possible."""
-    raw = inspection.examples(dataset.train, num)
+    """Draw training examples, spread evenly over the split; where nobody asked for it, only if that is possible."""
+    shown = inspection.examples(dataset.train, num)
+    raw = shown.x[:]
     span = (0.0, dataset.levels - 1.0) if dataset.levels else figures.span_of(raw, 0)
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name).strip("_")[:100] or "data"
     path = out or Path("runs/inspect", f"{name}.png")
-    grid = figures.image_grid(raw, 8, span=span)
+    size = "x".join(map(str, dataset.event_shape))
+    words: dict[str, Any] = {
+        "title": f"{shortened(dataset.name, 50)}: training images, {len(raw):,} of {len(dataset.train):,}",
+        "note": f"{size} each, spread evenly over the split; {span[0]:.4g} is black, {span[1]:.4g} white",
+        "captions": datasets.class_texts(shown.labels, dataset.class_names),
+    }
     try:
         if out is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        figures.save_png(path, grid.pixels)
+        count = charts.sheet(path, raw, figures.columns_of(len(raw)), span=span, **words)
     except (InputError, OSError) as error:
         if out is not None:
             raise
-        console.note(f"no image grid: {error}; name a place with --out")
+        console.note(f"no picture of the images: {error}; name a place with --out")
         return
-    report(f"wrote {path}: {grid.shown} images")
+    report(f"wrote {path}: {count} images")
 
 
 def _first_run(value: Data, dataset: Dataset, train: Summary, fits: dict[str, list[Any]]) -> Run:

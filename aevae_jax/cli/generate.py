@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from aevae_jax.data import Format, Source
     from aevae_jax.evaluation import completion, traversal
     from aevae_jax.models import generation
+    from aevae_jax.runs import pictures
 else:
     charts, keys = modules("aevae_jax", "charts", "keys")
     generation = modules("aevae_jax.models", "generation")
     completion, traversal = modules("aevae_jax.evaluation", "completion", "traversal")
+    pictures = modules("aevae_jax.runs", "pictures")
 
 Out = Annotated[Path, "--out FILE"]
 Part = Literal["train", "validation", "test"]
@@ -59,7 +61,8 @@ def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = F
         memory.check(needs.temp_size_in_bytes + needs.output_size_in_bytes, what="--num", got=f"{num:,}")
     codes = draw(fitted.params, key)
     images = _batched(made, fitted, codes, key_of(seed, keys.Stream.NOISE))
-    _save(out, run, fitted, images, columns=figures.columns_of(num))
+    said = f"{pictures.DRAWS if noise else pictures.MEANS}, z ~ {pictures.prior_of(fitted.model)}, seed {seed}"
+    _save(out, run, fitted, images, columns=figures.columns_of(num), title="random codes, decoded", note=said)
 
 
 def reconstruct(
@@ -97,12 +100,18 @@ def reconstruct(
     if _format(run).columns:
         _complete(out, run, fitted, input_file, split=part, num=num, data=data)
         return
-    given = _inputs(run, fitted, input_file, part, data)
+    given, classes = _inputs(run, fitted, input_file, part, data)
     count = len(given) if part is None else min(num, len(given))
     _check_room(_reconstruction, fitted, (count, *given.shape[1:]), "inputs")
     x = given[:count]
     y = _batched(_reconstruction, fitted, x)["reconstructions"]
-    _save(out, run, fitted, {"reconstructions": y, "images": x}, columns=min(len(x), 16), paired=True)
+    words: dict[str, Any] = {
+        "title": f"{f'{part} images' if part else shortened(input_file, 50)} and their reconstructions",
+        "note": pictures.reconstruction_of(fitted.model),
+        "rows": pictures.PAIR,
+        "captions": classes[:count],
+    }
+    _save(out, run, fitted, {"reconstructions": y, "images": x}, columns=figures.columns_of(2 * count), **words)
 
 
 def interpolate(
@@ -114,7 +123,7 @@ def interpolate(
 
     Args:
       run: a run directory.
-      out: .png for a row of images, .npy or .npz for numbers, .csv for a table.
+      out: .png for a picture of the two images and what lies between, .npy or .npz for numbers, .csv for a table.
       start: index of the first image in the test set.
       end: index of the last one.
       steps: how many images, the two ends included.
@@ -126,14 +135,25 @@ def interpolate(
         raise InputError("--steps", got=steps, expected="at least 2")
     fitted = loaded(run)
     _check_room(_decoded, fitted, (steps, fitted.run.model.latent), "--steps")
-    x = prepared_of(run, fitted.run, data).test.x
+    prepared = prepared_of(run, fitted.run, data)
+    x = prepared.test.x
     for option, index in (("--start", start), ("--end", end)):
         if not 0 <= index < len(x):
             raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
 
     ends = x[start : start + 1], x[end : end + 1]
     codes = jax.jit(generation.path, static_argnums=(0, 4))(fitted.model, fitted.params, *ends, steps)[:, 0]
-    _save(out, run, fitted, _batched(_decoded, fitted, codes), {"codes": codes}, columns=min(steps, 20))
+    arrays = {**_batched(_decoded, fitted, codes), "inputs": np.concatenate(ends)}
+    classes = prepared.classes("test", [start, end])
+    first, last = (f"input\n{text}" for text in classes or (start, end))
+    words = {
+        "title": f"from test image {start} to test image {end}",
+        "note": "between the inputs, codes on the straight line between theirs, decoded",
+        "captions": [first, *(f"{share:.2g}" for share in np.linspace(0, 1, steps)), last],
+        "xlabel": "share of the way; 0 and 1 are the reconstructions of the inputs",
+    }
+    lines = -(-len(words["captions"]) // 12)
+    _save(out, run, fitted, arrays, {"codes": codes}, columns=-(-len(words["captions"]) // lines), **words)
 
 
 def traverse(
@@ -184,16 +204,15 @@ def traverse(
     points = has_point_codes(fitted.model)
     owner = "codes of test data" if points else "prior"
     others = f"at the mean of the {owner}" if mean else f"as in the code of test image {start}"
-    labels = {
-        "columns": steps,
-        "names": [f"{value:+.3g}" if value else "0" for value in values],
+    words = {
+        "title": f"one dimension moved, the others {others}",
+        "note": f"means of p(x|z); in brackets, variance of {'codes' if points else 'posterior means'} over test data",
+        "captions": [*[""] * (len(codes) - steps), *(f"{value:+.3g}" if value else "0" for value in values)],
         "rows": [f"{dimension}  ({found.activity[dimension]:.2g})" for dimension in chosen],
-        "title": f"{shortened(run, 50)}: one dimension moved, the others {others}",
         "ylabel": "latent dimension",
-        "xlabel": f"standard deviations of the {owner}, from the mean\n"
-        f"in brackets: variance of the {'codes' if points else 'posterior means'} over test data",
+        "xlabel": f"standard deviations of the {owner}, from its mean",
     }
-    _save(out, run, fitted, images, arrays, labels=labels)
+    _save(out, run, fitted, images, arrays, columns=steps, **words)
 
 
 def encode(
@@ -214,7 +233,7 @@ def encode(
     """
     files.check_output(out, files.ARRAYS, force=force)
     fitted = loaded(run)
-    x = _inputs(run, fitted, input_file, split, data)
+    x, _ = _inputs(run, fitted, input_file, split, data)
     _save(out, run, fitted, {}, _batched(_code, fitted, x))
 
 
@@ -233,7 +252,8 @@ def decode(run: Path, *, input_file: Annotated[Path, "--input FILE"], out: Out, 
     fitted = loaded(run)
     codes = files.read_codes(input_file, fitted.run.model.latent)
     _check_room(_decoded, fitted, codes.shape, "codes")
-    _save(out, run, fitted, _batched(_decoded, fitted, codes), columns=figures.columns_of(len(codes)))
+    images, title = _batched(_decoded, fitted, codes), f"codes of {shortened(input_file, 50)}, decoded"
+    _save(out, run, fitted, images, columns=figures.columns_of(len(codes)), title=title, note=pictures.MEANS)
 
 
 # ------------------------------------------------------------------------------- what is computed of every example
@@ -281,24 +301,34 @@ def _save(
     fitted: fitting.Fitted,
     data: Mapping[str, Any],
     codes: Mapping[str, Any] | None = None,
-    *,
-    labels: Mapping[str, Any] | None = None,
-    **grid: Any,
+    **words: Any,
 ) -> None:
-    """Write what the model made, `data` in the units of the data set and `codes` as they are; images with labels as
-    `charts.sheet` takes them.
-    """
+    """Write what the model made, `data` in the units of the data set and `codes` as they are; a picture with words."""
     format, inverse = _format(directory), fitted.run.data.preparation.inverse
     arrays = {name: inverse(np.asarray(x), format) for name, x in data.items()}
-    if "images" in arrays and not format.columns:
-        grid["span"] = figures.span_of(arrays["images"], format.levels)
-    if labels and out.suffix == ".png" and len(format.event_shape) == 3:
-        charts.sheet(out, arrays["images"], span=grid["span"], **labels)
-        report(f"wrote {out}: {len(arrays['images'])} images")
+    if out.suffix == ".png" and len(format.event_shape) == 3:
+        report(f"wrote {out}: {_draw(out, directory, arrays, format.levels, **words)}")
         return
     arrays |= codes or {}
-    reading = fitted.run.data.reading
-    report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, **grid)}")
+    report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=fitted.run.data.reading)}")
+
+
+def _draw(
+    out: Path, directory: Path, arrays: dict[str, np.ndarray], levels: int, *, title: str, note: str, **words: Any
+) -> str:
+    """Draw images: above their reconstructions, where there are any; between two inputs, where there are any.
+
+    Returns:
+      How many, in words.
+    """
+    images, span = arrays["images"], figures.span_of(arrays.get("inputs", arrays["images"]), levels)
+    shown: Any = [images, arrays["reconstructions"]] if "reconstructions" in arrays else images
+    if "inputs" in arrays:
+        shown = np.concatenate([arrays["inputs"][:1], images, arrays["inputs"][1:]])
+    note += pictures.ends_of(span, levels)
+    count = charts.sheet(out, shown, title=f"{shortened(directory, 50)}: {title}", note=note, span=span, **words)
+    total = len(shown[0]) if isinstance(shown, list) else len(shown)
+    return f"{total} images" if count == total else f"the first {count} of {total} images"
 
 
 def _complete(
@@ -324,15 +354,18 @@ def _format(directory: Path) -> Format:
     return values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
 
 
-def _inputs(directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, data: str) -> Source:
-    """Return what a model is to see: a file or folder of the user's, or a part of the run's data, which may have
-    moved.
+def _inputs(
+    directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, data: str
+) -> tuple[Source, list[str]]:
+    """Return what a model is to see, and the names of its classes, where there are any: a file or folder of the user's,
+    or a part of the run's data, which may have moved.
     """
     _check_one(path, split)
     if path is not None:
-        return files.read_images(path, fitted.model, fitted.run.data, _format(directory), note=note)
+        return files.read_images(path, fitted.model, fitted.run.data, _format(directory), note=note), []
 
-    return prepared_of(directory, fitted.run, data).rows(str(split), keys.root(0))
+    prepared = prepared_of(directory, fitted.run, data)
+    return prepared.rows(str(split), keys.root(0)), prepared.classes(str(split))
 
 
 def _check_one(path: Path | None, split: Part | None) -> None:

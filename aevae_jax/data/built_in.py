@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from aevae_jax.data.datasets import Dataset, Split
 from aevae_jax.lazy import np
@@ -31,7 +32,7 @@ def digits() -> Dataset:
     labels = bunch.target.astype(np.int32)[order]
     train, validation, test = _split(x, labels, 1257, 1437)
     version = f"scikit-learn {sklearn.__version__}"
-    return Dataset("digits", train, validation, test, levels=17, version=version, classes=tuple(range(10)))
+    return _labelled(Dataset("digits", train, validation, test, levels=17, version=version), tuple("0123456789"))
 
 
 def sprites() -> Dataset:
@@ -44,7 +45,7 @@ def sprites() -> Dataset:
     found = factors()
     x = np.concatenate([_draw(found[start : start + 1000]) for start in range(0, len(found), 1000)])
     train, validation, test = _split(x, found[:, 0].astype(np.int32), 8000, 9000)
-    return Dataset("sprites", train, validation, test, levels=256, version="1", classes=tuple(range(len(SHAPES))))
+    return _labelled(Dataset("sprites", train, validation, test, levels=256, version="1"), SHAPES)
 
 
 def factors() -> np.ndarray:
@@ -94,6 +95,10 @@ def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _split(x: np.ndarray, labels: np.ndarray, *cuts: int) -> list[Split]:
     return [Split(*part) for part in zip(np.split(x, cuts), np.split(labels, cuts), strict=True)]
+
+
+def _labelled(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
+    return replace(dataset, classes=tuple(range(len(names))), class_names=names)
 
 
 BUILT_IN: dict[str, Callable[[], Dataset]] = {"digits": digits, "sprites": sprites}

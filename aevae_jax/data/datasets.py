@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
@@ -133,6 +133,8 @@ class Found(NamedTuple):
     columns: tuple[Column, ...] = ()
     version: str = ""
     """The version of the source, where it has one."""
+    class_names: tuple[str, ...] = ()
+    """What the labels 0, 1, ... are called, where the source says so."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ class Dataset:
       repeated: how many examples of training and validation also stand in a later split and stay, as chance repeats
         them: see `splits.assemble`.
       classes: the label that each class was given, in ascending order; empty without labels.
+      class_names: what each class is called: its label as text where the source has no names.
     """
 
     name: str
@@ -214,6 +217,7 @@ class Dataset:
     version: str = ""
     repeated: int = 0
     classes: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -307,6 +311,17 @@ class Dataset:
         if codes is not None:
             yield b"labels"
             yield from _contents(np.append(self.classes, -1)[codes] if self.classes else codes.astype(np.int64))
+
+
+def class_texts(labels: np.ndarray | None, class_names: Sequence[str]) -> list[str]:
+    """Return what to call the class of each example, its code where there is no name; "" for one without a label.
+
+    Args:
+      labels: codes `[N]`, as in `Split`; of a split without labels the result is empty.
+      class_names: as in `Dataset`.
+    """
+    codes = [] if labels is None else np.asarray(labels).tolist()
+    return [class_names[code] if 0 <= code < len(class_names) else str(code) if code >= 0 else "" for code in codes]
 
 
 def digest_of(x: Source) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax import durable, figures
+from aevae_jax import durable
 from aevae_jax.data import built_in, datasets, tables
 from aevae_jax.lazy import modules, np
 from aevae_jax.types import InputError, support_of
@@ -195,11 +195,8 @@ def write(
     table: tuple[Column, ...] = (),
     reading: Reading | None = None,
     given: Sequence[Sequence[str]] | None = None,
-    columns: int = 8,
-    paired: bool = False,
-    span: tuple[float, float] = (0.0, 1.0),
 ) -> str:
-    """Write the first of `arrays` to .npy, .png or .csv, or all of them to .npz; the suffix decides.
+    """Write the first of `arrays` to .npy or .csv, or all of them to .npz; the suffix decides. `charts` draws images.
 
     Args:
       path: accepted by `check_output`.
@@ -207,25 +204,16 @@ def write(
       table: the columns, where the data are a table.
       reading: how its files are written, where that is not as usual.
       given: its entries that are written as they are: see `tables.write_csv`.
-      columns: images per row of a grid.
-      paired: the first two arrays belong together: a grid shows each row of the second above that of the first.
-      span: the values that a grid shows black and white.
 
     Returns:
       What the file holds, in words.
     """
     contents: Any = {name: np.asarray(a) for name, a in arrays.items()}
     name, first = next(iter(contents.items()))
-    if path.suffix == ".png" and first.ndim != 4:
+    if path.suffix == ".png":
         raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not images")
     if path.suffix == ".csv" and not table:
         raise InputError("output", where="--out", got=path.name, expected=".npy or .npz, as the data are not a table")
-    if path.suffix == ".png":
-        tiles = pairs(list(contents.values())[1], first, columns, white=span[1]) if paired else first
-        grid = figures.image_grid(tiles, columns, span=span)
-        figures.save_png(path, grid.pixels)
-        all_shown = grid.shown == len(tiles)
-        return f"{len(first)} images" if all_shown else f"the first {grid.shown} of {len(tiles)} images"
     if path.suffix == ".csv":
         tables.write_csv(path, first, table, reading or tables.AS_USUAL, given)
         return f"{len(first)} rows of {len(table)} columns"
@@ -236,12 +224,3 @@ def write(
         else:
             np.savez(file, **contents)
     return ", ".join(f"{name} {a.dtype} {a.shape}" for name, a in contents.items())
-
-
-def pairs(x: np.ndarray, y: np.ndarray, columns: int, *, white: float = 1.0) -> np.ndarray:
-    """Return rows of `columns` inputs, each followed by the row of their reconstructions; white where the last is
-    not full.
-    """
-    blank = np.full((-len(x) % columns, *x.shape[1:]), white, np.float32)
-    rows = [np.concatenate([a, blank]).reshape(-1, columns, *x.shape[1:]) for a in (x, y)]
-    return np.stack(rows, axis=1).reshape(-1, *x.shape[1:])

@@ -158,7 +158,6 @@ def warnings(
     return found
 
 
-def examples(split: Split, num: int) -> np.ndarray:
-    """Return `num` rows spread evenly over a split, or all of them where there are fewer: for a image grid."""
-    rows = np.unique(np.linspace(0, len(split) - 1, min(num, len(split))).astype(int))
-    return split.x[rows]
+def examples(split: Split, num: int) -> Split:
+    """Return `num` examples spread evenly over a split, or all of them where there are fewer: for a picture."""
+    return split[np.unique(np.linspace(0, len(split) - 1, min(num, len(split))).astype(int))]

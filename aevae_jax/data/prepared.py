@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax.data import tables
-from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, Split, blocks
+from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, Split, blocks, class_texts
 from aevae_jax.data.preparation import Preparation, Scale, is_coarse
 from aevae_jax.lazy import jax, np
 from aevae_jax.types import InputError
@@ -31,6 +31,7 @@ class Prepared:
       train: raw rows; `batch` turns them into what the model sees.
       validation, test: as the model sees them, float32.
       notes: what whoever trains on it should be told, a line each.
+      class_names: as in `Dataset`.
     """
 
     name: str
@@ -40,11 +41,17 @@ class Prepared:
     validation: Split
     test: Split
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one example as the model sees it."""
         return tuple(self.validation.x.shape[1:])
+
+    def classes(self, part: str, rows: Any = slice(None)) -> list[str]:
+        """Return the name of the class of each example of a split at `rows`; nothing where it has no labels."""
+        labels = getattr(self, part).labels
+        return class_texts(None if labels is None else labels[rows], self.class_names)
 
     def batch(self, raw: Any, key: Array) -> Array:
         """Return a raw training batch as the model sees it, to be called in the step."""
@@ -93,7 +100,7 @@ def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
     validation, test = (replace(part, x=x) for part, x in zip(parts, prepared, strict=True))
     coarse = _run_together(dataset, train.x, format)
     notes = (*dataset.notes, *tables.notes(dataset.columns), *([coarse] if coarse else []))
-    return Prepared(dataset.name, preparation, format, train, validation, test, notes)
+    return Prepared(dataset.name, preparation, format, train, validation, test, notes, dataset.class_names)
 
 
 def _varies(parts: Sequence[Source]) -> bool:

@@ -101,7 +101,7 @@ def assemble(
       InputError: splits of unlike shapes or types, none to train on, too few examples, NaN or infinity, or a number of
         levels that cannot be found or is not that of the data.
     """
-    parts, known, columns, version = found
+    parts, known, columns = found.parts, found.levels, found.columns
     if "train" not in parts:
         raise InputError(f"data set {name!r}", got=f"splits {sorted(parts)}", expected="one called train")
     like = parts["train"].x
@@ -128,7 +128,15 @@ def assemble(
     parts, classes = checks.recoded(parts)
     whole = _cut(parts, splits, name)
     dataset = Dataset(
-        name, whole["train"], whole["validation"], whole["test"], known, columns, version=version, classes=classes
+        name,
+        whole["train"],
+        whole["validation"],
+        whole["test"],
+        known,
+        columns,
+        version=found.version,
+        classes=classes,
+        class_names=tuple(dict(enumerate(found.class_names)).get(label, str(label)) for label in classes),
     )
     return dataset if columns or keep_duplicates else _disjoint(dataset)
 

@@ -80,7 +80,7 @@ def read(name: str, directory: str = "") -> Found:
             parts = _decode(name, folder)
             if _resident(parts):
                 cache.store(folder, state, _arrays(parts))
-    return Found(parts, levels=256, version=folder.name)
+    return Found(parts, levels=256, version=folder.name, class_names=tfds_files.class_names(folder))
 
 
 def is_prepared(name: str, directory: str = "") -> bool:

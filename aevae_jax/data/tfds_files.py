@@ -53,6 +53,15 @@ def check_features(name: str, folder: Path, command: str) -> None:
         )
 
 
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Return what the labels 0, 1, ... are called, as TFDS wrote it; nothing where it did not."""
+    path = folder / "label.labels.txt"
+    if not os.path.isfile(path):
+        return ()
+    text = durable.read_bytes(path, limit=MAX_JSON_BYTES, what="class names").decode(errors="replace")
+    return tuple(text.removesuffix("\n").split("\n"))
+
+
 def read_json(path: Path, what: str = "data set") -> Any:
     """Return what a regular file of a bounded size holds."""
     contents = durable.read_bytes(path, limit=MAX_JSON_BYTES, what=what)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from aevae_jax import figures, keys
+from aevae_jax import charts, figures, keys, values
 from aevae_jax.checkpoints import array_files
 from aevae_jax.data import Prepared
 from aevae_jax.models import generation
@@ -15,6 +15,7 @@ from aevae_jax.runs import curves
 from aevae_jax.runs.callbacks import Note
 from aevae_jax.runs.fitted import Fitted
 from aevae_jax.runs.resolution import ResolvedRun
+from aevae_jax.types import LatentModel, has_point_codes, shortened
 
 NAMES = ("curves", "samples", "reconstructions")
 
@@ -32,11 +33,50 @@ def save(folder: Path, resolved: ResolvedRun, fitted: Fitted, note: Note) -> Non
 
 
 def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
-    key = keys.stream(keys.root(fitted.run.seed), keys.Stream.SAMPLE)
+    """Draw both with the same black and white, and with words that follow from the run alone, as its other files do."""
+    model, seed, levels = fitted.model, fitted.run.seed, prepared.format.levels
+    key = keys.stream(keys.root(seed), keys.Stream.SAMPLE)
     x = jax.device_put(prepared.test.x[:16])
-    samples, reconstructions = map(np.asarray, generation.preview(fitted.model, fitted.params, x, key))
-    pairs = np.concatenate([np.asarray(x), reconstructions])
-    samples, pairs = (prepared.preparation.inverse(images, prepared.format) for images in (samples, pairs))
-    span = figures.span_of(pairs[: len(x)], prepared.format.levels)
-    for name, images, columns in zip(NAMES[1:], (samples, pairs), (8, len(x)), strict=True):
-        figures.save_png(folder / f"{name}.png", figures.image_grid(images, columns, span=span).pixels)
+    made = (x, *reversed(generation.preview(model, fitted.params, x, key)))
+    images, reconstructions, samples = (prepared.preparation.inverse(np.asarray(y), prepared.format) for y in made)
+    span = figures.span_of(images, levels)
+    name, ends = shortened(prepared.name, 50), ends_of(span, levels)
+    charts.sheet(
+        folder / "samples.png",
+        samples,
+        8,
+        title=f"{name}: random codes, decoded",
+        note=f"{MEANS}, z ~ {prior_of(model)}, seed {seed}{ends}",
+        span=span,
+    )
+    charts.sheet(
+        folder / "reconstructions.png",
+        [images, reconstructions],
+        8,
+        title=f"{name}: test images and their reconstructions",
+        note=reconstruction_of(model) + ends,
+        rows=PAIR,
+        captions=prepared.classes("test", range(len(x))),
+        span=span,
+    )
+
+
+MEANS, DRAWS = "means of p(x|z)", "draws from p(x|z)"
+"""What is shown of a code."""
+PAIR = ("input", "reconstruction")
+"""The rows of a picture of reconstructions."""
+
+
+def prior_of(model: LatentModel) -> str:
+    """Return the prior of a model as it is typed, if it has a field for it."""
+    return shortened(values.spell(model.latent_prior) if hasattr(model, "latent_prior") else "p(z)", 60)
+
+
+def reconstruction_of(model: LatentModel) -> str:
+    """Return what a reconstruction is."""
+    return f"{MEANS} at {'the code of x' if has_point_codes(model) else 'the mean of q(z|x)'}"
+
+
+def ends_of(span: tuple[float, float], levels: int) -> str:
+    """Return which values are black and white, to be added to a note; nothing for integer levels."""
+    return "" if levels else f"; {span[0]:.4g} is black, {span[1]:.4g} white"

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from commands import the_line
 from PIL import Image
+from sheets import shown
 
-from aevae_jax import values
+from aevae_jax import charts, values
 from aevae_jax.cli.main import main
 from aevae_jax.data import Data, LastSplits, Split, Standardize, datasets, from_arrays, inspection, tfds_prepare
 from aevae_jax.models import likelihoods
@@ -84,7 +85,7 @@ def test_inspect_says_what_is_in_a_folder_of_pictures(photos, tmp_path, monkeypa
         "12",
         "0 to 255",
         "256 levels",
-        "labels of train: 0: ",
+        "labels of train: blue: ",
         "Categorical()",
         "DynamicBinarization()",
         f"sha256 {Data(str(photos)).load().digest()}",
@@ -93,12 +94,21 @@ def test_inspect_says_what_is_in_a_folder_of_pictures(photos, tmp_path, monkeypa
         assert text in out, text
     [sheet] = (tmp_path / "runs" / "inspect").iterdir()
     assert sheet.name == re.sub("[^A-Za-z0-9_-]+", "_", str(photos)).strip("_") + ".png"
-    with Image.open(sheet) as picture:
-        assert picture.size == (8 * 33 - 1, 2 * 33 - 1)
+    assert shown(sheet, (32, 32))[1] == [8, 2]
     capsys.readouterr()
     for _ in range(2):  # what is there is replaced
         assert "wrote sheet.png: 64 images" in typed(capsys, "data", "inspect", photos, "--out", "sheet.png")
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_each_picture_has_the_name_of_its_class_below(photos, tmp_path, monkeypatch, capsys):
+    words = {}
+    monkeypatch.setattr(charts, "sheet", lambda path, images, columns, **said: words.update(said, images=images) or 1)
+    typed(capsys, "data", "inspect", photos, "--num", 10, "--out", tmp_path / "s.png")
+    brightest = words["images"].mean(axis=(1, 2)).argmax(axis=-1)
+    assert words["captions"] == [{0: "red", 2: "blue"}[channel] for channel in brightest.tolist()]
+    assert words["title"].endswith(": training images, 10 of 96")
+    assert words["note"] == "32x32x3 each, spread evenly over the split; 0 is black, 255 white"
 
 
 @pytest.fixture
@@ -148,13 +158,9 @@ def test_a_sheet_of_few_levels_is_as_bright_as_one_of_many(splits, capsys):
     assert "wrote s.png: 3 images" in typed(
         capsys, "data", "inspect", "Data('./x.npz', levels=17)", "--out", "s.png", "--num", 3
     )
-    with Image.open("s.png") as picture:
-        pixels = np.asarray(picture)[..., 0]
-    assert pixels.shape == (56, 8 * 57 - 1)
-    assert (pixels[:, :56] == 0).all()
-    assert (pixels[:, 56] == 255).all()  # a gap
-    np.testing.assert_array_equal(pixels[::14, 57:113:14], np.rint(x[19] * (255 / 16)))
-    assert (pixels[:, 114:] == 255).all()  # the last example, and five places that are empty
+    images, _ = shown("s.png", (4, 4))
+    np.testing.assert_array_equal(images, np.rint(x[[0, 19, -1]] * (255 / 16)))
+    assert (images[0].max(), images[2].min()) == (0, 255)
 
 
 def test_a_sheet_of_floats_shows_the_lowest_black_and_the_highest_white(tmp_path, monkeypatch, capsys):
@@ -162,11 +168,9 @@ def test_a_sheet_of_floats_shows_the_lowest_black_and_the_highest_white(tmp_path
     x = np.linspace(-40, 120, 48 * 4).reshape(12, 2, 2, 4)[..., :1].astype(np.float32)
     np.savez("x.npz", x_train=x, x_validation=2 * x[:3], x_test=3 * x[:3])
     assert "wrote runs/inspect/x_npz.png: 12 images" in typed(capsys, "data", "inspect", "./x.npz")
-    with Image.open("runs/inspect/x_npz.png") as picture:
-        pixels = np.asarray(picture)[..., 0]
-    tiles = np.stack([pixels[57 * i : 57 * i + 56 : 28, 57 * j : 57 * j + 56 : 28] for i in range(2) for j in range(8)])
-    expected = (x[..., 0] - x.min()) / np.ptp(x) * 255
-    np.testing.assert_allclose(tiles[:12], expected, atol=0.51)
+    images, lengths = shown("runs/inspect/x_npz.png", (2, 2))
+    np.testing.assert_allclose(images, (x[..., 0] - x.min()) / np.ptp(x) * 255, atol=0.51)
+    assert lengths == [8, 4]
 
 
 def test_what_is_no_picture_has_no_sheet(people, tmp_path, monkeypatch, capsys):
@@ -355,7 +359,7 @@ def test_no_place_for_the_image_grid_is_a_note(taken, tmp_path, monkeypatch, cap
     main(["data", "inspect", "digits"])
     out, err = capsys.readouterr()
     assert "next   aevae train runs/first --data digits" in out
-    assert the_line(err).startswith("note: no image grid: ")
+    assert the_line(err).startswith("note: no picture of the images: ")
     assert refused(capsys, "data", "inspect", "digits", "--out", "runs/no/x.png").startswith("error: output (--out)")
 
 
@@ -458,7 +462,8 @@ def test_ends_are_warned_of_from_one_in_a_hundred_on(ends, said):
 
 @pytest.mark.parametrize(("num", "rows"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, range(10)), (11, range(10))])
 def test_examples_are_spread_from_the_first_to_the_last(num, rows):
-    assert inspection.examples(Split(np.arange(10.0)[:, None]), num)[:, 0].tolist() == list(rows)
+    found = inspection.examples(Split(np.arange(10.0)[:, None], np.arange(10)), num)
+    assert found.x[:, 0].tolist() == found.labels.tolist() == list(rows)
 
 
 def test_data_alone_shows_its_commands(capsys):

@@ -10,7 +10,7 @@ import numpy as np
 import oracles
 import pytest
 from commands import refused, typed
-from PIL import Image
+from sheets import shown
 
 from aevae_jax import keys, memory
 from aevae_jax.cli import evaluate, generate
@@ -140,40 +140,36 @@ def test_one_dimension_at_a_time_is_moved_over_what_the_prior_holds_likely(warm,
     codes = load(tmp_path / "m.npz")["codes"]
     np.testing.assert_allclose(codes[:, order[0]], [-3, 3], atol=1e-6)
     np.testing.assert_allclose(codes[:, order[1]], 0, atol=1e-6)
-    assert typed("traverse", warm, "--out", tmp_path / "t.png").endswith("t.png: 14 images\n")
-    assert size_of(tmp_path / "t.png")[0] >= 1000
-
-
-def size_of(path):
-    with Image.open(path) as picture:
-        return picture.size
+    assert typed("traverse", warm, "--start", 3, "--out", tmp_path / "t.png").endswith("t.png: 14 images\n")
+    typed("traverse", warm, "--start", 3, "--out", tmp_path / "t.npy")
+    images, lengths = shown(tmp_path / "t.png", (4, 5))
+    x = load(tmp_path / "t.npy")[..., 0]
+    np.testing.assert_allclose(images, (x - x.min()) / np.ptp(x) * 255, atol=0.51)
+    assert lengths == [7, 7]
 
 
 def test_rows_of_a_sheet_are_as_long_as_what_they_show(warm, tmp_path):
-    """At most 16 pairs or 20 steps side by side. Images of 4 x 5 pixels are magnified 11 times."""
+    """At most 12 steps of a path side by side; those of several rows are about as long."""
     np.save(tmp_path / "z.npy", np.zeros((65, 2), np.float32))
-    for command, columns, rows in (
-        (["reconstruct", "--num", 5], 5, 2),
-        (["reconstruct", "--num", 8], 8, 2),
-        (["interpolate", "--steps", 20], 20, 1),
-        (["interpolate", "--steps", 21], 20, 2),
-        (["sample", "--num", 3], 8, 1),
-        (["sample", "--num", 82], 10, 9),
-        (["decode", "--input", tmp_path / "z.npy"], 9, 8),
+    for command, lengths in (
+        (["reconstruct", "--num", 5], [5, 5]),
+        (["interpolate", "--steps", 10], [12]),
+        (["interpolate", "--steps", 11], [7, 6]),
+        (["sample", "--num", 3], [3]),
+        (["sample", "--num", 82], [10] * 8 + [2]),
+        (["decode", "--input", tmp_path / "z.npy"], [9] * 7 + [2]),
     ):
         name, *options = command
         typed(name, warm, *options, "--out", tmp_path / "x.png", "--force")
-        assert size_of(tmp_path / "x.png") == (columns * 56 - 1, rows * 45 - 1), command
+        assert shown(tmp_path / "x.png", (4, 5))[1] == lengths, command
 
 
 def test_samples_of_floats_are_black_and_white_where_they_are_lowest_and_highest(warm, tmp_path):
     for name in ("s.png", "s.npy"):
         typed("sample", warm, "--num", 8, "--noise", "--out", tmp_path / name)
     x = load(tmp_path / "s.npy")[..., 0]
-    with Image.open(tmp_path / "s.png") as picture:
-        pixels = np.asarray(picture)[::11, :, 0]
-    shown = np.stack([pixels[:4, 56 * i : 56 * i + 55 : 11] for i in range(8)])
-    np.testing.assert_allclose(shown, (x - x.min()) / np.ptp(x) * 255, atol=0.51)
+    images, _ = shown(tmp_path / "s.png", (4, 5))
+    np.testing.assert_allclose(images, (x - x.min()) / np.ptp(x) * 255, atol=0.51)
 
 
 # --------------------------------------------------------------------------------------------------------------- tables

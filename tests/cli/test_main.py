@@ -23,9 +23,10 @@ import pytest
 from commands import the_line
 from PIL import Image
 from run_files import edit_run, write_record
+from sheets import shown
 
 import aevae_jax
-from aevae_jax import keys, runs, values
+from aevae_jax import charts, keys, runs, values
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import console, generate
 from aevae_jax.cli.main import AT_ONCE, COMMANDS, DATA_COMMANDS, main
@@ -250,11 +251,14 @@ def test_the_seed_decides_the_noise_each_sample_has_its_own_and_codes_have_anoth
 def test_a_sheet_of_samples_shows_them_in_order(vae, tmp_path):
     assert run_main("sample", vae, "--out", tmp_path / "s.png") == f"wrote {tmp_path / 's.png'}: 64 images\n"
     run_main("sample", vae, "--out", tmp_path / "s.npy")
-    with Image.open(tmp_path / "s.png") as picture:
-        pixels = np.asarray(picture)
-    assert pixels.shape == (8 * 57 - 1, 8 * 57 - 1, 3)  # rows of eight, each image 56 wide
-    second = pixels[:56:7, 57:113:7, 0]
-    np.testing.assert_array_equal(second, np.round(np.clip(load(tmp_path / "s.npy")[1, :, :, 0], 0, 1) * 255))
+    images, lengths = shown(tmp_path / "s.png", (8, 8))
+    assert lengths == [8] * 8
+    np.testing.assert_array_equal(images, as_bytes(load(tmp_path / "s.npy")))
+
+
+def as_bytes(images):
+    """What is seen of images `[N, h, w, 1]`."""
+    return np.round(np.clip(images[..., 0], 0, 1) * 255)
 
 
 def test_reconstructions_are_of_the_first_test_images(vae, tmp_path, test_images):
@@ -268,16 +272,16 @@ def test_reconstructions_are_of_the_first_test_images(vae, tmp_path, test_images
 
 
 def test_a_sheet_of_reconstructions_has_pairs_of_rows(vae, tmp_path, test_images):
-    run_main("reconstruct", vae, "--out", tmp_path / "r.png", "--num", 18)
-    with Image.open(tmp_path / "r.png") as picture:
-        pixels = np.asarray(picture)
-    assert pixels.shape == (4 * 57 - 1, 16 * 57 - 1, 3)
-    for row, index in ((0, 0), (2, 16)):
-        shown = pixels[57 * row : 57 * row + 56 : 7, :56:7, 0]
-        np.testing.assert_array_equal(shown, np.round(test_images[index, :, :, 0] * 255))
+    for name in ("r.png", "r.npz"):
+        run_main("reconstruct", vae, "--out", tmp_path / name, "--num", 10)
+    images, lengths = shown(tmp_path / "r.png", (8, 8))
+    assert lengths == [8, 8, 2, 2]
+    np.testing.assert_array_equal(images[[*range(8), 16, 17]], as_bytes(test_images[:10]))
+    made = load(tmp_path / "r.npz")["reconstructions"]
+    np.testing.assert_array_equal(images[[*range(8, 16), 18, 19]], as_bytes(made))
 
 
-def test_a_path_begins_and_ends_at_reconstructions_and_is_straight(vae, tmp_path):
+def test_a_path_begins_and_ends_at_reconstructions_and_is_straight(vae, tmp_path, test_images):
     run_main("reconstruct", vae, "--out", tmp_path / "r.npz", "--num", 9)
     run_main("interpolate", vae, "--out", tmp_path / "i.npz", "--start", 3, "--end", 8)
     path, ends = load(tmp_path / "i.npz"), load(tmp_path / "r.npz")["reconstructions"][[3, 8]]
@@ -286,9 +290,34 @@ def test_a_path_begins_and_ends_at_reconstructions_and_is_straight(vae, tmp_path
     steps = np.diff(path["codes"], axis=0)
     np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-5)
     assert np.abs(steps).max() > 1e-3
-    run_main("interpolate", vae, "--out", tmp_path / "i.png")
-    with Image.open(tmp_path / "i.png") as picture:
-        assert picture.size == (10 * 57 - 1, 56)
+    np.testing.assert_array_equal(path["inputs"], test_images[[3, 8]])
+    run_main("interpolate", vae, "--out", tmp_path / "i.png", "--start", 3, "--end", 8)
+    images, lengths = shown(tmp_path / "i.png", (8, 8))
+    assert lengths == [12]
+    np.testing.assert_array_equal(images[[0, -1]], as_bytes(test_images[[3, 8]]))  # beside their reconstructions
+    np.testing.assert_array_equal(images[1:-1], as_bytes(path["images"]))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The words of each sheet that is drawn."""
+    words = []
+    monkeypatch.setattr(charts, "sheet", lambda path, images, columns, **said: words.append(said) or 1)
+    return words
+
+
+def test_pictures_say_what_they_are_of_and_name_the_classes(vae, tmp_path, drawn):
+    classes = [str(label) for label in Data().load().test.labels[:9]]
+    run_main("reconstruct", vae, "--out", tmp_path / "r.png", "--num", 5)
+    run_main("interpolate", vae, "--out", tmp_path / "i.png", "--start", 3, "--end", 8, "--steps", 3)
+    run_main("sample", vae, "--out", tmp_path / "s.png", "--seed", 7, "--noise")
+    pairs, path, samples = drawn
+    assert pairs["captions"] == classes[:5]
+    assert pairs["rows"] == ("input", "reconstruction")
+    assert path["captions"] == [f"input\n{classes[3]}", "0", "0.5", "1", f"input\n{classes[8]}"]
+    assert "from test image 3 to test image 8" in path["title"]
+    assert samples["note"] == "draws from p(x|z), z ~ StandardNormal(), seed 7"
+    assert all(f"{vae}: "[-20:] in words["title"] for words in drawn)
 
 
 def test_decoding_the_codes_gives_the_reconstructions(vae, tmp_path):
@@ -304,8 +333,9 @@ def test_decoding_the_codes_gives_the_reconstructions(vae, tmp_path):
         run_main("decode", vae, "--input", tmp_path / name, "--out", tmp_path / "d.npy", "--force")
         np.testing.assert_allclose(load(tmp_path / "d.npy"), load(tmp_path / "r.npz")["reconstructions"], atol=1e-5)
     run_main("decode", vae, "--input", tmp_path / "z.npy", "--out", tmp_path / "d.png")
-    with Image.open(tmp_path / "d.png") as picture:
-        assert picture.size == (8 * 57 - 1, 56)
+    images, lengths = shown(tmp_path / "d.png", (8, 8))
+    assert lengths == [5]
+    np.testing.assert_array_equal(images, as_bytes(load(tmp_path / "d.npy")))
 
 
 def test_an_autoencoder_has_codes_without_scale(autoencoder, tmp_path, test_images):
@@ -385,8 +415,7 @@ def test_what_is_made_of_each_row_is_counted_three_times(vae, tmp_path, capsys, 
 
 def test_many_samples_make_a_square_sheet(vae, tmp_path):
     run_main("sample", vae, "--out", tmp_path / "s.png", "--num", 100)
-    with Image.open(tmp_path / "s.png") as picture:
-        assert picture.size == (10 * 57 - 1, 10 * 57 - 1)
+    assert shown(tmp_path / "s.png", (8, 8))[1] == [10] * 10
 
 
 def test_what_the_draws_need_is_known_before_they_are_made(vae, tmp_path, capsys, monkeypatch):
@@ -412,19 +441,18 @@ def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, prep
     for name in ("r.npz", "r.png"):
         generate.reconstruct(tmp_path, out=tmp_path / name)
     np.testing.assert_allclose(load(tmp_path / "r.npz")["reconstructions"], x[-16:], rtol=1e-5)
-    with Image.open(tmp_path / "r.png") as picture:
-        pixels = np.asarray(picture)[..., 0]
-    assert (pixels[0, 0], pixels[-1, -1]) == (0, 255)  # the lowest and the highest value of the test data
+    pixels, _ = shown(tmp_path / "r.png", (2, 3))
+    assert (pixels[0, 0, 0], pixels[-1, -1, -1]) == (0, 255)  # the lowest and the highest value of the test data
     monkeypatch.setattr(
         generation,
         "reconstruct",
         lambda model, params, x: preparation.units(np.full((16, 2, 3, 1), 9000.0, np.float32), form),
     )
     generate.reconstruct(tmp_path, out=tmp_path / "far.png")
-    with Image.open(tmp_path / "far.png") as picture:
-        far = np.asarray(picture)[..., 0]
-    np.testing.assert_array_equal(far[:36], pixels[:36])  # what is made of them sets neither black nor white
-    assert (far[37:, :54] == 255).all()
+    far, _ = shown(tmp_path / "far.png", (2, 3))
+    inputs, below = [*range(8), *range(16, 24)], [*range(8, 16), *range(24, 32)]
+    np.testing.assert_array_equal(far[inputs], pixels[inputs])  # what is made of them sets neither black nor white
+    assert (far[below] == 255).all()
 
 
 def test_num_is_how_many(vae, tmp_path):

@@ -25,6 +25,7 @@ def test_sprites_are_the_same_bytes_on_every_machine(sprites):
     assert sprites.digest() == "0397a4dde5a2be5834f810dc50fe009c7d9840d2147e8eaa0740cd934bb54dd1"
     assert [len(getattr(sprites, part)) for part in PARTS] == [8000, 1000, 3000]
     assert (sprites.event_shape, sprites.levels, sprites.classes) == ((32, 32, 1), 256, (0, 1, 2))
+    assert sprites.class_names == ("square", "ellipse", "heart")
 
 
 def test_no_sprite_is_another_and_none_is_cut_off(pictures):

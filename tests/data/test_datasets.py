@@ -507,6 +507,22 @@ def test_labels_are_recoded_over_all_splits():
     assert Dataset("x", codes, codes, codes, 256).class_counts("train") == {-1: 1, 0: 1, 1: 0, 2: 0, 3: 2}
 
 
+def test_classes_are_called_by_their_names_and_else_by_their_labels():
+    x = {part: Split(wide(*range(4 * i, 4 * i + 4)), np.array([7, 0, -1, 3])) for i, part in enumerate(PARTS)}
+    dataset = assemble("x", datasets.Found(x, 0, class_names=("cat", "dog", "cow", "hen")))
+    assert dataset.class_names == ("cat", "hen", "7")
+    prepared = prepare(Scale(), dataset)
+    assert prepared.classes("test") == ["7", "cat", "", "hen"]
+    assert prepared.classes("train", [3, 1]) == ["hen", "cat"]
+    assert prepared.classes("test", slice(2)) == ["7", "cat"]
+    assert datasets.class_texts(np.array([1, -1, 0]), ()) == [
+        "1",
+        "",
+        "0",
+    ]  # of a data set that says nothing of classes
+    assert datasets.class_texts(None, ("cat",)) == []
+
+
 def test_labels_beyond_64_bits_are_one_line():
     with pytest.raises(InputError, match="labels: got numbers up to 18446744073709551615, expected labels that int64"):
         data.from_arrays(random_images(20), labels=np.full(20, 2**64 - 1, np.uint64))

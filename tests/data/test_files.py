@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aevae_jax import figures
 from aevae_jax.data import Data, DynamicBinarization, Scale, Standardize, datasets, files
 from aevae_jax.data.datasets import Column, Format
 from aevae_jax.data.tables import Reading
@@ -467,15 +466,7 @@ def test_the_suffix_decides_what_is_written(tmp_path):
     with np.load(tmp_path / "x.npz") as archive:
         assert set(archive.files) == {"images", "codes"}
         np.testing.assert_array_equal(archive["images"], x)
-    assert files.write(tmp_path / "x.png", arrays, columns=2) == "3 images"
-    with Image.open(tmp_path / "x.png") as picture:
-        pixels = np.asarray(picture)
-    scale = 56 // 5
-    assert pixels.shape == (2 * (4 * scale + 1) - 1, 2 * (5 * scale + 1) - 1, 3)
-    tile = pixels[: 4 * scale : scale, : 5 * scale : scale, 0]
-    np.testing.assert_array_equal(tile, np.round(x[0, :, :, 0] * 255))
-    assert (pixels[4 * scale + 1 :, 5 * scale + 1 :] == 255).all()  # there is no fourth image
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_table_is_written_with_its_marks_and_the_entries_that_were_given(tmp_path):
@@ -491,35 +482,7 @@ def test_a_table_is_written_with_its_marks_and_the_entries_that_were_given(tmp_p
         files.write(tmp_path / "x.csv", rows)
 
 
-def test_a_sheet_says_how_many_it_shows(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "MAX_SIDE", 100)
-    said = files.write(tmp_path / "x.png", {"images": np.zeros((200, *SHAPE), np.float32)})
-    assert said == "the first 80 of 200 images"
-    few = np.zeros((81, *SHAPE), np.float32)
-    assert files.write(tmp_path / "x.png", {"images": few[:80]}) == "80 images"
-    assert files.write(tmp_path / "x.png", {"images": few}) == "the first 80 of 81 images"
-    both = {"images": few[:9], "again": few[:9]}
-    assert files.write(tmp_path / "x.png", both, paired=True) == "9 images"
-
-
-def test_a_sheet_of_floats_is_in_their_units(tmp_path):
-    x = np.full((3, *SHAPE), 120.0, np.float32)
-    x[1] = -40
-    files.write(tmp_path / "x.png", {"again": x + 1, "images": x}, columns=2, paired=True, span=(-40, 120))
-    with Image.open(tmp_path / "x.png") as picture:
-        pixels = np.asarray(picture)[..., 0]
-    assert [pixels[0, 0], pixels[0, 60], pixels[150, 60]] == [255, 0, 255]  # the last place is empty
-
-
 def test_vectors_cannot_be_drawn(tmp_path):
     with pytest.raises(InputError, match=r"expected \.npy or \.npz, as the data are not images"):
         files.write(tmp_path / "x.png", {"images": np.zeros((3, 20), np.float32)})
     assert not list(tmp_path.iterdir())
-
-
-def test_each_row_of_inputs_is_above_its_reconstructions():
-    x, y = (np.arange(n, n + 5, dtype=np.float32).reshape(5, 1, 1, 1) / 100 for n in (10, 20))
-    sheet = files.pairs(x, y, 3).reshape(4, 3)
-    np.testing.assert_allclose(sheet * 100, [[10, 11, 12], [20, 21, 22], [13, 14, 100], [23, 24, 100]], rtol=1e-6)
-    full = files.pairs(x[:4], y[:4], 2).reshape(4, 2)  # nothing is left to fill
-    np.testing.assert_allclose(full * 100, [[10, 11], [20, 21], [12, 13], [22, 23]], rtol=1e-6)

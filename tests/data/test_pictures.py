@@ -93,6 +93,7 @@ def test_class_folders_give_labels_and_leave_the_order_to_the_names(tmp_path):
     names = sorted({(f"{n:03}", label) for n, label in enumerate(classes)} | {("005", "cat"), ("005", "9")})
     assert labels.tolist() == [["10", "9", "cat", "dog"].index(label) for _, label in names]
     assert labels.dtype == np.int32
+    assert pictures.read(tmp_path).class_names == ("10", "9", "cat", "dog")
     expected = {(f"{n:03}", label): GREY[n] for n, label in enumerate(classes)}
     expected |= {("005", "cat"): GREY[0], ("005", "9"): GREY[1]}
     np.testing.assert_array_equal(x, np.stack([expected[name] for name in names]))

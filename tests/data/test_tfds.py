@@ -154,12 +154,21 @@ def test_the_newest_version_and_the_default_configuration_are_found(tmp_path, na
 # reading
 
 
+def test_classes_are_called_as_the_data_set_says(tmp_path):
+    (tmp_path / "label.labels.txt").write_bytes("T-shirt/top\nB\u00e4r\n\n\xff".encode("latin-1"))
+    assert tfds_files.class_names(tmp_path) == ("T-shirt/top", "B\ufffdr", "", "\ufffd")
+    (tmp_path / "label.labels.txt").unlink()
+    assert tfds_files.class_names(tmp_path) == ()
+
+
 def test_images_and_labels_are_those_that_were_prepared(tiny):
     check_tiny(read(tiny))
     (tiny / ".hidden").symlink_to("nowhere")  # is none of its files
     found = tfds.read("tiny:1.0.0", str(tiny.parents[1]))
     check_tiny(found.parts)
     assert (found.levels, found.version, found.columns) == (256, "1.0.0", ())
+    (tiny / "label.labels.txt").write_text("cat\ndog\n")
+    assert tfds.read("tiny", str(tiny.parents[1])).class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("limit", [2**30, 16])

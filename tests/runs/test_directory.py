@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 from run_files import as_version_0_1, edit_results, write_record
+from sheets import shown
 
 from aevae_jax import data, distributions, evaluation, keys, training, values
 from aevae_jax.checkpoints import array_files
@@ -235,22 +235,18 @@ def test_directory_holds_what_it_should(saved):
 
 def test_pictures_have_the_right_size_and_content(saved):
     folder, fitted, _ = saved
-    scale = 56 // 4
-    with Image.open(folder / "samples.png") as picture:
-        assert picture.size == (8 * (3 * scale + 1) - 1, 8 * (4 * scale + 1) - 1)
-    with Image.open(folder / "reconstructions.png") as picture:
-        sheet = np.asarray(picture)
-    assert sheet.shape == (2 * (4 * scale + 1) - 1, 16 * (3 * scale + 1) - 1, 3)  # the first 16 of 18
-    x = image_data().test.x
-    assert np.array_equal(sheet[: 4 * scale : scale, : 3 * scale : scale, 0], x[0, :, :, 0])
-    mean = generation.reconstruct(fitted.model, fitted.params, jnp.asarray(x[:16] / np.float32(255)))
-    last = sheet[4 * scale + 1 :: scale, 15 * (3 * scale + 1) :: scale, 0]
-    assert np.abs(last - np.clip(np.asarray(mean)[15, :, :, 0] * 255, 0, 255)).max() <= 1
+    x = image_data().test.x[:16]  # of 18
+    mean = generation.reconstruct(fitted.model, fitted.params, jnp.asarray(x / np.float32(255)))
+    mean = np.clip(np.asarray(mean)[..., 0] * 255, 0, 255)
+    pairs, lengths = shown(folder / "reconstructions.png", (4, 3))
+    assert lengths == [8] * 4
+    np.testing.assert_array_equal(pairs[[*range(8), *range(16, 24)]], x[..., 0])
+    np.testing.assert_allclose(pairs[[*range(8, 16), *range(24, 32)]], mean, atol=1)
     key = keys.stream(keys.root(5), keys.Stream.SAMPLE)  # as `aevae sample --seed 5` uses it
     drawn = generation.sample(fitted.model, fitted.params, key, 64).mean()
-    with Image.open(folder / "samples.png") as picture:
-        second = np.asarray(picture)[: 4 * scale : scale, 3 * scale + 1 : 6 * scale + 1 : scale, 0]
-    assert np.abs(second - np.clip(np.asarray(drawn)[1, :, :, 0] * 255, 0, 255)).max() <= 1
+    samples, lengths = shown(folder / "samples.png", (4, 3))
+    assert lengths == [8] * 8
+    np.testing.assert_allclose(samples, np.clip(np.asarray(drawn)[..., 0] * 255, 0, 255), atol=1)
     assert fitted.run.model.event_shape == (4, 3, 1)
 
 
@@ -267,16 +263,10 @@ def test_pictures_of_floats_are_black_and_white_where_the_data_are(tmp_path, mon
     monkeypatch.setattr(generation, "preview", lambda *_: seen)
     run = Run(data=Data("floats", preparation), model=replace(PLAIN, network=MLP((4,))), batch_size=8, epochs=1)
     fitting.fit(run, dataset, directory=tmp_path / "run")
-    scale, [samples, pairs] = (
-        56 // 4,
-        [Image.open(tmp_path / "run" / f"{n}.png") for n in ("samples", "reconstructions")],
-    )
-    tops = [np.asarray(picture)[::scale][:4, :, 0] for picture in (samples, pairs)]
-    columns = [top[:, 0 :: 3 * scale + 1] for top in tops]
-    np.testing.assert_allclose(columns[0][0, :4], [0, 255, 127.5, 127.5], atol=0.51)
-    np.testing.assert_allclose(columns[1][0], (x[8:12, 0, 0, 0] - low) / (high - low) * 255, atol=0.51)
-    below = np.asarray(pairs)[4 * scale + 1, :: 3 * scale + 1, 0]
-    np.testing.assert_array_equal(below, [255, 0, 255, 255])
+    samples, pairs = (shown(tmp_path / "run" / f"{n}.png", (4, 3))[0] for n in ("samples", "reconstructions"))
+    np.testing.assert_allclose(samples[:4, 0, 0], [0, 255, 127.5, 127.5], atol=0.51)
+    np.testing.assert_allclose(pairs[:4], (x[8:12, ..., 0] - low) / (high - low) * 255, atol=0.51)
+    np.testing.assert_array_equal(pairs[4:, 0, 0], [255, 0, 255, 255])
 
 
 def test_load_run_gives_back_the_model_ready_to_call(saved):  # mistake 29
