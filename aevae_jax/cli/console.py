@@ -108,20 +108,36 @@ def progress(title: str = "", *, every: float = 10.0) -> Iterator[Callable[[Epoc
         with _plain(clock, every) as show:
             yield show
         return
+    with _live(stream, f"{clock.title}compiling and training the first epoch") as (change, width):
+
+        def show(told: Epoch | Steps) -> None:
+            line = clock.line(told, width())
+            if isinstance(told, snapshots.Epoch) or clock.since_epoch() >= 1:  # who reads half a line?
+                change(line)
+
+        yield show
+
+
+@contextlib.contextmanager
+def _live(stream: Quiet, text: str, *, stays: bool = True) -> Iterator[tuple[Callable[[str], None], Callable[[], int]]]:
+    """Show a line that changes, below whatever else is printed on a terminal.
+
+    Args:
+      stream: the terminal.
+      text: the line at first.
+      stays: whether the last one is left there.
+
+    Yields:
+      What is called with the next line, and what gives the columns that there are for it.
+    """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
     from rich.table import Column
 
-    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    with Progress(SpinnerColumn(), text, console=Console(file=cast(TextIO, stream))) as live:
-        task = live.add_task(f"{clock.title}compiling and training the first epoch", total=None)
-
-        def show(told: Epoch | Steps) -> None:
-            line = clock.line(told, live.console.width - 2)  # the spinner and a space
-            if isinstance(told, snapshots.Epoch) or clock.since_epoch() >= 1:  # who reads half a line?
-                live.update(task, total=told.epochs, completed=told.epoch, description=line)
-
-        yield show
+    column = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    with Progress(SpinnerColumn(), column, console=Console(file=cast(TextIO, stream)), transient=not stays) as live:
+        task = live.add_task(text, total=None)
+        yield lambda line: live.update(task, description=line), lambda: live.console.width - 2  # of the spinner
 
 
 @contextlib.contextmanager
@@ -148,24 +164,34 @@ def _plain(clock: _Clock, every: float) -> Iterator[Callable[[Epoch | Steps], No
 
 @contextlib.contextmanager
 def parts(title: str, *, of: str = "examples", every: float = 10.0) -> Iterator[Callable[[int, int], None]]:
-    """Show work in parts on standard error, a plain line now and then where it takes longer than `LONG` seconds.
+    """Show work in parts on standard error: one live line in a terminal, which vanishes; else a plain line now and then
+    where it takes longer than `LONG` seconds.
 
     Args:
       title: what is being done.
       of: what the parts are counted in.
-      every: seconds between lines.
+      every: seconds between plain lines.
 
     Yields:
       A callback that is told how many are done, of how many.
     """
+    rate, stream = _Rate(), Quiet(sys.stderr)
+
+    def line(done: int, total: int) -> str:
+        left = rate.left(done, total)
+        return f"{title}: {done:,} of {total:,} {of}{left and f', {left}'}"
+
+    if stream.isatty():
+        with _live(stream, title, stays=False) as (change, _):
+            yield lambda done, total: change(line(done, total))
+        return
     printed = time.monotonic() - every + min(every, LONG)
-    rate = _Rate()
 
     def show(done: int, total: int) -> None:
         nonlocal printed
-        left, now = rate.left(done, total), time.monotonic()
+        told, now = line(done, total), time.monotonic()
         if now - printed >= every:
-            tell(f"{title}: {done:,} of {total:,} {of}{left and f', {left}'}")
+            tell(told)
             printed = now
 
     yield show

@@ -156,7 +156,9 @@ def diagnose(run: Path, *, seed: int = 0, data: Moved = "") -> None:
     fitted = loaded(run)
     prepared = prepared_of(run, fitted.run, data)
 
-    found = collapse.diagnose(fitted, prepared.validation.x, key_of(seed, keys.Stream.EVALUATE))
+    key = key_of(seed, keys.Stream.EVALUATE)
+    with console.parts("comparing codes with the prior", of="mixtures fitted") as on_part:
+        found = collapse.diagnose(fitted, prepared.validation.x, key, on_part=on_part)
     units = evaluation.UNITS | {"active_units": "", "latent_dimensions": "", "mse_at_mean": _squared(prepared)}
     looked_at = min(len(prepared.validation), collapse.MOST_EXAMPLES)
     say(f"the first {looked_at:,} examples of the validation data")
@@ -215,14 +217,17 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         caption += f" Samples are not judged: {why_not}."
     else:
         seeds = [(seed + k) % 2**32 for k in range(3)]
-        ensemble = judges.ensemble(prepared, seeds, note=console.note, begin=begin)
+        with console.parts("classifiers", of="steps") as on_part:
+            ensemble = judges.ensemble(prepared, seeds, note=console.note, begin=begin, on_part=on_part)
+        begin("judging samples")
         draw = jax.jit(generation.sample, static_argnums=(0, 3))
         drawn = draw(fitted.model, fitted.params, key, len(x))
         support = support_of(fitted.model)
         bits = support is not None and support.levels == 2
         pictures = drawn.sample(jax.random.fold_in(key, 1)) if bits else drawn.mean()
         held_out = np.asarray(prepared.test.x[: 2 * num])
-        found = measures.of_samples(held_out, np.asarray(pictures), ensemble)
+        with console.parts("judging", of="comparisons") as on_part:
+            found = measures.of_samples(held_out, np.asarray(pictures), ensemble, on_part=on_part)
         made, real = ({**of.manifold._asdict(), "confident": of.confident} for of in found)
         distance, floor = (of.frechet_distance for of in found)
         rows["frechet_distance"] = _single(distance, floor, "features")
@@ -240,7 +245,9 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
                 "apart."
             )
     codes = np.asarray(prepared.validation.x[:num])
-    for hollow in collapse.holes(fitted, latents.prior_gap(fitted.model, fitted.params, codes, keys.root(1))):
+    with console.parts("comparing codes with the prior", of="mixtures fitted") as on_part:
+        gap = latents.prior_gap(fitted.model, fitted.params, codes, keys.root(1), on_part=on_part)
+    for hollow in collapse.holes(fitted, gap):
         caption += f" WARNING: {hollow.evidence}; {hollow.remedy}."
     _show(f"{run}, {fitted.run.data.name}", rows, caption)
 

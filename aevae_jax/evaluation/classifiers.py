@@ -7,7 +7,7 @@ classifier, so such distances compare models within one study only, never with f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,18 @@ def of(prepared: Prepared) -> Classifier:
     return Classifier(prepared.event_shape, int(labels.max()) + 1, network)
 
 
-def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600, cycles: int = 1) -> Ensemble:
+TOLD_AFTER = 50
+"""Steps after which it is told how many are done."""
+
+
+def train_ensemble(
+    prepared: Prepared,
+    seeds: Sequence[int],
+    *,
+    steps: int = 600,
+    cycles: int = 1,
+    on_part: Callable[[int, int], None] | None = None,
+) -> Ensemble:
     """Train one classifier per seed on the training split as a model sees it, all at once.
 
     Args:
@@ -136,6 +147,7 @@ def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600
       steps: of training, over which the learning rate falls along a cosine.
       cycles: how often to do so, at most (Loshchilov & Hutter 2017), as long as validation data say that it is worth
         it: see `KNOWN`. The classifiers are those for which their cross-entropy is least.
+      on_part: called after some steps with how many are done, and how many there will be at least.
 
     Raises:
       InputError: the data set has no labels.
@@ -161,9 +173,12 @@ def train_ensemble(prepared: Prepared, seeds: Sequence[int], *, steps: int = 600
     done, least, found = 0, math.inf, Ensemble(classifier, state.params)
     for cycle in range(1, cycles + 1):
         while done < cycle * steps:
-            chunk = min(per_epoch - done % per_epoch, cycle * steps - done)
+            chunk = min(per_epoch - done % per_epoch, cycle * steps - done, TOLD_AFTER)
             state, _ = training.train_epoch(step, state, examples, key, batch_size=batch_size, steps=chunk)
             done += chunk
+            if on_part is not None:
+                jax.block_until_ready(state)
+                on_part(done, cycle * steps)
         trained = Ensemble(classifier, loops.copied(state.params))  # the state is donated
         entropy = math.inf if cycles == 1 else _cross_entropy(trained, prepared.validation)
         if cycle == 1 or entropy < least:

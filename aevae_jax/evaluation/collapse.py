@@ -5,7 +5,7 @@ Every finding is a comparison of measured numbers with a limit that stands here;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf, isfinite
 from typing import Any, NamedTuple, Protocol
@@ -83,7 +83,9 @@ class Diagnosis(NamedTuple):
     findings: list[Finding]
 
 
-def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
+def diagnose(
+    fitted: Trained, x: Source, key: jax.Array, *, on_part: Callable[[int, int], None] | None = None
+) -> Diagnosis:
     """Look for posterior collapse, dead units, over-regularisation, collapsed variances, codes far from the prior and
     too short a training.
 
@@ -91,6 +93,7 @@ def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
       fitted: a trained VAE or autoencoder, with its history.
       x: validation data as the model sees it.
       key: of the noise.
+      on_part: see `latents.prior_gap`, which takes longest.
 
     Raises:
       InputError: there is no history, or one without numbers.
@@ -107,7 +110,7 @@ def diagnose(fitted: Trained, x: Source, key: jax.Array) -> Diagnosis:
         measured |= {
             "mutual_information": found.mutual_information,
             "marginal_kl": found.marginal_kl,
-            "prior_gap": latents.prior_gap(fitted.model, fitted.params, x, key),
+            "prior_gap": latents.prior_gap(fitted.model, fitted.params, x, key, on_part=on_part),
             **({} if found.total_correlation is None else {"total_correlation": found.total_correlation}),
             "active_units": float(found.active.sum()),
             "latent_dimensions": float(found.active.size),

@@ -20,6 +20,8 @@ from aevae_jax.evaluation.classifiers import Ensemble
 from aevae_jax.evaluation.statistics import Manifold
 from aevae_jax.types import InputError
 
+OnPart = Callable[[int, int], None]
+
 ENOUGH = 2_000
 """Pictures in a half of the data, from which on one halving is enough."""
 
@@ -66,7 +68,13 @@ class ReconstructionQuality(NamedTuple):
 
 
 def of_samples(
-    data: np.ndarray, samples: np.ndarray, classifiers: Ensemble, *, neighbours: int = 5, halvings: int = 0
+    data: np.ndarray,
+    samples: np.ndarray,
+    classifiers: Ensemble,
+    *,
+    neighbours: int = 5,
+    halvings: int = 0,
+    on_part: OnPart | None = None,
 ) -> Judgement:
     """Compute Frechet distance, precision, recall, density and coverage of samples `[M, *event]` against data `[N,
     *event]`, and those of data against data beside them.
@@ -82,6 +90,7 @@ def of_samples(
       classifiers: from `classifiers.train_ensemble`.
       neighbours: k of the balls around points.
       halvings: how often the data are halved; 0 for 1 to 5 times, the more often the fewer there are.
+      on_part: called after each comparison of two sets with how many are done, of how many.
 
     Raises:
       InputError: too few data or samples for so many neighbours.
@@ -92,6 +101,7 @@ def of_samples(
         lambda a, b: (statistics.frechet_distance(a, b), *statistics.manifold(a, b, neighbours)),
         least=neighbours + 1,
         halvings=halvings,
+        on_part=on_part,
     )
     return Judgement(
         SampleQuality(made[0], Manifold(*made[1:]), classifiers.confident(samples), count),
@@ -156,6 +166,7 @@ def _compared(
     *,
     least: int,
     halvings: int,
+    on_part: OnPart | None = None,
 ) -> tuple[list[float], list[float], int]:
     """Return what `measure` says of features `[N, F]` of data and of as many samples, and of data and other data: means
     over the classifiers, along the first axis, and over halvings; and N.
@@ -168,14 +179,17 @@ def _compared(
             expected=f"at least {least} samples, and twice as many held-out data",
         )
     halvings = halvings or max(1, min(5, ENOUGH // count))
-    of_samples, of_data = [], []
+    of_samples: list[tuple[float, ...]] = []
+    of_data: list[tuple[float, ...]] = []
     for halving in range(halvings):
         rng = np.random.default_rng(halving)
         order, drawn = rng.permutation(data.shape[1]), rng.permutation(samples.shape[1])[:count]
         half, other = order[:count], order[count : 2 * count]
         for own, theirs in zip(data, samples, strict=True):
-            of_samples.append(measure(own[half], theirs[drawn]))
-            of_data.append(measure(own[half], own[other]))
+            for found, compared in ((of_samples, theirs[drawn]), (of_data, own[other])):
+                found.append(measure(own[half], compared))
+                if on_part is not None:
+                    on_part(len(of_samples) + len(of_data), 2 * halvings * len(data))
     return np.mean(of_samples, axis=0).tolist(), np.mean(of_data, axis=0).tolist(), count
 
 

@@ -10,7 +10,7 @@ information about *which of the N examples* it was, at most log N.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
@@ -107,7 +107,13 @@ FOLDS = 5
 
 
 def prior_gap(
-    model: LatentModel, params: Params, x: Array | Source, key: Array, *, components: tuple[int, ...] = (1, 10)
+    model: LatentModel,
+    params: Params,
+    x: Array | Source,
+    key: Array,
+    *,
+    components: tuple[int, ...] = (1, 10),
+    on_part: Callable[[int, int], None] | None = None,
 ) -> float:
     """Return how far the aggregate posterior of the data is from the prior, at least, in nats.
 
@@ -120,6 +126,7 @@ def prior_gap(
       x: data as the model sees it, `[N, *event]`.
       key: of the codes, one for each example.
       components: the numbers of components that are tried.
+      on_part: called after each mixture that is fitted with how many are, of how many.
 
     Returns:
       The bound, 0 where there is none: few examples show little.
@@ -129,14 +136,16 @@ def prior_gap(
     found = metrics.per_example(_draws, model, params, x, key)
     z, log_p = found["z"].reshape(len(x), -1).astype(np.float64), found["log_p"].astype(np.float64)
     fold = np.arange(len(z)) % FOLDS
-    gaps = [0.0]
-    for count in components:
-        if len(z) - -(-len(z) // FOLDS) < 2 * count:
-            continue
+    folds, gaps, done = min(FOLDS, len(z)), [0.0], 0
+    tried = [count for count in components if len(z) - -(-len(z) // FOLDS) >= 2 * count]
+    for count in tried:
         log_g = np.empty(len(z))
-        for part in range(min(FOLDS, len(z))):
+        for part in range(folds):
             mixture = GaussianMixture(count, reg_covar=1e-4 * z.var(), random_state=0).fit(z[fold != part])
             log_g[fold == part] = mixture.score_samples(z[fold == part])
+            done += 1
+            if on_part is not None:
+                on_part(done, folds * len(tried))
         gaps.append(float((log_g - log_p).mean()))
     return max(gaps)
 

@@ -6,10 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
 
 from aevae_jax import caches, values
 from aevae_jax.data import Prepared, datasets
@@ -26,7 +25,16 @@ LARGEST = 2**28
 """Bytes of all that are kept; those of a data set of images take less than a megabyte for each seed."""
 
 
-def ensemble(prepared: Prepared, seeds: Sequence[int], *, note: Note, begin: Note) -> Ensemble:
+def ensemble(
+    prepared: Prepared,
+    seeds: Sequence[int],
+    *,
+    steps: int = 600,
+    cycles: int = 1,
+    note: Note,
+    begin: Note,
+    on_part: Callable[[int, int], None] | None = None,
+) -> Ensemble:
     """Return what `classifiers.train_ensemble` does, from the cache where the same was trained before.
 
     That is of the same data, by the same code, versions, device and settings, and so with the same bits.
@@ -34,15 +42,18 @@ def ensemble(prepared: Prepared, seeds: Sequence[int], *, note: Note, begin: Not
     Args:
       prepared: the data set.
       seeds: one per classifier.
+      steps: see `classifiers.train_ensemble`.
+      cycles: see there.
       note: is told of classifiers that were kept, and are damaged.
       begin: is told that a training begins.
+      on_part: is told of its steps.
 
     Raises:
       InputError: the data set has no labels.
     """
     classifier = classifiers.of(prepared)
     like = jax.eval_shape(jax.vmap(classifier.init), jax.random.split(jax.random.key(0), len(seeds)))
-    key, folder = _digest(prepared, seeds), caches.place(FOLDER)
+    key, folder = _digest(prepared, seeds, steps, cycles), caches.place(FOLDER)
     path = None if folder is None else folder / f"{key}.safetensors"
     if path is not None and path.exists():
         try:
@@ -52,7 +63,7 @@ def ensemble(prepared: Prepared, seeds: Sequence[int], *, note: Note, begin: Not
         except (InputError, OSError) as error:
             note(f"kept classifiers are trained again: {error}")
     begin(f"training {len(seeds)} classifiers of {prepared.name}, to judge samples by")
-    made = classifiers.train_ensemble(prepared, seeds)
+    made = classifiers.train_ensemble(prepared, seeds, steps=steps, cycles=cycles, on_part=on_part)
     if folder is not None and path is not None:
         with contextlib.suppress(InputError):  # who cannot keep compiled programs there has been told so
             caches.private(folder)
@@ -61,11 +72,14 @@ def ensemble(prepared: Prepared, seeds: Sequence[int], *, note: Note, begin: Not
     return made
 
 
-def _digest(prepared: Prepared, seeds: Sequence[int]) -> str:
+def _digest(prepared: Prepared, seeds: Sequence[int], steps: int, cycles: int) -> str:
     """Return the sha256 over all that the classifiers' bits depend on."""
-    train, environment = prepared.train, provenance.environment()
+    environment = provenance.environment()
+    read = [prepared.train] if cycles == 1 else [prepared.train, prepared.validation]
+    arrays = [array for part in read for array in (part.x, part.labels) if array is not None]
     depends = {
-        "data": [datasets.digest_of(train.x), datasets.digest_of(np.asarray(train.labels))],
+        "data": [datasets.digest_of(array) for array in arrays],
+        "training": [steps, cycles],
         "preparation": values.to_json(prepared.preparation),
         "format": values.to_json(prepared.format),
         "seeds": list(map(int, seeds)),

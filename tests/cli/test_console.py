@@ -259,6 +259,19 @@ def test_parts_are_told_now_and_then(clock, monkeypatch, capsys):
     assert [line.partition(" examples")[0] for line in lines] == ["one: 1,000 of 12,000", "one: 3,000 of 12,000"]
 
 
+def test_parts_in_a_terminal_are_one_live_line_that_vanishes(clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with console.parts("judging", of="pairs") as show:
+        for done in (1, 2):
+            clock.now += 3
+            show(done, 12)
+    drawn = terminal.getvalue()
+    assert "judging: 2 of 12 pairs, 0:30 left" in drawn
+    assert drawn.rstrip().endswith("\x1b[2K")  # the line is erased
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

@@ -188,13 +188,13 @@ def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, 
     def train(prepared, seeds, **told):
         given.append([int(np.uint32(seed)) for seed in seeds])
 
-    def judged(x, made, ensemble):
+    def judged(x, made, ensemble, **told):
         drawn.append((x, made))
         return image_quality.Judgement(QUALITY, QUALITY._replace(frechet_distance=floor, confident=0.125))
 
     monkeypatch.setattr(judges, "ensemble", train)
     monkeypatch.setattr(image_quality, "of_samples", judged)
-    monkeypatch.setattr(latents, "prior_gap", lambda *_: 2 + floor)
+    monkeypatch.setattr(latents, "prior_gap", lambda *_, **told: 2 + floor)
     out = typed("quality", runs / "grey", "--num", "20", "--seed", seed)
     assert given == [seeds]
     fitted = fitting.load_run(runs / "grey")
@@ -243,7 +243,7 @@ def test_bits_are_judged_as_bits(runs, monkeypatch):
     monkeypatch.setattr(
         image_quality,
         "of_samples",
-        lambda x, made, ensemble: drawn.append(made) or image_quality.Judgement(*2 * [QUALITY]),
+        lambda x, made, ensemble, **told: drawn.append(made) or image_quality.Judgement(*2 * [QUALITY]),
     )
     typed("quality", runs / "one", "--num", "20")
     typed("quality", runs / "grey", "--num", "20")

@@ -102,7 +102,7 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9):
 
     `bounds` are those of validation: numbers, or whole entries of the history.
     """
-    monkeypatch.setattr(collapse.latents, "prior_gap", lambda *arguments: gap)
+    monkeypatch.setattr(collapse.latents, "prior_gap", lambda *arguments, **told: gap)
     terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
     monkeypatch.setattr(collapse.metrics, "evaluate", lambda *arguments: terms)
     monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)

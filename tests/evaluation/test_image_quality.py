@@ -264,6 +264,7 @@ def test_an_ensemble_takes_all_its_steps_each_member_by_its_own_seed(monkeypatch
         "cosine_decay_schedule",
         lambda rate, steps: rates.append((rate, steps)) or schedule(rate, steps),
     )
+    monkeypatch.setattr(classifiers, "TOLD_AFTER", 2)
     judge = classifiers.train_ensemble(prepared, [7, 3], steps=5)
     assert [(batch_size, steps) for _, _, batch_size, steps in calls] == [(64, 2), (64, 2), (64, 1)]
     assert rates == [(2e-3, 5)]
@@ -307,8 +308,10 @@ def test_a_judge_is_trained_until_validation_data_say_that_it_is_not_worth_it(mo
 
     monkeypatch.setattr(classifiers.training, "train_epoch", train)
     monkeypatch.setattr(classifiers.Ensemble, "probabilities", probabilities)
-    judge = classifiers.train_ensemble(prepared, [0], steps=3, cycles=4)
+    told = []
+    judge = classifiers.train_ensemble(prepared, [0], steps=3, cycles=4, on_part=lambda *part: told.append(part))
     assert calls == [1] * 3 * cycles
+    assert told == [(3 * cycle + step, 3 * cycle + 3) for cycle in range(cycles) for step in (1, 2, 3)]
     grown = judge.params["Dense_0"]["bias"] - first[0]["Dense_0"]["bias"]
     np.testing.assert_allclose(grown, 3 * kept)
 

@@ -228,6 +228,9 @@ def test_the_gap_of_codes_in_two_places_needs_more_than_one_component():
     one = 0.5 * (0.25 + 9 - 1 - np.log(0.25)) + 0.5 * (0.25 - 1 - np.log(0.25))
     assert gap(x, 0.5, components=(2,)) == pytest.approx(one - np.log(2), rel=0.03)
     assert gap(x, 0.5, components=(1,)) < 0.8 * (one - np.log(2))
+    told = []
+    gap(x[:60], 0.5, components=(2, 40, 1), on_part=lambda *part: told.append(part))  # 40 are too many for so few
+    assert told == [(done, 10) for done in range(1, 11)]
     assert gap(x, 0.5, components=(1, 2)) == gap(x, 0.5, components=(2, 1)) == gap(x, 0.5, components=(2,))
 
 

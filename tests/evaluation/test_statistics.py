@@ -195,7 +195,11 @@ def test_samples_and_data_are_compared_with_as_many_data(monkeypatch, num_data, 
     data, samples, seen = np.arange(num_data)[:, None] + 0.0, 1000.0 + np.arange(num_samples)[:, None], []
     shares = statistics.Manifold(0.1, 0.2, 0.3, 0.4)
     monkeypatch.setattr(image_quality.statistics, "manifold", lambda a, b, k: seen.append((a, b, k)) or shares)
-    found = image_quality.of_samples(data, samples, Judge(), neighbours=2, halvings=3)
+    told = []
+    found = image_quality.of_samples(
+        data, samples, Judge(), neighbours=2, halvings=3, on_part=lambda *part: told.append(part)
+    )
+    assert told == [(done, 12) for done in range(1, 13)]
     assert found.samples.num_samples == found.floor.num_samples == count
     assert found.samples.manifold == found.floor.manifold == pytest.approx(shares)
     assert len(seen) == 3 * 2 * 2  # halvings, sets, classifiers

@@ -28,7 +28,7 @@ def trained(monkeypatch):
     """The seeds of each training, which is none: here it does not matter what they have learned."""
     found = []
 
-    def made(prepared, seeds):
+    def made(prepared, seeds, **told):
         found.append(list(seeds))
         one, noise = classifiers.of(prepared), np.random.RandomState(len(found))
         shapes = jax.eval_shape(one.init, jax.random.key(0))
@@ -46,9 +46,9 @@ def prepared():
     return replace(made, train=Split(made.train.x, np.arange(len(made.train)) % 3))
 
 
-def judge(prepared, seeds=(3, 5), notes=None):
+def judge(prepared, seeds=(3, 5), notes=None, **length):
     notes = [] if notes is None else notes
-    return judges.ensemble(prepared, seeds, note=notes.append, begin=lambda text: None)
+    return judges.ensemble(prepared, seeds, **length, note=notes.append, begin=lambda text: None)
 
 
 def test_the_same_are_trained_once_and_read_to_the_bit(folder, trained, prepared):
@@ -72,14 +72,19 @@ def test_others_are_trained(folder, trained, prepared, monkeypatch):
     for other in others:
         judge(other)
     judge(prepared, (5, 3))
+    longer = replace(prepared, validation=Split(prepared.validation.x[::-1]))
+    for own in (prepared, longer):  # validation data decide how long the training of several cycles is
+        judge(own, steps=7)
+        judge(own, cycles=2)
+    assert len(trained) == 8
     environment = provenance.environment()
     for name in ("versions", "code", "device", "host", "settings"):
         monkeypatch.setattr(provenance, "environment", lambda name=name: {**environment, name: "another"})
         judge(prepared)
-    assert len(trained) == 10
+    assert len(trained) == 13
     monkeypatch.setattr(provenance, "environment", lambda: {**environment, "project": "another"})
     judge(prepared)
-    assert len(trained) == 10
+    assert len(trained) == 13
 
 
 def flip(path):
