@@ -261,9 +261,9 @@ def test_rows_of_its_own_parts_are_completed_wherever_they_are_by_now(people, tm
 def test_the_key_of_a_diagnosis_is_that_of_its_seed(warm, monkeypatch):
     given, diagnose = [], evaluate.collapse.diagnose
 
-    def seen(fitted, x, key):
+    def seen(fitted, x, key, **told):
         given.append((len(x), jax.random.key_data(key).tolist()))
-        return diagnose(fitted, x, key)
+        return diagnose(fitted, x, key, **told)
 
     monkeypatch.setattr(evaluate.collapse, "diagnose", seen)
     count = len(data_of_runs.load_data(warm, fitting.load_run(warm).run.data).validation)
