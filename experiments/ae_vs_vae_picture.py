@@ -13,19 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from aevae_jax import durable, figures
-from aevae_jax.data import Prepared
+from aevae_jax import charts, figures
+from aevae_jax.data import Prepared, datasets
 from aevae_jax.models import generation
-
-COLOURS = ("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#a96b59", "#e76300", "#92dadd", "#b9ac70", "#717581", "#94a4a2")
-"""Colours of classes, which any colour vision tells apart: Petroff 2021."""
 
 COLUMNS = ("AE", "VAE, beta", "VAE + VampPrior")
 PAIRS, SAMPLES, STEPS, CODES = 8, 32, 8, 1_000
+_ACROSS = 3.5
+"""Inches of a column."""
 
 
 class Panel(NamedTuple):
@@ -45,6 +41,7 @@ class Shown(NamedTuple):
     labels: np.ndarray | None
     """The class of each code, where there are classes."""
     panels: Mapping[str, Panel]
+    class_names: tuple[str, ...] = ()
 
 
 def panels(models: Mapping[str, tuple[Any, Any]], prepared: Prepared) -> Shown:
@@ -53,7 +50,8 @@ def panels(models: Mapping[str, tuple[Any, Any]], prepared: Prepared) -> Shown:
     labels = None if labels is None else np.asarray(labels[:CODES])
     other = 1 if labels is None else int(np.append(np.flatnonzero(labels != labels[0]), 1)[0])
     found = {name: _panel(*member, jnp.asarray(x), other) for name, member in models.items()}
-    return Shown(x[:PAIRS], labels, {name: jax.tree.map(np.asarray, panel) for name, panel in found.items()})
+    drawn = {name: jax.tree.map(np.asarray, panel) for name, panel in found.items()}
+    return Shown(x[:PAIRS], labels, drawn, prepared.class_names)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -94,27 +92,25 @@ def comparison(
     mosaic: Any = [[f"{name}: {row}" for name in shown.panels] for row in rows] + [
         ["curve"] * len(shown.panels)
     ] * curve
-    heights = [*_heights(shown), *([3.2] if curve else [])]
-    width, layout = 5 * len(shown.panels), ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.12)
-    figure = Figure(figsize=(width, sum(heights) + 0.5 * len(heights) + 1.0), layout=layout)
-    FigureCanvasAgg(figure)
+    heights = [*_heights(shown), *([2.4] if curve else [])]
+    figure = charts.canvas(sum(heights) + 0.35 * len(heights) + 0.7, width=_ACROSS * len(shown.panels))
+    figure.set_layout_engine("constrained", h_pad=0.06, w_pad=0.08)
     axes = figure.subplot_mosaic(mosaic, height_ratios=heights)
     latent = next(iter(shown.panels.values())).codes.shape[1]
-    figure.suptitle(f"Autoencoder or variational autoencoder? {title}, {latent} numbers per code", size=20)
+    figure.suptitle(f"Autoencoder or variational autoencoder? {title}, {latent} numbers per code", size=14)
     span = float(shown.inputs.min()), float(shown.inputs.max())
     for name, panel in shown.panels.items():
         pairs = np.concatenate([shown.inputs, panel.reconstructions])
         _show(axes[f"{name}: pairs"], pairs, len(shown.inputs), span, headings[name])
-        axes[f"{name}: pairs"].set_ylabel("decoded    input", size=10)
+        axes[f"{name}: pairs"].set_ylabel("decoded    input", size=8)
         _show(axes[f"{name}: samples"], panel.samples, 8, span, verdicts.get(name, ""))
-        axes[f"{name}: samples"].set_ylabel("random codes, decoded", size=10)
+        axes[f"{name}: samples"].set_ylabel("random codes, decoded", size=8)
         _show(axes[f"{name}: path"], panel.interpolation, len(panel.interpolation), span, "")
-        axes[f"{name}: path"].set_ylabel("between", size=10)
-        _scatter(axes[f"{name}: codes"], panel, shown.labels)
+        axes[f"{name}: path"].set_ylabel("between", size=8)
+        _scatter(axes[f"{name}: codes"], panel, shown)
     if results is not None and curve:
         _curve(axes["curve"], results)
-    with durable.replacing(path) as file:
-        figure.savefig(file, dpi=110, format="png")
+    charts.save(figure, path)
 
 
 def headings(results: Mapping[str, Any]) -> dict[str, str]:
@@ -146,49 +142,43 @@ def verdicts(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _heights(shown: Shown) -> list[float]:
-    """Return inches of the rows of grids that are 4.7 inches wide, and of the scatter."""
+    """Return inches of the rows of images, which are nearly as wide as a column, and of the scatter."""
     height, width = shown.inputs.shape[1:3]
-    tile = 4.7 / 8 * height / width
-    return [2 * tile, SAMPLES // 8 * tile, tile, 3.6]
+    tile = 0.94 * _ACROSS / 8 * height / width
+    return [2 * tile, SAMPLES // 8 * tile, tile, 2.6]
 
 
 def _show(axes: Any, images: np.ndarray, columns: int, span: tuple[float, float], title: str) -> None:
     low, high = span
     axes.imshow(figures.grid((images - low) / (high - low), columns), interpolation="nearest")
-    axes.set_title(title, size=11)
+    axes.set_title(title, size=8.5)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
-def _scatter(axes: Any, panel: Panel, labels: np.ndarray | None) -> None:
+def _scatter(axes: Any, panel: Panel, shown: Shown) -> None:
     """Draw codes of data by class along their two directions of largest variance, and random codes in the same plane.
 
     Random codes that lie where no code of data is decode to what no data is like.
     """
-    centre = panel.codes.mean(axis=0)
+    centre, labels = panel.codes.mean(axis=0), shown.labels
     _, _, directions = np.linalg.svd(panel.codes - centre, full_matrices=False)
     codes, random_codes = (_flat((z - centre) @ directions[:2].T) for z in (panel.codes, panel.random_codes))
-    axes.scatter(*random_codes.T, marker="x", s=14, linewidth=0.8, color="black", alpha=0.45, label="random codes")
+    axes.scatter(*random_codes.T, marker="x", s=8, linewidth=0.6, color="black", alpha=0.45, label="random codes")
     for index in [0] if labels is None else np.unique(labels):
         own = codes if labels is None else codes[labels == index]
-        colour = COLOURS[int(index) % len(COLOURS)]
-        axes.scatter(*own.T, s=9, color=colour, label="codes of data" if index == 0 else None)
+        colour = charts.CLASSES[int(index) % len(charts.CLASSES)]
+        axes.scatter(*own.T, s=4, color=colour, label="codes of data" if index == 0 else None)
         if labels is not None:
-            place = np.median(own, axis=0)
-            axes.annotate(
-                str(int(index)),
-                place,
-                size=11,
-                weight="bold",
-                ha="center",
-                va="center",
-                bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour},
-            )
+            [name] = datasets.class_texts(np.array([index]), shown.class_names)
+            box = {"boxstyle": "round,pad=0.15", "alpha": 0.85, "facecolor": "white", "edgecolor": colour}
+            axes.annotate(name, np.median(own, axis=0), size=7.5, ha="center", va="center", bbox=box)
     low, high = np.quantile(np.concatenate([codes, random_codes]), [0.002, 0.998], axis=0)
     margin = 0.05 * (high - low) + 1e-6
     axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
-    axes.set_xlabel("codes: first and second direction of largest variance", size=10)
-    axes.legend(loc="upper right", fontsize=9, framealpha=0.9)
+    axes.set_xlabel("codes: first and second direction of largest variance", size=8)
+    axes.tick_params(labelsize=7)
+    axes.legend(loc="upper right", fontsize=7, framealpha=0.9)
 
 
 def _flat(points: np.ndarray) -> np.ndarray:
@@ -200,20 +190,25 @@ def _curve(axes: Any, results: Mapping[str, Any]) -> None:
     """Draw reconstruction against generation over beta, and where the other columns lie; bars are 95 % intervals."""
     error, excess = "reconstruction MSE", "... above that of data to data"
     points = [(row["beta"], row[error], row[excess]) for row in results["curve"]]
-    axes.errorbar(*_bars([(x, y) for _, x, y in points]), color=COLOURS[0], marker="o", capsize=3, label="VAE, by beta")
+    colours, markers = charts.COLOURS, charts.MARKERS
+    line = _bars([(x, y) for _, x, y in points])
+    axes.errorbar(*line, color=colours[0], marker=markers[0], capsize=3, label="VAE, by beta")
     for beta, x, y in points:
-        axes.annotate(f"{beta:g}", (x["mean"], y["mean"]), xytext=(6, 6), textcoords="offset points", size=10)
+        axes.annotate(f"{beta:g}", (x["mean"], y["mean"]), xytext=(6, 6), textcoords="offset points", size=8)
     measures = results["measures"]
     others = {"AE": "AE", "VAE + VampPrior": "VAE + VampPrior", "AE + mixture": "AE", "VAE + mixture": "VAE"}
-    for (name, encoder), marker, colour in zip(others.items(), "sDPX", COLOURS[1:], strict=False):
+    for (name, encoder), marker, colour in zip(others.items(), markers[1:], colours[1:], strict=False):
         pair = measures[f"{error} | {encoder}"], measures[f"{excess} | {name}"]
-        axes.errorbar(*_bars([pair]), color=colour, marker=marker, markersize=8, capsize=3, linestyle="", label=name)
+        axes.errorbar(*_bars([pair]), color=colour, marker=marker, capsize=3, linestyle="", label=name)
     axes.axhline(0, color="black", linewidth=1, linestyle="--")
-    axes.text(0.005, 0.0, "data to data", transform=axes.get_yaxis_transform(), ha="left", va="bottom", size=10)
-    axes.set_xlabel("squared error per pixel of reconstructions (left is better)", size=11)
-    axes.set_ylabel("distance of random codes\nabove data to data (down is better)", size=11)
-    axes.set_title("What a regular latent space costs and brings; bars are 95 % intervals over seeds", size=12)
-    axes.legend(fontsize=10)
+    axes.text(0.995, 0.0, "data to data", transform=axes.get_yaxis_transform(), ha="right", va="bottom", size=8)
+    axes.set_xlabel("squared error per pixel of reconstructions (left is better)", size=8.5)
+    axes.set_ylabel("distance of random codes\nabove data to data (down is better)", size=8.5)
+    axes.set_title("What a regular latent space costs and brings; bars are 95 % intervals over seeds", size=10)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8)
 
 
 def _bars(points: list[Any]) -> tuple[np.ndarray, ...]:

@@ -6,14 +6,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from speed_table import machine
 
-from aevae_jax import durable
+from aevae_jax import charts
 
-COLOURS = {"ours": "#0072B2", "minimal": "#56B4E9", "PyTorch": "#E69F00", "products": "#999999"}
-"""Okabe & Ito 2008: told apart by all."""
+COLOURS = {"ours": charts.COLOURS[0], "minimal": charts.COLOURS[5], "PyTorch": charts.COLOURS[4], "products": "#999999"}
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
@@ -35,8 +32,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         for i in range(0, len(bars), 2)
     ]
     heights = [0.28 * max(row) + 1.1 for row in sizes] + ([2.6] if curves else [])
-    figure = Figure(figsize=(13, sum(heights) + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = charts.canvas(sum(heights) + 0.8, width=13)
     figure.suptitle(
         f"Seconds of our programs and of others; ratios to ours of equal precision, or to the base\n{machine(results)}",
         size=12,
@@ -51,8 +47,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     if curves:
         for axes, (entry, axis) in zip(parts[-1].subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
             _curve(axes, entry, axis)
-    with durable.replacing(path) as file:
-        figure.savefig(file, dpi=110, format="png")
+    charts.save(figure, path)
 
 
 def _seconds(row: dict[str, Any]) -> list[float] | None:

@@ -208,7 +208,7 @@ def traverse(
         "title": f"one dimension moved, the others {others}",
         "note": f"means of p(x|z); in brackets, variance of {'codes' if points else 'posterior means'} over test data",
         "captions": [*[""] * (len(codes) - steps), *(f"{value:+.3g}" if value else "0" for value in values)],
-        "rows": [f"{dimension}  ({found.activity[dimension]:.2g})" for dimension in chosen],
+        "rows": [f"{dimension}  ({found.activity[dimension]:#.2g})" for dimension in chosen],
         "ylabel": "latent dimension",
         "xlabel": f"standard deviations of the {owner}, from its mean",
     }

@@ -63,14 +63,14 @@ def drawn(tmp_path, monkeypatch):
         }
         inputs = images(3, 0)
         inputs[0, 0, 0] = 1.0
-        shown = picture.Shown(inputs, labels, panels)
+        shown = picture.Shown(inputs, labels, panels, ("cat", "dog", "cow"))
         results = {**RESULTS, **changes}
         words = {"headings": picture.headings(results), "verdicts": picture.verdicts(results)}
         picture.comparison(tmp_path / "report.png", shown, title="digits", results=results, **words)
         with Image.open(tmp_path / "report.png") as opened:
             assert opened.format == "PNG"
         [figure] = figures
-        assert figure.get_size_inches()[0] * 110 > 1000  # pixels
+        assert figure.get_size_inches()[0] * figure.dpi > 1000  # pixels
         assert figure.get_suptitle() == f"Autoencoder or variational autoencoder? digits, {latent} numbers per code"
         return {axes.get_label(): axes for axes in figure.axes}
 
@@ -112,7 +112,7 @@ def test_random_codes_lie_among_codes_of_data_in_their_main_plane(drawn, latent)
         assert len(classes) == 4
         for label, points in enumerate(classes):
             np.testing.assert_allclose(np.abs(points.get_offsets()), expected[label == LABELS], atol=1e-6)
-        assert [text.get_text() for text in axes[f"{name}: codes"].texts] == ["0", "1", "2", "3"]
+        assert [text.get_text() for text in axes[f"{name}: codes"].texts] == ["cat", "dog", "cow", "3"]
 
 
 def test_the_curve_shows_what_a_weight_costs_and_brings(drawn):
