@@ -284,6 +284,16 @@ def loss_terms(metrics: Mapping[str, float]) -> str:
     )  # of one's own objective
 
 
+def below_zero(metrics: Mapping[str, float]) -> str:
+    """Return what a total below zero means, in a sentence; empty where there is none."""
+    totals = ("negative_elbo", "profile_loss", "negative_log_likelihood")
+    if not any(metrics.get(name, 0.0) < 0 for name in totals):
+        return ""
+    return (
+        "A total below 0 is no mistake: the likelihood of these data is a density, which may exceed 1; less is better."
+    )
+
+
 def _validation(epoch: Epoch) -> str:
     """Return what selects the parameters; where that is a distortion, the squared error, as is shown of the
     training.

@@ -98,6 +98,7 @@ def evaluate(
             found = importance.estimate(model, fitted.params, x, key, num_samples=samples, on_part=on_part)
         metrics |= _likelihood(found, model, prepared)
         protocol += f" {_trust(found)}"
+    protocol = f"{protocol} {console.below_zero({name: entry['mean'] for name, entry in metrics.items()})}".strip()
     _show(f"{run}, {named.name} {split}", metrics, protocol)
     if json_file is not None:
         means = {name: entry["mean"] if math.isfinite(entry["mean"]) else None for name, entry in metrics.items()}

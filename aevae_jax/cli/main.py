@@ -234,9 +234,10 @@ def train(
         return
     results, place = fitted.results, shlex.quote(str(directory))
     test = results["test"]
-    terms = console.loss_terms(test)
+    terms, below = console.loss_terms(test), console.below_zero(test)
     report(
         f"test   {terms}; best epoch {results['best_epoch']} of {len(fitted.history)}, {results['seconds']:.1f} s",
+        *([f"       {below}"] if below else []),
         f"wrote  {directory}: {', '.join(sorted(path.name for path in directory.iterdir()))}",
         f"next   aevae evaluate {place}",
         f"       aevae sample {place} --out samples{overview.suffix_of(fitted.run)}",

@@ -133,6 +133,8 @@ def _facts(known: Summary) -> Iterator[str]:
         yield f"best   {known.metric.replace('_', ' ')} {known.value:.6g} of validation data{at}"
     for part, metrics in known.measured.items():
         yield f"{part[:5]:<6} {console.loss_terms(metrics)}"
+    if below := console.below_zero(known.measured.get("test", {})):
+        yield f"       {below}"
     if not math.isnan(known.seconds):
         yield f"took   {known.seconds:,.1f} s, written last {_date(known.changed)}"
     if known.holder:

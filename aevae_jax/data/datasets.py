@@ -135,6 +135,8 @@ class Found(NamedTuple):
     """The version of the source, where it has one."""
     class_names: tuple[str, ...] = ()
     """What the labels 0, 1, ... are called, where the source says so."""
+    remarks: tuple[str, ...] = ()
+    """What the loader did that whoever trains on it should be told."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ class Dataset:
         them: see `splits.assemble`.
       classes: the label that each class was given, in ascending order; empty without labels.
       class_names: what each class is called: its label as text where the source has no names.
+      remarks: what the loader did that whoever trains on it should be told.
     """
 
     name: str
@@ -218,6 +221,7 @@ class Dataset:
     repeated: int = 0
     classes: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -232,7 +236,13 @@ class Dataset:
     @property
     def notes(self) -> tuple[str, ...]:
         """What whoever trains on it should be told, a line each."""
-        found = []
+        found = [*self.remarks]
+        if len(self.event_shape) == 3 and self.event_shape[0] in (1, 3, 4) and min(self.event_shape[1:]) > 4:
+            height, width, channels = self.event_shape
+            found.append(
+                f"images of {height}x{width} pixels and {channels} channels: if channels come first, write the array "
+                "anew, x.transpose(0, 2, 3, 1)"
+            )
         if self.left_out:
             found.append(
                 f"{self.left_out} examples of train or validation are left out, as they also stand in a later "

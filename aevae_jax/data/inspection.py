@@ -155,6 +155,11 @@ def warnings(
     continuous = values.spell(likelihoods.ContinuousBernoulli())
     if continuous in fits and train.ends >= suited.END_SHARE:
         found.append(suited.unbounded(continuous, train.ends, instead))
+    if len(dataset.event_shape) == 3 and not dataset.levels and train.low >= 0 and 2 < train.high <= 255:
+        found.append(
+            f"floats of {train.low:g} to {train.high:g}: if these are images of 256 levels, write the array anew, "
+            "x.astype(numpy.uint8); else divide by 255, or prepare them by Standardize()"
+        )
     return found
 
 

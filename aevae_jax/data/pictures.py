@@ -104,7 +104,16 @@ def read(folder: Path, size: tuple[int, ...] = (), channels: int = 0) -> Found:
         x = seen.rows([file.path for file in found], (height, width, channels or _one_kind(seen, folder)))
         labels = np.array([number[file.label] for file in found], np.int32) if found[0].label else None
         parts[part] = Split(x, labels)
-    return Found(parts, levels=datasets.levels_of(parts["train"].x), class_names=tuple(classes))
+    total, scaled = seen.sizes.total(), seen.sizes.total() - seen.sizes[height, width]
+    told = (
+        f"{scaled:,} of {total:,} pictures are scaled and cropped to {height}x{width}; size=(H, W) takes another size"
+    )
+    return Found(
+        parts,
+        levels=datasets.levels_of(parts["train"].x),
+        class_names=tuple(classes),
+        remarks=(told,) if scaled and not size else (),
+    )
 
 
 def read_new(path: Path, shape: tuple[int, int, int], note: Callable[[str], None]) -> Source:

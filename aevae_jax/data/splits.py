@@ -137,6 +137,7 @@ def assemble(
         version=found.version,
         classes=classes,
         class_names=tuple(dict(enumerate(found.class_names)).get(label, str(label)) for label in classes),
+        remarks=found.remarks,
     )
     return dataset if columns or keep_duplicates else _disjoint(dataset)
 

@@ -429,3 +429,17 @@ def test_in_a_terminal_the_live_line_shows_steps_of_long_epochs_alone(clock, mon
     short = told((0, epoch(1)), (0.5, Steps(2, 10, 10, 10)), (0, epoch(2)), (0.4, Steps(3, 10, 10, 10)))
     assert "evaluating" not in short
     assert "epoch 2/10" in short
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"distortion": -9.0, "rate": 4.0, "negative_elbo": -5.0}, True),
+        ({"distortion": -9.0, "rate": 14.0, "negative_elbo": 5.0}, False),
+        ({"negative_log_likelihood": -1.0}, True),
+        ({"mse": 0.1}, False),
+        ({}, False),
+    ],
+)
+def test_a_total_below_zero_is_explained(metrics, told):
+    assert ("a density, which may exceed 1; less is better" in console.below_zero(metrics)) is told

@@ -613,3 +613,11 @@ def test_tables_ask_for_what_they_need(people, tmp_path, capsys):
     said = refused(capsys, "train", tmp_path / "run", "--model", "VAE(likelihood=Tabular())")
     assert "digits is not a table" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("high", "told"), [(255.0, True), (200.0, True), (1.0, False), (300.0, False)])
+def test_floats_that_look_like_levels_of_images_are_warned_of(high, told):
+    x = np.linspace(0, high, 20 * 16, dtype=np.float32).reshape(20, 4, 4, 1)
+    dataset = from_arrays(x)
+    found = inspection.warnings(dataset, inspection.summarize(Split(x)), {}, likelihoods.NormalSharedScale())
+    assert [f"floats of 0 to {high:g}: if these are images of 256 levels" in text for text in found] == [True] * told

@@ -874,6 +874,9 @@ def test_what_came_of_a_training_is_said(monkeypatch, tmp_path, capsys, *, model
         f"       aevae sample {tmp_path} --out samples{suffix}",
     ]
     assert ("was finished before; --fresh would train again" in err) is (finished and not fresh)
+    results["test"]["negative_elbo"] = -4.25
+    main(["train", str(tmp_path), *(["--fresh"] if fresh else [])])
+    assert capsys.readouterr().out.splitlines()[1].startswith("       A total below 0 is no mistake: ")
 
 
 def test_results_of_an_autoencoder_are_its_squared_error(monkeypatch, tmp_path, capsys):

@@ -856,3 +856,14 @@ def test_arrays_of_others_are_arrays():
     rows = np.random.RandomState(0).rand(20, 3)
     assert data.from_arrays(rows.tolist()).digest() == data.from_arrays(rows).digest()
     assert data.from_arrays(np.asfortranarray(rows)).digest() == data.from_arrays(rows).digest()
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [((3, 16, 12), True), ((1, 28, 28), True), ((28, 28, 1), False), ((1, 30, 1), False), ((3, 3, 3), False)],
+)
+def test_images_whose_channels_seem_to_come_first_are_noted(shape, told):
+    notes = data.from_arrays(random_images(20, shape=shape)).notes
+    assert any("if channels come first" in note for note in notes) is told
+    if told:
+        assert f"images of {shape[0]}x{shape[1]} pixels and {shape[2]} channels" in notes[0]

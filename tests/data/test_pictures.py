@@ -493,6 +493,15 @@ def test_pictures_of_unlike_sizes_are_scaled_to_cover_the_smallest_sides_and_cro
     np.testing.assert_array_equal(x[1], np.full((20, 10, 1), 100))
 
 
+def test_pictures_that_are_cropped_are_counted_where_nobody_asked_for_a_size(tmp_path):
+    draw_all(tmp_path)
+    assert Data(str(tmp_path)).load().notes == ()
+    draw(tmp_path / "large.png", np.zeros((9, 9, 1), np.uint8))
+    [note] = Data(str(tmp_path)).load().notes
+    assert note == f"{tmp_path}: 1 of 13 pictures are scaled and cropped to 6x5; size=(H, W) takes another size"
+    assert Data(str(tmp_path), size=(6, 5)).load().notes == ()
+
+
 def test_the_smallest_sides_are_those_of_all_parts(tmp_path):
     """Height from the training data, width from the test data."""
     for path, height, width in (("train/1.png", 6, 9), ("validation/1.png", 8, 8), ("test/1.png", 9, 5)):
