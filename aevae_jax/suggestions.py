@@ -35,7 +35,7 @@ def neighbour(path: Path) -> str:
         names = os.listdir(path.parent)
     except (OSError, ValueError):
         return ""
-    close = difflib.get_close_matches(path.name, names[:1000], n=1)
+    close = difflib.get_close_matches(path.name, names[:1000], n=1, cutoff=0.7)
     return f"did you mean {shlex.quote(os.path.join(os.path.dirname(path) or '.', close[0]))}?" if close else ""
 
 

@@ -148,7 +148,13 @@ class Parser(argparse.ArgumentParser):
             return ""
         word, _, value = unknown[index].partition("=")
         value = value or " ".join(unknown[index + 1 : index + 2])
-        meant = repairs.unknown_option(word, "" if value.startswith("-") else value, self.kinds, self._usual)
+        own = {
+            f"--{name.replace('_', '-')}": x
+            for kind in self._by_field.values()
+            for name, x in vars(_class(kind)()).items()
+        }
+        value = "" if value.startswith("-") else value
+        meant = repairs.unknown_option(word, value, self.kinds, {**self._usual, **own}, dotted=own)
         return f"; did you mean {meant}?" if meant else ""
 
     def _dashed(self, word: str) -> str:

@@ -128,6 +128,8 @@ def compare(
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     limits.check("--samples", samples, 1)
+    for place in (run, other):
+        overview.check_run(place)
     results = [_result(place, split, samples, seed, data) for place in (run, other)]
 
     better, worse = estimates.rank(results)

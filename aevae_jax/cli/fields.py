@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from aevae_jax import suggestions, values
+from aevae_jax.cli import repairs
 from aevae_jax.types import InputError
 
 T = TypeVar("T")
@@ -88,8 +89,10 @@ def _placed(value: Any, path: Sequence[str], text: str, where: str) -> Any:
             where,
             got=f"no field {name!r} in {values.spell(value)}",
             expected=", ".join(known) or "a value that has fields",
-            hint=f"did you mean {meant}?" if meant else "",
+            hint=f"did you mean {where.removesuffix('.'.join(path))}{'.'.join([meant, *inner])} {text}?"
+            if meant
+            else "",
         )
     if inner:
         return _changed(value, {name: _placed(getattr(value, name), inner, text, where)})
-    return _changed(value, {name: values.parse(typing.get_type_hints(type(value))[name], text, where)})
+    return _changed(value, {name: repairs.parse(typing.get_type_hints(type(value))[name], text, where)})

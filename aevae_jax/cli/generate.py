@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import evaluation, figures, limits, memory, values
-from aevae_jax.cli import console
+from aevae_jax.cli import console, overview
 from aevae_jax.cli.evaluate import Moved, key_of, loaded, prepared_of
 from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import Format, files
@@ -48,7 +48,7 @@ def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = F
       noise: draw from p(x|z) as well, in place of its mean.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.DATA, force=force)
+    _check_files(run, out, force=force)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
     fitted = loaded(run)
@@ -92,7 +92,7 @@ def reconstruct(
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.DATA, force=force)
+    _check_files(run, out, force=force, inputs=input_file)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
     fitted = loaded(run)
@@ -130,7 +130,7 @@ def interpolate(
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.DATA, force=force)
+    _check_files(run, out, force=force)
     if steps < 2:
         raise InputError("--steps", got=steps, expected="at least 2")
     fitted = loaded(run)
@@ -184,7 +184,7 @@ def traverse(
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.DATA, force=force)
+    _check_files(run, out, force=force)
     limits.check("--num", num, 1)
     limits.check("--steps", steps, 2)
     fitted = loaded(run)
@@ -231,7 +231,8 @@ def encode(
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.ARRAYS, force=force)
+    _check_one(input_file, split)
+    _check_files(run, out, files.ARRAYS, force=force, inputs=input_file)
     fitted = loaded(run)
     x, _ = _inputs(run, fitted, input_file, split, data)
     _save(out, run, fitted, {}, _batched(_code, fitted, x))
@@ -248,7 +249,7 @@ def decode(run: Path, *, input_file: Annotated[Path, "--input FILE"], out: Out, 
       out: .png for a grid of images, .npy or .npz for numbers, .csv for a table.
       force: replace the output file if it exists.
     """
-    files.check_output(out, files.DATA, force=force)
+    _check_files(run, out, force=force, inputs=input_file)
     fitted = loaded(run)
     codes = files.read_codes(input_file, fitted.run.model.latent)
     _check_room(_decoded, fitted, codes.shape, "codes")
@@ -371,4 +372,15 @@ def _inputs(
 def _check_one(path: Path | None, split: Part | None) -> None:
     if (path is None) == (split is None):
         given = "neither --input nor --split" if path is None else "--input and --split"
-        raise InputError("input", got=given, expected="one of them")
+        raise InputError("input", got=given, expected="one of them", hint="such as: --split test")
+
+
+def _check_files(
+    run: Path, out: Path, suffixes: tuple[str, ...] = files.DATA, *, force: bool, inputs: Path | None = None
+) -> None:
+    """Refuse what can be seen before JAX is imported: files and directories that are not there, or are."""
+    files.check_output(out, suffixes, force=force)
+    if inputs is not None:
+        files.check_input(inputs)
+    overview.check_run(run)
+    files.check_contents(out, _format(run))

@@ -19,7 +19,15 @@ from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.fields import Fields
 from aevae_jax.cli.terminal import begin, report, say
 from aevae_jax.lazy import modules
-from aevae_jax.runs import directory as places, fitting, processes as joining, provenance, records, run as reading
+from aevae_jax.runs import (
+    directory as places,
+    fitting,
+    processes as joining,
+    provenance,
+    records,
+    run as reading,
+    same_run,
+)
 from aevae_jax.runs.fitted import Fitted
 from aevae_jax.types import InputError
 
@@ -191,6 +199,8 @@ def train(
     if deterministic:
         provenance.make_deterministic()
     places.check_contents(directory, fresh=fresh)
+    if not (fresh or numbers or seeds > 1):
+        same_run.check_typed(directory, value)
     leads = where is None or where.index == 0
     if leads:
         begin(f"reading {value.data.name}")
@@ -252,6 +262,7 @@ def _value(typed: Fields[runs.Run], config: Path | None, origin: Path | None) ->
         base = reading.read(records.read_value(config), str(config))
     else:
         assert origin is not None
+        overview.check_run(origin)
         base = reading.read(records.read_record(origin)["run"], str(origin / records.RECORD))
     if "model" in typed.typed and base.objective == runs.Run(model=base.model).objective:  # that of the new model
         typed = dataclasses.replace(typed, typed={"objective": None, **typed.typed})

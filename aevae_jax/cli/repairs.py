@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from aevae_jax import limits, suggestions, values
@@ -139,7 +139,9 @@ def command(name: str, rest: Sequence[str], names: Sequence[str], prog: str) -> 
     return InputError("command", got=limits.shown(name), expected=expected, hint=hint)
 
 
-def unknown_option(word: str, value: str, kinds: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+def unknown_option(
+    word: str, value: str, kinds: Mapping[str, Any], defaults: Mapping[str, Any], *, dotted: Collection[str] = ()
+) -> str:
     """Return what was probably meant by an option that there is not, as it is typed; empty where that is not known.
 
     Args:
@@ -147,20 +149,26 @@ def unknown_option(word: str, value: str, kinds: Mapping[str, Any], defaults: Ma
       value: what was typed after it; may be empty.
       kinds: the types of the options that there are.
       defaults: their defaults, where they have some.
+      dotted: those whose fields are options, too: `--model.latent`.
     """
     name = word.strip("-").lower().replace("-", "_")
     if name in _WORDS:
         return _WORDS[name] if "--device" in kinds else ""
-    for path, label in _paths(kinds, defaults):
-        field = path[-1][1]
-        if name in (field, "".join(part[0] for part in field.split("_"))) or _FIELDS.get(name) == field:
-            return option(label, _nested(path, value, kinds[label]))
+    places = [*_paths(kinds, defaults)]
+    same = [
+        (path, label)
+        for path, label in places
+        if name in ((field := path[-1][1]), "".join(part[0] for part in field.split("_"))) or _FIELDS.get(name) == field
+    ]
+    if same:
+        path, label = next((each for each in same if _within(each[0], value, kinds[each[1]])), same[0])
+        return _spelled(label, path, value, kinds[label], defaults.get(label) if label in dotted else None)
     meant = suggestions.meant_by(name, [*(label[2:] for label in kinds if label.startswith("--")), "help"])
     if meant:
         return f"--{meant} {value}".strip() if _takes_value(kinds.get(f"--{meant}")) else f"--{meant}"
-    for path, label in _paths(kinds, defaults):
+    for path, label in places:
         if path[-1][1] == suggestions.meant_by(name, [path[-1][1]]):
-            return option(label, _nested(path, value, kinds[label]))
+            return _spelled(label, path, value, kinds[label], defaults.get(label) if label in dotted else None)
     return ""
 
 
@@ -181,18 +189,35 @@ def _paths(kinds: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tu
     yield from nested
 
 
+def _spelled(label: str, path: Path, value: str, kind: Any, default: Any) -> str:
+    """Return a field of the value of an option as it is typed: as an option of its own where it is one of the default
+    of the other, else within that: `--model.latent 8`, `--saving "Saving(every=5)"`.
+    """
+    inner: Any = default
+    for cls, name in path:
+        if type(inner) is not cls:
+            return option(label, _nested(path, value, kind))
+        hint, inner = typing.get_type_hints(cls)[name], getattr(inner, name)
+    meant = repaired(hint, value) or values.spell(inner)
+    with contextlib.suppress(InputError):
+        meant = value if values.parse(hint, value, label) is not None else meant
+    return option(".".join([label, *(name for _, name in path)]), meant)
+
+
 def _nested(path: Path, value: str, kind: Any) -> str:
     """Return a value as it is typed: `VAE(network=MLP(hidden=8))`; with the default, where the one given is none."""
     cls, name = path[-1]
     default = next(field.default for field in dataclasses.fields(cls) if field.name == name)
-    known = "" if default is dataclasses.MISSING else values.spell(default)
-    for text in (value, known):
-        spelled = text
-        for cls, name in reversed(path):
-            spelled = f"{cls.__name__}({name}={spelled})"
-        if text and (meant := repaired(kind, spelled)):
-            return meant
-    return path[0][0].__name__
+    usual = "" if default is dataclasses.MISSING else values.spell(default)
+    return _within(path, value, kind) or _within(path, usual, kind) or path[0][0].__name__
+
+
+def _within(path: Path, text: str, kind: Any) -> str:
+    """Return a text at its place within a value, as it is typed; empty where it is accepted by none."""
+    spelled = text
+    for cls, name in reversed(path):
+        spelled = f"{cls.__name__}({name}={spelled})"
+    return repaired(kind, spelled) if text else ""
 
 
 def _takes_value(kind: Any) -> bool:

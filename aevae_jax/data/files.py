@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax import durable
+from aevae_jax import durable, suggestions
 from aevae_jax.data import built_in, datasets, tables
 from aevae_jax.lazy import modules, np
 from aevae_jax.types import InputError, support_of
@@ -186,6 +186,32 @@ def check_output(path: Path, suffixes: tuple[str, ...], *, force: bool, option: 
     if not force:
         hint = f"type {option} {shlex.quote(str(durable.unused(path)))}, or --force to replace it"
         raise InputError("output", where=option, got=f"{path}, which exists", expected="a new file", hint=hint)
+
+
+def check_input(path: Path) -> None:
+    """Refuse an input that is not there, before any work is done.
+
+    Raises:
+      InputError: there is no such file or folder.
+    """
+    if not os.path.exists(path) and len(path.name) < 200:  # of a name that is too long, the reader says so
+        hint = suggestions.neighbour(path)
+        raise InputError("input", where=str(path), got="no file", expected="a file that exists", hint=hint)
+
+
+def check_contents(path: Path, format: Format, *, option: str = "--out") -> None:
+    """Refuse an output file that cannot hold what a model of this data makes, before any work is done.
+
+    Raises:
+      InputError: a picture of what are no images, or a table of what is none.
+    """
+    images, table = len(format.event_shape) == 3 and not format.columns, bool(format.columns)
+    for suffix, fits, kind in ((".png", images, "images"), (".csv", table, "a table")):
+        if path.suffix == suffix and not fits:
+            meant = path.with_suffix(".png" if images else ".csv" if table else ".npy")
+            hint = f"did you mean {option} {shlex.quote(str(meant))}?"
+            expected = f".npy or .npz, as the data are not {kind}"
+            raise InputError("output", where=option, got=path.name, expected=expected, hint=hint)
 
 
 def write(

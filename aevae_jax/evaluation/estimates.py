@@ -116,6 +116,6 @@ def _check(one: Result, other: Result) -> None:
         "figures to compare",
         where=f"{one.name} and {other.name}",
         got=f"some which differ in {'; '.join(found) or 'the number of values'}",
-        expected="figures of one protocol",
-        hint="measure them again in the same way",
+        expected="one protocol",
+        hint="measure both alike",
     )

@@ -91,7 +91,7 @@ def read_json(path: Path, *, lines: bool = False, sha256: str | None = None) -> 
             got=f"no {path.name}",
             expected="a run directory written by training",
             where=str(path.parent),
-            hint="it is not finished: the command that began it resumes it" if unfinished else "",
+            hint="it is not finished: the command that began it resumes it" if unfinished else "type: aevae list",
         ) from None
     except (OSError, ValueError) as error:
         raise durable.unreadable(path, error, what=path.name) from None
@@ -223,7 +223,9 @@ def read_record(folder: Path, *, any_kind: bool = False) -> dict[str, Any]:
     if record.get("digest") != digest:
         raise InputError(RECORD, where=str(folder), got="a run that does not match its digest", expected=_AS_WRITTEN)
     if "sweep" in record and not any_kind:
-        raise InputError("run", where=str(folder), got="a sweep", expected=f"one of the runs in {folder / MEMBERS}")
+        raise InputError(
+            "run", where=str(folder), got="a sweep", expected="one of its runs", hint=f"type: aevae list {folder}"
+        )
     return record
 
 

@@ -63,12 +63,7 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
     if records.initial_of(written) != records.initial_of(record):
         found.append(f"{_begun(written)}, here {_begun(record)}")
     if found:
-        raise InputError(
-            "run directory",
-            got=f"{folder}, which holds another run ({'; '.join(found)})",
-            expected="the same run, to resume it, or a new directory",
-            hint=_advice(folder, written, record),
-        )
+        raise _another(folder, found, _advice(folder, written, record))
     digest, before = _KNOWN.get(os.path.realpath(folder), ("", []))
     if parts and (digest != record["digest"] or any(a is not b for (_, a), (_, b) in zip(before, parts, strict=True))):
         name, value = parts[0]
@@ -98,15 +93,47 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
     return written
 
 
+def check_typed(folder: Path, run: Run) -> None:
+    """Refuse another run than the one in a directory where that is seen without its data, and so before JAX is
+    imported: in all but its epochs, the shape of its events, and what may be left open.
+
+    Raises:
+      InputError: it is another run, or its record is damaged.
+    """
+    if not records.holds(folder, records.RECORD):
+        return
+    written = records.read_record(folder, any_kind=True)
+    if "sweep" in written:
+        return
+    one, other = (_without_data(tree) for tree in (completed(written["run"]), values.to_tree(run)))
+    if found := [*differences(one, other)]:
+        raise _another(folder, found, _otherwise(folder))
+
+
+def _without_data(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return the tree of a run without its epochs, and without what its model may take from the data."""
+    open_to_data = ("event_shape", "likelihood", "latent_prior")
+    model = {name: item for name, item in tree["model"].items() if name not in open_to_data}
+    return {name: item for name, item in {**tree, "model": model}.items() if name != "epochs"}
+
+
+def _another(folder: Path, found: list[str], hint: str) -> InputError:
+    """Return the error that another run is in a directory."""
+    got = f"{folder}, which holds another run ({'; '.join(found)})"
+    return InputError("run directory", got=got, expected="the same run, or a new directory", hint=hint)
+
+
+def _otherwise(folder: Path) -> str:
+    """Return what to type in place of a directory that is taken."""
+    return f"such as {shlex.quote(str(durable.unused(folder)))}, or --fresh to start over"
+
+
 def _advice(folder: Path, written: dict[str, Any], record: dict[str, Any]) -> str:
     """Return what to type in place of what asks for another run than the one that is there."""
-    epochs = record["run"].get("epochs")
+    epochs, new = record["run"].get("epochs"), shlex.quote(str(durable.unused(folder)))
     if "sweep" not in written and {**completed(written["run"]), "epochs": epochs} == record["run"]:
-        new = durable.unused(folder)
-        return (
-            f"to go on from it: aevae train {shlex.quote(str(new))} --from {shlex.quote(str(folder))} --epochs {epochs}"
-        )
-    return "choose another name, or start over with --fresh"
+        return f"to go on from it: aevae train {new} --from {shlex.quote(str(folder))} --epochs {epochs}"
+    return _otherwise(folder)
 
 
 def environment_of(provenance: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_a_field_of_a_field_is_an_option(argv, expected):
     [
         (
             ["--model.laten", "8"],
-            "--model.laten: got no field 'laten' in VAE(), expected latent, .*did you mean latent?",
+            "--model.laten: got no field 'laten' in VAE(), expected latent, .*did you mean --model.latent 8?",
         ),
         (["--model.latent", "many"], "--model.latent: got many, expected an integer"),
         (["--model.latent"], "--model.latent: got nothing, expected a value: --model.latent VALUE"),

@@ -10,10 +10,12 @@ import numpy as np
 import oracles
 import pytest
 from commands import refused, typed
+from run_files import write_record
 from sheets import shown
 
-from aevae_jax import keys, memory
+from aevae_jax import keys, memory, values
 from aevae_jax.cli import evaluate, generate
+from aevae_jax.data import Format
 from aevae_jax.models import VAE, generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import GaussianMixture
@@ -307,6 +309,8 @@ def test_draws_from_a_mixture_of_many_components_need_room_for_all_of_them(tmp_p
     model = VAE(2, MLP((4,)), latent_prior=GaussianMixture(500), event_shape=(3,))
     fitted = SimpleNamespace(run=Run(model=model), model=model, params=oracles.random_params(model))
     monkeypatch.setattr(generate, "loaded", lambda folder: fitted)
+    form = values.to_tree(Format((3,), 0))
+    write_record(tmp_path, {"run": {}, "format": form, "provenance": {"data": {"sha256": ""}}})
     asked = []
 
     def check(need, **said):

@@ -433,6 +433,7 @@ def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, prep
     form = prepared.format
     perfect = SimpleNamespace(run=SimpleNamespace(data=Data("x.npy", preparation)), model=None, params=None)
     record = {"format": values.to_tree(prepared.format)}
+    (tmp_path / "run.json").touch()
     monkeypatch.setattr(records, "read_record", lambda folder: record)
     monkeypatch.setattr(generate, "loaded", lambda folder: perfect)
     monkeypatch.setattr(generate, "prepared_of", lambda folder, run, moved: prepared)
@@ -579,7 +580,7 @@ def place(tmp_path, monkeypatch):
         ("encode RUN --input images.npy --out z.png", "expected a name ending in .npy or .npz"),
         ("decode RUN --input codes.npy --out d.png", "got (3, 5), expected (N, 3), as the model was built for"),
         ("decode RUN --input images.npy --out d.png", "got (3, 8, 8, 1), expected (N, 3)"),
-        ("decode RUN --input d.png --out e.png", "input: got d.png, expected a file ending in .npy or .npz"),
+        ("decode RUN --input file --out e.png", "input: got file, expected a file ending in .npy or .npz"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(argv, message, vae, place, capsys):
@@ -864,7 +865,7 @@ def test_what_came_of_a_training_is_said(monkeypatch, tmp_path, capsys, *, model
     monkeypatch.setattr(fitting, "fit", lambda run, **options: made)
     if finished:
         (tmp_path / "results.json").touch()
-    (tmp_path / "run.json").touch()
+    write_record(tmp_path, {"run": values.to_tree(runs.Run()), "format": {}, "provenance": {"data": {"sha256": ""}}})
     main(["train", str(tmp_path), *(["--fresh"] if fresh else [])])
     out, err = capsys.readouterr()
     assert out.splitlines() == [

@@ -49,17 +49,23 @@ MISTAKES = {
     "train runs/new --epochs 1e2": "did you mean --epochs 100?",
     "evaluate runs/done --split val": "did you mean --split validation?",
     # options
-    "train runs/new --lr 3e-4": 'did you mean --optimizer "AdamW(learning_rate=0.0003)"?',
-    "train runs/new --latent 8": 'did you mean --model "VAE(latent=8)"?',
-    "train runs/new --latent_dim=8": 'did you mean --model "VAE(latent=8)"?',
-    "train runs/new --model VAE latent=8": 'did you mean --model "VAE(latent=8)"?',
-    "train runs/new --beta 4": 'did you mean --objective "ELBO(beta=4)"?',
-    "train runs/new --hidden 64": 'did you mean --model "VAE(network=MLP(hidden=(64,)))"?',
+    "train runs/new --lr 3e-4": "did you mean --optimizer.learning_rate 3e-4?",
+    "train runs/new --latent 8": "did you mean --model.latent 8?",
+    "train runs/new --latent_dim=8": "did you mean --model.latent 8?",
+    "train runs/new --model VAE latent=8": "did you mean --model.latent 8?",
+    "train runs/new --beta 4": "did you mean --objective.beta 4?",
+    "train runs/new --hidden 64": 'did you mean --model.network.hidden "(64,)"?',
+    "train runs/new --channels 32": 'did you mean --model "VAE(network=Conv(channels=(32,)))"?',
+    "train runs/new --model.latnet 8": "did you mean --model.latent 8?",
+    "train runs/new --model.network CNN": "did you mean --model.network Conv?",
     "train runs/new --save-every 5": 'did you mean --saving "Saving(every=5)"?',
     "train runs/new --epoch 3": "did you mean --epochs 3?",
     "train runs/new --batch 64": "did you mean --batch-size 64?",
     "evaluate runs/done --sampels 50": "did you mean --samples 50?",
     # places
+    "encode runs/done --input imags.npy --out z.npy": "did you mean ./images.npy?",
+    "encode runs/done --out z.npy": "such as: --split test",
+    "train runs/new --from runs/dnoe": "did you mean runs/done?",
     "train": 'such as: aevae train runs/first --model "VAE(latent=8, network=Conv())" --epochs 50',
     "train images.npy": "type another name, such as images-2.npy",
     "train taken": "type another name, such as taken-2",
@@ -140,3 +146,5 @@ def test_of_the_types_that_have_a_field_the_usual_one_is_proposed():
     assert repairs.unknown_option("--latent", "many", kinds, usual) == '--model "VAE(latent=16)"'  # the default
     assert repairs.unknown_option("--hleep", "", kinds, usual) == "--help"
     assert repairs.unknown_option("--xyzzy", "8", kinds, usual) == ""
+    assert repairs.unknown_option("--latent", "8", kinds, usual, dotted=usual) == "--model.latent 8"
+    assert repairs.unknown_option("--latent", "many", kinds, usual, dotted=usual) == "--model.latent 16"

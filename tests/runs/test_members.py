@@ -104,7 +104,7 @@ def test_a_finished_sweep_is_given_back_and_another_is_refused(swept, monkeypatc
         fit(folder, fields={"objective.beta": (0.5, 2)})
     with pytest.raises(InputError, match=r"holds another run .*sweep"):
         fitting.fit(replace(RUN, objective=ELBO(0.5)), images(), directory=folder)
-    with pytest.raises(InputError, match=r"run .*: got a sweep, expected one of the runs in .*members"):
+    with pytest.raises(InputError, match=r"run .*: got a sweep, expected one of its runs; type: aevae list "):
         fitting.load_run(folder)
     with pytest.raises(InputError, match=r"holds another run .*sweep"):
         fit(folder / "members" / NAMES[0], replace(RUN, seed=3))

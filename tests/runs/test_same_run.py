@@ -1,0 +1,58 @@
+"""Whether a directory holds the run that is asked for, as far as that is seen before any data is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from run_files import write_record
+
+from aevae_jax import values
+from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.models.likelihoods import NormalSharedScale
+from aevae_jax.models.priors import VampPrior
+from aevae_jax.runs import same_run
+from aevae_jax.runs.run import Run
+from aevae_jax.types import InputError
+
+TYPED = Run(model=VAE(latent=3), epochs=5)
+RECORDED = replace(
+    TYPED, model=VAE(3, likelihood=NormalSharedScale(), latent_prior=VampPrior(7), event_shape=(8, 8, 1))
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A directory with the record of a run that was trained on data."""
+    write(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def write(folder, **more):
+    folder.mkdir(exist_ok=True)
+    record = {"run": values.to_tree(RECORDED), "format": {}, "provenance": {"data": {"sha256": ""}}, **more}
+    write_record(folder, record)
+
+
+@pytest.mark.parametrize("run", [TYPED, RECORDED, replace(TYPED, epochs=9)], ids=["open", "closed", "longer"])
+def test_what_may_be_the_same_run_is_accepted(run, folder, tmp_path):
+    same_run.check_typed(folder, run)
+    same_run.check_typed(tmp_path / "nothing", run)
+
+
+@pytest.mark.parametrize(
+    ("run", "difference"),
+    [
+        (replace(TYPED, batch_size=7), "batch_size 128, here 7"),
+        (replace(TYPED, model=VAE(latent=4)), "model latent 3, here 4"),
+        (replace(TYPED, model=Autoencoder(latent=3), objective=None), "model VAE, here Autoencoder"),
+    ],
+)
+def test_another_run_is_refused_with_a_free_name(run, difference, folder):
+    with pytest.raises(InputError, match=rf"which holds another run \({difference}.*such as .*/run-2, or --fresh"):
+        same_run.check_typed(folder, run)
+
+
+def test_a_sweep_is_left_to_whoever_knows_its_members(folder):
+    write(folder, sweep={"seeds": [0], "fields": [], "numbers": []})
+    same_run.check_typed(folder, replace(TYPED, batch_size=7))
