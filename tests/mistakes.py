@@ -1871,8 +1871,8 @@ MUTATIONS = (
         260,
         "samples written over a file that is there",
         "cli/generate.py",
-        "files.check_output(out, files.DATA, force=force)\n    if num < 1:",
-        "files.check_output(out, files.DATA, force=True)\n    if num < 1:",
+        "files.check_output(out, suffixes, force=force)",
+        "files.check_output(out, suffixes, force=True)",
         ("cli/test_generate.py::test_a_file_is_replaced_only_if_that_is_asked_for",),
     ),
     Mutation(
@@ -2592,6 +2592,22 @@ MUTATIONS = (
         "values * found.scale[dimension]",
         "values",
         ("evaluation/test_traversal.py::test_a_dimension_is_moved_in_the_units_of_its_prior",),
+    ),
+    Mutation(
+        405,
+        "a run refused for what it takes from its data",
+        "runs/same_run.py",
+        "if name not in open_to_data}",
+        'if name != "event_shape"}',
+        ("runs/test_same_run.py::test_what_may_be_the_same_run_is_accepted",),
+    ),
+    Mutation(
+        406,
+        "pictures that are cropped without a word",
+        "data/pictures.py",
+        "remarks=(told,) if scaled and not size else ()",
+        "remarks=()",
+        ("data/test_pictures.py::test_pictures_that_are_cropped_are_counted_where_nobody_asked_for_a_size",),
     ),
     Mutation(
         402,
