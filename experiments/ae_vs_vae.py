@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 import claims
 
 from aevae_jax import durable, models, runs, types
+from aevae_jax.asides import tell
 from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data, prepare
 from aevae_jax.lazy import jax, jnp, modules, np
@@ -158,7 +159,7 @@ def ae_vs_vae(
     judge, decay, likeliest = None, 0, BETAS.index(1.0)
     beta = likeliest
     if ensemble is not None:
-        terminal.tell("judging random codes")
+        tell("judging random codes")
 
         def see(members: list[Member]) -> list[Pictures]:
             return [measures.pictures(ensemble, *member, seed) for seed, member in enumerate(members)]
@@ -169,7 +170,7 @@ def ae_vs_vae(
         decay, beta = choose(by_decay, choosing), choose(by_beta, choosing)
         judge = measures.Judge.of(ensemble, test)
 
-    terminal.tell("measuring")
+    tell("measuring")
     encoders = {"AE": autoencoders[decay], "VAE": vaes[likeliest], "VAE, beta": vaes[beta], "VAE + VampPrior": vamp}
     measured = _together(
         lambda fit: [measures.measure(fit, seed, test, judge) for seed in range(seeds)], encoders.values()

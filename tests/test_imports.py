@@ -30,6 +30,7 @@ FLOORS = (
         "memory",
         "figures",
         "charts",
+        "asides",
     },
     {"distributions", "checkpoints", "objectives", "training"},
     {"models"},
@@ -265,7 +266,7 @@ def test_each_library_that_reads_data_is_imported_in_its_place(path):
 
 @pytest.mark.parametrize("path", [path for path in FILES if module_name(path) != PRINTER], ids=module_name)
 def test_one_file_prints_and_no_other(path):
-    """Else a stranger's text would reach the terminal by another way; the live line of `cli.console` is plain text."""
+    """Else a stranger's text would reach the terminal by another way; the live line of `asides` is plain text."""
     tree = parsed(path)
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert not {"print", "pprint", "sys.stdout.write", "sys.stderr.write"} & set(calls)
@@ -277,7 +278,7 @@ def test_one_file_prints_and_no_other(path):
         "rich.progress.TextColumn",
         "rich.table.Column",
     }
-    assert set(libraries) <= (live if module_name(path) == "cli.console" else set())
+    assert set(libraries) <= (live if module_name(path) == "asides" else set())
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NoReturn, TextIO
 
+from aevae_jax.asides import encodable, tell
 from aevae_jax.checkpoints.signals import EXIT_CODE, Interrupted
 from aevae_jax.types import InputError, printable, shortened
 
@@ -87,11 +88,6 @@ def note(text: str) -> None:
     tell(f"note: {' '.join(text.split())}")
 
 
-def tell(line: str) -> None:
-    """Print a line on standard error, if that is possible: no work ends because its progress cannot be shown."""
-    Quiet(sys.stderr).write(f"{printable(line)}\n")
-
-
 def show_table(
     title: str,
     headings: Sequence[str],
@@ -118,7 +114,7 @@ def show_table(
     from rich.text import Text
 
     def text(entry: str) -> Text:
-        return Text(_encodable(sys.stdout, printable(shortened(entry))))  # a `str` would be searched for markup
+        return Text(encodable(sys.stdout, printable(shortened(entry))))  # a `str` would be searched for markup
 
     table = Table(box=SIMPLE_HEAD)
     for heading in headings:
@@ -130,35 +126,8 @@ def show_table(
         console.print(text(title), style="bold", soft_wrap=True)  # a name that is cut in two cannot be copied
         console.print(table)
         if caption:
-            console.print(Text(_encodable(sys.stdout, printable(caption))))
+            console.print(Text(encodable(sys.stdout, printable(caption))))
     _write(sys.stdout, captured.get())
-
-
-class Quiet:
-    """A stream whose errors are passed over: for what is only said along the way.
-
-    Args:
-      stream: standard error, or what stands for it.
-    """
-
-    def __init__(self, stream: TextIO):
-        self._stream, self.encoding = stream, stream.encoding
-
-    def write(self, text: str) -> int:
-        """Write and flush, if that is possible."""
-        with contextlib.suppress(OSError, ValueError):  # ValueError: closed
-            self._stream.write(_encodable(self._stream, text))
-            self._stream.flush()
-        return len(text)
-
-    def flush(self) -> None:
-        """Do nothing: all is flushed."""
-
-    def isatty(self) -> bool:
-        """Say whether a terminal is at the other end."""
-        with contextlib.suppress(OSError, ValueError):
-            return self._stream.isatty()
-        return False
 
 
 def leave(message: str, code: int) -> NoReturn:
@@ -169,7 +138,7 @@ def leave(message: str, code: int) -> NoReturn:
 
 def _write(stream: TextIO, text: str) -> None:
     try:
-        stream.write(_encodable(stream, text))
+        stream.write(encodable(stream, text))
         stream.flush()
     except BrokenPipeError:
         _discard(stream)
@@ -182,12 +151,6 @@ def _write(stream: TextIO, text: str) -> None:
             got=f"no room to print on ({reason})",
             expected="a terminal, file or pipe that takes all of it",
         ) from None
-
-
-def _encodable(stream: TextIO, text: str) -> str:
-    r"""Return `text` with `\u` escapes in place of what the stream's encoding does not have."""
-    encoding = stream.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _discard(stream: TextIO) -> None:

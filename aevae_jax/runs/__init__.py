@@ -10,6 +10,7 @@ sweeps.py         members of a population, which one program trains
 members.py        what a population leaves: a run of each member
 curves.py         how a run learns, as a picture, also while it does
 pictures.py       the pictures of a finished run
+progress.py       how far a training is, on a terminal or in a notebook
 tracking.py       TensorBoard, Weights & Biases, MLflow, or a tracker of one's own
 training_loop.py  the loop: saving, stopping, rolling back when numbers break
 trainer.py        a compiled run and its data: from step to step

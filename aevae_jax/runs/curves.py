@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -78,6 +79,13 @@ def figure(history: Sequence[Mapping[str, Any]], *, selects: str, title: str) ->
         if index == 0:
             axes.legend(fontsize=8, frameon=False)
     return made
+
+
+def png(figure: Figure) -> bytes:
+    """Return a picture as a PNG file holds it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def _panels(entry: Mapping[str, Any], selects: str) -> list[_Panel]:

@@ -19,7 +19,7 @@ from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Dataset
 from aevae_jax.lazy import modules, np
-from aevae_jax.runs import calls, directory as places, processes, records, same_run
+from aevae_jax.runs import calls, directory as places, processes, progress as said, records, same_run
 from aevae_jax.runs.callbacks import Callbacks, Note, OnEpoch, OnSteps
 from aevae_jax.runs.calls import Initial
 from aevae_jax.runs.fitted import Fitted, load_as, load_run, read_losses
@@ -51,6 +51,7 @@ def fit(
     devices: int = 0,
     shard_params: bool = False,
     track: Sequence[str | Sink] = (),
+    progress: bool | None = None,
     on_epoch: OnEpoch | None = None,
     on_note: Note | None = None,
     on_steps: OnSteps | None = None,
@@ -83,6 +84,8 @@ def fit(
         that are too large for one.
       track: trackers that are told of the training in the directory: "tensorboard", "wandb", "mlflow", or a
         `tracking.Sink` of your own.
+      progress: show how far the training is, on standard error, and in a notebook its curves. By default it is shown
+        where there is a terminal or a notebook, if neither `on_epoch` nor `on_steps` is given.
       on_epoch: called after every epoch.
       on_note: is told in a line what should be known of the data (`Prepared.notes`), what a run that leaves likelihood
         or prior open takes from it, and when it resumes from a checkpoint, passes over damaged ones, or skips batches
@@ -104,12 +107,17 @@ def fit(
     told = tracking.sinks(track) if track else ()
     call = calls.Call(run, dataset, stream, callbacks, None, devices, shard_params, initial, keep_optimizer, told)
     with processes.together():
-        if directory is None:
-            return calls.train(calls.resolve(call)[0], None, call)
-        with signals.caught() as caught:
-            if processes.index():
+        if processes.index():
+            if directory is None:
+                return calls.train(calls.resolve(call)[0], None, call)
+            with signals.caught() as caught:
                 return _follow(Path(directory), caught, call)
-            return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)[0]
+        with said.shown(progress, callbacks) as callbacks:
+            call = call._replace(callbacks=callbacks)
+            if directory is None:
+                return calls.train(calls.resolve(call)[0], None, call)
+            with signals.caught() as caught:
+                return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)[0]
 
 
 def fit_seeds(
@@ -118,15 +126,16 @@ def fit_seeds(
     dataset: Dataset | None = None,
     *,
     stream: bool | None = None,
+    progress: bool | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Fitted:
     """Train one model per seed, all as one program. `run.seed` is not used.
 
-    Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding. `stream` is as
-    in `fit`; every seed reads its own batches.
+    Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding. `stream` and
+    `progress` are as in `fit`; every seed reads its own batches.
     """
-    call = calls.Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent), calls.Sweep({}, seeds))
-    return calls.fit_population(call)[0]
+    with said.shown(progress, Callbacks(on_epoch, warnings.warn, _silent)) as callbacks:
+        return calls.fit_population(calls.Call(run, dataset, stream, callbacks, calls.Sweep({}, seeds)))[0]
 
 
 def fit_sweep(
@@ -136,6 +145,7 @@ def fit_sweep(
     dataset: Dataset | None = None,
     *,
     stream: bool | None = None,
+    progress: bool | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[Fitted]:
     """Train every combination of some numbers with every seed, all as one program, which is compiled once.
@@ -146,6 +156,7 @@ def fit_sweep(
       seeds: of every combination.
       dataset: as in `fit`.
       stream: as in `fit`; every member reads its own batches.
+      progress: as in `fit`.
       on_epoch: called after every epoch with the means over all members.
 
     Returns:
@@ -158,9 +169,8 @@ def fit_sweep(
     """
     if not fields:
         raise InputError("sweep", got="no field", expected='numbers by field, such as {"objective.beta": (0.5, 1, 2)}')
-    return calls.fit_population(
-        calls.Call(run, dataset, stream, Callbacks(on_epoch, warnings.warn, _silent), calls.Sweep(fields, seeds))
-    )
+    with said.shown(progress, Callbacks(on_epoch, warnings.warn, _silent)) as callbacks:
+        return calls.fit_population(calls.Call(run, dataset, stream, callbacks, calls.Sweep(fields, seeds)))
 
 
 def fit_members(
@@ -174,6 +184,7 @@ def fit_members(
     saving: Saving | None = None,
     fresh: bool = False,
     initial: Initial = None,
+    progress: bool | None = None,
     on_epoch: OnEpoch | None = None,
     on_note: Note | None = None,
     on_steps: OnSteps | None = None,
@@ -194,6 +205,7 @@ def fit_members(
       saving: see `fit`.
       fresh: see `fit`; all members are deleted.
       initial: see `fit`; all members begin at these weights.
+      progress: see `fit`.
       on_epoch: called after every epoch with the means over all members.
       on_note: see `fit`.
       on_steps: see `fit`.
@@ -208,8 +220,8 @@ def fit_members(
     """
     calls.refuse_processes()
     callbacks = Callbacks(on_epoch, on_note or warnings.warn, on_note or _silent, on_steps)
-    call = calls.Call(run, dataset, stream, callbacks, calls.Sweep(fields, seeds), initial=initial)
-    with signals.caught() as caught:
+    with said.shown(progress, callbacks) as callbacks, signals.caught() as caught:
+        call = calls.Call(run, dataset, stream, callbacks, calls.Sweep(fields, seeds), initial=initial)
         return _fit_in(Path(directory), saving or Saving(), fresh, caught, call)
 
 

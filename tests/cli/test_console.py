@@ -21,6 +21,7 @@ from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.models.architectures import Conv
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
+from aevae_jax.runs import progress
 from aevae_jax.runs.run import Run
 from aevae_jax.runs.snapshots import Epoch, Steps
 from aevae_jax.types import InputError
@@ -141,7 +142,7 @@ def clock(monkeypatch):
         now: float = 100.0
 
     ticking = Clock()
-    monkeypatch.setattr(console.time, "perf_counter", lambda: ticking.now)
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: ticking.now)
     return ticking
 
 
@@ -195,7 +196,7 @@ def test_time_left_does_not_count_the_compilation_of_the_first_epoch(clock, prog
 
 
 def test_parts_do_not_count_a_compilation(clock, monkeypatch, capsys):
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
     with console.parts("likelihood", every=1.0) as show:
         for done, seconds in ((10, 60), (20, 2), (30, 2)):
             clock.now += seconds
@@ -250,7 +251,7 @@ def test_a_second_training_on_the_same_line_begins_anew(clock, progress_line):
 
 
 def test_parts_are_told_now_and_then(clock, monkeypatch, capsys):
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
     with console.parts("one") as show:
         for done, seconds in ((1000, 9), (2000, 1), (3000, 9), (4000, 0.5), (5000, 0.5)):
             clock.now += seconds

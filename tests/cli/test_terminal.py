@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from aevae_jax import asides
 from aevae_jax.checkpoints.signals import Interrupted
 from aevae_jax.cli import terminal
 from aevae_jax.cli.terminal import one_line_errors
@@ -99,7 +100,7 @@ def test_lines_and_notes_are_text_and_nothing_else(capsys):
     terminal.say(HOSTILE, "plain")
     terminal.report(HOSTILE)
     terminal.note(HOSTILE)
-    terminal.tell(HOSTILE)
+    asides.tell(HOSTILE)
     out, err = capsys.readouterr()
     assert out == f"{SHOWN}\nplain\n{SHOWN}\n"
     assert err == f"note: {SHOWN}\n{SHOWN}\n"
