@@ -107,7 +107,7 @@ def again(resolved: ResolvedRun, record: Mapping[str, Any], place: str = "") -> 
             "initial weights",
             got="those of another run",
             where=str(place or entry["place"]),
-            expected=f"those of run {entry['run'][:12]}, as in {records.RECORD}",
+            expected=f"those of run {entry.get('run', '')[:12]}, as in {records.RECORD}",
         )
     return resolved._replace(beginning=found)
 

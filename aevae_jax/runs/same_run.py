@@ -130,8 +130,10 @@ def _otherwise(folder: Path) -> str:
 
 def _advice(folder: Path, written: dict[str, Any], record: dict[str, Any]) -> str:
     """Return what to type in place of what asks for another run than the one that is there."""
-    epochs, new = record["run"].get("epochs"), shlex.quote(str(durable.unused(folder)))
-    if "sweep" not in written and {**completed(written["run"]), "epochs": epochs} == record["run"]:
+    before, epochs = completed(written["run"]), record["run"]["epochs"]
+    more = "sweep" not in written and {**before, "epochs": epochs} == record["run"] and epochs > before["epochs"]
+    if more and records.holds(folder, records.RESULTS):
+        new = shlex.quote(str(durable.unused(folder)))
         return f"to go on from it: aevae train {new} --from {shlex.quote(str(folder))} --epochs {epochs}"
     return _otherwise(folder)
 

@@ -138,7 +138,8 @@ def test_what_is_wrong_with_where_a_run_is_to_begin_is_one_line(old, tmp_path, c
 def test_more_epochs_in_the_same_directory_are_told_what_to_type(old, capsys):
     line = refused(capsys, "train", old, "--config", old / "run.json", "--epochs", 9)
     assert f"to go on from it: aevae train {old}-2 --from {old} --epochs 9" in line
-    assert "--from" not in refused(capsys, "train", old, "--config", old / "run.json", "--seed", 9)
+    for changed in (("--seed", 9), ("--epochs", 1)):
+        assert "--from" not in refused(capsys, "train", old, "--config", old / "run.json", *changed)
 
 
 def test_a_printed_value_is_read_again(old, tmp_path, capsys):
