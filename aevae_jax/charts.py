@@ -79,9 +79,9 @@ def sheet(
       title: above all of it; wrapped where it is long.
       note: below the title, in smaller letters.
       captions: what stands below each image, the last of several; cut off where it is wider than the image.
-      rows: what stands beside each row; again from the first one where there are more rows.
+      rows: what stands beside each row, if it is tall enough; again from the first one where there are more rows.
       xlabel: what the columns are.
-      ylabel: what the rows are.
+      ylabel: what the rows are, above what stands beside them.
       span: the values of pixels that are black and white.
 
     Returns:
@@ -94,18 +94,20 @@ def sheet(
     versions, count, height, width = tiles.shape[:4]
     across = columns * (width + _GAP) - _GAP
     large, medium, small = (points * max(1.0, across / _WIDE) for points in (11, 10, 9))
-    rows = rows if _line(_SMALLEST) <= height else ()
+    rows, ylabel = (rows, ylabel) if _line(_SMALLEST) <= height else ((), "")
     beside = min(small, small * height / _line(small))
     widest = max((_width(line, small) for text in captions for line in text.split("\n")), default=0)
     below = small * max(0.75, min(1.0, width / max(1, widest)))
 
-    room = max((_width(text, beside) + 2 * _GAP for text in rows), default=0) + (_line(medium) if ylabel else 0)
+    room = max((_width(text, beside) + 2 * _GAP for text in (ylabel, *rows) if text), default=0)
     page = _Page(max(_NARROWEST, room + across + 2 * _MARGIN))
     left = room + (page.width - room - across) // 2
     page.write(title, large)
     page.write(note, small, color=_GREY)
     page.down += 2 * _GAP
-    top = page.down
+    if ylabel:
+        page.put(ylabel, left - 2 * _GAP, page.down, beside, ha="right", color=_GREY)
+        page.down += _line(beside)
     for line in range(versions * -(-count // columns)):
         block, version = divmod(line, versions)
         shown = range(block * columns, min((block + 1) * columns, count))
@@ -123,8 +125,6 @@ def sheet(
                 page.put(said, place + width // 2, page.down + i * _line(below), below, ha="center")
         page.down += max(map(len, texts), default=0) * _line(below)
         page.down += 2 * _GAP if any(texts) or versions > 1 else 0
-    if ylabel:
-        page.put(ylabel, left - room + _line(medium) // 2, (top + page.down) // 2, medium, va="center", rotation=90)
     page.write(xlabel, medium, x=left + across // 2, ha="center")
     figures.save_png(path, page.drawn())
     return count

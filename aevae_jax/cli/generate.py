@@ -149,7 +149,7 @@ def interpolate(
     words = {
         "title": f"from test image {start} to test image {end}",
         "note": "between the inputs, codes on the straight line between theirs, decoded",
-        "captions": [first, *(f"{share:.2g}" for share in np.linspace(0, 1, steps)), last],
+        "captions": [first, *(f"{share:.2f}" for share in np.linspace(0, 1, steps)), last],
         "xlabel": "share of the way; 0 and 1 are the reconstructions of the inputs",
     }
     lines = -(-len(words["captions"]) // 12)
@@ -206,10 +206,10 @@ def traverse(
     others = f"at the mean of the {owner}" if mean else f"as in the code of test image {start}"
     words = {
         "title": f"one dimension moved, the others {others}",
-        "note": f"means of p(x|z); in brackets, variance of {'codes' if points else 'posterior means'} over test data",
+        "note": f"means of p(x|z); variance: of the {'codes' if points else 'posterior means'} over test data",
         "captions": [*[""] * (len(codes) - steps), *(f"{value:+.3g}" if value else "0" for value in values)],
         "rows": [f"{dimension}  ({found.activity[dimension]:#.2g})" for dimension in chosen],
-        "ylabel": "latent dimension",
+        "ylabel": "dimension  (variance)",
         "xlabel": f"standard deviations of the {owner}, from its mean",
     }
     _save(out, run, fitted, images, arrays, columns=steps, **words)

@@ -314,7 +314,7 @@ def test_pictures_say_what_they_are_of_and_name_the_classes(vae, tmp_path, drawn
     pairs, path, samples = drawn
     assert pairs["captions"] == classes[:5]
     assert pairs["rows"] == ("input", "reconstruction")
-    assert path["captions"] == [f"input\n{classes[3]}", "0", "0.5", "1", f"input\n{classes[8]}"]
+    assert path["captions"] == [f"input\n{classes[3]}", "0.00", "0.50", "1.00", f"input\n{classes[8]}"]
     assert "from test image 3 to test image 8" in path["title"]
     assert samples["note"] == "draws from p(x|z), z ~ StandardNormal(), seed 7"
     assert all(f"{vae}: "[-20:] in words["title"] for words in drawn)
