@@ -42,7 +42,6 @@ from typing import TYPE_CHECKING, Any
 import claims
 
 from aevae_jax import durable, models, runs, types
-from aevae_jax.asides import tell
 from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data, prepare
 from aevae_jax.lazy import jax, jnp, modules, np
@@ -53,7 +52,7 @@ from aevae_jax.objectives import ELBO, ReconstructionError
 from aevae_jax.training.optimizers import AdamW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from ae_vs_vae_measures import Judge, Pictures
 
@@ -61,9 +60,9 @@ if TYPE_CHECKING:
     from aevae_jax.data import Dataset, Prepared
     from aevae_jax.evaluation import classifiers, image_quality, statistics
     from aevae_jax.models import priors
-    from aevae_jax.runs import directory, fitting, provenance, records
+    from aevae_jax.runs import directory, fitting, judges, provenance, records
     from aevae_jax.runs.fitting import Fitted
-    from aevae_jax.runs.snapshots import Epoch
+    from aevae_jax.runs.snapshots import Steps
     from aevae_jax.training import loops
 else:
     training = modules("aevae_jax", "training")
@@ -72,7 +71,9 @@ else:
         "aevae_jax.evaluation", "classifiers", "image_quality", "statistics"
     )
     priors = modules("aevae_jax.models", "priors")
-    directory, fitting, provenance, records = modules("aevae_jax.runs", "directory", "fitting", "provenance", "records")
+    directory, fitting, judges, provenance, records = modules(
+        "aevae_jax.runs", "directory", "fitting", "judges", "provenance", "records"
+    )
 
 STEPS, EPOCHS = 2_400, 4
 """Training takes so many steps, and at least so many epochs, where the number of epochs is not given."""
@@ -123,6 +124,7 @@ def ae_vs_vae(
     """
     if seeds < 2:
         raise types.InputError("seeds", got=seeds, expected="at least 2: an interval needs repetitions")
+    terminal.begin(f"reading {data.name}, to compare autoencoders and VAEs, {seeds} of each kind")
     dataset = data.load()
     if len(dataset.event_shape) != 3:
         raise types.InputError("data", got=f"examples of shape {dataset.event_shape}", expected="images")
@@ -152,34 +154,36 @@ def ae_vs_vae(
     elif doubt := image_quality.doubt(min(len(dataset.validation), len(dataset.test))):
         terminal.note(doubt)
 
+    said: Any = {"note": terminal.note, "begin": terminal.begin}
+
     def train_judge() -> classifiers.Ensemble | None:
-        return None if left_out else classifiers.train_ensemble(prepared, range(100, 105), cycles=CYCLES)
+        return None if left_out else judges.ensemble(prepared, range(100, 105), cycles=CYCLES, **said)
 
     (vaes, [vamp], autoencoders), ensemble = train_all(populations, seeds, dataset, train_judge)
     judge, decay, likeliest = None, 0, BETAS.index(1.0)
     beta = likeliest
     if ensemble is not None:
-        tell("judging random codes")
 
         def see(members: list[Member]) -> list[Pictures]:
             return [measures.pictures(ensemble, *member, seed) for seed, member in enumerate(members)]
 
-        seen = list(_together(see, [members_of(fit) for fit in (*vaes, *autoencoders, vamp)]))
+        seen = _together("judging random codes", see, [members_of(fit) for fit in (*vaes, *autoencoders, vamp)])
         by_beta, by_decay, [of_vamp] = seen[: len(vaes)], seen[len(vaes) : -1], seen[-1:]
+        terminal.begin("choosing by validation data")
         choosing = measures.Judge.of(ensemble, prepared.validation.x[:])
         decay, beta = choose(by_decay, choosing), choose(by_beta, choosing)
         judge = measures.Judge.of(ensemble, test)
 
-    tell("measuring")
     encoders = {"AE": autoencoders[decay], "VAE": vaes[likeliest], "VAE, beta": vaes[beta], "VAE + VampPrior": vamp}
     measured = _together(
-        lambda fit: [measures.measure(fit, seed, test, judge) for seed in range(seeds)], encoders.values()
+        "measuring", lambda fit: [measures.measure(fit, seed, test, judge) for seed in range(seeds)], encoders.values()
     )
     table = _stacked(dict(zip(encoders, measured, strict=True)))
     curve = []
     if judge is not None:
         random_codes = {"AE": by_decay[decay], "VAE": by_beta[likeliest], "VAE, beta": by_beta[beta]}
-        mixtures = _together(lambda name: see(with_mixtures(encoders[name], train)), ("AE", "VAE"))
+        fitting_each = ("AE", "VAE")
+        mixtures = _together("fitting mixtures", lambda name: see(with_mixtures(encoders[name], train)), fitting_each)
         random_codes |= {
             "VAE + VampPrior": of_vamp,
             **dict(zip(("AE + mixture", "VAE + mixture"), mixtures, strict=True)),
@@ -204,6 +208,7 @@ def ae_vs_vae(
         "provenance": provenance.provenance(dataset),
     }
     records.write_json(folder / "results.json", results)
+    terminal.begin("drawing")
     draw(folder / "report.png", encoders, prepared, results)
     if record:
         records.write_json(Path(record), {k: v for k, v in results.items() if k != "seeds"})
@@ -221,21 +226,22 @@ def train_all(
     """Return the populations, trained, and the judge, two at a time: while one is compiled, which keeps one core busy,
     another one trains. An error of one ends all.
     """
-    epochs, sizes = populations[0][0].epochs, [seeds * len(values) for _, _, values in populations]
+    sizes = [seeds * len(values) for _, _, values in populations]
     done, stopped = [0] * len(populations), threading.Event()
-
-    with console.parts(f"training {sum(sizes)} models", of="epochs") as on_part:
+    terminal.begin(f"training {sum(sizes)} models, {populations[0][0].epochs} epochs each")
+    with console.parts("training", of="steps") as on_part:
 
         def train(index: int) -> list[Fitted]:
             run, field, values = populations[index]
 
-            def on_epoch(epoch: Epoch) -> None:
+            def on_steps(told: Steps) -> None:
                 if stopped.is_set():
                     raise KeyboardInterrupt
-                done[index] = epoch.epoch * sizes[index]
-                on_part(sum(done), epochs * sum(sizes))
+                taken, steps = told.part
+                done[index] = sizes[index] * taken
+                on_part(sum(done), steps * sum(sizes))
 
-            return fitting.fit_sweep(run, {field: values}, range(seeds), dataset, on_epoch=on_epoch)
+            return fitting.fit_sweep(run, {field: values}, range(seeds), dataset, on_steps=on_steps)
 
         pool = ThreadPoolExecutor(2 if jax.local_device_count() == 1 else 1)
         judge = pool.submit(train_judge)
@@ -244,23 +250,33 @@ def train_all(
         try:
             for each in as_completed(every):
                 each.result()
-        finally:  # after an error or Ctrl-C, the others end with their epoch
+        finally:  # after an error or Ctrl-C, the others end within some steps
             stopped.set()
             pool.shutdown(cancel_futures=True)
         return [fit.result() for fit in fits], judge.result()
 
 
-def _together(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Yield `function` of every item; two programs are compiled, and run, at a time."""
-    return loops.map_in_threads(function, items, compiled=True)
+def _together(title: str, function: Callable[[Any], Any], items: Collection[Any]) -> list[Any]:
+    """Return `function` of every item; two programs are compiled, and run, at a time."""
+    terminal.begin(title)
+    found = []
+    with console.parts(title, of="models") as on_part:
+        for each in loops.map_in_threads(function, items, compiled=True):
+            found.append(each)
+            on_part(len(found), len(items))
+    return found
 
 
 def choose(candidates: Sequence[Sequence[Pictures]], judge: Judge) -> int:
     """Return which of `candidates`, each seen with every seed, makes the best random codes: the one whose pictures lie
     nearest to the judge's, mean over seeds.
     """
-    distances = [[judge.measures(seen)["Frechet distance"] for seen in candidate] for candidate in candidates]
-    return int(np.mean(distances, axis=1).argmin())
+    distances = []
+    with console.parts("choosing", of="candidates") as on_part:
+        for candidate in candidates:
+            distances.append(np.mean([judge.measures(seen)["Frechet distance"] for seen in candidate]))
+            on_part(len(distances), len(candidates))
+    return int(np.argmin(distances))
 
 
 Member = tuple[Any, Any]

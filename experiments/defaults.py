@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import durable
-from aevae_jax.cli import console
+from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data, DynamicBinarization, prepare
 from aevae_jax.lazy import modules, np
 from aevae_jax.models import VAE, Model, TwoLevelVAE
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from aevae_jax.data import Dataset, Prepared
     from aevae_jax.evaluation import classifiers, image_quality, latents, metrics, statistics
     from aevae_jax.models import generation
-    from aevae_jax.runs import fitting, provenance, records
+    from aevae_jax.runs import fitting, judges, provenance, records
     from aevae_jax.training import loops
 else:
     keys, training = modules("aevae_jax", "keys", "training")
@@ -65,7 +65,7 @@ else:
         "aevae_jax.evaluation", "classifiers", "image_quality", "latents", "metrics", "statistics"
     )
     generation = modules("aevae_jax.models", "generation")
-    fitting, provenance, records = modules("aevae_jax.runs", "fitting", "provenance", "records")
+    fitting, judges, provenance, records = modules("aevae_jax.runs", "fitting", "judges", "provenance", "records")
     loops = modules("aevae_jax.training", "loops")
 
 KINDS = {"grey": ("digits", "sprites", "fashion_mnist"), "colour": ("photographs",)}
@@ -150,6 +150,7 @@ def defaults(
     durable.make_room(path)
     results = records.read_json(path) if path.exists() else {"data": {}}
     for name in data:
+        terminal.begin(f"reading {name}, to train what is not in {record} of {len(candidates(256, 1))} candidates")
         with tempfile.TemporaryDirectory() as folder:
             source = photographs(Path(folder)) if name == "photographs" else name
             measure_all(name, source, results, path, seeds=seeds, steps=steps)
@@ -174,7 +175,15 @@ def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, 
         if title in found["rows"]:
             continue
         if judge is None:
-            ensemble = classifiers.train_ensemble(prepared, range(100, 103), steps=max(600, per_epoch))
+            with console.parts("classifiers", of="steps") as on_part:
+                ensemble = judges.ensemble(
+                    prepared,
+                    range(100, 103),
+                    steps=max(600, per_epoch),
+                    note=console.note,
+                    begin=terminal.begin,
+                    on_part=on_part,
+                )
             judge = Judge(ensemble, ensemble.features(prepared.validation.x[:]))
             made = provenance.provenance(dataset)
             found |= {
@@ -185,8 +194,10 @@ def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, 
         bits = DynamicBinarization()
         run = Run(Data(source, bits if candidate.bits else Data().preparation), candidate.model, candidate.objective)
         seen = prepare(run.data.preparation, dataset) if candidate.bits else prepared
-        clock = Clock()
-        fitted = fitting.fit_seeds(replace(run, epochs=epochs), range(seeds), dataset, on_epoch=clock)
+        clock, run = Clock(), replace(run, epochs=epochs)
+        with console.parts(f"{name}, {title}", of="steps") as show:
+            on_steps = console.of_all_epochs(show)
+            fitted = fitting.fit_seeds(run, range(seeds), dataset, on_epoch=clock, on_steps=on_steps)
         each = [measure(fitted, seed, seen, judge) for seed in range(seeds)]
         found["rows"][title] = {
             "epoch_seconds": clock.per_epoch(),

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from density_table import FASHION, ROWS, entries, summary, table
 
 from aevae_jax import durable, evaluation
-from aevae_jax.cli import console
+from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data, DynamicBinarization, prepare
 from aevae_jax.lazy import jax, jnp, modules, np
 from aevae_jax.models import VAE, Model, TwoLevelVAE
@@ -99,6 +99,7 @@ def density(
         durable.make_room(Path(record))
     place = Path(out or f"runs/density_{data}")
     source = Data(data, DynamicBinarization())
+    terminal.begin(f"reading {data}, to train {' '.join(names)}, {seeds} of each, and estimate their likelihoods")
     dataset = source.load()
     prepared = prepare(source.preparation, dataset)
     plan = {

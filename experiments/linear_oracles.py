@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import durable, models, runs
-from aevae_jax.cli import console
+from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data, Dataset, Split
 from aevae_jax.lazy import jnp, modules, np
 from aevae_jax.models import likelihoods, priors
@@ -72,6 +72,7 @@ def linear_oracles(
     """
     if record:
         durable.make_room(Path(record))
+    terminal.begin(f"reading {data}, to train a linear autoencoder and a linear VAE")
     train, test = _rows(data)
     # the optimum is one of all rows: validation is a part of the training data here, and chooses among its epochs only
     dataset = Dataset(data, Split(train), Split(train[:10_000]), Split(test), levels=0)
@@ -84,8 +85,8 @@ def linear_oracles(
     fitted = {}
     for name, model in linear.items():
         run = runs.Run(model=model, optimizer=AdamW(learning_rate, cosine=True), batch_size=batch_size, epochs=epochs)
-        with console.progress(name) as on_epoch:
-            fitted[name] = fitting.fit(run, dataset, on_epoch=on_epoch)
+        with console.progress(name) as shown:
+            fitted[name] = fitting.fit(run, dataset, on_epoch=shown, on_steps=shown)
 
     mean = train.mean(axis=0, dtype=np.float64)
     variances, directions = np.linalg.eigh(np.cov(train, rowvar=False, bias=True))

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from aevae_jax import durable
-from aevae_jax.cli import console
+from aevae_jax.cli import console, terminal
 from aevae_jax.types import InputError
 
 NAMES = (
@@ -90,6 +90,7 @@ def speed(
     for name in workloads:
         if name not in NAMES:
             raise InputError("--workloads", got=name, expected=f"some of {', '.join(NAMES)}")
+    terminal.begin(f"timing {' '.join(name for name in NAMES if name in workloads)}")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # others need memory of a GPU, too
     import jax
     import speed_picture
@@ -132,6 +133,7 @@ def speed(
                     clock=share,
                 )
                 start = time.monotonic()
+                terminal.begin(f"{name}, {place + 1} of {len(chosen)}")
                 try:
                     entry |= speed_workloads.WORKLOADS[name](settings)
                     pytorch.forget()

@@ -2563,7 +2563,7 @@ MUTATIONS = (
         390,
         "the time that is left of an epoch computed from a compilation",
         "runs/progress.py",
-        "if self._done < 0 or done <= self._done:",
+        "if self._done <= 0 or done <= self._done:",
         "if done <= self._done:",
         ("cli/test_console.py::test_within_an_epoch_steps_are_told_and_the_time_left_counts_no_compilation",),
     ),

@@ -20,7 +20,7 @@ from aevae_jax.types import InputError, Shaped
 
 one_line_errors, note = terminal.one_line_errors, terminal.note  # so that experiments need this file alone
 parse_arguments = arguments.parse_arguments
-progress, parts, duration = said.progress, said.parts, said.duration
+progress, parts, duration, of_all_epochs = said.progress, said.parts, said.duration, said.of_all_epochs
 loss_terms, below_zero = said.loss_terms, said.below_zero
 
 

@@ -128,13 +128,14 @@ def fit_seeds(
     stream: bool | None = None,
     progress: bool | None = None,
     on_epoch: OnEpoch | None = None,
+    on_steps: OnSteps | None = None,
 ) -> Fitted:
     """Train one model per seed, all as one program. `run.seed` is not used.
 
     Each seed has its own initialisation, order and noise, as if trained alone, within float32 rounding. `stream` and
-    `progress` are as in `fit`; every seed reads its own batches.
+    `on_steps` are as in `fit`, and so is `progress`; every seed reads its own batches.
     """
-    with said.shown(progress, Callbacks(on_epoch, warnings.warn, _silent)) as callbacks:
+    with said.shown(progress, Callbacks(on_epoch, warnings.warn, _silent, on_steps)) as callbacks:
         return calls.fit_population(calls.Call(run, dataset, stream, callbacks, calls.Sweep({}, seeds)))[0]
 
 
@@ -147,6 +148,7 @@ def fit_sweep(
     stream: bool | None = None,
     progress: bool | None = None,
     on_epoch: OnEpoch | None = None,
+    on_steps: OnSteps | None = None,
 ) -> list[Fitted]:
     """Train every combination of some numbers with every seed, all as one program, which is compiled once.
 
@@ -158,6 +160,7 @@ def fit_sweep(
       stream: as in `fit`; every member reads its own batches.
       progress: as in `fit`.
       on_epoch: called after every epoch with the means over all members.
+      on_steps: see `fit`.
 
     Returns:
       One entry per combination, in the order of `itertools.product`: what `fit_seeds` returns for the run with these
@@ -169,7 +172,7 @@ def fit_sweep(
     """
     if not fields:
         raise InputError("sweep", got="no field", expected='numbers by field, such as {"objective.beta": (0.5, 1, 2)}')
-    with said.shown(progress, Callbacks(on_epoch, warnings.warn, _silent)) as callbacks:
+    with said.shown(progress, Callbacks(on_epoch, warnings.warn, _silent, on_steps)) as callbacks:
         return calls.fit_population(calls.Call(run, dataset, stream, callbacks, calls.Sweep(fields, seeds)))
 
 

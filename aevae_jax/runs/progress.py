@@ -166,6 +166,11 @@ def parts(title: str, *, of: str = "examples", every: float = 10.0) -> Iterator[
     yield show
 
 
+def of_all_epochs(show: Callable[[int, int], None]) -> Callable[[Steps], None]:
+    """Return a callback for `on_steps` of `runs.fit` that tells the callback of `parts` the steps of all epochs."""
+    return lambda told: show(*told.part)
+
+
 class Rate:
     """How long things take, from those after the first that is seen done: until then a program was compiled."""
 
@@ -175,7 +180,7 @@ class Rate:
     def left(self, done: int, total: int) -> str:
         """Return `0:42 left`, or nothing as long as that is not known."""
         now = time.perf_counter()
-        if self._done < 0 or done <= self._done:  # the first, which need not be number 1; or it went back
+        if self._done <= 0 or done <= self._done:  # the first, which need not be number 1; or it went back
             self._since, self._done = now, done
             return ""
         return f"{duration((now - self._since) * (total - done) / (done - self._done))} left"

@@ -42,6 +42,11 @@ class Steps(NamedTuple):
     steps: int
     """Steps of an epoch."""
 
+    @property
+    def part(self) -> tuple[int, int]:
+        """How many steps of all epochs are taken, of how many."""
+        return (self.epoch - 1) * self.steps + self.done, self.epochs * self.steps
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+from aevae_jax.cli import terminal
 from aevae_jax.runs import records
 from aevae_jax.types import InputError
 from faults import deaths, operations, outcomes, places, workers
@@ -113,6 +114,8 @@ def faults(
     if not resume:
         shutil.rmtree(out / "work", ignore_errors=True)
     bench, names = Bench(out / "work", short, seed, python12), tuple[str, ...](only or (*SECTIONS, *HOSTILE))
+
+    terminal.begin(f"trying {', '.join(names)}")
 
     def figures(name: str) -> Any:
         path, began = out / f"{name}.json", time.monotonic()

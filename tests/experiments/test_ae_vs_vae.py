@@ -20,10 +20,11 @@ import pytest
 
 from aevae_jax import data, models
 from aevae_jax.cli import console
-from aevae_jax.evaluation import classifiers, image_quality, statistics
+from aevae_jax.evaluation import image_quality, statistics
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.objectives import ReconstructionError
-from aevae_jax.runs import fitting
+from aevae_jax.runs import fitting, judges
+from aevae_jax.runs.snapshots import Steps
 from aevae_jax.training import loops
 from aevae_jax.types import InputError
 
@@ -54,9 +55,9 @@ class Ensemble:
         return np.eye(10)[np.zeros(len(x), int)]
 
 
-def untrained(run, sweep, seeds, dataset, *, on_epoch=None):
+def untrained(run, sweep, seeds, dataset, *, on_steps=None):
     """Stand for `fit_sweep`: models as they are before any training."""
-    del on_epoch
+    del on_steps
     model = replace(run.model, event_shape=dataset.event_shape)
     params = jax.vmap(model.init)(jax.vmap(jax.random.key)(np.array(seeds)))
     [values] = sweep.values()
@@ -93,7 +94,7 @@ def quick(monkeypatch):
     """Put an untrained population, and a judge that remembers, in place of what takes long."""
     ensemble = Ensemble()
     monkeypatch.setattr(fitting, "fit_sweep", untrained)
-    monkeypatch.setattr(classifiers, "train_ensemble", lambda *_, **__: ensemble)
+    monkeypatch.setattr(judges, "ensemble", lambda *_, **__: ensemble)
     monkeypatch.setattr(measures, "SAMPLES", 60)
     return ensemble
 
@@ -161,9 +162,9 @@ def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
 
 def test_an_error_of_one_training_ends_all(monkeypatch):
 
-    def fit_sweep(run, fields, seeds, dataset, *, on_epoch):
+    def fit_sweep(run, fields, seeds, dataset, *, on_steps):
         for epoch in itertools.count(1):  # for ever
-            on_epoch(SimpleNamespace(epoch=epoch))
+            on_steps(Steps(epoch, 9, 1, 2))
             time.sleep(0.001)
 
     def refuse():

@@ -33,7 +33,10 @@ def test_a_sweep_is_what_its_runs_are_with_the_same_seeds():
     run = replace(RUN, model=replace(RUN.model, likelihood=likelihoods.Normal()))
     rates, scales = (0.05, 0.001), (2, 1)
     fields = {"optimizer.learning_rate": rates, "objective.free_bits": (0, 0.5), "model.likelihood.scale": scales}
-    swept = ae.fit_sweep(run, fields, SEEDS, vectors())
+    told = []
+    swept = ae.fit_sweep(run, fields, SEEDS, vectors(), on_steps=told.append)
+    assert told[0].part[0] == 0
+    assert told[-1].part[0] == len(swept[0].losses) <= told[-1].part[1] == 2 * run.epochs
     runs = [
         replace(
             run,
