@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aevae_jax import values
-from aevae_jax.cli import arguments, terminal
+from aevae_jax.cli import arguments, repairs, terminal
 from aevae_jax.runs import progress as said
 from aevae_jax.types import InputError, Shaped
 
@@ -62,14 +62,8 @@ def train_command(directory: str | Path, run: Any) -> str:
         for text in ([value.name] if name == "data" else []) + [values.spell(value)]:
             with contextlib.suppress(InputError):
                 if values.parse(hints[name], text, option) == value:
-                    typed.append(f"{option} {_quoted(text)}")
+                    typed.append(f"{option} {repairs.quoted(text)}")
                     break
         else:
             return ""
     return " ".join(["aevae train", shlex.quote(str(directory)), *typed])
-
-
-def _quoted(text: str) -> str:
-    """Return text as a word of a shell, in double quotes where that is enough."""
-    word = shlex.quote(text)
-    return word if word == text or set(text) & set('"$`\\!') else f'"{text}"'

@@ -23,7 +23,6 @@ from aevae_jax.types import Columned, InputError, Shaped, likelihood_of, shorten
 _ROOM = 60
 """Characters of a name in the list, at most, and half of those of what tells it from others."""
 
-
 _MANY = 1000
 """Names in a folder that are looked at for one that was meant, at most."""
 
@@ -115,8 +114,10 @@ def _best(known: Summary) -> str:
 
 
 def _date(seconds: float) -> str:
-    """Return the minute of a time in seconds since 1970, here."""
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else ""
+    """Return the minute of a time in seconds since 1970, here; empty where there is none."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # a file may be of any year
+        return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else ""
+    return ""
 
 
 def _facts(known: Summary) -> Iterator[str]:
@@ -147,22 +148,26 @@ def _command(known: Summary) -> str:
     """Return what trains a run or a sweep, as it is typed; empty where it can only be given from Python."""
     typed = "" if known.run is None else console.train_command(known.folder, known.run)
     fields = [f"{name}={','.join(f'{x:g}' for x in numbers)}" for name, numbers in known.sweep.items()]
+    begins = (
+        ["--from", shlex.quote(known.origin), *["--keep-optimizer"] * known.keeps_optimizer] if known.origin else []
+    )
     sweep, seeds = ["--sweep", *fields] if fields else [], [f"--seeds {known.seeds}"] if known.seeds > 1 else []
-    return typed and " ".join([typed, *sweep, *seeds])
+    return typed and " ".join([typed, *begins, *sweep, *seeds])
 
 
 def _next(known: Summary) -> Iterator[str]:
     """Yield what can be typed next."""
     place = shlex.quote(str(known.folder))
-    if known.damage or known.holder:
+    if known.damage:
         return
     if known.members:
         yield f"aevae evaluate {shlex.quote(str(min(known.members, key=lambda each: each.value).folder))}"
-    elif known.finished:
+        return
+    if not known.finished and not known.holder and (command := _command(known)):
+        yield f"{command}  # resumes it"
+    if known.best_epoch and not known.seeds:
         yield f"aevae evaluate {place}"
         yield f"aevae sample {place} --out samples{suffix_of(known.run)}"
-    elif command := _command(known):
-        yield command
 
 
 def suffix_of(run: Run | None) -> str:

@@ -101,8 +101,13 @@ def parse(annotation: Any, text: str, where: str) -> Any:
 
 def option(label: str, text: str) -> str:
     """Return an option and its value as they are typed in a shell."""
-    quoted = shlex.quote(text)
-    return f'{label} "{text}"' if quoted != text and not set(text) & set('"$`\\!') else f"{label} {quoted}"
+    return f"{label} {quoted(text)}"
+
+
+def quoted(text: str) -> str:
+    """Return text as a word of a shell, in double quotes where that is enough."""
+    word = shlex.quote(text)
+    return word if word == text or set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def repaired(annotation: Any, text: str) -> str:
@@ -165,7 +170,7 @@ def unknown_option(
         return _spelled(label, path, value, kinds[label], defaults.get(label) if label in dotted else None)
     meant = suggestions.meant_by(name, [*(label[2:] for label in kinds if label.startswith("--")), "help"])
     if meant:
-        return f"--{meant} {value}".strip() if _takes_value(kinds.get(f"--{meant}")) else f"--{meant}"
+        return f"--{meant}" if kinds.get(f"--{meant}", bool) is bool else f"--{meant} {value}".strip()
     for path, label in places:
         if path[-1][1] == suggestions.meant_by(name, [path[-1][1]]):
             return _spelled(label, path, value, kinds[label], defaults.get(label) if label in dotted else None)
@@ -218,10 +223,6 @@ def _within(path: Path, text: str, kind: Any) -> str:
     for cls, name in reversed(path):
         spelled = f"{cls.__name__}({name}={spelled})"
     return repaired(kind, spelled) if text else ""
-
-
-def _takes_value(kind: Any) -> bool:
-    return kind is not None and kind is not bool
 
 
 def _as_calls(annotation: Any, text: str) -> Iterator[str]:

@@ -41,6 +41,8 @@ class Summary:
       made: versions, code and device, in words.
       sweep: of a sweep, the numbers by the path of their field; there may be none.
       seeds: of a sweep, how many each of these has; 0 of a run.
+      origin: the run at whose weights it begins; empty where they are drawn.
+      keeps_optimizer: whether it begins with the state of that run's optimizer, too.
       finished: whether there are results.
       holder: who trains it now; empty where nobody does.
       epoch: epochs that are trained.
@@ -64,6 +66,8 @@ class Summary:
     made: str = ""
     sweep: dict[str, tuple[float, ...]] = field(default_factory=dict)
     seeds: int = 0
+    origin: str = ""
+    keeps_optimizer: bool = False
     finished: bool = False
     holder: str = ""
     epoch: int = 0
@@ -171,6 +175,8 @@ def _recorded(known: Summary, record: dict[str, Any]) -> Summary:
             for name, numbers in zip(sweep["fields"], sweep["numbers"], strict=True)
         },
         seeds=len(set(map(int, sweep["seeds"]))),
+        origin=str(record.get("initial", {}).get("place", "")),
+        keeps_optimizer="optimizer" in record.get("initial", {}),
         holder=locks.holder(folder),
     )
 

@@ -83,9 +83,10 @@ def test_an_unfinished_run_is_at_its_epoch_and_says_if_it_is_trained_now(folder)
     with Lock.claim(folder / "cut"):
         assert "  epoch 2 of 2, being trained  " in line_of("cut")
         assert f"lock   process {os.getpid()} on " in typed("show", "runs/cut")
-        assert "next" not in typed("show", "runs/cut")
+        assert "aevae train" not in typed("show", "runs/cut").partition("\nnext")[2]
+        assert "next   aevae evaluate runs/cut\n" in typed("show", "runs/cut")
     assert "  epoch 2 of 2, stopped  " in line_of("cut")
-    assert "next   aevae train runs/cut --data digits" in typed("show", "runs/cut")
+    assert re.search(r"next   aevae train runs/cut --data digits .*  # resumes it\n", typed("show", "runs/cut"))
 
     again = edited(folder / "first", "again", epochs=20)  # whose checkpoints are another run's: the log alone counts
     assert "  epoch 2 of 20, stopped    " in line_of("again")
@@ -221,6 +222,19 @@ def test_results_that_were_edited_are_not_believed(folder):
     (folder / "first" / "results.json").write_text(text)
     edit_results(folder / "first", lambda results: results.update(run="0"))
     assert "  damaged  " in line_of("first")
+
+
+def test_a_run_that_begins_at_another_says_so(folder):
+    record = json.loads((folder / "first" / "run.json").read_text())
+    write_record(folder / "first", {**record, "initial": {"run": "0", "place": "/old runs/a", "optimizer": "0"}})
+    assert " --from '/old runs/a' --keep-optimizer\n" in typed("show", "runs/first")
+
+
+def test_dates_of_any_year_are_no_traceback(folder):
+    (folder / "first" / "results.json").touch()
+    for name in ("run.json", "metrics.jsonl", "results.json"):
+        os.utime(folder / "first" / name, (2**40, 2**40))
+    assert "first" in typed("list")
 
 
 def test_links_are_looked_at_and_not_followed_in_circles(folder):
