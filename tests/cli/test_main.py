@@ -696,6 +696,7 @@ BEGUN = {
 @pytest.mark.parametrize("typed", BEGUN)
 def test_every_command_says_what_it_does_within_a_second_and_before_jax_is_imported(typed, vae, tmp_path):
     argv = [str(vae) if word == "RUN" else word for word in typed.split()]
+    (tmp_path / "codes.npy").touch()
     done = subprocess.run(
         [sys.executable, "-c", FIRST, *argv], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
