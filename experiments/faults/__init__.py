@@ -2,7 +2,7 @@
 
 table.py       the sections, and the table of what they found
 bench.py       starts trainings and looks at what they leave; process.py, child.py
-deaths.py      kills, signals, exits
+deaths.py      kills, of a run and of a sweep; signals, exits
 places.py      no room, no permission, no directory; two in one directory
 outcomes.py    damaged checkpoints, NaN, going on at any step, other machines
 operations.py  a kill at every operation on files

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aevae_jax.runs import records
-from faults.child import FOLDER, run_of
+from faults.child import FIELDS, FOLDER, SEEDS, run_of
 from faults.process import Process
 
 PER_EPOCH = 39
@@ -76,39 +76,53 @@ class Bench:
         folder.parent.mkdir(parents=True, exist_ok=True)
         return Process([python, str(FOLDER), "child", json.dumps(settings)], environment)
 
-    def whole(self) -> Path:
-        """Return the run that nobody disturbs, with a checkpoint at every step."""
-        folder = self.work / "whole"
+    def whole(self, sweep: bool = False) -> Path:
+        """Return the run, or the sweep, that nobody disturbs, with a checkpoint at every step."""
+        folder = self.work / ("whole-sweep" if sweep else "whole")
         with self._one:
             if not (folder / "results.json").exists():
-                process = self.start(folder, saving={**ALL, "steps": 1})
+                process = self.start(folder, saving={**ALL, "steps": 1}, sweep=sweep)
                 if process.end():
                     raise RuntimeError(f"the undisturbed run failed: {process}")
         return folder
 
-    def compare(self, folder: Path) -> str:
-        """Return what of the outcome of a finished run is not that of the undisturbed run."""
-        mine, other = outcome(folder), outcome(self.whole())
-        return ", ".join(f"another {name} in {folder.name}" for name in mine if mine[name] != other[name])
+    def compare(self, folder: Path, sweep: bool = False) -> str:
+        """Return what of the outcome of a finished run, or of the members of a sweep, is not that of the undisturbed
+        one.
+        """
+        whole = self.whole(sweep)
+        members = sorted(path.name for path in (whole / records.MEMBERS).iterdir()) if sweep else []
+        wrong = []
+        for run in [Path(records.MEMBERS, name) for name in members] or [Path()]:
+            mine, other = outcome(folder / run), outcome(whole / run)
+            wrong += [f"another {name} in {folder.name / run}" for name in mine if mine[name] != other[name]]
+        return ", ".join(wrong)
 
     def finish(self, folder: Path, section: str, after: int = -1, **options: Any) -> str:
         """Let the same command finish, from step `after` on, and delete the run; what was wrong."""
         process = self.start(folder, **options)
-        wrong = f"the next start failed in {folder.name}: {process}" if process.end() else self.compare(folder)
+        failed, sweep = process.end(), options.get("sweep", False)
+        wrong = f"the next start failed in {folder.name}: {process}" if failed else self.compare(folder, sweep)
         if min(map(int, process.told("@saved")), default=after + 1) <= after:
             wrong = f"it did not go on at step {after} in {folder.name}"
         self.outcomes[section] += 1
         shutil.rmtree(folder)
         return wrong
 
-    @functools.cached_property
-    def _trainer(self) -> Any:
+    @functools.cache  # noqa: B019  # of one bench
+    def _trainer(self, sweep: bool) -> Any:
+        from aevae_jax.runs import sweeps
         from aevae_jax.runs.resolution import resolve
         from aevae_jax.runs.trainer import Trainer
 
-        return Trainer(resolve(run_of(self.epochs)))
+        run, population = run_of(self.epochs), None
+        if sweep:
+            run, population = sweeps.combine(run, FIELDS, SEEDS)
+        return Trainer(resolve(run), population)
 
-    def restore(self, store: Any, until: int | None = None) -> tuple[int, dict[str, Any], list[str]]:
+    def restore(
+        self, store: Any, until: int | None = None, *, sweep: bool = False
+    ) -> tuple[int, dict[str, Any], list[str]]:
         """Return step and arrays of the newest checkpoint, -1 if there is none, and what was said of damaged ones."""
         import jax
         import numpy as np
@@ -117,14 +131,14 @@ class Bench:
 
         notes: list[str] = []
         with self._one:
-            found = resume.restore(store, self._trainer, until=until, note=notes.append)
+            found = resume.restore(store, self._trainer(sweep), until=until, note=notes.append)
             if found is None:
                 return -1, {}, notes
             kept = {"state": found.state._asdict(), "best": found.best, "logged": (found.metrics, found.losses)}
             leaves = jax.tree_util.tree_flatten_with_path(kept)[0]
             return found.progress.step, {jax.tree_util.keystr(path): np.asarray(a) for path, a in leaves}, notes
 
-    def newest(self, folder: Path) -> int:
+    def newest(self, folder: Path, sweep: bool = False) -> int:
         """Return the step from which the next start would go on: found in a copy, as that start also tidies up."""
         from aevae_jax.checkpoints.store import Store
 
@@ -134,7 +148,7 @@ class Bench:
             shutil.copytree(folder / records.CHECKPOINTS, copy)
         store = Store(copy)
         store.clean()
-        return self.restore(store)[0]
+        return self.restore(store, sweep=sweep)[0]
 
     def each(self, title: str, trial: Callable[[Any], str], items: Iterable[Any]) -> list[str]:
         """Do trials, two at a time, with the time left on standard error; what was wrong in any."""

@@ -25,6 +25,10 @@ OFTEN = {"seconds": 0.0, "steps": 13}
 """`Saving`: at every opportunity, and every 13 steps."""
 
 
+FIELDS, SEEDS = {"objective.beta": (0.5, 2.0)}, (1, 2)
+"""The members of the sweep: a run for each number and seed."""
+
+
 @dataclass(frozen=True)
 class Poisoned:
     """The ELBO, with something that is no number in it at the steps `first` to `after - 1`."""
@@ -161,6 +165,7 @@ class Child:
             (Store, "clean", "clean up"),
             (fitting, "_finish", "finish"),
             (fitting, "fit", "prepare"),
+            (fitting, "fit_members", "prepare"),
             (self, "on_epoch", "epoch"),
         ):
             self.mark(owner, name, phase)
@@ -170,14 +175,17 @@ class Child:
         run, began = run_of(given["epochs"], given.get("poison")), time.monotonic()
         saving = Saving(**given.get("saving", OFTEN))
         try:
-            fitting.fit(
-                run,
-                directory=given["directory"],
-                stream=given.get("stream"),
-                saving=saving,
-                on_epoch=self.on_epoch,
-                on_note=console.note,
-            )
+            options: dict[str, Any] = {
+                "directory": given["directory"],
+                "stream": given.get("stream"),
+                "saving": saving,
+                "on_epoch": self.on_epoch,
+                "on_note": console.note,
+            }
+            if given.get("sweep"):
+                fitting.fit_members(run, FIELDS, SEEDS, **options)
+            else:
+                fitting.fit(run, **options)
         except InputError:
             self.say(f"refused {time.monotonic() - began}")
             raise

@@ -15,23 +15,33 @@ from faults.child import OFTEN
 
 def kills(bench: Bench) -> list[Row]:
     """Kill half at any time of a process's life, half at an operation on files."""
-    lost, phases, starts, each = list[str](), Counter[str](), Counter[str](), bench.many(1, 10)
-    bench.whole()  # fills the cache
+    return _killed(bench, "kills", bench.many(1, 200), bench.many(1, 10))
+
+
+def sweeps(bench: Bench) -> list[Row]:
+    """Do the same to a sweep, whose members are trained as one."""
+    return _killed(bench, "sweeps", bench.many(1, 20), bench.many(1, 5), sweep=True)
+
+
+def _killed(bench: Bench, section: str, total: int, each: int, *, sweep: bool = False) -> list[Row]:
+    """Return the rows of so many kills, each run being killed some times before it may finish."""
+    lost, phases, starts = list[str](), Counter[str](), Counter[str]()
+    bench.whole(sweep)  # fills the cache
     life = {True: 6.0, False: 12.0}  # seconds
     for cache in () if bench.short else life:
-        process = bench.start(bench.work / "kills" / f"life-{cache}", cache=cache)
+        process = bench.start(bench.work / section / f"life-{cache}", cache=cache, sweep=sweep)
         process.end()
         life[cache] = process.ended - process.began
 
     def series(number: int) -> str:
-        folder, saved, cache = bench.work / "kills" / str(number), -1, bench.short or number % 5 > 1
-        dice, wrong, done = bench.dice("kills", number), list[str](), 0
+        folder, saved, cache = bench.work / section / str(number), -1, bench.short or number % 5 > 1
+        dice, wrong, done = bench.dice(section, number), list[str](), 0
         while done < each:
             fault: dict[str, Any] = {}
             if done % 2:
                 phase, most = dice.choice([("", 1500), ("", 1500), ("save", 300), ("clean up", 60), ("finish", 12)])
                 fault = {"kind": "kill", "phase": phase, "n": round(most ** dice.random()), "late": dice.random() < 0.5}
-            process = bench.start(folder, cache=cache, fault=fault)
+            process = bench.start(folder, cache=cache, fault=fault, sweep=sweep)
             if not fault:
                 time.sleep(dice.uniform(0, life[cache]))
             code = process.end(kill=not fault)
@@ -39,23 +49,23 @@ def kills(bench: Bench) -> list[Row]:
             if code == -signal.SIGKILL:
                 done, saved = done + 1, max(saved, process.saved)
                 phases[process.phase] += 1
-                if (newest := bench.newest(folder)) < saved:
+                if (newest := bench.newest(folder, sweep)) < saved:
                     lost.append(f"{saved} was acknowledged in {folder.name}, the newest is {newest}; {process}")
             elif code:
                 wrong.append(f"a start failed in {folder.name}: {process}")
                 shutil.rmtree(folder)
                 done, saved = done + 1, -1
             else:  # it ended before it could be killed
-                wrong.append(bench.finish(folder, "kills"))
+                wrong.append(bench.finish(folder, section, sweep=sweep))
                 saved = -1
-        return "; ".join(filter(None, [*wrong, bench.finish(folder, "kills")]))
+        return "; ".join(filter(None, [*wrong, bench.finish(folder, section, sweep=sweep)]))
 
-    failures = bench.each("kills", series, range(bench.many(1, 200) // each))
+    failures = bench.each(section, series, range(total // each))
     during = "during " + ", ".join(f"{phase} {n}" for phase, n in phases.most_common())
-    figure = f"{bench.outcomes['kills']} finished, after {starts.total()} starts, {starts['False']} without a cache"
+    figure = f"{bench.outcomes[section]} finished, after {starts.total()} starts, {starts['False']} without a cache"
     return [
         Row("SIGKILL", phases.total(), "every acknowledged checkpoint, or a newer one, restores", lost, during),
-        Row("... and then", bench.outcomes["kills"], AGAIN, failures, figure),
+        Row("... and then", bench.outcomes[section], AGAIN, failures, figure),
     ]
 
 

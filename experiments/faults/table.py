@@ -20,6 +20,7 @@ from faults.trials import BAD, FINE
 
 Section = Literal[
     "kills",
+    "sweeps",
     "nan",
     "signals",
     "exits",
@@ -41,6 +42,7 @@ Section = Literal[
 
 SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "kills": deaths.kills,
+    "sweeps": deaths.sweeps,
     "nan": outcomes.nan,
     "signals": deaths.signals,
     "exits": deaths.exits,
@@ -54,6 +56,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
 
 FAULTS = {
     "kills": "SIGKILL at any moment and at operations on files",
+    "sweeps": "the same of a sweep, whose four members are trained as one",
     "nan": "NaN in batch, loss, gradient or parameters",
     "signals": "SIGTERM, SIGINT, SIGUSR1",
     "exits": "exit by return, exception or `sys.exit`",

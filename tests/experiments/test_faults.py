@@ -21,6 +21,7 @@ from aevae_jax.types import InputError
 PATH = Path(__file__).parents[2] / "experiments" / "faults"
 ENOUGH = {
     "kills": 2,
+    "sweeps": 2,
     "nan": 1,
     "signals": 2,
     "exits": 1,
