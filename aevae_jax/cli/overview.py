@@ -216,12 +216,12 @@ def _made_of(known: Summary, fields: Sequence[str]) -> str:
 
 
 def _differing(found: Sequence[Summary]) -> list[str]:
-    """Return the fields in which runs differ, but those that stand in the list anyway, and those of values that differ
-    in their types.
+    """Return the fields in which those runs differ that have them, but those that stand in the list anyway, and those
+    of values that differ in their types.
     """
     trees = [_flat(each.tree) for each in found if each.tree]
     names = dict.fromkeys(name for tree in trees for name in tree)
-    differ = [name for name in names if len({tree.get(name) for tree in trees}) > 1]
+    differ = [name for name in names if len({tree[name] for tree in trees if name in tree}) > 1]
     return [name for name in differ if not any(name.startswith(f"{other}.") for other in differ)]
 
 

@@ -107,7 +107,7 @@ def test_runs_are_told_apart_by_what_they_differ_in(folder):
     edited(folder / "first", "slow", seed=7, optimizer={**optimizer, "learning_rate": 1e-4})
     assert line_of("slow").endswith("of digits, learning_rate=0.0001, seed=7")
     assert line_of("first").endswith("of digits, learning_rate=0.001, seed=0")
-    edited(folder / "first", "points", objective={"type": "ReconstructionError"})
+    edited(folder / "first", "points", objective={"type": "ReconstructionError"}, own=[1, 2])  # what others have not
     assert line_of("points").endswith("of digits, objective=ReconstructionError, learning_rate=0.001, seed=0")
 
 
