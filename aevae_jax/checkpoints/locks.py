@@ -100,7 +100,7 @@ def holder(folder: Path) -> str:
             return ""
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+        return _signed(descriptor)
     except OSError:  # a file system that has no locks
         return ""
     finally:
@@ -138,10 +138,9 @@ def _open_locked(folder: Path) -> int | None:
         if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
             raise OSError(errno.EINVAL, "lock is not a file of its own")
         if not _locked(descriptor):
-            found = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
             raise InputError(
                 "run directory",
-                got=f"{folder}, in use by {found}",
+                got=f"{folder}, in use by {_signed(descriptor)}",
                 expected="one run at a time",
                 hint="wait for it, stop it, or choose another directory",
             ) from None
@@ -157,6 +156,11 @@ def _open_locked(folder: Path) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _signed(descriptor: int) -> str:
+    """Return who says, in an open lock file, that it holds the lock."""
+    return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
 
 
 def _locked(descriptor: int) -> bool:
