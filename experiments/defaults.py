@@ -54,7 +54,7 @@ from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     from aevae_jax import keys, training
-    from aevae_jax.data import Dataset, Prepared
+    from aevae_jax.data import Dataset, Prepared, suited
     from aevae_jax.evaluation import classifiers, image_quality, latents, metrics, statistics
     from aevae_jax.models import generation
     from aevae_jax.runs import fitting, judges, provenance, records
@@ -65,6 +65,7 @@ else:
         "aevae_jax.evaluation", "classifiers", "image_quality", "latents", "metrics", "statistics"
     )
     generation = modules("aevae_jax.models", "generation")
+    suited = modules("aevae_jax.data", "suited")
     fitting, judges, provenance, records = modules("aevae_jax.runs", "fitting", "judges", "provenance", "records")
     loops = modules("aevae_jax.training", "loops")
 
@@ -163,7 +164,7 @@ def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, 
     """Train and measure the candidates on one data set, and write the file after each."""
     dataset = without_test(Data(source).load())
     prepared = prepare(Data().preparation, dataset)
-    per_epoch = training.steps_per_epoch(prepared.train.x, Run().batch_size)
+    per_epoch = training.steps_per_epoch(prepared.train.x, suited.batch_size(len(prepared.train)))
     epochs = max(2, -(-steps // per_epoch))
     key = {"seeds": seeds, "steps": epochs * per_epoch, "sha256": dataset.record()["sha256"]}
     found = results["data"].get(name, {})

@@ -2459,7 +2459,7 @@ MUTATIONS = (
         377,
         "a run that was begun asked to be what suits its data now",
         "runs/fitting.py",
-        "call._replace(run=same_run.begun(call.run, processes.share(model)))",
+        "call._replace(run=same_run.begun(call.run, processes.share(old)))",
         "call._replace(run=call.run)",
         ("runs/test_left_open.py::test_the_command_that_began_an_old_run_still_knows_it",),
     ),

@@ -425,7 +425,7 @@ def test_what_is_typed_is_read(annotation, text, expected):
         (Loss, {"custom": "f"}, "here: got 'f', which was given from Python"),
         (Run, {"type": "Run", "seed": -1}, "seed: got -1"),
         (Run, {"type": "Run", "seed": 2**32}, "seed: got 4294967296, expected 0 to 4294967295"),
-        (Run, {"type": "Run", "batch_size": 0}, "batch_size: got 0"),
+        (Run, {"type": "Run", "batch_size": -1}, "batch_size: got -1"),
         (Run, {"type": "Run", "model": {"type": "Autoencoder"}, "objective": {"type": "ELBO"}}, "objective of an A"),
     ],
 )

@@ -64,7 +64,7 @@ def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num
         say(f"WARNING: {error}")
     else:
         say(*(f"WARNING: {text}" for text in inspection.warnings(dataset, first, fits, chosen.likelihood)))
-        say(suited.explained(run.model, chosen), f"why    {chosen.reason}")
+        say(suited.explained(run.model, chosen, len(dataset.train)), f"why    {chosen.reason}")
     say(f"sha256 {dataset.digest()}")
     if len(dataset.event_shape) == 3:
         _sheet(out, dataset, num)
@@ -157,6 +157,4 @@ def _first_run(value: Data, dataset: Dataset, train: Summary, fits: dict[str, li
         preparation = fits["Tabular()"][0]
     elif not dataset.levels and max(abs(train.low), abs(train.high)) > 10:  # far from what networks start at
         preparation = next((p for found in fits.values() for p in found if isinstance(p, Standardize)), preparation)
-    quarter = max(1, train.count // 4)  # of few examples an epoch has at least four steps
-    size = min(Run().batch_size, 2 ** (quarter.bit_length() - 1))
-    return Run(data=replace(value, preparation=preparation), batch_size=size)
+    return Run(data=replace(value, preparation=preparation))

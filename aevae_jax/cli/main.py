@@ -259,7 +259,7 @@ def _value(typed: Fields[runs.Run], config: Path | None, origin: Path | None) ->
     if config is None and origin is None:
         return typed.value()
     if config is not None:
-        base = reading.read(records.read_value(config), str(config))
+        base = reading.read(records.read_value(config), str(config), recorded=False)
     else:
         assert origin is not None
         overview.check_run(origin)

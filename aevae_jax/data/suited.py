@@ -21,6 +21,10 @@ END_SHARE = 0.01
 """From this share of exact zeros and ones on, they decide what a continuous Bernoulli distribution learns."""
 
 
+BATCH_SIZE, STEPS = 128, 8
+"""Examples per step, at most, and steps per epoch that smaller batches are to make."""
+
+
 class Suited(NamedTuple):
     """What suits a data set; the names are those of the fields of a model."""
 
@@ -51,10 +55,24 @@ def suited(prepared: Prepared) -> Suited:
     return Suited(NormalSharedScale(), prior, noun, f"a normal learns the scale of its noise{why}")
 
 
-def explained(model: Any, chosen: Suited) -> str:
-    """Return what a model leaves open and what suits it, in a line; empty where it leaves nothing open."""
+def batch_size(count: int) -> int:
+    """Return how many examples per step suit so many: a power of two."""
+    return min(BATCH_SIZE, 2 ** (max(1, count // STEPS).bit_length() - 1))
+
+
+def explained(model: Any, chosen: Suited, count: int = 0) -> str:
+    """Return what a run leaves open and what suits it, in a line; empty where it leaves nothing open.
+
+    Args:
+      model: of the run.
+      chosen: what suits the data.
+      count: of training examples, where the run leaves the batch size open; not the usual one is said.
+    """
     typed = [f"{name}={values.spell(_as_typed(getattr(chosen, name)))}" for name in left_open(model)]
-    return f"left open, so taken from the data ({chosen.kind}): {', '.join(typed)}" if typed else ""
+    found = [f"left open, so taken from the data ({chosen.kind}): {', '.join(typed)}"] if typed else []
+    if count and batch_size(count) < BATCH_SIZE:
+        found.append(f"batch_size={batch_size(count)}, as there are {count:,} training examples")
+    return "; ".join(found)
 
 
 def check(support: Support, prepared: Prepared) -> None:

@@ -244,8 +244,8 @@ def _fit_in(folder: Path, saving: Saving, fresh: bool, caught: signals.Caught, c
         lock = held.enter_context(Lock.claim(folder)) if folder.is_dir() else None  # at once, before JAX is imported
 
         there = not fresh and records.holds(folder, records.RECORD)  # a damaged one is refused before any work
-        model = records.read_record(folder, any_kind=True)["run"].get("model") if there else None
-        call = call._replace(run=same_run.begun(call.run, processes.share(model)))
+        old = records.read_record(folder, any_kind=True)["run"] if there else None
+        call = call._replace(run=same_run.begun(call.run, processes.share(old)))
         resolved, population = calls.resolve(call)
         values.to_json(resolved.run)  # refuses numbers that are not finite
         made = provenance.provenance(resolved.dataset, devices=resolved.layout.count)

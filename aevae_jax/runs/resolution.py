@@ -68,8 +68,10 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
             raise InputError(f"{dataset.name} {part}", got="0 examples", expected="at least 1")
     prepared = prepare(run.data.preparation, dataset)
     chosen = suited.suited(prepared)
-    explained = suited.explained(run.model, chosen)
-    run = replace(run, model=_shaped(_closed(run.model, chosen), prepared))
+    count = len(prepared.train)
+    explained = suited.explained(run.model, chosen, 0 if run.batch_size else count)
+    size = run.batch_size or suited.batch_size(count)
+    run = replace(run, model=_shaped(_closed(run.model, chosen), prepared), batch_size=size)
     steps = training.steps_per_epoch(prepared.train.x, run.batch_size)
     limits.check("epochs", run.epochs, 1, limits.MOST // steps)  # a step is counted in 32 bits
     support = support_of(run.model)

@@ -55,7 +55,7 @@ class Run:
         and prior where they are left out.
       objective: the loss; left out, it follows the model: ReconstructionError() for an Autoencoder, else ELBO().
       optimizer: how it is minimised.
-      batch_size: examples per step.
+      batch_size: examples per step; left at 0, what suits their number: 128, and fewer of fewer than 1,024.
       epochs: passes over the training data, at most.
       seed: of everything random.
       ema: decay of the moving average of the parameters that evaluation uses, 0 for none.
@@ -67,7 +67,7 @@ class Run:
     model: Model = VAE()
     objective: Loss = None  # type: ignore[assignment]  # never None after __post_init__
     optimizer: AdamW = AdamW()
-    batch_size: int = 128
+    batch_size: int = 0
     epochs: int = 100
     seed: int = 0
     ema: float = 0.0
@@ -78,7 +78,7 @@ class Run:
         if self.objective is None:
             default = ReconstructionError() if has_point_codes(self.model) else ELBO()
             object.__setattr__(self, "objective", default)
-        limits.check("batch_size", self.batch_size, 1)
+        limits.check("batch_size", self.batch_size, 0)
         limits.check("epochs", self.epochs, 1)
         limits.check("seed", self.seed, 0, 2**32 - 1)
         limits.check("ema", self.ema, -limits.LARGEST, limits.LARGEST)
@@ -94,16 +94,24 @@ class Run:
             )
 
 
-def read(tree: dict[str, Any], where: str) -> Run:
-    """Return the run that the JSON tree of a record describes.
+def read(tree: dict[str, Any], where: str, *, recorded: bool = True) -> Run:
+    """Return the run that a JSON tree describes.
 
-    A record leaves nothing open: where it does not name a likelihood or a prior, those are meant that were the defaults
-    when it was written.
+    A record leaves nothing open: where it does not name a likelihood, a prior or a batch size, those are meant that
+    were the defaults when it was written.
+
+    Args:
+      tree: of the run.
+      where: the file it came from, for messages.
+      recorded: whether it is that of a record, and no value that somebody wrote.
 
     Raises:
       InputError: a field or type that no run can have.
     """
     run: Run = values.from_tree(Run, tree, where)
+    if recorded:
+        run = run if "batch_size" in tree else replace(run, batch_size=128)
+        limits.check(f"{where} batch_size", run.batch_size, 1)
     return replace(run, model=as_recorded(run.model, {}, where))
 
 

@@ -29,15 +29,19 @@ def remember(folder: Path, record: dict[str, Any], parts: Unwritten) -> None:
 
 
 def begun(run: Run, tree: Any) -> Run:
-    """Return the run that is asked for, with what its model leaves open as the model of this tree has it.
+    """Return the run that is asked for, with what it leaves open as this tree has it.
 
     It is that of the run in the directory: so the command that began a run resumes it, whatever has come to suit the
     data since.
     """
-    if not isinstance(tree, dict) or tree.get("type") != type(run.model).__name__:
+    tree = tree if isinstance(tree, dict) else {}
+    if not run.batch_size and type(size := tree.get("batch_size")) is int:
+        run = replace(run, batch_size=size)
+    model = tree.get("model")
+    if not isinstance(model, dict) or model.get("type") != type(run.model).__name__:
         return run
     try:
-        return replace(run, model=as_recorded(run.model, tree, records.RECORD))
+        return replace(run, model=as_recorded(run.model, model, records.RECORD))
     except InputError:  # an object from Python, which cannot be built
         return run
 

@@ -19,8 +19,9 @@ from sheets import shown
 from aevae_jax import charts, values
 from aevae_jax.cli.main import main
 from aevae_jax.data import Data, LastSplits, Split, Standardize, datasets, from_arrays, inspection, tfds_prepare
-from aevae_jax.models import likelihoods
-from aevae_jax.runs import fitting
+from aevae_jax.models import Autoencoder, likelihoods
+from aevae_jax.models.architectures import MLP
+from aevae_jax.runs import fitting, resolution
 from aevae_jax.runs.run import Run
 
 
@@ -219,7 +220,7 @@ def test_a_table_of_categories_alone_needs_no_moments(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("a,b\n" + "x,1\ny,2\nz,2\n" * 20)
     out = typed(capsys, "data", "inspect", tmp_path / "t.csv")
     assert rows_of(out, "likelihoods that can score it") == {"Tabular()": "Scale()"}
-    assert out.splitlines()[-1].endswith(f"--data {tmp_path / 't.csv'} --batch-size 8")
+    assert out.splitlines()[-1].endswith(f"--data {tmp_path / 't.csv'}")
 
 
 def test_inspect_says_what_is_in_a_table(people, capsys):
@@ -308,9 +309,9 @@ def test_twenty_classes_are_shown_and_more_are_counted(classes, tmp_path, capsys
     assert f"labels of train: {counts}{', ... (21 classes)' if classes > 20 else ''}\n" in out
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(3, 1), (30, 4), (90, 16), (200, 32)])
+@pytest.mark.parametrize(("count", "batch_size"), [(3, 1), (30, 2), (90, 8), (200, 16)])
 def test_what_comes_next_can_be_typed_for_few_rows(count, batch_size, tmp_path, monkeypatch, capsys):
-    """At least four steps to an epoch: a tenth of the rows is for validation, and a tenth for tests."""
+    """At least eight steps to an epoch: a tenth of the rows is for validation, and a tenth for tests."""
     np.save(tmp_path / "a b.npy", 1e6 * np.random.RandomState(0).rand(count, 3))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "first").mkdir(parents=True)
@@ -319,9 +320,11 @@ def test_what_comes_next_can_be_typed_for_few_rows(count, batch_size, tmp_path, 
     _, directory, *options = [command, *shlex.split(rest)]
     assert directory == "runs/first-2"
     given = dict(zip(options[::2], options[1::2], strict=True))
-    run = Run(data=values.parse(Data, given["--data"], "--data"), batch_size=int(given["--batch-size"]))
-    assert run.data == Data("./a b.npy", Standardize())  # such numbers are far from what a network starts at
-    assert run.batch_size == batch_size
+    assert given.keys() == {"--data"}
+    data = values.parse(Data, given["--data"], "--data")
+    assert data == Data("./a b.npy", Standardize())  # such numbers are far from what a network starts at
+    assert f"; batch_size={batch_size}, as there are" in out
+    assert resolution.resolve(Run(data, Autoencoder(2, MLP(())))).run.batch_size == batch_size
 
 
 @pytest.mark.parametrize(("low", "high", "far"), [(0, 10, False), (0, 10.5, True), (-10.5, 0, True)])
@@ -331,7 +334,7 @@ def test_numbers_far_from_0_are_to_be_standardized(low, high, far, tmp_path, cap
     x = np.load(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", np.concatenate([x[::-1], x[:12]]))  # both ends are of the training data
     *_, option, text = shlex.split(typed(capsys, "data", "inspect", values.spell(data)).splitlines()[-1])
-    assert option == "--data"  # there are enough rows for the usual size of batches
+    assert option == "--data"
     expected = replace(data, preparation=Standardize()) if far else data
     assert values.parse(Data, text, "--data") == expected
 

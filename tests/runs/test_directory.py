@@ -613,7 +613,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path, run, 
     [
         ({"model": Autoencoder(), "objective": ELBO()}, "objective of an Autoencoder: got ELBO, expected Recons"),
         ({"model": Autoencoder(), "objective": IWAE()}, "objective of an Autoencoder: got IWAE"),
-        ({"batch_size": 0}, "batch_size: got 0, expected at least 1"),
+        ({"batch_size": -1}, "batch_size: got -1, expected at least 0"),
         ({"epochs": 0}, "epochs: got 0"),
         ({"seed": -1}, "seed: got -1, expected 0 to 4294967295"),
         ({"seed": 2**32}, "seed: got 4294967296"),
@@ -637,7 +637,7 @@ def test_safeguards_have_limits_and_runs_may_stand_on_theirs():
     usual = {name: field for name, field in vars(Run()).items() if name not in ("data", "model", "optimizer")}
     assert usual == {
         "objective": ELBO(),
-        "batch_size": 128,
+        "batch_size": 0,
         "epochs": 100,
         "seed": 0,
         "ema": 0.0,

@@ -11,6 +11,7 @@ import pytest
 from run_files import edit_run
 
 from aevae_jax import data
+from aevae_jax.data import suited
 from aevae_jax.models import VAE, Autoencoder, TwoLevelVAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP
 from aevae_jax.runs import fitting, resolution, run as runs
@@ -113,6 +114,35 @@ def test_a_run_that_begins_anew_takes_what_suits_the_data_now(then, tmp_path):
 def test_only_what_is_left_open_is_taken_from_the_data(model, likelihood, prior):
     resolved = resolution.resolve(Run(model=model, batch_size=10), images()).run.model
     assert resolved == replace(model, likelihood=likelihood, latent_prior=prior, event_shape=(4, 3, 1))
+
+
+@pytest.mark.parametrize(
+    ("count", "size"), [(1, 1), (15, 1), (24, 2), (384, 32), (1023, 64), (1024, 128), (60_000, 128)]
+)
+def test_batches_of_few_examples_leave_eight_steps_to_an_epoch(count, size):
+    assert suited.batch_size(count) == size
+    assert count // size >= min(8, count)
+
+
+def test_a_batch_size_that_is_left_open_is_said_recorded_and_known_again(tmp_path):
+    anew, notes = replace(THEN, batch_size=0), []
+    fitted = fitting.fit(anew, images(), directory=tmp_path / "now", on_note=notes.append)
+    assert notes == ["batch_size=2, as there are 20 training examples"]
+    assert fitted.run == fitting.load_run(tmp_path / "now").run == replace(fitted.run, batch_size=2)
+    assert resolution.resolve(Run(model=THEN.model), data.digits()).run.batch_size == 128
+    assert resolution.resolve(replace(THEN, batch_size=20), images()).run.batch_size == 20
+
+
+def test_a_run_that_was_begun_keeps_the_size_of_its_batches(now):
+    folder, _ = now
+    assert fitting.fit(replace(OPEN, batch_size=0), images(), directory=folder, on_note=told).run.batch_size == 10
+
+
+def test_no_record_leaves_the_batch_size_open():
+    assert runs.read({"type": "Run"}, "").batch_size == 128  # as when it could not be left open
+    assert runs.read({"type": "Run", "batch_size": 0}, "", recorded=False).batch_size == 0
+    with pytest.raises(InputError, match=r"run\.json batch_size: got 0, expected at least 1"):
+        runs.read({"type": "Run", "batch_size": 0}, "run.json")
 
 
 def test_a_density_that_its_data_will_drive_without_bound_is_warned_of_when_a_run_begins():
