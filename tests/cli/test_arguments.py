@@ -220,7 +220,7 @@ def test_every_field_of_a_run_is_an_option_with_its_help_and_default(capsys, mon
     shown = options_help(Run, capsys, monkeypatch)
     for field in fields(Run):
         assert f" --{field.name.replace('_', '-')} " in shown
-    assert "--batch-size INT examples per step. (default: 128)" in shown
+    assert "--batch-size INT examples per step; left at 0, what suits their number" in shown
     assert "--model MODEL what is trained;" in shown
     assert "(default: VAE())" in shown
     assert "ReconstructionError() for an Autoencoder" in shown
