@@ -2605,9 +2605,9 @@ MUTATIONS = (
         406,
         "pictures that are cropped without a word",
         "data/pictures.py",
-        "remarks=(told,) if scaled and not size else ()",
+        "remarks=(told,) if told else ()",
         "remarks=()",
-        ("data/test_pictures.py::test_pictures_that_are_cropped_are_counted_where_nobody_asked_for_a_size",),
+        ("data/test_pictures.py::test_pictures_that_are_cropped_are_counted_with_what_is_cut_off",),
     ),
     Mutation(
         402,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import replace
@@ -49,21 +50,22 @@ def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num
     summaries = {part: inspection.summarize(getattr(dataset, part), dataset.levels) for part in datasets.PARTS}
     first = summaries["train"]
     _show_splits(dataset, summaries)
-    say(*dataset.notes)
+    say(*([f"splits: {dataset.cut}"] if dataset.cut else []), *dataset.notes)
     if dataset.columns:
         _show_columns(tables.describe(dataset.train.x, dataset.columns))
     if dataset.classes:
         say(f"labels of train: {_labels(dataset)}")
     fits = inspection.suitable(dataset, first)
-    rows = [(likelihood, ", ".join(map(values.spell, preparations))) for likelihood, preparations in fits.items()]
+    but = {likelihood: f"; not advised: {why}" for likelihood, why in inspection.unsuited(first).items()}
+    rows = [(name, ", ".join(map(values.spell, fit)) + but.get(name, "")) for name, fit in fits.items()]
     show_table("likelihoods that can score it", ("likelihood", "with preparation"), rows)
+    say(*(f"WARNING: {text}" for text in inspection.warnings(dataset)))
     run = _first_run(data, dataset, first, fits)
     try:
         chosen = suited.suited(prepared.prepare(run.data.preparation, dataset))
     except InputError as error:  # as training would
         say(f"WARNING: {error}")
     else:
-        say(*(f"WARNING: {text}" for text in inspection.warnings(dataset, first, fits, chosen.likelihood)))
         say(suited.explained(run.model, chosen, len(dataset.train)), f"why    {chosen.reason}")
     say(f"sha256 {dataset.digest()}")
     if len(dataset.event_shape) == 3:
@@ -130,7 +132,8 @@ def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:
     shown = inspection.examples(dataset.train, num)
     raw = shown.x[:]
     span = (0.0, dataset.levels - 1.0) if dataset.levels else figures.span_of(raw, 0)
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset.name).strip("_")[:100] or "data"
+    base = os.path.basename(os.path.abspath(os.path.expanduser(dataset.name))) if "/" in dataset.name else dataset.name
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", base).strip("_")[:100] or "data"
     path = out or Path("runs/inspect", f"{name}.png")
     size = "x".join(map(str, dataset.event_shape))
     words: dict[str, Any] = {

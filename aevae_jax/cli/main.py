@@ -75,7 +75,11 @@ What can be typed; fields that are left out have the value shown:
 {grammar}
   Names alone are enough where nothing is changed: conv is Conv(), and
   --data fashion_mnist is Data(name='fashion_mnist'), --data ./photos is
-  Data(name='./photos'). Quote parentheses."""
+  Data(name='./photos'). Quote parentheses.
+  batch-size 0: as many as suit the number of examples, at most 128.
+  size=(): pictures in a folder that are not of one size are scaled to the
+  smallest height and width among them, and what juts out is cut off;
+  size=(64, 64) scales all to that."""
 
 
 def _rows(commands: Mapping[str, Callable[..., None]]) -> str:

@@ -207,7 +207,8 @@ class Dataset:
         them: see `splits.assemble`.
       classes: the label that each class was given, in ascending order; empty without labels.
       class_names: what each class is called: its label as text where the source has no names.
-      remarks: what the loader did that whoever trains on it should be told.
+      remarks: what whoever trains on it should be told of how it was read.
+      cut: how the splits that the source does not come with were made, in words.
     """
 
     name: str
@@ -222,6 +223,7 @@ class Dataset:
     classes: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    cut: str = ""
 
     @property
     def event_shape(self) -> tuple[int, ...]:

@@ -25,6 +25,9 @@ from aevae_jax.lazy import jax, np
 from aevae_jax.models import likelihoods
 from aevae_jax.types import InputError
 
+FEW = 30
+"""Examples of validation or test data that are too few to measure by: a share of them is uncertain by 18 %."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -140,27 +143,27 @@ def _fits(support: likelihoods.Support, seen: list[np.ndarray]) -> bool:
     return bool(seen)
 
 
-def warnings(
-    dataset: Dataset, train: Summary, fits: dict[str, list[Preparation]], instead: likelihoods.Likelihood
-) -> list[str]:
-    """Return what can be done with this data and should not be, in sentences.
-
-    Args:
-      dataset: the data.
-      train: the summary of its training split.
-      fits: from `suitable`.
-      instead: the likelihood that suits the data.
-    """
+def warnings(dataset: Dataset) -> list[str]:
+    """Return what can be done with this data and should not be, in sentences."""
     found = list(tables.notes(dataset.columns))
-    continuous = values.spell(likelihoods.ContinuousBernoulli())
-    if continuous in fits and train.ends >= suited.END_SHARE:
-        found.append(suited.unbounded(continuous, train.ends, instead))
-    if len(dataset.event_shape) == 3 and not dataset.levels and train.low >= 0 and 2 < train.high <= 255:
+    count, part = min((len(getattr(dataset, part)), part) for part in PARTS[1:])
+    if count < FEW:
         found.append(
-            f"floats of {train.low:g} to {train.high:g}: if these are images of 256 levels, write the array anew, "
-            "x.astype(numpy.uint8); else divide by 255, or prepare them by Standardize()"
+            f"{count} examples of {part} are too few to measure much by, or to tell one model from another; choose "
+            "other splits, such as splits=RandomSplits(validation=0.2, test=0.2), or take more data"
         )
     return found
+
+
+def unsuited(train: Summary) -> dict[str, str]:
+    """Return why likelihoods that can score this data should not, by how they are typed.
+
+    Args:
+      train: the summary of the training split.
+    """
+    continuous = values.spell(likelihoods.ContinuousBernoulli())
+    why = f"{100 * train.ends:.0f} % of the values are exactly 0 or 1, where its density has no bound"
+    return {continuous: why} if train.ends >= suited.END_SHARE else {}
 
 
 def examples(split: Split, num: int) -> Split:

@@ -36,7 +36,8 @@ class Data:
       preparation: how raw values become what the model sees.
       directory: where prepared TFDS data sets live; empty for `$TFDS_DATA_DIR`, then `~/tensorflow_datasets`.
       splits: how validation and test splits are made where the data set does not come with them.
-      size: (height, width) that a folder's images are brought to; left out, the smallest height and width among them.
+      size: (height, width) that a folder's images are brought to, scaled until they cover it and their centre cut out;
+        left out, the smallest height and width among them.
       channels: 1 for grey or 3 for RGB, which a folder's images are brought to; left out, what they all have.
       categorical: columns of a table whose entries are names, even where they look like numbers.
       numbers, positive, counts: columns of a table of that kind, whatever `table_files.read` would see in them.

@@ -104,16 +104,11 @@ def read(folder: Path, size: tuple[int, ...] = (), channels: int = 0) -> Found:
         x = seen.rows([file.path for file in found], (height, width, channels or _one_kind(seen, folder)))
         labels = np.array([number[file.label] for file in found], np.int32) if found[0].label else None
         parts[part] = Split(x, labels)
-    total, scaled = seen.sizes.total(), seen.sizes.total() - seen.sizes[height, width]
-    told = (
-        f"{scaled:,} of {total:,} pictures are scaled and cropped to {height}x{width}; size=(H, W) takes another size"
-    )
-    return Found(
-        parts,
-        levels=datasets.levels_of(parts["train"].x),
-        class_names=tuple(classes),
-        remarks=(told,) if scaled and not size else (),
-    )
+    told = _resized(seen.sizes, (height, width))
+    if told and not size:
+        told += "; size=(H, W) takes another size"
+    levels = datasets.levels_of(parts["train"].x)
+    return Found(parts, levels, class_names=tuple(classes), remarks=(told,) if told else ())
 
 
 def read_new(path: Path, shape: tuple[int, int, int], note: Callable[[str], None]) -> Source:
@@ -135,10 +130,24 @@ def read_new(path: Path, shape: tuple[int, int, int], note: Callable[[str], None
     else:
         paths = [str(path)]
     seen = _look(paths)
-    scaled = sum(count for sides, count in seen.sizes.items() if sides != shape[:2])
-    if scaled:
-        note(f"{scaled} of {len(paths)} pictures are of another size: scaled and cropped to {shape[0]}x{shape[1]}")
+    if told := _resized(seen.sizes, shape[:2]):
+        note(told)
     return seen.rows(paths, shape)
+
+
+def _resized(sizes: Counter[tuple[int, int]], target: tuple[int, int]) -> str:
+    """Return how many pictures are scaled and cropped to a size, and by how much, in a line; empty where none is."""
+    others = {sides: count for sides, count in sizes.items() if sides != target}
+    if not others:
+        return ""
+    (height, width), lost = target, {}
+    for h, w in others:
+        scale = max(height / h, width / w)  # it just covers the target
+        lost[h, w] = 1 - height * width / (h * w * scale**2)
+    cropped = sum(count for sides, count in others.items() if lost[sides] > 0.005)
+    (h, w), most = max(lost.items(), key=lambda item: item[1])
+    cut = f", and {cropped:,} of them cropped: of {h}x{w} {100 * most:.0f} % is cut off" if cropped else ""
+    return f"{sum(others.values()):,} of {sizes.total():,} pictures are scaled to {height}x{width}{cut}"
 
 
 class PictureRows:

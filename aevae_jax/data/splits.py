@@ -101,7 +101,7 @@ def assemble(
       InputError: splits of unlike shapes or types, none to train on, too few examples, NaN or infinity, or a number of
         levels that cannot be found or is not that of the data.
     """
-    parts, known, columns = found.parts, found.levels, found.columns
+    parts, known, columns, remarks = found.parts, found.levels, found.columns, found.remarks
     if "train" not in parts:
         raise InputError(f"data set {name!r}", got=f"splits {sorted(parts)}", expected="one called train")
     like = parts["train"].x
@@ -116,7 +116,12 @@ def assemble(
         if len(split) == 0:
             raise InputError(f"{name} {part}", got="0 examples", expected="at least 1")
         if known == 0:
-            _check_finite(split.x, f"{name} {part}", missing=bool(columns))
+            low, high = _check_finite(split.x, f"{name} {part}", missing=bool(columns))
+            if part == "train" and len(like.shape) == 4 and low >= 0 and 2 < high <= 255:
+                remarks += (
+                    f"floats of {low:g} to {high:g}: if these are images of 256 levels, write the array anew, "
+                    "x.astype(numpy.uint8); else divide by 255, or prepare them by Standardize()",
+                )
     if known:
         known = checks.find_levels(name, parts, levels)
     elif levels:
@@ -126,7 +131,7 @@ def assemble(
             expected="no levels, which only integers have",
         )
     parts, classes = checks.recoded(parts)
-    whole = _cut(parts, splits, name)
+    whole, cut = _cut(parts, splits, name)
     dataset = Dataset(
         name,
         whole["train"],
@@ -137,12 +142,15 @@ def assemble(
         version=found.version,
         classes=classes,
         class_names=tuple(dict(enumerate(found.class_names)).get(label, str(label)) for label in classes),
-        remarks=found.remarks,
+        remarks=remarks,
+        cut=cut,
     )
     return dataset if columns or keep_duplicates else _disjoint(dataset)
 
 
-def _check_finite(x: Source, what: str, *, missing: bool) -> None:
+def _check_finite(x: Source, what: str, *, missing: bool) -> tuple[float, float]:
+    """Return the least and the largest number, NaN where one is missing; refuse what is not finite."""
+    low, high = math.inf, -math.inf
     for start, block in blocks(x):
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
             seen = block.astype(np.float32, copy=False)
@@ -151,13 +159,15 @@ def _check_finite(x: Source, what: str, *, missing: bool) -> None:
             row = start + int(np.flatnonzero(bad.reshape(len(block), -1).any(axis=1))[0])
             got = f"{'infinity' if missing else 'NaN or infinity'} in example {row}"
             raise InputError(what, got=got, expected="finite numbers")
+        low, high = np.minimum(low, seen.min()), np.maximum(high, seen.max())
+    return float(low), float(high)
 
 
-def _cut(parts: dict[str, Split], splits: Splits, name: str) -> dict[str, Split]:
-    """Return all three parts: those that are missing are taken out of the training data."""
+def _cut(parts: dict[str, Split], splits: Splits, name: str) -> tuple[dict[str, Split], str]:
+    """Return all three parts, those that are missing taken out of the training data, and how that is done, in words."""
     whole, missing = parts["train"], [part for part in ("test", "validation") if part not in parts]
     if not missing:
-        return parts
+        return parts, ""
     if isinstance(splits, OwnSplits):
         splits = RandomSplits() if "test" in missing else LastSplits(validation=1 / 6)
     counts = [max(1, round(len(whole) * getattr(splits, part))) for part in missing]
@@ -170,7 +180,9 @@ def _cut(parts: dict[str, Split], splits: Splits, name: str) -> dict[str, Split]
         rows, chosen = rows[:-count], rows[-count:]
         parts[part] = _rows(whole, chosen)
     parts["train"] = _rows(whole, rows)
-    return parts
+    how = "drawn at random, by a fixed seed, from" if isinstance(splits, RandomSplits) else "cut from the end of"
+    shares = " and ".join(f"{part} ({100 * getattr(splits, part):.0f} %)" for part in reversed(missing))
+    return parts, f"{shares} {'are' if len(missing) > 1 else 'is'} {how} what there is to train on"
 
 
 def _rows(split: Split, rows: np.ndarray) -> Split:

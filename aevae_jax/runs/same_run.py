@@ -109,7 +109,8 @@ def check_typed(folder: Path, run: Run) -> None:
     written = records.read_record(folder, any_kind=True)
     if "sweep" in written:
         return
-    one, other = (_without_data(tree) for tree in (completed(written["run"]), values.to_tree(run)))
+    asked = values.to_tree(begun(run, written["run"]))
+    one, other = (_without_data(tree) for tree in (completed(written["run"]), asked))
     if found := [*differences(one, other)]:
         raise _another(folder, found, _otherwise(folder))
 

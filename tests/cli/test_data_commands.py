@@ -19,7 +19,7 @@ from sheets import shown
 from aevae_jax import charts, values
 from aevae_jax.cli.main import main
 from aevae_jax.data import Data, LastSplits, Split, Standardize, datasets, from_arrays, inspection, tfds_prepare
-from aevae_jax.models import Autoencoder, likelihoods
+from aevae_jax.models import Autoencoder
 from aevae_jax.models.architectures import MLP
 from aevae_jax.runs import fitting, resolution
 from aevae_jax.runs.run import Run
@@ -94,7 +94,7 @@ def test_inspect_says_what_is_in_a_folder_of_pictures(photos, tmp_path, monkeypa
     ):
         assert text in out, text
     [sheet] = (tmp_path / "runs" / "inspect").iterdir()
-    assert sheet.name == re.sub("[^A-Za-z0-9_-]+", "_", str(photos)).strip("_") + ".png"
+    assert sheet.name == f"{photos.name}.png"
     assert shown(sheet, (32, 32))[1] == [8, 2]
     capsys.readouterr()
     for _ in range(2):  # what is there is replaced
@@ -379,8 +379,23 @@ def test_both_ends_of_the_range_count_as_ends(x, levels):
 
 def test_exact_zeros_and_ones_under_a_continuous_bernoulli_are_warned_of(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.RandomState(0).rand(50, 3))
-    assert "WARNING" not in typed(capsys, "data", "inspect", tmp_path / "x.npy")
-    assert "WARNING: 58 % of the values are exactly 0 or 1" in typed(capsys, "data", "inspect", "digits", "--num", "1")
+    assert "not advised" not in typed(capsys, "data", "inspect", tmp_path / "x.npy")
+    out = typed(capsys, "data", "inspect", "digits", "--num", "1")
+    assert "WARNING" not in out  # nobody asked for that likelihood
+    rows = rows_of(out, "likelihoods that can score it")
+    assert rows["ContinuousBernoulli()"].startswith("Scale(), Dequantize(); not advised:")
+    assert "58 % of the values" in " ".join(out.split())
+
+
+def test_how_splits_are_made_is_said_and_that_they_are_small(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.RandomState(0).rand(100, 3))
+    out = typed(capsys, "data", "inspect", f"Data('{tmp_path / 'x.npy'}', splits=RandomSplits(0.3, 0.29))")
+    assert "splits: validation (30 %) and test (29 %) are drawn at random, by a fixed seed, from what" in out
+    assert "WARNING: 29 examples of test are too few" in out
+    out = typed(capsys, "data", "inspect", f"Data('{tmp_path / 'x.npy'}', splits=LastSplits(0.3, 0.3))")
+    assert "validation (30 %) and test (30 %) are cut from the end of what there is to train on" in out
+    assert "WARNING" not in out
+    assert "what there is to train on" not in typed(capsys, "data", "inspect", "digits")
 
 
 def test_prepare_hands_on_where_files_lie_and_says_what_comes_next(monkeypatch, capsys):
@@ -454,13 +469,8 @@ def _fits(dataset):
 @pytest.mark.parametrize(("ends", "said"), [(0.0099, False), (0.01, True), (0.584, True)])
 def test_ends_are_warned_of_from_one_in_a_hundred_on(ends, said):
     train = inspection.Summary(10, (2,), "float32", 0, 1, (), 0, ends)
-    dataset = Data().load()
-    fits = {"ContinuousBernoulli()": [], "Normal()": []}
-    instead = likelihoods.DiscretizedLogistic(17)
-    found = inspection.warnings(dataset, train, fits, instead)
-    assert [text.partition(" of ")[0] for text in found] == ([f"{100 * ends:.0f} %"] if said else [])
-    assert all(text.endswith("or type likelihood=DiscretizedLogistic(levels=17)") for text in found)
-    assert not inspection.warnings(dataset, train, {"Normal()": []}, instead)  # nobody would use it
+    why = f"{100 * ends:.0f} % of the values are exactly 0 or 1, where its density has no bound"
+    assert inspection.unsuited(train) == ({"ContinuousBernoulli()": why} if said else {})
 
 
 @pytest.mark.parametrize(("num", "rows"), [(1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, range(10)), (11, range(10))])
@@ -621,6 +631,5 @@ def test_tables_ask_for_what_they_need(people, tmp_path, capsys):
 @pytest.mark.parametrize(("high", "told"), [(255.0, True), (200.0, True), (1.0, False), (300.0, False)])
 def test_floats_that_look_like_levels_of_images_are_warned_of(high, told):
     x = np.linspace(0, high, 20 * 16, dtype=np.float32).reshape(20, 4, 4, 1)
-    dataset = from_arrays(x)
-    found = inspection.warnings(dataset, inspection.summarize(Split(x)), {}, likelihoods.NormalSharedScale())
+    found = from_arrays(x).notes
     assert [f"floats of 0 to {high:g}: if these are images of 256 levels" in text for text in found] == [True] * told

@@ -318,7 +318,7 @@ def test_a_folder_of_pictures_is_read_by_name_and_brought_to_the_size_of_the_dat
     Image.new("L", (20, 8), 150).save(folder / "a/4.png")
     x = read(folder, notes=notes)
     np.testing.assert_allclose(x.reshape(4, -1) * 255, np.outer([0, 50, 100, 150], np.ones(20)), atol=1e-4)
-    assert notes == ["1 of 4 pictures are of another size: scaled and cropped to 4x5"]
+    assert notes == ["1 of 4 pictures are scaled to 4x5, and 1 of them cropped: of 8x20 50 % is cut off"]
     (folder / "b").rename(folder / "test")
     (folder / "a").rename(folder / "train")
     with pytest.raises(InputError, match="got folders for test, train, expected pictures alone; name one"):
@@ -335,7 +335,7 @@ def test_pictures_of_another_size_are_counted_whatever_their_sizes(tmp_path):
     Image.new("L", (4, 5)).save(tmp_path / "7.png", exif=turned)
     Image.new("L", (5, 4)).save(tmp_path / "8.png", exif=turned)
     assert len(read(tmp_path, notes=notes)) == 9
-    assert notes == ["6 of 9 pictures are of another size: scaled and cropped to 4x5"]
+    assert notes == ["6 of 9 pictures are scaled to 4x5, and 6 of them cropped: of 8x20 50 % is cut off"]
 
 
 def test_a_damaged_picture_is_refused(tmp_path):

@@ -493,13 +493,20 @@ def test_pictures_of_unlike_sizes_are_scaled_to_cover_the_smallest_sides_and_cro
     np.testing.assert_array_equal(x[1], np.full((20, 10, 1), 100))
 
 
-def test_pictures_that_are_cropped_are_counted_where_nobody_asked_for_a_size(tmp_path):
+def test_pictures_that_are_cropped_are_counted_with_what_is_cut_off(tmp_path):
+    """Of 9x9, scaled to 6x6, a sixth is cut off to get 6x5; of 6x15 two thirds are; 12x10 is only scaled."""
     draw_all(tmp_path)
     assert Data(str(tmp_path)).load().notes == ()
+    draw(tmp_path / "scaled.png", np.full((12, 10, 1), 9, np.uint8))
+    [note] = Data(str(tmp_path)).load().notes
+    assert note == f"{tmp_path}: 1 of 13 pictures are scaled to 6x5; size=(H, W) takes another size"
     draw(tmp_path / "large.png", np.zeros((9, 9, 1), np.uint8))
     [note] = Data(str(tmp_path)).load().notes
-    assert note == f"{tmp_path}: 1 of 13 pictures are scaled and cropped to 6x5; size=(H, W) takes another size"
-    assert Data(str(tmp_path), size=(6, 5)).load().notes == ()
+    told = "2 of 14 pictures are scaled to 6x5, and 1 of them cropped: of 9x9 17 % is cut off"
+    assert note == f"{tmp_path}: {told}; size=(H, W) takes another size"
+    draw(tmp_path / "wide.png", np.full((6, 15, 1), 99, np.uint8))
+    [note] = Data(str(tmp_path), size=(6, 5)).load().notes
+    assert note.endswith("3 of 15 pictures are scaled to 6x5, and 2 of them cropped: of 6x15 67 % is cut off")
 
 
 def test_the_smallest_sides_are_those_of_all_parts(tmp_path):

@@ -17,7 +17,9 @@ from aevae_jax.types import InputError
 
 TYPED = Run(model=VAE(latent=3), epochs=5)
 RECORDED = replace(
-    TYPED, model=VAE(3, likelihood=NormalSharedScale(), latent_prior=VampPrior(7), event_shape=(8, 8, 1))
+    TYPED,
+    model=VAE(3, likelihood=NormalSharedScale(), latent_prior=VampPrior(7), event_shape=(8, 8, 1)),
+    batch_size=128,
 )
 
 
