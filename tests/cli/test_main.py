@@ -379,7 +379,9 @@ def test_a_folder_of_pictures_is_encoded_by_name(vae, tmp_path, capsys):
         Image.fromarray(pixels[n]).save(tmp_path / "new" / f"{n}{suffix}", lossless=True)
     Image.new("RGB", (16, 12), (9, 9, 9)).save(tmp_path / "new" / "3.jpg")
     run_main("encode", vae, "--input", tmp_path / "new", "--out", tmp_path / "z.npy")
-    assert "1 of 4 pictures are of another size: scaled and cropped to 8x8" in capsys.readouterr().err
+    assert (
+        "1 of 4 pictures are scaled to 8x8, and 1 of them cropped: of 12x16 25 % is cut off" in capsys.readouterr().err
+    )
     np.save(tmp_path / "x.npy", np.concatenate([pixels, np.full((1, 8, 8), 9)])[..., None] / np.float32(255))
     run_main("encode", vae, "--input", tmp_path / "x.npy", "--out", tmp_path / "expected.npy")
     np.testing.assert_allclose(load(tmp_path / "z.npy"), load(tmp_path / "expected.npy"), atol=1e-5)
