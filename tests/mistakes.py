@@ -1679,8 +1679,8 @@ MUTATIONS = (
         250,
         "sizes counted in place of pictures",
         "data/pictures.py",
-        "sum(count for sides, count in seen.sizes.items() if sides != shape[:2])",
-        "sum(sides != shape[:2] for sides in seen.sizes)",
+        "{sum(others.values()):,} of",
+        "{len(others):,} of",
         ("data/test_files.py::test_pictures_of_another_size_are_counted_whatever_their_sizes",),
     ),
     Mutation(
