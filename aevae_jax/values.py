@@ -36,6 +36,8 @@ _CALL = re.compile(r"\w+\s*\(.*\)|'.*'|\".*\"", re.DOTALL)
 MOST_CHARACTERS = 10_000
 """Longer texts are refused unread."""
 
+_hints = functools.cache(typing.get_type_hints)  # of hundreds of records it would take seconds
+
 _ROOM = 90
 """Characters of a message that say what is expected: with what was given, it stays below 200."""
 
@@ -52,7 +54,7 @@ def to_tree(value: Any, annotation: Any = Any) -> Any:
     """
     allowed = options(annotation)
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and _is_value(type(value)):
-        hints = typing.get_type_hints(type(value))
+        hints = _hints(type(value))
         trees = {f.name: to_tree(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
         absent = renamed.ABSENT.get(type(value).__name__, {})  # left out: values of old records keep their sha256
         given = {name: tree for name, tree in trees.items() if name not in absent or tree != absent[name]}
@@ -153,9 +155,7 @@ def parse(annotation: Any, text: str, where: str) -> Any:
 
 
 def describe(annotation: Any) -> str:
-    """Return what an annotation accepts, in words to be typed: in at most about 100 characters, `--help` has the
-    rest.
-    """
+    """Return what an annotation accepts, as it is typed, in at most about 100 characters: `--help` has the rest."""
     names = []
     for option in options(annotation):
         if typing.get_origin(option) is typing.Literal:
@@ -206,7 +206,7 @@ def vocabulary(annotation: Any) -> dict[str, list[str]]:
             return
         found[name] = [signature(cls) for cls in types_]
         for cls in types_:
-            for field, hint in typing.get_type_hints(cls).items():
+            for field, hint in _hints(cls).items():
                 visit(field, hint)
 
     visit("", annotation)
@@ -224,7 +224,7 @@ def _is_value(cls: Any) -> bool:
 
 
 def _can_be_typed(cls: Any) -> bool:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
     return all(describe(hints[name]) != FROM_PYTHON for name in required)
 
@@ -239,7 +239,7 @@ def _first_field(annotation: Any, text: str) -> Any:
     if re.match(rf"{cls.__name__}\s*($|\()", text, re.IGNORECASE):  # the type's own name, or a call cut short
         return None
     first = dataclasses.fields(cls)[0].name
-    return {"type": cls.__name__, first: text} if typing.get_type_hints(cls)[first] is str else None
+    return {"type": cls.__name__, first: text} if _hints(cls)[first] is str else None
 
 
 def _refusal(annotation: Any, got: str, where: str, typed: str = "", fault: str = "") -> InputError:
@@ -376,7 +376,7 @@ def _from_dict(annotation: Any, tree: dict[Any, Any], where: str) -> Any:
     missing = [n for n, field in fields.items() if n not in given and field.default is dataclasses.MISSING]
     if missing:
         raise _refused_field(cls, f"no {missing[0]!r}", where)
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     return cls(**{n: from_tree(hints[n], item, f"{where}.{n}") for n, item in given.items()})
 
 
