@@ -153,6 +153,8 @@ def unprepared(name: str, directory: str) -> InputError:
     hint = f"did you mean {meant}?" if meant else f"type: {command(name, directory)}"
     if meant and meant not in built_in.BUILT_IN and not find(meant, root):
         hint += f" type: {command(meant, directory)}"
+    if "type: " in hint and importlib.util.find_spec("tensorflow") is None:
+        hint += ', after pip install -e ".[prepare]"'
     if os.path.exists(name):
         hint += f", or write ./{name} for the folder of that name"
     return InputError(

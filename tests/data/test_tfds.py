@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -37,6 +38,12 @@ def tiny(tmp_path):
 # what is not prepared here
 
 
+@pytest.fixture
+def without_tensorflow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+
+
+@pytest.mark.usefixtures("without_tensorflow")
 @pytest.mark.parametrize("name", ["no_such_data_set", "numerals", "fashion_mnist:9.9.9", "emnist/letters"])
 def test_what_is_not_prepared_is_one_line_with_the_command_and_no_wait(tmp_path, monkeypatch, name):
     for folder in ("fashion_mnist/3.0.1", "emnist/digits/3.1.0", "downloads/extracted"):
@@ -49,12 +56,14 @@ def test_what_is_not_prepared_is_one_line_with_the_command_and_no_wait(tmp_path,
     assert time.monotonic() - began < 5
     assert str(caught.value) == (
         f"data set: got {name!r}, expected digits, sprites, or one prepared in {tmp_path} "
-        f"(emnist/digits:3.1.0, fashion_mnist:3.0.1); type: aevae data prepare {name}"
+        f"(emnist/digits:3.1.0, fashion_mnist:3.0.1); type: aevae data prepare {name}, "
+        'after pip install -e ".[prepare]"'
     )
     assert not tfds.is_prepared(name)
 
 
-def test_the_command_names_the_directory(tmp_path):
+def test_the_command_names_the_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "tensorflow")  # nothing is to be installed
     root = tmp_path / "a b"  # that does not exist is empty
     message = refused(
         r"got 'mnist', expected digits, sprites, or one prepared in .* \(none\)", tfds.read, "mnist", str(root)
