@@ -464,13 +464,13 @@ def test_num_is_how_many(vae, tmp_path):
     assert (load(tmp_path / "s.npy").shape, load(tmp_path / "i.npy").shape) == ((3, 8, 8, 1), (2, 8, 8, 1))
 
 
-def test_nothing_is_replaced_unless_forced(vae, tmp_path, capsys):
-    out = tmp_path / "s.npy"
-    out.write_bytes(b"precious")
-    refused(capsys, ["sample", vae, "--out", out], "which exists, expected a new file")
-    refused(capsys, ["evaluate", vae, "--json", out.rename(tmp_path / "e.json")], "which exists")
-    run_main("evaluate", vae, "--json", tmp_path / "e.json", "--force")
-    assert json.loads((tmp_path / "e.json").read_text())["split"] == "test"
+def test_nothing_is_replaced_unless_forced(vae, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a long path would be cut off in the message
+    Path("s.npy").write_bytes(b"precious")
+    refused(capsys, ["sample", vae, "--out", "s.npy"], "which exists, expected a new file")
+    refused(capsys, ["evaluate", vae, "--json", Path("s.npy").rename("e.json")], "which exists")
+    run_main("evaluate", vae, "--json", "e.json", "--force")
+    assert json.loads(Path("e.json").read_text())["split"] == "test"
 
 
 # --------------------------------------------------------------------------------------------------------- bad input
