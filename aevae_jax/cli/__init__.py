@@ -1,7 +1,8 @@
 """The command line: argv -> values -> the functions of the package -> files.
 
 main.py         `aevae` and its list of commands, `aevae train`
-evaluate.py     `aevae evaluate`, `compare`, `diagnose`, `quality`
+evaluate.py     `aevae evaluate`, `compare`
+diagnose.py     `aevae diagnose`, `quality`
 generate.py     `aevae sample`, `reconstruct`, `interpolate`, `traverse`, `encode`, `decode`
 overview.py     `aevae list`, `show`: what runs there are, without JAX
 reruns.py       `aevae reproduce`, `replay`

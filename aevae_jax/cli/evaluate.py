@@ -1,11 +1,10 @@
-"""`aevae evaluate`, `compare`, `diagnose` and `quality`: what there is to measure of a trained model."""
+"""`aevae evaluate` and `compare`: what there is to measure of a trained model."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,9 +12,9 @@ from aevae_jax import durable, evaluation, limits, runs, values
 from aevae_jax.cli import console, overview
 from aevae_jax.cli.terminal import begin, report, say, show_table
 from aevae_jax.data import files, prepare
-from aevae_jax.lazy import jax, modules, np
+from aevae_jax.lazy import modules, np
 from aevae_jax.runs import data_of_runs, fitting, records
-from aevae_jax.types import InputError, likelihood_of, support_of
+from aevae_jax.types import InputError, likelihood_of
 
 if TYPE_CHECKING:
     from aevae_jax import keys
@@ -82,9 +81,9 @@ def evaluate(
             measured |= evaluation.per_example(
                 metric, model, fitted.params, x, key, batch_size=batch_size, on_part=on_part
             )
-    units = evaluation.UNITS | {"mse_at_mean": _squared(prepared)}
+    units = evaluation.UNITS | {"mse_at_mean": squared(prepared)}
     metrics = {
-        name: _entry(v, units.get(name, "nats/example"))
+        name: entry(v, units.get(name, "nats/example"))
         for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))
     }
     named, likelihood = fitted.run.data, values.spell(likelihood_of(model))
@@ -99,7 +98,7 @@ def evaluate(
         metrics |= _likelihood(found, model, prepared)
         protocol += f" {_trust(found)}"
     protocol = f"{protocol} {console.below_zero({name: entry['mean'] for name, entry in metrics.items()})}".strip()
-    _show(f"{run}, {named.name} {split}", metrics, protocol)
+    show(f"{run}, {named.name} {split}", metrics, protocol)
     if json_file is not None:
         means = {name: entry["mean"] if math.isfinite(entry["mean"]) else None for name, entry in metrics.items()}
         written = {name: {**entry, "mean": means[name]} for name, entry in metrics.items()}  # JSON has no infinity
@@ -141,118 +140,6 @@ def compare(
         f"{'' if found.low > 0 else ': no difference is shown'}"
     )
     say(f"protocol: {results[0].protocol}")
-
-
-def diagnose(run: Path, *, seed: int = 0, data: Moved = "") -> None:
-    """Say what is wrong with a trained model, and what to type against it.
-
-    It looks for posterior collapse, dead units, over-regularisation, collapsed variances, holes between the codes that
-    random codes fall into, and too short a training, on validation data.
-
-    Example: aevae diagnose runs/first
-
-    Args:
-      run: a run directory.
-      seed: of the codes that are sampled.
-      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
-    """
-    fitted = loaded(run)
-    prepared = prepared_of(run, fitted.run, data)
-
-    key = key_of(seed, keys.Stream.EVALUATE)
-    with console.parts("comparing codes with the prior", of="mixtures fitted") as on_part:
-        found = collapse.diagnose(fitted, prepared.validation.x, key, on_part=on_part)
-    units = evaluation.UNITS | {"active_units": "", "latent_dimensions": "", "mse_at_mean": _squared(prepared)}
-    looked_at = min(len(prepared.validation), collapse.MOST_EXAMPLES)
-    say(f"the first {looked_at:,} examples of the validation data")
-    for name, value in found.measured.items():
-        say(f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip())
-    for finding in found.findings:
-        say("", f"{finding.fault}: {finding.evidence}", f"  try: {finding.remedy}")
-        again = console.train_command(durable.unused(run), replace(fitted.run, **finding.changes))
-        if again and finding.changes:
-            say(f"  type: {again}")
-    if not found.findings:
-        say("", "nothing found: codes vary, their noise matters, the loss is balanced, and the training had settled")
-
-
-def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> None:
-    """Measure the quality of samples and reconstructions.
-
-    Samples by features of classifiers trained here, reconstructions pixel by pixel.
-
-    Classifiers are trained on the labels of the run's training data; figures that rest on them compare models of the
-    same data in this project, and nothing else.
-
-    Example: aevae quality runs/first
-
-    Args:
-      run: a run directory, of images.
-      num: how many samples, at least 15 and at most as many as there are test images.
-      seed: of the samples, and of the classifiers.
-      data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
-    """
-    fitted = loaded(run)
-    limits.check("--num", num, measures.FEWEST // 2)
-    key = key_of(seed, keys.Stream.SAMPLE)
-    prepared = prepared_of(run, fitted.run, data)
-    if len(prepared.event_shape) != 3:
-        raise InputError(
-            "quality of pictures",
-            got=f"{fitted.run.data.name}, events of shape {prepared.event_shape}",
-            expected="images [H, W, C]",
-        )
-
-    x = np.asarray(prepared.test.x[:num])
-    with console.parts("reconstructing") as on_part:
-        seen = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0), on_part=on_part)
-    again = seen["reconstructions"]
-    pixels, (low, high) = measures.of_decoded(prepared, x, again)
-    rows = {"mse": _entry(pixels.mse, "squared error per element"), "psnr": _entry(pixels.psnr, "dB")}
-    if pixels.ssim is not None:
-        rows["ssim"] = _entry(pixels.ssim, "1 is perfect")
-    caption = (
-        f"Reconstructions of {len(x)} test images at the mean of q(z|x), in the units of the data, clipped to "
-        f"its range, {low:g} to {high:g}."
-    )
-    why_not = measures.why_no_judge(prepared, "test")
-    if why_not:
-        caption += f" Samples are not judged: {why_not}."
-    else:
-        seeds = [(seed + k) % 2**32 for k in range(3)]
-        with console.parts("classifiers", of="steps") as on_part:
-            ensemble = judges.ensemble(prepared, seeds, note=console.note, begin=begin, on_part=on_part)
-        begin("judging samples")
-        draw = jax.jit(generation.sample, static_argnums=(0, 3))
-        drawn = draw(fitted.model, fitted.params, key, len(x))
-        support = support_of(fitted.model)
-        bits = support is not None and support.levels == 2
-        pictures = drawn.sample(jax.random.fold_in(key, 1)) if bits else drawn.mean()
-        held_out = np.asarray(prepared.test.x[: 2 * num])
-        with console.parts("judging", of="comparisons") as on_part:
-            found = measures.of_samples(held_out, np.asarray(pictures), ensemble, on_part=on_part)
-        made, real = ({**of.manifold._asdict(), "confident": of.confident} for of in found)
-        distance, floor = (of.frechet_distance for of in found)
-        rows["frechet_distance"] = _single(distance, floor, "features")
-        rows |= {name: _single(made[name], real[name], "share") for name in made}
-        caption += (
-            f" {found.samples.num_samples} samples against as many test images, and others of these in their place "
-            "(data), by features of 3 classifiers trained on this data: only to be compared with such figures of the "
-            "same data."
-        )
-        if doubt := measures.doubt(len(held_out)):
-            caption += f" {doubt}."
-        if found.excess < 0:
-            caption += (
-                " WARNING: the samples are nearer to data than data are: the classifiers do not see what sets them "
-                "apart."
-            )
-    codes = np.asarray(prepared.validation.x[:num])
-    with console.parts("comparing codes with the prior", of="mixtures fitted") as on_part:
-        gap = latents.prior_gap(fitted.model, fitted.params, codes, keys.root(1), on_part=on_part)
-    for hollow in collapse.holes(fitted, gap):
-        caption += f" WARNING: {hollow.evidence}; {hollow.remedy}."
-    _show(f"{run}, {fitted.run.data.name}", rows, caption)
 
 
 # ------------------------------------------------------------------------------------------------------------- a run
@@ -299,10 +186,6 @@ def _result(place: Path, split: Part, samples: int, seed: int, data: str) -> Any
         )[0]
 
 
-def _reconstruction(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
-    return {"reconstructions": generation.reconstruct(model, params, x)}
-
-
 # ----------------------------------------------------------------------------------------------------------- printing
 
 _MEASURES = {
@@ -315,12 +198,12 @@ _MEASURES = {
 """The base measures of likelihoods in words."""
 
 
-def _squared(prepared: Prepared) -> str:
+def squared(prepared: Prepared) -> str:
     """Return the unit of squared errors of what a model sees."""
     return f"squared error per {'standardised ' if prepared.format.mean else ''}element"
 
 
-def _entry(v: Any, unit: str) -> dict[str, Any]:
+def entry(v: Any, unit: str) -> dict[str, Any]:
     """Return a mean over examples with its standard error."""
     error = statistics.standard_error(v)
     return {
@@ -330,17 +213,12 @@ def _entry(v: Any, unit: str) -> dict[str, Any]:
     }
 
 
-def _single(value: float, of_data: float, unit: str) -> dict[str, Any]:
-    """Return a figure of all samples at once, and that of real data in their place."""
-    return {"mean": value, "standard_error": None, "data": of_data, "unit": unit}
-
-
 def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, Any]:
-    rows = {"negative_log_likelihood": _entry(found.nll, "nats/example")}
+    rows = {"negative_log_likelihood": entry(found.nll, "nats/example")}
     bits = importance.bits_per_dim(found.nll, model, prepared)
     if bits is not None:
-        rows["bits_per_dim"] = _entry(bits, "bits/dimension")
-    rows["effective_samples"] = _entry(found.effective_samples, f"of {found.num_samples}")
+        rows["bits_per_dim"] = entry(bits, "bits/dimension")
+    rows["effective_samples"] = entry(found.effective_samples, f"of {found.num_samples}")
     return rows
 
 
@@ -369,7 +247,7 @@ def _order(name: str) -> tuple[int, str]:
     return (rows.index(name) if name in rows else len(rows), name)
 
 
-def _show(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
+def show(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
     columns = {"mean": ".6g", "standard_error": ".2g", "data": ".6g"}
     shown = {name: form for name, form in columns.items() if any(name in entry for entry in metrics.values())}
     rows = [

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import __version__, limits, runs, values
 from aevae_jax.checkpoints.saving import Saving
-from aevae_jax.cli import console, data, evaluate, generate, overview, rehearsing, repairs, reruns, supervision
+from aevae_jax.cli import (
+    console,
+    data,
+    diagnose,
+    evaluate,
+    generate,
+    overview,
+    rehearsing,
+    repairs,
+    reruns,
+    supervision,
+)
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.fields import Fields
 from aevae_jax.cli.terminal import begin, report, say
@@ -328,8 +339,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
         overview.show,
         evaluate.evaluate,
         evaluate.compare,
-        evaluate.diagnose,
-        evaluate.quality,
+        diagnose.diagnose,
+        diagnose.quality,
         generate.sample,
         generate.reconstruct,
         generate.interpolate,

@@ -5,6 +5,9 @@ importance.py     log p(x) by importance sampling
 ais.py            log p(x) by annealed importance sampling
 latents.py        rate by dimension, active units, mutual information
 collapse.py       `aevae diagnose`: posterior collapse and its relatives
+findings.py       what is wrong, with its numbers and the run to be trained instead
+learning_curve.py whether a training was too short, or overfits
+random_codes.py   whether random codes decode to what data look like
 image_quality.py  `aevae quality`: distances and shares averaged over classifiers; MSE, PSNR and SSIM
 classifiers.py    the classifiers whose features it uses
 completion.py     missing entries of tables

@@ -43,6 +43,11 @@ class SampleQuality(NamedTuple):
     """Share of the pictures of whose class the classifiers are confident: see `CONFIDENT`."""
     num_samples: int
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """All but the distance, by name; density alone may exceed 1."""
+        return {**self.manifold._asdict(), "confident": self.confident}
+
 
 class Judgement(NamedTuple):
     """Samples of a model, and real data in their place: what no model can be expected to pass."""

@@ -40,7 +40,8 @@ class Latents(NamedTuple):
     rate_per_dimension: np.ndarray | None
     """E KL(q(z_d|x) || p(z_d)) in closed form, `[L]`."""
     active: np.ndarray
-    """Which dimensions react to the data, `[L]`: see `statistics.active_units`."""
+    """Which dimensions react to the data, `[L]`: `statistics.active_units` above 1 % of the variance of the codes, as
+    that is 1 under N(0, I), and anything under a prior that is learned."""
     variance_of_means: np.ndarray
     """Variance of the posterior means over the data, `[L]`."""
     mean_variance: np.ndarray
@@ -86,6 +87,7 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
     _, aggregate = loops.scan(_aggregate(size), (), (q, jnp.asarray(found["z"])), jnp.asarray(starts))
     wide = {name: value.reshape(count, -1).astype(np.float64) for name, value in found.items()}
     own, log_p, log_p_d, means = wide["log_q"][:, 0], wide["log_p"][:, 0], wide.get("log_p_d"), wide["mean"]
+    of_means, of_noise = means.var(axis=0), wide["variance"].mean(axis=0)
     log_q = _in_order(aggregate["joint"], starts, count)
     log_q_d = _in_order(aggregate["per_dimension"], starts, count) if "per_dimension" in aggregate else None
     return Latents(
@@ -95,9 +97,9 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
         total_correlation=None if log_q_d is None else float((log_q - log_q_d.sum(axis=1)).mean()),
         dimension_wise_kl=None if log_q_d is None or log_p_d is None else (log_q_d - log_p_d).mean(axis=0),
         rate_per_dimension=wide["kl_terms"].mean(axis=0) if "kl_terms" in wide else None,
-        active=statistics.active_units(means),
-        variance_of_means=means.var(axis=0),
-        mean_variance=wide["variance"].mean(axis=0),
+        active=statistics.active_units(means, 0.01 * (of_means + of_noise)),
+        variance_of_means=of_means,
+        mean_variance=of_noise,
         num_examples=count,
     )
 
@@ -113,6 +115,7 @@ def prior_gap(
     key: Array,
     *,
     components: tuple[int, ...] = (1, 10),
+    others: Array | Source | None = None,
     on_part: Callable[[int, int], None] | None = None,
 ) -> float:
     """Return how far the aggregate posterior of the data is from the prior, at least, in nats.
@@ -126,6 +129,8 @@ def prior_gap(
       x: data as the model sees it, `[N, *event]`.
       key: of the codes, one for each example.
       components: the numbers of components that are tried.
+      others: data to whose codes the mixtures are fitted, such as training data, of which there are more; left out,
+        they are fitted to parts of `x`, and scored by the others.
       on_part: called after each mixture that is fitted with how many are, of how many.
 
     Returns:
@@ -133,19 +138,26 @@ def prior_gap(
     """
     from sklearn.mixture import GaussianMixture
 
-    found = metrics.per_example(_draws, model, params, x, key)
-    z, log_p = found["z"].reshape(len(x), -1).astype(np.float64), found["log_p"].astype(np.float64)
+    def draws(x: Array | Source, key: Array) -> tuple[np.ndarray, np.ndarray]:
+        found = metrics.per_example(_draws, model, params, x, key)
+        return found["z"].reshape(len(x), -1).astype(np.float64), found["log_p"].astype(np.float64)
+
+    z, log_p = draws(x, key)
     fold = np.arange(len(z)) % FOLDS
-    folds, gaps, done = min(FOLDS, len(z)), [0.0], 0
-    tried = [count for count in components if len(z) - -(-len(z) // FOLDS) >= 2 * count]
+    parts = [(z[fold != part], fold == part) for part in range(min(FOLDS, len(z)))]
+    if others is not None:
+        parts = [(draws(others, jax.random.fold_in(key, len(x)))[0], fold >= 0)]
+    tried = [count for count in components if all(len(known) >= 2 * count for known, _ in parts)]
+    gaps, done = [0.0], 0
+    floor = max(1e-4 * z.var(), 1e-12)  # of the variances: codes may all be the same
     for count in tried:
         log_g = np.empty(len(z))
-        for part in range(folds):
-            mixture = GaussianMixture(count, reg_covar=1e-4 * z.var(), random_state=0).fit(z[fold != part])
-            log_g[fold == part] = mixture.score_samples(z[fold == part])
+        for known, scored in parts:
+            mixture = GaussianMixture(count, reg_covar=floor, random_state=0).fit(known)
+            log_g[scored] = mixture.score_samples(z[scored])
             done += 1
             if on_part is not None:
-                on_part(done, folds * len(tried))
+                on_part(done, len(parts) * len(tried))
         gaps.append(float((log_g - log_p).mean()))
     return max(gaps)
 

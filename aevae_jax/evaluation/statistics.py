@@ -127,7 +127,7 @@ def mmd(a: np.ndarray, b: np.ndarray) -> float:
     return float(within_a + within_b - 2 * kernel(a, b).mean())
 
 
-def active_units(posterior_means: np.ndarray, threshold: float = 0.01) -> np.ndarray:
+def active_units(posterior_means: np.ndarray, threshold: float | np.ndarray = 0.01) -> np.ndarray:
     """Return which latent dimensions react to the data: variance over `[N, D]` posterior means above `threshold`,
     `[D]`.
 

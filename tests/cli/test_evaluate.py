@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import math
-import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +18,8 @@ from jax.random import key_data
 from run_files import edit_run
 
 from aevae_jax import evaluation, keys
-from aevae_jax.cli import evaluate
-from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
+from aevae_jax.cli import diagnose, evaluate
+from aevae_jax.cli.arguments import BY_FIELD
 from aevae_jax.evaluation import estimates, image_quality, importance, latents, statistics
 from aevae_jax.models import generation
 from aevae_jax.models.likelihoods import DiscretizedLogistic
@@ -138,16 +137,15 @@ def trained_by(run: Annotated[Run, BY_FIELD]) -> Run:
 
 def test_a_run_is_diagnosed_in_words(runs):
     out = typed("diagnose", runs / "one")
-    assert "under-trained: the best of 2 epochs is number 2" in out
-    assert "try: --epochs 8" in out
-    [again] = [line for line in out.splitlines() if line.startswith("  type: aevae train ") and "--epochs 8" in line]
-    _, _, _, directory, *options = shlex.split(again)
-    assert directory == str(runs / "one-2")  # a finished run does not go on with other values
-    run = parse_arguments(trained_by, options, prog="x")()
+    assert "under-trained: the validation bound was still falling: " in out
+    assert "try: --epochs 4" in out
+    [again] = [line for line in out.splitlines() if "type: " in line]
+    assert again == f"  type: aevae train {runs / 'one-2'} --from {runs / 'one'} --epochs 4"
     old = fitting.load_run(runs / "one").run
-    assert replace(run, epochs=2, model=old.model) == old
     lines = {line[:20].strip(): line[20:].split(maxsplit=1) for line in out.splitlines()}
-    assert lines["mutual information"][1:] == lines["rate"][1:] == ["nats/example"]
+    assert lines["rate"][1:] == ["nats/example"]
+    assert lines["mutual information"][1].startswith("nats/example")
+    assert lines["prior gap"][1].endswith("; holes from 3 on")
     assert lines["mse at mean"][1:] == ["squared error per element"]
     assert lines["latent dimensions"] == ["2"]
     assert len(lines["active units"]) == 1
@@ -169,6 +167,12 @@ def test_pictures_are_judged(runs):
     assert "WARNING" not in out
 
 
+class RECOGNISED:
+    """Classifiers that are confident of whatever they see."""
+
+    confident = staticmethod(lambda x: 1.0)
+
+
 QUALITY = image_quality.SampleQuality(1.0, statistics.Manifold(0.5, 0.25, 2.0, 1.0), 0.75, 20)
 
 
@@ -187,6 +191,7 @@ def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, 
 
     def train(prepared, seeds, **told):
         given.append([int(np.uint32(seed)) for seed in seeds])
+        return RECOGNISED
 
     def judged(x, made, ensemble, **told):
         drawn.append((x, made))
@@ -211,25 +216,31 @@ def test_any_seed_judges_pictures_by_three_classifiers(runs, monkeypatch, seed, 
     text = " ".join(lines)
     assert "20 samples against as many test images, and others of these in their place (data)" in text
     assert ("WARNING: the samples are nearer to data than data are" in text) == (floor > 1)
-    assert ("WARNING: random codes fall into holes" in text) == (floor >= 1)  # from 3 nats on
+    assert ("holes: random codes fall into holes" in text) == (floor >= 1)  # from 3 nats on
+    assert ("type: aevae train " in text) == (floor >= 1)
+    assert ("samples are not clearly worse than data in any share" in text) == (floor < 1)
 
 
 @pytest.mark.parametrize(
-    ("classes", "count", "words"),
+    ("labels", "count", "words"),
     [
-        (0, 20, "Samples are not judged: the data has no labels"),
-        (2, 29, "29 pictures in the test split are fewer than 30"),
+        (None, 20, "samples are not judged: the data has no labels"),
+        ([3, -1], 20, "samples are not judged: all labels are the same"),
+        ([0, 1], 29, "29 pictures in the test split are fewer than 30"),
     ],
 )
-def test_without_a_judge_reconstructions_are_measured_all_the_same(runs, monkeypatch, classes, count, words):
+def test_without_a_judge_reconstructions_are_measured_all_the_same(runs, monkeypatch, labels, count, words):
     whole = evaluate.prepared_of
 
     def some(*arguments):
         prepared = whole(*arguments)
-        train = replace(prepared.train, labels=np.arange(len(prepared.train)) % classes if classes else None)
+        train = prepared.train
+        train = replace(train, labels=None if labels is None else np.resize(np.array(labels), len(train)))
         return replace(prepared, train=train, test=replace(prepared.test, x=prepared.test.x[:count]))
 
-    monkeypatch.setattr(evaluate, "prepared_of", some)
+    monkeypatch.setattr(diagnose, "prepared_of", some)
+    monkeypatch.setattr(judges, "ensemble", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(latents, "prior_gap", lambda *_, **told: 0.0)
     out = " ".join(typed("quality", runs / "grey", "--num", "20").split())
     assert words in out
     assert "psnr" in out
@@ -238,8 +249,10 @@ def test_without_a_judge_reconstructions_are_measured_all_the_same(runs, monkeyp
 
 def test_bits_are_judged_as_bits(runs, monkeypatch):
     """Samples of a model of bits are drawn, as their mean is grey; those of grey levels are not."""
-    drawn = []
-    monkeypatch.setattr(judges, "ensemble", lambda prepared, seeds, **told: None)
+    drawn, judged = [], []
+    monkeypatch.setattr(judges, "ensemble", lambda prepared, seeds, **told: RECOGNISED)
+    monkeypatch.setattr(latents, "prior_gap", lambda *_, **told: 0.0)
+    monkeypatch.setattr(RECOGNISED, "confident", lambda x: judged.append(x) or 1.0)
     monkeypatch.setattr(
         image_quality,
         "of_samples",
@@ -250,9 +263,10 @@ def test_bits_are_judged_as_bits(runs, monkeypatch):
     fitted = fitting.load_run(runs / "grey")
     levels = replace(fitted.model, likelihood=DiscretizedLogistic(17))
     untrained = fitted._replace(model=levels, params=levels.init(keys.root(0)))
-    monkeypatch.setattr(evaluate, "loaded", lambda run: untrained)
+    monkeypatch.setattr(diagnose, "loaded", lambda run: untrained)
     typed("quality", runs / "grey", "--num", "20")
-    assert set(np.unique(drawn[0])) == {0, 1}
+    assert set(np.unique(drawn[0])) == set(np.unique(judged[0])) == {0, 1}
+    assert len(np.unique(judged[1])) > 100
     assert len(np.unique(drawn[1])) > 100
     assert len(np.unique(drawn[2])) > 100
 
@@ -424,7 +438,7 @@ def test_pictures_without_labels_are_judged_pixel_by_pixel(own, tmp_path):
     np.save(tmp_path / "moved.npy", images, allow_pickle=False)
     out = typed("quality", place, "--num", "15", "--data", tmp_path / "moved.npy")
     said = " ".join(out.split())
-    assert "Samples are not judged: the data has no labels." in said
+    assert "samples are not judged: the data has no labels" in said
     assert "squared error per element" in said
     assert "psnr" in said
     assert " dB" in said

@@ -11,7 +11,8 @@ import pytest
 
 from aevae_jax import values
 from aevae_jax.data import Data, prepare
-from aevae_jax.evaluation import collapse, latents
+from aevae_jax.evaluation import collapse, latents, learning_curve, random_codes
+from aevae_jax.evaluation.findings import Finding, improved
 from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Loss
@@ -47,7 +48,7 @@ def checked(model=SMALL, objective=None, epochs=300, rate=1e-2):
             "NormalSharedScale()",
         ),
         ({"model": dataclasses.replace(SMALL, latent=40)}, ["dead units"], "latent="),
-        ({"epochs": 10}, ["under-trained", "holes"], "--epochs 40"),
+        ({"epochs": 10}, ["holes", "under-trained"], "VampPrior(components=100)"),
         ({"objective": ELBO(beta=0.0), "epochs": 200}, ["variance collapsed"], "ELBO()"),
         (
             {"model": dataclasses.replace(SMALL, likelihood=likelihoods.Normal(1e-3)), "epochs": 200},
@@ -63,11 +64,25 @@ def test_each_fault_is_found_and_no_other(options, faults, remedy):
         assert remedy in found.findings[0].remedy
 
 
-def test_an_autoencoder_is_only_asked_whether_it_was_trained_long_enough():
-    """And what is to be typed against a fault can be read: a remedy that the command line refuses is none."""
-    found = checked(Autoencoder(4, MLP((32,))), epochs=8)
-    assert [finding.fault for finding in found.findings] == ["under-trained"]
-    assert set(found.measured) == {"distortion", "mse_at_mean"}
+def test_an_autoencoder_is_asked_whether_its_codes_are_like_its_prior(monkeypatch):
+    """And not what it cannot have. Its codes are spread out far here: random ones decode to noise."""
+    run = Run(model=Autoencoder(4, MLP((32,)), event_shape=(8, 8, 1)), epochs=2)
+    params = run.model.init(jax.random.key(0))
+    params["encoder"] = jax.tree.map(lambda a: 9 * a, params["encoder"])
+    history = [{"epoch": i, "step": i, "validation": {"distortion": 1.0}} for i in (1, 2)]
+    fitted = fitting.Fitted(run, run.model, params, history, {}, None)
+    train = prepare(Data().preparation, DATASET).rows("train", jax.random.key(0))
+    found = collapse.diagnose(fitted, VALIDATION, jax.random.key(0), train=train)
+    [holes] = found.findings
+    assert holes.fault == "holes"
+    assert holes.evidence.startswith("the prior of an autoencoder is not trained")
+    assert holes.changes["model"] == VAE(4, MLP((32,)), event_shape=(8, 8, 1))
+    assert set(found.measured) == {"distortion", "mse_at_mean", "prior_gap"}
+    assert found.absent == ("density without limit", "overfitting", "under-trained")
+    monkeypatch.setattr(collapse.latents, "prior_gap", lambda *arguments, **told: 2.9)
+    found = collapse.diagnose(fitted, VALIDATION, jax.random.key(0))
+    assert found.findings == []
+    assert found.unjudged["holes"].startswith("180 examples show a gap of at least 2.9 nats between codes and prior")
 
 
 def typed(remedy, run):
@@ -103,6 +118,7 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9):
     `bounds` are those of validation: numbers, or whole entries of the history.
     """
     monkeypatch.setattr(collapse.latents, "prior_gap", lambda *arguments, **told: gap)
+    run = dataclasses.replace(run, epochs=len(bounds))
     terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
     monkeypatch.setattr(collapse.metrics, "evaluate", lambda *arguments: terms)
     monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)
@@ -118,7 +134,7 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9):
         (Run(model=MODEL), SOUND, (3.0, 1.0, 1.0), []),
         (
             Run(model=MODEL),
-            SOUND._replace(rate=0.01, active=NONE),
+            SOUND._replace(rate=0.01, mutual_information=0.01, active=NONE),
             (3.0, 1.0, 1.0),
             [("posterior collapse", {"objective": ELBO(LinearWarmup(6))})],
         ),
@@ -149,8 +165,8 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9):
         ),
         (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.2))), NARROW, (3.0, 1.0, 1.0), []),
         (Run(model=MODEL), NARROW, (3.0, 1.0, 1.0), []),
-        (Run(model=MODEL), SOUND, (3.0, 2.0, 1.0), [("under-trained", {"epochs": 12})]),
-        (Run(model=MODEL), SOUND, (3.0,), [("under-trained", {"epochs": 4})]),
+        (Run(model=MODEL), SOUND, (3.0, 2.0, 1.0), [("under-trained", {"epochs": 6})]),
+        (Run(model=MODEL), SOUND, (3.0,), [("under-trained", {"epochs": 2})]),
         (Run(model=MODEL, objective=ELBO(50.0)), SOUND._replace(active=HALF), (3.0, 1.0, 1.0), [OVER]),
         (
             Run(model=MODEL, objective=ELBO(50.0)),
@@ -162,7 +178,8 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9):
         (Run(model=MODEL, objective=ELBO(LinearWarmup(24, start=5.0))), SOUND, (3.0, 1.0, 1.0), []),  # 1 by now
         (Run(model=MODEL), SOUND._replace(rate=0.09), (3.0, 1.0, 1.0), [COLLAPSE]),
         (Run(model=MODEL), SOUND._replace(rate=0.11), (3.0, 1.0, 1.0), []),
-        (Run(model=MODEL), SOUND._replace(active=NONE), (3.0, 1.0, 1.0), [COLLAPSE]),
+        (Run(model=MODEL), SOUND._replace(mutual_information=0.09), (3.0, 1.0, 1.0), [COLLAPSE]),
+        (Run(model=MODEL), SOUND._replace(active=NONE), (3.0, 1.0, 1.0), []),  # which its 7 nats deny
         (Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.29))), SOUND, (3.0, 1.0, 1.0), []),
         (
             Run(model=dataclasses.replace(MODEL, likelihood=likelihoods.Normal(0.31))),
@@ -198,7 +215,7 @@ def test_remedies_can_be_typed(monkeypatch, run, found, bounds, expected):
             Run(model=MODEL),
             SOUND._replace(rate=0.012, active=NONE),
             (3.0, 1.0, 1.0),
-            "the code holds 0.012 nats, and 0 of 4 dimensions react to the data",
+            "the code tells 7 nats about the data at a rate of 0.012 (below 0.1 is nothing), and 0 of 4 dimensions",
         ),
         (
             Run(model=MODEL, objective=ELBO(50.0)),
@@ -229,9 +246,8 @@ def test_remedies_can_be_typed(monkeypatch, run, found, bounds, expected):
         (
             Run(model=MODEL),
             SOUND,
-            (9.0, 5.0, 4.0, 3.0),
-            "the best of 4 epochs is number 4, and the validation bound was still falling: 2 of 6 nats came in the "
-            "second half",
+            (9.0, 5.0, 4.5, 3.0),
+            "the validation bound was still falling: 1.5 of 6 nats came in the last 1 of 4 epochs",
         ),
     ],
 )
@@ -253,7 +269,7 @@ def test_what_was_measured_is_told_by_name(monkeypatch):
         "active_units": 2.0,
         "latent_dimensions": 4.0,
     }
-    run, found = Run(model=MODEL), SOUND._replace(active=HALF)
+    run, found = Run(model=MODEL, epochs=1), SOUND._replace(active=HALF)
     assert checkup(monkeypatch, run, found, (3.0, 1.0, 1.0), x).measured == measured
     del measured["total_correlation"]
     assert checkup(monkeypatch, run, found._replace(total_correlation=None), (3.0, 1.0, 1.0)).measured == measured
@@ -271,22 +287,56 @@ def test_what_was_measured_is_told_by_name(monkeypatch):
         collapse.diagnose(fitting.Fitted(run, run.model, params, [], {}, None), x, jax.random.key(0))
 
 
+def curve(*bounds, epochs=None, patience=0):
+    """What is found in the bounds of a training by importance samples, whose ELBO says nothing."""
+    run = Run(model=MODEL, objective=IWAE(5), epochs=epochs or len(bounds), patience=patience)
+    entries = [{"negative_importance_weighted_bound": bound, "negative_elbo": 1.0} for bound in bounds]
+    history = [{"epoch": i, "step": 8 * i, "validation": entry} for i, entry in enumerate(entries, 1)]
+    return learning_curve.look(fitting.Fitted(run, run.model, {}, history, {}, None))
+
+
 @pytest.mark.parametrize(
     ("bounds", "short"),
     [
-        ([10, 9, 8, 7, 6, 5, 4, 3, 2, 2.5], True),  # the ninth of ten is late
-        ([10, 9, 8, 7, 6, 5, 4, 2, 3, 2.5], False),
-        ([101, 50, 20, 10, 4, 3, 2.5, 2, 1.5, 1], False),  # 3 of 100 nats in the second half
-        ([101, 50, 20, 10, 4, 3, 2.5, 2, 1.5, 0.9], True),
+        ([10, 9, 8, 7, 6, 5, 4, 3, 2, 2.5], False),  # the last tenth brought nothing
+        ([10, 9, 8, 7, 6, 5, 4, 3, 2.5, 2.4], True),
+        ([101, 50, 20, 10, 4, 3, 2.5, 2, 1.98, 1], False),  # 0.98 of 100 nats
+        ([101, 50, 20, 10, 4, 3, 2.5, 2.2, 2.1, 1], True),
         ([5, 5, 5, 5], False),
         ([2, 100, 1.9, 1.8, 1.7, 1.65, 1.6, 1.55, 1.52, 1.5], True),  # what one bad epoch lost is no improvement
+        ([100 - n for n in range(18)] + [83, 82.7, 82.7], True),  # the last two of 21: one that is flat is no end
     ],
 )
-def test_what_still_fell_by_more_than_three_hundredths_was_too_short(monkeypatch, bounds, short):
-    run = Run(model=MODEL, objective=IWAE(5))
-    entries = [{"negative_importance_weighted_bound": bound, "negative_elbo": 1.0} for bound in bounds]
-    findings = checkup(monkeypatch, run, SOUND, entries).findings
-    assert [finding.changes for finding in findings] == [{"epochs": 4 * len(bounds)}] * short
+def test_a_training_was_too_short_if_its_last_tenth_brought_more_than_a_hundredth(bounds, short):
+    findings = curve(*bounds)
+    assert [(finding.fault, finding.changes) for finding in findings] == [
+        ("under-trained", {"epochs": 2 * len(bounds)})
+    ] * short
+
+
+@pytest.mark.parametrize(
+    ("bounds", "patience"),
+    [
+        ([9, 3, 2, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6], 5),  # 0.6 of 8 nats
+        ([9, 3, 2, 1, 1.1, 1.1, 1.1, 1.2, 1.2, 1.23], None),  # 0.23
+        ([9, 3, 2, 1.5, 1.4, 1.3, 1.2, 1, 2, 3], None),  # the eighth of ten is late
+        ([9, *np.linspace(3, 1, 40), *np.linspace(1.1, 3, 59)], 10),
+        ([9, 1, 3, 3], 2),  # fewer than there were to wait
+    ],
+)
+def test_a_bound_that_has_long_been_rising_is_overfitting(bounds, patience):
+    findings = curve(*bounds)
+    assert [(finding.fault, finding.changes) for finding in findings] == [("overfitting", {"patience": patience})] * (
+        patience is not None
+    )
+
+
+def test_a_training_that_has_not_ended_is_to_be_ended():
+    """One that its patience stopped has."""
+    [finding] = curve(9, 5, 3, epochs=8)
+    assert (finding.fault, finding.evidence, finding.changes) == ("under-trained", "3 of 8 epochs are over", {})
+    assert curve(9, 1, 1.1, 1.1, epochs=8, patience=2) == []
+    assert len(curve(9, 1, 1.1, epochs=8, patience=2)) == 1
 
 
 def test_a_history_without_numbers_is_one_line(monkeypatch):
@@ -345,35 +395,76 @@ def test_a_remedy_that_the_model_does_not_take_changes_nothing(monkeypatch):
         assert finding.changes == ({} if latent is None else {"model": dataclasses.replace(run.model, latent=latent)})
 
 
-VAMP = dataclasses.replace(MODEL, latent_prior=priors.VampPrior())
+def vamp(components):
+    return dataclasses.replace(MODEL, latent_prior=priors.VampPrior(components))
 
 
 @pytest.mark.parametrize(
     ("run", "changes", "remedies"),
     [
-        (Run(model=MODEL), {"model": VAMP}, ["latent_prior=VampPrior()", "ELBO(beta=4.0)"]),
-        (Run(model=MODEL, objective=IWAE(1)), {"model": VAMP}, ["latent_prior=VampPrior()"]),
-        (Run(model=VAMP), {"objective": ELBO(beta=4.0)}, ["ELBO(beta=4.0)"]),
-        (Run(model=VAMP, objective=IWAE(1)), {}, ["a smaller code"]),
+        (Run(model=MODEL), {"model": vamp(45)}, ["latent_prior=VampPrior(components=45)", "ELBO(beta=4.0)"]),
+        (Run(model=MODEL, objective=IWAE(1)), {"model": vamp(45)}, ["learned: latent_prior=VampPrior(components=45)"]),
+        (Run(model=vamp(20)), {"model": vamp(40)}, ["more components of the prior: latent_prior=", "ELBO(beta=4.0)"]),
+        (Run(model=vamp(40)), {"model": vamp(45)}, ["VampPrior(components=45)", "ELBO(beta=4.0)"]),
+        (Run(model=vamp(45)), {"objective": ELBO(beta=4.0)}, ["ELBO(beta=4.0)"]),
+        (Run(model=vamp(500), objective=IWAE(1)), {}, ["a smaller code"]),
+        (
+            Run(model=dataclasses.replace(MODEL, event_shape=(8, 8, 3))),
+            {"model": dataclasses.replace(MODEL, event_shape=(8, 8, 3), latent_prior=priors.GaussianMixture(45))},
+            ["GaussianMixture(components=45)", "ELBO"],
+        ),
     ],
 )
-def test_codes_far_from_the_prior_leave_holes(monkeypatch, run, changes, remedies):
-    """Where nothing else is wrong; at most two ways are told, and the first of them is typed."""
-    diagnosis = checkup(monkeypatch, run, SOUND, (3.0, 1.0, 1.0), gap=3.0)
-    [found] = diagnosis.findings
+def test_codes_far_from_the_prior_leave_holes(run, changes, remedies):
+    """At most two ways are told, and the first is typed: of a prior with at most a component for 4 of 180 examples."""
+    fitted = fitting.Fitted(run, run.model, {}, [{"step": 8}], {}, None)
+    [found] = random_codes.holes(fitted, 3.0, 180)
     assert (found.fault, dict(found.changes)) == ("holes", changes)
-    assert "random codes fall into holes: the codes of data are at least 3 nats from the prior" in found.evidence
+    assert found.evidence.startswith("random codes fall into holes: the codes of data are at least 3 nats from the")
     assert [part for part in remedies if part not in found.remedy] == []
     assert found.remedy.count("; or ") == len(remedies) - 1
-    assert diagnosis.measured["prior_gap"] == 3.0
-    assert checkup(monkeypatch, run, SOUND, (3.0, 1.0, 1.0)).findings == []
-    faults = checkup(monkeypatch, run, SOUND._replace(active=HALF), (3.0, 1.0, 1.0), gap=9.0).findings
-    assert [finding.fault for finding in faults] == ["dead units"]
+    assert random_codes.holes(fitted, 2.9, 180) == []
 
 
-def test_holes_of_an_autoencoder_are_named_with_another_remedy():
-    """Its prior is nominal: no weight or prior of the training would change that."""
-    fitted = fitting.Fitted(Run(model=Autoencoder(4)), None, {}, [], {}, None)
-    [found] = collapse.holes(fitted, 3.0)
-    assert found.remedy == "a VAE has codes like its prior; or fit a mixture to the codes: aevae_jax.priors.fit_mixture"
-    assert collapse.holes(fitted, 2.9) == []
+def test_holes_are_told_beside_other_faults_and_before_smaller_ones(monkeypatch):
+    """Not those that say themselves where random codes are. Where it cannot be told, that is said."""
+    dead = SOUND._replace(active=HALF)
+    diagnosis = checkup(monkeypatch, Run(model=MODEL), dead, (3.0, 1.0, 1.0), gap=6.6)
+    assert [finding.fault for finding in diagnosis.findings] == ["holes", "dead units"]
+    assert diagnosis.measured["prior_gap"] == 6.6
+    narrow = checkup(monkeypatch, Run(model=MODEL), of_noise(1e-6), (3.0, 1.0, 1.0), gap=6.6)
+    assert [finding.fault for finding in narrow.findings] == ["variance collapsed"]
+    assert "holes" not in (*narrow.absent, *narrow.unjudged)
+    for most, why in ((2.9, None), (3.1, "180 examples show no gap between codes and prior, at most 3.1; see ")):
+        found = checkup(monkeypatch, Run(model=MODEL), SOUND._replace(marginal_kl=most), (3.0, 1.0, 1.0), gap=0.0)
+        assert ("holes" in found.absent) == (why is None)
+        assert found.unjudged == ({} if why is None else {"holes": f"{why}aevae quality"})
+
+
+def test_dead_units_are_judged_by_enough_examples_and_after_the_training(monkeypatch):
+    dead, run = SOUND._replace(active=HALF), Run(model=MODEL)
+    for x, bounds, why in (
+        (VALIDATION[:29], (3.0, 1.0, 1.0), "29 examples are fewer than 30"),
+        (VALIDATION, (3.0, 2.0, 1.0), "but the training had not settled"),
+    ):
+        found = checkup(monkeypatch, run, dead, bounds, x)
+        assert why in found.unjudged["dead units"]
+        assert "dead units" not in [*found.absent, *(finding.fault for finding in found.findings)]
+    assert "dead units" in checkup(monkeypatch, run, SOUND, (3.0, 2.0, 1.0), VALIDATION[:3]).absent
+
+
+def test_all_findings_are_changed_at_once_and_the_first_decides():
+    """Fields of the model one by one; another model in its place has none of the old one's."""
+    mixture = dataclasses.replace(MODEL, latent_prior=priors.GaussianMixture(3))
+    smaller = dataclasses.replace(MODEL, latent=2, latent_prior=priors.VampPrior(9))
+    made = [
+        Finding("a", "", "", {"objective": ELBO(0.5), "model": mixture}),
+        Finding("b", "", "", {"objective": ELBO(2.0), "epochs": 7}),
+        Finding("c", "", "", {"model": smaller}),
+    ]
+    both = dataclasses.replace(mixture, latent=2)
+    assert improved(Run(model=MODEL), made) == Run(model=both, objective=ELBO(0.5), epochs=7)
+    other = Finding("d", "", "", {"model": VAE(3), "objective": ELBO()})
+    point = Finding("e", "", "", {"model": Autoencoder(4, likelihood=likelihoods.Normal(0.5))})
+    assert improved(Run(model=Autoencoder(4)), [other, point]) == Run(model=VAE(3))
+    assert improved(Run(), []) == Run()

@@ -250,3 +250,30 @@ def test_codes_like_the_prior_have_no_gap_however_few_there_are(count):
     """Scored by densities of other codes: those of their own would seem far from the prior."""
     x = np.random.default_rng(1).normal(size=(count, 2))
     assert gap(x, 1e-3, components=(1, 3)) < 0.02
+
+
+def test_a_gap_is_seen_by_fewer_examples_where_other_codes_are_known():
+    """Codes on a circle of 8 places: ten components know it of 2,000 others, and not of 40 that are scored, too."""
+    angles = np.arange(2000) * np.pi / 4
+    x = 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    many, others = gap(x, 0.2), np.asarray(x, np.float32)
+    few = gap(x[:40], 0.2)
+    helped = gap(x[:40], 0.2, others=others)
+    assert few < 0.7 * many
+    assert helped == pytest.approx(many, rel=0.05)
+    near = np.random.default_rng(1).normal(size=(40, 2))
+    assert gap(near, 1e-3, others=np.random.default_rng(2).normal(size=(2000, 2)).astype(np.float32)) < 0.1
+
+
+def test_codes_that_are_all_the_same_have_a_gap():
+    model = Autoencoder(2, MLP(()), event_shape=(2,))
+    params = jax.tree.map(jnp.zeros_like, oracles.random_params(model))
+    x = np.ones((12, 2), np.float32)
+    assert latents.prior_gap(model, params, x, jax.random.key(0), components=(1,)) > 10
+
+
+def test_units_are_active_whatever_the_scale_of_the_codes():
+    """A learned prior may have any; Burda et al. count variances above 0.01 where it is 1."""
+    x = np.stack([np.linspace(-1, 1, 30), np.full(30, 0.3)], axis=1)
+    for scale in (1e-2, 1.0):
+        assert describe(scale * x, 0.5 * scale).active.tolist() == [True, False]
