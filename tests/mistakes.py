@@ -689,9 +689,9 @@ MUTATIONS = (
     Mutation(
         118,
         "a remedy that cannot be typed",
-        "evaluation/collapse.py",
-        'f"--epochs {4 * count}", {"epochs": 4 * count}',
-        'f"--epochs {3 * count}", {"epochs": 4 * count}',
+        "evaluation/learning_curve.py",
+        'f"--epochs {2 * count}", {"epochs": 2 * count}',
+        'f"--epochs {3 * count}", {"epochs": 2 * count}',
         ("evaluation/test_collapse.py::test_remedies_can_be_typed",),
     ),
     Mutation(
@@ -1517,8 +1517,8 @@ MUTATIONS = (
         175,
         "dead units of a rate that weighs too much named as a fault of their own",
         "evaluation/collapse.py",
-        "if not cause or fault.fault",
-        "if cause or fault.fault",
+        "dead = None if any(",
+        "dead = None if not any(",
         ("evaluation/test_collapse.py::test_remedies_can_be_typed",),
     ),
     Mutation(
@@ -1622,7 +1622,7 @@ MUTATIONS = (
     Mutation(
         243,
         "seeds of classifiers beyond the largest",
-        "cli/evaluate.py",
+        "cli/diagnose.py",
         "[(seed + k) % 2**32 for k in range(3)]",
         "[seed + k for k in range(3)]",
         ("cli/test_evaluate.py::test_any_seed_judges_pictures_by_three_classifiers",),
@@ -1894,9 +1894,9 @@ MUTATIONS = (
     Mutation(
         263,
         "a diagnosis by the same codes whatever the seed",
-        "cli/evaluate.py",
-        "prepared.validation.x, key, on_part",
-        "prepared.validation.x, keys.root(0), on_part",
+        "cli/diagnose.py",
+        "key, train = key_of(seed, ",
+        "key, train = key_of(0, ",
         ("cli/test_generate.py::test_the_key_of_a_diagnosis_is_that_of_its_seed",),
     ),
     Mutation(
@@ -2248,7 +2248,7 @@ MUTATIONS = (
     Mutation(
         307,
         "samples of all levels judged with their noise",
-        "cli/evaluate.py",
+        "cli/diagnose.py",
         "bits = support is not None and support.levels == 2",
         "bits = support is not None and support.levels is not None",
         ("cli/test_evaluate.py::test_bits_are_judged_as_bits",),
@@ -2354,7 +2354,7 @@ MUTATIONS = (
     Mutation(
         364,
         "samples judged against as many data as there are samples, with none left to compare these with",
-        "cli/evaluate.py",
+        "cli/diagnose.py",
         "prepared.test.x[: 2 * num]",
         "prepared.test.x[:num]",
         ("cli/test_evaluate.py::test_any_seed_judges_pictures_by_three_classifiers",),
@@ -2728,5 +2728,37 @@ MUTATIONS = (
         "limits.check(what, weight, 0.0, limits.LARGEST)",
         "limits.check(what, weight, -limits.LARGEST, limits.LARGEST)",
         ("objectives/test_losses.py::test_what_is_refused_goes_by_its_name",),
+    ),
+    Mutation(
+        441,
+        "a code that says nothing at a large rate is not found",
+        "evaluation/collapse.py",
+        "min(found.rate, found.mutual_information) >=",
+        "found.rate >=",
+        ("evaluation/test_collapse.py::test_remedies_can_be_typed",),
+    ),
+    Mutation(
+        442,
+        "the least important of two changes counts",
+        "evaluation/findings.py",
+        "for finding in reversed(found):",
+        "for finding in found:",
+        ("evaluation/test_collapse.py::test_all_findings_are_changed_at_once_and_the_first_decides",),
+    ),
+    Mutation(
+        443,
+        "samples worse than data whatever their number",
+        "evaluation/random_codes.py",
+        "ERRORS * error:",
+        "0:",
+        ("evaluation/test_random_codes.py::test_shares_are_clearly_worse_by_a_third_and_three_standard_errors",),
+    ),
+    Mutation(
+        444,
+        "units of small codes taken for dead",
+        "evaluation/latents.py",
+        "statistics.active_units(means, 0.01 * (of_means + of_noise))",
+        "statistics.active_units(means)",
+        ("evaluation/test_latents.py::test_units_are_active_whatever_the_scale_of_the_codes",),
     ),
 )

@@ -148,7 +148,7 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         )
         if doubt := measures.doubt(len(held_out)):
             caption += f" {doubt}."
-        curve = learning_curve.look(fitted)
+        curve = learning_curve.look(fitted) if fitted.history else []
         found = random_codes.bad_samples(fitted, judged, recognised, gap=gap, examples=len(train), curve=curve)
         found = found or random_codes.holes(fitted, gap, len(train))
         verdict = "" if found else "samples are not clearly worse than data in any share"

@@ -19,19 +19,13 @@ from aevae_jax.types import InputError, likelihood_of
 if TYPE_CHECKING:
     from aevae_jax import keys
     from aevae_jax.data import Prepared
-    from aevae_jax.evaluation import collapse, estimates, image_quality as measures, importance, latents, statistics
+    from aevae_jax.evaluation import estimates, importance, statistics
     from aevae_jax.evaluation.importance import Estimate
-    from aevae_jax.models import generation
     from aevae_jax.objectives import bounds
-    from aevae_jax.runs import judges
 else:
     keys = modules("aevae_jax", "keys")
     bounds = modules("aevae_jax.objectives", "bounds")
-    collapse, estimates, measures, importance, latents, statistics = modules(
-        "aevae_jax.evaluation", "collapse", "estimates", "image_quality", "importance", "latents", "statistics"
-    )
-    generation = modules("aevae_jax.models", "generation")
-    judges = modules("aevae_jax.runs", "judges")
+    estimates, importance, statistics = modules("aevae_jax.evaluation", "estimates", "importance", "statistics")
 
 Moved = Annotated[str, "--data DATA"]
 Part = Literal["test", "validation"]

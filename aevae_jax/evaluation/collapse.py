@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf, isfinite, isinf
-from types import Callable, MappingProxyType
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax

@@ -15,6 +15,7 @@ from sheets import shown
 
 from aevae_jax import keys, memory, values
 from aevae_jax.cli import evaluate, generate
+from aevae_jax.evaluation import collapse
 from aevae_jax.data import Format
 from aevae_jax.models import VAE, generation
 from aevae_jax.models.architectures import MLP
@@ -261,13 +262,13 @@ def test_rows_of_its_own_parts_are_completed_wherever_they_are_by_now(people, tm
 
 
 def test_the_key_of_a_diagnosis_is_that_of_its_seed(warm, monkeypatch):
-    given, diagnose = [], evaluate.collapse.diagnose
+    given, diagnose = [], collapse.diagnose
 
     def seen(fitted, x, key, **told):
         given.append((len(x), jax.random.key_data(key).tolist()))
         return diagnose(fitted, x, key, **told)
 
-    monkeypatch.setattr(evaluate.collapse, "diagnose", seen)
+    monkeypatch.setattr(collapse, "diagnose", seen)
     count = len(data_of_runs.load_data(warm, fitting.load_run(warm).run.data).validation)
     for seed in (0, 3):
         typed("diagnose", warm, *(["--seed", seed] if seed else []))
