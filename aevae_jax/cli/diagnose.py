@@ -92,8 +92,8 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
       seed: of the samples, and of the classifiers.
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
-    limits.check("--num", num, measures.FEWEST // 2)
     fitted = loaded(run)
+    limits.check("--num", num, measures.FEWEST // 2)
     key = key_of(seed, keys.Stream.SAMPLE)
     prepared = prepared_of(run, fitted.run, data)
     if len(prepared.event_shape) != 3:

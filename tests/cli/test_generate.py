@@ -15,8 +15,8 @@ from sheets import shown
 
 from aevae_jax import keys, memory, values
 from aevae_jax.cli import evaluate, generate
-from aevae_jax.evaluation import collapse
 from aevae_jax.data import Format
+from aevae_jax.evaluation import collapse
 from aevae_jax.models import VAE, generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.priors import GaussianMixture
