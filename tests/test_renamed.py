@@ -17,7 +17,7 @@ OLD = {
     "architectures": ("models.architectures", "ResidualConv"),
     "array_files": ("checkpoints.array_files", "not_finite"),
     "bounds": ("objectives.bounds", "importance_weighted_bound"),
-    "checkup": ("evaluation.collapse", "Finding"),
+    "checkup": ("evaluation.collapse", "Diagnosis"),
     "compound": ("distributions.joint", "Chained"),
     "environment": ("runs.provenance", "make_deterministic"),
     "features": ("evaluation.classifiers", "train_ensemble"),
