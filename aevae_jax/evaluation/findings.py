@@ -55,7 +55,8 @@ def beta(fitted: Trained) -> float:
     """Return the weight of the rate at the last step; 1 where the loss has none."""
     objective = fitted.run.objective
     weight: Any = objective.beta if isinstance(objective, RateWeighted) else 1.0
-    return float(objectives.weight_at(weight, fitted.history[-1]["step"] if fitted.history else 0))
+    step: Any = fitted.history[-1]["step"] if fitted.history else 0
+    return float(objectives.weight_at(weight, step))
 
 
 def improved(run: Any, found: Sequence[Finding]) -> Any:
