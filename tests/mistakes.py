@@ -471,8 +471,8 @@ MUTATIONS = (
         102,
         "units active above a tenth",
         "evaluation/statistics.py",
-        "threshold: float = 0.01)",
-        "threshold: float = 0.1)",
+        "threshold: float | np.ndarray = 0.01)",
+        "threshold: float | np.ndarray = 0.1)",
         ("evaluation/test_statistics.py::test_units_are_active_above_a_hundredth",),
     ),
     Mutation(
@@ -2363,8 +2363,8 @@ MUTATIONS = (
         365,
         "codes scored by a density that was fitted to them",
         "evaluation/latents.py",
-        ".fit(z[fold != part])",
-        ".fit(z)",
+        "(z[fold != part], fold == part)",
+        "(z, fold == part)",
         ("evaluation/test_latents.py::test_codes_like_the_prior_have_no_gap_however_few_there_are",),
     ),
     Mutation(
