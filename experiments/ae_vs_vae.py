@@ -154,10 +154,10 @@ def ae_vs_vae(
     elif doubt := image_quality.doubt(min(len(dataset.validation), len(dataset.test))):
         terminal.note(doubt)
 
-    said: Any = {"note": terminal.note, "begin": terminal.begin}
-
     def train_judge() -> classifiers.Ensemble | None:
-        return None if left_out else judges.ensemble(prepared, range(100, 105), cycles=CYCLES, **said)
+        if left_out:
+            return None
+        return judges.ensemble(prepared, range(100, 105), cycles=CYCLES, note=terminal.note, begin=terminal.begin)
 
     (vaes, [vamp], autoencoders), ensemble = train_all(populations, seeds, dataset, train_judge)
     judge, decay, likeliest = None, 0, BETAS.index(1.0)
@@ -182,8 +182,8 @@ def ae_vs_vae(
     curve = []
     if judge is not None:
         random_codes = {"AE": by_decay[decay], "VAE": by_beta[likeliest], "VAE, beta": by_beta[beta]}
-        fitting_each = ("AE", "VAE")
-        mixtures = _together("fitting mixtures", lambda name: see(with_mixtures(encoders[name], train)), fitting_each)
+        plain = ("AE", "VAE")
+        mixtures = _together("fitting mixtures", lambda name: see(with_mixtures(encoders[name], train)), plain)
         random_codes |= {
             "VAE + VampPrior": of_vamp,
             **dict(zip(("AE + mixture", "VAE + mixture"), mixtures, strict=True)),
