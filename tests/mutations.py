@@ -10,7 +10,7 @@ Every patch is applied to a copy of the package, which the named tests then impo
 fails if a patch no longer applies, if the tests pass in spite of it, or if they cannot be run at all.
 
 Each copy is tested in a process forked from this one, which has imported the libraries, but neither the package nor
-started JAX; programs that are compiled alike are compiled once, through JAX's persistent cache, which is keyed by them.
+started JAX; programs that the tests compiled before are taken from their cache, which is keyed by what is compiled.
 """
 
 from __future__ import annotations
@@ -205,12 +205,11 @@ def main() -> int:
         print(f"none of {len(MUTATIONS)} mistakes is of a file that changed")
         return 0
 
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)  # read when JAX is imported
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        for name in LIBRARIES:
-            importlib.import_module(name)
-        return _report(chosen, seconds=options.seconds, mutated=not options.unmutated)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla"))  # read when JAX is imported
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    return _report(chosen, seconds=options.seconds, mutated=not options.unmutated)
 
 
 def _report(chosen: Sequence[Mutation], *, seconds: float, mutated: bool) -> int:
