@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ PACKAGE = Path(aevae_jax.__file__).parent
 
 OBJECTIVE = '''
 @dataclass(frozen=True)
-class Toy:
+class ToyLoss:
     """The distortion and a tenth of the rate."""
 
     def __call__(
@@ -35,11 +36,11 @@ def _tenth(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str
     return {"a_tenth": bound.distortion + 0.1 * bound.rate}
 
 
-Loss = Toy | '''
+Loss = ToyLoss | '''
 
 LIKELIHOOD = '''
 @dataclass(frozen=True)
-class Toy:
+class ToyLikelihood:
     """A Gaussian of unit scale around a softplus."""
 
     outputs: ClassVar[int] = 1
@@ -53,12 +54,12 @@ class Toy:
 
 
 Likelihood = (
-    Toy
+    ToyLikelihood
     | '''
 
 ARCHITECTURE = '''
 @dataclass(frozen=True)
-class Toy:
+class ToyNetwork:
     """One dense layer, whatever is asked for."""
 
     def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
@@ -71,7 +72,7 @@ class Toy:
         return networks.JointMLP((), (*event_shape, outputs), False, "float32")
 
 
-Architecture = Toy | '''
+Architecture = ToyNetwork | '''
 
 DATA = """
 from aevae_jax.data.datasets import Split
@@ -87,7 +88,7 @@ _FILES: dict[str, Reader] = {".toy": _toy, """
 
 PRIOR = '''
 @dataclass(frozen=True)
-class Toy:
+class ToyPrior:
     """A Gaussian around a point that is learned."""
 
     def init(self, key: Array, model: Coder) -> Params:
@@ -98,7 +99,7 @@ class Toy:
         return distributions.Normal(loc, jnp.zeros_like(loc))
 
 
-Prior = Toy | '''
+Prior = ToyPrior | '''
 
 MODEL = '''"""A VAE whose posterior has a scale that is given."""
 
@@ -113,7 +114,7 @@ from aevae_jax.models.priors import Prior
 
 
 @dataclass(frozen=True)
-class Toy:
+class ToyModel:
     """A VAE whose posterior has the standard deviation `scale`."""
 
     latent: int = 2
@@ -146,15 +147,29 @@ def toy(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, A
 SHOWN: tuple[Metric, ...] = (toy, '''
 
 TYPED = """
-import sys
+import contextlib, io, json, os, sys, traceback
 from aevae_jax.cli.main import main
-for arguments in (["train", "run", "--epochs", "2", {more}], ["evaluate", "run"], ["train", "--help"]):
-    main(arguments)
+
+said = {}
+for what, more in json.loads(sys.argv[1]).items():
+    os.mkdir(what)
+    os.chdir(what)
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            for arguments in (["train", "run", "--epochs", "2", *more], ["evaluate", "run"], ["train", "--help"]):
+                main(arguments)
+    except SystemExit as end:
+        error = f"exit code {end.code}" if end.code else ""
+    except Exception:
+        error = traceback.format_exc()
+    else:
+        error = ""
+    said[what] = out.getvalue(), error
+    os.chdir("..")
+print(json.dumps(said))
 """
-
-
-def typed(*more):
-    return TYPED.format(more=", ".join(map(repr, more)))
+"""Trains, evaluates and asks for help, with each new thing in a folder of its own; prints what it said."""
 
 
 SMALL = "MLP((4,))"
@@ -163,72 +178,80 @@ TOYS = {
         "objectives/losses.py",
         "\nLoss = ",
         OBJECTIVE,
-        typed("--objective", "Toy()", "--model", f"VAE(2, {SMALL})"),
-        "Toy()",
+        ("--objective", "ToyLoss()", "--model", f"VAE(2, {SMALL})"),
+        "ToyLoss()",
     ),
     "likelihood": (
         "models/likelihoods.py",
         "\nLikelihood = (\n    ",
         LIKELIHOOD,
-        typed("--model", f"VAE(2, {SMALL}, Toy())"),
-        "Toy()",
+        ("--model", f"VAE(2, {SMALL}, ToyLikelihood())"),
+        "ToyLikelihood()",
     ),
     "architecture": (
         "models/architectures.py",
         "\nArchitecture = ",
         ARCHITECTURE,
-        typed("--model", "VAE(2, Toy())"),
-        "Toy()",
+        ("--model", "VAE(2, ToyNetwork())"),
+        "ToyNetwork()",
     ),
     "data set": (
         "data/loading.py",
         "\n_FILES: dict[str, Reader] = {",
         DATA,
-        typed("--data", "x.toy", "--model", f"VAE(2, {SMALL})", "--batch-size", "4"),
+        ("--data", "../x.toy", "--model", f"VAE(2, {SMALL})", "--batch-size", "4"),
         "x.toy test",
     ),
     "prior": (
         "models/priors.py",
         "\nPrior = ",
         PRIOR,
-        typed("--model", f"VAE(2, {SMALL}, latent_prior=Toy())"),
-        "Toy()",
+        ("--model", f"VAE(2, {SMALL}, latent_prior=ToyPrior())"),
+        "ToyPrior()",
     ),
     "model": (
         "models/families.py",
         "\nModel = ",
-        "from aevae_jax.models.toy import Toy\n\nModel = Toy | ",
-        typed("--model", f"Toy(2, {SMALL})"),
-        "Toy(",
+        "from aevae_jax.models.toy import ToyModel\n\nModel = ToyModel | ",
+        ("--model", f"ToyModel(2, {SMALL})"),
+        "ToyModel(",
     ),
     "metric": (
         "evaluation/metrics.py",
         "\nSHOWN: tuple[Metric, ...] = (",
         METRIC,
-        typed("--model", f"VAE(2, {SMALL})"),
+        ("--model", f"VAE(2, {SMALL})"),
         "\n  toy ",
     ),
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("what", TOYS)
-def test_a_new_thing_takes_one_place(what, tmp_path):
-    file, place, toy, code, shown = TOYS[what]
-    shutil.copytree(PACKAGE, tmp_path / "aevae_jax", ignore=shutil.ignore_patterns("__pycache__"))
-    text = (tmp_path / "aevae_jax" / file).read_text()
-    assert text.count(place) == 1
-    (tmp_path / "aevae_jax" / file).write_text(text.replace(place, toy))
-    if what == "model":
-        (tmp_path / "aevae_jax" / "models" / "toy.py").write_text(MODEL)
-    (tmp_path / "x.toy").write_text("\n".join(f"{i:05}" for i in range(60)))
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What one process prints, and its errors, for each new thing, in a copy of the package that has them all."""
+    folder = tmp_path_factory.mktemp("one_place")
+    shutil.copytree(PACKAGE, folder / "aevae_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    for file, place, toy, *_ in TOYS.values():
+        text = (folder / "aevae_jax" / file).read_text()
+        assert text.count(place) == 1
+        (folder / "aevae_jax" / file).write_text(text.replace(place, toy))
+    (folder / "aevae_jax" / "models" / "toy.py").write_text(MODEL)
+    (folder / "x.toy").write_text("\n".join(f"{i:05}" for i in range(60)))
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
+        [sys.executable, "-c", TYPED, json.dumps({what: more for what, (_, _, _, more, _) in TOYS.items()})],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": str(folder)},
     )
     assert done.returncode == 0, done.stderr
-    assert shown in done.stdout
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", TOYS)
+def test_a_new_thing_takes_one_place(what, said):
+    out, error = said[what]
+    assert error == ""
+    assert TOYS[what][-1] in out
