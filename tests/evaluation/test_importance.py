@@ -286,7 +286,7 @@ print(json.dumps([list(map(float, nll.values())), list(elbo.values()), parts]))
 def test_one_and_eight_devices_give_the_same_numbers():  # mistake 34
     outputs = []
     for count in (1, 8):
-        flags = f"--xla_force_host_platform_device_count={count}"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
         environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
         done = subprocess.run(
             [sys.executable, "-c", DEVICES], capture_output=True, text=True, check=False, env=environment

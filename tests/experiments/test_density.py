@@ -115,6 +115,8 @@ def test_what_cannot_be_run_is_refused(arguments, message):
 @pytest.mark.slow
 def test_a_small_table_is_made_and_made_again_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(density, "TEMPERATURES", 50)  # a model of one epoch needs no more
+    monkeypatch.setattr(density, "BOUNDS", (1, 5, 50))
     arguments = ["--rows", "vae", "--data", "digits", "--epochs", "1", "--samples", "5", "--record", "r.json"]
     made = console.parse_arguments(density.density, [*arguments, "--annealed", "2"], prog="density.py")
     made()
