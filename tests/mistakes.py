@@ -2761,4 +2761,28 @@ MUTATIONS = (
         "statistics.active_units(means)",
         ("evaluation/test_latents.py::test_units_are_active_whatever_the_scale_of_the_codes",),
     ),
+    Mutation(
+        445,
+        "four steps to an epoch of few examples",
+        "data/suited.py",
+        "max(1, count // STEPS)",
+        "max(1, count // 4)",
+        ("runs/test_left_open.py::test_batches_of_few_examples_leave_eight_steps_to_an_epoch",),
+    ),
+    Mutation(
+        446,
+        "a run that was begun asked for batches that suit its data now",
+        "runs/same_run.py",
+        'if not run.batch_size and type(size := tree.get("batch_size")) is int:',
+        'if False and type(size := tree.get("batch_size")) is int:',
+        ("runs/test_left_open.py::test_a_run_that_was_begun_keeps_the_size_of_its_batches",),
+    ),
+    Mutation(
+        447,
+        "the least of what is cut off told as the most",
+        "data/pictures.py",
+        "max(lost.items()",
+        "min(lost.items()",
+        ("data/test_pictures.py::test_pictures_that_are_cropped_are_counted_with_what_is_cut_off",),
+    ),
 )

@@ -30,7 +30,7 @@ FEWEST = 30
 by 30 of them vary with a standard deviation of 3, by 100 with 0.8, where that of an autoencoder's random codes is 15:
 enough to tell garbage from data, and no more."""
 
-MANY = 200
+MANY = 100
 """From so many on, nothing is said of their number."""
 
 

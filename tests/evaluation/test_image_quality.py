@@ -383,7 +383,7 @@ def test_why_there_is_no_judge(labels, held_out, words):
 def test_few_held_out_pictures_are_said_to_say_little():
     assert "30 held-out pictures" in (said := image_quality.doubt(30))
     assert "uncertain by 18 percentage points" in said  # 2 sqrt(.5 * .5 / 30)
-    assert image_quality.doubt(200) == ""
+    assert image_quality.doubt(100) == ""
 
 
 def test_what_is_proposed_for_more_held_out_pictures_suffices():
