@@ -2733,8 +2733,8 @@ MUTATIONS = (
         441,
         "a code that says nothing at a large rate is not found",
         "evaluation/collapse.py",
-        "min(found.rate, found.mutual_information) >=",
-        "found.rate >=",
+        "min(rate, found.mutual_information) >=",
+        "rate >=",
         ("evaluation/test_collapse.py::test_remedies_can_be_typed",),
     ),
     Mutation(

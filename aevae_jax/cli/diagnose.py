@@ -174,13 +174,14 @@ def _say_findings(run: Path, fitted: fitting.Fitted, found: Sequence[Finding]) -
     changed = {name for finding in found for name in finding.changes}
     if changed:
         new, optimizer = durable.unused(run), fitted.run.optimizer
+        to_type = "  type:" if len(found) == 1 else "type, for all of these:"
         better = findings.improved(fitted.run, found)
+        command = console.train_command(new, better)
         exact = isinstance(optimizer, TotalNeeding) and not optimizer.needs_total
         if changed == {"epochs"} and exact:
-            places = " --from ".join(shlex.quote(str(place)) for place in (new, run))
-            say(f"  type: aevae train {places} --epochs {better.epochs}")
-        elif command := console.train_command(new, better):
-            say(f"  type: {command}")
+            command = f"aevae train {shlex.quote(str(new))} --from {shlex.quote(str(run))} --epochs {better.epochs}"
+        if command:
+            say(*([""] if len(found) > 1 else []), f"{to_type} {command}")
 
 
 def _remark(name: str, value: float, measured: dict[str, float], examples: int) -> str:
@@ -196,7 +197,7 @@ def _remark(name: str, value: float, measured: dict[str, float], examples: int) 
         if value == 0:
             known = f"what is below {most:.4g} cannot be told with {examples} examples"
         else:
-            known = "at least" if math.isinf(most) else f"at least; at most {max(value, most):.4g}"
+            known = f"at least; at most {most:.4g}" if value < most < math.inf else "at least"
         return f"{known}; holes from {random_codes.HOLES:g} on"
     return ""
 

@@ -99,9 +99,8 @@ def diagnose(
         of_codes = _codes(fitted, found, terms)
         verdicts |= of_codes
         dead = None if any(of_codes.values()) else _dead(fitted, found)  # else these are why
-    if not (
-        verdicts.get("posterior collapse") or verdicts.get("variance collapsed")
-    ):  # which say where random codes are
+    known = verdicts.get("posterior collapse") or verdicts.get("variance collapsed")  # where random codes lie
+    if not known:
         hollow = random_codes.holes(fitted, gap, *([] if train is None else [len(train)]))
         if hollow or most < HOLES:
             verdicts["holes"] = hollow
@@ -122,19 +121,20 @@ def diagnose(
 
 def _codes(fitted: Trained, found: Latents, terms: dict[str, float]) -> dict[str, list[Finding]]:
     """Return the faults that make codes useless, by name: none of those that are there, or a finding."""
-    verdicts = {"over-regularised": _balance(fitted, terms), "posterior collapse": _useless(fitted, found)}
-    if not verdicts["posterior collapse"]:
+    useless = _useless(fitted, found, terms["rate"])
+    verdicts = {"over-regularised": _balance(fitted, terms), "posterior collapse": useless}
+    if not useless:
         verdicts["variance collapsed"] = _points(fitted, found, terms["mse_at_mean"] ** 0.5)
     return verdicts
 
 
-def _useless(fitted: Trained, found: Latents) -> list[Finding]:
+def _useless(fitted: Trained, found: Latents, rate: float) -> list[Finding]:
     """Return the finding that codes say nothing about the data, if so."""
-    if min(found.rate, found.mutual_information) >= COLLAPSED_RATE:
+    if min(rate, found.mutual_information) >= COLLAPSED_RATE:
         return []
     size, active = found.active.size, int(found.active.sum())
     evidence = (
-        f"the code tells {max(0.0, found.mutual_information):.2g} nats about the data at a rate of {found.rate:.2g} "
+        f"the code tells {max(0.0, found.mutual_information):.2g} nats about the data at a rate of {rate:.2g} "
         f"(below {COLLAPSED_RATE:g} is nothing), and {active} of {size} dimensions react"
     )
     objective = ELBO(LinearWarmup(max(1, fitted.history[-1]["step"] // 4)))

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+import shlex
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -20,12 +21,15 @@ from run_files import edit_run
 
 from aevae_jax import evaluation, keys
 from aevae_jax.cli import diagnose, evaluate
-from aevae_jax.cli.arguments import BY_FIELD
-from aevae_jax.evaluation import classifiers, estimates, image_quality, importance, latents, statistics
+from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
+from aevae_jax.evaluation import classifiers, collapse, estimates, image_quality, importance, latents, statistics
+from aevae_jax.evaluation.findings import Finding
 from aevae_jax.models import generation
 from aevae_jax.models.likelihoods import DiscretizedLogistic
+from aevae_jax.objectives.losses import ELBO
 from aevae_jax.runs import fitting, judges
 from aevae_jax.runs.run import Run
+from aevae_jax.training.optimizers import AdamW
 
 TRAIN = [
     "--model",
@@ -151,6 +155,28 @@ def test_a_run_is_diagnosed_in_words(runs):
     assert lines["latent dimensions"] == ["2"]
     assert len(lines["active units"]) == 1
     assert f"the first {len(old.data.load().validation)} examples of the validation data" in out
+
+
+def test_what_several_findings_change_is_one_command(runs, monkeypatch):
+    """Where a cosine follows the number of epochs, more of them are another training, and it is typed as a whole."""
+    fitted = fitting.load_run(runs / "one")
+    found = [
+        Finding("a", "", "", {"objective": ELBO(0.5)}),
+        Finding("b", "", "", {"epochs": 4}),
+        Finding("c", "", "", {}),
+    ]
+    monkeypatch.setattr(collapse, "diagnose", lambda *_, **told: collapse.Diagnosis({}, found, ("f",), {"d": "e"}))
+    out = typed("diagnose", runs / "one").splitlines()
+    [again] = [line for line in out if "type" in line]
+    assert again.startswith(f"type, for all of these: aevae train {runs / 'one-2'} --data ")
+    run = parse_arguments(trained_by, shlex.split(again)[8:], prog="x")()
+    assert replace(run, epochs=2, objective=ELBO(), model=fitted.run.model) == fitted.run
+    assert (run.epochs, run.objective) == (4, ELBO(0.5))
+    assert out[-2:] == ["no sign of: f", "not judged: d: e"]
+    found[:] = [Finding("b", "", "", {"epochs": 4})]
+    cosine = fitted._replace(run=replace(fitted.run, optimizer=AdamW(cosine=True)))
+    monkeypatch.setattr(diagnose, "loaded", lambda run: cosine)
+    assert "--from" not in typed("diagnose", runs / "one")
 
 
 def test_a_history_without_epochs_is_one_line(runs, tmp_path, capsys):
