@@ -38,6 +38,7 @@ FLOORS = (
     {"evaluation"},
     {"runs"},
     {"cli"},
+    {"__main__"},
 )
 """The wings, and the files of the ground floor. Each may import what stands on a lower floor; none its neighbours."""
 

@@ -55,6 +55,8 @@ def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = F
     made = _drawn if noise else _decoded
     _check_room(made, fitted, (num, fitted.run.model.latent), "--num")
 
+    if has_point_codes(fitted.model):
+        note("an autoencoder has no prior: random codes are drawn from N(0, I), and most decode to no data")
     key = key_of(seed, keys.Stream.SAMPLE)
     draw = jax.jit(generation.codes, static_argnums=(0, 3)).lower(fitted.model, fitted.params, key, num).compile()
     if needs := draw.memory_analysis():  # a mixture of many components needs more than the codes and what they become

@@ -196,7 +196,7 @@ def train(
     """
     value = _value(run, config, origin)
     if print_config:
-        say(json.dumps(values.to_tree(value), indent=2, allow_nan=False))
+        say(*json.dumps(values.to_tree(value), indent=2, allow_nan=False).splitlines())
         return
     if keep_optimizer and origin is None:
         raise InputError("--keep-optimizer", got="no --from", expected="--from RUN, whose optimizer is kept")

@@ -67,6 +67,8 @@ def find(
             return _more_epochs(resolved, folder, record, len(results.history))
         if epochs > old["epochs"]:
             note(f"its learning rate follows the number of epochs, so that {epochs} are another run")
+        else:
+            note(f"{epochs} epochs are fewer than the {old['epochs']} of {folder}: a training of its own")
     entry: dict[str, Any] = {"run": digest, "place": str(folder.absolute())}
     if keep_optimizer:
         state = _last_state(folder, digest, resolved.run, old)

@@ -54,31 +54,34 @@ def title_of(folder: Path, run: Run) -> str:
     model: Any = run.model
     if isinstance(model, Shaped):
         model = replace(model, event_shape=())  # type: ignore[type-var]
-    return f"{shortened(folder.name, 30)}: {shortened(values.spell(model), 70)} on {shortened(run.data.name, 30)}"
+    return f"{shortened(folder.name, 30)}: {shortened(values.spell(model), 80)} on {shortened(run.data.name, 30)}"
 
 
 def figure(history: Sequence[Mapping[str, Any]], *, selects: str, title: str) -> Figure:
     """Return the picture that `draw` writes."""
     panels, epochs = _panels(history[-1], selects), [entry["epoch"] for entry in history]
-    made = charts.canvas(3.4, fixed=True)
-    made.subplots_adjust(left=0.075, right=0.985, bottom=0.15, top=0.8, wspace=0.32)
-    made.suptitle(title, fontsize=11, x=0.012, y=0.97, ha="left")
-    best = int(np.nanargmin(_column(history, "validation", selects))) if history else 0
+    made = charts.canvas(3.6, fixed=True)
+    made.subplots_adjust(left=0.075, right=0.985, bottom=0.14, top=0.74, wspace=0.26)
+    made.suptitle(title, fontsize=10, x=0.012, y=0.97, ha="left")
+    best = int(np.nanargmin(_column(history, "validation", selects)))
     for index, panel in enumerate(panels):
-        axes = charts.plot(made, 1, len(panels), index + 1, xlabel="epoch", ylabel=panel.unit)
-        axes.set_title(panel.title, fontsize=10, loc="left")
+        axes = charts.plot(made, 1, len(panels), index + 1, xlabel="epoch")
+        axes.set_title(f"{panel.title}\n{panel.unit}", fontsize=9, loc="left")
+        axes.tick_params(labelsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         columns = []
-        for part, name, colour in zip(("train", "validation"), panel[2:], charts.COLOURS, strict=False):
+        for label, part, name, colour in zip(_LABELS, ("train", "validation"), panel[2:], charts.COLOURS, strict=False):
             if name:
                 columns.append(_column(history, part, name))
-                label = {"train": "training", "validation": "validation"}[part]
                 axes.plot(epochs, columns[-1], color=colour, marker="." if len(epochs) < 30 else "", label=label)
         axes.axvline(epochs[best], color="0.5", linestyle=":", label=f"selected: epoch {epochs[best]}")
         _limit(axes, columns)
-        if index == 0:
-            axes.legend(fontsize=8, frameon=False)
+    handles, labels = made.axes[0].get_legend_handles_labels()
+    made.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.005, 0.935), ncols=3, fontsize=9, frameon=False)
     return made
+
+
+_LABELS = ("training", "validation")
 
 
 def png(figure: Figure) -> bytes:
@@ -91,9 +94,11 @@ def png(figure: Figure) -> bytes:
 def _panels(entry: Mapping[str, Any], selects: str) -> list[_Panel]:
     """Return what is shown of a training with such an entry."""
     train, validation = entry["train"], entry["validation"]
-    words = selects.replace("_", " ").replace("elbo", "ELBO")
-    title = "loss" if words == "loss" else f"loss; validation: {words}"
-    panels = [_Panel(title, "nats per example", "loss", selects)]
+    nats = "nats per example"
+    if selects in train:  # the same of both, whatever weights the loss has
+        panels = [_Panel(selects.replace("_", " ").replace("elbo", "ELBO"), nats, selects, selects)]
+    else:
+        panels = [_Panel(f"loss; validation: {selects.replace('_', ' ')}", nats, "loss", selects)]
     for title, names in (
         ("reconstruction (distortion)", ("distortion", "profile_distortion")),
         ("KL divergence (rate)", ("rate",)),
@@ -101,7 +106,7 @@ def _panels(entry: Mapping[str, Any], selects: str) -> list[_Panel]:
         name = next((name for name in names if name in validation or name in train), "")
         if name and name != selects:
             both = (name if name in train else "", name if name in validation else "")
-            panels.append(_Panel(title, "nats per example", *both))
+            panels.append(_Panel(title, nats, *both))
     if "mse_at_mean" in validation and len(panels) == 1:
         panels.append(_Panel("squared error", "per element", "mse" if "mse" in train else "", "mse_at_mean"))
     return panels
@@ -122,6 +127,9 @@ def _limit(axes: Any, columns: Sequence[np.ndarray]) -> None:
     low, high = np.nanmin(everything), np.nanmax(later)
     room = 0.06 * (high - low) or 0.5
     axes.set_ylim(low - room, high + room)
+    if np.nanmax(everything) > high + room:
+        above = f"begins at {np.nanmax(everything):.4g}"
+        axes.annotate(above, (0.97, 0.93), xycoords="axes fraction", fontsize=8, color="0.4", ha="right")
 
 
 class Live:
@@ -134,10 +142,10 @@ class Live:
         self._path, self._selects, self._title, self._note = path, selects, title, note
         self._next, self._broken = time.monotonic() + SECONDS / 3, False
 
-    def update(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Draw, if it is time for it."""
+    def update(self, history: Sequence[Mapping[str, Any]], *, now: bool = False) -> None:
+        """Draw, if it is time for it, or has to be now as the training is left; not before the first epoch is over."""
         began = time.monotonic()
-        if began < self._next or self._broken:
+        if (began < self._next and not now) or self._broken or not history:
             return
         try:
             draw(self._path, history, selects=self._selects, title=self._title)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aevae_jax import values
 from aevae_jax.checkpoints.saving import DamageError
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import records
@@ -37,6 +38,11 @@ class Fitted(NamedTuple):
     finished have no test metrics."""
     losses: Any
     """Loss of every step, float32 `[steps]`; with several seeds, `[steps, S]`."""
+
+    def __repr__(self) -> str:
+        """Say which run it is and what came of it, without the arrays."""
+        figures = {name: self.results[name] for name in ("best_epoch", "validation", "test") if name in self.results}
+        return f"Fitted(run={values.spell(self.run)}, epochs={len(self.history)}, results={figures})"
 
 
 def load_run(

@@ -235,6 +235,7 @@ def read_value(path: Path) -> Any:
     Raises:
       InputError: no such file, or one that holds no run.
     """
+    path = path / RECORD if path.is_dir() else path
     if not os.path.lexists(path):
         raise InputError("config", got=f"no {path}", expected="a run.json, or what aevae train --print-config printed")
     tree = _intact(read_json(path), path)

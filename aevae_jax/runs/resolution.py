@@ -63,6 +63,13 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
       InputError: the model, the loss, the data and the batch size do not fit.
     """
     dataset = run.data.load() if dataset is None else dataset
+    if not isinstance(dataset, Dataset):
+        raise InputError(
+            "dataset",
+            got=f"a {type(dataset).__name__}",
+            expected="a Dataset",
+            hint="of arrays, type: ae.from_arrays(x); of a file or folder: ae.Data('PATH').load()",
+        )
     for part in datasets.PARTS:
         if len(getattr(dataset, part)) == 0:
             raise InputError(f"{dataset.name} {part}", got="0 examples", expected="at least 1")

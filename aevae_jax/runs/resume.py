@@ -27,6 +27,10 @@ CHUNK_SECONDS = 1.0
 """How long a training takes steps, at most about, before it looks whether it should save or leave."""
 
 
+SOONER = 6
+"""How many times as soon as the others the first checkpoint is written: until then nobody can look at the run."""
+
+
 class CheckpointManager:
     """What of one run is in its directory while it is trained: checkpoints, written when they are due, and a log.
 
@@ -102,7 +106,8 @@ class CheckpointManager:
           InputError: it could not be saved.
         """
         saving, progress = self._saving, snapshot.progress
-        due = time.monotonic() - self._saved_at >= saving.seconds
+        wait = saving.seconds if self._saved.step >= 0 else saving.seconds / SOONER
+        due = time.monotonic() - self._saved_at >= wait
         due |= boundary and saving.every > 0 and progress.epoch % saving.every == 0
         due |= saving.steps > 0 and progress.step % saving.steps == 0
         signal = processes.signalled(self._caught.name)
@@ -112,6 +117,8 @@ class CheckpointManager:
             with contextlib.suppress(NonFiniteError):  # the loop will see it, and go back to the checkpoint before
                 self.save(snapshot, boundary=boundary)
         if signal:
+            if self._curves is not None:
+                self._curves.update(progress.history, now=True)
             step = self._saved.step
             raise Interrupted(f"stopped by {signal}, saved at step {step}: the same command resumes it")
 

@@ -260,6 +260,20 @@ def optax_by_hand(old, run):
     return losses
 
 
+def test_what_is_trained_prints_without_its_arrays(old):
+    shown = repr(fitting.load_run(old))
+    assert shown.startswith("Fitted(run=Run(data=Data(name=")
+    assert "negative_elbo" in shown
+    assert "array" not in shown
+
+
+def test_fewer_epochs_are_a_training_of_their_own_and_that_is_said(run, old):
+    notes = []
+    fitted = fitting.fit(replace(run, epochs=1), initial=old, on_note=notes.append)
+    assert len(fitted.history) == 1
+    assert f"1 epochs are fewer than the 2 of {old}: a training of its own" in notes
+
+
 def test_members_begin_at_the_same_weights(run, old, tmp_path):
     found = fitting.fit_members(replace(run, epochs=1), {}, (5, 6), directory=tmp_path / "run", initial=old)
     for seed, member in zip((5, 6), found, strict=True):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from aevae_jax.checkpoints import signals
+from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Data, from_arrays
 from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP
@@ -38,11 +43,10 @@ def test_the_terms_are_shown_by_epoch_and_the_least_validation_is_marked():
     made = curves.figure(history([9.0, 4.0, 2.0, 3.0]), selects="negative_elbo", title="a title")
     loss, reconstruction, rate = made.axes
     assert [axes.get_title(loc="left") for axes in made.axes] == [
-        "loss; validation: negative ELBO",
-        "reconstruction (distortion)",
-        "KL divergence (rate)",
+        "loss; validation: negative elbo\nnats per example",
+        "reconstruction (distortion)\nnats per example",
+        "KL divergence (rate)\nnats per example",
     ]
-    assert {axes.get_ylabel() for axes in made.axes} == {"nats per example"}
     assert {axes.get_xlabel() for axes in made.axes} == {"epoch"}
     np.testing.assert_array_equal(lines(loss)["training"].get_ydata(), [9, 4, 2, 3])
     np.testing.assert_array_equal(lines(loss)["validation"].get_ydata(), [10, 5, 3, 4])
@@ -65,17 +69,42 @@ def test_an_autoencoder_has_its_squared_error_and_one_loss_alone_is_enough():
     train, validation = {"loss": 2.0, "distortion": 2.0, "mse": 0.5}, {"distortion": 3.0, "mse_at_mean": 0.7}
     point = {"epoch": 1, "train": train, "validation": validation}
     made = curves.figure([point], selects="distortion", title="")
-    assert [axes.get_ylabel() for axes in made.axes] == ["nats per example", "per element"]
+    assert [axes.get_title(loc="left").splitlines()[1] for axes in made.axes] == ["nats per example", "per element"]
     assert lines(made.axes[1])["validation"].get_ydata()[0] == 0.7
     own = {"epoch": 1, "train": {"loss": 2.0}, "validation": {"hinge": 3.0}}
     [axes] = curves.figure([own], selects="hinge", title="").axes
-    assert axes.get_title(loc="left") == "loss; validation: hinge"
+    assert axes.get_title(loc="left").startswith("loss; validation: hinge")
+
+
+def test_both_lines_are_of_one_quantity_where_the_training_logs_what_selects():
+    """With beta = 0.5 its loss lies below the negative ELBO of validation, however well it does there."""
+    made = curves.figure(
+        [{"epoch": 1, "train": {"loss": 2.0, "negative_elbo": 5.0}, "validation": {"negative_elbo": 6.0}}],
+        selects="negative_elbo",
+        title="",
+    )
+    assert made.axes[0].get_title(loc="left").startswith("negative ELBO")
+    assert lines(made.axes[0])["training"].get_ydata()[0] == 5.0
 
 
 def test_a_high_beginning_does_not_press_the_rest_flat():
     values = [1e6, *np.linspace(9.0, 8.0, 29)]
     made = curves.figure(history(values), selects="negative_elbo", title="")
     assert made.axes[0].get_ylim()[1] < 20
+    assert [text.get_text() for text in made.axes[0].texts] == ["begins at 1e+06"]
+
+
+def test_a_training_that_is_left_draws_how_far_it_came(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "draw", lambda path, history, **words: drawn.append(len(history)))
+
+    def leave(told):
+        if (told.epoch, told.done) == (3, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(signals.Interrupted):
+        fitting.fit(RUN, images(), directory=tmp_path / "run", saving=Saving(steps=1), on_steps=leave)
+    assert drawn == [2]
 
 
 def test_every_run_leaves_its_curves_and_they_are_wide_enough(tmp_path, monkeypatch):

@@ -198,3 +198,11 @@ def test_room_is_that_of_the_device_or_else_of_the_system(monkeypatch, memory_st
     monkeypatch.setattr(memory, "check", lambda need, **said: rooms.append(said["available"]))
     resolution.resolve(SMALL, SPLIT)
     assert rooms == [available, available]
+
+
+@pytest.mark.parametrize("given", [np.zeros((20, 3), np.float32), "./shapes"])
+def test_what_is_no_dataset_is_refused_with_how_to_make_one(given):
+    with pytest.raises(
+        InputError, match=r"dataset: got a (ndarray|str), expected a Dataset; of arrays, type: ae\.from_arr"
+    ):
+        resolution.resolve(Run(), given)

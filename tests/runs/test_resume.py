@@ -49,9 +49,9 @@ def keep(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("offers", "saved"), [((0, 61, 62, 122), [61, 122]), ((0, 59, 60, 119, 120), [60, 120]), ((59,), [])]
+    ("offers", "saved"), [((0, 61, 62, 122), [61, 122]), ((0, 9, 10, 69, 70, 129), [10, 70]), ((9,), [])]
 )
-def test_seconds_are_counted_from_the_last_save(keep, offers, saved):
+def test_seconds_are_counted_from_the_last_save_and_the_first_comes_sooner(keep, offers, saved):
     made = keep(Saving(seconds=60))
     for second in offers:
         made.clock.now = 1000.0 + second
