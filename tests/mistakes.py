@@ -1166,7 +1166,7 @@ MUTATIONS = (
         "runs/resume.py",
         "        self._saved_at, self._saved = time.monotonic(), progress\n",
         "        self._saved = progress\n",
-        ("runs/test_resume.py::test_seconds_are_counted_from_the_last_save",),
+        ("runs/test_resume.py::test_seconds_are_counted_from_the_last_save_and_the_first_comes_sooner",),
     ),
     Mutation(
         201,
