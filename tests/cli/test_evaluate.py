@@ -22,7 +22,7 @@ from run_files import edit_run
 from aevae_jax import evaluation, keys
 from aevae_jax.cli import diagnose, evaluate
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
-from aevae_jax.evaluation import classifiers, collapse, estimates, image_quality, importance, latents, statistics
+from aevae_jax.evaluation import collapse, estimates, image_quality, importance, latents, statistics
 from aevae_jax.evaluation.findings import Finding
 from aevae_jax.models import generation
 from aevae_jax.models.likelihoods import DiscretizedLogistic
@@ -187,9 +187,9 @@ def test_a_history_without_epochs_is_one_line(runs, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_pictures_are_judged(runs, monkeypatch, tmp_path):
-    """By classifiers trained for a few steps, which nobody else may find in the cache."""
+    """By classifiers that are trained here, for a few steps."""
     monkeypatch.setenv("AEVAE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(classifiers, "train_ensemble", partial(classifiers.train_ensemble, steps=100))
+    monkeypatch.setattr(judges, "ensemble", partial(judges.ensemble, steps=100))
     out = typed("quality", runs / "grey", "--num", "100")
     for name in ("psnr", "ssim", "frechet distance", "precision", "recall", "density", "coverage", "confident"):
         assert name in out
