@@ -15,7 +15,7 @@ class Trained(Protocol):
 
     @property
     def run(self) -> Any:
-        """What it was trained by: at least `model`, `objective`, `epochs` and `patience`, as fields of a dataclass."""
+        """What it was trained by, a dataclass: at least `model`, `objective`, `optimizer`, `epochs` and `patience`."""
 
     @property
     def model(self) -> LatentModel:

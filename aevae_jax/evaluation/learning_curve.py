@@ -6,7 +6,7 @@ import numpy as np
 
 from aevae_jax.evaluation import metrics
 from aevae_jax.evaluation.findings import Finding, Trained
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, TotalNeeding
 
 FAULTS = ("overfitting", "under-trained")
 """What can be found here."""
@@ -17,6 +17,9 @@ LAST = 0.1
 STILL_FALLING = 0.01
 """Share of the whole improvement of the validation bound that the end of the training brought, from which on the
 training was too short."""
+
+FALLING_RATE = (0.5, 0.03)
+"""The same two where the learning rate falls with the epochs, as along a cosine: then the end is flat in any case."""
 
 LONG_AGO = 0.75
 """Share of the epochs by which the best one of a training that overfits is over."""
@@ -38,19 +41,22 @@ def look(fitted: Trained) -> list[Finding]:
     if not np.isfinite(bound).all():
         raise InputError("history", got="an epoch without a validation bound", expected="a number in metrics.jsonl")
     count, best = len(bound), int(bound.argmin()) + 1
-    last = max(1, int(LAST * count))
+    optimizer = fitted.run.optimizer
+    falls = isinstance(optimizer, TotalNeeding) and optimizer.needs_total
+    part, limit = FALLING_RATE if falls else (LAST, STILL_FALLING)
+    last = max(1, int(part * count))
     whole = bound[0] - bound.min()
     gained = bound[:-last].min() - bound.min() if count > last else 0.0
-    lost = bound[-last:].mean() - bound.min()
+    lost = bound[-max(1, int(LAST * count)) :].mean() - bound.min()
     if _is_unfinished(fitted, count, best):
         evidence = f"{count} of {fitted.run.epochs} epochs are over"
         return [Finding("under-trained", evidence, "let it go on: type the command that began it", {})]
-    if count == 1 or gained > STILL_FALLING * whole:
+    if count == 1 or gained > limit * whole:
         evidence = "a single epoch does not show whether the validation bound still falls"
         if count > 1:
             evidence = (
                 f"the validation bound was still falling: {gained:.3g} of {whole:.3g} nats came in the last {last} of "
-                f"{count} epochs ({100 * STILL_FALLING:g} % or less has settled)"
+                f"{count} epochs ({100 * limit:g} % or less has settled)"
             )
         return [Finding("under-trained", evidence, f"--epochs {2 * count}", {"epochs": 2 * count})]
     if best <= LONG_AGO * count and lost > RISEN * whole:

@@ -287,9 +287,10 @@ def test_what_was_measured_is_told_by_name(monkeypatch):
         collapse.diagnose(fitting.Fitted(run, run.model, params, [], {}, None), x, jax.random.key(0))
 
 
-def curve(*bounds, epochs=None, patience=0):
+def curve(*bounds, epochs=None, patience=0, cosine=False):
     """What is found in the bounds of a training by importance samples, whose ELBO says nothing."""
     run = Run(model=MODEL, objective=IWAE(5), epochs=epochs or len(bounds), patience=patience)
+    run = dataclasses.replace(run, optimizer=AdamW(cosine=cosine))
     entries = [{"negative_importance_weighted_bound": bound, "negative_elbo": 1.0} for bound in bounds]
     history = [{"epoch": i, "step": 8 * i, "validation": entry} for i, entry in enumerate(entries, 1)]
     return learning_curve.look(fitting.Fitted(run, run.model, {}, history, {}, None))
@@ -329,6 +330,14 @@ def test_a_bound_that_has_long_been_rising_is_overfitting(bounds, patience):
     assert [(finding.fault, finding.changes) for finding in findings] == [("overfitting", {"patience": patience})] * (
         patience is not None
     )
+
+
+def test_a_rate_that_falls_with_the_epochs_is_judged_by_their_second_half():
+    """Its end is flat, however much is missing."""
+    for end, faults in ((6, ["under-trained"]), (9.7, ["under-trained"]), (9.85, [])):
+        found = curve(15, 13, 12, 11, 10, *[end] * 5, cosine=True)
+        assert [finding.fault for finding in found] == faults
+        assert curve(15, 13, 12, 11, 10, *[end] * 5) == []
 
 
 def test_a_training_that_has_not_ended_is_to_be_ended():
