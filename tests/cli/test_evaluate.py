@@ -132,8 +132,9 @@ def test_a_difference_that_is_smaller_than_its_error_is_not_shown(runs, monkeypa
     assert verdict == f"{runs / 'one'} is better by 1.0000, 95 % interval -3.9683 to 5.9683: no difference is shown"
 
 
-def test_unlike_protocols_are_not_ranked(runs, capsys):
-    assert "which differ in preparation" in refused(capsys, "compare", runs / "one", runs / "grey")
+def test_unlike_protocols_are_not_ranked(runs, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
+    assert "which differ in preparation" in refused(capsys, "compare", "one", "grey")
 
 
 def trained_by(run: Annotated[Run, BY_FIELD]) -> Run:

@@ -133,7 +133,7 @@ PEOPLE = """age,sex,colour,children,smokes,height
 
 
 def test_every_kind_of_column_of_a_csv_file(tmp_path):
-    parts, levels, columns, _ = csv(tmp_path, PEOPLE, ("children",), missing=("NA",))
+    parts, levels, columns, *_ = csv(tmp_path, PEOPLE, ("children",), missing=("NA",))
     assert levels == 0
     assert columns == (
         Column("age", kind="count"),
@@ -475,7 +475,7 @@ def test_what_is_written_can_be_read_again(tmp_path_factory, numbers, texts):
     rows = np.stack([np.float32([*numbers[:6], 1, 2]), np.float32(codes)], axis=1)
     columns = (Column("number"), Column("text", tuple(texts), "text"))
     tables.write_csv(path, rows, columns)
-    parts, _, found, _ = table_files.read(path)
+    parts, _, found, *_ = table_files.read(path)
     if found[0].categories:  # two distinct numbers are a bit
         decoded = [NAN if np.isnan(code) else float(found[0].categories[int(code)]) for code in parts["train"].x[:, 0]]
         parts["train"].x[:, 0] = decoded
