@@ -242,7 +242,7 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def show(title: str, metrics: Mapping[str, Mapping[str, Any]], caption: str) -> None:
-    """Print a table of metrics: of each its mean and unit, and the standard error or that of data where there is one."""
+    """Print a table of metrics: of each its mean and unit, and its standard error or that of data, if any."""
     columns = {"mean": ".6g", "standard_error": ".2g", "data": ".6g"}
     shown = {name: form for name, form in columns.items() if any(name in entry for entry in metrics.values())}
     rows = [
