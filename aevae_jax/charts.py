@@ -20,11 +20,11 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from aevae_jax import durable, figures
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Of curves, told apart by any colour vision: Okabe & Ito 2008."""
+"""The colours of curves, told apart by any colour vision: Okabe & Ito 2008."""
 MARKERS = "os^Dv<>"
 """Beside the colours, for who prints in grey."""
 CLASSES = ("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#a96b59", "#e76300", "#92dadd", "#b9ac70", "#717581", "#94a4a2")
-"""Of the classes of data, told apart by any colour vision: Petroff 2021."""
+"""The colours of classes, told apart by any colour vision: Petroff 2021."""
 
 WIDTH = 8.0
 """Inches, of 160 pixels each: 1,280 pixels."""

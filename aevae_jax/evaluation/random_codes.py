@@ -18,7 +18,7 @@ HOLES = 3.0
 """Nats between the codes and the prior, from which on random codes are seen to decode to smears."""
 
 COMPONENTS = 100
-"""Of a prior that is proposed, at most: more of them than a quarter of the training images would know each image."""
+"""Components of a prior that is proposed, at most: more than a quarter of the training images would know each."""
 
 WORSE = 2 / 3
 """The share of samples is clearly below that of data if it is less than this part of it ..."""

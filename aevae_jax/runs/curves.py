@@ -22,7 +22,7 @@ from aevae_jax.types import Shaped, shortened
 SECONDS = 30.0
 """Between two drawings of the picture of a training, at least."""
 SHARE = 0.02
-"""Of the time of a training, at most, that drawing takes."""
+"""The share of the time of a training that drawing takes, at most."""
 
 
 class _Panel(NamedTuple):

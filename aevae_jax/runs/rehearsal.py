@@ -40,7 +40,7 @@ class Rehearsal(NamedTuple):
     """Shape of a batch."""
     steps_per_epoch: int
     steps: int
-    """Of all epochs."""
+    """The steps of all epochs."""
     timed: int
     """Steps by which the time is estimated."""
     compiling: float
