@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -106,12 +107,17 @@ def timeout() -> int:
 
 def count() -> int:
     """Return how many processes there are."""
-    return jax.process_count() if jax.distributed.is_initialized() else 1
+    return jax.process_count() if _met() else 1
 
 
 def index() -> int:
     """Return which of them this is."""
-    return jax.process_index() if jax.distributed.is_initialized() else 0
+    return jax.process_index() if _met() else 0
+
+
+def _met() -> bool:
+    """Return whether this process has met others; without JAX it has not, and need not import it to know."""
+    return "jax" in sys.modules and jax.distributed.is_initialized()
 
 
 _NUMBERS = itertools.count()

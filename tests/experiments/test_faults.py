@@ -89,7 +89,7 @@ def test_figures_that_are_there_are_reused(short, monkeypatch, capsys):
 # what is broken is reported
 
 
-def trusting(store, step, like):
+def trusting(store, step, like, **_):
     """`Store.restore` without its checks."""
     return array_files.read_arrays(store.folder / str(step) / "arrays", like)
 

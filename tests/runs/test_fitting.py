@@ -526,6 +526,24 @@ def test_the_checkpoint_that_is_kept_is_that_of_the_best_epoch(tmp_path, selects
     assert Store(tmp_path / "checkpoints").steps() == [best, 4]
 
 
+SECOND = """
+import sys
+from aevae_jax.runs import fitting
+from aevae_jax.runs.run import Run
+from aevae_jax.types import InputError
+try:
+    fitting.fit(Run(), directory=sys.argv[1], on_epoch=print)
+except InputError as error:
+    print("in use" in str(error), "jax" in sys.modules)
+"""
+
+
+def test_a_second_run_is_refused_at_once_without_waiting_for_jax(copied):
+    with locks.Lock.claim(copied):
+        done = subprocess.run([sys.executable, "-c", SECOND, copied], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
+
+
 def test_a_second_run_in_one_directory_is_refused(copied):
     with locks.Lock.claim(copied), pytest.raises(InputError, match=r"in use by process \d+"):
         fit(copied)
