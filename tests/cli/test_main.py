@@ -136,7 +136,7 @@ def test_the_objective_follows_the_model(autoencoder):
 
 def test_progress_goes_to_standard_error(trained_autoencoder):
     _, out, err = trained_autoencoder
-    *begun, last = err.splitlines()
+    *begun, last = [line for line in err.splitlines() if not line.startswith("compiled in ")]  # on a busy machine
     assert begun == ["reading digits ...", "epoch 1/1  compiling"]
     assert last.startswith("epoch 1/1  mse ")
     assert "examples/s" in last
