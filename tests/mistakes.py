@@ -2599,7 +2599,7 @@ MUTATIONS = (
         "runs/same_run.py",
         "if name not in open_to_data}",
         'if name != "event_shape"}',
-        ("runs/test_same_run.py::test_what_may_be_the_same_run_is_accepted",),
+        ("runs/test_same_run.py::test_columns_that_a_likelihood_takes_from_a_table_are_no_difference",),
     ),
     Mutation(
         406,

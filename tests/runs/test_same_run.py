@@ -9,8 +9,8 @@ from run_files import write_record
 
 from aevae_jax import values
 from aevae_jax.models import VAE, Autoencoder
-from aevae_jax.models.likelihoods import NormalSharedScale
-from aevae_jax.models.priors import VampPrior
+from aevae_jax.models.likelihoods import NormalSharedScale, Tabular
+from aevae_jax.models.priors import StandardNormal, VampPrior
 from aevae_jax.runs import same_run
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
@@ -40,6 +40,18 @@ def write(folder, **more):
 def test_what_may_be_the_same_run_is_accepted(run, folder, tmp_path):
     same_run.check_typed(folder, run)
     same_run.check_typed(tmp_path / "nothing", run)
+
+
+def test_columns_that_a_likelihood_takes_from_a_table_are_no_difference(tmp_path):
+    typed = replace(TYPED, model=VAE(3, likelihood=Tabular(), latent_prior=StandardNormal()))
+    record = {
+        "run": values.to_tree(replace(typed, batch_size=128)),
+        "format": {},
+        "provenance": {"data": {"sha256": ""}},
+    }
+    record["run"]["model"]["likelihood"]["columns"] = [0, 2]
+    write_record(tmp_path, record)
+    same_run.check_typed(tmp_path, typed)
 
 
 @pytest.mark.parametrize(
