@@ -72,8 +72,9 @@ def _in_notebook(display: Any) -> Iterator[Callable[[Epoch | Steps], None]]:
         history.append({"epoch": told.epoch, "train": told.train, "validation": told.validation})
         began, (last, took) = time.perf_counter(), drawn
         if told.epoch == told.epochs or began - last >= max(1.0, _NINE * took):
-            picture = curves.figure(history, selects=told.selects, title=line)
-            handle.update(display.Image(data=curves.png(picture)))
+            with contextlib.suppress(Exception):  # no training ends because it cannot be shown
+                picture = curves.figure(history, selects=told.selects, title=line)
+                handle.update(display.Image(data=curves.png(picture)))
             drawn = time.perf_counter(), time.perf_counter() - began
 
     yield show

@@ -164,8 +164,12 @@ def completed(tree: dict[str, Any]) -> dict[str, Any]:
     """Return the tree of a run with the fields that later versions added, at their defaults."""
     try:
         return dict(values.to_tree(read(tree, records.RECORD)))
-    except InputError:  # an object from Python, which cannot be built
-        return tree
+    except InputError:  # an object from Python, which cannot be built; or a field that no run can have
+        known = {"ema": 0.0, **tree}
+        for name, kinds in (("epochs", (int,)), ("ema", (int, float))):
+            if type(known.get(name)) not in kinds:
+                raise InputError(f"{name} in {records.RECORD}", got=known.get(name), expected="a number") from None
+        return known
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:

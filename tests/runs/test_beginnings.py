@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from run_files import edit_run
 
 from aevae_jax import keys, training
 from aevae_jax.checkpoints import signals
@@ -307,6 +308,18 @@ def test_a_run_that_follows_its_number_of_epochs_is_another_one(run, tmp_path):
     assert "initial" in records.read_record(tmp_path / "run")
     with pytest.raises(InputError, match=r"keep_optimizer .*: got a learning rate that follows the number of epochs"):
         fitting.fit(more, initial=tmp_path / "old", keep_optimizer=True)
+
+
+@pytest.mark.parametrize("changes", [{"epochs": "2"}, {"epochs": None}, {"ema": "0.9"}])
+def test_an_old_record_with_fields_that_no_run_can_have_is_one_line(run, old, tmp_path, changes):
+    place = shutil.copytree(old, tmp_path / "old")
+    edit_run(place, lambda record: record["run"].update(changes))
+    [name] = changes
+    for more in (run, replace(run, epochs=5)):
+        with pytest.raises(InputError, match=rf"{name} in run\.json: got .*, expected a number"):
+            fitting.fit(more, initial=place)
+        with pytest.raises(InputError, match=rf"{name} in run\.json: got .*, expected a number"):
+            fitting.fit(more, directory=place)
 
 
 def test_what_is_no_old_run_is_refused_before_anything_is_written(run, old, tmp_path, data):

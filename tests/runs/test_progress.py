@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -102,9 +103,13 @@ class Display(ModuleType):
 
 @pytest.fixture
 def notebook(monkeypatch):
+    fitting.fit(RUN, images(), progress=False)
+    import_module("aevae_jax.runs.curves")  # Flax and Matplotlib are imported by now: they look into IPython, too
     display = Display()
     shell = type("ZMQInteractiveShell", (), {})()
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))
+    monkeypatch.setitem(
+        sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display, version_info=(9, 0))
+    )
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     return display
 
@@ -122,7 +127,16 @@ def test_a_notebook_shows_the_curves_in_one_place(notebook, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_curves_that_a_notebook_cannot_show_end_no_training(notebook):
+    def broken(data):
+        raise OSError("the front end is gone")
+
+    notebook.Image = broken
+    assert len(fitting.fit(RUN, images()).history) == 3
+
+
 def test_another_shell_is_no_notebook(monkeypatch, capsys):
+    fitting.fit(RUN, images(), progress=False)
     shell = type("TerminalInteractiveShell", (), {})()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     fitting.fit(RUN, images())
