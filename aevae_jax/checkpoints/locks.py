@@ -140,7 +140,8 @@ def _open_locked(folder: Path) -> int | None:
         if not _locked(descriptor):
             raise InputError(
                 "run directory",
-                got=f"{folder}, in use by {_signed(descriptor)}",
+                got=f"one in use by {_signed(descriptor)}",
+                where=str(folder),
                 expected="one run at a time",
                 hint="wait for it, stop it, or choose another directory",
             ) from None

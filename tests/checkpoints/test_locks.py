@@ -79,10 +79,19 @@ def test_another_process_is_named_and_at_once(tmp_path, holder):
     with pytest.raises(InputError) as caught:
         Lock.claim(tmp_path)
     assert time.monotonic() - begun < 1
-    assert f"run directory: got {tmp_path}, in use by process {holder.pid} on {socket.gethostname()} since " in str(
+    assert f"run directory ({tmp_path}): got one in use by process {holder.pid} on {socket.gethostname()} since " in str(
         caught.value
     )
     assert (tmp_path / "lock").read_text().startswith(f"process {holder.pid} ")
+
+
+def test_whoever_holds_it_is_named_where_a_long_path_is_cut(tmp_path):
+    folder = tmp_path / ("long" * 40)
+    folder.mkdir()
+    with Lock.claim(folder), pytest.raises(InputError) as caught:
+        Lock.claim(folder)
+    line = caught.value.line(200)
+    assert len(line) <= 200 and f"in use by process {os.getpid()} on " in line and "wait for it" in line
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
