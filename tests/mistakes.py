@@ -355,7 +355,7 @@ MUTATIONS = (
     Mutation(
         37,
         "outer bins closed",
-        "distributions/elementary.py",
+        "distributions/logistic.py",
         "lowest=value < step / 2, highest=value > 1 - step / 2",
         "lowest=value < -1, highest=value > 2",
         ("distributions/test_elementary.py::test_masses_over_all_levels_sum_to_one",),
@@ -363,7 +363,7 @@ MUTATIONS = (
     Mutation(
         37,
         "samples off the grid",
-        "distributions/elementary.py",
+        "distributions/logistic.py",
         "return jnp.round(jnp.clip(draw, 0.0, 1.0) * (levels - 1)) / (levels - 1)",
         "return jnp.clip(draw, 0.0, 1.0)",
         ("distributions/test_elementary.py::test_samples_of_256_levels_are_valid_uint8",),
@@ -388,7 +388,7 @@ MUTATIONS = (
         40,
         "losses in half precision",
         "models/networks.py",
-        "return x.astype(jnp.float32).reshape(x.shape[0], *shape)",
+        "return _wide(x).reshape(x.shape[0], *shape)",
         "return x.reshape(x.shape[0], *shape)",
         ("models/test_networks.py::test_half_precision_computes_in_it_and_keeps_float32_around_it",),
     ),

@@ -2,7 +2,8 @@
 
 They are always named with their module, `distributions.Normal`: a bare `Normal` is the likelihood of that name.
 
-elementary.py    normal, Bernoulli, categorical, discretised logistic, ...: sample, density, closed-form KL
+elementary.py    normal, Bernoulli, categorical, ...: sample, density, closed-form KL
+logistic.py      the logistic rounded to levels, and mixtures of it
 joint.py         mixtures, and one distribution after another
 tabular.py       the distribution of a table's rows
 table_layout.py  where the columns of a table stand among the features

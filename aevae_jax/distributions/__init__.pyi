@@ -3,8 +3,6 @@ from .elementary import (
     Categorical as Categorical,
     ContinuousBernoulli as ContinuousBernoulli,
     Delta as Delta,
-    DiscretizedLogistic as DiscretizedLogistic,
-    DiscretizedLogisticMixture as DiscretizedLogisticMixture,
     MultivariateNormal as MultivariateNormal,
     Normal as Normal,
     NormalOptimalScale as NormalOptimalScale,
@@ -13,4 +11,8 @@ from .elementary import (
     unbounded as unbounded,
 )
 from .joint import Chained as Chained, Mixture as Mixture, pairwise_normal_log_prob as pairwise_normal_log_prob
+from .logistic import (
+    DiscretizedLogistic as DiscretizedLogistic,
+    DiscretizedLogisticMixture as DiscretizedLogisticMixture,
+)
 from .tabular import Tabular as Tabular

@@ -17,7 +17,8 @@ from jax import Array
 from jax.nn import log_softmax, one_hot, sigmoid, softmax, softplus
 
 from aevae_jax.distributions import table_layout
-from aevae_jax.distributions.elementary import Bernoulli, Normal, logistic_log_mass
+from aevae_jax.distributions.elementary import Bernoulli, Normal
+from aevae_jax.distributions.logistic import logistic_log_mass
 from aevae_jax.types import Distribution, Measure
 
 

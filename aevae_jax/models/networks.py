@@ -62,7 +62,12 @@ def _hidden(x: Array, sizes: tuple[int, ...], gated: bool, dtype: Any) -> Array:
 
 
 def _shaped(x: Array, shape: tuple[int, ...]) -> Array:
-    return x.astype(jnp.float32).reshape(x.shape[0], *shape)
+    return _wide(x).reshape(x.shape[0], *shape)
+
+
+def _wide(x: Array) -> Array:
+    """Return a result in float32, or in float64 where the arithmetic is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class JointMLP(nn.Module):
@@ -119,7 +124,7 @@ class ConvEncoder(nn.Module):
             for _ in range(self.blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)
         x = x.reshape(x.shape[0], -1)
-        return _Dense(self.outputs, dtype=self.dtype, name="out")(x).astype(jnp.float32)
+        return _wide(_Dense(self.outputs, dtype=self.dtype, name="out")(x))
 
 
 class SubPixelConv(nn.Module):
@@ -184,7 +189,7 @@ class ConvDecoder(nn.Module):
                 x = _Conv(self.channels[max(scale - 1, 0)], (3, 3), dtype=self.dtype)(x)
         if self.repeat:
             x = _Conv(features[0], (3, 3), dtype=self.dtype, name="out")(nn.relu(x))
-        return x.astype(jnp.float32).reshape(x.shape[0], *self.event_shape, self.outputs)
+        return _wide(x).reshape(x.shape[0], *self.event_shape, self.outputs)
 
 
 class FromNNX:

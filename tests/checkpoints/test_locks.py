@@ -79,8 +79,9 @@ def test_another_process_is_named_and_at_once(tmp_path, holder):
     with pytest.raises(InputError) as caught:
         Lock.claim(tmp_path)
     assert time.monotonic() - begun < 1
-    assert f"run directory ({tmp_path}): got one in use by process {holder.pid} on {socket.gethostname()} since " in str(
-        caught.value
+    assert (
+        f"run directory ({tmp_path}): got one in use by process {holder.pid} on {socket.gethostname()} since "
+        in str(caught.value)
     )
     assert (tmp_path / "lock").read_text().startswith(f"process {holder.pid} ")
 
@@ -91,7 +92,9 @@ def test_whoever_holds_it_is_named_where_a_long_path_is_cut(tmp_path):
     with Lock.claim(folder), pytest.raises(InputError) as caught:
         Lock.claim(folder)
     line = caught.value.line(200)
-    assert len(line) <= 200 and f"in use by process {os.getpid()} on " in line and "wait for it" in line
+    assert len(line) <= 200
+    assert f"in use by process {os.getpid()} on " in line
+    assert "wait for it" in line
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):

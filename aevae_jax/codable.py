@@ -1,0 +1,80 @@
+"""What distributions may offer to a codec: contracts beside those of `types`, each of them optional."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from jax import Array
+
+
+@runtime_checkable
+class Typed(Protocol):
+    """An architecture, a frozen dataclass, that says in which type it computes."""
+
+    @property
+    def dtype(self) -> Any:
+        """The name of the type."""
+        ...
+
+
+@runtime_checkable
+class Gaussian(Protocol):
+    """A distribution of independent normals."""
+
+    def gaussian(self) -> tuple[Array, Array]:
+        """Return means and log standard deviations, `[B, *event]`."""
+        ...
+
+
+@runtime_checkable
+class Mixed(Protocol):
+    """One mixture of distributions for a whole batch."""
+
+    @property
+    def logits(self) -> Array:
+        """Unnormalised log weights, `[C]`."""
+        ...
+
+    @property
+    def components(self) -> Any:
+        """A batch of C distributions."""
+        ...
+
+
+@runtime_checkable
+class Levelled(Protocol):
+    """A distribution over two levels of codes: p(z2) p(z1|z2), z1 first in the code."""
+
+    @property
+    def above(self) -> Any:
+        """p(z2)."""
+        ...
+
+    @property
+    def below(self) -> Any:
+        """(z2) -> p(z1|z2)."""
+        ...
+
+
+@runtime_checkable
+class LogisticMixture(Protocol):
+    """A distribution of independent elements, each a mixture of K logistics rounded to the levels of [0, 1]."""
+
+    def logistics(self) -> tuple[Array, Array, Array]:
+        """Return log weights, places and log scales in units of the data, `[B, *event, K]`."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """The number of values an element can take: k / (levels - 1)."""
+        ...
+
+
+@runtime_checkable
+class LogMasses(Protocol):
+    """A distribution of independent elements over a few levels of [0, 1], of which each has its probability."""
+
+    def log_masses(self) -> Array:
+        """Return log probabilities of the levels, up to a constant, `[B, *event, levels]`."""
+        ...

@@ -1,0 +1,14 @@
+"""Trained models as lossless codecs, exact on every machine: networks are rounded surely, all else is integers.
+
+chunks.py    `Coder`: a model and its weights, from examples to bytes and back
+codecs.py    (push, pop), and bits back as what is made of three of them
+latents.py   codes as buckets of their prior; the codecs of prior and posterior
+elements.py  discrete distributions as integer counts
+tables.py    the functions of integers that these look up
+certified.py networks in float64, rounded, and certified to round so everywhere
+stack.py     the bits, by `constriction`, and what they cost
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,2 @@
+from .chunks import Coder as Coder
+from .stack import Damaged as Damaged

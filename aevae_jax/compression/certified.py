@@ -1,0 +1,140 @@
+"""Networks as functions that are the same everywhere: float64, rounded to integers, and certified to round so.
+
+The outputs of a network differ in their last digits with the batch size, the number of threads, the device and the
+version of the compiler, and one such digit would turn all that follows into noise. So every number that a decoder
+takes from a network is rounded to a coarse grid, and the encoder, which makes each evaluation that the decoder will
+make, accepts it only where its distance from the next rounding boundary exceeds what evaluations can differ by.
+
+What they can differ by is bounded generously. The same evaluation is made in float32, whose rounding errors are 2^29
+times those of float64; so the difference between both, d, is that of float32, and d / 2^29 is what float64 differs by.
+Accepted are distances above d / 2^17, 4096 times as much, of the largest d of an example, and above 2^-36 of a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aevae_jax import codable
+from aevae_jax.types import InputError, Params
+
+Values = Callable[..., Any]
+"""(model, params, *arrays) -> a pytree of numbers `[B, ...]` in units of a grid, on which they are to be rounded."""
+
+
+_NARROW = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+
+
+class Networks:
+    """A model that is evaluated in float64, and in float32 for comparison.
+
+    Args:
+      model: one whose network has a field `dtype`, or computes in the type of what it is given.
+      params: its parameters.
+    """
+
+    def __init__(self, model: Any, params: Params):
+        self._wide, self._narrow = _computing_in(model, "float64"), _computing_in(model, "float32")
+        with jax.enable_x64(True):
+            self._wide_params = _cast(params, jnp.float64)
+            self._narrow_params = _cast(params, jnp.float32)
+        self._compiled: dict[Any, Any] = {}
+
+    def rounded(self, values: Values, *arrays: Any, certify: bool) -> tuple[Any, np.ndarray]:
+        """Return numbers rounded to integers, and for each example whether that is certain.
+
+        Args:
+          values: a function of stable identity, compiled once for each shape.
+          arrays: float64, `[B, ...]`.
+          certify: whether to find out; else all are taken to be certain.
+        """
+        with jax.enable_x64(True):
+            wide = jax.tree.map(np.asarray, self._function(values, True)(self._wide_params, *arrays))
+            leaves: list[Any] = jax.tree.leaves(wide)
+            codes = [np.floor(leaf + 0.5) for leaf in leaves]
+            sure = np.ones(len(leaves[0]), bool)
+            if certify:
+                narrow_arrays = [np.asarray(a, np.float32) for a in arrays]
+                narrow = jax.tree.leaves(self._function(values, False)(self._narrow_params, *narrow_arrays))
+                for leaf, other, code in zip(leaves, narrow, codes, strict=True):
+                    sure &= _certain(leaf, np.asarray(other, np.float64), code)
+        finite = [np.nan_to_num(code, nan=0.0, posinf=2.0**40, neginf=-(2.0**40)) for code in codes]
+        return jax.tree.unflatten(
+            jax.tree.structure(wide), [np.clip(code, -(2**40), 2**40).astype(np.int64) for code in finite]
+        ), sure
+
+    def check(self, values: Values, *shapes: tuple[int, ...]) -> None:
+        """Raise `InputError` unless a function computes in float64 throughout, of arrays of these shapes."""
+        with jax.enable_x64(True):
+            arrays = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in shapes]
+            made = str(jax.make_jaxpr(partial(values, self._wide))(self._wide_params, *arrays))
+        found = [name for short, name in _NARROW.items() if f":{short}[" in made]
+        if found:
+            raise InputError(
+                "arithmetic of the model",
+                got=", ".join(found),
+                expected="float64 where parameters and inputs are: decoding must be exact",
+                hint="give layers no dtype, and cast nothing to float32",
+            )
+
+    def shapes(self, values: Values) -> Any:
+        """Return what a function gives, as shapes."""
+        return jax.eval_shape(partial(values, self._narrow), self._narrow_params)
+
+    def _function(self, values: Values, wide: bool) -> Any:
+        key = values, wide
+        if key not in self._compiled:
+            self._compiled[key] = jax.jit(partial(values, self._wide if wide else self._narrow))
+        return self._compiled[key]
+
+
+class Evaluation:
+    """Evaluates batches of up to `batch` examples, always at that size, and notes for which all that came is certain.
+
+    Args:
+      networks: of the model.
+      rows: number of examples of this batch.
+      batch: the size that is compiled.
+      certify: whether to find out what is certain.
+    """
+
+    def __init__(self, networks: Networks, rows: int, batch: int, *, certify: bool):
+        self.sure = np.ones(rows, bool)
+        self._networks, self._batch, self._certify = networks, batch, certify
+
+    def __call__(self, values: Values, *arrays: np.ndarray, shared: tuple[np.ndarray, ...] = ()) -> Any:
+        """Return integers, of float64 arrays `[rows, ...]` and then others that no batch has."""
+        rows = len(self.sure)
+        padded = [np.concatenate([a, np.zeros((self._batch - rows, *a.shape[1:]))]) for a in arrays]
+        codes, sure = self._networks.rounded(values, *padded, *shared, certify=self._certify)
+        self.sure &= sure[:rows]
+        return jax.tree.map(lambda code: code[:rows], codes)
+
+
+def _certain(wide: np.ndarray, narrow: np.ndarray, code: np.ndarray) -> np.ndarray:
+    """Return for each example whether all its numbers round alike wherever they are computed."""
+    rows = len(wide)
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = np.abs(wide - narrow).reshape(rows, -1).max(1)
+        margin = largest.reshape(rows, *[1] * (wide.ndim - 1)) * 2.0**-17 + 2.0**-36 * (1 + np.abs(wide))
+        distance = 0.5 - np.abs(wide - code)
+        certain = (distance > margin) & np.isfinite(wide)  # a NaN or an infinite difference is not certain
+    return np.asarray(certain.reshape(rows, -1).all(1))
+
+
+def _computing_in(model: Any, dtype: str) -> Any:
+    """Return a model whose network, where it has a type of arithmetic as a field, has another."""
+    network = getattr(model, "network", None)
+    if not isinstance(network, codable.Typed):
+        return model
+    return replace(model, network=replace(network, dtype=dtype))  # type: ignore[type-var]
+
+
+def _cast(params: Params, dtype: Any) -> Params:
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), dtype), params)

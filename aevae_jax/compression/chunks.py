@@ -1,0 +1,213 @@
+"""A trained model as a lossless codec of chunks of examples, each decodable on its own.
+
+Examples are coded in batches, one upon the other: bits that the code of one takes back are those of the batches before.
+Batches begin with one example and double, so that only few bits are needed to begin with. An example that is not
+certain to decode, or that the model would make larger, is coded without the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aevae_jax import codable, values
+from aevae_jax.compression import elements, latents, tables
+from aevae_jax.compression.certified import Evaluation, Networks
+from aevae_jax.compression.codecs import Codec, bits_back, independent
+from aevae_jax.compression.elements import TOTAL
+from aevae_jax.compression.stack import Damaged, Dice, Stack, Tally
+from aevae_jax.types import InputError, Params
+
+__all__ = ("Coder", "Damaged")
+
+_BATCH = 64
+_PLAIN = np.array([0, TOTAL - 64, TOTAL])  # counts of whether an example is coded without the model
+
+
+class Coder:
+    """A model and its parameters as a codec of integers.
+
+    Args:
+      model: with a likelihood of levels: `Bernoulli`, `Categorical`, `DiscretizedLogistic` or mixtures of these, and a
+        prior of normals, mixtures of these, or two levels.
+      params: its parameters, as trained.
+
+    Raises:
+      InputError: a model that no codec can be made of, or parameters that are not finite.
+    """
+
+    def __init__(self, model: Any, params: Params):
+        bad = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+               if not np.isfinite(np.asarray(leaf)).all()]  # fmt: skip
+        if bad:
+            raise InputError("parameters", got=f"NaN or infinity in {bad[0]}", expected="finite numbers")
+        self.event_shape = tuple(model.event_shape)
+        self.sha256 = _digest(model, params)
+        self._networks = Networks(model, params)
+        self._latents = latents.Latents(self._networks)
+        width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).shape[-1]
+        found = self._networks.shapes(lambda model, params: model.decode(params, jnp.zeros((1, width))))
+        self._logistic = isinstance(found, codable.LogisticMixture)
+        if isinstance(found, codable.LogisticMixture):
+            self.levels = found.levels
+        elif isinstance(found, codable.LogMasses):
+            shape = self._networks.shapes(lambda model, params: _log_masses(model, params, jnp.zeros((1, width)))).shape
+            self.levels = int(shape[-1])
+        else:
+            raise InputError(
+                "likelihood",
+                got=f"{type(found).__name__}, which is no distribution of levels",
+                expected="one with probabilities of levels",
+                hint="train with --model.likelihood DiscretizedLogistic(), or Bernoulli() on bits",
+            )
+        self._networks.check(latents.encoded, (1, *self.event_shape))
+        self._networks.check(_log_masses if not self._logistic else _logistics, (1, width))
+        if self.levels > elements.MOST_LEVELS:
+            raise InputError("levels", got=self.levels, expected=f"at most {elements.MOST_LEVELS} to be coded")
+
+    @property
+    def dtype(self) -> Any:
+        """What symbols are decoded to: uint8 up to 256 levels, else uint16."""
+        return np.uint8 if self.levels <= 256 else np.uint16
+
+    def encode(self, symbols: np.ndarray) -> bytes:
+        """Return a chunk of examples `[n, *event_shape]`, n >= 1, of integers below `levels`.
+
+        Raises:
+          InputError: another shape, or symbols outside the levels.
+        """
+        self._check(symbols)
+        stack, waiting = Stack(self._latents.seed), deque(range(len(symbols)))
+        plain = np.zeros(len(symbols), bool)
+        for size, slices in _sizes():
+            stack.slices = slices
+            rows: list[int] = []
+            while True:
+                while waiting and len(rows) < size:
+                    rows.append(waiting.popleft())
+                if not rows:
+                    break
+                before, batch = stack.copy(), symbols[rows].astype(np.int64)
+                evaluate = Evaluation(self._networks, len(rows), _BATCH, certify=True)
+                tally = Tally(len(rows), stack)
+                self._batch(evaluate).push(tally, batch)
+                good = evaluate.sure & (tally.bits < batch[0].size * np.log2(self.levels) + 1)
+                if good.all():
+                    break
+                stack = before
+                plain[np.array(rows)[~good]] = True
+                rows = [row for row, is_good in zip(rows, good, strict=True) if is_good]
+            if not waiting:
+                break
+        self._plain(int(plain.sum())).push(stack, symbols[plain].astype(np.int64))
+        _flags(len(symbols)).push(stack, plain.astype(np.int64))
+        return stack.payload()
+
+    def decode(self, payload: bytes, n: int) -> np.ndarray:
+        """Return the `n` examples of a chunk, `[n, *event_shape]`.
+
+        Raises:
+          Damaged: the payload is not what `encode` gave for so many examples.
+        """
+        stack = Stack(self._latents.seed, payload)
+        plain = _flags(n).pop(stack).astype(bool)
+        out = np.zeros((n, *self.event_shape), self.dtype)
+        out[plain] = self._plain(int(plain.sum())).pop(stack)
+        modelled = np.flatnonzero(~plain)
+        first, batches = 0, []
+        for size, slices in _sizes():
+            if first >= len(modelled):
+                break
+            batches.append((modelled[first : first + size], slices))
+            first += size
+        for rows, slices in reversed(batches):
+            stack.slices = slices
+            out[rows] = self._batch(Evaluation(self._networks, len(rows), _BATCH, certify=False)).pop(stack)
+        stack.check_empty()
+        return out
+
+    def bound(self, symbols: np.ndarray, seed: int = 0) -> np.ndarray:
+        """Return an estimate of the negative ELBO of the rounded model in bits per example, `[n]`.
+
+        It has one draw of each code, from independent bits: what the examples would cost if nothing else did.
+        """
+        self._check(symbols)
+        generator, found = np.random.default_rng(seed), []
+        for first in range(0, len(symbols), _BATCH):
+            batch = symbols[first : first + _BATCH].astype(np.int64)
+            tally = Tally(len(batch), Dice(generator))
+            self._batch(Evaluation(self._networks, len(batch), _BATCH, certify=False)).push(tally, batch)
+            found.append(tally.bits)
+        return np.concatenate(found)
+
+    def _batch(self, evaluate: Evaluation) -> Codec:
+        """Return the codec of a batch of examples by bits back."""
+        rows = len(evaluate.sure)
+
+        def likelihood(code: Any) -> Codec:
+            values_ = _logistics if self._logistic else _log_masses
+            numbers = evaluate(values_, self._latents.codes(evaluate, code))
+            if self._logistic:
+                return independent(elements.Logistics(numbers, self.levels))
+            return independent(elements.Table.of(numbers))
+
+        def posterior(x: np.ndarray) -> Codec:
+            return self._latents.posterior(evaluate, x / (self.levels - 1))
+
+        return bits_back(self._latents.prior(evaluate, rows), likelihood, posterior)
+
+    def _plain(self, n: int) -> Codec:
+        return independent(elements.Uniform(self.levels, (n, *self.event_shape)))
+
+    def _check(self, symbols: np.ndarray) -> None:
+        if symbols.shape[1:] != self.event_shape or not len(symbols):
+            raise InputError("examples", got=f"shape {symbols.shape}", expected=f"(n, {self.event_shape}), n >= 1")
+        if symbols.dtype.kind not in "biu" or symbols.min() < 0 or symbols.max() >= self.levels:
+            got = f"{symbols.dtype} from {symbols.min()} to {symbols.max()}"
+            raise InputError("examples", got=got, expected=f"integers from 0 to {self.levels - 1}")
+
+
+def _sizes() -> Iterator[tuple[int, int]]:
+    """Yield the sizes of batches, the first one first, and in how many slices each is pushed."""
+    size = 1
+    while size <= _BATCH:
+        yield size, 64
+        size *= 2
+    while True:
+        yield _BATCH, 8
+
+
+def _flags(n: int) -> Codec:
+    return independent(elements.Table(np.broadcast_to(_PLAIN, (n, len(_PLAIN)))))
+
+
+def _logistics(model: Any, params: Params, z: Any) -> Any:
+    """Return weights, places and scales `[B, *event, 3 K]` in units of their grids."""
+    found = model.decode(params, z)
+    logits, loc, log_scale = found.logistics()
+    most = found.levels - 1
+    logits = jax.nn.log_softmax(logits) * tables.GRID
+    return jnp.concatenate(
+        [logits, loc * (most * elements.LOC_GRID), (log_scale + np.log(most)) * tables.GRID], axis=-1
+    )
+
+
+def _log_masses(model: Any, params: Params, z: Any) -> Any:
+    """Return log probabilities `[B, *event, levels]` in units of the grid."""
+    return jax.nn.log_softmax(model.decode(params, z).log_masses()) * tables.GRID
+
+
+def _digest(model: Any, params: Params) -> str:
+    """Return what tells a model and its weights from all others."""
+    digest = hashlib.sha256(values.digest(model).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,182 @@
+"""Discrete distributions of integers: cumulative counts out of 2^precision, by integer arithmetic alone.
+
+Each is made of integer parameters `[..., P]`, rounded from what a network gives, and has `levels` symbols. Its
+`cumulative(k)` is what lies below symbol k, and the interval of k is what lies between that of k and of k + 1. Where a
+`floor` is 1 and not 0 no interval is empty, so that whatever is pushed has a finite cost; what is popped first needs no
+floor.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from aevae_jax.compression import tables
+from aevae_jax.compression.stack import Bits
+from aevae_jax.compression.tables import GRID
+
+LOC_GRID = 16
+"""Places of logistics are integers in units of 1/16 level."""
+
+PLACE_GRID = 4096
+"""Means of posteriors are integers in units of 1/4096 standard deviation of the prior."""
+
+PRECISION, TOTAL = 16, 1 << 16
+"""Of all but `Gaussians`."""
+
+FINE, FINE_TOTAL = 20, 1 << 20
+"""Of `Gaussians`, whose buckets are many."""
+
+MOST_LEVELS = 4096
+"""So many levels leave each at least one of 65536 and the rest for the distribution."""
+
+
+class Element(Protocol):
+    """What can be pushed and popped: independent integers."""
+
+    levels: int
+    precision: int
+
+    def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
+        """Return what lies below k `[n]`, 0 at 0 and 2^precision at `levels`, for a part of all elements in order."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of what is pushed and popped."""
+        ...
+
+
+def interval(element: Element, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return start and length of the intervals of symbols, of the shape of `element`."""
+    flat, everything = k.reshape(-1), slice(0, k.size)
+    start = element.cumulative(flat, everything)
+    length = element.cumulative(flat + 1, everything) - start
+    return start.reshape(k.shape), length.reshape(k.shape)
+
+
+def push(bits: Bits, element: Element, k: np.ndarray) -> None:
+    """Push symbols."""
+    bits.push(*interval(element, k), element.precision)
+
+
+def pop(bits: Bits, element: Element) -> np.ndarray:
+    """Pop symbols."""
+
+    def find(number: np.ndarray, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        low = np.zeros(number.size, np.int64)
+        start, end = np.zeros(number.size, np.int64), np.full(number.size, 1 << element.precision, np.int64)
+        high = np.full(number.size, element.levels, np.int64)
+        for _ in range((element.levels - 1).bit_length()):  # start = cumulative(low) <= number < cumulative(high) = end
+            middle = (low + high) >> 1
+            between = element.cumulative(middle, part)
+            below = between <= number
+            low, start = np.where(below, middle, low), np.where(below, between, start)
+            high, end = np.where(below, high, middle), np.where(below, end, between)
+        return low, start, end - start
+
+    return bits.pop(find, element.shape, element.precision)
+
+
+def shares(weights: np.ndarray, floor: int) -> np.ndarray:
+    """Return cumulative counts `[..., L + 1]` of weights `[..., L]`, integers >= 0 of sum < 2^46, each count at least
+    `floor`.
+    """
+    total = weights.sum(-1, keepdims=True)
+    below = np.cumsum(weights, -1)
+    counts = below * (TOTAL - floor * weights.shape[-1]) // total + floor * np.arange(1, weights.shape[-1] + 1)
+    return np.concatenate([np.zeros_like(counts[..., :1]), counts], -1)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return weights `[..., L]` of which the largest is 2^30, from log weights in units of 1 / `GRID`."""
+    return tables.exponential(logits.max(-1, keepdims=True) - logits)
+
+
+class Table:
+    """Any distribution over few levels, by its cumulative counts `[*shape, levels + 1]`."""
+
+    precision = PRECISION
+
+    def __init__(self, counts: np.ndarray):
+        self.levels, self.shape = counts.shape[-1] - 1, counts.shape[:-1]
+        self._counts = counts.reshape(-1, self.levels + 1)
+
+    @classmethod
+    def of(cls, logits: np.ndarray, *, floor: int = 1) -> Table:
+        """Return that of log weights `[*shape, levels]` in units of 1 / `GRID`."""
+        return cls(shares(softmax(logits), floor))
+
+    def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
+        return np.asarray(np.take_along_axis(self._counts[part], k[:, None], 1)[:, 0])
+
+
+class Uniform:
+    """Integers below a power of two, all equally likely: `[*shape]` of `levels`."""
+
+    precision = PRECISION
+
+    def __init__(self, levels: int, shape: tuple[int, ...]):
+        self.levels, self.shape = levels, shape
+
+    def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
+        return np.asarray((k * TOTAL) // self.levels)
+
+
+class Logistics:
+    """A mixture of K logistics per element, rounded to levels, the first and the last taking what lies beyond.
+
+    Args:
+      parameters: `[*shape, 3 K]`: log weights and log scales in units of 1 / `GRID`, places in units of
+        1 / `LOC_GRID` level, in the order weights, places, scales.
+      levels: how many.
+    """
+
+    precision = PRECISION
+    LOWEST, HIGHEST = -4 * GRID, 9 * GRID  # of log scales in levels
+
+    def __init__(self, parameters: np.ndarray, levels: int):
+        self.levels, self.shape = levels, parameters.shape[:-1]
+        parameters = parameters.reshape(-1, parameters.shape[-1])
+        logits, place, log_scale = np.split(parameters, 3, -1)
+        self._shares = np.diff(shares(softmax(logits), 0), axis=-1)  # of 2^16, in all exactly
+        self._place = np.clip(place, -8 * levels * LOC_GRID, 8 * levels * LOC_GRID)
+        rate = 1 / tables.scales(self.LOWEST, self.HIGHEST)
+        rates = np.rint(rate * (tables.UNIT // LOC_GRID) * 256).astype(np.int64)
+        self._rate = rates[np.clip(log_scale, self.LOWEST, self.HIGHEST) - self.LOWEST]
+
+    def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
+        edge = (2 * k - 1) * (LOC_GRID // 2)
+        mixed = np.zeros(k.size, np.int64)
+        for shares_, place, rate in zip(self._shares[part].T, self._place[part].T, self._rate[part].T, strict=True):
+            mixed += shares_ * tables.logistic(((edge - place) * rate) >> 8)
+        counts = (mixed * (TOTAL - self.levels) >> (PRECISION + 24)) + k
+        return np.where(k <= 0, 0, np.where(k >= self.levels, TOTAL, counts))
+
+
+class Gaussians:
+    """A normal over the buckets of a standard normal, of which each has the same probability.
+
+    Args:
+      place: means `[*shape]` in units of 1 / `PLACE_GRID`.
+      log_scale: log standard deviations in units of 1 / `GRID`.
+      floor: 1 where anything may be pushed.
+    """
+
+    precision = FINE
+    LOWEST, HIGHEST = -8 * GRID, 8 * GRID
+
+    def __init__(self, place: np.ndarray, log_scale: np.ndarray, floor: int = 0):
+        self.levels, self.shape = tables.BUCKETS, place.shape
+        self._floor = floor
+        limit = 16 * PLACE_GRID
+        self._place = np.clip(place.reshape(-1), -limit, limit) * (tables.UNIT // PLACE_GRID)
+        rates = np.rint(4096 / tables.scales(self.LOWEST, self.HIGHEST)).astype(np.int64)
+        self._rate = rates[np.clip(log_scale, self.LOWEST, self.HIGHEST).reshape(-1) - self.LOWEST]
+
+    def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
+        edge = np.clip(tables.tables().edges[k], -(1 << 36), 1 << 36)
+        t = ((edge - self._place[part]) * self._rate[part]) >> 12
+        counts = (tables.normal(t) * (FINE_TOTAL - self._floor * self.levels) >> 24) + self._floor * k
+        return np.where(k <= 0, 0, np.where(k >= self.levels, FINE_TOTAL, counts))

@@ -1,0 +1,168 @@
+"""A stack of bits: symbols are pushed and popped in intervals of integers, last in, first out.
+
+A symbol of probability f / 2^p is an interval of f integers below 2^p, and to push it is to name one of them: which one
+is chosen by bits that are popped from the stack first, and given back when the symbol is popped. So pushing costs
+p - log2 f bits, whatever the distribution, and `constriction` (Bamler 2022) codes uniform integers alone. Asymmetric
+numeral systems are Duda 2009; bits back are Hinton & van Camp 1993, Townsend et al. 2019.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+import constriction
+import numpy as np
+
+_ans, _uniform = constriction.stream.stack, constriction.stream.model.Uniform
+Find = Callable[[np.ndarray, slice], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""(numbers below 2^p `[n]`, which of all symbols they belong to) -> symbol, start and length of its interval."""
+
+
+class Damaged(ValueError):
+    """What is to be decoded cannot have been encoded by this codec."""
+
+
+class Bits(Protocol):
+    """What codecs push to and pop from: a `Stack`, or the `Tally` of what that would cost."""
+
+    def push(self, start: np.ndarray, length: np.ndarray, precision: int) -> None:
+        """Push symbols by their intervals below 2^precision, both `[B, ...]`."""
+        ...
+
+    def pop(self, find: Find, shape: tuple[int, ...], precision: int) -> np.ndarray:
+        """Pop symbols `[B, ...]` of a shape."""
+        ...
+
+
+class Stack:
+    """Bits as `constriction` keeps them, above a seed that bits back begin with.
+
+    Args:
+      seed: number of 32-bit words below all that is pushed.
+      payload: what `payload` gave, to be popped from; `None` for the seed alone.
+
+    Attributes:
+      slices: in how many parts symbols are pushed. Bits that one part pops are there again when it was pushed, so the
+        more there are the fewer must be there to begin with.
+
+    Raises:
+      Damaged: a payload that no stack has.
+    """
+
+    slices = 64
+
+    def __init__(self, seed: int, payload: bytes | None = None):
+        self._seed = np.frombuffer(hashlib.shake_256(b"aevae").digest(4 * seed), "<u4").astype(np.uint32)
+        words = self._seed
+        if payload is not None:
+            if len(payload) % 4:
+                raise Damaged(f"chunk: got {len(payload)} bytes, expected a multiple of 4")
+            words = np.frombuffer(payload, "<u4").astype(np.uint32)
+        try:
+            self._coder = _ans.AnsCoder(words, payload is None)
+        except ValueError as error:
+            raise Damaged(f"chunk: {error}") from None
+
+    def copy(self) -> Stack:
+        """Return a stack of the same bits."""
+        other: Stack = object.__new__(Stack)
+        other._seed, other._coder, other.slices = self._seed, self._coder.clone(), self.slices
+        return other
+
+    def payload(self) -> bytes:
+        """Return all bits."""
+        return bytes(self._coder.get_compressed().astype("<u4").tobytes())
+
+    def check_empty(self) -> None:
+        """Raise `Damaged` unless all that was pushed has been popped, and what is left is the seed."""
+        try:
+            left = self._coder.get_compressed(True)
+        except (AssertionError, ValueError):  # no whole number of words
+            left = None
+        if left is None or not np.array_equal(left, self._seed):
+            raise Damaged("chunk: got other bits at its end than every chunk begins with")
+
+    def push(self, start: np.ndarray, length: np.ndarray, precision: int) -> None:
+        """Push symbols by their intervals, `[B, ...]`, to be popped in order.
+
+        Raises:
+          Damaged: an interval without integers, which nobody popped.
+        """
+        start, length = (np.ascontiguousarray(a, np.int32).reshape(-1) for a in (start, length))
+        if (length < 1).any():
+            raise Damaged("chunk: got a symbol that is impossible where it stands")
+        for part in reversed(self._parts(start.size)):
+            inside, of = np.zeros(len(start[part]), np.int32), length[part]
+            several = of > 1
+            inside[several] = self._coder.decode(_uniform(), of[several])
+            self._coder.encode_reverse(start[part] + inside, _uniform(1 << precision))
+
+    def pop(self, find: Find, shape: tuple[int, ...], precision: int) -> np.ndarray:
+        """Pop symbols of a shape."""
+        symbols = np.zeros(int(np.prod(shape)), np.int64)
+        for part in self._parts(symbols.size):
+            number = self._coder.decode(_uniform(1 << precision), len(symbols[part])).astype(np.int64)
+            symbols[part], start, length = find(number, part)
+            several = length > 1
+            inside = (number - start)[several].astype(np.int32)
+            self._coder.encode_reverse(inside, _uniform(), np.ascontiguousarray(length[several], np.int32))
+        return symbols.reshape(shape)
+
+    def _parts(self, size: int) -> list[slice]:
+        step = max(1, -(-size // self.slices))
+        return [slice(first, min(first + step, size)) for first in range(0, size, step)]
+
+
+class Dice:
+    """What gives random bits, and swallows what is pushed.
+
+    Args:
+      generator: of NumPy.
+    """
+
+    def __init__(self, generator: np.random.Generator):
+        self._generator = generator
+
+    def push(self, start: np.ndarray, length: np.ndarray, precision: int) -> None:
+        """Do nothing."""
+
+    def pop(self, find: Find, shape: tuple[int, ...], precision: int) -> np.ndarray:
+        """Draw symbols of a shape."""
+        number = self._generator.integers(0, 1 << precision, int(np.prod(shape)))
+        return find(number, slice(0, number.size))[0].reshape(shape)
+
+
+class Tally:
+    """Pushes to and pops from other bits, and counts what that costs in bits per row.
+
+    Args:
+      rows: how many.
+      bits: a `Stack`, or `Dice`.
+    """
+
+    def __init__(self, rows: int, bits: Bits):
+        self.bits = np.zeros(rows)
+        self._inner = bits
+
+    def push(self, start: np.ndarray, length: np.ndarray, precision: int) -> None:
+        """Push symbols `[rows, ...]`, and add their cost."""
+        self.bits += self._cost(length, precision)
+        self._inner.push(start, length, precision)
+
+    def pop(self, find: Find, shape: tuple[int, ...], precision: int) -> np.ndarray:
+        """Pop symbols `[rows, ...]`, and take off their cost."""
+        lengths = np.zeros(int(np.prod(shape)), np.int64)
+
+        def noted(number: np.ndarray, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            found = find(number, part)
+            lengths[part] = found[2]
+            return found
+
+        symbols = self._inner.pop(noted, shape, precision)
+        self.bits -= self._cost(lengths, precision)
+        return symbols
+
+    def _cost(self, length: np.ndarray, precision: int) -> np.ndarray:
+        return np.asarray((precision - np.log2(length.reshape(len(self.bits), -1))).sum(1))

@@ -1,0 +1,234 @@
+"""Any model with a likelihood of levels codes its data exactly, near its bound, or says that it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from sklearn import datasets
+
+import aevae_jax as ae
+from aevae_jax.compression import Coder, Damaged, certified, chunks
+from aevae_jax.models import architectures, likelihoods, priors
+from aevae_jax.types import InputError
+
+SMALL = architectures.MLP((12,))
+
+
+def model_of(kind):
+    """Return a tiny model of each kind that can be coded."""
+    grid, image = {"event_shape": (6,), "network": SMALL, "latent": 4}, {"event_shape": (5, 6, 1), "latent": 3}
+    logistic, several = likelihoods.DiscretizedLogistic(levels=17), likelihoods.DiscretizedLogisticMixture(17, 2)
+    return {
+        "bits": lambda: ae.VAE(likelihood=likelihoods.Bernoulli(), **grid),
+        "levels": lambda: ae.VAE(likelihood=likelihoods.Categorical(levels=5), **grid),
+        "logistic": lambda: ae.VAE(likelihood=logistic, **grid),
+        "logistics": lambda: ae.VAE(likelihood=several, **grid),
+        "mixture": lambda: ae.VAE(likelihood=logistic, latent_prior=priors.GaussianMixture(3), **grid),
+        "vampprior": lambda: ae.VAE(likelihood=logistic, latent_prior=priors.VampPrior(4), **grid),
+        "two levels": lambda: ae.TwoLevelVAE(likelihood=logistic, latent_prior=priors.GaussianMixture(3), **grid),
+        "convolutions": lambda: ae.VAE(likelihood=several, network=architectures.Conv((3,)), **image),
+        "residual": lambda: ae.VAE(likelihood=logistic, network=architectures.ResidualConv((8,)), **image),
+        "gated": lambda: ae.VAE(likelihood=logistic, **{**grid, "network": architectures.MLP((8,), gated=True)}),
+        "long names": lambda: ae.VAE(likelihood=likelihoods.DiscretizedLogistic(levels=300), **grid),
+    }[kind]()
+
+
+KINDS = (
+    "bits",
+    "levels",
+    "logistic",
+    "logistics",
+    "mixture",
+    "vampprior",
+    "two levels",
+    "convolutions",
+    "residual",
+    "gated",
+    "long names",
+)
+
+
+def drawn(model, n, seed=0):
+    """Return parameters that are not those of the start, a coder, and examples."""
+    generator = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf + 0.2 * generator.normal(size=leaf.shape), np.float32),
+        model.init(jax.random.key(seed)),
+    )
+    coder = Coder(model, params)
+    return params, coder, generator.integers(0, coder.levels, (n, *model.event_shape))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_encoded_is_decoded(kind):
+    _, coder, symbols = drawn(model_of(kind), 70)
+    payload = coder.encode(symbols)
+    found = coder.decode(payload, 70)
+    assert np.array_equal(found, symbols)
+    assert found.dtype == (np.uint16 if coder.levels > 256 else np.uint8)
+    assert coder.encode(symbols) == payload
+
+
+def test_one_example_alone():
+    _, coder, symbols = drawn(model_of("logistic"), 1)
+    assert np.array_equal(coder.decode(coder.encode(symbols), 1), symbols)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A VAE that has learned the digits a little, with its data."""
+    generator = np.random.default_rng(0)
+    images = datasets.load_digits().images.astype(np.uint8)[generator.permutation(1797), :, :, None]
+    model = ae.VAE(latent=6, network=architectures.MLP((64,)), likelihood=likelihoods.DiscretizedLogisticMixture(17, 2))
+    fitted = ae.fit(ae.Run(model=model, epochs=4), ae.from_arrays(images[:1400], images[1400:], levels=17))
+    return fitted, images[1400:]
+
+
+@pytest.mark.parametrize("n", [2, 63, 300])
+def test_the_size_is_the_bound_and_little_more(trained, n):
+    """Half a per cent at 300 examples of 64 elements, of which 3 % go into the first bits of a chunk."""
+    fitted, images = trained
+    coder = Coder(fitted.model, fitted.params)
+    symbols = images[:n]
+    bits = 8 * len(coder.encode(symbols))
+    assert bits < coder.bound(symbols).sum() * 1.01 + 32 * 12
+    assert bits > coder.bound(symbols).sum() * 0.97
+
+
+def test_the_bound_is_the_negative_elbo(trained):
+    """What the rounded model costs is what the model is trained on, within a hundredth."""
+    fitted, images = trained
+    coder = Coder(fitted.model, fitted.params)
+    bound = np.mean([coder.bound(images, seed).mean() for seed in range(4)])
+    nats = fitted.results["test"]["negative_elbo"]
+    assert bound * np.log(2) == pytest.approx(nats["mean"] if isinstance(nats, dict) else nats, rel=0.01)
+
+
+def test_the_batch_size_of_networks_does_not_matter(trained, monkeypatch):
+    """What one process wrote in batches of 64, another reads with networks evaluated 100 at a time."""
+    fitted, images = trained
+    symbols = images[:150]
+    payload = Coder(fitted.model, fitted.params).encode(symbols)
+    evaluation = chunks.Evaluation
+
+    def larger(networks, rows, batch, *, certify):
+        return evaluation(networks, rows, 100, certify=certify)
+
+    monkeypatch.setattr(chunks, "Evaluation", larger)
+    assert np.array_equal(Coder(fitted.model, fitted.params).decode(payload, 150), symbols)
+
+
+def test_what_is_not_certain_or_too_large_is_coded_without_the_model(trained, monkeypatch):
+    fitted, images = trained
+    coder = Coder(fitted.model, fitted.params)
+    symbols = images[:100].copy()
+    symbols[7] = np.random.default_rng(0).integers(0, 17, symbols[7].shape)  # noise: larger by the model
+    size = len(coder.encode(symbols))
+    assert np.array_equal(coder.decode(coder.encode(symbols), 100), symbols)
+
+    seen = []
+
+    class Doubting(certified.Evaluation):
+        def __call__(self, *arguments, **options):
+            out = super().__call__(*arguments, **options)
+            if self._certify:
+                self.sure &= np.arange(len(self.sure)) % 9 != 5
+                seen.append(len(self.sure))
+            return out
+
+    monkeypatch.setattr(chunks, "Evaluation", Doubting)
+    payload = coder.encode(symbols)
+    assert seen
+    assert len(payload) > size  # five bits an element cost more
+    monkeypatch.undo()
+    assert np.array_equal(coder.decode(payload, 100), symbols)
+
+
+def test_a_number_near_a_boundary_is_not_certain():
+    model, params = SimpleNamespace(network=None), {"w": np.ones(1)}
+    networks = certified.Networks(model, params)
+    near = np.array([[0.5 - 1e-13], [0.5 - 1e-3], [np.nan], [np.inf], [-0.5 + 1e-13], [7.0]])
+    codes, sure = networks.rounded(lambda model, params, x: x * params["w"][None], near, certify=True)
+    assert sure.tolist() == [False, True, False, False, False, True]
+    assert codes[1, 0] == 0
+    assert codes[5, 0] == 7
+    rough = np.array([[0.5 - 1e-7]])  # float32 differs from float64 by 0.5 here, so float64 may by 4096 / 2^29 of it
+    _, sure = networks.rounded(
+        lambda model, params, x: (x + 2.0**24) * params["w"][None] - 2.0**24, rough, certify=True
+    )
+    assert sure.tolist() == [False]
+
+
+def test_a_network_that_computes_in_float32_is_refused():
+    import flax.linen as nn
+
+    encoder, decoder = nn.Dense(8, dtype="float32"), nn.Dense(12)
+    model = ae.VAE(4, architectures.Modules(encoder, decoder), likelihoods.DiscretizedLogistic(8), event_shape=(6,))
+    params = model.init(jax.random.key(0))
+    with pytest.raises(InputError, match="arithmetic of the model: got float32, expected float64"):
+        Coder(model, params).encode(np.zeros((1, 6), int))
+    model = dataclasses.replace(model, network=architectures.Modules(nn.Dense(8), decoder))
+    coder = Coder(model, params)
+    assert np.array_equal(coder.decode(coder.encode(np.ones((3, 6), int)), 3), np.ones((3, 6)))
+
+
+def test_what_cannot_be_coded_is_one_line(trained):
+    fitted, _ = trained
+    with pytest.raises(InputError, match=r"likelihood: got Normal, which is no distribution of levels"):
+        drawn(ae.VAE(likelihood=likelihoods.NormalSharedScale(), event_shape=(6,), network=SMALL), 1)
+    with pytest.raises(InputError, match=r"levels: got 65536, expected at most 4096"):
+        drawn(ae.VAE(likelihood=likelihoods.DiscretizedLogistic(2**16), event_shape=(6,), network=SMALL), 1)
+    with pytest.raises(InputError, match=r"posterior: got Delta, expected independent normals"):
+        drawn(ae.Autoencoder(likelihood=likelihoods.DiscretizedLogistic(), event_shape=(6,), network=SMALL), 1)
+    with pytest.raises(InputError, match=r"prior: got MultivariateNormal"):
+        drawn(
+            ae.VAE(
+                likelihood=likelihoods.DiscretizedLogistic(), event_shape=(6,), network=SMALL,
+                latent_prior=priors.FullGaussianMixture(2),
+            ), 1,
+        )  # fmt: skip
+    coder = Coder(fitted.model, fitted.params)
+    for symbols in (np.zeros((0, 8, 8, 1), int), np.zeros((2, 8, 8), int)):
+        with pytest.raises(InputError, match="examples: got shape"):
+            coder.encode(symbols)
+    for symbols in (np.full((1, 8, 8, 1), 17), np.full((1, 8, 8, 1), -1), np.zeros((1, 8, 8, 1))):
+        with pytest.raises(InputError, match="expected integers from 0 to 16"):
+            coder.encode(symbols)
+    bad = jax.tree.map(np.array, fitted.params)
+    bad["encoder"]["out"]["bias"][0] = np.nan
+    with pytest.raises(InputError, match=r"parameters: got NaN or infinity in .*encoder.*out.*bias"):
+        Coder(fitted.model, bad)
+
+
+def test_another_model_or_other_weights_have_another_sha256(trained):
+    fitted, _ = trained
+    digest = Coder(fitted.model, fitted.params).sha256
+    assert digest == Coder(fitted.model, jax.tree.map(np.array, fitted.params)).sha256
+    other = jax.tree.map(np.array, fitted.params)
+    other["encoder"]["out"]["bias"][0] = np.nextafter(other["encoder"]["out"]["bias"][0], np.float32(9))
+    assert Coder(fitted.model, other).sha256 != digest
+    assert Coder(dataclasses.replace(fitted.model, log_scale_range=(-6.0, 2.0)), fitted.params).sha256 != digest
+
+
+def test_damage_is_told_or_gives_what_was_there(trained):
+    """A flip in a chunk is found by the seed below it, which is why no checksum stands there; a wrong count as well."""
+    fitted, images = trained
+    coder = Coder(fitted.model, fitted.params)
+    symbols = images[:40]
+    payload = coder.encode(symbols)
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        bad = bytearray(payload)
+        bad[generator.integers(len(bad))] ^= 1 << generator.integers(8)
+        with pytest.raises(Damaged):
+            coder.decode(bytes(bad), 40)
+    for n in (39, 41, 1):
+        with pytest.raises(Damaged):
+            coder.decode(payload, n)
+    for cut in (payload[:-4], payload[4:], payload[:8], b""):
+        with pytest.raises(Damaged):
+            coder.decode(cut, 40)
