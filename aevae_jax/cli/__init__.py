@@ -4,6 +4,7 @@ main.py         `aevae` and its list of commands, `aevae train`
 evaluate.py     `aevae evaluate`, `compare`
 diagnose.py     `aevae diagnose`, `quality`
 generate.py     `aevae sample`, `reconstruct`, `interpolate`, `traverse`, `encode`, `decode`
+compress.py     `aevae compress`, `decompress`, `info`: .aev files
 overview.py     `aevae list`, `show`: what runs there are, without JAX
 reruns.py       `aevae reproduce`, `replay`
 data.py         `aevae data inspect`, `data prepare`

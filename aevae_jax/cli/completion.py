@@ -111,4 +111,4 @@ def _complete(action: Any, kind: Any) -> None:
     elif names := list(values.types_of(item)):
         action.choices = names
     elif item is Path:
-        action.complete = RUNS if action.dest in ("run", "other", "directory", "--from") else shtab.FILE
+        action.complete = RUNS if action.dest in ("run", "other", "directory", "--from", "--run") else shtab.FILE

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from aevae_jax import __version__, limits, runs, values
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.cli import (
+    compress,
     console,
     data,
     diagnose,
@@ -347,11 +348,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
         generate.traverse,
         generate.encode,
         generate.decode,
+        compress.compress,
+        compress.decompress,
+        compress.info,
         reruns.reproduce,
         reruns.replay,
         completion,
     )
 }
-AT_ONCE = ("list", "show", "completion")
+AT_ONCE = ("list", "show", "info", "completion")
 """Those that do not import JAX."""
 DATA_COMMANDS: dict[str, Callable[..., None]] = {command.__name__: command for command in (data.inspect, data.prepare)}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NoReturn, TextIO
+from typing import BinaryIO, NoReturn, TextIO
 
 from aevae_jax.asides import encodable, tell
 from aevae_jax.checkpoints.signals import EXIT_CODE, Interrupted
@@ -130,6 +131,40 @@ def show_table(
     _write(sys.stdout, captured.get())
 
 
+@contextlib.contextmanager
+def binary_output() -> Iterator[BinaryIO]:
+    """Open standard output for bytes: a file that is made. It is flushed when the block ends.
+
+    Raises:
+      InputError: it is a terminal, or cannot be written.
+      BrokenPipeError: nobody reads it any more.
+    """
+    if sys.stdout.isatty():
+        raise InputError("standard output", got="a terminal", expected="a file or a pipe, as bytes are written")
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+        raise
+    except OSError as error:
+        _discard(sys.stdout)
+        raise _no_room(error) from None
+
+
+@contextlib.contextmanager
+def binary_input() -> Iterator[BinaryIO]:
+    """Open standard input for bytes. Raises `InputError` where it is a terminal or a directory."""
+    got = "a terminal" if sys.stdin.isatty() else "a directory" if _is_directory(sys.stdin) else ""
+    if got:
+        raise InputError("standard input", got=got, expected="a file or a pipe, as bytes are read")
+    yield sys.stdin.buffer
+
+
+def _is_directory(stream: TextIO) -> bool:
+    return stat.S_ISDIR(os.fstat(stream.fileno()).st_mode)
+
+
 def leave(message: str, code: int) -> NoReturn:
     """End the program after a line on standard error."""
     tell(" ".join(message.split()))
@@ -145,12 +180,16 @@ def _write(stream: TextIO, text: str) -> None:
         raise
     except (OSError, ValueError) as error:
         _discard(stream)
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(
-            "standard output",
-            got=f"no room to print on ({reason})",
-            expected="a terminal, file or pipe that takes all of it",
-        ) from None
+        raise _no_room(error) from None
+
+
+def _no_room(error: Exception) -> InputError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return InputError(
+        "standard output",
+        got=f"no room to print on ({reason})",
+        expected="a terminal, file or pipe that takes all of it",
+    )
 
 
 def _discard(stream: TextIO) -> None:

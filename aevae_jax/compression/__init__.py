@@ -7,6 +7,12 @@ elements.py  discrete distributions as integer counts
 tables.py    the functions of integers that these look up
 certified.py networks in float64, rounded, and certified to round so everywhere
 stack.py     the bits, by `constriction`, and what they cost
+
+archive.py   images into an .aev file and back, chunk by chunk
+container.py the bytes of such a file, written and read from beginning to end
+recovery.py  what is left of one that is damaged
+symbols.py   values as they were stored, and the symbols that are coded
+files.py     what is compressed, and what is decompressed to: arrays, idx, pictures, streams
 """
 
 import lazy_loader

@@ -95,8 +95,15 @@ def read_array(path: Path, name: str) -> Source:
     Raises:
       InputError: as `read_npy` and `read_npz`, but for types and shapes.
     """
-    if path.suffix.lower() == ".npy":
-        return rows.read_npy(path)
+    return rows.read_npy(path) if path.suffix.lower() == ".npy" else read_named(path, name)[1]
+
+
+def read_named(path: Path, name: str) -> tuple[str, Source, list[str]]:
+    """Read the only array of an .npz file, or the one called `name`: what it is called, the array, and the others.
+
+    Raises:
+      InputError: as `read_npz`, but for types and shapes.
+    """
     with _archive(path) as archive:
         names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
         members = dict(zip(names, archive.infolist(), strict=True))
@@ -105,7 +112,8 @@ def read_array(path: Path, name: str) -> Source:
             raise refused(path, ", ".join(names) or "no arrays", f"one array, or one called {name!r}")
         _stem(members[chosen], path)
         _check_expansion(_sizes([members[chosen]]), path)
-        return _member(archive, members[chosen], f"{path}: {chosen}")
+        others = [each for each in names if each != chosen]
+        return chosen, _member(archive, members[chosen], f"{path}: {chosen}"), others
 
 
 def is_idx_folder(folder: Path) -> bool:
@@ -134,6 +142,11 @@ def read_idx(folder: Path) -> Found:
         if _IDX.fullmatch(path.name) and _idx_name(path) not in names:
             raise refused(path, "a folder", "a file")
     return _found(names, lambda name: _idx(inside(folder / name, folder)), folder)
+
+
+def read_idx_images(path: Path) -> Source:
+    """Read one idx file of images, `[N, H, W]`, gzip or not, of any name. Raises `InputError` as `read_idx`."""
+    return _idx(path, "images")
 
 
 # -------------------------------------------------------------------------------------------------------------- names
@@ -265,8 +278,8 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> np.n
             return rows.read_all(file, layout)
 
 
-def _idx(path: Path) -> Source:
-    kind = _idx_name(path)[1]
+def _idx(path: Path, kind: str = "") -> Source:
+    kind = kind or _idx_name(path)[1]
     axes = {"images": 3, "labels": 1}[kind]
     zipped = path.suffix.lower() == ".gz"
     with durable.open_regular(path, what="data") as raw, gzip.GzipFile(fileobj=raw) if zipped else raw as file:

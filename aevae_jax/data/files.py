@@ -162,13 +162,20 @@ def _read_array(path: Path, name: str, suffixes: tuple[str, ...]) -> Source:
 def check_output(path: Path, suffixes: tuple[str, ...], *, force: bool, option: str = "--out") -> None:
     """Refuse an output file before any work is done.
 
+    Args:
+      path: of the file.
+      suffixes: what its name may end in.
+      force: accept one that exists.
+      option: by which it was typed; empty for an argument.
+
     Raises:
       InputError: a suffix that is not listed, a directory that is missing or read-only, or, unless `force`, a file that
         exists.
     """
+    typed, option = f"{option} ".lstrip(), option or "OUTPUT"
     if path.suffix not in suffixes:
         expected = f"a name ending in {' or '.join(suffixes)}"
-        hint = f"did you mean {option} {shlex.quote(str(path.with_suffix(suffixes[0])))}?" if path.name else ""
+        hint = f"did you mean {typed}{shlex.quote(str(path.with_suffix(suffixes[0])))}?" if path.name else ""
         raise InputError("output", where=option, got=path.name, expected=expected, hint=hint)
     if not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK | os.X_OK) or os.path.isdir(path):
         known = os.path.lexists(path.parent) or len(str(path.parent)) > 100
@@ -184,7 +191,7 @@ def check_output(path: Path, suffixes: tuple[str, ...], *, force: bool, option: 
             "output", where=option, got=f"a name that cannot be used ({error.strerror})", expected="another one"
         ) from None
     if not force:
-        hint = f"type {option} {shlex.quote(str(durable.unused(path)))}, or --force to replace it"
+        hint = f"type {typed}{shlex.quote(str(durable.unused(path)))}, or --force to replace it"
         raise InputError("output", where=option, got=f"{path}, which exists", expected="a new file", hint=hint)
 
 

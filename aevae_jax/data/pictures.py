@@ -122,17 +122,41 @@ def read_new(path: Path, shape: tuple[int, int, int], note: Callable[[str], None
     Raises:
       InputError: as `read`.
     """
-    if os.path.isdir(path):
-        files = _files(path)
-        if len(files) > 1:
-            raise refused(path, f"folders for {', '.join(files)}", "pictures alone", "name one of the folders")
-        paths = [file.path for file in files["train"]]
-    else:
-        paths = [str(path)]
+    paths = _of_one_part(path)
     seen = _look(paths)
     if told := _resized(seen.sizes, shape[:2]):
         note(told)
     return seen.rows(paths, shape)
+
+
+def read_exactly(path: Path, event_shape: tuple[int, ...]) -> Source:
+    """Read one picture, or all in a folder by the names of their files, if none would be changed: uint8 `[N, H, W, C]`.
+
+    Args:
+      path: a picture, or a folder as in `read` without train, validation and test.
+      event_shape: height, width and channels that all must have.
+
+    Raises:
+      InputError: as `read`, or pictures of another size, of other channels or of 16 bits.
+    """
+    paths = _of_one_part(path)
+    seen = _look(paths)
+    told = {(height, width, channels) for height, width in seen.sizes for channels in seen.examples}
+    if told != {event_shape} or seen.bits != 8:
+        shown = ", ".join(f"{h}x{w}x{c}" for h, w, c in sorted(told)[:3])
+        got = f"{shown}{', of 16 bits' if seen.bits != 8 else ''}"
+        raise refused(path, got, f"{'x'.join(map(str, event_shape))} of 8 bits, as nothing is scaled")
+    return seen.rows(paths, event_shape)  # type: ignore[arg-type]  # those of pictures
+
+
+def _of_one_part(path: Path) -> list[str]:
+    """Return the paths of one picture, or of those in a folder without parts."""
+    if not os.path.isdir(path):
+        return [str(path)]
+    files = _files(path)
+    if len(files) > 1:
+        raise refused(path, f"folders for {', '.join(files)}", "pictures alone", "name one of the folders")
+    return [file.path for file in files["train"]]
 
 
 def _resized(sizes: Counter[tuple[int, int]], target: tuple[int, int]) -> str:

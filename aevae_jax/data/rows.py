@@ -132,8 +132,10 @@ def read_open(file: BinaryIO, path: Path) -> Source:
     return rows_of(file, path, layout)
 
 
-def npy_layout(head: bytes, size: int, where: object) -> Layout:
-    """Return what the header of a .npy file of `size` bytes claims, if the file has it; `head` is how it begins."""
+def npy_layout(head: bytes, size: int | None, where: object) -> Layout:
+    """Return what the header of a .npy file of `size` bytes claims, if the file has it; `head` is how it begins. The
+    size of a stream is `None`: it is seen at its end.
+    """
     file = io.BytesIO(head)  # NumPy would read as long a header as the file claims to have
     with reading(where, "an intact .npy header"):
         version = format.read_magic(file)
@@ -143,7 +145,8 @@ def npy_layout(head: bytes, size: int, where: object) -> Layout:
         shape, fortran, dtype = read(file, max_header_size=MAX_HEADER)
     if dtype.kind not in "iuf" or not shape or min(shape) < 0:
         raise refused(where, f"an array of type {dtype} and shape {shape}", "uint8, floats, or integers for labels")
-    return checked(Layout(shape, dtype, file.tell(), fortran), size, where)
+    layout = Layout(shape, dtype, file.tell(), fortran)
+    return layout if size is None else checked(layout, size, where)
 
 
 def checked(layout: Layout, size: int, where: object) -> Layout:
