@@ -99,7 +99,7 @@ def read_stream(file: BinaryIO) -> Rows:
     start = file.read(4)
     with layouts.reading("-", "an .npy or idx file"):
         if start == bytes((0, 0, 8, 3)):
-            layout = layouts.Layout(struct.unpack(">3I", container.exactly(file, 12)), np.dtype(np.uint8), 16)
+            layout = layouts.Layout(struct.unpack(">3I", _all(file, 12, "its header")), np.dtype(np.uint8), 16)
         else:
             layout = _npy_layout(start, file)
     if layout.fortran:
@@ -126,7 +126,7 @@ def _npy_layout(start: bytes, file: BinaryIO) -> layouts.Layout:
     length = int.from_bytes(head[8 : 12 if wide else 10], "little")
     if head[:6] != format.MAGIC_PREFIX or length > layouts.MAX_HEADER:
         raise ValueError(f"it begins with {head[:8].hex(' ') or 'nothing'}")
-    head += container.exactly(file, length - (0 if wide else 2))
+    head += _all(file, length - (0 if wide else 2), "its header")
     return layouts.npy_layout(head, None, "-")
 
 
