@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import BinaryIO, NoReturn, TextIO
@@ -154,15 +153,10 @@ def binary_output() -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def binary_input() -> Iterator[BinaryIO]:
-    """Open standard input for bytes. Raises `InputError` where it is a terminal or a directory."""
-    got = "a terminal" if sys.stdin.isatty() else "a directory" if _is_directory(sys.stdin) else ""
-    if got:
-        raise InputError("standard input", got=got, expected="a file or a pipe, as bytes are read")
+    """Open standard input for bytes. Raises `InputError` where it is a terminal."""
+    if sys.stdin.isatty():
+        raise InputError("standard input", got="a terminal", expected="a file or a pipe, as bytes are read")
     yield sys.stdin.buffer
-
-
-def _is_directory(stream: TextIO) -> bool:
-    return stat.S_ISDIR(os.fstat(stream.fileno()).st_mode)
 
 
 def leave(message: str, code: int) -> NoReturn:

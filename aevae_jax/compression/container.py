@@ -254,7 +254,7 @@ class Reader:
         index = len(self._table)
         first = index * self.header.rows
         rows = f"images {first:,} to {first + self.header.rows_in(index) - 1:,}"
-        hint = "type: aevae decompress --recover, with a file and an output, for the others"
+        hint = "--recover gives the others"
         frame = parse_frame(exactly(self._file, FRAME_BYTES), self.header, self._raw[-4:])
         if frame is None or frame.number != index:
             raise refused(f"damage at the chunk of {rows}", "an intact file", hint=hint)
