@@ -16,6 +16,7 @@ formats.py     what subjects of all formats share; tiny.py, a run of which hosti
 
 runs.py        subjects: every file of a run; snapshots.py, its checkpoints; forgeries.py, what a stranger signed
 arrays.py      subjects: .npy, .npz, idx; inputs.py, what is encoded and decoded
+aev.py         subjects: compressed files
 pictures.py    subjects: PNG, JPEG, WebP, TIFF
 tables.py      subjects: CSV and Parquet; names.py, what files are called
 tfds.py        subjects: directories of TensorFlow Datasets, and the cache

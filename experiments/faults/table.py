@@ -32,6 +32,7 @@ Section = Literal[
     "operations",
     "runs",
     "arrays",
+    "aev",
     "pictures",
     "tables",
     "tfds",
@@ -72,6 +73,7 @@ FAULTS = {
 HOSTILE = {
     "runs": "every file of a run and of its checkpoints",
     "arrays": ".npy, .npz, idx, as data and as inputs",
+    "aev": "compressed files, decompressed and recovered",
     "pictures": "folders of PNG, JPEG, WebP and TIFF",
     "tables": "CSV and Parquet",
     "tfds": "directories of TensorFlow Datasets, and the cache",

@@ -33,6 +33,7 @@ ENOUGH = {
     "operations": 1,
     "runs": 5,
     "arrays": 5,
+    "aev": 2,
     "pictures": 5,
     "tables": 3,
     "tfds": 3,
