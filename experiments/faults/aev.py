@@ -59,9 +59,9 @@ def subjects() -> list[Subject]:
 def _coder() -> Any:
     """Return the codec of a small model; a process makes it once."""
     import jax
-    from aevae_jax.compression.chunks import Coder
 
     from aevae_jax import VAE
+    from aevae_jax.compression.chunks import Coder
     from aevae_jax.models.architectures import MLP
     from aevae_jax.models.likelihoods import DiscretizedLogistic
     from aevae_jax.models.priors import StandardNormal
@@ -145,7 +145,7 @@ def _recover(folder: Path) -> Any:
 # ------------------------------------------------------------------------------ what is changed under right checksums
 
 
-def _parts(content: bytes) -> tuple[bytearray, list[bytearray], bytearray]:
+def _parts(content: bytes | bytearray) -> tuple[bytearray, list[bytearray], bytearray]:
     """Return the header, the chunks and the trailer of an intact file."""
     length = int.from_bytes(content[10:12], "little")
     header, rest, chunks = content[:length], content[length:], list[bytearray]()
