@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import compression_table
 import defaults
 import speed_table
 from claims import verdict_of
@@ -54,6 +55,7 @@ def section() -> str:
     parts = [
         density_table("density_fashion_mnist"),
         density_table("density_fashion_mnist_10_epochs"),
+        compression(),
         speed_tables(),
         claims(),
         made_of(),
@@ -118,6 +120,12 @@ def annealed(rows: list[dict[str, Any]]) -> str:
         return ""
     head = "Annealed importance sampling, which does not see the encoder (`--annealed`):"
     return f"\n{head}\n\n{''.join(lines)}"
+
+
+def compression() -> str:
+    """Return into how few bytes test images go."""
+    found = recorded("compression.json")
+    return "" if found is None else compression_table.of_readme(found, (RESULTS / "compression.json").as_posix())
 
 
 def speed_tables() -> str:

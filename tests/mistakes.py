@@ -15,9 +15,15 @@ class Mutation(NamedTuple):
     mistake: int
     what: str
     file: str
+    """Of the package, or of the experiments where it begins with that."""
     old: str
     new: str
     tests: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """The file, from the root of the repository."""
+        return self.file if self.file.startswith("experiments/") else f"aevae_jax/{self.file}"
 
 
 MUTATIONS = (
@@ -2784,5 +2790,85 @@ MUTATIONS = (
         "max(lost.items()",
         "min(lost.items()",
         ("data/test_pictures.py::test_pictures_that_are_cropped_are_counted_with_what_is_cut_off",),
+    ),
+    Mutation(
+        490,
+        "images of a mosaic in the wrong order",
+        "experiments/compression_codecs.py",
+        ".swapaxes(1, 2)",
+        ".swapaxes(0, 2).swapaxes(0, 1)",
+        ("experiments/test_compression.py::test_codecs_get_each_image_once_in_its_place",),
+    ),
+    Mutation(
+        491,
+        "a codec's files are not decoded",
+        "experiments/compression_codecs.py",
+        "if not all(map(np.array_equal, decoded, pictures)):",
+        "if len(decoded) != len(pictures):",
+        ("experiments/test_compression.py::test_a_codec_that_loses_something_is_refused",),
+    ),
+    Mutation(
+        492,
+        "bits are given to general codecs a byte each",
+        "experiments/compression_codecs.py",
+        "(np.packbits(picture) if levels == 2 else picture)",
+        "picture",
+        ("experiments/test_compression.py::test_sizes_are_of_whole_files_and_bits_are_packed",),
+    ),
+    Mutation(
+        493,
+        "of files of single images the first one counts",
+        "experiments/compression_codecs.py",
+        "sum(map(len, files))",
+        "len(files[0])",
+        ("experiments/test_compression.py::test_sizes_are_of_whole_files_and_bits_are_packed",),
+    ),
+    Mutation(
+        494,
+        "what a file gives back is not compared",
+        "experiments/compression.py",
+        "or not np.array_equal(found, symbols)",
+        "or found.shape != symbols.shape",
+        ("experiments/test_compression.py::test_a_file_that_gives_other_bytes_is_refused",),
+    ),
+    Mutation(
+        495,
+        "a model is compared with the worst setting of a codec",
+        "experiments/compression_table.py",
+        'entry["bytes"] < best[key]["bytes"]',
+        'entry["bytes"] > best[key]["bytes"]',
+        ("experiments/test_compression.py::test_of_each_codec_the_smallest_setting_counts",),
+    ),
+    Mutation(
+        496,
+        "a model pays for its size in bits with bytes",
+        "experiments/compression_table.py",
+        'saved = (other["bytes"] - ours["bytes"]) / count',
+        'saved = 8 * (other["bytes"] - ours["bytes"]) / count',
+        ("experiments/test_compression.py::test_a_model_pays_where_it_and_its_file_are_as_small_as_the_other_file",),
+    ),
+    Mutation(
+        497,
+        "results of other images are kept beside new ones",
+        "experiments/compression_table.py",
+        'if before.get("sha256") != one["sha256"]:',
+        "if False:",
+        ("experiments/test_compression.py::test_results_of_other_days_stay_and_those_of_other_images_go",),
+    ),
+    Mutation(
+        498,
+        "a codec that is not installed is left out in silence",
+        "experiments/compression.py",
+        "missing.append(codec.name)",
+        "pass",
+        ("experiments/test_compression.py::test_codecs_that_are_not_installed_are_named",),
+    ),
+    Mutation(
+        499,
+        "training data are compressed",
+        "experiments/compression.py",
+        "prepare(row.run.data.preparation, dataset).test.x[:]",
+        "prepare(row.run.data.preparation, dataset).train.x[:]",
+        ("experiments/test_compression.py::test_a_set_is_of_test_images",),
     ),
 )

@@ -74,7 +74,7 @@ def changed(revision: str) -> set[str] | None:
         before: dict[str, object] = {"__name__": "before"}
         exec(_git("show", f"{base}:tests/mistakes.py"), before)  # noqa: S102  # of this repository
         known = set(before.get("MUTATIONS", ()))  # type: ignore[call-overload]
-        paths |= {f"aevae_jax/{mutation.file}" for mutation in MUTATIONS if mutation not in known}
+        paths |= {mutation.path for mutation in MUTATIONS if mutation not in known}
     return paths
 
 
@@ -92,7 +92,7 @@ def concerned(mutation: Mutation, paths: Collection[str]) -> bool:
     tests = {f"tests/{test.partition('::')[0]}" for test in mutation.tests}
     helpers = {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py") if not path.name.startswith("test_")}
     shared = {*helpers, "pyproject.toml", "pins.txt"} - {"tests/mutations.py", "tests/mistakes.py"}
-    return not shared.union(tests, {f"aevae_jax/{mutation.file}"}).isdisjoint(paths)
+    return not shared.union(tests, {mutation.path}).isdisjoint(paths)
 
 
 def problems(mutations: Sequence[Mutation], *, mutated: bool, until: float) -> Iterator[tuple[Mutation, str, float]]:
@@ -123,13 +123,13 @@ def problems(mutations: Sequence[Mutation], *, mutated: bool, until: float) -> I
 
 
 def _patched(mutation: Mutation | None, folder: Path) -> bool:
-    """Copy the package and its tests, so that nothing of the checkout is on the import path, and patch the copy."""
-    for name in ("aevae_jax", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    """Copy what is tested, so that nothing of the checkout is on the import path, and patch the copy."""
+    for name in ("aevae_jax", "experiments", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     if mutation is None:
         return True
-    source = folder / "aevae_jax" / mutation.file
+    source = folder / mutation.path
     text = source.read_text()
     source.write_text(text.replace(mutation.old, mutation.new, 1))
     return mutation.old in text

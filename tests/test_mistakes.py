@@ -10,13 +10,13 @@ import pytest
 
 import aevae_jax
 
-PACKAGE, TESTS = Path(aevae_jax.__file__).parent, Path(__file__).parent
+ROOT, TESTS = Path(aevae_jax.__file__).parents[1], Path(__file__).parent
 
 
-@pytest.mark.parametrize("file", sorted({mutation.file for mutation in mistakes.MUTATIONS}))
-def test_every_patch_applies(file):
-    text = (PACKAGE / file).read_text(encoding="utf-8")
-    patches = [(m.old, m.new) for m in mistakes.MUTATIONS if m.file == file]
+@pytest.mark.parametrize("path", sorted({mutation.path for mutation in mistakes.MUTATIONS}))
+def test_every_patch_applies(path):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    patches = [(m.old, m.new) for m in mistakes.MUTATIONS if m.path == path]
     assert [old for old, _ in patches if old not in text] == []
     assert [old for old, new in patches if old == new] == []
 
