@@ -12,8 +12,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import compression_table
 import defaults
+import lossless_table
 import speed_table
 from claims import verdict_of
 from density_table import HEADINGS, cells
@@ -124,8 +124,8 @@ def annealed(rows: list[dict[str, Any]]) -> str:
 
 def compression() -> str:
     """Return into how few bytes test images go."""
-    found = recorded("compression.json")
-    return "" if found is None else compression_table.of_readme(found, (RESULTS / "compression.json").as_posix())
+    found = recorded("lossless.json")
+    return "" if found is None else lossless_table.of_readme(found, (RESULTS / "lossless.json").as_posix())
 
 
 def speed_tables() -> str:

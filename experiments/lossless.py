@@ -1,9 +1,9 @@
 """Into how few bits go images that a model has not seen? Whole files, against the codecs that everybody has.
 
-Command:   python experiments/compression.py                      (digits, no download; some minutes on two CPU cores)
-           python experiments/compression.py --rows all           (Fashion-MNIST, too, as bytes and as bits: hours)
+Command:   python experiments/lossless.py                      (digits, no download; some minutes on two CPU cores)
+           python experiments/lossless.py --rows all           (Fashion-MNIST, too, as bytes and as bits: hours)
            with --record FILE the results are added to those that the file has already, and drawn beside it
-Writes:    runs/compression/results.json, table.md and compression.png; each run in a directory of its own, resumable
+Writes:    runs/lossless/results.json, table.md and lossless.png; each run in a directory of its own, resumable
 Expected:  digits below 2.440 bits per pixel, the best of JPEG XL (2.846 of xz); Fashion-MNIST below 3.60, where JPEG
            XL has 3.661 and xz 3.855; its bits at most at 0.425, where JPEG XL has 0.533 and xz 0.605. Each file within
            0.5 % of its bound where it has 10,000 images.
@@ -25,8 +25,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import compression_codecs as codecs
-import compression_table as tables
+import lossless_codecs as codecs
+import lossless_table as tables
 
 from aevae_jax import durable
 from aevae_jax.cli import console, terminal
@@ -124,7 +124,7 @@ class Test(NamedTuple):
         return datasets.digest_of(self.symbols)
 
 
-def compression(*, rows: tuple[str, ...] = ("digits",), out: Path = Path("runs/compression"), record: str = "") -> None:
+def lossless(*, rows: tuple[str, ...] = ("digits",), out: Path = Path("runs/lossless"), record: str = "") -> None:
     """Train models, compress test images with them and with other codecs, and compare sizes and speeds.
 
     Goes on where it was stopped; what was measured before is not measured again.
@@ -227,7 +227,7 @@ def ours(name: str, row: Row, fitted: Fitted, test: Test, out: Path) -> dict[str
     entry = {
         **key,
         "words": row.words,
-        "command": " ".join(["python", "experiments/compression.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "experiments/lossless.py", *sys.argv[1:]]),
         "bytes": size,
         "bound_bits": float(coder.bound(test.symbols).sum()),
         "encode_seconds": encoding,
@@ -285,4 +285,4 @@ def _command(*words: object) -> None:
 
 if __name__ == "__main__":
     with console.one_line_errors():
-        console.parse_arguments(compression, sys.argv[1:], prog="compression.py")()
+        console.parse_arguments(lossless, sys.argv[1:], prog="lossless.py")()

@@ -19,9 +19,9 @@ from aevae_jax.types import InputError
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
-import compression  # noqa: E402
-import compression_codecs as codecs  # noqa: E402
-import compression_table as tables  # noqa: E402
+import lossless  # noqa: E402
+import lossless_codecs as codecs  # noqa: E402
+import lossless_table as tables  # noqa: E402
 
 IMAGES = np.random.default_rng(0).integers(0, 2, (6, 5, 4), np.uint8)
 
@@ -74,18 +74,18 @@ def test_sizes_are_of_whole_files_and_bits_are_packed():
 
 def test_codecs_that_are_not_installed_are_named(tmp_path, monkeypatch, codec_list):
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    test = compression.Test("few", IMAGES[..., None], 2)
-    found, missing = compression.others(test, tmp_path / "codecs.json")
+    test = lossless.Test("few", IMAGES[..., None], 2)
+    found, missing = lossless.others(test, tmp_path / "codecs.json")
     assert missing == ["zstd", "JPEG-LS", "JPEG XL"]
     assert {entry["codec"] for entry in found} == {"gzip", "bz2", "xz", "PNG", "WebP"}
     assert "zstd, JPEG-LS, JPEG XL (`pip install imagecodecs`)" in tables.said(one(missing=missing))
 
 
 def test_codecs_are_measured_once(tmp_path, monkeypatch):
-    test, path = compression.Test("few", IMAGES[..., None], 2), tmp_path / "codecs.json"
-    found = compression.others(test, path)
+    test, path = lossless.Test("few", IMAGES[..., None], 2), tmp_path / "codecs.json"
+    found = lossless.others(test, path)
     monkeypatch.setattr(codecs, "measure", lambda *arguments: pytest.fail("measured again"))
-    assert compression.others(test, path) == found
+    assert lossless.others(test, path) == found
 
 
 @pytest.mark.slow
@@ -103,25 +103,25 @@ def test_published_sizes_are_reached(fashion_mnist_directory, monkeypatch):
 # the models
 
 
-@pytest.mark.parametrize("name", compression.ROWS)
+@pytest.mark.parametrize("name", lossless.ROWS)
 def test_every_row_has_the_levels_of_its_data(name):
-    row = compression.ROWS[name]
+    row = lossless.ROWS[name]
     assert row.run.model.likelihood.support.levels == {"digits": 17, "fashion_mnist": 256}.get(name, 2)
     assert row.run.model.event_shape == ()
 
 
 def test_a_set_is_of_test_images(tmp_path, monkeypatch):
     dataset = Data("digits").load()
-    monkeypatch.setattr(compression.fitting, "fit", lambda *arguments, **options: "fitted")
-    monkeypatch.setattr(compression, "others", lambda test, path: ([], ["JPEG XL"]))
-    monkeypatch.setattr(compression, "ours", lambda name, row, fitted, test, out: (name, fitted, test))
-    found = compression.measure("digits", compression.ROWS["digits"], tmp_path)
+    monkeypatch.setattr(lossless.fitting, "fit", lambda *arguments, **options: "fitted")
+    monkeypatch.setattr(lossless, "others", lambda test, path: ([], ["JPEG XL"]))
+    monkeypatch.setattr(lossless, "ours", lambda name, row, fitted, test, out: (name, fitted, test))
+    found = lossless.measure("digits", lossless.ROWS["digits"], tmp_path)
     [(name, fitted, test)] = found["ours"]
     assert (name, fitted) == ("digits", "fitted")
     assert np.array_equal(test.symbols, dataset.test.x[:])
     assert (test.symbols.dtype, test.levels, found["levels"]) == (np.uint8, 17, 17)
     assert (found["count"], found["pixels"], found["missing"]) == (360, 360 * 64, ["JPEG XL"])
-    assert test.sha256 == found["sha256"] != compression.Test("other", test.symbols[:-1], 17).sha256
+    assert test.sha256 == found["sha256"] != lossless.Test("other", test.symbols[:-1], 17).sha256
 
 
 def commands(monkeypatch, change):
@@ -135,7 +135,7 @@ def commands(monkeypatch, change):
             np.save(arguments[2], change(np.load(arguments[1], allow_pickle=False)))
         return SimpleNamespace(returncode=0, stderr="")
 
-    monkeypatch.setattr(compression.subprocess, "run", run)
+    monkeypatch.setattr(lossless.subprocess, "run", run)
 
 
 def changed(x):
@@ -146,7 +146,7 @@ def changed(x):
 
 def test_a_file_counts_with_all_that_is_in_it(tmp_path, monkeypatch):
     commands(monkeypatch, lambda x: x)
-    size = compression.written_and_read(tmp_path / "few", IMAGES, tmp_path)
+    size = lossless.written_and_read(tmp_path / "few", IMAGES, tmp_path)
     assert size == (tmp_path / "few.aev").stat().st_size > IMAGES.size
 
 
@@ -154,19 +154,19 @@ def test_a_file_counts_with_all_that_is_in_it(tmp_path, monkeypatch):
 def test_a_file_that_gives_other_bytes_is_refused(tmp_path, monkeypatch, change):
     commands(monkeypatch, change)
     with pytest.raises(InputError, match=r"few[.]aev: got other bytes than were compressed"):
-        compression.written_and_read(tmp_path / "few", IMAGES, tmp_path)
+        lossless.written_and_read(tmp_path / "few", IMAGES, tmp_path)
 
 
 def test_a_command_that_fails_is_told(tmp_path, monkeypatch):
     failed = SimpleNamespace(returncode=2, stderr="error: model: got none\n")
-    monkeypatch.setattr(compression.subprocess, "run", lambda words, **options: failed)
+    monkeypatch.setattr(lossless.subprocess, "run", lambda words, **options: failed)
     with pytest.raises(InputError, match="aevae compress: got error: model: got none, expected exit code 0"):
-        compression.written_and_read(tmp_path / "few", IMAGES, tmp_path)
+        lossless.written_and_read(tmp_path / "few", IMAGES, tmp_path)
 
 
 def test_rows_that_do_not_exist_are_refused():
     with pytest.raises(InputError, match="--rows: got none, expected digits, fashion_mnist"):
-        compression.compression(rows=("digits", "none"))
+        lossless.lossless(rows=("digits", "none"))
 
 
 # the table
@@ -188,7 +188,7 @@ def model(row="digits", size=500, bound=3900.0):
     return {
         "row": row,
         "words": f"model of {row}",
-        "command": "python experiments/compression.py --record a.json",
+        "command": "python experiments/lossless.py --record a.json",
         "bytes": size,
         "bound_bits": bound,
         "encode_seconds": 2.0,
@@ -253,28 +253,28 @@ def test_results_of_other_days_stay_and_those_of_other_images_go():
 
 def test_results_are_written_and_drawn(tmp_path):
     sets = [one(found=[entry(), entry("WebP", "a", codecs.EACH, 700)], ours=[model()]), one("bits", "2", [], [model()])]
-    compression.publish(sets[:1], tmp_path / "a.json")
-    compression.publish(sets[1:], tmp_path / "a.json")
+    lossless.publish(sets[:1], tmp_path / "a.json")
+    lossless.publish(sets[1:], tmp_path / "a.json")
     assert json.loads((tmp_path / "a.json").read_text())["sets"] == sets
     assert (tmp_path / "a.png").stat().st_size > 10_000
     text = tables.of_readme({"sets": sets}, "results/a.json")
-    assert "`python experiments/compression.py` (" in text
+    assert "`python experiments/lossless.py` (" in text
     assert "(results/a.png)" in text
 
 
 @pytest.mark.slow
 def test_a_small_table_is_made_and_made_again_at_once(tmp_path, monkeypatch, capsys):
-    row = compression.ROWS["digits"]
+    row = lossless.ROWS["digits"]
     run = replace(row.run, model=replace(row.run.model, network=MLP((32,))), epochs=2)
-    monkeypatch.setattr(compression, "ROWS", {"digits": row._replace(run=run)})
+    monkeypatch.setattr(lossless, "ROWS", {"digits": row._replace(run=run)})
     arguments = {"out": tmp_path / "runs", "record": str(tmp_path / "r.json")}
-    compression.compression(**arguments)
+    lossless.lossless(**arguments)
     first = capsys.readouterr().out
     [found] = json.loads((tmp_path / "r.json").read_text())["sets"]
     [ours] = found["ours"]
     assert ours["bytes"] == (tmp_path / "runs" / "digits.aev").stat().st_size
     assert ours["bound_bits"] < 8 * ours["bytes"]
     assert ours["bound_bits"] / 360 == pytest.approx(ours["negative_elbo"] / np.log(2), rel=0.02)
-    monkeypatch.setattr(compression, "written_and_read", lambda *given: pytest.fail("written again"))
-    compression.compression(**arguments)
+    monkeypatch.setattr(lossless, "written_and_read", lambda *given: pytest.fail("written again"))
+    lossless.lossless(**arguments)
     assert capsys.readouterr().out == first

@@ -1,5 +1,5 @@
 """Codecs that everybody has, on the same images as a model's: general ones and those of images, each with the settings
-that make its files smallest. For compression.py.
+that make its files smallest. For lossless.py.
 
 A general codec gets all images one after another, a byte to a pixel, or eight pixels of two levels. A codec of images
 gets each alone, and all side by side in one picture that is as square as their number allows. Sizes are those of whole

@@ -1,4 +1,4 @@
-"""The results of compression.py: what is best, when a model's own size is paid back, tables and the picture."""
+"""The results of lossless.py: what is best, when a model's own size is paid back, tables and the picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from compression_codecs import INSTALL
+from lossless_codecs import INSTALL
 
 from aevae_jax.cli import console
 
@@ -114,7 +114,7 @@ def of_readme(results: dict[str, Any], path: str) -> str:
     """Return what the README says of a record.
 
     Args:
-      results: what compression.py wrote.
+      results: what lossless.py wrote.
       path: of the record, for links to it and to the picture beside it.
     """
     commands = dict.fromkeys(entry["command"] for one in results["sets"] for entry in one["ours"])
@@ -125,7 +125,7 @@ def of_readme(results: dict[str, Any], path: str) -> str:
         "Everything counts but the model, which must be at hand as the other codecs' programs must: its size, and from "
         "how many images on it pays against the best other codec, stand beside. The bound is the negative ELBO of the "
         "model as it is rounded for coding; in brackets, by how much the file exceeds it. Of each other codec the "
-        f"setting with the smallest file, on one core. {typed} ([protocol](experiments/compression.py), "
+        f"setting with the smallest file, on one core. {typed} ([protocol](experiments/lossless.py), "
         f"[figures]({path})).\n\n![Bits per pixel of files, and bytes with the model]({picture})\n\n"
         f"{table(results['sets'])}"
     )
