@@ -25,7 +25,7 @@ MOST_ELEMENTS = 2**26
 """Elements of a chunk, at most, each of up to 8 bytes once it is decoded."""
 
 MOST_CHUNKS = 2**20
-"""Chunks of a file, at most: their table then takes 16 MiB."""
+"""Chunks of a file, at most: each has 16 bytes in a table that is held."""
 
 MOST_LEVELS = 2**16
 MOST_AXES = 8
