@@ -151,13 +151,13 @@ def compress(
         bits = float(np.sum(coder.bound(given))) if index < MEASURED else 0.0
         return block, mapping, payload, bits, encoded - began, verified - encoded
 
-    writer, sha256 = Writer(file, header), hashlib.sha256()
+    writer, sha256, about = Writer(file, header), hashlib.sha256(), header.to_bytes()
     done, measured, measured_bits, bound, encoding, verifying = 0, 0, 0, 0.0, 0.0, 0.0
     for index, (block, mapping, payload, bits, encoded, verified) in enumerate(
         _in_order(code, enumerate(rows.blocks(header.rows)), threads)
     ):
         sha256.update(block)
-        writer.add(mapping, levels_of.digest(block), payload)
+        writer.add(mapping, levels_of.digest(block, about), payload)
         done, encoding, verifying = done + len(block), encoding + encoded, verifying + verified
         if index < MEASURED:
             measured, measured_bits, bound = measured + block.size, measured_bits + 8 * len(payload), bound + bits
@@ -225,10 +225,9 @@ def recover(
     """
     header = found.header
     check_model(coder, header)
-    sha256, seconds, lost = hashlib.sha256(), 0.0, set(range(header.chunks)) - found.places.keys()
+    sha256, seconds, good = hashlib.sha256(), 0.0, set[int]()
     chunks = (recovery.chunk(file, found, index) for index in sorted(found.places))
     there = (chunk for chunk in chunks if chunk is not None)
-    good = set[int]()
     for chunk, rows, took in _in_order(lambda one: (one, *_rows(coder, header, one)), there, threads):
         if rows is None:
             continue
@@ -238,9 +237,9 @@ def recover(
         seconds += took
         if on_part is not None:
             on_part(chunk.number * header.rows + len(rows), header.count)
-    lost = set(range(header.chunks)) - good
+    lost = recovery.lost(header, good)
     whole = not lost and found.trailer is not None and found.trailer.sha256 == sha256.digest()
-    return Decompressed(recovery.stretches(header, lost), whole, seconds)
+    return Decompressed(lost, whole, seconds)
 
 
 def check_model(coder: SymbolCoder, header: Header) -> None:
@@ -276,18 +275,18 @@ def _decoded(coder: SymbolCoder, payload: bytes, n: int) -> np.ndarray | None:
     except ValueError:
         return None
     sound = symbols.shape == (n, *coder.event_shape) and symbols.dtype == levels_of.dtype_of(coder.levels)
-    return symbols if sound and symbols.max() < coder.levels else None
+    return symbols if sound else None
 
 
 def _rows(coder: SymbolCoder, header: Header, chunk: Chunk) -> tuple[np.ndarray | None, float]:
     """Return the rows of a chunk, `None` where they are not those that were coded; and the seconds that took."""
     began, n = time.perf_counter(), header.rows_in(chunk.number)
     symbols = _decoded(coder, chunk.payload, n)
-    if symbols is None:
+    if symbols is None or chunk.mapping not in levels_of.possible(header.dtype, header.levels):
         return None, 0.0
     rows = levels_of.to_rows(symbols.reshape(n, *header.shape), header.dtype, header.levels, chunk.mapping)
     rows = np.ascontiguousarray(rows)
-    return (rows if levels_of.digest(rows) == chunk.digest else None), time.perf_counter() - began
+    return (rows if levels_of.digest(rows, header.to_bytes()) == chunk.digest else None), time.perf_counter() - began
 
 
 def _unfaithful(index: int, header: Header) -> InputError:

@@ -6,9 +6,11 @@ a limit go: every size is compared with both before memory is taken. Knows bytes
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -123,6 +125,11 @@ class Header:
         """Return how many bytes the payload of chunk `index` may have: far more than a code of raw symbols takes."""
         return 4 * self.elements * self.rows_in(index) + 2**16
 
+    def largest_file(self, header: int) -> int:
+        """Return how many bytes a file may have whose header has so many."""
+        payloads = (self.chunks - 1) * self.largest_payload(0) + self.largest_payload(self.chunks - 1)
+        return header + self.chunks * (FRAME_BYTES + _CRC.size) + payloads + trailer_bytes(self.chunks, header)
+
     def to_bytes(self) -> bytes:
         """Return the header as it stands at the beginning of a file."""
         kind, name = TYPES.index(self.dtype), self.name.encode()
@@ -162,7 +169,7 @@ class Chunk(NamedTuple):
     mapping: int
     """A number of `MAPPINGS`."""
     digest: bytes
-    """The first 16 bytes of the sha256 of the rows as they were stored."""
+    """The first 16 bytes of the sha256 of the header and the rows as they were stored."""
     payload: bytes
 
 
@@ -221,6 +228,15 @@ class Writer:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Say in a line that a file cannot be read, where the system says so."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(f"a file that cannot be read ({error.strerror or error})", "a readable one") from None
+
+
 class Frame(NamedTuple):
     """What stands before the payload of a chunk."""
 
@@ -249,6 +265,7 @@ class Reader:
         self.size = 0
         """Bytes of the file, once it is read to its end."""
 
+    @reading()
     def chunk(self) -> Chunk:
         """Read the next of the header's `chunks`. Raises `InputError` where it is damaged, missing or another."""
         index = len(self._table)
@@ -266,6 +283,7 @@ class Reader:
         self._at += FRAME_BYTES + frame.size + _CRC.size
         return Chunk(index, frame.mapping, frame.digest, payload)
 
+    @reading()
     def finish(self) -> Trailer:
         """Read the trailer, once all chunks are read. Raises `InputError` where it does not say what was read."""
         size = trailer_bytes(self.header.chunks, len(self._raw))
@@ -278,6 +296,7 @@ class Reader:
         return trailer
 
 
+@reading()
 def read_header(file: BinaryIO) -> bytes:
     """Return the bytes of the header that a file begins with, whatever is in it."""
     start = file.read(12)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
 from aevae_jax.compression import container
@@ -30,27 +30,25 @@ class Found(NamedTuple):
     trailer: Trailer | None
     """`None` where it is damaged: then nothing says what the sha256 of all rows is."""
 
-    @property
-    def lost(self) -> tuple[tuple[int, int], ...]:
-        """The first and the last row of each stretch of rows that are not there."""
-        return stretches(self.header, set(range(self.header.chunks)) - self.places.keys())
+
+def lost(header: Header, present: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Return the first and the last row of each stretch of rows that none of some chunks has."""
+    found, end = list[tuple[int, int]](), 0
+    for number in sorted(present):
+        first = number * header.rows
+        if first > end:
+            found.append((end, first - 1))
+        end = first + header.rows_in(number)
+    return (*found, (end, header.count - 1)) if end < header.count else tuple(found)
 
 
-def stretches(header: Header, chunks: set[int]) -> tuple[tuple[int, int], ...]:
-    """Return the first and the last row of each stretch that some chunks hold."""
-    found = list[tuple[int, int]]()
-    for index in sorted(chunks):
-        first = index * header.rows
-        last = first + header.rows_in(index) - 1
-        if found and found[-1][1] == first - 1:
-            found[-1] = (found[-1][0], last)
-        else:
-            found.append((first, last))
-    return tuple(found)
-
-
+@container.reading()
 def look(file: BinaryIO) -> Found:
-    """Return what is intact in a file that can seek. Raises `InputError` where no header is, neither of two."""
+    """Return what is intact in a file that can seek.
+
+    Raises:
+      InputError: neither its header nor the copy of it is, or it cannot be read.
+    """
     size = file.seek(0, os.SEEK_END)
     trailer = _trailer(file, size)
     file.seek(0)
@@ -64,8 +62,10 @@ def look(file: BinaryIO) -> Found:
         header = Header.from_bytes(raw)
     if trailer is not None and (trailer.header != raw or len(trailer.table) != header.chunks):
         trailer = None  # another file's
-    places, at, work = dict[int, tuple[int, Frame]](), 0, _WORK * size
-    while found := _next_frame(file, header, raw[-4:], at):
+    most = min(size, 2 * header.largest_file(len(raw)))  # what is longer is no file of this header
+    places, at, work = dict[int, tuple[int, Frame]](), 0, _WORK * most
+    scan = _Scan(file, header, raw[-4:], most)
+    while found := scan.next(at):
         at, frame = found
         work -= frame.size
         if work < 0:
@@ -80,6 +80,7 @@ def look(file: BinaryIO) -> Found:
     return Found(header, places, trailer)
 
 
+@container.reading()
 def chunk(file: BinaryIO, found: Found, index: int) -> Chunk | None:
     """Return a chunk of a file; `None` where it is lost, by now or from the beginning."""
     if index not in found.places:
@@ -95,29 +96,28 @@ def _listed(trailer: Trailer | None, frame: Frame, crc: int) -> bool:
     return trailer is None or trailer.table[frame.number][1:] == (frame.size, crc)
 
 
-def _next_frame(file: BinaryIO, header: Header, seal: bytes, start: int) -> tuple[int, Frame] | None:
-    """Return the first intact frame from `start` on, and where it begins."""
-    for at, window in _windows(file, start):
-        place = window.find(b"AEVC")
-        while place >= 0:
-            raw = window[place : place + container.FRAME_BYTES]
-            if frame := container.parse_frame(raw, header, seal):
-                return at + place, frame
-            place = window.find(b"AEVC", place + 1)
-    return None
+class _Scan:
+    """Looks for intact frames in a file, from its beginning to its end, and reads little more than once."""
 
+    def __init__(self, file: BinaryIO, header: Header, seal: bytes, most: int):
+        self._file, self._header, self._seal, self._most = file, header, seal, most
+        self._at, self._window = 0, b""
 
-def _windows(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield stretches of a file and where they begin; each has the end of the one before, where a frame may begin."""
-    at, overlap = start, container.FRAME_BYTES - 1
-    while True:
-        file.seek(at)
-        window = file.read(_WINDOW)
-        if window:
-            yield at, window
-        if len(window) < _WINDOW:
-            return
-        at += _WINDOW - overlap
+    def next(self, start: int) -> tuple[int, Frame] | None:
+        """Return the first frame from `start` on, and where it begins; `start` is never less than before."""
+        while True:
+            place = self._window.find(b"AEVC", max(0, start - self._at))
+            if place >= 0 and place + container.FRAME_BYTES <= len(self._window):
+                raw = self._window[place : place + container.FRAME_BYTES]
+                if frame := container.parse_frame(raw, self._header, self._seal):
+                    return self._at + place, frame
+                start = self._at + place + 1
+            else:  # what is not looked at yet, and where a frame may have begun
+                start = max(start, self._at + max(0, len(self._window) - container.FRAME_BYTES + 1))
+                self._file.seek(start)
+                self._at, self._window = start, self._file.read(min(_WINDOW, max(0, self._most - start)))
+                if len(self._window) < container.FRAME_BYTES:
+                    return None
 
 
 def _crc(file: BinaryIO, at: int, size: int) -> int | None:

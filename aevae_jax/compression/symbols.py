@@ -23,7 +23,7 @@ def from_rows(rows: np.ndarray, levels: int, first: int = 0) -> tuple[np.ndarray
     Raises:
       InputError: no mapping gives the rows back to the last bit: NaN, values beyond the levels or between them.
     """
-    for mapping in _possible(rows.dtype, levels):
+    for mapping in possible(rows.dtype, levels):
         symbols = _guess(rows, levels, mapping)
         if np.array_equal(_bytes(to_rows(symbols, rows.dtype, levels, mapping)), _bytes(rows)):
             return symbols, mapping
@@ -47,9 +47,11 @@ def to_rows(symbols: np.ndarray, dtype: np.dtype | str, levels: int, mapping: in
     return values.astype(dtype, copy=False)
 
 
-def digest(rows: np.ndarray) -> bytes:
-    """Return the first 16 bytes of the sha256 of rows, in the order of their bytes in memory."""
-    return hashlib.sha256(np.ascontiguousarray(rows).data).digest()[:16]
+def digest(rows: np.ndarray, about: bytes) -> bytes:
+    """Return the first 16 bytes of the sha256 of the bytes of a header, and those of rows behind them."""
+    total = hashlib.sha256(about)
+    total.update(np.ascontiguousarray(rows).data)
+    return total.digest()[:16]
 
 
 def dtype_of(levels: int) -> np.dtype:
@@ -57,8 +59,9 @@ def dtype_of(levels: int) -> np.dtype:
     return np.dtype(np.uint8 if levels <= 256 else np.uint16)
 
 
-def _possible(dtype: np.dtype, levels: int) -> list[int]:
-    """Return the mappings that can give values of a type."""
+def possible(dtype: np.dtype | str, levels: int) -> list[int]:
+    """Return the numbers of `container.MAPPINGS` that can give values of a type."""
+    dtype = np.dtype(dtype)
     holds = dtype.kind == "f" or (dtype.kind != "b" and np.iinfo(dtype).max >= 255)
     return [0, *([1] if levels == 2 and holds else []), *([2] if dtype.kind == "f" and levels > 2 else [])]
 
@@ -85,7 +88,7 @@ def _outside(rows: np.ndarray, levels: int, first: int) -> InputError:
     """Return what is wrong with rows that have no symbols: the first value that cannot be one, if a single one is."""
     flat = rows.reshape(len(rows), -1)
     wrong = np.ones(flat.shape, bool)
-    for mapping in _possible(rows.dtype, levels):
+    for mapping in possible(rows.dtype, levels):
         back = to_rows(_guess(flat, levels, mapping), rows.dtype, levels, mapping)
         same = (_bytes(back) == _bytes(flat)).reshape(*flat.shape, rows.dtype.itemsize).all(axis=-1)
         wrong &= ~same

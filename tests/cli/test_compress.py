@@ -187,6 +187,14 @@ def test_images_that_do_not_suit_the_model_are_refused_and_leave_nothing(capsys,
     assert sorted(os.listdir()) == before
 
 
+def test_a_run_that_is_not_finished_is_refused_as_its_weights_will_be_others(capsys, tmp_path):
+    shutil.copytree("runs/first", tmp_path / "begun")
+    (tmp_path / "begun" / "results.json").unlink()
+    line = refused(capsys, "compress", tmp_path / "begun", "x.npy", tmp_path / "y.aev")
+    assert "got no results.json" in line
+    assert not (tmp_path / "y.aev").exists()
+
+
 def test_a_model_without_levels_is_refused(capsys):
     model = "VAE(2, MLP((4,)), NormalSharedScale(), StandardNormal())"
     typed("train", "runs/normal", "--data", "digits", "--model", model, "--epochs", 1, "--batch-size", 512)

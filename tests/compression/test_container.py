@@ -129,6 +129,13 @@ def test_chunks_in_another_order_are_not_taken():
         read(raw[:108] + second + first + raw[214:])
 
 
+def test_a_trailer_that_lists_other_chunks_is_refused():
+    raw, other = written(), written(payloads=(b"other", b"", b"the last"))
+    end = len(raw) - container.trailer_bytes(3, 108)
+    with pytest.raises(InputError, match="a damaged trailer"):
+        read(raw[:end] + other[end:])
+
+
 def test_a_newer_version_is_named():
     raw = bytearray(HEADER.to_bytes())
     raw[8] = 2
