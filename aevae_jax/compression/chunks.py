@@ -1,8 +1,9 @@
 """A trained model as a lossless codec of chunks of examples, each decodable on its own.
 
 Examples are coded in batches, one upon the other: bits that the code of one takes back are those of the batches before.
-Batches begin with one example and double, so that only few bits are needed to begin with. An example that is not
-certain to decode, or that the model would make larger, is coded without the model.
+Batches begin with one example and grow by half: if they doubled, codes that take back more bits than an example costs
+would find too few. An example that is not certain to decode, or that the model would make larger, is coded without the
+model.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def _sizes() -> Iterator[tuple[int, int]]:
     size = 1
     while size <= _BATCH:
         yield size, 64
-        size *= 2
+        size += (size + 1) // 2
     while True:
         yield _BATCH, 8
 

@@ -99,6 +99,17 @@ def test_the_size_is_the_bound_and_little_more(trained, n):
     assert bits > coder.bound(symbols).sum() * 0.97
 
 
+def test_codes_of_more_bits_than_an_example_costs_find_them():
+    """Each code takes 28 bits back, and each example leaves 16: batches that double need 690 bits of nowhere."""
+    model = ae.VAE(2, SMALL, likelihoods.Bernoulli(), priors.StandardNormal(), (-3.0, 3.0), (16,))
+    coder = Coder(model, jax.tree.map(np.zeros_like, model.init(jax.random.key(0))))  # q(z|x) = p(z), and p(x|z) = 1/2
+    symbols = np.random.default_rng(0).integers(0, 2, (127, 16))
+    payload = coder.encode(symbols)
+    assert np.array_equal(coder.decode(payload, 127), symbols)
+    assert coder.bound(symbols).sum() == pytest.approx(127 * 16, rel=0.01)
+    assert 8 * len(payload) < 127 * 16 + 32 * 12
+
+
 def test_the_bound_is_the_negative_elbo(trained):
     """What the rounded model costs is what the model is trained on, within a hundredth."""
     fitted, images = trained
