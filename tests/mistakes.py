@@ -2870,6 +2870,8 @@ MUTATIONS = (
         "prepare(row.run.data.preparation, dataset).test.x[:]",
         "prepare(row.run.data.preparation, dataset).train.x[:]",
         ("experiments/test_lossless.py::test_a_set_is_of_test_images",),
+    ),
+    Mutation(
         460,
         "chunks of another file taken for this one's",
         "compression/container.py",
