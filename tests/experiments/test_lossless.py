@@ -106,7 +106,7 @@ def test_published_sizes_are_reached(fashion_mnist_directory, monkeypatch):
 @pytest.mark.parametrize("name", lossless.ROWS)
 def test_every_row_has_the_levels_of_its_data(name):
     row = lossless.ROWS[name]
-    assert row.run.model.likelihood.support.levels == {"digits": 17, "fashion_mnist": 256}.get(name, 2)
+    assert row.run.model.likelihood.support.levels == {"digits": 17, "Fashion-MNIST": 256}.get(row.images, 2)
     assert row.run.model.event_shape == ()
 
 
@@ -235,7 +235,10 @@ def test_a_row_says_all_of_a_model():
     text = tables.table([one(found=[entry(), entry("WebP", "a", codecs.EACH, 700)], ours=[model()])])
     ours = "| **ours: model of digits** | one .aev | 2.000 | 500 | 50 | 25 | 10,000 | 5,000 images | 1.950 (+2.56 %) |"
     lines = text.splitlines()
-    assert lines[0] == "digits: 100 test images of 5x4 pixels with 2 levels."
+    assert lines[0] == (
+        "digits: 100 test images of 5x4 pixels with 2 levels. The smallest file of a model takes 0.500 times that of "
+        "xz and 0.714 times that of WebP."
+    )
     assert lines[4] == f"{ours} 1:00, 2 cores |"  # the smallest first
     assert lines[5].startswith("| WebP a | each alone | 2.800 | 700 | 200 | 400 |")
     assert "| never |" in tables.table([one(found=[entry(size=400)], ours=[model()])])
@@ -275,6 +278,11 @@ def test_a_small_table_is_made_and_made_again_at_once(tmp_path, monkeypatch, cap
     assert ours["bytes"] == (tmp_path / "runs" / "digits.aev").stat().st_size
     assert ours["bound_bits"] < 8 * ours["bytes"]
     assert ours["bound_bits"] / 360 == pytest.approx(ours["negative_elbo"] / np.log(2), rel=0.02)
+    lossless.lossless(**arguments, again=True)
+    [again] = json.loads((tmp_path / "r.json").read_text())["sets"]
+    assert again["ours"][0]["encode_seconds"] != ours["encode_seconds"]
+    assert again["ours"][0]["bytes"] == ours["bytes"]
+    capsys.readouterr()
     monkeypatch.setattr(lossless, "written_and_read", lambda *given: pytest.fail("written again"))
     lossless.lossless(**arguments)
-    assert capsys.readouterr().out == first
+    assert first.split(" | ")[0] in capsys.readouterr().out
