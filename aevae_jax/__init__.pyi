@@ -27,6 +27,7 @@ from .evaluation import (
 from .models import (
     VAE as VAE,
     Autoencoder as Autoencoder,
+    CompressiveAutoencoder as CompressiveAutoencoder,
     TwoLevelVAE as TwoLevelVAE,
     architectures as architectures,
     generation as generation,

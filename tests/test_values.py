@@ -564,6 +564,7 @@ DEFAULTS = [
     "MLP(hidden=(256, 256), gated=False, dtype='float32')",
     "Conv(channels=(32, 64), dtype='float32', upsampling='sub_pixel')",
     "ResidualConv(channels=(32, 64), blocks=1, dtype='float32', upsampling='sub_pixel')",
+    "Mixer(patch=4, width=64, blocks=2, dtype='float32')",
     "Normal(scale=1.0)",
     "NormalElementScale()",
     "NormalSharedScale(initial_scale=0.25)",
@@ -585,6 +586,8 @@ DEFAULTS = [
     "log_scale_range=(-7.0, 3.0), event_shape=())",
     "TwoLevelVAE(latent=16, network=MLP(), likelihood=FromData(), latent_prior=FromData(), "
     "log_scale_range=(-7.0, 3.0), event_shape=())",
+    "CompressiveAutoencoder(latent=64, network=MLP(), likelihood=Normal(scale=0.1), levels=(), step=0.25, "
+    "components=3, event_shape=())",
     "ReconstructionError()",
     "ELBO(beta=1.0, free_bits=0.0, groups=0, sticking_the_landing=False)",
     "IWAE(num_samples=50, doubly_reparameterised=False)",
@@ -610,7 +613,7 @@ def test_defaults_are_those_of_version_0_1_where_they_are_not_left_to_the_data()
         (Literal["a", 3], "'a' or 3"),
         (int | None, "an integer"),
         (objectives.Weight, "a number or LinearWarmup(steps, start=0.0, end=1.0)"),
-        (Architecture, "MLP(...) or Conv(...) or ResidualConv(...) or Modules(...)"),
+        (Architecture, "MLP(...) or Conv(...) or ResidualConv(...) or Mixer(...) or Modules(...)"),
         (
             likelihoods.Likelihood,
             "Normal(...) or NormalElementScale(...) or NormalSharedScale(...) or another that --help lists",
@@ -627,8 +630,9 @@ def test_what_is_accepted_is_said_in_words(annotation, words):
 def test_vocabulary_goes_by_the_fields_that_take_each():
     listed = values.vocabulary(Model)
     assert list(listed)[:2] == ["", "network"]
-    assert [text.partition("(")[0] for text in listed[""]] == ["Autoencoder", "VAE", "TwoLevelVAE"]
-    assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv"]
+    families = ["Autoencoder", "VAE", "TwoLevelVAE", "CompressiveAutoencoder"]
+    assert [text.partition("(")[0] for text in listed[""]] == families
+    assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv", "Mixer"]
     assert listed["latent_prior"][-2:] == ["VampPrior(components=500)", "FromData()"]
     assert values.vocabulary(Loss)["beta"] == ["LinearWarmup(steps, start=0.0, end=1.0)"]
 

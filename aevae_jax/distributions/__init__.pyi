@@ -15,4 +15,5 @@ from .logistic import (
     DiscretizedLogistic as DiscretizedLogistic,
     DiscretizedLogisticMixture as DiscretizedLogisticMixture,
 )
+from .rounded import SmoothedLogisticMixture as SmoothedLogisticMixture, Uniform as Uniform
 from .tabular import Tabular as Tabular

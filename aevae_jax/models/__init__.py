@@ -4,6 +4,7 @@ families.py       the models that a run may name
 vae.py            `VAE`
 autoencoder.py    `Autoencoder`
 two_level.py      `TwoLevelVAE`
+compressive.py    `CompressiveAutoencoder`
 parts.py          what the families share: checks, encoder, decoder
 likelihoods.py    p(x|z)
 priors.py         p(z), and a mixture that is fitted after training

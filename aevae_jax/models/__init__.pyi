@@ -6,6 +6,7 @@ from . import (
     priors as priors,
 )
 from .autoencoder import Autoencoder as Autoencoder
+from .compressive import CompressiveAutoencoder as CompressiveAutoencoder
 from .families import Model as Model
 from .two_level import TwoLevelVAE as TwoLevelVAE
 from .vae import VAE as VAE

@@ -58,6 +58,10 @@ class MLP:
         """Return a Linen module `[B, ...], [B, ...] -> [B, *shape]`: what depends on two things."""
         return networks.JointMLP(self.hidden, shape, self.gated, self.dtype)
 
+    def between(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Return a Linen module `[B, codes] -> [B, outputs]`: what codes say of others."""
+        return networks.MLP(self.hidden, (outputs,), self.gated, self.dtype)
+
 
 def _image(event_shape: tuple[int, ...], what: str) -> None:
     if len(event_shape) != 3:
@@ -118,6 +122,46 @@ class ResidualConv:
 
 
 @dataclass(frozen=True)
+class Mixer:
+    """Patches of images, mixed across places and across channels in turn: dense layers that know what lies where.
+
+    Codes stand at the places of the patches, channel after channel: of 28x28 pixels in patches of 4, the first 49 are
+    one channel.
+
+    Args:
+      patch: height and width of a patch in pixels.
+      width: channels at each place.
+      blocks: how often both are mixed, in the encoder and in the decoder.
+      dtype: type of the arithmetic; parameters, distributions and losses are float32 in any case.
+    """
+
+    patch: int = 4
+    width: int = 64
+    blocks: int = 2
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("patch", "width", "blocks"):
+            limits.check(f"Mixer {name}", getattr(self, name), 1)
+
+    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Return a Linen module `[B, H, W, C] -> [B, outputs]`."""
+        _image(event_shape, "Mixer")
+        return networks.MixerEncoder(self.patch, outputs, self.width, self.blocks, self.dtype)
+
+    def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Return a Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
+        _image(event_shape, "Mixer")
+        return networks.MixerDecoder(self.patch, event_shape, outputs, self.width, self.blocks, self.dtype)
+
+    def between(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+        """Return a Linen module `[B, codes] -> [B, outputs]`: what codes say of others at the same places."""
+        _image(event_shape, "Mixer")
+        places = networks.patches(event_shape, self.patch)
+        return networks.Mixer(places[0] * places[1], outputs, self.width, 1, self.dtype)
+
+
+@dataclass(frozen=True)
 class Modules:
     """Your own pair of modules: anything with Linen's `init(key, x)` and `apply(variables, x)`.
 
@@ -142,5 +186,5 @@ class Modules:
         return self.decoder_module
 
 
-Architecture = MLP | Conv | ResidualConv | Modules
+Architecture = MLP | Conv | ResidualConv | Mixer | Modules
 """The architectures a run may name. `Modules` cannot be rebuilt from a file: pass the model to `load_run`."""

@@ -192,6 +192,93 @@ class ConvDecoder(nn.Module):
         return _wide(x).reshape(x.shape[0], *self.event_shape, self.outputs)
 
 
+class MixerBlock(nn.Module):
+    """Images as codes `[B, C, P]`, C channels at P places: two layers across places, then two across channels.
+
+    Each pair is added to its input, as in Tolstikhin et al. 2021, "MLP-Mixer", without their normalisation. The second
+    layers begin at 0, so that a network begins as a linear map of each place, the same for all.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for _ in range(2):
+            y = nn.relu(_Dense(x.shape[-1], dtype=self.dtype)(x))
+            y = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, dtype=self.dtype)(y)
+            x = jnp.swapaxes(x + y, 1, 2)
+        return x
+
+
+class Mixer(nn.Module):
+    """Codes to codes, `[B, inputs] -> [B, outputs]`: channels at `places`, one channel after another, and mixed.
+
+    Channels that do not fill all places are filled up with zeros, and cut off again.
+    """
+
+    places: int
+    outputs: int
+    width: int
+    blocks: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        channels, wanted = (-(-size // self.places) for size in (x.shape[1], self.outputs))
+        x = jnp.pad(x, ((0, 0), (0, channels * self.places - x.shape[1])))
+        x = jnp.swapaxes(x.reshape(x.shape[0], channels, self.places), 1, 2)  # [B, P, C]
+        x = jnp.swapaxes(_Dense(self.width, dtype=self.dtype)(x), 1, 2)
+        for _ in range(self.blocks):
+            x = MixerBlock(dtype=self.dtype)(x)
+        x = _Dense(wanted, dtype=self.dtype, name="out")(jnp.swapaxes(x, 1, 2))
+        return jnp.swapaxes(x, 1, 2).reshape(x.shape[0], -1)[:, : self.outputs].astype(jnp.float32)
+
+
+def patches(event_shape: tuple[int, ...], patch: int) -> tuple[int, int]:
+    """Return how many patches cover an image, in height and width."""
+    return -(-event_shape[0] // patch), -(-event_shape[1] // patch)
+
+
+class MixerEncoder(nn.Module):
+    """Images `[B, H, W, C]` cut into square patches, the pixels of which are the first channels, to `[B, outputs]`."""
+
+    patch: int
+    outputs: int
+    width: int
+    blocks: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        rows, columns = patches(x.shape[1:], self.patch)
+        margins = (rows * self.patch - x.shape[1], columns * self.patch - x.shape[2])
+        x = jnp.pad(x, ((0, 0), (0, margins[0]), (0, margins[1]), (0, 0)), mode="edge")
+        x = x.reshape(x.shape[0], rows, self.patch, columns, self.patch, -1).transpose(0, 2, 4, 5, 1, 3)
+        codes = x.reshape(x.shape[0], -1)
+        return Mixer(rows * columns, self.outputs, self.width, self.blocks, self.dtype, name="mixer")(codes)
+
+
+class MixerDecoder(nn.Module):
+    """The mirror of `MixerEncoder`: `[B, latent] -> [B, *event, outputs]`, patches put side by side and cropped."""
+
+    patch: int
+    event_shape: tuple[int, ...]
+    outputs: int
+    width: int
+    blocks: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        (rows, columns), channels = patches(self.event_shape, self.patch), self.event_shape[2] * self.outputs
+        size = rows * columns * self.patch**2 * channels
+        x = Mixer(rows * columns, size, self.width, self.blocks, self.dtype, name="mixer")(z.reshape(z.shape[0], -1))
+        x = x.reshape(x.shape[0], self.patch, self.patch, channels, rows, columns).transpose(0, 4, 1, 5, 2, 3)
+        x = x.reshape(x.shape[0], rows * self.patch, columns * self.patch, channels)
+        x = x[:, : self.event_shape[0], : self.event_shape[1]]
+        return x.reshape(x.shape[0], *self.event_shape, self.outputs)
+
+
 class FromNNX:
     """An NNX module seen through Linen's `init` and `apply`, so that it passes through the same seam.
 

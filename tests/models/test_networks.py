@@ -22,7 +22,8 @@ IMAGES = [(8, 8, 1), (28, 28, 1), (32, 32, 3), (33, 33, 1), (48, 64, 5)]
 VECTORS = [(7,), (64,)]
 DENSE = {"linear": architectures.MLP(()), "MLP": architectures.MLP((8,)), "gated": architectures.MLP((8,), gated=True)}
 CONVOLUTIONAL = {"Conv": architectures.Conv((3, 4)), "ResidualConv": architectures.ResidualConv((3, 4))}
-ALL = DENSE | CONVOLUTIONAL
+PATCHES = {"Mixer": architectures.Mixer(5, 4, 1)}
+ALL = DENSE | CONVOLUTIONAL | PATCHES
 FITTING = [(name, shape) for name in ALL for shape in IMAGES + (VECTORS if name in DENSE else [])]
 LATENT, BATCH = 3, 2
 
@@ -57,7 +58,7 @@ def test_encoder_and_decoder_fit_any_event_shape(name, shape):  # mistake 38
 
 
 # sizes that halve evenly, that do not, and that are neither square nor of one channel; each is a compilation
-COMPUTED = [("gated", (7,)), ("ResidualConv", (33, 33, 1)), ("Conv", (48, 64, 5))]
+COMPUTED = [("gated", (7,)), ("ResidualConv", (33, 33, 1)), ("Conv", (48, 64, 5)), ("Mixer", (33, 33, 1))]
 
 
 @pytest.mark.parametrize(("name", "shape"), COMPUTED)
@@ -70,7 +71,7 @@ def test_every_parameter_of_a_vae_is_trained(name, shape):  # mistake 28, mistak
         assert np.any(np.asarray(leaf)), path
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONAL)
+@pytest.mark.parametrize("name", CONVOLUTIONAL | PATCHES)
 @pytest.mark.parametrize("shape", VECTORS)
 def test_convolutions_refuse_flat_vectors(name, shape):
     for build in (ALL[name].encoder, ALL[name].decoder):
