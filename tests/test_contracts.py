@@ -24,7 +24,7 @@ from oracles import random_params
 import aevae_jax
 from aevae_jax import VAE, Autoencoder, data, models, values
 from aevae_jax.data import datasets, preparation
-from aevae_jax.distributions import elementary, joint, rounded, tabular
+from aevae_jax.distributions import elementary, joint, logistic, rounded, tabular
 from aevae_jax.models import architectures, likelihoods, priors
 from aevae_jax.objectives import losses
 from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, Validated
@@ -58,7 +58,9 @@ FAMILIES = [
     for file in pkgutil.iter_modules(models.__path__)
     if file.name not in ("architectures", "generation", "likelihoods", "networks", "parts", "priors")
 ]
-DISTRIBUTIONS = [cls for module in (elementary, joint, rounded, tabular) for cls in having(module, "log_prob")]
+DISTRIBUTIONS = [
+    cls for module in (elementary, joint, logistic, rounded, tabular) for cls in having(module, "log_prob")
+]
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = having(priors, "init")
@@ -79,7 +81,8 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    modules = (elementary, joint, rounded, tabular, likelihoods, architectures, priors, *FAMILIES, losses, preparation)
+    of_distributions = (elementary, joint, logistic, rounded, tabular)
+    modules = (*of_distributions, likelihoods, architectures, priors, *FAMILIES, losses, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
     assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
@@ -109,7 +112,8 @@ DOORS = {
     "distributions": "Bernoulli Categorical Chained ContinuousBernoulli Delta DiscretizedLogistic "
     "DiscretizedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale SmoothedLogisticMixture "
     "Tabular Uniform bounded pairwise_normal_log_prob sum_event unbounded",
-    "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures generation likelihoods networks priors",
+    "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures generation likelihoods networks "
+    "priors",
     "objectives": "ELBO IWAE LinearWarmup Loss ReconstructionError Weight bounds doubly_reparameterised_bound "
     "elbo importance_weighted_bound log_weights weight_at",
 }

@@ -1,4 +1,4 @@
-"""The compressive autoencoder: what its rate is, what each level is coded by, and that it trains, resumes and reloads."""
+"""The compressive autoencoder: its rate, what each level is coded by, and that it trains and resumes."""
 
 from __future__ import annotations
 
