@@ -78,3 +78,15 @@ class LogMasses(Protocol):
     def log_masses(self) -> Array:
         """Return log probabilities of the levels, up to a constant, `[B, *event, levels]`."""
         ...
+
+
+@runtime_checkable
+class Smoothed(Protocol):
+    """A distribution of independent elements, each a mixture of K logistics with uniform noise of width 1.
+
+    The density at an integer is the mass of what is rounded to it.
+    """
+
+    def smooth(self) -> tuple[Array, Array, Array]:
+        """Return log weights, places and log scales of the logistics, `[B, *event, K]`."""
+        ...

@@ -1,6 +1,8 @@
 """Trained models as lossless codecs, exact on every machine: networks are rounded surely, all else is integers.
 
 chunks.py    `Coder`: a model and its weights, from examples to bytes and back
+lossy.py     `LossyCoder`: a model whose codes are rounded, from images to bytes and to pictures
+rounded.py   integers without bounds, by mixtures of logistics
 codecs.py    (push, pop), and bits back as what is made of three of them
 latents.py   codes as buckets of their prior; the codecs of prior and posterior
 elements.py  discrete distributions as integer counts

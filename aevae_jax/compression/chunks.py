@@ -49,7 +49,7 @@ class Coder:
         if bad:
             raise InputError("parameters", got=f"NaN or infinity in {bad[0]}", expected="finite numbers")
         self.event_shape = tuple(model.event_shape)
-        self.sha256 = _digest(model, params)
+        self.sha256 = digest(model, params)
         self._networks = Networks(model, params)
         self._latents = latents.Latents(self._networks)
         width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).shape[-1]
@@ -204,7 +204,7 @@ def _log_masses(model: Any, params: Params, z: Any) -> Any:
     return jax.nn.log_softmax(model.decode(params, z).log_masses()) * tables.GRID
 
 
-def _digest(model: Any, params: Params) -> str:
+def digest(model: Any, params: Params) -> str:
     """Return what tells a model and its weights from all others."""
     digest = hashlib.sha256(values.digest(model).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):

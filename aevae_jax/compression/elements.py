@@ -124,34 +124,50 @@ class Uniform:
         return np.asarray((k * TOTAL) // self.levels)
 
 
+class Mixture:
+    """What lies below a place under a mixture of K logistics, for each of `n` elements.
+
+    Args:
+      logits, place, log_scale: `[n, K]`: log weights and log scales in units of 1 / `GRID`, places in units of
+        1 / `LOC_GRID`.
+    """
+
+    LOWEST, HIGHEST = -4 * GRID, 9 * GRID  # of log scales
+
+    def __init__(self, logits: np.ndarray, place: np.ndarray, log_scale: np.ndarray):
+        self._shares = np.diff(shares(softmax(logits), 0), axis=-1)  # of 2^16, in all exactly
+        self._place = place
+        rate = 1 / tables.scales(self.LOWEST, self.HIGHEST)
+        rates = np.rint(rate * (tables.UNIT // LOC_GRID) * 256).astype(np.int64)
+        self._rate = rates[np.clip(log_scale, self.LOWEST, self.HIGHEST) - self.LOWEST]
+
+    def below(self, halves: np.ndarray, part: slice) -> np.ndarray:
+        """Return it in units of 2^-40, of places in halves."""
+        edge, mixed = halves * (LOC_GRID // 2), np.zeros(halves.size, np.int64)
+        for shares_, place, rate in zip(self._shares[part].T, self._place[part].T, self._rate[part].T, strict=True):
+            mixed += shares_ * tables.logistic(((edge - place) * rate) >> 8)
+        return mixed
+
+
 class Logistics:
     """A mixture of K logistics per element, rounded to levels, the first and the last taking what lies beyond.
 
     Args:
-      parameters: `[*shape, 3 K]`: log weights and log scales in units of 1 / `GRID`, places in units of
-        1 / `LOC_GRID` level, in the order weights, places, scales.
+      parameters: `[*shape, 3 K]`, those of `Mixture` in the order weights, places, scales, in levels.
       levels: how many.
     """
 
     precision = PRECISION
-    LOWEST, HIGHEST = -4 * GRID, 9 * GRID  # of log scales in levels
 
     def __init__(self, parameters: np.ndarray, levels: int):
         self.levels, self.shape = levels, parameters.shape[:-1]
         parameters = parameters.reshape(-1, parameters.shape[-1])
         logits, place, log_scale = np.split(parameters, 3, -1)
-        self._shares = np.diff(shares(softmax(logits), 0), axis=-1)  # of 2^16, in all exactly
-        self._place = np.clip(place, -8 * levels * LOC_GRID, 8 * levels * LOC_GRID)
-        rate = 1 / tables.scales(self.LOWEST, self.HIGHEST)
-        rates = np.rint(rate * (tables.UNIT // LOC_GRID) * 256).astype(np.int64)
-        self._rate = rates[np.clip(log_scale, self.LOWEST, self.HIGHEST) - self.LOWEST]
+        limit = 8 * levels * LOC_GRID
+        self._mixture = Mixture(logits, np.clip(place, -limit, limit), log_scale)
 
     def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
-        edge = (2 * k - 1) * (LOC_GRID // 2)
-        mixed = np.zeros(k.size, np.int64)
-        for shares_, place, rate in zip(self._shares[part].T, self._place[part].T, self._rate[part].T, strict=True):
-            mixed += shares_ * tables.logistic(((edge - place) * rate) >> 8)
-        counts = (mixed * (TOTAL - self.levels) >> (PRECISION + 24)) + k
+        counts = (self._mixture.below(2 * k - 1, part) * (TOTAL - self.levels) >> (PRECISION + 24)) + k
         return np.where(k <= 0, 0, np.where(k >= self.levels, TOTAL, counts))
 
 

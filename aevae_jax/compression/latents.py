@@ -56,8 +56,8 @@ def _gaussian(distribution: Any, what: str) -> tuple[Any, Any]:
     return distribution.gaussian()
 
 
-def _level(distribution: Any, above: tuple[Any, ...]) -> Any:
-    """Return the distribution of one level, given the codes of those above it, the uppermost first."""
+def level(distribution: Any, above: tuple[Any, ...]) -> Any:
+    """Return the distribution of one level of codes, given the codes of those above it, the uppermost first."""
     chain = []
     while isinstance(distribution, codable.Levelled):
         chain.append(distribution)
@@ -70,7 +70,7 @@ def _top_prior(model: Any, params: Any) -> dict[str, Any]:
 
     Each is `[C, ...]`; the frame is repeated.
     """
-    prior = _level(model.prior(params, 1), ())
+    prior = level(model.prior(params, 1), ())
     logits, components = None, prior
     if isinstance(prior, codable.Mixed):
         logits, components = prior.logits, prior.components
@@ -90,19 +90,19 @@ def _top_prior(model: Any, params: Any) -> dict[str, Any]:
 
 
 def _lower_prior(model: Any, params: Any, *above: Any) -> tuple[Any, Any]:
-    loc, log_scale = _gaussian(_level(model.prior(params, len(above[0])), above), "prior of a lower level")
+    loc, log_scale = _gaussian(level(model.prior(params, len(above[0])), above), "prior of a lower level")
     return loc * _LOC, log_scale * tables.GRID
 
 
 def encoded(model: Any, params: Any, x: Any) -> Any:
     """Return all that an encoder computes: the uppermost posterior, and the mean of all levels."""
     posterior = model.encode(params, x)
-    return _gaussian(_level(posterior, ()), "posterior"), posterior.mean()
+    return _gaussian(level(posterior, ()), "posterior"), posterior.mean()
 
 
 def _posterior(model: Any, params: Any, x: Any, loc: Any, log_scale: Any, *above: Any) -> tuple[Any, Any]:
     """Return the posterior of a level in the frame of its prior."""
-    mean, log_deviation = _gaussian(_level(model.encode(params, x), above), "posterior")
+    mean, log_deviation = _gaussian(level(model.encode(params, x), above), "posterior")
     place = (mean - loc) * jnp.exp(-log_scale / tables.GRID)
     return place * elements.PLACE_GRID, log_deviation * tables.GRID - log_scale
 

@@ -63,6 +63,10 @@ class SmoothedLogisticMixture:
 
     measure: ClassVar[Measure] = "density"
 
+    def smooth(self) -> tuple[Array, Array, Array]:
+        """Return log weights, places and log scales of the logistics, `[B, *event, K]`."""
+        return jax.nn.log_softmax(self.logits), self.loc, self.log_scale
+
     def sample(self, key: Array) -> Array:
         key_component, key_value, key_noise = jax.random.split(key, 3)
         chosen = jax.random.categorical(key_component, self.logits)[..., None]

@@ -231,7 +231,7 @@ class Mixer(nn.Module):
         for _ in range(self.blocks):
             x = MixerBlock(dtype=self.dtype)(x)
         x = _Dense(wanted, dtype=self.dtype, name="out")(jnp.swapaxes(x, 1, 2))
-        return jnp.swapaxes(x, 1, 2).reshape(x.shape[0], -1)[:, : self.outputs].astype(jnp.float32)
+        return _wide(jnp.swapaxes(x, 1, 2).reshape(x.shape[0], -1)[:, : self.outputs])
 
 
 def patches(event_shape: tuple[int, ...], patch: int) -> tuple[int, int]:

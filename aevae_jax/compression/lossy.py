@@ -1,0 +1,194 @@
+"""A trained model as a lossy codec: its rounded code is stored, and its decoder makes the picture of that.
+
+Both are exact: the distributions that codes are coded by, and the picture, are networks in float64, rounded (the
+picture to its grey levels), and certified to round so everywhere: see `certified`. An image of which anything is not
+certain, or whose code would be longer than itself, is stored as it is.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from aevae_jax import codable
+from aevae_jax.compression import elements, latents, rounded, tables
+from aevae_jax.compression.certified import Evaluation, Networks, Values
+from aevae_jax.compression.chunks import digest
+from aevae_jax.compression.codecs import Codec, independent
+from aevae_jax.compression.elements import TOTAL
+from aevae_jax.compression.stack import Bits, Stack
+from aevae_jax.types import InputError, Params
+
+_BATCH = 64
+_PLAIN = np.array([0, TOTAL - 8, TOTAL])  # counts of whether an image is stored as it is
+_SLICE, _SEED = 64, 34  # symbols that are pushed at a time, and words of which they may pop 16 bits each
+_FINE = 1024  # lengths are integers in units of 1/1024 bit
+
+
+class LossyCoder:
+    """A model whose codes are rounded, and its parameters, as a codec of images of 256 grey levels.
+
+    What is decoded is not what was encoded, but it is the same on every machine.
+
+    Args:
+      model: with a prior of smoothed logistics, as that of a `CompressiveAutoencoder`.
+      params: its parameters, as trained.
+
+    Raises:
+      InputError: a model that no codec can be made of, or parameters that are not finite.
+    """
+
+    levels: ClassVar[int] = 256
+    dtype: ClassVar[Any] = np.uint8
+    lossy: ClassVar[bool] = True
+
+    def __init__(self, model: Any, params: Params):
+        if any(not np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(params)):
+            raise InputError("parameters", got="NaN or infinity", expected="finite numbers")
+        self.event_shape = tuple(model.event_shape)
+        self.sha256 = digest(model, params)
+        self._networks = Networks(model, params)
+        width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).shape[-1]
+        self._sizes: list[int] = []
+        while sum(self._sizes) < width:
+            above = [jnp.zeros((1, size)) for size in self._sizes]
+            self._sizes.append(self._networks.shapes(partial(_after, above)).shape[1])
+        for level in range(1, len(self._sizes)):
+            self._networks.check(_given, *((1, size) for size in self._sizes[:level]))
+        self._networks.check(_picture, (1, width))
+        self._first, sure = self._networks.rounded(_given, np.zeros((1, 0)), certify=True)
+        if not sure.all():
+            raise InputError("prior", got="numbers on the boundary of rounding", expected="a prior that rounds surely")
+
+    def encode(self, symbols: np.ndarray) -> bytes:
+        """Return a chunk of images `[n, *event_shape]`, n >= 1, of integers below 256.
+
+        Raises:
+          InputError: another shape, or other numbers.
+        """
+        code, bits, given = self._code(symbols), np.zeros(len(symbols)), []
+        _, sure = self._evaluate(_picture, _joined(code), certify=True)
+        for level, k in enumerate(code):
+            parameters, certain = self._given(code[:level], len(k), certify=True)
+            sure, bits = sure & certain, bits + rounded.cost(parameters, k)
+            given.append(parameters)
+        plain = ~sure | (bits > 8 * symbols[0].size)
+        stack = Stack(_SEED)
+        for k, parameters in reversed(list(zip(code, given, strict=True))):
+            _sliced(stack, rounded.integers(parameters[~plain]), k[~plain].size).push(stack, k[~plain])
+        _sliced(stack, self._plain(int(plain.sum())), symbols[plain].size).push(stack, symbols[plain].astype(np.int64))
+        _sliced(stack, _flags(len(symbols)), len(symbols)).push(stack, plain.astype(np.int64))
+        return stack.payload()
+
+    def decode(self, payload: bytes, n: int) -> np.ndarray:
+        """Return the `n` pictures of a chunk, `[n, *event_shape]`.
+
+        Raises:
+          Damaged: the payload is not what `encode` gave for so many.
+        """
+        stack, out = Stack(_SEED, payload), np.zeros((n, *self.event_shape), np.uint8)
+        plain = _sliced(stack, _flags(n), n).pop(stack).astype(bool)
+        rows = int((~plain).sum())
+        out[plain] = _sliced(stack, self._plain(n - rows), out[plain].size).pop(stack)
+        code: list[np.ndarray] = []
+        for size in self._sizes:
+            parameters, _ = self._given(code, rows)
+            code.append(_sliced(stack, rounded.integers(parameters), rows * size).pop(stack))
+        stack.check_empty()
+        out[~plain] = np.clip(self._evaluate(_picture, _joined(code))[0], 0, 255)
+        return out
+
+    def bound(self, symbols: np.ndarray) -> np.ndarray:
+        """Return the length of rounded codes by the model's own density, -log2 p, in bits per image, `[n]`."""
+        return np.asarray(self._evaluate(_length, _joined(self._code(symbols)))[0] / _FINE)
+
+    def _code(self, symbols: np.ndarray) -> list[np.ndarray]:
+        """Return the rounded codes of images, the first level first."""
+        if symbols.shape[1:] != self.event_shape or not len(symbols):
+            raise InputError("images", got=f"shape {symbols.shape}", expected=f"(n, {self.event_shape}), n >= 1")
+        if symbols.dtype.kind not in "biu" or symbols.min() < 0 or symbols.max() >= self.levels:
+            got = f"{symbols.dtype} from {symbols.min()} to {symbols.max()}"
+            raise InputError("images", got=got, expected=f"integers from 0 to {self.levels - 1}")
+        k, _ = self._evaluate(_mean, symbols / (self.levels - 1))
+        k = np.clip(k, -rounded.FARTHEST, rounded.FARTHEST)
+        return np.split(k, np.cumsum(self._sizes[::-1])[:-1], axis=-1)[::-1]
+
+    def _given(self, code: list[np.ndarray], rows: int, *, certify: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return the parameters of the level after those of a code, and for which images they are certain."""
+        if not code:
+            return np.broadcast_to(self._first, (rows, *self._first.shape[1:])), np.ones(rows, bool)
+        return self._evaluate(_given, *code, certify=certify)
+
+    def _evaluate(self, values: Values, *arrays: np.ndarray, certify: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Return what networks say of rows, rounded, and for which it is certain; a batch at a time."""
+        found, sure = [], []
+        for first in range(0, max(len(arrays[0]), 1), _BATCH):
+            batch = [np.asarray(a[first : first + _BATCH], np.float64) for a in arrays]
+            evaluation = Evaluation(self._networks, len(batch[0]), _BATCH, certify=certify)
+            found.append(evaluation(values, *batch))
+            sure.append(evaluation.sure)
+        return np.concatenate(found), np.concatenate(sure)
+
+    def _plain(self, n: int) -> Codec:
+        return independent(elements.Uniform(self.levels, (n, *self.event_shape)))
+
+
+def _sliced(stack: Stack, codec: Codec, symbols: int) -> Codec:
+    """Return a codec for a stack that is pushed to in slices of a few symbols, which pop few bits."""
+
+    def push(bits: Bits, value: Any) -> None:
+        stack.slices = 1 + symbols // _SLICE
+        codec.push(bits, value)
+
+    def pop(bits: Bits) -> Any:
+        stack.slices = 1 + symbols // _SLICE
+        return codec.pop(bits)
+
+    return Codec(push, pop)
+
+
+def _flags(n: int) -> Codec:
+    return independent(elements.Table(np.broadcast_to(_PLAIN, (n, len(_PLAIN)))))
+
+
+def _joined(code: list[np.ndarray]) -> np.ndarray:
+    """Return codes as models have them, the last level first."""
+    return np.concatenate(code[::-1], axis=-1)
+
+
+# ------------------------------------------------------------------- what networks say, in units of what is rounded
+
+
+def _mean(model: Any, params: Any, x: Any) -> Any:
+    return model.encode(params, x).mean()
+
+
+def _picture(model: Any, params: Any, z: Any) -> Any:
+    return 255 * model.decode(params, z).mean()
+
+
+def _given(model: Any, params: Any, *above: Any) -> Any:
+    """Return weights, places and scales of the level after those above, `[B, codes, 3 K]`; the first after no codes."""
+    return _after([a for a in above if a.shape[1]], model, params)
+
+
+def _after(above: list[Any], model: Any, params: Any) -> Any:
+    found = latents.level(model.prior(params, len(above[0]) if above else 1), tuple(above))
+    if not isinstance(found, codable.Smoothed):
+        raise InputError(
+            "prior",
+            got=type(found).__name__,
+            expected="the prior of rounded codes",
+            hint="train with --model CompressiveAutoencoder()",
+        )
+    log_weight, loc, log_scale = found.smooth()
+    scaled = (log_weight * tables.GRID, loc * elements.LOC_GRID, log_scale * tables.GRID)
+    return jnp.concatenate(scaled, axis=-1)
+
+
+def _length(model: Any, params: Any, z: Any) -> Any:
+    return -model.prior(params, len(z)).log_prob(z) * (_FINE / np.log(2))
