@@ -702,7 +702,11 @@ def test_vocabulary_lists_what_can_be_typed_and_nothing_else():
         (Model, "VAE(likelihood=Bernouli())", r"likelihood: got Bernouli, .*; did you mean Bernoulli\?"),
         (Model, "VAE(network=Convolution)", r"did you mean Conv\(channels=\(32, 64\)\)\?"),
         (Model, "VAE(latent_dim=8)", r"VAE: got the unknown field 'latent_dim', .*; did you mean latent\?"),
-        (Model, "GAN", r"got GAN, expected Autoencoder\(\.\.\.\) or VAE\(\.\.\.\) or TwoLevelVAE\(\.\.\.\)$"),
+        (
+            Model,
+            "GAN",
+            r"got GAN, expected Autoencoder\(.* or TwoLevelVAE\(\.\.\.\) or CompressiveAutoencoder\(\.\.\.\)$",
+        ),
         (Model, "2 ** 3", r"got '2 \*\* 3', expected"),
         (AdamW, "AdamW(lr=.1)", r"AdamW: got the unknown field 'lr', .*; did you mean learning_rate\?"),
         (AdamW, "AdamW(wd=.1)", r"did you mean weight_decay\?"),

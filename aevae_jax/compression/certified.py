@@ -55,15 +55,15 @@ class Networks:
           certify: whether to find out; else all are taken to be certain.
         """
         with jax.enable_x64(True):
-            wide = jax.tree.map(np.asarray, self._function(values, True)(self._wide_params, *arrays))
+            wide = jax.tree.map(np.asarray, self.function(values, True)(self._wide_params, *arrays))
             leaves: list[Any] = jax.tree.leaves(wide)
             codes = [np.floor(leaf + 0.5) for leaf in leaves]
             sure = np.ones(len(leaves[0]), bool)
             if certify:
                 narrow_arrays = [np.asarray(a, np.float32) for a in arrays]
-                narrow = jax.tree.leaves(self._function(values, False)(self._narrow_params, *narrow_arrays))
+                narrow = jax.tree.leaves(self.function(values, False)(self._narrow_params, *narrow_arrays))
                 for leaf, other, code in zip(leaves, narrow, codes, strict=True):
-                    sure &= _certain(leaf, np.asarray(other, np.float64), code)
+                    sure &= certain(leaf, np.asarray(other, np.float64), code)
         finite = [np.nan_to_num(code, nan=0.0, posinf=2.0**40, neginf=-(2.0**40)) for code in codes]
         return jax.tree.unflatten(
             jax.tree.structure(wide), [np.clip(code, -(2**40), 2**40).astype(np.int64) for code in finite]
@@ -87,7 +87,8 @@ class Networks:
         """Return what a function gives, as shapes."""
         return jax.eval_shape(partial(values, self._narrow), self._narrow_params)
 
-    def _function(self, values: Values, wide: bool) -> Any:
+    def function(self, values: Values, wide: bool) -> Any:
+        """Return what computes a function of parameters and arrays, in float64 or in float32."""
         key = values, wide
         if key not in self._compiled:
             self._compiled[key] = jax.jit(partial(values, self._wide if wide else self._narrow))
@@ -117,7 +118,7 @@ class Evaluation:
         return jax.tree.map(lambda code: code[:rows], codes)
 
 
-def _certain(wide: np.ndarray, narrow: np.ndarray, code: np.ndarray) -> np.ndarray:
+def certain(wide: np.ndarray, narrow: np.ndarray, code: np.ndarray) -> np.ndarray:
     """Return for each example whether all its numbers round alike wherever they are computed."""
     rows = len(wide)
     with np.errstate(invalid="ignore", over="ignore"):

@@ -57,12 +57,12 @@ def interval(element: Element, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def push(bits: Bits, element: Element, k: np.ndarray) -> None:
-    """Push symbols."""
+    """Push symbols of the shape of `element`."""
     bits.push(*interval(element, k), element.precision)
 
 
 def pop(bits: Bits, element: Element) -> np.ndarray:
-    """Pop symbols."""
+    """Pop symbols of the shape of `element`."""
 
     def find(number: np.ndarray, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         low = np.zeros(number.size, np.int64)

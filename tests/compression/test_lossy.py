@@ -133,7 +133,7 @@ def test_another_machines_last_digits_change_no_picture(monkeypatch):
     codec = coder("three levels")
     payload = codec.encode(IMAGES)
     expected = codec.decode(payload, len(IMAGES))
-    function = certified.Networks._function
+    function = certified.Networks.function
 
     def elsewhere(self, values, wide):
         inner = function(self, values, wide)
@@ -147,20 +147,20 @@ def test_another_machines_last_digits_change_no_picture(monkeypatch):
 
         return moved
 
-    monkeypatch.setattr(certified.Networks, "_function", elsewhere)
+    monkeypatch.setattr(certified.Networks, "function", elsewhere)
     np.testing.assert_array_equal(codec.decode(payload, len(IMAGES)), expected)
 
 
 def test_an_image_that_is_not_certain_is_stored_as_it_is(monkeypatch):
     codec = coder("one level")
-    certain = certified._certain
+    certain = certified.certain
 
     def not_the_second(wide, narrow, code):
         sure = certain(wide, narrow, code).copy()
         sure[1:2] = False
         return sure
 
-    monkeypatch.setattr(certified, "_certain", not_the_second)
+    monkeypatch.setattr(certified, "certain", not_the_second)
     payload = codec.encode(IMAGES[:5])
     monkeypatch.undo()
     found = codec.decode(payload, 5)

@@ -19,6 +19,7 @@ from aevae_jax.checkpoints import signals
 from aevae_jax.distributions import rounded
 from aevae_jax.models import Model, architectures, likelihoods
 from aevae_jax.objectives import bounds
+from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
 EVENT, BATCH = (4, 4, 1), 5
@@ -116,7 +117,7 @@ def test_a_smaller_scale_spends_more_bits_on_a_better_picture_and_the_run_resume
     found = {}
     for scale in (0.5, 0.05):
         trained = dataclasses.replace(model, likelihood=likelihoods.Normal(scale))
-        run = Run(Data("digits"), trained, ELBO(), epochs=6, batch_size=32)
+        run = Run(Data("digits"), trained, ELBO(), AdamW(1e-2), epochs=6, batch_size=32)
         found[scale] = fit(run, directory=tmp_path / f"{scale}")
     rate, error = zip(
         *((f.results["validation"]["rate"], f.results["validation"]["mse_at_mean"]) for f in found.values()),
