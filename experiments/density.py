@@ -33,7 +33,7 @@ from aevae_jax import durable, evaluation
 from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data, DynamicBinarization, prepare
 from aevae_jax.lazy import jax, jnp, modules, np
-from aevae_jax.models import VAE, Model, TwoLevelVAE
+from aevae_jax.models import VAE, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.priors import StandardNormal, VampPrior
@@ -259,9 +259,8 @@ def expected_time(runs: list[tuple[Run, str]], prepared: Prepared, samples: int)
             2 * sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in ("encoder", "decoder")
         )
         draws = run.objective.num_samples if isinstance(run.objective, IWAE) else 1
-        rows = run.batch_size + (
-            run.model.latent_prior.components if isinstance(run.model.latent_prior, VampPrior) else 0
-        )
+        prior = run.model.latent_prior if isinstance(run.model, VAE | TwoLevelVAE) else None
+        rows = run.batch_size + (prior.components if isinstance(prior, VampPrior) else 0)
         training = (
             3 * run.epochs * (len(prepared.train) // run.batch_size) * (rows * encode + run.batch_size * draws * decode)
         )
@@ -285,7 +284,7 @@ def run_of(row: str, seed: int, data: str, *, examples: int, epochs: int = 0) ->
     rising = LinearWarmup(max(1, per_epoch * recipe.warmup * epochs // recipe.epochs))
     objective: Loss = ELBO(rising, sticking_the_landing=True)
     network, limits = MLP((300, 300), gated=True), (-3.0, 1.0)
-    model: Model = VAE(40, network, Bernoulli(), StandardNormal(), limits)
+    model: VAE | TwoLevelVAE = VAE(40, network, Bernoulli(), StandardNormal(), limits)
     if row.startswith("two_level"):  # 40 dimensions each
         model = TwoLevelVAE(80, network, Bernoulli(), StandardNormal(), limits)
     if row.endswith("vampprior"):
