@@ -265,6 +265,26 @@ class Measured(Protocol):
         ...
 
 
+class Peers(Protocol):
+    """Processes that work together; each of them calls `share` and `gather` as often as the others, in one order."""
+
+    def index(self) -> int:
+        """Return which of them this is, from 0."""
+        ...
+
+    def timeout(self) -> int:
+        """Return after how many seconds what another has done must be seen."""
+        ...
+
+    def share(self, value: Any) -> Any:
+        """Return the JSON value that process 0 gives."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the JSON values that all of them give."""
+        ...
+
+
 def measure_of(distribution: object) -> str:
     """Return the base measure of a distribution, "unknown" where it does not say."""
     return distribution.measure if isinstance(distribution, Measured) else "unknown"

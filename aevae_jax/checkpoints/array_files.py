@@ -59,15 +59,21 @@ def raw(spec: Any) -> tuple[ShapeDtypeStruct, Any]:
     return jax.eval_shape(jax.random.key_data, spec), kinds[0]
 
 
+def plain(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays as they are stored: of typed keys, their numbers."""
+    return {name: array if raw(array)[1] is None else jax.random.key_data(array) for name, array in arrays.items()}
+
+
 @functools.cache
 def _orbax() -> tuple[Any, Any]:
     """Return the module and a checkpointer. Without compression: weights hardly shrink, and it takes longer.
 
-    Of several processes the first writes and reads alone, and Orbax must not wait for the others.
+    Of several processes each reads and writes alone, and Orbax must not wait for the others.
     """
     import orbax.checkpoint as ocp
 
-    alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "first"}
+    this = jax.process_index()
+    alone = {"primary_host": this, "active_processes": {this}, "barrier_sync_key_prefix": f"alone{this}"}
     options = ocp.options.MultiprocessingOptions(**(alone if jax.process_count() > 1 else {}))
     handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=options)
     return ocp, ocp.Checkpointer(handler, multiprocessing_options=options)
@@ -108,8 +114,7 @@ def _quiet() -> Iterator[None]:
 @_quiet()
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write NumPy arrays, so that no file names a device; those without elements, which Orbax refuses, are left out."""
-    plain = {name: array if raw(array)[1] is None else jax.random.key_data(array) for name, array in arrays.items()}
-    host = {name: np.asarray(array) for name, array in jax.device_get(plain).items() if array.size}
+    host = {name: np.asarray(array) for name, array in jax.device_get(plain(arrays)).items() if array.size}
     if host:
         ocp, checkpointer = _orbax()
         checkpointer.save(path, args=ocp.args.PyTreeSave(host))

@@ -3,12 +3,14 @@
 `<step>/arrays/` is what Orbax wrote; `<step>/manifest.json` has notes, the digest of the run, the shape and type of
 each array, and the size and sha256 of each file, as Orbax promises neither that bytes reach the disk nor that it reads
 those it wrote. A name that ends in `.tmp` is no checkpoint: a killed process left it.
+
+What several processes wrote together (see `together`) has format 2: `arrays/` holds the files of `pieces`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import functools
 import json
 import os
 import re
@@ -18,17 +20,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aevae_jax import durable
-from aevae_jax.checkpoints import array_files
-from aevae_jax.checkpoints.saving import DamageError, NonFiniteError, OtherRunError, Saving
-from aevae_jax.lazy import jax
+from aevae_jax.checkpoints import array_files, manifests
+from aevae_jax.checkpoints.pieces import Pieces
+from aevae_jax.checkpoints.saving import DamageError, NonFiniteError, Saving
+from aevae_jax.lazy import jax, np
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     from jax import Array, ShapeDtypeStruct
 
-_FORMAT = 1
 _SLACK = 64 * 2**20
-"""Bytes that a manifest may take, and that files may take beyond four times those of the arrays in them."""
+"""Bytes that files may take beyond four times those of the arrays in them."""
+
+Region = tuple[slice, ...]
+"""Of an array: a slice along each axis."""
+
+Place = Callable[[str, "ShapeDtypeStruct", Callable[[Region], Any]], Any]
+"""(name, shape and type, what reads a region, in host memory) -> the array."""
+
+
+def _whole(name: str, spec: ShapeDtypeStruct, read: Callable[[Region], Any]) -> Any:
+    """Put an array on whichever device is the default, and not bound to it: else jit would compile all again."""
+    return jax.device_put(read((slice(None),) * len(spec.shape)))
 
 
 class Restored(NamedTuple):
@@ -78,6 +91,24 @@ class Store:
             raise NonFiniteError(
                 f"checkpoint of step {step}", got=f"NaN or infinity in {name}", expected="finite numbers"
             )
+        with self.writing(step, arrays, notes) as folder:
+            array_files.write_arrays(folder, arrays)
+
+    @contextlib.contextmanager
+    def writing(
+        self, step: int, arrays: Mapping[str, Any], notes: Mapping[str, Any], *, pieces: bool = False
+    ) -> Iterator[Path]:
+        """Give a folder, to be made, for the files of a checkpoint, which exists and is durable once the block ends.
+
+        Args:
+          step: see `save`.
+          arrays: of which the shapes and types are noted.
+          notes: see `save`.
+          pieces: whether they are written as `pieces.write` does.
+
+        Raises:
+          InputError: as `save`, and what the block raises. There is no such checkpoint then.
+        """
         try:
             kept = json.loads(array_files.canonical(dict(notes)))
         except ValueError:
@@ -86,10 +117,12 @@ class Store:
             ) from None
         self._known.pop(step, None)
         try:
-            self._write(step, arrays, kept)
+            part = self._begin(step)
+            yield part / "arrays"
+            self._commit(step, arrays, kept, pieces=pieces)
         except BaseException as error:
             self._undo(step)
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) or isinstance(error, InputError):
                 raise
             good, where = self.steps(), str(self.folder / str(step))
             hint = f"the last good one is step {good[-1]}" if good else "no checkpoint exists yet"
@@ -110,7 +143,7 @@ class Store:
           OtherRunError: it is another run's.
           InputError: a newer version wrote it.
         """
-        return self._manifest(step)["notes"]
+        return manifests.read(self.folder / str(step), self._run)["notes"]
 
     def check(self) -> None:
         """Refuse to resume where one of the checkpoints is another run's; damaged ones may be anybody's.
@@ -122,24 +155,32 @@ class Store:
             with contextlib.suppress(DamageError):
                 self.notes(step)
 
-    def restore(self, step: int, like: Mapping[str, ShapeDtypeStruct], *, partial: bool = False) -> dict[str, Array]:
-        """Return the arrays of a checkpoint, bit for bit, on the first device. Every file is checked before any is
-        used.
+    def restore(
+        self, step: int, like: Mapping[str, ShapeDtypeStruct], *, partial: bool = False, place: Place = _whole
+    ) -> dict[str, Array]:
+        """Return the arrays of a checkpoint, bit for bit. Every file is checked before any is used; of one that is in
+        pieces, each piece that is read.
 
         Args:
           step: one of `steps()`.
           like: the shape and type of each array; of typed keys, theirs.
           partial: whether it may hold others, too, which are not read.
+          place: makes each array of what it reads; by default whole, on the first device.
 
         Raises:
           DamageError: what is on disk is not what was written.
           OtherRunError: it is another run's.
           InputError: it is intact, but holds other arrays than `like`.
         """
-        manifest, path = self._manifest(step), self.folder / str(step) / "arrays"
+        folder = self.folder / str(step)
+        manifest, path = manifests.read(folder, self._run), folder / "arrays"
         try:
             found, listed = array_files.walk(path), manifest["files"]
-            if name := array_files.difference(found, {name: size for name, (size, _) in listed.items()}):
+            sizes, pieces = {name: size for name, (size, _) in listed.items()}, None
+            if manifest["format"] == manifests.IN_PIECES:
+                pieces = Pieces(path, listed, found)
+                sizes |= pieces.sizes
+            if name := array_files.difference(found, sizes):
                 raise ValueError(f"{found.get(name, 'no')} bytes in arrays/{name}, not as in manifest.json")
             saved, wanted = manifest["arrays"], array_files.signatures(like)
             if partial:
@@ -156,17 +197,25 @@ class Store:
             most = 4 * sum(spec.size * spec.dtype.itemsize for spec, _ in raw.values()) + _SLACK
             if not partial and sum(found.values()) > most:
                 raise ValueError("files much larger than the arrays in them")
-            for name in found:
-                if array_files.digest(path / name) != listed[name][1]:
-                    raise ValueError(f"bytes of arrays/{name} that do not match their sha256")
             specs = {name: spec for name, (spec, _) in raw.items()}
-            arrays = array_files.read_arrays(path, specs, partial=partial)
+            arrays: dict[str, Any] = {}
+            if pieces is None:
+                for name in found:
+                    if array_files.digest(path / name) != listed[name][1]:
+                        raise ValueError(f"bytes of arrays/{name} that do not match their sha256")
+                arrays = array_files.read_arrays(path, specs, partial=partial)
         except (InputError, MemoryError):
             raise
         except Exception as error:  # a damaged file may make Orbax raise anything
-            raise self._damage(step, array_files.reason(error)) from error
-        # to whichever device is the default here, and not bound to it: else jit would compile all again
-        placed = {name: jax.device_put(array) for name, array in arrays.items()}
+            raise manifests.damage(folder, array_files.reason(error)) from error
+
+        def read(name: str, region: Region) -> Any:
+            try:
+                return np.asarray(arrays[name][region]) if pieces is None else pieces.read(name, specs[name], region)
+            except (ValueError, TypeError, OSError, AttributeError) as error:
+                raise manifests.damage(folder, array_files.reason(error)) from error
+
+        placed = {name: place(name, spec, functools.partial(read, name)) for name, spec in specs.items()}
         return {
             name: array if raw[name][1] is None else jax.random.wrap_key_data(array, impl=raw[name][1])
             for name, array in placed.items()
@@ -178,6 +227,8 @@ class Store:
         *,
         until: int | None = None,
         partial: bool = False,
+        place: Place = _whole,
+        agreed: Callable[[str], str] = lambda damage: damage,
     ) -> Restored | None:
         """Return the newest checkpoint that is intact, and what is wrong with newer ones, which are left as they are.
 
@@ -185,6 +236,8 @@ class Store:
           like: of a step and its notes, the shape and type of each array. What it raises is not caught.
           until: the newest step to consider.
           partial: see `restore`.
+          place: see `restore`.
+          agreed: of what is wrong with a checkpoint, "" for nothing, what is to count as wrong with it.
 
         Returns:
           None if there is no checkpoint, intact or not.
@@ -198,9 +251,12 @@ class Store:
         for step in reversed([step for step in self.steps() if until is None or step <= until]):
             try:
                 notes = self.notes(step)
-                return Restored(step, self.restore(step, like(step, notes), partial=partial), notes, tuple(damaged))
+                arrays, wrong = self.restore(step, like(step, notes), partial=partial, place=place), ""
             except DamageError as error:
-                damaged.append(str(error))
+                wrong = str(error)
+            if not (wrong := agreed(wrong)):
+                return Restored(step, arrays, notes, tuple(damaged))
+            damaged.append(wrong)
         if not damaged:
             return None
         raise DamageError(
@@ -254,30 +310,23 @@ class Store:
             for step in self._numbers(r"(0|[1-9][0-9]*)(?:\.old|\.gone)?\.tmp"):
                 self._tidy(step)
 
-    def _write(self, step: int, arrays: Mapping[str, Any], notes: dict[str, Any]) -> None:
-        final, part, old = (self.folder / f"{step}{suffix}" for suffix in ("", ".tmp", ".old.tmp"))
+    def _begin(self, step: int) -> Path:
+        """Return an empty folder for a checkpoint that is not complete."""
+        part = self.folder / f"{step}.tmp"
         if not self._exists():
             self.folder.mkdir()  # and not its parents: if the run's directory is gone, somebody removed it
             durable.sync(self.folder.parent)
         self._tidy(step)
         part.mkdir()
         (part / "manifest.json").touch()
-        array_files.write_arrays(part / "arrays", arrays)
-        files = {
-            name: (size, array_files.digest(part / "arrays" / name))
-            for name, size in array_files.walk(part / "arrays").items()
-        }
-        manifest = {
-            "format": _FORMAT,
-            "step": int(step),
-            "notes": notes,
-            **({"run": self._run} if self._run else {}),
-            "arrays": array_files.signatures(arrays),
-            "files": files,
-        }
-        digest = hashlib.sha256(array_files.canonical(manifest)).hexdigest()
-        with (part / "manifest.json").open("r+b") as file:  # fails if the directory was removed and Orbax made it anew
-            file.write(array_files.canonical({**manifest, "sha256": digest}))
+        return part
+
+    def _commit(self, step: int, arrays: Mapping[str, Any], notes: dict[str, Any], *, pieces: bool) -> None:
+        """Give a checkpoint its manifest and its name."""
+        final, part, old = (self.folder / f"{step}{suffix}" for suffix in ("", ".tmp", ".old.tmp"))
+        form = manifests.IN_PIECES if pieces else manifests.WHOLE
+        described = array_files.signatures(arrays)
+        manifests.write(part, form=form, step=step, run=self._run, arrays=described, notes=notes)
         for path in (*part.rglob("*"), part):
             durable.sync(path)
         if os.path.lexists(final):
@@ -301,46 +350,6 @@ class Store:
             old.rename(final)
         for suffix in (".tmp", ".old.tmp", ".gone.tmp"):
             array_files.remove(self.folder / f"{step}{suffix}")
-
-    def _manifest(self, step: int) -> dict[str, Any]:
-        """Return what `_write` put in the manifest, if it is there byte for byte."""
-        folder = self.folder / str(step)
-        try:
-            file = (folder / "manifest.json").lstat()
-            if not (stat.S_ISDIR(folder.lstat().st_mode) and stat.S_ISREG(file.st_mode) and file.st_size <= _SLACK):
-                raise ValueError("a link or something else in the place of manifest.json")
-            text = (folder / "manifest.json").read_bytes()
-            manifest = json.loads(text)
-            digest = hashlib.sha256(
-                array_files.canonical({n: part for n, part in manifest.items() if n != "sha256"})
-            ).hexdigest()
-            if manifest["sha256"] != digest or array_files.canonical(manifest) != text:
-                raise ValueError("a manifest.json that does not match its sha256")
-            if manifest["format"] == _FORMAT and (manifest["step"] != step or not isinstance(manifest["notes"], dict)):
-                raise ValueError(f"the manifest.json of step {manifest['step']}")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise self._damage(step, array_files.reason(error)) from None
-        if manifest["format"] != _FORMAT:
-            raise InputError(
-                f"checkpoint of step {step}",
-                got=f"format {manifest['format']}",
-                where=str(folder),
-                expected=f"format {_FORMAT}",
-                hint="use the version that wrote it",
-            )
-        if self._run is not None and manifest.get("run", "") != self._run:
-            raise OtherRunError(
-                f"checkpoint of step {step}",
-                got="that of another run",
-                where=str(folder),
-                expected=f"one of the run in {self.folder.parent / 'run.json'}",
-                hint="remove it, or start over with --fresh",
-            )
-        return manifest
-
-    def _damage(self, step: int, got: str) -> DamageError:
-        where = str(self.folder / str(step))
-        return DamageError(f"checkpoint of step {step}", got=got, expected="intact files", where=where)
 
     def _notes_once(self, step: int) -> dict[str, Any]:
         """Return its notes, read once; none where the manifest is damaged."""

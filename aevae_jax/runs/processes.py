@@ -140,19 +140,33 @@ def share(value: Any) -> Any:
     return json.loads(_awaited(f"aevae/{number}", "process 0"))
 
 
+def gather(value: Any) -> list[Any]:
+    """Return what each process gives, JSON values, on all of them; all must call this in the same order.
+
+    Raises:
+      InputError: a process has ended with an error, or does not come within `WAIT_SECONDS`.
+    """
+    if count() == 1:
+        return [value]
+    number = next(_NUMBERS)
+    if index():
+        _client().key_value_set(f"aevae/{number}/{index()}", json.dumps(value))
+        return share(None)
+    found = [value]
+    for other in range(1, count()):
+        found.append(json.loads(_awaited(f"aevae/{number}/{other}", f"process {other}")))
+        _client().key_value_delete(f"aevae/{number}/{other}")  # nobody else reads it
+    return share(found)
+
+
 def check_equal(what: str, value: str) -> None:
     """Refuse to go on where another process has another text; every process says so.
 
     Raises:
       InputError: it has.
     """
-    if count() == 1:
-        return
-    number = next(_NUMBERS)
-    _client().key_value_set(f"aevae/{number}/{index()}", value)
-    others = [] if index() else range(1, count())
-    found = [other for other in others if _awaited(f"aevae/{number}/{other}", f"process {other}") != value]
-    if found := share(found):
+    first, *others = gather(value)
+    if found := [other for other, text in enumerate(others, 1) if text != first]:
         raise InputError(what, got=f"another one in process {', '.join(map(str, found))}", expected="that of process 0")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from aevae_jax import durable
 from aevae_jax.checkpoints.locks import Lock
 from aevae_jax.checkpoints.saving import NonFiniteError, Saving
 from aevae_jax.checkpoints.signals import Caught, Interrupted
-from aevae_jax.checkpoints.store import Store
+from aevae_jax.checkpoints.store import Place, Region, Store
+from aevae_jax.checkpoints.together import SharedStore
 from aevae_jax.runs import processes, records
 from aevae_jax.runs.callbacks import Note
 from aevae_jax.runs.curves import Live
 from aevae_jax.runs.snapshots import Progress, Snapshot
 from aevae_jax.runs.trainer import Trainer
-from aevae_jax.training.devices import on_host
+from aevae_jax.training.devices import Layout
 from aevae_jax.types import InputError
 
 CHUNK_SECONDS = 1.0
@@ -72,7 +74,8 @@ class CheckpointManager:
     def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
         """Restore the newest intact checkpoint, as the function `restore` does."""
         found = restore(self._store, trainer, until=until, note=self._note)
-        processes.share(None if found is None else found.progress.to_notes())
+        if not trainer.layout.apart:
+            processes.share(None if found is None else found.progress.to_notes())
         if found is None:
             return None
         self._saved = found.progress
@@ -134,7 +137,7 @@ class CheckpointManager:
         if boundary and progress.history and len(progress.best_value) == 1:
             notes["value"] = progress.history[-1]["validation"][self._selects]
         self._lock.check()
-        self._store.save(progress.step, _readable(snapshot), notes)
+        _save(self._store, snapshot, notes)
         self._store.retain(self._saving)
         self._saved_at, self._saved = time.monotonic(), progress
 
@@ -144,9 +147,12 @@ class Follower:
 
     def __init__(self, folder: Path, caught: Caught):
         self.folder, self._caught = folder, caught
+        self._store = Store(folder / records.CHECKPOINTS)
 
     def restore(self, trainer: Trainer, until: int | None = None) -> Snapshot | None:
         """Return the snapshot that process 0 restores."""
+        if trainer.layout.apart:
+            return restore(self._store, trainer, until=until)
         notes = processes.share(None)
         if notes is None:
             return None
@@ -168,33 +174,42 @@ class Follower:
         processes.signalled(self._caught.name)
         save, signal = processes.share(None)
         if save:
-            self.save(snapshot, boundary=boundary)
+            with contextlib.suppress(NonFiniteError):
+                self.save(snapshot, boundary=boundary)
         if signal:
             raise Interrupted(f"stopped by {signal}, saved by process 0: the same command resumes it")
 
     def save(self, snapshot: Snapshot, *, boundary: bool) -> None:
-        """Give what this process has of arrays that are divided."""
-        _readable(snapshot)
+        """Write what this process has, where arrays are divided among processes."""
+        _save(self._store, snapshot, {})
+
+
+def _save(store: Store, snapshot: Snapshot, notes: dict[str, Any]) -> None:
+    """Save a snapshot: process 0 alone, unless arrays are divided among processes. All must call this."""
+    arrays = _flatten(snapshot)
+    if any(isinstance(a, jax.Array) and not (a.is_fully_addressable or a.is_fully_replicated) for a in arrays.values()):
+        SharedStore(store, processes).save(snapshot.progress.step, arrays, notes)
+    elif processes.index() == 0:
+        host = arrays if processes.count() == 1 else {name: np.asarray(array) for name, array in arrays.items()}
+        store.save(snapshot.progress.step, host, notes)
 
 
 def placed(snapshot: Snapshot, trainer: Trainer) -> Snapshot:
     """Return a snapshot that process 0 restored where this training has its arrays; the others give its shapes."""
+    if trainer.layout.apart:
+        return snapshot
     if processes.count() > 1:
         snapshot = _unflatten(snapshot, processes.share_arrays(_flatten(snapshot)))
     state, best = trainer.layout.place((snapshot.state, snapshot.best))
     return snapshot._replace(state=state, best=best, metrics=trainer.layout.replicate(snapshot.metrics))
 
 
-def _readable(snapshot: Snapshot) -> dict[str, Any]:
-    """Return the arrays of a snapshot by name, as this process can read them; all must call this."""
-    arrays = _flatten(snapshot)
-    return arrays if processes.count() == 1 else {name: on_host(array) for name, array in arrays.items()}
-
-
 def restore(
     store: Store, trainer: Trainer, *, until: int | None = None, note: Note = lambda text: None
 ) -> Snapshot | None:
     """Return the newest checkpoint that is intact, not after step `until`; `None` if there is none at all.
+
+    Where parameters are divided among processes, all of them must call this, and each reads what its devices hold.
 
     Raises:
       checkpoints.DamageError: there are some, and all are damaged.
@@ -206,13 +221,29 @@ def restore(
             raise InputError("checkpoint", got=f"notes of step {progress.step}", expected=f"those of step {step}")
         return _flatten(trainer.shapes(progress))
 
-    found = store.restore_newest(like, until=until)
+    if trainer.layout.apart:
+        found = SharedStore(store, processes).restore_newest(like, until=until, place=_place(trainer.layout))
+    elif processes.count() == 1:
+        found = store.restore_newest(like, until=until, place=_place(trainer.layout))
+    else:  # `placed` sends it to the others
+        found = store.restore_newest(like, until=until)
     if found is None:
         return None
     for message in found.damaged:
         note(f"{message}; resuming at step {found.step}")
     progress = Progress.from_notes(found.notes)
     return _unflatten(trainer.shapes(progress), found.arrays)._replace(progress=progress)
+
+
+def _place(layout: Layout) -> Place:
+    """Return what puts arrays of a checkpoint where a training has them."""
+
+    def place(name: str, spec: Any, read: Callable[[Region], Any]) -> Any:
+        if name == _LOSSES:
+            return read((slice(None),) * len(spec.shape))
+        return layout.read(spec, read, everywhere=name.startswith("logged/"))
+
+    return place
 
 
 class ChunkSizer:
@@ -230,6 +261,10 @@ class ChunkSizer:
         if self._compiled:
             self._steps = max(1, min(4 * self._steps, int(steps * self._seconds / max(seconds, 1e-9))))
         self._compiled = True
+
+
+_LOSSES = "logged/losses"
+"""The one array of a snapshot that lies in host memory."""
 
 
 def _tree(snapshot: Snapshot) -> dict[str, Any]:

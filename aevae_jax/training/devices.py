@@ -9,6 +9,7 @@ device, up to the order of float32 sums.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,24 @@ class Layout:
     def place(self, state: Any) -> Any:
         """Return the state of a training, or parameters, equal in all processes, as this layout has them."""
         return jax.device_put(state) if self.mesh is None else jax.tree.map(lambda a: put(a, self._part(a)), state)
+
+    @property
+    def apart(self) -> bool:
+        """Whether no process has the whole state of a training."""
+        return self.shard_params and jax.process_count() > 1
+
+    def read(self, spec: Any, region: Callable[[Any], Any], *, everywhere: bool = False) -> Any:
+        """Return an array of a training's state, of which each process reads the regions that its devices hold.
+
+        Args:
+          spec: its shape and type.
+          region: reads one, in host memory.
+          everywhere: whether it is none of the state, and every device has it.
+        """
+        if self.mesh is None:
+            return jax.device_put(region((slice(None),) * len(spec.shape)))
+        sharding = self._divided() if everywhere else self._part(spec)
+        return jax.make_array_from_callback(spec.shape, sharding, region)
 
     def shared(self, tree: Any, axis: int) -> Any:
         """Return arrays of which each process gives its share along `axis`, divided along it."""

@@ -307,8 +307,10 @@ def test_a_manifest_that_makes_no_sense_is_damage_though_its_digest_is_right(sto
 
 
 def test_a_newer_format_is_not_damage(store):
-    rewrite(store.folder / "10", lambda manifest: manifest.update(format=2))
-    with pytest.raises(InputError, match="got format 2, expected format 1; use the version that wrote it") as caught:
+    rewrite(store.folder / "10", lambda manifest: manifest.update(format=3))
+    with pytest.raises(
+        InputError, match="got format 3, expected format 1 or 2; use the version that wrote it"
+    ) as caught:
         newest(store)
     assert not isinstance(caught.value, DamageError)
 
@@ -722,8 +724,8 @@ def test_whose_a_checkpoint_is_is_told_by_its_digest(tmp_path):
     for step in (2, 3):
         (folder / str(step) / "manifest.json").write_text("{}")
     Store(folder, run="a").check()
-    rewrite(folder / "1", lambda manifest: manifest.update(format=2))
-    with pytest.raises(InputError, match=r"checkpoint of step 1 .*got format 2"):
+    rewrite(folder / "1", lambda manifest: manifest.update(format=3))
+    with pytest.raises(InputError, match=r"checkpoint of step 1 .*got format 3"):
         Store(folder, run="a").check()
 
 

@@ -147,8 +147,8 @@ def test_a_pace_survives_a_chunk_that_took_no_time_and_a_long_one():
 
 
 def test_a_checkpoint_whose_notes_are_of_another_step_is_refused():
-    trainer = SimpleNamespace(shapes=lambda progress: at(progress.step))
-    store = SimpleNamespace(restore_newest=lambda like, until: like(8, Progress(step=3).to_notes()))
+    trainer = SimpleNamespace(shapes=lambda progress: at(progress.step), layout=Layout())
+    store = SimpleNamespace(restore_newest=lambda like, until, place: like(8, Progress(step=3).to_notes()))
     with pytest.raises(InputError, match="checkpoint: got notes of step 3, expected those of step 8"):
         resume.restore(store, trainer)
 
@@ -177,8 +177,8 @@ def test_arrays_come_back_where_they_were(keep):
     found = SimpleNamespace(
         step=1, arrays=dict(reversed(named.items())), notes=snapshot.progress.to_notes(), damaged=[]
     )
-    trainer = SimpleNamespace(shapes=lambda progress: snapshot._replace(progress=progress))
-    again = resume.restore(SimpleNamespace(restore_newest=lambda like, until: found), trainer)
+    trainer = SimpleNamespace(shapes=lambda progress: snapshot._replace(progress=progress), layout=Layout())
+    again = resume.restore(SimpleNamespace(restore_newest=lambda like, until, place: found), trainer)
     assert again.progress == snapshot.progress
     assert isinstance(again.losses, np.ndarray)
     made = keep(Saving())
