@@ -2,7 +2,10 @@
 
 store.py        checkpoints: saved, verified by their hashes, the newest intact one restored
 saving.py       when to save and which to keep
+manifests.py    what a checkpoint says of itself
 array_files.py  named arrays in files, by Orbax
+pieces.py       arrays that are divided among processes, in a file of each
+together.py     checkpoints that several processes write and read
 locks.py        one writer at a time
 signals.py      signals that ask a training to leave
 """

@@ -162,14 +162,14 @@ class Pieces:
             size = math.prod(piece.shape) * spec.dtype.itemsize
             if min(piece.start, default=0) < 0 or not 0 <= piece.offset <= self.sizes[piece.file] - size:
                 raise ValueError(f"a piece beyond the end of arrays/{piece.file}")
-            contents = _read(self._folder / piece.file, piece.offset, size)
+            contents = read_bytes(self._folder / piece.file, piece.offset, size)
             if hashlib.sha256(contents.data).hexdigest() != piece.sha256:
                 raise ValueError(f"bytes of arrays/{piece.file} that do not match their sha256")
             cached[piece] = contents.view(spec.dtype).reshape(piece.shape)
         return cached[piece]
 
 
-def _read(path: Path, offset: int, size: int) -> ndarray:
+def read_bytes(path: Path, offset: int, size: int) -> ndarray:
     """Return `size` bytes of a file, uint8."""
     with path.open("rb") as file:
         file.seek(offset)

@@ -23,7 +23,8 @@ from aevae_jax.types import InputError, Peers
 if TYPE_CHECKING:
     from jax import ShapeDtypeStruct
 
-_LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.05
+"""How long a process waits before it looks once more for the files of another."""
 
 
 class SharedStore:
@@ -53,7 +54,7 @@ class SharedStore:
                 folder.mkdir()
                 for process, sha256 in enumerate(self._write(step, arrays)):
                     whole = functools.partial(pieces.complete, folder, process, sha256)
-                    self._see(whole, folder, whose=f"what process {process} has written")
+                    self._see(whole, folder, whose=process)
         self._peers.share(None)  # it is complete
 
     def restore_newest(
@@ -70,7 +71,7 @@ class SharedStore:
         """
         told = self._peers.share(self._seen())
         if self._peers.index():
-            self._see(lambda: self._seen() == told, self._store.folder, whose="the files that process 0 sees")
+            self._see(lambda: self._seen() == told, self._store.folder)
         self._agreed("")  # all see them
         return self._store.restore_newest(like, until=until, place=place, agreed=self._agreed)
 
@@ -78,7 +79,7 @@ class SharedStore:
         """Write the pieces of this process, and return what `pieces.write` says of those of each."""
         folder, broken = self._store.folder / f"{step}.tmp" / "arrays", ""
         self._peers.share(None)  # process 0 has made it
-        self._see(folder.is_dir, folder, whose="the folder that process 0 has made")
+        self._see(folder.is_dir, folder)
         written = ""
         try:
             written = pieces.write(folder, self._peers.index(), pieces.own(arrays, self._peers.index()))
@@ -101,8 +102,8 @@ class SharedStore:
     def _manifest(self, step: int) -> Path:
         return self._store.folder / str(step) / manifests.NAME
 
-    def _see(self, there: Callable[[], bool], where: Path, *, whose: str) -> None:
-        """Wait until this process sees what another has written, which a file system of several machines shows late.
+    def _see(self, there: Callable[[], bool], where: Path, *, whose: int = 0) -> None:
+        """Wait until this process sees the files of another, which a file system of several machines may show late.
 
         Raises:
           InputError: it does not in time.
@@ -112,12 +113,12 @@ class SharedStore:
             if time.monotonic() > end:
                 raise InputError(
                     f"process {self._peers.index()}",
-                    got=f"nothing of {whose}, within {self._peers.timeout()} s",
+                    got=f"none of the files of process {whose} within {self._peers.timeout()} s",
                     where=str(where),
-                    expected="a file system that all processes share",
-                    hint="choose a directory on one, or train without --shard-params",
+                    expected="a directory that all processes share",
+                    hint="choose one, or train without --shard-params",
                 )
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
 
 def _sha256(path: Path) -> str:

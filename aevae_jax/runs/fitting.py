@@ -94,7 +94,7 @@ def fit(
 
     Of several processes that have met (`processes.join`, or `jax.distributed.initialize`), all must make the same call:
     each batch is divided among the devices of all, each process reads its share of streamed rows, and process 0 alone
-    writes. An error of one ends all of them.
+    writes, but for checkpoints where `shard_params` divides parameters. An error of one ends all of them.
 
     Raises:
       InputError: before anything is written, if the run, the data and the directory do not fit, or another process is

@@ -35,72 +35,60 @@ from aevae_jax import values
 from aevae_jax.checkpoints import pieces
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.checkpoints.store import Store
-from aevae_jax.runs import fitting, processes, resume
+from aevae_jax.checkpoints.together import SharedStore
+from aevae_jax.runs import fitting, processes
 from aevae_jax.runs.run import Run
-from aevae_jax.training import devices
 
 told = json.loads(sys.argv[1])
 if told["place"]:
     processes.join(processes.place(told["place"]))
-mine, reference, sizes = processes.index(), told["reference"], []
-save, restore, read, write, commit, gather = (
-    resume._save, resume.restore, pieces._read, pieces.write, Store._commit, multihost_utils.process_allgather
-)
+shared, reference, sizes = bool(told["place"]), told["reference"], []
+kind, save = SharedStore if shared else Store, SharedStore.save
+restore, read, write, gather = kind.restore_newest, pieces.read_bytes, pieces.write, multihost_utils.process_allgather
 
-def host(array):
-    divided = isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated)
-    return np.asarray(gather(array, tiled=True) if divided else array)
+def divided(array):
+    return isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated)
 
-def saved(store, snapshot, notes):
-    whole = {name: host(array) for name, array in resume._flatten(snapshot).items()}  # the test alone gathers
-    if mine == 0:
-        np.savez(f"{reference}/{snapshot.progress.step}.npz", **whole)
-    multihost_utils.process_allgather = None
-    save(store, snapshot, notes)
+def saved(store, step, arrays, notes):
+    whole = {name: np.asarray(gather(a, tiled=True) if divided(a) else a) for name, a in arrays.items()}
+    if processes.index() == 0:
+        np.savez(f"{reference}/{step}.npz", **whole)
+    multihost_utils.process_allgather = None  # the test alone gathers
+    save(store, step, arrays, notes)
     multihost_utils.process_allgather = gather
-    print("saved", snapshot.progress.step, flush=True)
 
-def same(snapshot):
-    arrays = resume._flatten(snapshot)
-    with np.load(f"{reference}/{snapshot.progress.step}.npz") as found:
-        pairs = [(found[name], array) for name, array in arrays.items()]
+def same(step, arrays):
+    with np.load(f"{reference}/{step}.npz") as found:
         assert set(found) == set(arrays)
-    shards = [
-        (np.asarray(shard.data), whole[shard.index])
-        for whole, array in pairs if isinstance(array, jax.Array) for shard in array.addressable_shards
-    ]
+        pairs = [(found[name], array) for name, array in arrays.items() if isinstance(array, jax.Array)]
+    shards = [(np.asarray(shard.data), whole[shard.index]) for whole, a in pairs for shard in a.addressable_shards]
     return all(data.tobytes() == np.ascontiguousarray(whole).tobytes() for data, whole in shards)
 
 def restored(*arguments, **options):
     multihost_utils.process_allgather = None
-    snapshot = restore(*arguments, **options)
+    found = restore(*arguments, **options)
     multihost_utils.process_allgather = gather
-    total = sum(array.nbytes for array in resume._flatten(snapshot).values())
-    local = sum(array.addressable_shards[0].data.nbytes for array in jax.tree.leaves(snapshot.state.params))
-    print(json.dumps([snapshot.progress.step, same(snapshot), sum(sizes), total, local]), flush=True)
+    arrays = {name: a for name, a in found.arrays.items() if name.startswith("state/params/")}
+    here = sum(a.addressable_shards[0].data.nbytes for a in arrays.values()) / sum(a.nbytes for a in arrays.values())
+    total = sum(a.nbytes for a in found.arrays.values())
+    print(json.dumps([found.step, same(found.step, found.arrays), sum(sizes), total, here]), *found.damaged, flush=True)
     if told["stop"]:
         processes.gather(None)
         os._exit(0)
-    return snapshot
+    return found
 
 def counted(path, offset, size):
     sizes.append(size)
     return read(path, offset, size)
 
-def killed_after(function):
-    def wrapped(*arguments, **options):
-        found = None if function is commit else function(*arguments, **options)
-        told["saves"] -= 1
-        if mine == told["killed"] and told["saves"] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return commit(*arguments, **options) if function is commit else found
-    return wrapped
+def killed(*arguments):
+    found = write(*arguments)
+    told["saves"] -= 1
+    if told["saves"] == 0 and processes.index() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
 
-pieces._read, resume._save, resume.restore = counted, saved, restored
-if told["killed"]:
-    pieces.write = killed_after(write)
-else:
-    Store._commit = killed_after(commit)
+pieces.read_bytes, pieces.write, SharedStore.save, kind.restore_newest = counted, killed, saved, restored
 run = values.from_tree(Run, json.loads(told["run"]), "")
 fitting.fit(run, directory=told["folder"], shard_params=True, saving=Saving(seconds=0), on_note=print)
 """
@@ -120,12 +108,12 @@ def port():
         return free.getsockname()[1]
 
 
-def trained(tmp_path, run, *, count=2, devices=2, stop=False, killed=None, saves=0):
-    """What so many processes print, and their exit codes; one is killed in the course of its so many-th save."""
+def trained(tmp_path, run, *, count=2, devices=2, stop=False, saves=0):
+    """Exit codes of so many processes, and what they print; the last is killed in the middle of its so many-th save."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     variables = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path), processes.TIMEOUT: "10"}
     address, begun = f"127.0.0.1:{port()}", []
-    told = {"folder": str(tmp_path / "run"), "reference": str(tmp_path), "run": run, "stop": stop, "killed": killed}
+    told = {"folder": str(tmp_path / "run"), "reference": str(tmp_path), "run": run, "stop": stop}
     for index in range(count):
         place = f"{address},{index},{count}" if count > 1 else ""
         command = [sys.executable, "-c", CHILD, json.dumps({**told, "saves": saves, "place": place})]
@@ -140,8 +128,9 @@ def trained(tmp_path, run, *, count=2, devices=2, stop=False, killed=None, saves
 
 
 def restored(text):
-    """Step, whether all is equal to the bit, bytes that were read, those of all arrays, of the parameters here."""
-    return json.loads(next(line for line in text.splitlines() if line.startswith("[")))
+    """Step, whether all is equal to the bit, bytes that were read, those of all arrays, the share of a device."""
+    line = next(line for line in text.splitlines() if line.startswith("["))
+    return json.loads(line[: line.index("]") + 1])
 
 
 @pytest.mark.slow
@@ -158,7 +147,7 @@ def test_divided_parameters_are_saved_and_restored_by_those_that_have_them(tmp_p
     np.savez(tmp_path / f"{first}.npz", **store.restore(first, like))
     assert (store.folder / str(first) / "arrays" / "manifest.ocdbt").exists()  # as ever
 
-    codes, texts = trained(tmp_path, values.to_json(run), killed=1, saves=3)
+    codes, texts = trained(tmp_path, values.to_json(run), saves=3)
     assert codes[1] == -signal.SIGKILL, texts
     assert codes[0] != 0
     assert [restored(text)[:2] for text, _ in texts] == [[first, True]] * 2
@@ -186,11 +175,11 @@ def test_divided_parameters_are_saved_and_restored_by_those_that_have_them(tmp_p
     codes, texts = trained(tmp_path, values.to_json(run), stop=True)
     assert codes == [0, 0], texts
     for text, _ in texts:
-        step, equal, read, total, local = restored(text)
+        assert f"checkpoint of step {newest} " in text
+        step, equal, read, total, here = restored(text)
         assert (step, equal) == (before, True)
         assert read < 2 * 0.6 * total  # of two checkpoints, of which one is damaged
-        assert local < total / 8  # a quarter of the parameters, of which there are four copies and more
-    assert f"checkpoint of step {newest} " in texts[0][0]
+        assert 0.25 < here < 0.4
 
 
 def like_of(store, step):
