@@ -2126,8 +2126,8 @@ MUTATIONS = (
     Mutation(
         291,
         "a manifest of any size read",
-        "checkpoints/store.py",
-        "file.st_size <= _SLACK",
+        "checkpoints/manifests.py",
+        "file.st_size <= LARGEST",
         "True",
         ("checkpoints/test_store.py::test_a_manifest_that_no_training_fills_is_not_read",),
     ),
