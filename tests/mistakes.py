@@ -3035,6 +3035,8 @@ MUTATIONS = (
         "return Compressed(header, writer.size, measured",
         "return Compressed(header, measured_bits // 8, measured",
         ("compression/test_archive.py::test_figures_are_those_of_the_file",),
+    ),
+    Mutation(
         448,
         "a checkpoint named before all of its parts are seen",
         "checkpoints/together.py",
