@@ -92,7 +92,7 @@ def test_codecs_are_measured_once(tmp_path, monkeypatch):
 def test_published_sizes_are_reached(fashion_mnist_directory, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(fashion_mnist_directory))
     images = Data("fashion_mnist").load().test.x[:][..., 0]
-    known = {"bz2 -9": 4.120, "gzip -9": 4.473, "xz -9e": 3.855, "zstd -22": 4.328, "JPEG XL effort 7": 3.673}
+    known = {"bz2 -9": 4.120, "xz -9e": 3.855, "JPEG XL effort 7": 3.673}
     for codec in codecs.everything():
         bits = known.get(f"{codec.name} {codec.setting}")
         if bits and codec.version:
@@ -265,10 +265,19 @@ def test_results_are_written_and_drawn(tmp_path):
     assert "(results/a.png)" in text
 
 
+def test_what_was_measured_is_measured_again_where_that_is_asked(tmp_path, monkeypatch):
+    for name in ("codecs-1.json", "digits.json", "fashion_mnist.json"):
+        (tmp_path / name).write_text("[]")
+    left = []
+    monkeypatch.setattr(lossless, "measure", lambda *given: left.extend(tmp_path.glob("*.json")) or one(ours=[model()]))
+    lossless.lossless(out=tmp_path, again=True)
+    assert [path.name for path in left] == ["fashion_mnist.json"]
+
+
 @pytest.mark.slow
 def test_a_small_table_is_made_and_made_again_at_once(tmp_path, monkeypatch, capsys):
     row = lossless.ROWS["digits"]
-    run = replace(row.run, model=replace(row.run.model, network=MLP((32,))), epochs=2)
+    run = replace(row.run, model=replace(row.run.model, network=MLP((32,))), epochs=12)
     monkeypatch.setattr(lossless, "ROWS", {"digits": row._replace(run=run)})
     arguments = {"out": tmp_path / "runs", "record": str(tmp_path / "r.json")}
     lossless.lossless(**arguments)
@@ -278,11 +287,6 @@ def test_a_small_table_is_made_and_made_again_at_once(tmp_path, monkeypatch, cap
     assert ours["bytes"] == (tmp_path / "runs" / "digits.aev").stat().st_size
     assert ours["bound_bits"] < 8 * ours["bytes"]
     assert ours["bound_bits"] / 360 == pytest.approx(ours["negative_elbo"] / np.log(2), rel=0.02)
-    lossless.lossless(**arguments, again=True)
-    [again] = json.loads((tmp_path / "r.json").read_text())["sets"]
-    assert again["ours"][0]["encode_seconds"] != ours["encode_seconds"]
-    assert again["ours"][0]["bytes"] == ours["bytes"]
-    capsys.readouterr()
     monkeypatch.setattr(lossless, "written_and_read", lambda *given: pytest.fail("written again"))
     lossless.lossless(**arguments)
-    assert first.split(" | ")[0] in capsys.readouterr().out
+    assert capsys.readouterr().out == first
