@@ -27,6 +27,9 @@ with. They are trained until they know validation data: on the digits 600 steps 
 of two thirds of the data, whose shares of recognised pictures then said nothing. The distance depends on the judge:
 by one that is trained three times as long on the digits, the VAE at maximum likelihood is 2.4 times nearer than the
 AE, not 2.5.
+
+Into how few bits a VAE turns images that it has not seen, as a file, is what lossless.py measures: that takes another
+likelihood, one of levels, so other models, and with them half a minute of processor time more.
 """
 
 from __future__ import annotations
