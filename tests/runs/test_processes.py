@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -212,6 +214,34 @@ def test_one_process_has_nothing_to_share():
     assert processes.signalled("SIGTERM") == "SIGTERM"
     assert (processes.count(), processes.index()) == (1, 0)
     processes.check_equal("run", "digest")
+
+
+def test_what_is_shared_stays_until_all_have_read_it_and_not_for_good(monkeypatch):
+    """The others may be up to a hundred values behind; a training of weeks must not fill the store."""
+    there = {}
+    client = SimpleNamespace(key_value_set=there.__setitem__, key_value_delete=lambda key: there.pop(key, None))
+    monkeypatch.setattr(processes, "distributed", SimpleNamespace(global_state=SimpleNamespace(client=client)))
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "index", lambda: 0)
+    for value in range(300):
+        assert processes.share([value]) == [value]
+        assert [json.loads(text) for text in there.values()] == [[v] for v in range(max(0, value - 99), value + 1)]
+
+
+def test_all_are_given_what_each_gives(monkeypatch):
+    """By process 0, which forgets it then."""
+    there, gone = {}, []
+    client = SimpleNamespace(
+        key_value_set=there.__setitem__,
+        key_value_delete=gone.append,
+        blocking_key_value_get=lambda key, milliseconds: json.dumps({"1": "b", "2": "c"}[key.rpartition("/")[2]]),
+    )
+    monkeypatch.setattr(processes, "distributed", SimpleNamespace(global_state=SimpleNamespace(client=client)))
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    monkeypatch.setattr(processes, "index", lambda: 0)
+    assert processes.gather("a") == ["a", "b", "c"]
+    assert [key[-1] for key in gone if key.count("/") == 2] == ["1", "2"]
+    assert [json.loads(text) for text in there.values()] == [["a", "b", "c"]]
 
 
 @pytest.mark.parametrize("seconds", ["", "1.5", "0", "x"])

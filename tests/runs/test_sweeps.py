@@ -139,3 +139,23 @@ def test_members_are_named_by_seed_and_number():
     ]
     assert names[-1] == "seed 2, objective.beta 0.5, optimizer.weight_decay 1"
     assert len(set(names)) == 8
+
+
+def test_an_epoch_of_several_members_has_their_means_and_all_steps_that_were_skipped():
+    entries = [
+        {
+            "epoch": 2,
+            "step": 8,
+            "train": {"loss": loss, "mse": mse},
+            "validation": {"bound": loss + 1},
+            "skipped": steps,
+        }
+        for loss, mse, steps in ((1.0, 4.0, 1), (2.0, None, 0), (6.0, 8.0, 2))
+    ]
+    assert sweeps.mean_entry(entries) == {
+        "epoch": 2,
+        "step": 8,
+        "train": {"loss": 3.0, "mse": None},
+        "validation": {"bound": 4.0},
+        "skipped": 3,
+    }

@@ -91,6 +91,20 @@ def test_devices_that_do_not_fit_are_refused(two, batch_size, wanted, message):
         devices.choose(batch_size, devices=wanted)
 
 
+@pytest.mark.parametrize(("batch_size", "wanted", "count"), [(8, 1, 1), (8, 2, 2), (8, 0, 2), (6, 0, 1)])
+def test_of_several_processes_each_has_as_many_devices_in_their_order(monkeypatch, batch_size, wanted, count):
+    """JAX may list the devices of processes in any order, and a process has to read what its own compute."""
+    listed = [
+        SimpleNamespace(process_index=process, id=2 * process + number) for number in (0, 1) for process in (0, 1)
+    ]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    monkeypatch.setattr(jax, "devices", lambda: listed)
+    monkeypatch.setattr(devices, "Mesh", lambda found, names, axis_types: found)
+    used = devices.choose(batch_size, devices=wanted).mesh
+    assert [device.id for device in used] == ([0, 2] if count == 1 else [0, 1, 2, 3])
+
+
 @pytest.mark.parametrize(
     "options",
     [["--devices", "9"], ["--devices", "2", "--seeds", "2"], ["--shard-params", "--sweep", "objective.beta=1,2"]],

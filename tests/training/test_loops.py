@@ -249,6 +249,24 @@ def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, backend,
     assert len(traced) == 1
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_members_are_computed_one_by_one_where_there_are_several_devices(monkeypatch, devices):
+    """Programs of several devices that are begun at once, in different orders, may wait for one another for good."""
+    pools, executor = [], loops.ThreadPoolExecutor
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    monkeypatch.setattr(loops, "ThreadPoolExecutor", lambda workers: pools.append(workers) or executor(workers))
+    carry, rows, ys = jnp.arange(2), jnp.arange(4).reshape(2, 2), jnp.zeros((2, 2), int)
+
+    def body(carry, context, x):
+        return carry + x, carry
+
+    found, _ = loops.scan_members_between(body, carry, (None, jnp.zeros(2)), rows, ys, start=0, stop=2)
+    assert found.tolist() == [2, 5]
+    assert len(pools) == 1
+    assert pools == [1] or devices == 1
+
+
 def test_threads_keep_the_order_and_runs_the_first_alone_then_two(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     running, seen, lock = set(), [], threading.Lock()
