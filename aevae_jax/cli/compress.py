@@ -230,7 +230,7 @@ def _owner(file: Path, header: Header, run: Path | None) -> tuple[Any, str]:
         if coder.sha256 != header.model:
             same = header.run and records.digest_of(records.read_record(run)) == header.run
             got = "this run with changed weights" if same else f"another model, {coder.sha256[:12]}"
-            expected = f"the one that {shortened(file, 60)} was made with, {header.model[:12]}"
+            expected = f"the model of {shortened(file, 40)}, {header.model[:12]}"
             raise InputError("--run", where=str(run), got=got, expected=expected, hint=_wanted(header))
         return coder, str(run)
     for place in _runs_of(file, header):
@@ -247,7 +247,7 @@ def _owner(file: Path, header: Header, run: Path | None) -> tuple[Any, str]:
 
 
 def _wanted(header: Header) -> str:
-    return f"the run with the digest {header.run[:16]} in its run.json decodes it" if header.run else ""
+    return f"the run with digest {header.run[:16]} decodes it" if header.run else ""
 
 
 def _runs_of(file: Path, header: Header) -> Iterator[Path]:

@@ -10,13 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from commands import refused, typed
+from run_files import edit_results, edit_run
 
-from aevae_jax.compression import chunks
 from aevae_jax.compression.container import Reader
 from aevae_jax.data import built_in
+from aevae_jax.runs import fitting, records, weights
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 SMALL = "VAE(2, MLP((4,)), DiscretizedLogistic(17), StandardNormal())"
@@ -24,15 +26,11 @@ SMALL = "VAE(2, MLP((4,)), DiscretizedLogistic(17), StandardNormal())"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with two runs, which differ in their seed, test images and an .aev file of them."""
+    """A folder with a run, test images and an .aev file of them."""
     folder = tmp_path_factory.mktemp("place")
     before = os.getcwd()
     os.chdir(folder)
-    for seed, name in ((1, "first"), (2, "other")):
-        typed(
-            "train", f"runs/{name}", "--data", "digits", "--model", SMALL, "--seed", seed, "--epochs", 1,
-            "--batch-size", 512,
-        )  # fmt: skip
+    typed("train", "runs/first", "--data", "digits", "--model", SMALL, "--epochs", 1, "--batch-size", 512)
     x = built_in.digits().test.x[:][:40]
     np.save("x.npy", x)
     np.savez("x.npz", images=x, labels=np.arange(40))
@@ -89,22 +87,41 @@ def test_a_file_decodes_by_itself_with_the_run_beside_it_or_named(tmp_path, monk
     assert not os.path.exists("none.npy")
 
 
-def test_another_model_and_changed_weights_are_refused_by_name(monkeypatch, capsys, place):
-    line = refused(capsys, "decompress", "x.aev", "y.npy", "--run", "runs/other")
+def with_other_weights(folder):
+    """A copy of the run, whose weights were changed by somebody who makes all digests right."""
+    shutil.copytree("runs/first", folder)
+    fitted = fitting.load_run(folder)
+    digest = records.digest_of(records.read_record(folder))
+    weights.save_weights(folder / "weights.safetensors", jax.tree.map(lambda x: x * 1.5, fitted.params), run=digest)
+    edit_results(folder)
+    return folder
+
+
+def test_another_model_and_changed_weights_are_refused_by_name(capsys, tmp_path):
+    changed = with_other_weights(tmp_path / "changed")
+    line = refused(capsys, "decompress", "x.aev", tmp_path / "y.npy", "--run", changed)
+    assert re.match(r"error: --run \(.*changed\): got this run with changed weights, expected the model of x.aev", line)
+    other = with_other_weights(tmp_path / "other")
+    edit_run(other, lambda record: record["run"].update(seed=7))
+    line = refused(capsys, "decompress", "x.aev", tmp_path / "y.npy", "--run", other)
     assert re.search(
-        r"--run \(runs/other\): got another model, \w{12}, expected the one that x.aev was made with", line
+        r"got another model, \w{12}, expected the model of x.aev, \w{12}; the run with digest \w{16}", line
     )
-    monkeypatch.setattr(chunks.Coder, "encode", lambda *_: pytest.fail("coded"))
-    whole = chunks.Coder.__init__
+    assert not (tmp_path / "y.npy").exists()
 
-    def changed(self, model, params):
-        whole(self, model, params)
-        self.sha256 = "00" * 32
 
-    monkeypatch.setattr(chunks.Coder, "__init__", changed)
-    line = refused(capsys, "decompress", "x.aev", "y.npy", "--run", "runs/first")
-    assert "got this run with changed weights" in line
-    assert not os.path.exists("y.npy")
+def test_a_run_of_the_same_digest_and_other_weights_is_passed_over(capsys, tmp_path, monkeypatch):
+    shutil.copy("x.aev", tmp_path)
+    with_other_weights(tmp_path / "runs" / "a")
+    shutil.copytree("runs/first", tmp_path / "runs" / "b")
+    monkeypatch.chdir(tmp_path)
+    assert "decoded with runs/b" in typed("decompress", "x.aev", "y.npy")
+    assert "note: runs/a has the digest of the run, and other weights" in capsys.readouterr().err
+    shutil.rmtree("runs/b")
+    with pytest.raises(SystemExit) as stop:
+        typed("decompress", "x.aev", "z.npy")
+    assert stop.value.code == 2
+    assert "got none in runs or beside x.aev that has its model" in capsys.readouterr().err
 
 
 def test_damage_is_refused_or_what_is_left_is_recovered(capsys, tmp_path):
@@ -195,6 +212,7 @@ def test_a_run_that_is_not_finished_is_refused_as_its_weights_will_be_others(cap
     assert not (tmp_path / "y.aev").exists()
 
 
+@pytest.mark.slow
 def test_a_model_without_levels_is_refused(capsys):
     model = "VAE(2, MLP((4,)), NormalSharedScale(), StandardNormal())"
     typed("train", "runs/normal", "--data", "digits", "--model", model, "--epochs", 1, "--batch-size", 512)

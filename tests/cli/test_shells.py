@@ -25,6 +25,7 @@ PROPOSED = {
     "evaluate runs/first/": ["runs/first/members/seed=0"],
     "reconstruct runs/first --split ": ["train", "validation", "test"],
     "sample runs/first --out pic": ["picture.png"],
+    "decompress x.aev x.npy --run runs/s": ["runs/second"],
     "completion ": ["bash", "zsh", "fish"],
 }
 """What is typed after `aevae`, and what is proposed."""
