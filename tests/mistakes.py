@@ -3116,4 +3116,20 @@ MUTATIONS = (
         'max(entry["skipped"] for entry in entries)',
         ("runs/test_sweeps.py::test_an_epoch_of_several_members_has_their_means_and_all_steps_that_were_skipped",),
     ),
+    Mutation(
+        458,
+        "a process that waits for another one does not hear of its error",
+        "runs/processes.py",
+        'if error := _known("aevae/error"):',
+        'if error := "":',
+        ("runs/test_processes.py::test_whoever_waits_hears_of_an_error_of_another_and_waits_no_longer_than_is_said",),
+    ),
+    Mutation(
+        459,
+        "each process keeps the whole of what it restores",
+        "training/devices.py",
+        "sharding = self._divided() if everywhere else self._part(spec)",
+        "sharding = self._divided()",
+        ("training/test_devices.py::test_of_a_checkpoint_each_device_reads_its_region",),
+    ),
 )

@@ -244,6 +244,32 @@ def test_all_are_given_what_each_gives(monkeypatch):
     assert [json.loads(text) for text in there.values()] == [["a", "b", "c"]]
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            "process 0: disk: got full",
+            "training: got an error in process 0: disk: got full, expected none in any process",
+        ),
+        ("", "process 0: got no answer, expected one within 0 s"),
+    ],
+)
+def test_whoever_waits_hears_of_an_error_of_another_and_waits_no_longer_than_is_said(monkeypatch, error, line):
+    def absent(key, milliseconds=0):
+        if not (error and key == "aevae/error"):
+            raise jax.errors.JaxRuntimeError("NOT_FOUND")
+        return error
+
+    client = SimpleNamespace(blocking_key_value_get=absent, key_value_try_get=absent)
+    monkeypatch.setattr(processes, "distributed", SimpleNamespace(global_state=SimpleNamespace(client=client)))
+    monkeypatch.setattr(processes, "WAIT_SECONDS", 5 if error else 0)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "index", lambda: 1)
+    with pytest.raises(InputError) as caught:
+        processes.share(None)
+    assert str(caught.value) == line
+
+
 @pytest.mark.parametrize("seconds", ["", "1.5", "0", "x"])
 def test_a_time_that_is_none_is_refused(monkeypatch, seconds):
     monkeypatch.setenv(processes.TIMEOUT, seconds)

@@ -72,6 +72,26 @@ def test_large_parameters_are_divided_along_their_largest_axis(two):
     assert two == 5 * [PartitionSpec()]
 
 
+def test_of_a_checkpoint_each_device_reads_its_region(two, monkeypatch):
+    """Of what is divided; of the rest, and without a mesh, the whole."""
+    made, whole = [], (slice(None), slice(None))
+    monkeypatch.setattr(jax, "make_array_from_callback", lambda shape, sharding, read: made.append(sharding.spec))
+    layout, read = devices.Layout(devices.local().mesh, shard_params=True), []
+    for shape, everywhere in (((128, 256), False), ((128, 256), True), ((8, 4), False)):
+        layout.read(np.zeros(shape), None, everywhere=everywhere)
+    devices.local().read(np.zeros((128, 256)), None)
+    assert made == [PartitionSpec(None, "data"), PartitionSpec(), PartitionSpec(), PartitionSpec()]
+    found = devices.Layout().read(np.zeros((2, 3)), lambda region: read.append(region) or np.ones((2, 3)))
+    assert (read, found.shape) == ([whole], (2, 3))
+
+
+def test_only_parameters_divided_among_processes_are_apart(two, monkeypatch):
+    assert not devices.Layout(devices.local().mesh, shard_params=True).apart
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert devices.Layout(devices.local().mesh, shard_params=True).apart
+    assert not devices.local().apart
+
+
 @pytest.mark.parametrize(
     ("batch_size", "wanted", "count", "said"),
     [(8, 0, 2, "2 of 2 devices: each batch is divided"), (7, 0, 1, "1 of 2 devices"), (8, 1, 1, "1 of 2 devices")],
