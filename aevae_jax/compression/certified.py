@@ -28,6 +28,7 @@ Values = Callable[..., Any]
 """(model, params, *arrays) -> a pytree of numbers `[B, ...]` in units of a grid, on which they are to be rounded."""
 
 
+_FAR = 2.0**40  # no number of a model that means anything lies farther out, on any grid
 _NARROW = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
@@ -57,17 +58,15 @@ class Networks:
         with jax.enable_x64(True):
             wide = jax.tree.map(np.asarray, self.function(values, True)(self._wide_params, *arrays))
             leaves: list[Any] = jax.tree.leaves(wide)
-            codes = [np.floor(leaf + 0.5) for leaf in leaves]
+            codes = [np.rint(leaf) for leaf in leaves]
             sure = np.ones(len(leaves[0]), bool)
             if certify:
                 narrow_arrays = [np.asarray(a, np.float32) for a in arrays]
                 narrow = jax.tree.leaves(self.function(values, False)(self._narrow_params, *narrow_arrays))
                 for leaf, other, code in zip(leaves, narrow, codes, strict=True):
                     sure &= certain(leaf, np.asarray(other, np.float64), code)
-        finite = [np.nan_to_num(code, nan=0.0, posinf=2.0**40, neginf=-(2.0**40)) for code in codes]
-        return jax.tree.unflatten(
-            jax.tree.structure(wide), [np.clip(code, -(2**40), 2**40).astype(np.int64) for code in finite]
-        ), sure
+        codes = [np.fmin(np.fmax(code, -_FAR), _FAR).astype(np.int64) for code in codes]  # NaN becomes a number, too
+        return jax.tree.unflatten(jax.tree.structure(wide), codes), sure
 
     def check(self, values: Values, *shapes: tuple[int, ...]) -> None:
         """Raise `InputError` unless a function computes in float64 throughout, of arrays of these shapes."""

@@ -87,7 +87,7 @@ class Coder:
         stack, waiting = Stack(self._latents.seed), deque(range(len(symbols)))
         plain = np.zeros(len(symbols), bool)
         for size, slices in _sizes():
-            stack.slices = slices
+            stack.slices, stack.least = slices
             rows: list[int] = []
             while True:
                 while waiting and len(rows) < size:
@@ -128,7 +128,7 @@ class Coder:
             batches.append((modelled[first : first + size], slices))
             first += size
         for rows, slices in reversed(batches):
-            stack.slices = slices
+            stack.slices, stack.least = slices
             out[rows] = self._batch(Evaluation(self._networks, len(rows), _BATCH, certify=False)).pop(stack)
         stack.check_empty()
         return out
@@ -174,14 +174,14 @@ class Coder:
             raise InputError("examples", got=got, expected=f"integers from 0 to {self.levels - 1}")
 
 
-def _sizes() -> Iterator[tuple[int, int]]:
-    """Yield the sizes of batches, the first one first, and in how many slices each is pushed."""
+def _sizes() -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield the sizes of batches, the first one first, and in what slices each is pushed: how many, how large."""
     size = 1
     while size <= _BATCH:
-        yield size, 64
+        yield size, (64, 1)
         size += (size + 1) // 2
     while True:
-        yield _BATCH, 8
+        yield _BATCH, (8, 1024)
 
 
 def _flags(n: int) -> Codec:

@@ -39,7 +39,7 @@ class Element(Protocol):
     precision: int
 
     def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
-        """Return what lies below k `[n]`, 0 at 0 and 2^precision at `levels`, for a part of all elements in order."""
+        """Return what lies below k `[n]`, for a part of all elements in order: 0 at 0, 2^precision from `levels` on."""
         ...
 
     @property
@@ -65,16 +65,13 @@ def pop(bits: Bits, element: Element) -> np.ndarray:
     """Pop symbols of the shape of `element`."""
 
     def find(number: np.ndarray, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        low = np.zeros(number.size, np.int64)
-        start, end = np.zeros(number.size, np.int64), np.full(number.size, 1 << element.precision, np.int64)
-        high = np.full(number.size, element.levels, np.int64)
-        for _ in range((element.levels - 1).bit_length()):  # start = cumulative(low) <= number < cumulative(high) = end
-            middle = (low + high) >> 1
-            between = element.cumulative(middle, part)
-            below = between <= number
-            low, start = np.where(below, middle, low), np.where(below, between, start)
-            high, end = np.where(below, high, middle), np.where(below, end, between)
-        return low, start, end - start
+        symbol, start = np.zeros(number.size, np.int64), np.zeros(number.size, np.int64)
+        for bit in reversed(range((element.levels - 1).bit_length())):  # the largest whose start is not above number
+            larger = symbol + (1 << bit)
+            above = element.cumulative(larger, part)
+            reached = above <= number
+            symbol, start = np.where(reached, larger, symbol), np.where(reached, above, start)
+        return symbol, start, element.cumulative(symbol + 1, part) - start
 
     return bits.pop(find, element.shape, element.precision)
 
@@ -109,7 +106,7 @@ class Table:
         return cls(shares(softmax(logits), floor))
 
     def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
-        return np.asarray(np.take_along_axis(self._counts[part], k[:, None], 1)[:, 0])
+        return np.asarray(np.take_along_axis(self._counts[part], np.minimum(k, self.levels)[:, None], 1)[:, 0])
 
 
 class Uniform:
@@ -121,7 +118,7 @@ class Uniform:
         self.levels, self.shape = levels, shape
 
     def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
-        return np.asarray((k * TOTAL) // self.levels)
+        return np.asarray(np.minimum((k * TOTAL) // self.levels, TOTAL))
 
 
 class Mixture:
@@ -135,17 +132,16 @@ class Mixture:
     LOWEST, HIGHEST = -4 * GRID, 9 * GRID  # of log scales
 
     def __init__(self, logits: np.ndarray, place: np.ndarray, log_scale: np.ndarray):
-        self._shares = np.diff(shares(softmax(logits), 0), axis=-1)  # of 2^16, in all exactly
-        self._place = place
-        rate = 1 / tables.scales(self.LOWEST, self.HIGHEST)
-        rates = np.rint(rate * (tables.UNIT // LOC_GRID) * 256).astype(np.int64)
-        self._rate = rates[np.clip(log_scale, self.LOWEST, self.HIGHEST) - self.LOWEST]
+        rates = np.rint((tables.STEP << 8) / tables.scales(self.LOWEST, self.HIGHEST)).astype(np.int64)
+        rate = rates[np.clip(log_scale, self.LOWEST, self.HIGHEST) - self.LOWEST]
+        share = np.diff(shares(softmax(logits), 0), axis=-1)  # of 2^16, in all exactly
+        self._components = [np.ascontiguousarray(a.T) for a in (share, place, rate)]  # [K, n] each
 
     def below(self, halves: np.ndarray, part: slice) -> np.ndarray:
         """Return it in units of 2^-40, of places in halves."""
         edge, mixed = halves * (LOC_GRID // 2), np.zeros(halves.size, np.int64)
-        for shares_, place, rate in zip(self._shares[part].T, self._place[part].T, self._rate[part].T, strict=True):
-            mixed += shares_ * tables.logistic(((edge - place) * rate) >> 8)
+        for share, place, rate in zip(*(a[:, part] for a in self._components), strict=True):
+            mixed += share * tables.logistic(((edge - place) * rate) >> 12)
         return mixed
 
 
@@ -192,7 +188,7 @@ class Gaussians:
         self._rate = rates[np.clip(log_scale, self.LOWEST, self.HIGHEST).reshape(-1) - self.LOWEST]
 
     def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
-        edge = np.clip(tables.tables().edges[k], -(1 << 36), 1 << 36)
+        edge = tables.tables().edges[np.minimum(k, self.levels)]
         t = ((edge - self._place[part]) * self._rate[part]) >> 12
         counts = (tables.normal(t) * (FINE_TOTAL - self._floor * self.levels) >> 24) + self._floor * k
         return np.where(k <= 0, 0, np.where(k >= self.levels, FINE_TOTAL, counts))

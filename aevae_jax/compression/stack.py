@@ -44,14 +44,14 @@ class Stack:
       payload: what `payload` gave, to be popped from; `None` for the seed alone.
 
     Attributes:
-      slices: in how many parts symbols are pushed. Bits that one part pops are there again when it was pushed, so the
-        more there are the fewer must be there to begin with.
+      slices: in how many parts symbols are pushed, of at least `least` each. Bits that one part pops are there again
+        when it was pushed, so the more parts the fewer bits must be there to begin with.
 
     Raises:
       Damaged: a payload that no stack has.
     """
 
-    slices = 64
+    slices, least = 64, 1
 
     def __init__(self, seed: int, payload: bytes | None = None):
         self._seed = np.frombuffer(hashlib.shake_256(b"aevae").digest(4 * seed), "<u4").astype(np.uint32)
@@ -68,7 +68,7 @@ class Stack:
     def copy(self) -> Stack:
         """Return a stack of the same bits."""
         other: Stack = object.__new__(Stack)
-        other._seed, other._coder, other.slices = self._seed, self._coder.clone(), self.slices
+        other.__dict__ = {**self.__dict__, "_coder": self._coder.clone()}
         return other
 
     def payload(self) -> bytes:
@@ -111,7 +111,7 @@ class Stack:
         return symbols.reshape(shape)
 
     def _parts(self, size: int) -> list[slice]:
-        step = max(1, -(-size // self.slices))
+        step = max(self.least, -(-size // self.slices))
         return [slice(first, min(first + step, size)) for first in range(0, size, step)]
 
 

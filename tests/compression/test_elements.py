@@ -20,7 +20,8 @@ def masses(element):
 
 def test_functions_of_integers_are_the_functions():
     t = np.arange(-20 * tables.UNIT, 20 * tables.UNIT, 997)
-    np.testing.assert_allclose(tables.logistic(t) / tables.ONE, special.expit(t / tables.UNIT), atol=4e-6)
+    steps = np.arange(-20 * tables.STEP, 20 * tables.STEP, 97)
+    np.testing.assert_allclose(tables.logistic(steps) / tables.ONE, special.expit(steps / tables.STEP), atol=5e-8)
     np.testing.assert_allclose(tables.normal(t) / tables.ONE, special.ndtr(t / tables.UNIT), atol=8e-6)
     for function in (tables.logistic, tables.normal):
         values = function(np.arange(-tables.UNIT, tables.UNIT))
