@@ -22,7 +22,7 @@ from aevae_jax.compression import elements, latents, tables
 from aevae_jax.compression.certified import Evaluation, Networks
 from aevae_jax.compression.codecs import Codec, bits_back, independent
 from aevae_jax.compression.elements import TOTAL
-from aevae_jax.compression.stack import Damaged, Dice, Stack, Tally
+from aevae_jax.compression.stack import LARGE, SMALL, Damaged, Dice, Slices, Stack, Tally
 from aevae_jax.types import InputError, Params
 
 __all__ = ("Coder", "Damaged")
@@ -87,7 +87,7 @@ class Coder:
         stack, waiting = Stack(self._latents.seed), deque(range(len(symbols)))
         plain = np.zeros(len(symbols), bool)
         for size, slices in _sizes():
-            stack.slices, stack.least = slices
+            stack.slices = slices
             rows: list[int] = []
             while True:
                 while waiting and len(rows) < size:
@@ -106,6 +106,7 @@ class Coder:
                 rows = [row for row, is_good in zip(rows, good, strict=True) if is_good]
             if not waiting:
                 break
+        stack.slices = SMALL
         self._plain(int(plain.sum())).push(stack, symbols[plain].astype(np.int64))
         _flags(len(symbols)).push(stack, plain.astype(np.int64))
         return stack.payload()
@@ -128,7 +129,7 @@ class Coder:
             batches.append((modelled[first : first + size], slices))
             first += size
         for rows, slices in reversed(batches):
-            stack.slices, stack.least = slices
+            stack.slices = slices
             out[rows] = self._batch(Evaluation(self._networks, len(rows), _BATCH, certify=False)).pop(stack)
         stack.check_empty()
         return out
@@ -174,14 +175,14 @@ class Coder:
             raise InputError("examples", got=got, expected=f"integers from 0 to {self.levels - 1}")
 
 
-def _sizes() -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield the sizes of batches, the first one first, and in what slices each is pushed: how many, how large."""
+def _sizes() -> Iterator[tuple[int, Slices]]:
+    """Yield the sizes of batches, the first one first, and in what slices each is pushed."""
     size = 1
     while size <= _BATCH:
-        yield size, (64, 1)
+        yield size, SMALL
         size += (size + 1) // 2
     while True:
-        yield _BATCH, (8, 1024)
+        yield _BATCH, LARGE
 
 
 def _flags(n: int) -> Codec:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import constriction
 import numpy as np
@@ -18,6 +18,19 @@ import numpy as np
 _ans, _uniform = constriction.stream.stack, constriction.stream.model.Uniform
 Find = Callable[[np.ndarray, slice], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """(numbers below 2^p `[n]`, which of all symbols they belong to) -> symbol, start and length of its interval."""
+
+
+class Slices(NamedTuple):
+    """In how many parts symbols are pushed, and of how many each at least.
+
+    Bits that one part pops are there again when it was pushed, so the more parts the fewer bits must be there before.
+    """
+
+    most: int
+    least: int
+
+
+SMALL, LARGE = Slices(64, 1), Slices(8, 1024)
 
 
 class Damaged(ValueError):
@@ -44,14 +57,13 @@ class Stack:
       payload: what `payload` gave, to be popped from; `None` for the seed alone.
 
     Attributes:
-      slices: in how many parts symbols are pushed, of at least `least` each. Bits that one part pops are there again
-        when it was pushed, so the more parts the fewer bits must be there to begin with.
+      slices: how symbols are divided as they are pushed, which must be known to pop them.
 
     Raises:
       Damaged: a payload that no stack has.
     """
 
-    slices, least = 64, 1
+    slices = SMALL
 
     def __init__(self, seed: int, payload: bytes | None = None):
         self._seed = np.frombuffer(hashlib.shake_256(b"aevae").digest(4 * seed), "<u4").astype(np.uint32)
@@ -111,7 +123,7 @@ class Stack:
         return symbols.reshape(shape)
 
     def _parts(self, size: int) -> list[slice]:
-        step = max(self.least, -(-size // self.slices))
+        step = max(self.slices.least, -(-size // self.slices.most))
         return [slice(first, min(first + step, size)) for first in range(0, size, step)]
 
 

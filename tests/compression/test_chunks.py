@@ -94,7 +94,9 @@ def test_the_size_is_the_bound_and_little_more(trained, n):
     fitted, images = trained
     coder = Coder(fitted.model, fitted.params)
     symbols = images[:n]
-    bits = 8 * len(coder.encode(symbols))
+    payload = coder.encode(symbols)
+    assert np.array_equal(coder.decode(payload, n), symbols)
+    bits = 8 * len(payload)
     assert bits < coder.bound(symbols).sum() * 1.01 + 32 * 12
     assert bits > coder.bound(symbols).sum() * 0.97
 
