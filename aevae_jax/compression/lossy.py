@@ -20,7 +20,7 @@ from aevae_jax.compression.certified import Evaluation, Networks, Values
 from aevae_jax.compression.chunks import digest
 from aevae_jax.compression.codecs import Codec, independent
 from aevae_jax.compression.elements import TOTAL
-from aevae_jax.compression.stack import Bits, Stack
+from aevae_jax.compression.stack import Bits, Slices, Stack
 from aevae_jax.types import InputError, Params
 
 _BATCH = 64
@@ -141,11 +141,11 @@ def _sliced(stack: Stack, codec: Codec, symbols: int) -> Codec:
     """Return a codec for a stack that is pushed to in slices of a few symbols, which pop few bits."""
 
     def push(bits: Bits, value: Any) -> None:
-        stack.slices = 1 + symbols // _SLICE
+        stack.slices = Slices(1 + symbols // _SLICE, 1)
         codec.push(bits, value)
 
     def pop(bits: Bits) -> Any:
-        stack.slices = 1 + symbols // _SLICE
+        stack.slices = Slices(1 + symbols // _SLICE, 1)
         return codec.pop(bits)
 
     return Codec(push, pop)
