@@ -99,7 +99,9 @@ def _loop(trainer: Trainer, manager: CheckpointManager | Follower | None, callba
             try:
                 callbacks.on_epoch(report)
             except BaseException:
-                if manager is not None:
+                if (
+                    manager is not None and not trainer.layout.apart
+                ):  # else it may be that this process alone would save
                     with contextlib.suppress(NonFiniteError):
                         manager.save(snapshot, boundary=True)
                 raise

@@ -38,6 +38,7 @@ from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.snapshots import Broken, Progress, Snapshot, Steps
 from aevae_jax.runs.sweeps import Population
 from aevae_jax.runs.weights import params_digest
+from aevae_jax.training.devices import Layout
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.training.step import TrainState
 from aevae_jax.types import InputError
@@ -454,6 +455,18 @@ def test_leaving_by_an_exception_of_the_callers_saves(dense, tmp_path, way):
     fit(tmp_path / "run", saving=saving)
     assert store.steps() == [24, 32]  # it is one of an epoch's end, and kept as such
     assert outcome(tmp_path / "run") == outcome(dense)
+
+
+def test_whoever_leaves_others_that_have_parts_of_a_checkpoint_waits_for_none_of_them(tmp_path, monkeypatch):
+    """What a callback of one process raises, such as a tracker of the first, the others do not know of."""
+
+    def leave(epoch):
+        raise InterruptedError
+
+    monkeypatch.setattr(Layout, "apart", True)
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "run", on_epoch=leave, saving=Saving(seconds=1e9))
+    assert Store(tmp_path / "run" / "checkpoints").steps() == []
 
 
 def test_two_threads_train_at_once_and_leave_nothing_behind(dense, tmp_path):
