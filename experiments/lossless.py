@@ -257,6 +257,7 @@ def ours(name: str, row: Row, fitted: Fitted, test: Test, out: Path) -> dict[str
         "best_epoch": fitted.results["best_epoch"],
         "epochs": len(fitted.history),
         "training_seconds": fitted.results["seconds"],
+        "training_cores": records.read_record(out / name)["provenance"]["host"]["cores"],
         "made": {"versions": made["versions"], **made["device"], "host": made["host"]},
     }
     records.write_json(path, entry)

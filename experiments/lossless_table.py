@@ -84,7 +84,7 @@ def rows(one: dict[str, Any]) -> list[list[str]]:
             continue
         pays = math.inf if strongest is None else pays_from(entry, strongest, one["count"])
         bound = f"{entry['bound_bits'] / one['pixels']:.3f} ({100 * excess(entry):+.2f} %)"
-        seconds = f"{console.duration(entry['training_seconds'])}, {entry['made']['host']['cores']} cores"
+        seconds = f"{console.duration(entry['training_seconds'])}, {entry['training_cores']} cores"
         paid = f"{pays:,.0f} images" if math.isfinite(pays) else "never"
         found.append(
             [f"**ours: {entry['words']}**", "one .aev", *cells, f"{entry['model_bytes']:,}", paid, bound, seconds]

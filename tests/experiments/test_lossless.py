@@ -195,7 +195,7 @@ def model(row="digits", size=500, bound=3900.0):
         "decode_seconds": 4.0,
         "model_bytes": 10_000,
         "training_seconds": 60.0,
-        "made": {"host": {"cores": 2}},
+        "training_cores": 2,
     }
 
 
