@@ -95,12 +95,12 @@ class Networks:
 
 
 class Evaluation:
-    """Evaluates batches of up to `batch` examples, always at that size, and notes for which all that came is certain.
+    """Evaluates networks on some examples, always `batch` at once, and notes which came out certain every time.
 
     Args:
       networks: of the model.
-      rows: number of examples of this batch.
-      batch: the size that is compiled.
+      rows: number of examples.
+      batch: how many are evaluated at once: compiled for this number, and filled up with zeros.
       certify: whether to find out what is certain.
     """
 
@@ -110,11 +110,15 @@ class Evaluation:
 
     def __call__(self, values: Values, *arrays: np.ndarray, shared: tuple[np.ndarray, ...] = ()) -> Any:
         """Return integers, of float64 arrays `[rows, ...]` and then others that no batch has."""
-        rows = len(self.sure)
-        padded = [np.concatenate([a, np.zeros((self._batch - rows, *a.shape[1:]))]) for a in arrays]
-        codes, sure = self._networks.rounded(values, *padded, *shared, certify=self._certify)
-        self.sure &= sure[:rows]
-        return jax.tree.map(lambda code: code[:rows], codes)
+        found = []
+        for first in range(0, len(self.sure), self._batch):
+            parts = [a[first : first + self._batch] for a in arrays]
+            rows = len(parts[0])
+            filled = [np.concatenate([a, np.zeros((self._batch - rows, *a.shape[1:]))]) for a in parts]
+            codes, sure = self._networks.rounded(values, *filled, *shared, certify=self._certify)
+            self.sure[first : first + rows] &= sure[:rows]
+            found.append(jax.tree.map(lambda code, rows=rows: code[:rows], codes))
+        return jax.tree.map(lambda *blocks: np.concatenate(blocks), *found)
 
 
 def certain(wide: np.ndarray, narrow: np.ndarray, code: np.ndarray) -> np.ndarray:

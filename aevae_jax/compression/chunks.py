@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aevae_jax import codable, values
+from aevae_jax import codable, limits, values
 from aevae_jax.compression import elements, latents, tables
 from aevae_jax.compression.certified import Evaluation, Networks
 from aevae_jax.compression.codecs import Codec, bits_back, independent
@@ -38,19 +38,21 @@ class Coder:
       model: with a likelihood of levels: `Bernoulli`, `Categorical`, `DiscretizedLogistic` or mixtures of these, and a
         prior of normals, mixtures of these, or two levels.
       params: its parameters, as trained.
+      batch: number of examples that networks are evaluated on at once. Files do not depend on it.
 
     Raises:
       InputError: a model that no codec can be made of, or parameters that are not finite.
     """
 
-    def __init__(self, model: Any, params: Params):
+    def __init__(self, model: Any, params: Params, *, batch: int = _BATCH):
         bad = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(params)
                if not np.isfinite(np.asarray(leaf)).all()]  # fmt: skip
         if bad:
             raise InputError("parameters", got=f"NaN or infinity in {bad[0]}", expected="finite numbers")
         self.event_shape = tuple(model.event_shape)
         self.sha256 = digest(model, params)
-        self._networks = Networks(model, params)
+        limits.check("batch", batch, 1)
+        self._networks, self._at_once = Networks(model, params), batch
         self._latents = latents.Latents(self._networks)
         width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).shape[-1]
         found = self._networks.shapes(lambda model, params: model.decode(params, jnp.zeros((1, width))))
@@ -95,7 +97,7 @@ class Coder:
                 if not rows:
                     break
                 before, batch = stack.copy(), symbols[rows].astype(np.int64)
-                evaluate = Evaluation(self._networks, len(rows), _BATCH, certify=True)
+                evaluate = Evaluation(self._networks, len(rows), self._at_once, certify=True)
                 tally = Tally(len(rows), stack)
                 self._batch(evaluate).push(tally, batch)
                 good = evaluate.sure & (tally.bits < batch[0].size * np.log2(self.levels) + 1)
@@ -130,7 +132,7 @@ class Coder:
             first += size
         for rows, slices in reversed(batches):
             stack.slices = slices
-            out[rows] = self._batch(Evaluation(self._networks, len(rows), _BATCH, certify=False)).pop(stack)
+            out[rows] = self._batch(Evaluation(self._networks, len(rows), self._at_once, certify=False)).pop(stack)
         stack.check_empty()
         return out
 
@@ -144,7 +146,7 @@ class Coder:
         for first in range(0, len(symbols), _BATCH):
             batch = symbols[first : first + _BATCH].astype(np.int64)
             tally = Tally(len(batch), Dice(generator))
-            self._batch(Evaluation(self._networks, len(batch), _BATCH, certify=False)).push(tally, batch)
+            self._batch(Evaluation(self._networks, len(batch), self._at_once, certify=False)).push(tally, batch)
             found.append(tally.bits)
         return np.concatenate(found)
 

@@ -121,18 +121,14 @@ def test_the_bound_is_the_negative_elbo(trained):
     assert bound * np.log(2) == pytest.approx(nats["mean"] if isinstance(nats, dict) else nats, rel=0.01)
 
 
-def test_the_batch_size_of_networks_does_not_matter(trained, monkeypatch):
-    """What one process wrote in batches of 64, another reads with networks evaluated 100 at a time."""
+@pytest.mark.parametrize("batch", [1, 16, 100, 500])
+def test_the_batch_size_of_networks_does_not_matter(trained, batch):
+    """What one process wrote with networks evaluated 64 at a time, another reads with another number, and writes."""
     fitted, images = trained
-    symbols = images[:150]
-    payload = Coder(fitted.model, fitted.params).encode(symbols)
-    evaluation = chunks.Evaluation
-
-    def larger(networks, rows, batch, *, certify):
-        return evaluation(networks, rows, 100, certify=certify)
-
-    monkeypatch.setattr(chunks, "Evaluation", larger)
-    assert np.array_equal(Coder(fitted.model, fitted.params).decode(payload, 150), symbols)
+    payload = Coder(fitted.model, fitted.params).encode(images[:150])
+    other = Coder(fitted.model, fitted.params, batch=batch)
+    assert np.array_equal(other.decode(payload, 150), images[:150])
+    assert other.encode(images[:150]) == payload
 
 
 def test_what_is_not_certain_or_too_large_is_coded_without_the_model(trained, monkeypatch):
