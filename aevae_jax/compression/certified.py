@@ -111,7 +111,7 @@ class Evaluation:
     def __call__(self, values: Values, *arrays: np.ndarray, shared: tuple[np.ndarray, ...] = ()) -> Any:
         """Return integers, of float64 arrays `[rows, ...]` and then others that no batch has."""
         found = []
-        for first in range(0, len(self.sure), self._batch):
+        for first in range(0, max(len(self.sure), 1), self._batch):  # also of none: what they would be
             parts = [a[first : first + self._batch] for a in arrays]
             rows = len(parts[0])
             filled = [np.concatenate([a, np.zeros((self._batch - rows, *a.shape[1:]))]) for a in parts]
