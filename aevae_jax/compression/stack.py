@@ -30,7 +30,7 @@ class Slices(NamedTuple):
     least: int
 
 
-SMALL, LARGE = Slices(64, 1), Slices(8, 1024)
+SMALL, LARGE = Slices(64, 1), Slices(16, 64)
 
 
 class Damaged(ValueError):
