@@ -90,3 +90,13 @@ class Smoothed(Protocol):
     def smooth(self) -> tuple[Array, Array, Array]:
         """Return log weights, places and log scales of the logistics, `[B, *event, K]`."""
         ...
+
+
+@runtime_checkable
+class Lossy(Protocol):
+    """A codec that says whether what it decodes may be something else than what was encoded; of others it is not."""
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it may."""
+        ...

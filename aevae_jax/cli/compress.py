@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import lzma
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterator
@@ -19,13 +20,13 @@ from aevae_jax.runs import fitting, records, summaries
 from aevae_jax.types import InputError, shortened
 
 if TYPE_CHECKING:
-    from aevae_jax.compression import archive, chunks, container, files as images, recovery
+    from aevae_jax.compression import archive, chunks, container, files as images, lossy as codecs, recovery
     from aevae_jax.compression.archive import Compressed
     from aevae_jax.compression.container import Header
     from aevae_jax.compression.files import Rows
 else:
-    archive, chunks, container, images, recovery = modules(
-        "aevae_jax.compression", "archive", "chunks", "container", "files", "recovery"
+    archive, chunks, container, images, codecs, recovery = modules(
+        "aevae_jax.compression", "archive", "chunks", "container", "files", "lossy", "recovery"
     )
 
 SUFFIX, STREAM = ".aev", Path("-")
@@ -41,10 +42,11 @@ def compress(
     array: Annotated[str, "--array NAME"] = "",
     no_verify: bool = False,
     compare: bool = False,
+    lossy: int = 0,
     threads: int = 0,
     force: bool = False,
 ) -> None:
-    """Compress images with a trained model, losslessly.
+    """Compress images with a trained model, losslessly unless you ask otherwise.
 
     What is kept is the array, bit for bit: values, type and shape. Labels and names of pictures are not, and how the
     file was packed. It can be decompressed with the weights of this run alone, so keep them.
@@ -61,10 +63,13 @@ def compress(
       array: which array of an .npz file; left out, the only one, or the one called images.
       no_verify: do not decode what was coded in order to compare it; takes about half the time.
       compare: also say how many bytes xz makes of the same images.
+      lossy: the grey levels of the images, 256 of those of 8 bits, if the run is a CompressiveAutoencoder: each comes
+        back as a picture like it, the same on every machine, and the error is said.
       threads: chunks that are coded at a time; 0 for as many as there are cores.
       force: replace the output file if it exists.
     """
     limits.check("--chunk", chunk, 1, 2**26)
+    limits.check("--lossy", lossy, 0, container.MOST_LEVELS)
     threads = _threads(threads)
     if output != STREAM:
         files.check_output(output, (SUFFIX,), force=force, option="")
@@ -72,7 +77,7 @@ def compress(
         files.check_input(input)
     overview.check_run(run)
     digest = records.digest_of(records.read_record(run))
-    coder = _coder(run)
+    coder = _coder(run, lossy, asked=True)
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(binary_output() if output == STREAM else durable.replacing(output))
         with _naming(input):
@@ -211,11 +216,31 @@ def info(file: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- models and runs
 
 
-def _coder(run: Path) -> Any:
-    """Return the codec of a finished run: the weights of another one may be others tomorrow."""
+def _coder(run: Path, levels: int, *, asked: bool = False) -> Any:
+    """Return the codec of a finished run: the weights of another one may be others tomorrow.
+
+    Args:
+      run: its directory.
+      levels: of images, if the codec is lossy.
+      asked: whether it must be lossy if there are levels, and else must not be.
+    """
     records.read_record(run)
     begin(f"reading {run}")
     fitted = fitting.load_run(run, on_note=note)
+    is_lossy = codecs.has_rounded_codes(fitted.model, fitted.params)
+    if asked and is_lossy != bool(levels):
+        family = type(fitted.model).__name__
+        raise InputError(
+            "--lossy",
+            got=levels or "0, so without loss",
+            where=str(run),
+            expected=f"the grey levels of the images, as codes of a {family} are rounded"
+            if is_lossy
+            else f"nothing: a {family} compresses without loss",
+            hint="add --lossy 256, if they have 8 bits" if is_lossy else "",
+        )
+    if is_lossy:
+        return codecs.LossyCoder(fitted.model, fitted.params, levels)
     return chunks.Coder(fitted.model, fitted.params)
 
 
@@ -226,7 +251,7 @@ def _owner(file: Path, header: Header, run: Path | None) -> tuple[Any, str]:
       InputError: the run that was named is another one, or none was and none here is the one.
     """
     if run is not None:
-        coder = _coder(run)
+        coder = _coder(run, header.levels)
         if coder.sha256 != header.model:
             same = header.run and records.digest_of(records.read_record(run)) == header.run
             got = "this run with changed weights" if same else f"another model, {coder.sha256[:12]}"
@@ -234,7 +259,7 @@ def _owner(file: Path, header: Header, run: Path | None) -> tuple[Any, str]:
             raise InputError("--run", where=str(run), got=got, expected=expected, hint=_wanted(header))
         return coder, str(run)
     for place in _runs_of(file, header):
-        coder = _coder(place)
+        coder = _coder(place, header.levels)
         if coder.sha256 == header.model:
             return coder, str(place)
         note(f"{place} has the digest of the run, and other weights")
@@ -276,11 +301,13 @@ def _made(done: Compressed, output: Path, threads: int) -> Iterator[str]:
     yield f"coded  {done.size:,} bytes, {done.bits_per_dim:.4f} bits/dimension, {share:.1f} % of that: {output}"
     coded, bound = done.measured_bits / done.measured, done.bound_bits / done.measured
     some = "" if done.measured == header.count * header.elements else f" of the first {done.measured_images:,} images"
-    yield (
-        f"bound  {bound:.4f} bits/dimension, the negative ELBO{some}; "
-        f"their code is {100 * (coded / bound - 1):+.2f} % from it"
-    )
+    lossless = limits.is_zero(done.squared_error)
+    what = "the negative ELBO" if lossless else "the rounded code by the model's own density"
+    yield (f"bound  {bound:.4f} bits/dimension, {what}{some}; their code is {100 * (coded / bound - 1):+.2f} % from it")
     verified = f", verified at {_rate(header.count, done.verifying / threads)}" if done.verified else ", not verified"
+    if not lossless:
+        peak = 10 * math.log10((header.levels - 1) ** 2 / done.squared_error)
+        yield f"loss   mean squared error {done.squared_error:.4g} in levels, PSNR {peak:.2f} dB: not the same images"
     yield f"speed  encoded at {_rate(header.count, done.encoding / threads)}{verified}"
 
 

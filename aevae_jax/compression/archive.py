@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
+from aevae_jax import codable
 from aevae_jax.compression import container, recovery, symbols as levels_of
 from aevae_jax.compression.container import Chunk, Header, Reader, Writer
 from aevae_jax.compression.files import Rows, Write
@@ -68,6 +69,8 @@ class Compressed(NamedTuple):
     encoding: float
     verifying: float
     verified: bool
+    squared_error: float = 0.0
+    """Mean of the squared distances of what will be decoded from what was given, in levels; 0 without loss."""
 
     @property
     def bits_per_dim(self) -> float:
@@ -122,6 +125,8 @@ def compress(
 ) -> Compressed:
     """Write rows as an .aev file, from its beginning to its end.
 
+    Of a lossy coder the file has the digests of what will be decoded, in place of those of what was given.
+
     Args:
       coder: what they are coded with.
       rows: what is coded; read once, in order.
@@ -136,35 +141,43 @@ def compress(
         announced.
     """
 
-    def code(numbered: tuple[int, np.ndarray]) -> tuple[np.ndarray, int, bytes, float, float, float]:
+    lossy = isinstance(coder, codable.Lossy) and coder.lossy
+
+    def code(numbered: tuple[int, np.ndarray]) -> tuple[np.ndarray, int, bytes, float, float, float, float]:
         index, block = numbered
         began = time.perf_counter()
         given, mapping = levels_of.from_rows(block, header.levels, index * header.rows)
         given = given.reshape(len(block), *coder.event_shape)
         payload = coder.encode(given)
         encoded = time.perf_counter()
-        if verify:
+        error = 0.0
+        if verify or lossy:
             back = _decoded(coder, payload, len(block))
-            if back is None or not np.array_equal(back, given):
+            if back is None or not (lossy or np.array_equal(back, given)):
                 raise _unfaithful(index, header)
+            error = float(np.sum((back.astype(np.float64) - given) ** 2))
+            if lossy:
+                block = levels_of.to_rows(back.reshape(block.shape), block.dtype, header.levels, mapping)
         verified = time.perf_counter()
         bits = float(np.sum(coder.bound(given))) if index < MEASURED else 0.0
-        return block, mapping, payload, bits, encoded - began, verified - encoded
+        return block, mapping, payload, bits, encoded - began, verified - encoded, error
 
     writer, sha256, about = Writer(file, header), hashlib.sha256(), header.to_bytes()
-    done, measured, measured_bits, bound, encoding, verifying = 0, 0, 0, 0.0, 0.0, 0.0
-    for index, (block, mapping, payload, bits, encoded, verified) in enumerate(
+    done, measured, measured_bits, bound, encoding, verifying, squares = 0, 0, 0, 0.0, 0.0, 0.0, 0.0
+    for index, (block, mapping, payload, bits, encoded, verified, error) in enumerate(
         _in_order(code, enumerate(rows.blocks(header.rows)), threads)
     ):
         sha256.update(block)
         writer.add(mapping, levels_of.digest(block, about), payload)
         done, encoding, verifying = done + len(block), encoding + encoded, verifying + verified
+        squares += error
         if index < MEASURED:
             measured, measured_bits, bound = measured + block.size, measured_bits + 8 * len(payload), bound + bits
         if on_part is not None:
             on_part(done, header.count)
     writer.finish(sha256.digest())
-    return Compressed(header, writer.size, measured, measured_bits, bound, encoding, verifying, verify)
+    error = squares / (header.count * header.elements)
+    return Compressed(header, writer.size, measured, measured_bits, bound, encoding, verifying, verify or lossy, error)
 
 
 def decompress(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,8 @@ class Coder:
     Raises:
       InputError: a model that no codec can be made of, or parameters that are not finite.
     """
+
+    lossy: ClassVar[bool] = False
 
     def __init__(self, model: Any, params: Params, *, batch: int = _BATCH):
         bad = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(params)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aevae_jax import codable
+from aevae_jax import codable, limits
 from aevae_jax.compression import elements, latents, rounded, tables
 from aevae_jax.compression.certified import Evaluation, Networks, Values
 from aevae_jax.compression.chunks import digest
@@ -29,27 +29,34 @@ _SLICE, _SEED = 64, 34  # symbols that are pushed at a time, and words of which 
 _FINE = 1024  # lengths are integers in units of 1/1024 bit
 
 
+def has_rounded_codes(model: Any, params: Params) -> bool:
+    """Return whether a model has codes that `LossyCoder` can code; else `Coder` may."""
+    prior = Networks(model, params).shapes(lambda model, params: latents.level(model.prior(params, 1), ()))
+    return isinstance(prior, codable.Smoothed)
+
+
 class LossyCoder:
-    """A model whose codes are rounded, and its parameters, as a codec of images of 256 grey levels.
+    """A model whose codes are rounded, and its parameters, as a codec of images of some grey levels.
 
     What is decoded is not what was encoded, but it is the same on every machine.
 
     Args:
       model: with a prior of smoothed logistics, as that of a `CompressiveAutoencoder`.
       params: its parameters, as trained.
+      levels: grey levels of an image, which the model sees as k / (levels - 1).
 
     Raises:
       InputError: a model that no codec can be made of, or parameters that are not finite.
     """
 
-    levels: ClassVar[int] = 256
-    dtype: ClassVar[Any] = np.uint8
     lossy: ClassVar[bool] = True
 
-    def __init__(self, model: Any, params: Params):
+    def __init__(self, model: Any, params: Params, levels: int = 256):
+        limits.check("levels", levels, 2, 2**16)
         if any(not np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(params)):
             raise InputError("parameters", got="NaN or infinity", expected="finite numbers")
-        self.event_shape = tuple(model.event_shape)
+        self.levels, self.event_shape = levels, tuple(model.event_shape)
+        self._picture = partial(_picture, levels - 1)
         self.sha256 = digest(model, params)
         self._networks = Networks(model, params)
         width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).shape[-1]
@@ -59,24 +66,29 @@ class LossyCoder:
             self._sizes.append(self._networks.shapes(partial(_after, above)).shape[1])
         for level in range(1, len(self._sizes)):
             self._networks.check(_given, *((1, size) for size in self._sizes[:level]))
-        self._networks.check(_picture, (1, width))
+        self._networks.check(self._picture, (1, width))
         self._first, sure = self._networks.rounded(_given, np.zeros((1, 0)), certify=True)
         if not sure.all():
             raise InputError("prior", got="numbers on the boundary of rounding", expected="a prior that rounds surely")
 
+    @property
+    def dtype(self) -> Any:
+        """What pictures are decoded to: uint8 up to 256 levels, else uint16."""
+        return np.uint8 if self.levels <= 256 else np.uint16
+
     def encode(self, symbols: np.ndarray) -> bytes:
-        """Return a chunk of images `[n, *event_shape]`, n >= 1, of integers below 256.
+        """Return a chunk of images `[n, *event_shape]`, n >= 1, of integers below `levels`.
 
         Raises:
           InputError: another shape, or other numbers.
         """
         code, bits, given = self._code(symbols), np.zeros(len(symbols)), []
-        _, sure = self._evaluate(_picture, _joined(code), certify=True)
+        _, sure = self._evaluate(self._picture, _joined(code), certify=True)
         for level, k in enumerate(code):
             parameters, certain = self._given(code[:level], len(k), certify=True)
             sure, bits = sure & certain, bits + rounded.cost(parameters, k)
             given.append(parameters)
-        plain = ~sure | (bits > 8 * symbols[0].size)
+        plain = ~sure | (bits > symbols[0].size * np.log2(self.levels))
         stack = Stack(_SEED)
         for k, parameters in reversed(list(zip(code, given, strict=True))):
             _sliced(stack, rounded.integers(parameters[~plain]), k[~plain].size).push(stack, k[~plain])
@@ -90,7 +102,7 @@ class LossyCoder:
         Raises:
           Damaged: the payload is not what `encode` gave for so many.
         """
-        stack, out = Stack(_SEED, payload), np.zeros((n, *self.event_shape), np.uint8)
+        stack, out = Stack(_SEED, payload), np.zeros((n, *self.event_shape), self.dtype)
         plain = _sliced(stack, _flags(n), n).pop(stack).astype(bool)
         rows = int((~plain).sum())
         out[plain] = _sliced(stack, self._plain(n - rows), out[plain].size).pop(stack)
@@ -99,7 +111,7 @@ class LossyCoder:
             parameters, _ = self._given(code, rows)
             code.append(_sliced(stack, rounded.integers(parameters), rows * size).pop(stack))
         stack.check_empty()
-        out[~plain] = np.clip(self._evaluate(_picture, _joined(code))[0], 0, 255)
+        out[~plain] = np.clip(self._evaluate(self._picture, _joined(code))[0], 0, self.levels - 1)
         return out
 
     def bound(self, symbols: np.ndarray) -> np.ndarray:
@@ -167,8 +179,8 @@ def _mean(model: Any, params: Any, x: Any) -> Any:
     return model.encode(params, x).mean()
 
 
-def _picture(model: Any, params: Any, z: Any) -> Any:
-    return 255 * model.decode(params, z).mean()
+def _picture(most: int, model: Any, params: Any, z: Any) -> Any:
+    return most * model.decode(params, z).mean()
 
 
 def _given(model: Any, params: Any, *above: Any) -> Any:

@@ -265,3 +265,32 @@ def test_something_is_said_within_a_second():
         assert process.stderr.readline() == b"reading runs/first ...\n"
         assert time.monotonic() - began < 3  # one, on a machine that does nothing else
         assert process.wait() == 0
+
+
+# --- with loss ---
+
+
+def test_with_loss_a_picture_like_each_image_comes_back_and_that_is_said(tmp_path, capsys):
+    rounded = "CompressiveAutoencoder(16, MLP(()), step=0.3, levels=(4,))"
+    how = ("--data", "digits", "--optimizer", "AdamW(1e-2)", "--epochs", 2, "--batch-size", 64)
+    typed("train", "runs/rounded", "--model", rounded, *how)
+    where = ("runs/rounded", "x.npy", tmp_path / "x.aev")
+    assert "expected the grey levels of the images, as codes of a CompressiveAutoencoder are rounded" in refused(
+        capsys, "compress", *where
+    )
+    assert "expected nothing: a VAE compresses without loss" in refused(
+        capsys, "compress", "runs/first", "x.npy", tmp_path / "x.aev", "--lossy", 17
+    )
+    said = typed("compress", *where, "--lossy", 17, "--threads", 1)
+    found = re.search(r"loss   mean squared error ([\d.]+) in levels, PSNR ([\d.]+) dB", said)
+    assert "the rounded code by the model's own density" in said
+    typed("decompress", tmp_path / "x.aev", tmp_path / "back.npy")
+    original, back = (np.load(path) for path in ("x.npy", tmp_path / "back.npy"))
+    assert (back.shape, back.dtype) == (original.shape, original.dtype)
+    assert back.max() <= 16
+    error = ((back.astype(float) - original) ** 2).mean()
+    assert 0 < error < 30
+    assert float(found[1]) == pytest.approx(error, rel=1e-3)
+    assert float(found[2]) == pytest.approx(10 * np.log10(16**2 / error), abs=0.01)
+    again = typed("compress", "runs/rounded", tmp_path / "back.npy", tmp_path / "again.aev", "--lossy", 17)
+    assert "coded" in again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 from functools import cache
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from oracles import random_params
 
 from aevae_jax import VAE, CompressiveAutoencoder
-from aevae_jax.compression import certified, elements, lossy, rounded, stack
+from aevae_jax.compression import archive, certified, chunks, container, files, lossy, rounded, stack
 from aevae_jax.compression.lossy import LossyCoder
 from aevae_jax.models import architectures, likelihoods
 from aevae_jax.types import InputError
@@ -176,6 +177,26 @@ def test_codes_that_would_be_longer_than_images_are_not_used():
     assert len(payload) < 4 * 64 + 4 * 34 + 32
 
 
+def test_images_of_few_levels_come_back_in_these_and_in_their_file():
+    name = "three levels"
+    codec = LossyCoder(MODELS[name], params_of(name), levels=17)
+    images = (IMAGES[:30] // 16).astype(np.float32)
+    file = io.BytesIO()
+    rows = files.of_array(images)
+    header = archive.header_of(codec, rows, chunk=12)
+    done = archive.compress(codec, rows, header, file)
+    found = []
+    file.seek(0)
+    reader = container.Reader(file)
+    archive.decompress(codec, reader, lambda first, block: found.append(block))
+    back = np.concatenate(found)
+    assert back.dtype == np.float32
+    assert set(np.unique(back)) <= set(range(17))
+    np.testing.assert_array_equal(back[:12], codec.pictures(images[:12].astype(np.uint8)))
+    assert done.squared_error == pytest.approx(((back - images) ** 2).mean())
+    assert done.verified
+
+
 # --- mistakes ---
 
 
@@ -206,5 +227,12 @@ def test_what_cannot_be_coded_is_refused():
 def test_another_models_file_goes_by_another_digest():
     assert coder("one level").sha256 != coder("one level", 1).sha256
     assert coder("one level").sha256 == coder("one level").sha256
-    assert lossy.LossyCoder.lossy
-    assert elements.PRECISION == 16
+
+
+def test_which_models_have_rounded_codes():
+    for name, model in MODELS.items():
+        assert lossy.has_rounded_codes(model, params_of(name))
+    vae = VAE(2, architectures.MLP(()), likelihoods.DiscretizedLogistic(), event_shape=EVENT)
+    assert not lossy.has_rounded_codes(vae, random_params(vae))
+    assert LossyCoder.lossy
+    assert not chunks.Coder.lossy
