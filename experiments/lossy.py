@@ -1,0 +1,244 @@
+"""How many bits does a picture need? Autoencoders trained for rate and distortion, against JPEG, WebP, JPEG XL and PCA.
+
+Command:   python experiments/lossy.py                         (Fashion-MNIST; hours on one CPU core)
+           python experiments/lossy.py --data digits           (small and bundled)
+           with --record FILE the results are also written there, with a picture beside
+Writes:    runs/lossy_DATA/results.json and curve.png; each run in a directory of its own, resumable at any step
+Expected:  below JPEG and WebP, a file for each image, and below PCA with quantised coefficients, at every PSNR from 20
+           to 35 dB.
+
+Each model is trained for one trade of bits and squared error, which is the scale of its likelihood; most begin at the
+weights of another one. The figures of ours are those of a real .aev file of all test images, decoded again: headers,
+checksums and the table of its chunks counted. The model is not counted, and its size is listed. Every other codec has
+its bits as a file for each image, and those without what the format needs for any image: see lossy_codecs.py.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import lossy_codecs as codecs
+import lossy_picture as picture
+
+from aevae_jax.cli import console, terminal
+from aevae_jax.data import Data
+from aevae_jax.lazy import jax, modules, np
+from aevae_jax.models import CompressiveAutoencoder
+from aevae_jax.models.architectures import MLP, Mixer
+from aevae_jax.models.likelihoods import Normal
+from aevae_jax.objectives.losses import ELBO
+from aevae_jax.runs.run import Run
+from aevae_jax.training.optimizers import AdamW
+
+if TYPE_CHECKING:
+    from aevae_jax.compression import archive, container, files, lossy as coding
+    from aevae_jax.runs import fitting, provenance, records
+else:
+    archive, container, files, coding = modules("aevae_jax.compression", "archive", "container", "files", "lossy")
+    fitting, provenance, records = modules("aevae_jax.runs", "fitting", "provenance", "records")
+
+FASHION = "fashion_mnist"
+RANGE = (20, 22, 24, 26, 28, 30, 32, 34, 35)
+"""PSNR in dB at which rates are compared."""
+
+STEPS = (1.0, 0.7)
+"""Widths of a bin, times those of training, at which each model codes: a finer one costs bits and needs no training."""
+
+
+class Row(NamedTuple):
+    """A training: the trade, the networks, and at whose weights it begins."""
+
+    scale: float
+    network: MLP | Mixer
+    latent: int
+    levels: tuple[int, ...]
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    begins: str = ""
+
+
+_PATCHES, _WHOLE = Mixer(4, 64, 2), MLP((512, 256))
+_FINE, _COARSE = (784, (49, 147, 245)), (128, (32,))
+ROWS = {
+    FASHION: {
+        "0.05": Row(0.05, _PATCHES, *_FINE, 1, 32, 2e-3),
+        "0.02": Row(0.02, _PATCHES, *_FINE, 1, 32, 2e-3, "0.05"),
+        "0.15": Row(0.15, _WHOLE, *_COARSE, 4, 64, 1e-3),
+    },
+    "digits": {
+        "0.1": Row(0.1, MLP(()), 64, (8,), 40, 32, 5e-3),
+        "0.3": Row(0.3, MLP(()), 64, (8,), 40, 32, 5e-3, "0.1"),
+    },
+}
+"""By data set; other images are treated as digits are."""
+
+
+def lossy(*, data: str = FASHION, out: str = "", record: str = "", codecs_only: bool = False) -> None:
+    """Train autoencoders for rate and distortion, code all test images, and compare with other codecs.
+
+    Goes on where it was stopped.
+
+    Args:
+      data: fashion_mnist, or other grey images: digits is small and bundled.
+      out: directory for the runs and the results; where none is named, runs/lossy_DATA.
+      record: also write the results to this JSON file, and the picture beside it.
+      codecs_only: measure the other codecs, and train nothing.
+    """
+    place = Path(out or f"runs/lossy_{data}")
+    terminal.begin(f"reading {data}")
+    dataset = Data(data).load()
+    results: dict[str, Any] = {
+        "command": f"python experiments/lossy.py --data {data}",
+        "data": data,
+        "data_sha256": dataset.record()["sha256"],
+        "images": len(dataset.test),
+        "provenance": provenance.provenance(dataset),
+    }
+    others = _kept(place / "codecs.json", results, lambda: _others(dataset))
+    ours = [] if codecs_only else _ours(data, dataset, place)
+    results |= {**others, "ours": ours, "table": table(others["curves"], ours)}
+    records.write_json(place / "results.json", results)
+    picture.draw(place / "curve.png", results)
+    if record:
+        records.write_json(Path(record), results)
+        picture.draw(Path(record).with_suffix(".png"), results)
+    terminal.say(*lines(results))
+
+
+def _kept(path: Path, of: dict[str, Any], measure: Any) -> dict[str, Any]:
+    """Return what was measured before of the same images, else measure it."""
+    if path.exists():
+        found: dict[str, Any] = records.read_json(path)
+        if found["data_sha256"] == of["data_sha256"]:
+            return found
+    found = {**measure(), "data_sha256": of["data_sha256"]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records.write_json(path, found)
+    return found
+
+
+def _grey(split: Any, levels: int) -> Any:
+    """Return images `[N, H, W]` as 8 bits."""
+    images = np.asarray(split.x[:])[..., 0].astype(np.float64)
+    return np.rint(images * (255 / (levels - 1))).astype(np.uint8)
+
+
+def _others(dataset: Any) -> dict[str, Any]:
+    train, test = (_grey(split, dataset.levels) for split in (dataset.train, dataset.test))
+    found, absent = codecs.codecs()
+    curves, mosaics = {}, {}
+    for name, codec in found.items():
+        terminal.begin(f"{name} at {len(codec.qualities)} qualities, {len(test):,} images")
+        curves[name], mosaics[name] = codecs.curve(name, codec, test), codecs.mosaic(codec, test)
+    terminal.begin("PCA with quantised coefficients")
+    steps = [1.1 * 1.5**-i for i in range(8)]
+    curves["PCA"] = codecs.pca(train, test, steps)
+    return {"curves": curves, "mosaics": mosaics, "absent": absent}
+
+
+# ---------------------------------------------------------------------------------------------------------------- ours
+
+
+def run_of(row: Row, data: str) -> Run:
+    """Return the run of a row: a value, whose digest is what was trained."""
+    model = CompressiveAutoencoder(row.latent, row.network, Normal(row.scale), row.levels, step=3.5 * row.scale)
+    optimizer = AdamW(row.learning_rate, warmup=100, cosine=True)
+    return Run(Data(data), model, ELBO(), optimizer, row.batch_size, row.epochs, ema=0.99)
+
+
+def _ours(data: str, dataset: Any, place: Path) -> list[dict[str, Any]]:
+    """Train each row, or go on with it, and code the test images."""
+    points = []
+    for name, row in ROWS.get(data, ROWS["digits"]).items():
+        began, initial = time.process_time(), place / row.begins if row.begins else None
+        run = run_of(row, data)
+        with console.progress(name) as shown:
+            options: dict[str, Any] = {"on_epoch": shown, "on_steps": shown, "on_note": console.note}
+            fitted = fitting.fit(run, dataset, directory=place / name, initial=initial, **options)
+        took = time.process_time() - began
+        for step in STEPS:
+            path = place / f"{name}-{step}.json"
+            if not path.exists():
+                terminal.begin(f"coding {len(dataset.test):,} images with {name}, bins times {step}")
+                model: Any = fitted.model
+                point = code(replace(model, step=step * model.step), fitted.params, dataset)
+                about = {"row": name, "scale": row.scale, "step": step, "training_seconds": round(took)}
+                records.write_json(path, {**about, **point, "parameters": _size(fitted.params)})
+            points.append(records.read_json(path))
+    return points
+
+
+def code(model: Any, params: Any, dataset: Any) -> dict[str, Any]:
+    """Return what came of a real file of all test images, decoded again."""
+    codec = coding.LossyCoder(model, params, dataset.levels)
+    rows, file = files.of_array(dataset.test.x), io.BytesIO()
+    done = archive.compress(codec, rows, archive.header_of(codec, rows), file)
+    file.seek(0)
+    found: list[Any] = []
+    read = archive.decompress(codec, container.Reader(file), lambda first, block: found.append(block.copy()))
+    pictures, images = np.concatenate(found).astype(np.float64), np.asarray(dataset.test.x[:], np.float64)
+    error = ((pictures - images) ** 2).reshape(len(images), -1).mean(1) * (255 / (dataset.levels - 1)) ** 2
+    return {
+        "bits": done.bits_per_dim,
+        "bytes": done.size,
+        "psnr": codecs.psnr(error.mean()),
+        "mean_of_psnr": float(np.mean([codecs.psnr(max(e, 1e-3)) for e in error])),
+        "over_model_percent": 100 * (done.measured_bits / done.bound_bits - 1),
+        "encoded_per_second": round(len(images) / done.encoding),
+        "decoded_per_second": round(len(images) / read.decoding),
+    }
+
+
+def _size(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+
+
+def table(curves: dict[str, Any], ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return bits per pixel at each PSNR of `RANGE`, of every codec; NaN is left out."""
+    found = []
+    for wanted in RANGE:
+        row = {"ours": codecs.bits_at(frontier(ours), wanted)}
+        for name, points in curves.items():
+            row[name] = codecs.bits_at(points, wanted)
+            if "bare" in points[0]:
+                row[f"{name}, bare"] = codecs.bits_at(points, wanted, "bare")
+        found.append({"psnr": wanted, **{name: bits for name, bits in row.items() if math.isfinite(bits)}})
+    return found
+
+
+def frontier(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the points than which no other has both fewer bits and a higher PSNR."""
+    return [p for p in points if not any(q["psnr"] > p["psnr"] and q["bits"] < p["bits"] for q in points)]
+
+
+def lines(results: dict[str, Any]) -> list[str]:
+    """Return what is said: a table, and whether ours is below all others wherever it was measured."""
+    names = list(dict.fromkeys(name for row in results["table"] for name in row))
+    shown = ["| " + " | ".join(names) + " |", "| --- " * len(names) + "|"]
+    for row in results["table"]:
+        shown.append("| " + " | ".join(f"{row[n]:.4g}" if n in row else "" for n in names) + " |")
+    return [*shown, *(f"{name}: {why}" for name, why in results["absent"].items()), verdict(results["table"])]
+
+
+def verdict(rows: list[dict[str, Any]]) -> str:
+    """Return in a line whom ours is below at every PSNR, and whom it is not."""
+    rivals = dict.fromkeys(name for row in rows for name in row if name not in ("psnr", "ours"))
+    lost = {n: [row["psnr"] for row in rows if n in row and not row.get("ours", math.inf) < row[n]] for n in rivals}
+    below = [name for name, where in lost.items() if not where]
+    above = [f"{name} at {', '.join(map(str, where))} dB" for name, where in lost.items() if where]
+    return f"ours is below {', '.join(below) or 'none'}" + (f"; not below {'; '.join(above)}" if above else "")
+
+
+if __name__ == "__main__":
+    with console.one_line_errors():
+        console.parse_arguments(lossy, sys.argv[1:], prog="lossy.py")()
