@@ -104,6 +104,15 @@ def test_a_level_depends_on_those_before_it_and_on_no_later_one(network):
     assert first["loc"].shape == (BATCH, 4, 3)
 
 
+def test_a_step_changes_what_codes_say_of_others_by_nothing():
+    """In units of the encoder's outputs a level is predicted alike, however fine the codes are."""
+    fine, params = dataclasses.replace(DEEP, step=DEEP.step / 2), random_params(DEEP)
+    above = codes(DEEP)[:, :4]
+    own = params["prior"]["level_1"]
+    one, other = (jax.jit(m.given)(own, z) for m, z in ((DEEP, above), (fine, 2 * above)))
+    np.testing.assert_allclose(2 * one.loc, other.loc, rtol=1e-4, atol=1e-4)
+
+
 def test_draws_from_the_prior_have_all_levels():
     params = random_params(DEEP)
     z = jax.jit(lambda key: DEEP.prior(params, 3).sample(key))(jax.random.key(0))

@@ -87,10 +87,10 @@ def test_pca_costs_what_normal_coefficients_must_and_errs_by_a_twelfth_of_the_st
     """White images: every component is a normal of one scale, with a known entropy once it is rounded."""
     generator = np.random.default_rng(0)
     train, test = (np.rint(generator.normal(127, 20, (n, 3, 3))).clip(0, 255).astype("u1") for n in (40_000, 5_000))
-    points = codecs.pca(train, test, [0.1])
+    points = codecs.pca(train, test, [0.05])
     assert len(points) >= 1
     best = max(points, key=lambda point: point["psnr"])
-    scale, step = 20 / 255, 0.1
+    scale, step = 20 / 255, 0.05
     k = np.arange(-9, 10)
     erf = np.vectorize(math.erf)
     mass = 0.5 * (erf((k + 0.5) * step / scale / 2**0.5) - erf((k - 0.5) * step / scale / 2**0.5))
