@@ -18,9 +18,9 @@ from aevae_jax.runs import records
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 
-import lossy  # noqa: E402
-import lossy_codecs as codecs  # noqa: E402
-import lossy_picture  # noqa: E402
+import lossy
+import lossy_codecs as codecs
+import lossy_picture
 
 
 def photographs(n: int, size: int = 16, seed: int = 0) -> np.ndarray:
