@@ -3131,6 +3131,8 @@ MUTATIONS = (
         "sharding = self._divided() if everywhere else self._part(spec)",
         "sharding = self._divided()",
         ("training/test_devices.py::test_of_a_checkpoint_each_device_reads_its_region",),
+    ),
+    Mutation(
         480,
         "codes with noise of another width than the error of rounding",
         "distributions/rounded.py",

@@ -136,14 +136,12 @@ class LossyCoder:
         return self._evaluate(_given, *code, certify=certify)
 
     def _evaluate(self, values: Values, *arrays: np.ndarray, certify: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Return what networks say of rows, rounded, and for which it is certain; a batch at a time."""
-        found, sure = [], []
-        for first in range(0, max(len(arrays[0]), 1), _BATCH):
-            batch = [np.asarray(a[first : first + _BATCH], np.float64) for a in arrays]
-            evaluation = Evaluation(self._networks, len(batch[0]), _BATCH, certify=certify)
-            found.append(evaluation(values, *batch))
-            sure.append(evaluation.sure)
-        return np.concatenate(found), np.concatenate(sure)
+        """Return what networks say of rows, rounded, and for which it is certain."""
+        rows = len(arrays[0])
+        filled = [np.zeros((1, *a.shape[1:])) if rows == 0 else a.astype(np.float64) for a in arrays]
+        evaluation = Evaluation(self._networks, max(rows, 1), _BATCH, certify=certify)
+        found: np.ndarray = evaluation(values, *filled)
+        return found[:rows], evaluation.sure[:rows]
 
     def _plain(self, n: int) -> Codec:
         return independent(elements.Uniform(self.levels, (n, *self.event_shape)))
