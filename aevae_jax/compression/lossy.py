@@ -20,7 +20,7 @@ from aevae_jax.compression.certified import Evaluation, Networks, Values
 from aevae_jax.compression.chunks import digest
 from aevae_jax.compression.codecs import Codec, independent
 from aevae_jax.compression.elements import TOTAL
-from aevae_jax.compression.stack import Bits, Slices, Stack
+from aevae_jax.compression.stack import Slices, Stack
 from aevae_jax.types import InputError, Params
 
 _BATCH = 64
@@ -89,11 +89,11 @@ class LossyCoder:
             sure, bits = sure & certain, bits + rounded.cost(parameters, k)
             given.append(parameters)
         plain = ~sure | (bits > symbols[0].size * np.log2(self.levels))
-        stack = Stack(_SEED)
+        stack = _stack()
         for k, parameters in reversed(list(zip(code, given, strict=True))):
-            _sliced(stack, rounded.integers(parameters[~plain]), k[~plain].size).push(stack, k[~plain])
-        _sliced(stack, self._plain(int(plain.sum())), symbols[plain].size).push(stack, symbols[plain].astype(np.int64))
-        _sliced(stack, _flags(len(symbols)), len(symbols)).push(stack, plain.astype(np.int64))
+            rounded.integers(parameters[~plain]).push(stack, k[~plain])
+        self._plain(int(plain.sum())).push(stack, symbols[plain].astype(np.int64))
+        _flags(len(symbols)).push(stack, plain.astype(np.int64))
         return stack.payload()
 
     def decode(self, payload: bytes, n: int) -> np.ndarray:
@@ -102,14 +102,14 @@ class LossyCoder:
         Raises:
           Damaged: the payload is not what `encode` gave for so many.
         """
-        stack, out = Stack(_SEED, payload), np.zeros((n, *self.event_shape), self.dtype)
-        plain = _sliced(stack, _flags(n), n).pop(stack).astype(bool)
+        stack, out = _stack(payload), np.zeros((n, *self.event_shape), self.dtype)
+        plain = _flags(n).pop(stack).astype(bool)
         rows = int((~plain).sum())
-        out[plain] = _sliced(stack, self._plain(n - rows), out[plain].size).pop(stack)
+        out[plain] = self._plain(n - rows).pop(stack)
         code: list[np.ndarray] = []
-        for size in self._sizes:
-            parameters, _ = self._given(code, rows)
-            code.append(_sliced(stack, rounded.integers(parameters), rows * size).pop(stack))
+        for _ in self._sizes:
+            parameters = self._given(code, rows)[0]
+            code.append(rounded.integers(parameters).pop(stack))
         stack.check_empty()
         out[~plain] = np.clip(self._evaluate(self._picture, _joined(code))[0], 0, self.levels - 1)
         return out
@@ -137,28 +137,18 @@ class LossyCoder:
 
     def _evaluate(self, values: Values, *arrays: np.ndarray, certify: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return what networks say of rows, rounded, and for which it is certain."""
-        rows = len(arrays[0])
-        filled = [np.zeros((1, *a.shape[1:])) if rows == 0 else a.astype(np.float64) for a in arrays]
-        evaluation = Evaluation(self._networks, max(rows, 1), _BATCH, certify=certify)
-        found: np.ndarray = evaluation(values, *filled)
-        return found[:rows], evaluation.sure[:rows]
+        evaluation = Evaluation(self._networks, len(arrays[0]), _BATCH, certify=certify)
+        found: np.ndarray = evaluation(values, *(a.astype(np.float64) for a in arrays))
+        return found, evaluation.sure
 
     def _plain(self, n: int) -> Codec:
         return independent(elements.Uniform(self.levels, (n, *self.event_shape)))
 
 
-def _sliced(stack: Stack, codec: Codec, symbols: int) -> Codec:
-    """Return a codec for a stack that is pushed to in slices of a few symbols, which pop few bits."""
-
-    def push(bits: Bits, value: Any) -> None:
-        stack.slices = Slices(1 + symbols // _SLICE, 1)
-        codec.push(bits, value)
-
-    def pop(bits: Bits) -> Any:
-        stack.slices = Slices(1 + symbols // _SLICE, 1)
-        return codec.pop(bits)
-
-    return Codec(push, pop)
+def _stack(payload: bytes | None = None) -> Stack:
+    stack = Stack(_SEED, payload)
+    stack.slices = Slices(1 << 30, _SLICE)
+    return stack
 
 
 def _flags(n: int) -> Codec:
