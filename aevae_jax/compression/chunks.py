@@ -1,9 +1,9 @@
 """A trained model as a lossless codec of chunks of examples, each decodable on its own.
 
 Examples are coded in batches, one upon the other: bits that the code of one takes back are those of the batches before.
-Batches begin with one example and grow by half: if they doubled, codes that take back more bits than an example costs
-would find too few. An example that is not certain to decode, or that the model would make larger, is coded without the
-model.
+Batches begin with one example, and then have half as many as there are before them: if they doubled, codes that take
+back more bits than an example costs would find too few. An example that is not certain to decode, or that the model
+would make larger, is coded without the model.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Coder:
         self._check(symbols)
         stack, waiting = Stack(self._latents.seed), deque(range(len(symbols)))
         plain = np.zeros(len(symbols), bool)
-        for size, slices in _sizes():
+        for size, slices in _sizes(self.levels):
             stack.slices = slices
             rows: list[int] = []
             while True:
@@ -127,7 +127,7 @@ class Coder:
         out[plain] = self._plain(int(plain.sum())).pop(stack)
         modelled = np.flatnonzero(~plain)
         first, batches = 0, []
-        for size, slices in _sizes():
+        for size, slices in _sizes(self.levels):
             if first >= len(modelled):
                 break
             batches.append((modelled[first : first + size], slices))
@@ -179,14 +179,17 @@ class Coder:
             raise InputError("examples", got=got, expected=f"integers from 0 to {self.levels - 1}")
 
 
-def _sizes() -> Iterator[tuple[int, Slices]]:
-    """Yield the sizes of batches, the first one first, and in what slices each is pushed."""
-    size = 1
-    while size <= _BATCH:
-        yield size, SMALL
-        size += (size + 1) // 2
+def _sizes(levels: int) -> Iterator[tuple[int, Slices]]:
+    """Yield the sizes of batches, the first one first, and in what slices each is pushed.
+
+    Each has half as many examples as there are before it. A bit that is all but certain takes back nearly all that it
+    gives, so bits are pushed in many slices whatever lies below them.
+    """
+    coded = 0
     while True:
-        yield _BATCH, LARGE
+        size = min(max(1, coded // 2), _BATCH)
+        yield size, LARGE if size == _BATCH and levels > 2 else SMALL
+        coded += size
 
 
 def _flags(n: int) -> Codec:
