@@ -20,14 +20,16 @@ import numpy as np
 from aevae_jax import codable, limits, values
 from aevae_jax.compression import elements, latents, tables
 from aevae_jax.compression.certified import Evaluation, Networks
-from aevae_jax.compression.codecs import Codec, bits_back, independent
+from aevae_jax.compression.codecs import Codec, bits_back, independent, monte_carlo_bits_back
 from aevae_jax.compression.elements import TOTAL
-from aevae_jax.compression.stack import LARGE, SMALL, Damaged, Dice, Slices, Stack, Tally
+from aevae_jax.compression.stack import LARGE, SMALL, Damaged, Dice, Nothing, Slices, Stack, Tally
 from aevae_jax.types import InputError, Params
 
 __all__ = ("Coder", "Damaged")
 
 _BATCH = 64
+_MOST_SAMPLES = 32
+_SAMPLES = np.append(10 * np.arange(_MOST_SAMPLES), TOTAL)[None]  # counts of how many samples there are, the most first
 _PLAIN = np.array([0, TOTAL - 64, TOTAL])  # counts of whether an example is coded without the model
 
 
@@ -39,6 +41,8 @@ class Coder:
         prior of normals, mixtures of these, or two levels.
       params: its parameters, as trained.
       batch: number of examples that networks are evaluated on at once. Files do not depend on it.
+      samples: number of codes of which one is chosen for each example, at so many times the work. Files are smaller
+        where the mean of so many importance weights is a better bound, as it is of models of few bits per example.
 
     Raises:
       InputError: a model that no codec can be made of, or parameters that are not finite.
@@ -46,7 +50,7 @@ class Coder:
 
     lossy: ClassVar[bool] = False
 
-    def __init__(self, model: Any, params: Params, *, batch: int = _BATCH):
+    def __init__(self, model: Any, params: Params, *, batch: int = _BATCH, samples: int = 1):
         bad = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(params)
                if not np.isfinite(np.asarray(leaf)).all()]  # fmt: skip
         if bad:
@@ -54,6 +58,8 @@ class Coder:
         self.event_shape = tuple(model.event_shape)
         self.sha256 = digest(model, params)
         limits.check("batch", batch, 1)
+        limits.check("samples", samples, 1, _MOST_SAMPLES)
+        self._samples = samples
         self._networks, self._at_once = Networks(model, params), batch
         self._latents = latents.Latents(self._networks)
         width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).shape[-1]
@@ -88,7 +94,7 @@ class Coder:
           InputError: another shape, or symbols outside the levels.
         """
         self._check(symbols)
-        stack, waiting = Stack(self._latents.seed), deque(range(len(symbols)))
+        stack, waiting = Stack(self._latents.seed * self._samples), deque(range(len(symbols)))
         plain = np.zeros(len(symbols), bool)
         for size, slices in _sizes(self.levels):
             stack.slices = slices
@@ -101,7 +107,7 @@ class Coder:
                 before, batch = stack.copy(), symbols[rows].astype(np.int64)
                 evaluate = Evaluation(self._networks, len(rows), self._at_once, certify=True)
                 tally = Tally(len(rows), stack)
-                self._batch(evaluate).push(tally, batch)
+                self._batch(evaluate, self._samples).push(tally, batch)
                 good = evaluate.sure & (tally.bits < batch[0].size * np.log2(self.levels) + 1)
                 if good.all():
                     break
@@ -113,6 +119,7 @@ class Coder:
         stack.slices = SMALL
         self._plain(int(plain.sum())).push(stack, symbols[plain].astype(np.int64))
         _flags(len(symbols)).push(stack, plain.astype(np.int64))
+        _sampled().push(stack, np.array([_MOST_SAMPLES - self._samples]))
         return stack.payload()
 
     def decode(self, payload: bytes, n: int) -> np.ndarray:
@@ -121,7 +128,9 @@ class Coder:
         Raises:
           Damaged: the payload is not what `encode` gave for so many examples.
         """
-        stack = Stack(self._latents.seed, payload)
+        stack = Stack(0, payload)
+        samples = _MOST_SAMPLES - int(_sampled().pop(stack)[0])
+        stack.seed = self._latents.seed * samples
         plain = _flags(n).pop(stack).astype(bool)
         out = np.zeros((n, *self.event_shape), self.dtype)
         out[plain] = self._plain(int(plain.sum())).pop(stack)
@@ -134,27 +143,30 @@ class Coder:
             first += size
         for rows, slices in reversed(batches):
             stack.slices = slices
-            out[rows] = self._batch(Evaluation(self._networks, len(rows), self._at_once, certify=False)).pop(stack)
+            evaluate = Evaluation(self._networks, len(rows), self._at_once, certify=False)
+            out[rows] = self._batch(evaluate, samples).pop(stack)
         stack.check_empty()
         return out
 
     def bound(self, symbols: np.ndarray, seed: int = 0) -> np.ndarray:
         """Return an estimate of the negative ELBO of the rounded model in bits per example, `[n]`.
 
-        It has one draw of each code, from independent bits: what the examples would cost if nothing else did.
+        It has one draw of each code, from independent bits: what the examples would cost if nothing else did. With
+        `samples` it is that of the importance-weighted bound.
         """
         self._check(symbols)
         generator, found = np.random.default_rng(seed), []
         for first in range(0, len(symbols), _BATCH):
             batch = symbols[first : first + _BATCH].astype(np.int64)
             tally = Tally(len(batch), Dice(generator))
-            self._batch(Evaluation(self._networks, len(batch), self._at_once, certify=False)).push(tally, batch)
+            evaluate = Evaluation(self._networks, len(batch), self._at_once, certify=False)
+            self._batch(evaluate, self._samples).push(tally, batch)
             found.append(tally.bits)
         return np.concatenate(found)
 
-    def _batch(self, evaluate: Evaluation) -> Codec:
+    def _batch(self, evaluate: Evaluation, samples: int) -> Codec:
         """Return the codec of a batch of examples by bits back."""
-        rows = len(evaluate.sure)
+        prior = self._latents.prior(evaluate, len(evaluate.sure))
 
         def likelihood(code: Any) -> Codec:
             values_ = _logistics if self._logistic else _log_masses
@@ -166,7 +178,22 @@ class Coder:
         def posterior(x: np.ndarray) -> Codec:
             return self._latents.posterior(evaluate, x / (self.levels - 1))
 
-        return bits_back(self._latents.prior(evaluate, rows), likelihood, posterior)
+        def choice(x: np.ndarray, codes: list[Any]) -> Codec:
+            """Return the codec of which code is chosen, by the weight p(x, z) / q(z|x) of each."""
+            weights = np.zeros((len(x), samples))
+            for place, code in enumerate(codes):
+                cost, back = Tally(len(x), Nothing()), Tally(len(x), Nothing())
+                likelihood(code).push(cost, x)
+                prior.push(cost, code)
+                posterior(x).push(back, code)
+                weights[:, place] = (back.bits - cost.bits) * (np.log(2) * tables.GRID)
+            rounded = np.rint(weights)  # sums of logarithms of integers, which are off by less than a millionth
+            evaluate.sure &= (np.abs(weights - rounded) < 0.5 - 1e-6).all(1)
+            return independent(elements.Table.of(rounded.astype(np.int64), floor=0))
+
+        if samples == 1:
+            return bits_back(prior, likelihood, posterior)
+        return monte_carlo_bits_back(prior, likelihood, posterior, choice, samples)
 
     def _plain(self, n: int) -> Codec:
         return independent(elements.Uniform(self.levels, (n, *self.event_shape)))
@@ -190,6 +217,10 @@ def _sizes(levels: int) -> Iterator[tuple[int, Slices]]:
         size = min(max(1, coded // 2), _BATCH)
         yield size, LARGE if size == _BATCH and levels > 2 else SMALL
         coded += size
+
+
+def _sampled() -> Codec:
+    return independent(elements.Table(_SAMPLES))
 
 
 def _flags(n: int) -> Codec:

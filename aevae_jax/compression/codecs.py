@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from aevae_jax.compression import elements
 from aevae_jax.compression.stack import Bits
 
@@ -69,3 +71,66 @@ def bits_back(prior: Codec, likelihood: Callable[[Any], Codec], posterior: Calla
         return x
 
     return Codec(push, pop)
+
+
+def monte_carlo_bits_back(
+    prior: Codec,
+    likelihood: Callable[[Any], Codec],
+    posterior: Callable[[Any], Codec],
+    choice: Callable[[Any, list[Any]], Codec],
+    samples: int,
+) -> Codec:
+    """Return the codec of x that costs -log of the mean of `samples` importance weights, on average the IWAE bound.
+
+    So many z are popped, one of them is chosen by its weight, and x is pushed given that one; before, the others are
+    pushed back. The choice itself is pushed as one of `samples`, all equally likely. BB-IS of Ruan et al. 2021, section
+    3.2.
+
+    Args:
+      prior, likelihood, posterior: as in `bits_back`; a code is a tuple of arrays `[B, ...]`.
+      choice: (x, all z) -> codec of which one `[B]`, by the weights p(x, z) / q(z|x) of each.
+      samples: how many, 2 or more.
+    """
+
+    def push(bits: Bits, x: Any) -> None:
+        q = posterior(x)
+        codes = [q.pop(bits) for _ in range(samples)]
+        chosen = choice(x, codes).pop(bits)
+        order = _first(chosen, samples)
+        z, *others = (_picked(codes, order[:, place]) for place in range(samples))
+        _one_of(len(chosen), samples).push(bits, chosen)
+        for other in others:
+            q.push(bits, other)
+        likelihood(z).push(bits, x)
+        prior.push(bits, z)
+
+    def pop(bits: Bits) -> Any:
+        z = prior.pop(bits)
+        x = likelihood(z).pop(bits)
+        q = posterior(x)
+        others = [q.pop(bits) for _ in range(samples - 1)][::-1]
+        chosen = _one_of(len(z[0]), samples).pop(bits)
+        back = np.argsort(_first(chosen, samples), axis=1)
+        codes = [_picked([z, *others], back[:, place]) for place in range(samples)]
+        choice(x, codes).push(bits, chosen)
+        for code in reversed(codes):
+            q.push(bits, code)
+        return x
+
+    return Codec(push, pop)
+
+
+def _one_of(rows: int, samples: int) -> Codec:
+    return independent(elements.Uniform(samples, (rows,)))
+
+
+def _first(chosen: np.ndarray, samples: int) -> np.ndarray:
+    """Return for each row all places, the chosen one first and the others in order, `[B, samples]`."""
+    places = np.arange(samples)
+    return np.argsort(places[None] != chosen[:, None], axis=1, kind="stable")
+
+
+def _picked(codes: list[Any], which: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the code that has in each row that of the one named."""
+    rows = np.arange(len(which))
+    return tuple(np.stack(parts)[which, rows] for parts in zip(*codes, strict=True))

@@ -9,6 +9,7 @@ of networks are rounded before they are used, so z is the same float64 number ev
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -173,11 +174,18 @@ class Latents:
         columns = self._weights[:, None] / tables.GRID, self._place / elements.PLACE_GRID, self._width / tables.GRID
         components = np.concatenate(columns, axis=-1)
 
+        @cache
+        def uppermost() -> Codec:
+            frame = self._top(len(x))
+            scale = np.asarray(frame.log_scale, np.float64)
+            return independent(elements.Gaussians(*evaluate(_posterior, x, frame.loc, scale)))
+
         def next_of(code: Code) -> Codec:
+            if not code:
+                return uppermost()
             if len(code) <= self._lower:
                 above = (np.zeros(len(x), np.int64), *code)  # z does not depend on the component
-                frame = self._below(evaluate, above) if code else self._top(len(x))
-                levels = self._levels(evaluate, above) if code else ()
+                frame, levels = self._below(evaluate, above), self._levels(evaluate, above)
                 scale = np.asarray(frame.log_scale, np.float64)
                 return independent(elements.Gaussians(*evaluate(_posterior, x, frame.loc, scale, *levels)))
             inside = tables.tables().centres[code[0]] / tables.UNIT

@@ -57,6 +57,7 @@ class Stack:
       payload: what `payload` gave, to be popped from; `None` for the seed alone.
 
     Attributes:
+      seed: number of words of the seed, by which `check_empty` knows what must be left.
       slices: how symbols are divided as they are pushed, which must be known to pop them.
 
     Raises:
@@ -66,8 +67,8 @@ class Stack:
     slices = SMALL
 
     def __init__(self, seed: int, payload: bytes | None = None):
-        self._seed = np.frombuffer(hashlib.shake_256(b"aevae").digest(4 * seed), "<u4").astype(np.uint32)
-        words = self._seed
+        self.seed = seed
+        words = self._seed()
         if payload is not None:
             if len(payload) % 4:
                 raise Damaged(f"chunk: got {len(payload)} bytes, expected a multiple of 4")
@@ -93,7 +94,7 @@ class Stack:
             left = self._coder.get_compressed(True)
         except (AssertionError, ValueError):  # no whole number of words
             left = None
-        if left is None or not np.array_equal(left, self._seed):
+        if left is None or not np.array_equal(left, self._seed()):
             raise Damaged("chunk: got other bits at its end than every chunk begins with")
 
     def push(self, start: np.ndarray, length: np.ndarray, precision: int) -> None:
@@ -103,8 +104,7 @@ class Stack:
           Damaged: an interval without integers, which nobody popped.
         """
         start, length = (np.ascontiguousarray(a, np.int32).reshape(-1) for a in (start, length))
-        if (length < 1).any():
-            raise Damaged("chunk: got a symbol that is impossible where it stands")
+        _check(length)
         for part in reversed(self._parts(start.size)):
             inside, of = np.zeros(len(start[part]), np.int32), length[part]
             several = of > 1
@@ -122,13 +122,33 @@ class Stack:
             self._coder.encode_reverse(inside, _uniform(), np.ascontiguousarray(length[several], np.int32))
         return symbols.reshape(shape)
 
+    def _seed(self) -> np.ndarray:
+        return np.frombuffer(hashlib.shake_256(b"aevae").digest(4 * self.seed), "<u4").astype(np.uint32)
+
     def _parts(self, size: int) -> list[slice]:
         step = max(self.slices.least, -(-size // self.slices.most))
         return [slice(first, min(first + step, size)) for first in range(0, size, step)]
 
 
-class Dice:
-    """What gives random bits, and swallows what is pushed.
+def _check(length: np.ndarray) -> None:
+    if (length < 1).any():
+        raise Damaged("chunk: got a symbol that is impossible where it stands")
+
+
+class Nothing:
+    """What swallows all that is pushed, so that a `Tally` can count it."""
+
+    def push(self, start: np.ndarray, length: np.ndarray, precision: int) -> None:
+        """Raise `Damaged` where no stack would take it."""
+        _check(length)
+
+    def pop(self, find: Find, shape: tuple[int, ...], precision: int) -> np.ndarray:
+        """Raise `Damaged`: there is nothing to be popped."""
+        raise Damaged("bits: got a pop where there are none")
+
+
+class Dice(Nothing):
+    """What gives random bits, and swallows all that is pushed.
 
     Args:
       generator: of NumPy.
@@ -136,9 +156,6 @@ class Dice:
 
     def __init__(self, generator: np.random.Generator):
         self._generator = generator
-
-    def push(self, start: np.ndarray, length: np.ndarray, precision: int) -> None:
-        """Do nothing."""
 
     def pop(self, find: Find, shape: tuple[int, ...], precision: int) -> np.ndarray:
         """Draw symbols of a shape."""
@@ -160,8 +177,8 @@ class Tally:
 
     def push(self, start: np.ndarray, length: np.ndarray, precision: int) -> None:
         """Push symbols `[rows, ...]`, and add their cost."""
-        self.bits += self._cost(length, precision)
         self._inner.push(start, length, precision)
+        self.bits += self._cost(length, precision)
 
     def pop(self, find: Find, shape: tuple[int, ...], precision: int) -> np.ndarray:
         """Pop symbols `[rows, ...]`, and take off their cost."""

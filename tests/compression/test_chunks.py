@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 from sklearn import datasets
 
 import aevae_jax as ae
 from aevae_jax.compression import Coder, Damaged, certified, chunks
 from aevae_jax.models import architectures, likelihoods, priors
+from aevae_jax.objectives import bounds
 from aevae_jax.types import InputError
 
 SMALL = architectures.MLP((12,))
@@ -137,6 +139,30 @@ def test_the_batch_size_of_networks_does_not_matter(trained, batch):
     other = Coder(fitted.model, fitted.params, batch=batch)
     assert np.array_equal(other.decode(payload, 150), images[:150])
     assert other.encode(images[:150]) == payload
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bits", "mixture", "two levels"])
+@pytest.mark.parametrize("samples", [2, 7])
+def test_one_of_several_codes_is_chosen_and_given_back(kind, samples):
+    model = model_of(kind)
+    params, coder, symbols = drawn(model, 90)
+    several = Coder(model, params, samples=samples)
+    assert np.array_equal(coder.decode(several.encode(symbols), 90), symbols)  # the file says how many
+
+
+def test_more_samples_cost_what_the_better_bound_says(trained):
+    """The importance-weighted bound, which falls with the number of samples; and the file follows it."""
+    fitted, images = trained
+    one, four = (Coder(fitted.model, fitted.params, samples=samples) for samples in (1, 4))
+    bits = [coder.bound(images[:300]).sum() for coder in (one, four)]
+    log_w = bounds.log_weights(fitted.model, fitted.params, images[:300] / np.float32(16), jax.random.key(0), 4)
+    expected = -float((logsumexp(log_w, axis=0) - np.log(4)).mean())
+    payload = four.encode(images[:300])
+    assert np.array_equal(one.decode(payload, 300), images[:300])
+    assert bits[1] < bits[0] - 150
+    assert bits[1] * np.log(2) / 300 == pytest.approx(expected, rel=0.01)
+    assert 8 * len(payload) < bits[1] * 1.01 + 32 * 4 * 12
 
 
 def test_what_is_not_certain_or_too_large_is_coded_without_the_model(trained, monkeypatch):
