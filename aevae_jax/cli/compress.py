@@ -43,6 +43,7 @@ def compress(
     no_verify: bool = False,
     compare: bool = False,
     lossy: int = 0,
+    samples: int = 1,
     threads: int = 0,
     force: bool = False,
 ) -> None:
@@ -65,9 +66,12 @@ def compress(
       compare: also say how many bytes xz makes of the same images.
       lossy: the grey levels of the images, 256 of those of 8 bits, if the run is a CompressiveAutoencoder: each comes
         back as a picture like it, the same on every machine, and the error is said.
+      samples: codes of which the best is chosen by bits back for each image: some bits fewer each, at so many times the
+        work, also to decompress.
       threads: chunks that are coded at a time; 0 for as many as there are cores.
       force: replace the output file if it exists.
     """
+    limits.check("--samples", samples, 1, chunks.MOST_SAMPLES)
     limits.check("--chunk", chunk, 1, 2**26)
     limits.check("--lossy", lossy, 0, container.MOST_LEVELS)
     threads = _threads(threads)
@@ -77,7 +81,7 @@ def compress(
         files.check_input(input)
     overview.check_run(run)
     digest = records.digest_of(records.read_record(run))
-    coder = _coder(run, lossy, asked=True)
+    coder = _coder(run, lossy, asked=True, samples=samples)
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(binary_output() if output == STREAM else durable.replacing(output))
         with _naming(input):
@@ -216,13 +220,14 @@ def info(file: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- models and runs
 
 
-def _coder(run: Path, levels: int, *, asked: bool = False) -> Any:
+def _coder(run: Path, levels: int, *, asked: bool = False, samples: int = 1) -> Any:
     """Return the codec of a finished run: the weights of another one may be others tomorrow.
 
     Args:
       run: its directory.
       levels: of images, if the codec is lossy.
       asked: whether it must be lossy if there are levels, and else must not be.
+      samples: of codes, if it is not.
     """
     records.read_record(run)
     begin(f"reading {run}")
@@ -241,7 +246,7 @@ def _coder(run: Path, levels: int, *, asked: bool = False) -> Any:
         )
     if is_lossy:
         return codecs.LossyCoder(fitted.model, fitted.params, levels)
-    return chunks.Coder(fitted.model, fitted.params)
+    return chunks.Coder(fitted.model, fitted.params, samples=samples)
 
 
 def _owner(file: Path, header: Header, run: Path | None) -> tuple[Any, str]:

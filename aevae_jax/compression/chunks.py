@@ -28,8 +28,10 @@ from aevae_jax.types import InputError, Params
 __all__ = ("Coder", "Damaged")
 
 _BATCH = 64
-_MOST_SAMPLES = 32
-_SAMPLES = np.append(10 * np.arange(_MOST_SAMPLES), TOTAL)[None]  # counts of how many samples there are, the most first
+MOST_SAMPLES = 32
+"""Of codes of which one is chosen."""
+
+_SAMPLES = np.append(10 * np.arange(MOST_SAMPLES), TOTAL)[None]  # counts of how many samples there are, the most first
 _PLAIN = np.array([0, TOTAL - 64, TOTAL])  # counts of whether an example is coded without the model
 
 
@@ -58,7 +60,7 @@ class Coder:
         self.event_shape = tuple(model.event_shape)
         self.sha256 = digest(model, params)
         limits.check("batch", batch, 1)
-        limits.check("samples", samples, 1, _MOST_SAMPLES)
+        limits.check("samples", samples, 1, MOST_SAMPLES)
         self._samples = samples
         self._networks, self._at_once = Networks(model, params), batch
         self._latents = latents.Latents(self._networks)
@@ -119,7 +121,7 @@ class Coder:
         stack.slices = SMALL
         self._plain(int(plain.sum())).push(stack, symbols[plain].astype(np.int64))
         _flags(len(symbols)).push(stack, plain.astype(np.int64))
-        _sampled().push(stack, np.array([_MOST_SAMPLES - self._samples]))
+        _sampled().push(stack, np.array([MOST_SAMPLES - self._samples]))
         return stack.payload()
 
     def decode(self, payload: bytes, n: int) -> np.ndarray:
@@ -129,7 +131,7 @@ class Coder:
           Damaged: the payload is not what `encode` gave for so many examples.
         """
         stack = Stack(0, payload)
-        samples = _MOST_SAMPLES - int(_sampled().pop(stack)[0])
+        samples = MOST_SAMPLES - int(_sampled().pop(stack)[0])
         stack.seed = self._latents.seed * samples
         plain = _flags(n).pop(stack).astype(bool)
         out = np.zeros((n, *self.event_shape), self.dtype)
