@@ -744,7 +744,8 @@ def test_every_command_explains_its_options_and_gives_an_example(name, capsys):
         main([name, "--help"])
     out = capsys.readouterr().out
     assert not stop.value.code
-    assert f"Example: aevae {name} {'bash' if name == 'completion' else 'runs'}" in out
+    first = {"completion": "bash", "decompress": "images.aev", "info": "images.aev"}.get(name, "runs")
+    assert f"Example: aevae {name} {first}" in out
     assert f"usage: aevae {name}" in out
 
 
