@@ -47,7 +47,7 @@ def compress(
     threads: int = 0,
     force: bool = False,
 ) -> None:
-    """Compress images with a trained model, losslessly unless you ask otherwise.
+    """Compress images with a trained model, losslessly unless asked otherwise.
 
     What is kept is the array, bit for bit: values, type and shape. Labels and names of pictures are not, and how the
     file was packed. It can be decompressed with the weights of this run alone, so keep them.

@@ -689,6 +689,8 @@ BEGUN = {
     "decode RUN --input codes.npy --out s.png": "reading RUN",
     "reproduce RUN": "reading RUN",
     "replay RUN --step 1": "reading RUN",
+    "compress RUN codes.npy codes.aev": "reading RUN",
+    "decompress bits.aev bits.npy --run RUN": "reading RUN",
     "data inspect digits": "reading digits",
     "data prepare mnist": "preparing mnist",
 }
@@ -699,6 +701,7 @@ BEGUN = {
 def test_every_command_says_what_it_does_within_a_second_and_before_jax_is_imported(typed, vae, tmp_path):
     argv = [str(vae) if word == "RUN" else word for word in typed.split()]
     (tmp_path / "codes.npy").touch()
+    shutil.copy(Path(__file__).parents[1] / "compression" / "golden" / "bits.aev", tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", FIRST, *argv], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
