@@ -71,7 +71,7 @@ def compress(
       threads: chunks that are coded at a time; 0 for as many as there are cores.
       force: replace the output file if it exists.
     """
-    limits.check("--samples", samples, 1, chunks.MOST_SAMPLES)
+    limits.check("--samples", samples, 1, container.MOST_SAMPLES)
     limits.check("--chunk", chunk, 1, 2**26)
     limits.check("--lossy", lossy, 0, container.MOST_LEVELS)
     threads = _threads(threads)
@@ -178,7 +178,7 @@ def decompress(
 
 
 def info(file: Path) -> None:
-    """Say what is in an .aev file, and whether it is intact; no model is needed.
+    """Say what is in an .aev file, and whether it is intact, without a model.
 
     All checksums are compared. Whether the model decodes it to what it was is seen by decompressing it alone.
 

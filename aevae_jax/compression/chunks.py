@@ -21,6 +21,7 @@ from aevae_jax import codable, limits, values
 from aevae_jax.compression import elements, latents, tables
 from aevae_jax.compression.certified import Evaluation, Networks
 from aevae_jax.compression.codecs import Codec, bits_back, independent, monte_carlo_bits_back
+from aevae_jax.compression.container import MOST_SAMPLES
 from aevae_jax.compression.elements import TOTAL
 from aevae_jax.compression.stack import LARGE, SMALL, Damaged, Dice, Nothing, Slices, Stack, Tally
 from aevae_jax.types import InputError, Params
@@ -28,9 +29,6 @@ from aevae_jax.types import InputError, Params
 __all__ = ("Coder", "Damaged")
 
 _BATCH = 64
-MOST_SAMPLES = 32
-"""Of codes of which one is chosen."""
-
 _SAMPLES = np.append(10 * np.arange(MOST_SAMPLES), TOTAL)[None]  # counts of how many samples there are, the most first
 _PLAIN = np.array([0, TOTAL - 64, TOTAL])  # counts of whether an example is coded without the model
 

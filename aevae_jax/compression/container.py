@@ -29,6 +29,9 @@ MOST_ELEMENTS = 2**26
 MOST_CHUNKS = 2**20
 """Chunks of a file, at most: each has 16 bytes in a table that is held."""
 
+MOST_SAMPLES = 32
+"""Of codes of which one is chosen for an image."""
+
 MOST_LEVELS = 2**16
 MOST_AXES = 8
 
