@@ -23,7 +23,12 @@ PLACE_GRID = 4096
 """Means of posteriors are integers in units of 1/4096 standard deviation of the prior."""
 
 PRECISION, TOTAL = 16, 1 << 16
-"""Of all but `Gaussians`."""
+"""Of all but `Gaussians` and bits."""
+
+OF_BITS = 12
+"""Of two levels: `constriction` divides 2^24 evenly only by integers that are small against it, and lengths of bits
+that are nearly certain are nearly the whole; of 2^16 each would cost a hundredth of a bit more.
+"""
 
 FINE, FINE_TOTAL = 20, 1 << 20
 """Of `Gaussians`, whose buckets are many."""
@@ -76,13 +81,15 @@ def pop(bits: Bits, element: Element) -> np.ndarray:
     return bits.pop(find, element.shape, element.precision)
 
 
-def shares(weights: np.ndarray, floor: int) -> np.ndarray:
+def shares(weights: np.ndarray, floor: int, precision: int = PRECISION) -> np.ndarray:
     """Return cumulative counts `[..., L + 1]` of weights `[..., L]`, integers >= 0 of sum < 2^46, each count at least
     `floor`.
     """
     total = weights.sum(-1, keepdims=True)
     below = np.cumsum(weights, -1)
-    counts = below * (TOTAL - floor * weights.shape[-1]) // total + floor * np.arange(1, weights.shape[-1] + 1)
+    counts = below * ((1 << precision) - floor * weights.shape[-1]) // total + floor * np.arange(
+        1, weights.shape[-1] + 1
+    )
     return np.concatenate([np.zeros_like(counts[..., :1]), counts], -1)
 
 
@@ -94,16 +101,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 class Table:
     """Any distribution over few levels, by its cumulative counts `[*shape, levels + 1]`."""
 
-    precision = PRECISION
-
-    def __init__(self, counts: np.ndarray):
-        self.levels, self.shape = counts.shape[-1] - 1, counts.shape[:-1]
+    def __init__(self, counts: np.ndarray, precision: int = PRECISION):
+        self.levels, self.shape, self.precision = counts.shape[-1] - 1, counts.shape[:-1], precision
         self._counts = counts.reshape(-1, self.levels + 1)
 
     @classmethod
     def of(cls, logits: np.ndarray, *, floor: int = 1) -> Table:
         """Return that of log weights `[*shape, levels]` in units of 1 / `GRID`."""
-        return cls(shares(softmax(logits), floor))
+        precision = OF_BITS if logits.shape[-1] == 2 else PRECISION
+        return cls(shares(softmax(logits), floor, precision), precision)
 
     def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
         return np.asarray(np.take_along_axis(self._counts[part], np.minimum(k, self.levels)[:, None], 1)[:, 0])
