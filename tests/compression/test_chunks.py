@@ -12,7 +12,8 @@ from scipy.special import logsumexp
 from sklearn import datasets
 
 import aevae_jax as ae
-from aevae_jax.compression import Coder, Damaged, certified, chunks
+from aevae_jax.compression import Coder, Damaged, certified, chunks, latents
+from aevae_jax.compression.stack import Dice, Tally
 from aevae_jax.models import architectures, likelihoods, priors
 from aevae_jax.objectives import bounds
 from aevae_jax.types import InputError
@@ -129,6 +130,25 @@ def test_the_bound_is_the_negative_elbo(trained):
     bound = np.mean([coder.bound(images, seed).mean() for seed in range(4)])
     nats = fitted.results["test"]["negative_elbo"]
     assert bound * np.log(2) == pytest.approx(nats["mean"] if isinstance(nats, dict) else nats, rel=0.01)
+
+
+def test_a_component_costs_what_its_weight_says():
+    """Of very unequal weights, the components lying over one another: codes cost the rate, their logarithms' mean."""
+    model = model_of("mixture")
+    params, _, symbols = drawn(model, 60)
+    params["prior"]["logits"] = np.array([4, 0, -3], np.float32)
+    params["prior"]["loc"] = 0.2 * params["prior"]["loc"]
+    networks = certified.Networks(model, params)
+    codecs, evaluate = latents.Latents(networks), certified.Evaluation(networks, 60, 64, certify=True)
+    generator, cost = np.random.default_rng(0), np.zeros(60)
+    for _ in range(100):
+        tally = Tally(60, Dice(generator))
+        code = codecs.posterior(evaluate, symbols / 16).pop(tally)
+        codecs.prior(evaluate, 60).push(tally, code)
+        cost += tally.bits * np.log(2) / 100
+    x = np.float32(symbols / 16)
+    draws = [bounds.elbo(model, params, x, key).rate for key in jax.random.split(jax.random.key(0), 100)]
+    assert cost.mean() == pytest.approx(np.mean(draws), rel=0.03)
 
 
 @pytest.mark.parametrize("batch", [100, *(pytest.param(batch, marks=pytest.mark.slow) for batch in (1, 16, 500))])

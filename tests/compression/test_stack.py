@@ -145,6 +145,11 @@ def test_what_no_stack_has_is_damaged(payload):
 
 
 def test_a_stack_that_does_not_end_with_the_seed_is_damaged():
+    payload = bytearray(Stack(4).payload())
+    Stack(4, bytes(payload)).check_empty()
+    payload[5] ^= 1
+    with pytest.raises(Damaged, match="other bits at its end"):
+        Stack(4, bytes(payload)).check_empty()
     stack = Stack(4, b"abcdefgh")
     with pytest.raises(Damaged, match="other bits at its end"):
         stack.check_empty()
