@@ -11,7 +11,8 @@ import pytest
 from oracles import LOG_2PI, assert_distribution, assert_mean, kl, log_prob, mean, normal_kl, repeated, sample
 from scipy import integrate, optimize, special, stats
 
-from aevae_jax.distributions import elementary as d, joint
+from aevae_jax import distributions as d
+from aevae_jax.distributions import joint
 from aevae_jax.types import Distribution
 
 B, EVENT = 3, (2, 2)

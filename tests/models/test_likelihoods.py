@@ -11,7 +11,7 @@ import pytest
 from oracles import LOG_2PI, log_prob, mean, sample
 from scipy import special, stats
 
-from aevae_jax.distributions import elementary, tabular
+from aevae_jax.distributions import elementary, logistic, tabular
 from aevae_jax.models import likelihoods
 from aevae_jax.types import Distribution, InputError
 
@@ -220,7 +220,7 @@ def test_impossible_settings_are_refused(make):
 def test_every_exported_likelihood_can_be_named_by_a_run():
     public = {cls for name, cls in vars(likelihoods).items() if hasattr(cls, "outputs") and not name.startswith("_")}
     assert public == set(typing.get_args(likelihoods.Likelihood))
-    named = {**vars(elementary), **vars(tabular)}
+    named = {**vars(elementary), **vars(logistic), **vars(tabular)}
     own = {cls for cls in public if not cls.__name__.startswith("Normal")} - {likelihoods.FromData}
     assert all(cls.__name__ in named for cls in own)
 
