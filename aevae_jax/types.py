@@ -323,16 +323,17 @@ class InputError(ValueError):
         super().__init__(self._composed(self.got, self.where, self.expected))
 
     def line(self, most: int) -> str:
-        """Return the message in at most `most` characters, where that is possible: what was given, where and what would
-        have been accepted are cut in their middle, the longest first, and what to type next is not.
+        """Return the message in at most `most` characters, where that is possible: where it is, what was given and what
+        would have been accepted are cut in their middle, a place first and then the longest, and what to type next is
+        not.
         """
         parts = [self.got, self.where, self.expected]
-        for _ in parts:
+        for attempt in range(len(parts) + 1):
             over = len(self._composed(*parts)) - most
             if over <= 0:
                 break
-            index = max(range(len(parts)), key=lambda i: len(parts[i]))
-            parts[index] = shortened(parts[index], max(20, len(parts[index]) - over - 3))
+            index = max(range(len(parts)), key=lambda i: len(parts[i])) if attempt else 1
+            parts[index] = shortened(parts[index], max(20 if attempt else 40, len(parts[index]) - over - 3))
         return self._composed(*parts)
 
     def _composed(self, got: str, where: str, expected: str) -> str:
