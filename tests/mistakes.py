@@ -3213,8 +3213,8 @@ MUTATIONS = (
         489,
         "codes longer than the image",
         "compression/lossy.py",
-        "plain = ~sure | (bits >",
-        "plain = ~sure | (bits < -",
+        "without = ~sure | (bits >",
+        "without = ~sure | (bits < -",
         ("compression/test_lossy.py::test_codes_that_would_be_longer_than_images_are_not_used",),
     ),
     Mutation(
@@ -3303,9 +3303,9 @@ MUTATIONS = (
     Mutation(
         510,
         "examples of another number of levels are coded",
-        "compression/chunks.py",
-        "symbols.max() >= self.levels",
-        "symbols.max() > self.levels",
+        "compression/plain.py",
+        "symbols.max() >= levels",
+        "symbols.max() > levels",
         ("compression/test_chunks.py::test_what_cannot_be_coded_is_one_line",),
     ),
 )

@@ -31,7 +31,7 @@ class Piece(NamedTuple):
     """A block of an array."""
 
     name: str
-    """Of the array."""
+    """The name of the array."""
     start: tuple[int, ...]
     """Where in the array it begins, along each axis."""
     data: ndarray

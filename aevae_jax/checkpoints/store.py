@@ -33,7 +33,7 @@ _SLACK = 64 * 2**20
 """Bytes that files may take beyond four times those of the arrays in them."""
 
 Region = tuple[slice, ...]
-"""Of an array: a slice along each axis."""
+"""A block of an array: a slice along each axis."""
 
 Place = Callable[[str, "ShapeDtypeStruct", Callable[[Region], Any]], Any]
 """(name, shape and type, what reads a region, in host memory) -> the array."""

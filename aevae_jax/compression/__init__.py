@@ -8,6 +8,7 @@ latents.py   codes as buckets of their prior; the codecs of prior and posterior
 elements.py  discrete distributions as integer counts
 tables.py    the functions of integers that these look up
 certified.py networks in float64, rounded, and certified to round so everywhere
+plain.py     what both ask of models and examples; examples without a model
 stack.py     the bits, by `constriction`, and what they cost
 
 archive.py   images into an .aev file and back, chunk by chunk

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aevae_jax import codable, limits, values
-from aevae_jax.compression import elements, latents, tables
+from aevae_jax.compression import elements, latents, plain, tables
 from aevae_jax.compression.certified import Evaluation, Networks
 from aevae_jax.compression.codecs import Codec, bits_back, independent, monte_carlo_bits_back
 from aevae_jax.compression.container import MOST_SAMPLES
@@ -30,7 +30,7 @@ __all__ = ("Coder", "Damaged")
 
 _BATCH = 64
 _SAMPLES = np.append(10 * np.arange(MOST_SAMPLES), TOTAL)[None]  # counts of how many samples there are, the most first
-_PLAIN = np.array([0, TOTAL - 64, TOTAL])  # counts of whether an example is coded without the model
+_RARE = 64  # of 65536 examples so many are expected to be coded without the model
 
 
 class Coder:
@@ -51,10 +51,7 @@ class Coder:
     lossy: ClassVar[bool] = False
 
     def __init__(self, model: Any, params: Params, *, batch: int = _BATCH, samples: int = 1):
-        bad = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-               if not np.isfinite(np.asarray(leaf)).all()]  # fmt: skip
-        if bad:
-            raise InputError("parameters", got=f"NaN or infinity in {bad[0]}", expected="finite numbers")
+        plain.check_finite(params)
         self.event_shape = tuple(model.event_shape)
         self.sha256 = digest(model, params)
         limits.check("batch", batch, 1)
@@ -65,6 +62,7 @@ class Coder:
         width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).shape[-1]
         found = self._networks.shapes(lambda model, params: model.decode(params, jnp.zeros((1, width))))
         self._logistic = isinstance(found, codable.LogisticMixture)
+        self._numbers = _logistics if self._logistic else _log_masses
         if isinstance(found, codable.LogisticMixture):
             self.levels = found.levels
         elif isinstance(found, codable.LogMasses):
@@ -78,14 +76,14 @@ class Coder:
                 hint="train with --model.likelihood DiscretizedLogistic(), or Bernoulli() on bits",
             )
         self._networks.check(latents.encoded, (1, *self.event_shape))
-        self._networks.check(_log_masses if not self._logistic else _logistics, (1, width))
+        self._networks.check(self._numbers, (1, width))
         if self.levels > elements.MOST_LEVELS:
             raise InputError("levels", got=self.levels, expected=f"at most {elements.MOST_LEVELS} to be coded")
 
     @property
     def dtype(self) -> Any:
         """What symbols are decoded to: uint8 up to 256 levels, else uint16."""
-        return np.uint8 if self.levels <= 256 else np.uint16
+        return plain.dtype_of(self.levels)
 
     def encode(self, symbols: np.ndarray) -> bytes:
         """Return a chunk of examples `[n, *event_shape]`, n >= 1, of integers below `levels`.
@@ -93,9 +91,9 @@ class Coder:
         Raises:
           InputError: another shape, or symbols outside the levels.
         """
-        self._check(symbols)
+        plain.check_examples("examples", symbols, self.event_shape, self.levels)
         stack, waiting = Stack(self._latents.seed * self._samples), deque(range(len(symbols)))
-        plain = np.zeros(len(symbols), bool)
+        without = np.zeros(len(symbols), bool)
         for size, slices in _sizes(self.levels):
             stack.slices = slices
             rows: list[int] = []
@@ -112,13 +110,13 @@ class Coder:
                 if good.all():
                     break
                 stack = before
-                plain[np.array(rows)[~good]] = True
+                without[np.array(rows)[~good]] = True
                 rows = [row for row, is_good in zip(rows, good, strict=True) if is_good]
             if not waiting:
                 break
         stack.slices = SMALL
-        self._plain(int(plain.sum())).push(stack, symbols[plain].astype(np.int64))
-        _flags(len(symbols)).push(stack, plain.astype(np.int64))
+        plain.uniform(int(without.sum()), self.event_shape, self.levels).push(stack, symbols[without].astype(np.int64))
+        plain.marks(len(symbols), _RARE).push(stack, without.astype(np.int64))
         _sampled().push(stack, np.array([MOST_SAMPLES - self._samples]))
         return stack.payload()
 
@@ -131,10 +129,10 @@ class Coder:
         stack = Stack(0, payload)
         samples = MOST_SAMPLES - int(_sampled().pop(stack)[0])
         stack.seed = self._latents.seed * samples
-        plain = _flags(n).pop(stack).astype(bool)
+        without = plain.marks(n, _RARE).pop(stack).astype(bool)
         out = np.zeros((n, *self.event_shape), self.dtype)
-        out[plain] = self._plain(int(plain.sum())).pop(stack)
-        modelled = np.flatnonzero(~plain)
+        out[without] = plain.uniform(int(without.sum()), self.event_shape, self.levels).pop(stack)
+        modelled = np.flatnonzero(~without)
         first, batches = 0, []
         for size, slices in _sizes(self.levels):
             if first >= len(modelled):
@@ -154,7 +152,7 @@ class Coder:
         It has one draw of each code, from independent bits: what the examples would cost if nothing else did. With
         `samples` it is that of the importance-weighted bound.
         """
-        self._check(symbols)
+        plain.check_examples("examples", symbols, self.event_shape, self.levels)
         generator, found = np.random.default_rng(seed), []
         for first in range(0, len(symbols), _BATCH):
             batch = symbols[first : first + _BATCH].astype(np.int64)
@@ -169,8 +167,7 @@ class Coder:
         prior = self._latents.prior(evaluate, len(evaluate.sure))
 
         def likelihood(code: Any) -> Codec:
-            values_ = _logistics if self._logistic else _log_masses
-            numbers = evaluate(values_, self._latents.codes(evaluate, code))
+            numbers = evaluate(self._numbers, self._latents.codes(evaluate, code))
             if self._logistic:
                 return independent(elements.Logistics(numbers, self.levels))
             return independent(elements.Table.of(numbers))
@@ -195,16 +192,6 @@ class Coder:
             return bits_back(prior, likelihood, posterior)
         return monte_carlo_bits_back(prior, likelihood, posterior, choice, samples)
 
-    def _plain(self, n: int) -> Codec:
-        return independent(elements.Uniform(self.levels, (n, *self.event_shape)))
-
-    def _check(self, symbols: np.ndarray) -> None:
-        if symbols.shape[1:] != self.event_shape or not len(symbols):
-            raise InputError("examples", got=f"shape {symbols.shape}", expected=f"(n, {self.event_shape}), n >= 1")
-        if symbols.dtype.kind not in "biu" or symbols.min() < 0 or symbols.max() >= self.levels:
-            got = f"{symbols.dtype} from {symbols.min()} to {symbols.max()}"
-            raise InputError("examples", got=got, expected=f"integers from 0 to {self.levels - 1}")
-
 
 def _sizes(levels: int) -> Iterator[tuple[int, Slices]]:
     """Yield the sizes of batches, the first one first, and in what slices each is pushed.
@@ -221,10 +208,6 @@ def _sizes(levels: int) -> Iterator[tuple[int, Slices]]:
 
 def _sampled() -> Codec:
     return independent(elements.Table(_SAMPLES))
-
-
-def _flags(n: int) -> Codec:
-    return independent(elements.Table(np.broadcast_to(_PLAIN, (n, len(_PLAIN)))))
 
 
 def _logistics(model: Any, params: Params, z: Any) -> Any:

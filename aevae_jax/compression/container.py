@@ -30,7 +30,7 @@ MOST_CHUNKS = 2**20
 """Chunks of a file, at most: each has 16 bytes in a table that is held."""
 
 MOST_SAMPLES = 32
-"""Of codes of which one is chosen for an image."""
+"""Codes, at most, of which one is chosen for an image."""
 
 MOST_LEVELS = 2**16
 MOST_AXES = 8
@@ -50,7 +50,7 @@ _FRAME, _FRAME_MAGIC = struct.Struct("<4sIIIBxxx16s4s"), b"AEVC"
 so that no chunk is taken for one of another file. (The CRC-32 of bytes that end with theirs is the same for all.)"""
 
 _ENTRY = struct.Struct("<QII")
-"""Of a chunk in the table: where it begins, bytes of its payload, checksum of its payload."""
+"""The entry of a chunk in the table: where it begins, bytes of its payload, checksum of its payload."""
 
 _TRAILER, _END = b"AEVT", b"AEVE"
 _CRC = struct.Struct("<I")
@@ -180,7 +180,7 @@ class Trailer(NamedTuple):
     """What a file says of its contents behind them."""
 
     table: tuple[tuple[int, int, int], ...]
-    """Of each chunk where it begins, the bytes of its payload and their checksum."""
+    """Where each chunk begins, the bytes of its payload and their checksum."""
     sha256: bytes
     """Of all rows as they were stored."""
     header: bytes

@@ -10,21 +10,18 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from aevae_jax import codable, limits
-from aevae_jax.compression import elements, latents, rounded, tables
+from aevae_jax.compression import elements, latents, plain, rounded, tables
 from aevae_jax.compression.certified import Evaluation, Networks, Values
 from aevae_jax.compression.chunks import digest
-from aevae_jax.compression.codecs import Codec, independent
-from aevae_jax.compression.elements import TOTAL
 from aevae_jax.compression.stack import Slices, Stack
 from aevae_jax.types import InputError, Params
 
 _BATCH = 64
-_PLAIN = np.array([0, TOTAL - 8, TOTAL])  # counts of whether an image is stored as it is
+_RARE = 8  # of 65536 images so many are expected to be stored as they are
 _SLICE, _SEED = 64, 34  # symbols that are pushed at a time, and words of which they may pop 16 bits each
 _FINE = 1024  # lengths are integers in units of 1/1024 bit
 
@@ -53,8 +50,7 @@ class LossyCoder:
 
     def __init__(self, model: Any, params: Params, levels: int = 256):
         limits.check("levels", levels, 2, 2**16)
-        if any(not np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(params)):
-            raise InputError("parameters", got="NaN or infinity", expected="finite numbers")
+        plain.check_finite(params)
         self.levels, self.event_shape = levels, tuple(model.event_shape)
         self._picture = partial(_picture, levels - 1)
         self.sha256 = digest(model, params)
@@ -74,7 +70,7 @@ class LossyCoder:
     @property
     def dtype(self) -> Any:
         """What pictures are decoded to: uint8 up to 256 levels, else uint16."""
-        return np.uint8 if self.levels <= 256 else np.uint16
+        return plain.dtype_of(self.levels)
 
     def encode(self, symbols: np.ndarray) -> bytes:
         """Return a chunk of images `[n, *event_shape]`, n >= 1, of integers below `levels`.
@@ -88,12 +84,12 @@ class LossyCoder:
             parameters, certain = self._given(code[:level], len(k), certify=True)
             sure, bits = sure & certain, bits + rounded.cost(parameters, k)
             given.append(parameters)
-        plain = ~sure | (bits > symbols[0].size * np.log2(self.levels))
+        without = ~sure | (bits > symbols[0].size * np.log2(self.levels))
         stack = _stack()
         for k, parameters in reversed(list(zip(code, given, strict=True))):
-            rounded.integers(parameters[~plain]).push(stack, k[~plain])
-        self._plain(int(plain.sum())).push(stack, symbols[plain].astype(np.int64))
-        _flags(len(symbols)).push(stack, plain.astype(np.int64))
+            rounded.integers(parameters[~without]).push(stack, k[~without])
+        plain.uniform(int(without.sum()), self.event_shape, self.levels).push(stack, symbols[without].astype(np.int64))
+        plain.marks(len(symbols), _RARE).push(stack, without.astype(np.int64))
         return stack.payload()
 
     def decode(self, payload: bytes, n: int) -> np.ndarray:
@@ -103,15 +99,15 @@ class LossyCoder:
           Damaged: the payload is not what `encode` gave for so many.
         """
         stack, out = _stack(payload), np.zeros((n, *self.event_shape), self.dtype)
-        plain = _flags(n).pop(stack).astype(bool)
-        rows = int((~plain).sum())
-        out[plain] = self._plain(n - rows).pop(stack)
+        without = plain.marks(n, _RARE).pop(stack).astype(bool)
+        rows = int((~without).sum())
+        out[without] = plain.uniform(n - rows, self.event_shape, self.levels).pop(stack)
         code: list[np.ndarray] = []
         for _ in self._sizes:
             parameters = self._given(code, rows)[0]
             code.append(rounded.integers(parameters).pop(stack))
         stack.check_empty()
-        out[~plain] = np.clip(self._evaluate(self._picture, _joined(code))[0], 0, self.levels - 1)
+        out[~without] = np.clip(self._evaluate(self._picture, _joined(code))[0], 0, self.levels - 1)
         return out
 
     def bound(self, symbols: np.ndarray) -> np.ndarray:
@@ -120,11 +116,7 @@ class LossyCoder:
 
     def _code(self, symbols: np.ndarray) -> list[np.ndarray]:
         """Return the rounded codes of images, the first level first."""
-        if symbols.shape[1:] != self.event_shape or not len(symbols):
-            raise InputError("images", got=f"shape {symbols.shape}", expected=f"(n, {self.event_shape}), n >= 1")
-        if symbols.dtype.kind not in "biu" or symbols.min() < 0 or symbols.max() >= self.levels:
-            got = f"{symbols.dtype} from {symbols.min()} to {symbols.max()}"
-            raise InputError("images", got=got, expected=f"integers from 0 to {self.levels - 1}")
+        plain.check_examples("images", symbols, self.event_shape, self.levels)
         k, _ = self._evaluate(_mean, symbols / (self.levels - 1))
         k = np.clip(k, -rounded.FARTHEST, rounded.FARTHEST)
         return np.split(k, np.cumsum(self._sizes[::-1])[:-1], axis=-1)[::-1]
@@ -141,18 +133,11 @@ class LossyCoder:
         found: np.ndarray = evaluation(values, *(a.astype(np.float64) for a in arrays))
         return found, evaluation.sure
 
-    def _plain(self, n: int) -> Codec:
-        return independent(elements.Uniform(self.levels, (n, *self.event_shape)))
-
 
 def _stack(payload: bytes | None = None) -> Stack:
     stack = Stack(_SEED, payload)
     stack.slices = Slices(1 << 30, _SLICE)
     return stack
-
-
-def _flags(n: int) -> Codec:
-    return independent(elements.Table(np.broadcast_to(_PLAIN, (n, len(_PLAIN)))))
 
 
 def _joined(code: list[np.ndarray]) -> np.ndarray:
