@@ -24,6 +24,7 @@ class Stream(IntEnum):
     PREPARE = 3
     EVALUATE = 4
     SAMPLE = 5
+    OBJECTIVE = 6
 
 
 def root(seed: int | Array) -> Array:

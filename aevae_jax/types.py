@@ -77,7 +77,9 @@ class Objective(Protocol):
 
     def __call__(
         self, model: LatentModel, params: Params, x: Array, key: Array, step: Array
-    ) -> tuple[Array, Metrics]: ...
+    ) -> tuple[Array, Metrics] | tuple[Array, Metrics, Params]:
+        """Return the loss and its metrics; also, where it has any, what is put in place of `params["statistics"]`."""
+        ...
 
 
 # ----------------------------------------------------------------------------- what may be offered beyond the contracts
@@ -103,6 +105,22 @@ class Validated(Protocol):
 
     def validation(self) -> Validation:
         """Return the metric and the entry of it that is minimised."""
+        ...
+
+
+@runtime_checkable
+class Parametrised(Protocol):
+    """An objective with parameters of its own, such as a discriminator's, which it finds in `params["objective"]`.
+
+    They follow the same scalar as the model's: `stop_gradient` says in it which term trains whom.
+    """
+
+    def init(self, key: Array, model: LatentModel) -> Params:
+        """Return fresh parameters of it."""
+        ...
+
+    def optimizer(self) -> Any:
+        """Return the optax transformation that they are trained by."""
         ...
 
 

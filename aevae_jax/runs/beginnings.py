@@ -157,7 +157,11 @@ def _last_state(folder: Path, digest: str, run: Run, old: dict[str, Any]) -> Tra
             hint="leave --keep-optimizer out to begin with the weights alone",
         )
     tx = run.optimizer.build(1)
-    shapes = jax.eval_shape(lambda key: init_state(run.model, tx, key, ema=run.ema > 0)._asdict(), jax.random.key(0))
+
+    def start(key: jax.Array) -> dict[str, Any]:
+        return init_state(run.model, tx, key, objective=run.objective, ema=run.ema > 0)._asdict()
+
+    shapes = jax.eval_shape(start, jax.random.key(0))
     like = resume.named(shapes, "state/")
     found = Store(folder / records.CHECKPOINTS, run=digest).restore_newest(lambda step, notes: like, partial=True)
     if found is None:

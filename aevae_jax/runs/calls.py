@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from aevae_jax.runs.snapshots import Snapshot
     from aevae_jax.runs.sweeps import Population
     from aevae_jax.runs.tracking import Sink
-    from aevae_jax.training import devices as placing
+    from aevae_jax.training import devices as placing, parameters
 else:
     beginnings, members, provenance, resolution, sweeps, training_loop = modules(
         "aevae_jax.runs", "beginnings", "members", "provenance", "resolution", "sweeps", "training_loop"
     )
-    placing = modules("aevae_jax.training", "devices")
+    placing, parameters = modules("aevae_jax.training", "devices", "parameters")
 
 Initial = str | Path | Fitted | Mapping[str, Any] | None
 """What a training may begin at: see `fitting.fit`."""
@@ -105,7 +105,7 @@ def _beginning(resolved: ResolvedRun, call: Call) -> ResolvedRun:
 def train(resolved: ResolvedRun, manager: CheckpointManager | Follower | None, call: Call) -> Fitted:
     """Return the trained model of a run."""
     last, results = trained(resolved, None, manager, call)
-    params = resolved.layout.whole(last.best)
+    params = parameters.of_model(resolved.layout.whole(last.best))
     return Fitted(resolved.run, resolved.run.model, params, list(last.progress.history), results, last.losses)
 
 

@@ -73,14 +73,17 @@ def _build(recipe: Recipe) -> Programs:
 
     def init(key: Array, *numbers: Array) -> TrainState:
         placed = sweeps.place(recipe, recipe.fields, numbers)
-        state = training.init_state(placed.model, placed.optimizer.build(recipe.steps), key, ema=recipe.ema > 0)
+        tx = placed.optimizer.build(recipe.steps)
+        state = training.init_state(placed.model, tx, key, objective=placed.objective, ema=recipe.ema > 0)
         return recipe.layout.state(state)
 
     def init_at(params: Params, key: Array, *numbers: Array) -> TrainState:
         placed = sweeps.place(recipe, recipe.fields, numbers)
         shapes = jax.eval_shape(placed.model.init, key)
         params = jax.tree.map(lambda a, spec: a.astype(spec.dtype), params, shapes)
-        state = training.state_at(params, placed.optimizer.build(recipe.steps), ema=recipe.ema > 0)
+        params = training.parameters.with_own(params, placed.objective, placed.model, key)
+        tx = placed.optimizer.build(recipe.steps)
+        state = training.state_at(params, tx, objective=placed.objective, ema=recipe.ema > 0)
         return recipe.layout.state(state)
 
     metric = evaluation.validation_of(recipe.objective).metric

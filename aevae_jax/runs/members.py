@@ -17,14 +17,14 @@ from aevae_jax.runs.fitted import Fitted, load_as
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.snapshots import Snapshot
 from aevae_jax.runs.sweeps import Population
-from aevae_jax.training import loops
+from aevae_jax.training import loops, parameters
 from aevae_jax.types import InputError
 
 
 def split(resolved: ResolvedRun, population: Population, last: Snapshot, results: dict[str, Any]) -> list[Fitted]:
     """Return every member as what `fit` returns of it alone; of the seconds, each has its share."""
     count, found = len(population.seeds), []
-    for index, params in enumerate(loops.unstack(last.best)):
+    for index, params in enumerate(loops.unstack(parameters.of_model(last.best))):
         run = member_run(resolved, population, index)
         history = last.progress.history[index::count]
         history = history[: _epochs(run.patience, len(history), results["best_epoch"][index])]
@@ -38,7 +38,7 @@ def split(resolved: ResolvedRun, population: Population, last: Snapshot, results
 def grouped(resolved: ResolvedRun, population: Population, last: Snapshot, results: dict[str, Any]) -> list[Fitted]:
     """Return one entry per combination of numbers, with a leading axis of seeds: what `fit_seeds` returns of it."""
     total, count, found = len(population.seeds), population.seeds_each, []
-    every = loops.unstack(last.best)
+    every = loops.unstack(parameters.of_model(last.best))
     for first in range(0, total, count):
         own = slice(first, first + count)
         run = sweeps.replaced(resolved.run, population, first)

@@ -52,16 +52,15 @@ def examine(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Bro
     """
     run, step = trainer.resolved.run, snapshot.progress.step
     limit = run.safeguard.max_norm or math.inf
-    loss = training.make_loss(run.model, run.objective, prepare=trainer.resolved.prepared.batch)
-    value_and_gradient = jax.value_and_grad(loss, has_aux=True)
+    differentiate = training.make_gradient(run.model, run.objective, prepare=trainer.resolved.prepared.batch)
     params, key, index = snapshot.state.params, trainer.key, snapshot.state.step
     rows = trainer.rows_of(step)
     batch = trainer.resolved.prepared.train.x[rows]
 
     @jax.jit
     def measure(params: Params, batch: jax.Array) -> tuple[dict[str, jax.Array], Params]:
-        (value, metrics), gradient = value_and_gradient(params, batch, key, index)
-        return {"loss": value, **metrics, "gradient_norm": optax.tree.norm(gradient)}, gradient
+        found = differentiate(params, batch, key, index)
+        return {"loss": found.loss, **found.metrics, "gradient_norm": optax.tree.norm(found.gradient)}, found.gradient
 
     found, gradient = measure(params, batch)
     metrics = {name: float(value) for name, value in found.items()}
@@ -81,5 +80,5 @@ def examine(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Bro
             sound = math.isfinite(alone["loss"]) and math.isfinite(alone["gradient_norm"])
             if not (sound and alone["gradient_norm"] <= limit):
                 examples.append(int(row))
-    culprit = tracing.first_non_finite(value_and_gradient, params, batch, key, index) if trace else None
+    culprit = tracing.first_non_finite(differentiate, params, batch, key, index) if trace else None
     return BrokenStep(step, metrics, broken, tuple(int(row) for row in rows), tuple(examples), culprit)

@@ -120,9 +120,10 @@ def first_inputs(run: Run, prepared: Prepared) -> tuple[Any, Any, jax.Array]:
 def everything(run: Run, prepared: Prepared, raw: jax.Array, x: jax.Array, key: jax.Array) -> Any:
     """Compute what a training needs, once: parameters, the loss and its metrics of a batch, what is measured of `x`."""
     k1, k2, k3, k4 = jax.random.split(key, 4)
-    params = run.model.init(k1)
-    loss = run.objective(run.model, params, prepared.batch(raw, k2), k3, jnp.zeros((), int))
-    return params, loss, evaluation.validation_of(run.objective).metric(run.model, params, x, k4)
+    params = training.parameters.initial(run.model, run.objective, k1)
+    x, step = prepared.batch(raw, k2), jnp.zeros((), int)
+    loss = training.parameters.outcome(run.objective(run.model, params, x, k3, step), params)
+    return params, loss[:2], evaluation.validation_of(run.objective).metric(run.model, params, x, k4)
 
 
 def _check_memory(run: Run, program: Any, params: Any) -> None:

@@ -4,6 +4,7 @@ step.py          the step and the epoch; a step whose numbers are not finite cha
 loops.py         how scans and maps over seeds are dispatched on this backend
 convolutions.py  convolutions and their gradients as this backend computes them fast
 devices.py       how batches and parameters lie on one device, or on several
+parameters.py    parameters of the loss, and statistics that no gradient trains
 optimizers.py    `AdamW`
 """
 

@@ -1,7 +1,8 @@
-from . import convolutions as convolutions, devices as devices, loops as loops
+from . import convolutions as convolutions, devices as devices, loops as loops, parameters as parameters
 from .optimizers import AdamW as AdamW
 from .step import (
     Chunk as Chunk,
+    Differentiated as Differentiated,
     Prepare as Prepare,
     TrainState as TrainState,
     TrainStep as TrainStep,
@@ -10,7 +11,7 @@ from .step import (
     empty_outputs as empty_outputs,
     epoch_order as epoch_order,
     init_state as init_state,
-    make_loss as make_loss,
+    make_gradient as make_gradient,
     make_train_step as make_train_step,
     state_at as state_at,
     steps_per_epoch as steps_per_epoch,

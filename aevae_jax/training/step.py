@@ -17,7 +17,7 @@ import optax
 from jax import Array
 
 from aevae_jax import keys
-from aevae_jax.training import loops
+from aevae_jax.training import loops, parameters
 from aevae_jax.training.devices import Layout
 from aevae_jax.types import InputError, LatentModel, Metrics, Objective, Params
 
@@ -45,15 +45,26 @@ Prepare = Callable[[Any, Array], Any]
 """(raw batch, key) -> the batch that the model sees."""
 
 
-def init_state(model: LatentModel, tx: optax.GradientTransformation, key: Array, *, ema: bool = False) -> TrainState:
-    """Return the state before the first step, from the root key of the run."""
-    return state_at(_strong(model.init(keys.stream(key, keys.Stream.INIT))), tx, ema=ema)
+def init_state(
+    model: LatentModel,
+    tx: optax.GradientTransformation,
+    key: Array,
+    *,
+    objective: Objective | None = None,
+    ema: bool = False,
+) -> TrainState:
+    """Return the state before the first step, from the root key of the run; `objective` where it has parameters."""
+    return state_at(parameters.initial(model, objective, key), tx, objective=objective, ema=ema)
 
 
-def state_at(params: Params, tx: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
+def state_at(
+    params: Params, tx: optax.GradientTransformation, *, objective: Objective | None = None, ema: bool = False
+) -> TrainState:
     """Return the state before the first step of a training that begins at given parameters."""
     average = jax.tree.map(jnp.copy, params) if ema else None  # a copy: both are donated
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
+    trained, _ = parameters.split(params)
+    opt_state = parameters.transformation(tx, objective).init(trained)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, average)
 
 
 def as_it_is(batch: Any, key: Array) -> Any:
@@ -62,16 +73,35 @@ def as_it_is(batch: Any, key: Array) -> Any:
     return batch
 
 
-def make_loss(
+class Differentiated(NamedTuple):
+    """What one batch says of the parameters."""
+
+    loss: Array
+    metrics: Metrics
+    statistics: Params
+    """`params["statistics"]` after this batch; `None` where they stay as they are."""
+    gradient: Params
+    """Of the loss, by all parameters but the statistics."""
+
+
+def make_gradient(
     model: LatentModel, objective: Objective, *, prepare: Prepare = as_it_is
-) -> Callable[[Params, Any, Array, Array], tuple[Array, Metrics]]:
-    """Return what a step minimises, with its noise: `(params, raw batch, root key, step) -> (loss, metrics)`."""
+) -> Callable[[Params, Any, Array, Array], Differentiated]:
+    """Return what a step follows, with its noise: `(params, raw batch, root key, step) -> Differentiated`."""
 
-    def loss(params: Params, batch: Any, key: Array, step: Array) -> tuple[Array, Metrics]:
-        x = prepare(batch, keys.stream(key, keys.Stream.PREPARE, step))
-        return objective(model, params, x, keys.stream(key, keys.Stream.NOISE, step), step)
+    def gradient(params: Params, batch: Any, key: Array, step: Array) -> Differentiated:
+        trained, statistics = parameters.split(params)
 
-    return loss
+        def loss(trained: Params) -> tuple[Array, tuple[Metrics, Params]]:
+            x = prepare(batch, keys.stream(key, keys.Stream.PREPARE, step))
+            noise, whole = keys.stream(key, keys.Stream.NOISE, step), parameters.joined(trained, statistics)
+            value, metrics, after = parameters.outcome(objective(model, whole, x, noise, step), whole)
+            return value, (metrics, after)
+
+        (value, (metrics, after)), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
+        return Differentiated(value, metrics, after, gradient)
+
+    return gradient
 
 
 def make_train_step(
@@ -89,7 +119,8 @@ def make_train_step(
     Args:
       model: any `LatentModel`.
       objective: any `Objective`.
-      tx: any optax transformation.
+      tx: any optax transformation, for the parameters of the model; those of an objective that is
+        `types.Parametrised` have its own. Statistics are seen by neither.
       prepare: turns a batch of raw data into what the model sees, inside the step, for example a fresh binarisation.
       ema_decay: decay of the moving average of the parameters, 0 for none; it starts low, as (1 + t) / (10 + t).
       max_norm: a gradient of a larger global norm is not used.
@@ -101,38 +132,30 @@ def make_train_step(
       or too large. Such a step leaves everything but `state.step` as it was.
     """
 
-    loss = make_loss(model, objective, prepare=prepare)
+    differentiate, own = make_gradient(model, objective, prepare=prepare), parameters.transformation(tx, objective)
 
-    def update(gradient: Params, state: TrainState) -> tuple[Params, Any, Params]:
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+    def update(gradient: Params, after: Params, state: TrainState) -> tuple[Params, Any, Params]:
+        trained, before = parameters.split(state.params)
+        updates, opt_state = own.update(gradient, state.opt_state, trained)
+        trained, statistics = optax.apply_updates(trained, updates), before if after is None else after
+        params = parameters.joined(trained, statistics)
         if state.ema is None:
             return params, opt_state, None
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        return params, opt_state, optax.incremental_update(params, state.ema, 1 - decay)
+        average = optax.incremental_update(trained, parameters.split(state.ema)[0], 1 - decay)
+        return params, opt_state, parameters.joined(average, statistics)  # which may be averages themselves
 
     @jax.jit
     def train_step(state: TrainState, batch: Any, key: Array) -> tuple[TrainState, Metrics]:
         state, batch = layout.state(state), layout.batch(batch)
-        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key, state.step)
-        norm = optax.tree.norm(gradient)
-        sound = jnp.isfinite(value) & jnp.isfinite(norm) & (norm <= max_norm)
-        changed = loops.cond(sound, update, lambda gradient, state: state[1:], gradient, state)
-        metrics = {"loss": value, **metrics, "gradient_norm": norm, "skipped": 1.0 - sound}
+        found = differentiate(state.params, batch, key, state.step)
+        norm = optax.tree.norm(found.gradient)
+        sound = jnp.isfinite(found.loss) & jnp.isfinite(norm) & (norm <= max_norm)
+        changed = loops.cond(sound, update, lambda *found: found[-1][1:], found.gradient, found.statistics, state)
+        metrics = {"loss": found.loss, **found.metrics, "gradient_norm": norm, "skipped": 1.0 - sound}
         return layout.state(TrainState(state.step + 1, *changed)), layout.everywhere(metrics)
 
     return train_step
-
-
-def _strong(tree: Any) -> Any:
-    """Return the same arrays without weak types, which a step would not keep: the second epoch would be another
-    program.
-    """
-
-    def strong(a: Any) -> Any:
-        return jax.lax.convert_element_type(a, a.dtype) if getattr(a, "weak_type", False) else a
-
-    return jax.tree.map(strong, tree)
 
 
 def steps_per_epoch(data: Any, batch_size: int) -> int:
