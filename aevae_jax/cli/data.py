@@ -55,6 +55,8 @@ def inspect(data: Data, *, out: Annotated[Path | None, "--out FILE"] = None, num
         _show_columns(tables.describe(dataset.train.x, dataset.columns))
     if dataset.classes:
         say(f"labels of train: {_labels(dataset)}")
+    if dataset.factors:
+        say(f"known factors: {_factors(dataset)}")
     fits = inspection.suitable(dataset, first)
     but = {likelihood: f"; not advised: {why}" for likelihood, why in inspection.unsuited(first).items()}
     rows = [(name, ", ".join(map(values.spell, fit)) + but.get(name, "")) for name, fit in fits.items()]
@@ -125,6 +127,13 @@ def _labels(dataset: Dataset) -> str:
     known = [f"{called[label]}: {count}" for label, count in counts.items() if label != -1]
     shown = ", ".join([*known[:20], *([f"... ({len(known)} classes)"] if len(known) > 20 else [])])
     return f"{shown}; {counts[-1]} are -1, which means none" if counts[-1] else shown
+
+
+def _factors(dataset: Dataset) -> str:
+    """Return what the training examples were made of, and how many values of each factor occur."""
+    values = dataset.train.factors
+    counts = [] if values is None else [len(set(column.tolist())) for column in values.T]
+    return ", ".join(f"{factor.name} ({count} values)" for factor, count in zip(dataset.factors, counts, strict=True))
 
 
 def _sheet(out: Path | None, dataset: Dataset, num: int) -> None:

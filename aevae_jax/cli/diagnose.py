@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aevae_jax import durable, evaluation, limits
 from aevae_jax.cli import console
 from aevae_jax.cli.evaluate import Moved, entry, key_of, loaded, prepared_of, show, squared
-from aevae_jax.cli.terminal import begin, say
+from aevae_jax.cli.terminal import begin, say, show_table
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import fitting
 from aevae_jax.types import InputError, TotalNeeding, support_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aevae_jax.data import Prepared
     from aevae_jax.evaluation import (
         collapse,
+        disentanglement,
         findings,
         image_quality as measures,
         latents,
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
 else:
     keys = modules("aevae_jax", "keys")
     collapse, findings, measures = modules("aevae_jax.evaluation", "collapse", "findings", "image_quality")
+    disentanglement = modules("aevae_jax.evaluation", "disentanglement")
     latents, learning_curve, random_codes = modules("aevae_jax.evaluation", "latents", "learning_curve", "random_codes")
     generation = modules("aevae_jax.models", "generation")
     judges = modules("aevae_jax.runs", "judges")
 
 
-def diagnose(run: Path, *, seed: int = 0, data: Moved = "") -> None:
+def diagnose(run: Path, *, factors: bool = False, seed: int = 0, data: Moved = "") -> None:
     """Say what is wrong with a trained model, and what to type against it.
 
     It looks for posterior collapse, dead units, over-regularisation, collapsed variances, holes between the codes that
@@ -52,11 +54,15 @@ def diagnose(run: Path, *, seed: int = 0, data: Moved = "") -> None:
 
     Args:
       run: a run directory.
+      factors: also measure, on test data, whether single dimensions of the code stand for single factors that the data
+        were made of, where these are known, as of sprites.
       seed: of the codes that are sampled.
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
     """
     fitted = loaded(run)
     prepared = prepared_of(run, fitted.run, data)
+    if factors:
+        disentanglement.check_known(prepared.test.factors, prepared.name)
 
     x = prepared.validation.x
     key, train = key_of(seed, keys.Stream.EVALUATE), _train(prepared)
@@ -73,6 +79,14 @@ def diagnose(run: Path, *, seed: int = 0, data: Moved = "") -> None:
     say("", *([f"no sign of: {', '.join(found.absent)}"] if found.absent else []))
     for fault, why in found.unjudged.items():
         say(f"not judged: {fault}: {why}")
+    if factors:
+        _say_factors(fitted, prepared, key)
+    elif prepared.factors:
+        known, command = (
+            ", ".join(factor.name for factor in prepared.factors),
+            f"aevae diagnose {shlex.quote(str(run))}",
+        )
+        say("", f"known factors: {known}; what codes tell of them: {command} --factors")
 
 
 def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> None:
@@ -182,6 +196,26 @@ def _say_findings(run: Path, fitted: fitting.Fitted, found: Sequence[Finding]) -
             command = f"aevae train {shlex.quote(str(new))} --from {shlex.quote(str(run))} --epochs {better.epochs}"
         if command:
             say(*([""] if len(found) > 1 else []), f"{to_type} {command}")
+
+
+def _say_factors(fitted: fitting.Fitted, prepared: Prepared, key: Any) -> None:
+    """Say how single dimensions of the code stand for the factors of the first test examples."""
+    some = prepared.test[: collapse.MOST_EXAMPLES]
+    begin("measuring what codes tell of the known factors")
+    ordered = [factor.ordered for factor in prepared.factors]
+    found = disentanglement.of_model(fitted.model, fitted.params, some.x, some.factors, key, ordered=ordered)
+    rows = [(name.replace("_", " "), f"{score.value:.3f}", f"{score.chance:.3f}") for name, score in found.items()]
+    title = f"what single dimensions of the code tell of {_named(prepared)}: {len(some):,} test examples"
+    caption = (
+        "1 is best. Codes are at the mean of q(z|x); dimensions that do not react to the data are taken for constant. "
+        "By chance: of the same codes, with the factors of other examples."
+    )
+    show_table(title, ("score", "of the code", "by chance"), rows, right=("of the code", "by chance"), caption=caption)
+
+
+def _named(prepared: Prepared) -> str:
+    """Return the names of the known factors."""
+    return ", ".join(factor.name for factor in prepared.factors)
 
 
 def _remark(name: str, value: float, measured: dict[str, float], examples: int) -> str:

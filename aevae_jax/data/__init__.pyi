@@ -1,5 +1,12 @@
 from .built_in import digits as digits, sprites as sprites
-from .datasets import Column as Column, Dataset as Dataset, Format as Format, Source as Source, Split as Split
+from .datasets import (
+    Column as Column,
+    Dataset as Dataset,
+    Factor as Factor,
+    Format as Format,
+    Source as Source,
+    Split as Split,
+)
 from .loading import Data as Data
 from .preparation import (
     Dequantize as Dequantize,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from aevae_jax.data.datasets import Source, Split, blocks, converted
+from aevae_jax.data.datasets import Factor, Source, Split, blocks, converted
 from aevae_jax.lazy import np
 from aevae_jax.types import InputError
 
@@ -65,6 +66,27 @@ def check_labels(labels: Any, x: Source, what: str = "labels") -> np.ndarray:
     return numbers.astype(np.int64)
 
 
+def check_factors(
+    given: Mapping[str | Factor, Any], x: Source, what: str = "factors"
+) -> tuple[np.ndarray, tuple[Factor, ...]]:
+    """Return the values of factors as numbers `[N, F]`, int32, in ascending order of those that occur, and the factors.
+
+    Args:
+      given: the values of each, integers `[N]`; a name alone stands for a `Factor` whose values are ordered.
+      x: the examples.
+      what: for messages.
+
+    Raises:
+      InputError: another shape or type, or no factor.
+    """
+    if not given:
+        raise InputError(what, got="none", expected="a name and values [N] of each")
+    known = tuple(key if isinstance(key, Factor) else Factor(key) for key in given)
+    values = [check_labels(of_one, x, f"{what} {one.name}") for one, of_one in zip(known, given.values(), strict=True)]
+    numbers = [np.unique(of_one, return_inverse=True)[1].reshape(-1) for of_one in values]
+    return np.stack(numbers, axis=1).astype(np.int32), known
+
+
 def recoded(parts: Mapping[str, Split]) -> tuple[dict[str, Split], tuple[int, ...]]:
     """Return splits whose labels are codes 0, 1, ... of the labels that occur, int32, and those labels; -1 stays -1."""
     labels = [split.labels for split in parts.values() if split.labels is not None]
@@ -77,7 +99,7 @@ def recoded(parts: Mapping[str, Split]) -> tuple[dict[str, Split], tuple[int, ..
         if split.labels is None:
             return split
         codes = np.searchsorted(classes, split.labels).astype(np.int32)
-        return Split(split.x, np.where(split.labels == -1, np.int32(-1), codes))
+        return replace(split, labels=np.where(split.labels == -1, np.int32(-1), codes))
 
     return {part: coded(split) for part, split in parts.items()}, tuple(classes.tolist())
 

@@ -108,20 +108,36 @@ def blocks(x: Source) -> Iterator[tuple[int, np.ndarray]]:
 
 @dataclass(frozen=True)
 class Split:
-    """Examples `[N, *event]` and, where there are any, their labels `[N]`: codes of classes 0, 1, ..., -1 for none."""
+    """Examples `[N, *event]` and, where there are any, their labels `[N]`: codes of classes 0, 1, ..., -1 for none.
+
+    Of data that were made of known `Factor`s, also these `[N, F]`: of each the number of its value, int32.
+    """
 
     x: Source
     labels: np.ndarray | None = None
+    factors: np.ndarray | None = None
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
     def __getitem__(self, rows: Any) -> Split:
         """Return the examples at `rows`, a slice or indices: a view of an array in memory, else read when asked for."""
-        labels = None if self.labels is None else self.labels[rows]
-        if in_memory(self.x):
-            return Split(self.x[rows], labels)
-        return Split(Picked(self.x, np.arange(len(self))[rows]), labels)
+        labels, factors = (None if known is None else known[rows] for known in (self.labels, self.factors))
+        x = self.x[rows] if in_memory(self.x) else Picked(self.x, np.arange(len(self))[rows])
+        return Split(x, labels, factors)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One of the factors that examples were made of, independently of the others.
+
+    Args:
+      name: what it is called.
+      ordered: whether its values lie on a line, as places do, and shapes do not.
+    """
+
+    name: str
+    ordered: bool = True
 
 
 class Found(NamedTuple):
@@ -137,6 +153,8 @@ class Found(NamedTuple):
     """What the labels 0, 1, ... are called, where the source says so."""
     remarks: tuple[str, ...] = ()
     """What the loader did that whoever trains on it should be told."""
+    factors: tuple[Factor, ...] = ()
+    """What the examples were made of, where the source knows it."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +227,7 @@ class Dataset:
       class_names: what each class is called: its label as text where the source has no names.
       remarks: what whoever trains on it should be told of how it was read.
       cut: how the splits that the source does not come with were made, in words.
+      factors: what the examples were made of, where that is known: the columns of `Split.factors`.
     """
 
     name: str
@@ -224,6 +243,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     cut: str = ""
+    factors: tuple[Factor, ...] = ()
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -286,12 +306,17 @@ class Dataset:
 
     def record(self) -> dict[str, Any]:
         """Return what a run records of its data: name, version, levels, sha256, and the count and sha256 of each
-        split.
+        split. Factors, which no training sees, are no part of these, and have a sha256 of their own.
         """
         total, parts = self._digests
         splits = {
             part: {"count": len(getattr(self, part)), "sha256": digest}
             for part, digest in zip(PARTS, parts, strict=True)
+        }
+        factors = {part: getattr(self, part).factors for part in PARTS}
+        made_of = {
+            "names": [factor.name for factor in self.factors],
+            "sha256": {part: digest_of(values) for part, values in factors.items() if values is not None},
         }
         return {
             "name": self.name,
@@ -301,6 +326,7 @@ class Dataset:
             "left_out": self.left_out,
             "repeated": self.repeated,
             "splits": splits,
+            **({"factors": made_of} if self.factors else {}),
         }
 
     @cached_property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax.data import tables
-from aevae_jax.data.datasets import Dataset, Format, Mapped, Source, Split, blocks, class_texts
+from aevae_jax.data.datasets import Dataset, Factor, Format, Mapped, Source, Split, blocks, class_texts
 from aevae_jax.data.preparation import Preparation, Scale, is_coarse
 from aevae_jax.lazy import jax, np
 from aevae_jax.types import InputError
@@ -31,7 +31,7 @@ class Prepared:
       train: raw rows; `batch` turns them into what the model sees.
       validation, test: as the model sees them, float32.
       notes: what whoever trains on it should be told, a line each.
-      class_names: as in `Dataset`.
+      class_names, factors: as in `Dataset`.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Prepared:
     test: Split
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    factors: tuple[Factor, ...] = ()
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -100,7 +101,8 @@ def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:
     validation, test = (replace(part, x=x) for part, x in zip(parts, prepared, strict=True))
     coarse = _run_together(dataset, train.x, format)
     notes = (*dataset.notes, *tables.notes(dataset.columns), *([coarse] if coarse else []))
-    return Prepared(dataset.name, preparation, format, train, validation, test, notes, dataset.class_names)
+    about = notes, dataset.class_names, dataset.factors
+    return Prepared(dataset.name, preparation, format, train, validation, test, *about)
 
 
 def _varies(parts: Sequence[Source]) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from aevae_jax import limits
 from aevae_jax.data import checks, datasets
-from aevae_jax.data.datasets import PARTS, Dataset, Found, Source, Split, blocks
+from aevae_jax.data.datasets import PARTS, Dataset, Factor, Found, Source, Split, blocks
 from aevae_jax.lazy import np
 from aevae_jax.types import InputError
 
@@ -144,6 +145,7 @@ def assemble(
         class_names=tuple(dict(enumerate(found.class_names)).get(label, str(label)) for label in classes),
         remarks=remarks,
         cut=cut,
+        factors=found.factors,
     )
     return dataset if columns or keep_duplicates else _disjoint(dataset)
 
@@ -248,6 +250,7 @@ def from_arrays(
     test: Source | None = None,
     *,
     labels: np.ndarray | None = None,
+    factors: Mapping[str | Factor, np.ndarray] | None = None,
     name: str = "arrays",
     splits: Splits = OwnSplits(),
     levels: int = 0,
@@ -262,6 +265,8 @@ def from_arrays(
         `numpy.memmap`, or any `Source` of your own.
       validation, test: the same; where one is left out, `splits` says how it is made.
       labels: integer labels `[N]` of `train`, of any values: they name classes, and -1 means none.
+      factors: what the examples of `train` were made of, integers `[N]` by name, such as {"width": w, "height": h};
+        `Factor("shape", ordered=False)` in place of a name says that no value lies between two others.
       name: for messages and records.
       splits: by default a random tenth of `train` for each (at least one example), or the last sixth for validation
         where there is a test split.
@@ -279,7 +284,11 @@ def from_arrays(
     x = parts["train"].x
     if labels is not None:
         parts["train"] = Split(x, checks.check_labels(labels, x))
-    found = Found(parts, datasets.levels_of(x))
+    known: tuple[Factor, ...] = ()
+    if factors is not None:
+        values, known = checks.check_factors(factors, x)
+        parts["train"] = replace(parts["train"], factors=values)
+    found = Found(parts, datasets.levels_of(x), factors=known)
     return assemble(name, found, splits, levels=levels, keep_duplicates=keep_duplicates)
 
 

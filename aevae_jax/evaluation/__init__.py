@@ -8,6 +8,7 @@ collapse.py       `aevae diagnose`: posterior collapse and its relatives
 findings.py       what is wrong, with its numbers and the run to be trained instead
 learning_curve.py whether a training was too short, or overfits
 random_codes.py   whether random codes decode to what data look like
+disentanglement.py whether single dimensions stand for known factors: MIG, DCI, SAP, FactorVAE score, modularity
 image_quality.py  `aevae quality`: distances and shares averaged over classifiers; MSE, PSNR and SSIM
 classifiers.py    the classifiers whose features it uses
 completion.py     missing entries of tables

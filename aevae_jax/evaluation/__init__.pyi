@@ -3,6 +3,7 @@ from . import (
     classifiers as classifiers,
     collapse as collapse,
     completion as completion,
+    disentanglement as disentanglement,
     estimates as estimates,
     image_quality as image_quality,
     importance as importance,

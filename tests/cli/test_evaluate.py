@@ -22,7 +22,8 @@ from run_files import edit_run
 from aevae_jax import evaluation, keys
 from aevae_jax.cli import diagnose, evaluate
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
-from aevae_jax.evaluation import collapse, estimates, image_quality, importance, latents, statistics
+from aevae_jax.data import Factor
+from aevae_jax.evaluation import collapse, disentanglement, estimates, image_quality, importance, latents, statistics
 from aevae_jax.evaluation.findings import Finding
 from aevae_jax.models import generation
 from aevae_jax.models.likelihoods import DiscretizedLogistic
@@ -156,6 +157,34 @@ def test_a_run_is_diagnosed_in_words(runs):
     assert lines["latent dimensions"] == ["2"]
     assert len(lines["active units"]) == 1
     assert f"the first {len(old.data.load().validation)} examples of the validation data" in out
+
+
+def test_a_code_is_scored_by_the_factors_that_are_known(runs, monkeypatch):
+    """With them a diagnosis says so, and on demand what each score is, beside that of other examples' factors."""
+    rng, whole, nothing = np.random.default_rng(0), evaluate.prepared_of, collapse.Diagnosis({}, [])
+
+    def known(*arguments):
+        prepared = whole(*arguments)
+        factors = (Factor("width"), Factor("kind", ordered=False))
+        values = rng.integers(3, size=(len(prepared.test), 2))
+        return replace(prepared, factors=factors, test=replace(prepared.test, factors=values))
+
+    monkeypatch.setattr(diagnose, "prepared_of", known)
+    monkeypatch.setattr(collapse, "diagnose", lambda *_, **told: nothing)
+    monkeypatch.setattr(collapse, "MOST_EXAMPLES", 60)
+    command = f"aevae diagnose {runs / 'one'} --factors"
+    assert f"known factors: width, kind; what codes tell of them: {command}" in typed("diagnose", runs / "one")
+    monkeypatch.setattr(disentanglement, "of_model", lambda *given, **told: seen.append((given, told)) or SCORES)
+    seen = []
+    out = typed("diagnose", runs / "one", "--factors")
+    assert "what single dimensions of the code tell of width, kind: 60 test examples" in out
+    assert out.split("sap")[1].split()[:2] == ["0.250", "0.031"]
+    [((_, _, x, factors, _), told)] = seen
+    assert len(x) == len(factors) == 60
+    assert told == {"ordered": [True, False]}
+
+
+SCORES = {"sap": disentanglement.Score(0.25, 0.03125)}
 
 
 def test_what_several_findings_change_is_one_command(runs, monkeypatch):
@@ -327,6 +356,7 @@ def test_a_seed_that_is_none_is_refused_before_anything_is_trained(runs, monkeyp
         (["diagnose", "nothing"], "no run.json"),
         (["quality", "grey", "--num", "3"], "--num: got 3, expected at least 15"),
         (["diagnose", "one", "--seed", "-1"], "--seed: got -1"),
+        (["diagnose", "one", "--factors"], "factors of the data (digits): got none that are known, expected those"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(runs, capsys, argv, message):

@@ -51,6 +51,20 @@ def test_sprites_are_where_and_as_large_as_their_factors_say(sprites, pictures):
     assert np.allclose(total[shape == 1] / 255, np.pi * 0.72 * radius[shape == 1] ** 2, rtol=0.05)
 
 
+def test_each_sprite_has_its_own_factors(sprites):
+    """Which are recorded, and no part of the digest above; every value occurs in every split."""
+    assert [factor.name for factor in sprites.factors] == list(built_in.FACTORS)
+    assert [factor.name for factor in sprites.factors if not factor.ordered] == ["shape"]
+    start = 0
+    for part in PARTS:
+        split = getattr(sprites, part)
+        assert np.array_equal(split.factors, built_in.factors()[start : start + len(split)])
+        assert np.array_equal(split.factors[:, 0], split.labels)
+        assert [len(np.unique(column)) for column in split.factors.T] == list(built_in.FACTORS.values())
+        start += len(split)
+    assert sprites.record()["factors"]["names"] == list(built_in.FACTORS)
+
+
 def test_squares_and_ellipses_are_turned_by_their_factor(pictures):
     shape, _, orientation, column, row = built_in.factors().T
     own = np.flatnonzero(shape == 1)
