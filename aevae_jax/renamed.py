@@ -67,7 +67,10 @@ TYPES = {"Adam": "AdamW", "Linear": "LinearWarmup"}
 FIELDS = {"Safeguard": {"detours": "rollbacks"}}
 """Fields of values, likewise."""
 
-ABSENT = {name: {"upsampling": "repeat"} for name in ("Conv", "ResidualConv")}
+ABSENT: dict[str, dict[str, object]] = {
+    **{name: {"upsampling": "repeat"} for name in ("Conv", "ResidualConv")},
+    "Autoencoder": {"code": {"type": "Identity"}},
+}
 """What a record means that lacks a newer field, where that is not the field's default for what is typed."""
 
 

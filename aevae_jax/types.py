@@ -175,6 +175,16 @@ class PointCoded(Protocol):
 
 
 @runtime_checkable
+class Ranged(Protocol):
+    """A model whose codes have bounds, which an objective may need."""
+
+    @property
+    def code_range(self) -> tuple[float, float]:
+        """The least and the largest number of a code."""
+        ...
+
+
+@runtime_checkable
 class WithLikelihood(Protocol):
     """A model, a frozen dataclass, that is given its p(x|z) as a value."""
 

@@ -37,7 +37,8 @@ from aevae_jax.models import VAE, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Bernoulli
 from aevae_jax.models.priors import StandardNormal, VampPrior
-from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Loss
+from aevae_jax.objectives.families import Loss
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError

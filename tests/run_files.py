@@ -5,11 +5,32 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 
+import numpy as np
 from safetensors.numpy import load, save
 
 from aevae_jax.checkpoints import array_files
 from aevae_jax.runs import records
+
+
+def outcome(folder):
+    """All that a finished run leaves, but the seconds it took."""
+    results = json.loads((folder / "results.json").read_text())
+    assert results.pop("seconds") > 0
+    assert results.pop("sha256")
+    losses = np.load(folder / "losses.npy")
+    metrics, weights = (folder / "metrics.jsonl").read_text(), (folder / "weights.safetensors").read_bytes()
+    return results, losses.tobytes(), metrics, weights
+
+
+def cut(folder, step):
+    """As it was when step `step` had just been saved; of the log, as it is."""
+    for name in ("weights.safetensors", "losses.npy", "results.json", "samples.png", "reconstructions.png"):
+        (folder / name).unlink()
+    for later in (folder / "checkpoints").iterdir():
+        if int(later.name) > step:
+            shutil.rmtree(later)
 
 
 def write_record(folder, record):

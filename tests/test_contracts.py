@@ -22,11 +22,12 @@ import pytest
 from oracles import random_params
 
 import aevae_jax
-from aevae_jax import VAE, Autoencoder, data, models, values
+from aevae_jax import VAE, Autoencoder, data, models, objectives, values
 from aevae_jax.data import datasets, preparation
 from aevae_jax.distributions import elementary, joint, logistic, rounded, tabular
-from aevae_jax.models import architectures, likelihoods, priors
-from aevae_jax.objectives import losses
+from aevae_jax.models import architectures, codes, likelihoods, priors
+from aevae_jax.objectives import denoising, losses, sparse, wrapping
+from aevae_jax.objectives.families import Loss
 from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, Validated
 
 B, EVENT, LATENT = 4, (3,), 2
@@ -56,7 +57,12 @@ def named(cls: type) -> str:
 FAMILIES = [
     importlib.import_module(f"aevae_jax.models.{file.name}")
     for file in pkgutil.iter_modules(models.__path__)
-    if file.name not in ("architectures", "generation", "likelihoods", "networks", "parts", "priors")
+    if file.name not in ("architectures", "codes", "generation", "likelihoods", "networks", "parts", "priors")
+]
+LOSSES = [
+    importlib.import_module(f"aevae_jax.objectives.{file.name}")
+    for file in pkgutil.iter_modules(objectives.__path__)
+    if file.name != "bounds"
 ]
 DISTRIBUTIONS = [
     cls for module in (elementary, joint, logistic, rounded, tabular) for cls in having(module, "log_prob")
@@ -65,11 +71,22 @@ LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = having(priors, "init")
 MODELS = [cls for module in FAMILIES for cls in having(module, "encode")]
-OBJECTIVES = [cls for cls in public_classes(losses) if parameters_of(cls.__call__) == parameters_of(Objective.__call__)]
-WEIGHTS = [cls for cls in public_classes(losses) if parameters_of(cls.__call__) == ["step"]]
+
+
+def called_with(*names: str) -> list[type]:
+    """Classes of losses, and of what they are made of, whose instances are called with these arguments."""
+    return [cls for module in LOSSES for cls in public_classes(module) if parameters_of(cls.__call__) == list(names)]
+
+
+OBJECTIVES = called_with(*parameters_of(Objective.__call__))
+WEIGHTS = called_with("step")
+CORRUPTIONS = called_with("x", "key")
+PENALTIES = called_with("model", "z")
+CODES = having(codes, "range")
 PREPARATIONS = having(preparation, "fit", "train", "evaluation")
 SPLITS = list(typing.get_args(data.Splits))
-VALUES = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *MODELS, *OBJECTIVES, *WEIGHTS, *PREPARATIONS, *SPLITS]
+OF_LOSSES = [*OBJECTIVES, *WEIGHTS, *CORRUPTIONS, *PENALTIES]
+VALUES = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *CODES, *MODELS, *OF_LOSSES, *PREPARATIONS, *SPLITS]
 
 
 def numbers(seed: int, *shape: int) -> jax.Array:
@@ -82,9 +99,10 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
     of_distributions = (elementary, joint, logistic, rounded, tabular)
-    modules = (*of_distributions, likelihoods, architectures, priors, *FAMILIES, losses, preparation)
+    modules = (*of_distributions, likelihoods, architectures, priors, codes, *FAMILIES, *LOSSES, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
-    assert found == {*DISTRIBUTIONS, *VALUES, likelihoods.Support} - {*SPLITS}
+    others = {likelihoods.Support, denoising.Seeing, wrapping.Wrapping}
+    assert found == {*DISTRIBUTIONS, *VALUES, *others} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
     assert all(count >= least for count, least in zip(counts, (14, 10, 5, 4, 4, 3, 1), strict=True))
 
@@ -96,10 +114,23 @@ def test_every_public_class_is_of_a_known_kind():
         (architectures.Architecture, ARCHITECTURES),
         (priors.Prior, PRIORS),
         (models.Model, MODELS),
-        (losses.Loss, OBJECTIVES),
+        (codes.Code, CODES),
+        (Loss, OBJECTIVES),
+        (denoising.Corruption, CORRUPTIONS),
+        (sparse.Penalty, PENALTIES),
         (preparation.Preparation, PREPARATIONS),
     ],
-    ids=["likelihoods", "architectures", "priors", "models", "objectives", "preparations"],
+    ids=[
+        "likelihoods",
+        "architectures",
+        "priors",
+        "models",
+        "codes",
+        "objectives",
+        "corruptions",
+        "penalties",
+        "preparations",
+    ],
 )
 def test_a_run_may_name_every_one(union, found):
     assert set(typing.get_args(union)) == set(found)
@@ -112,10 +143,11 @@ DOORS = {
     "distributions": "Bernoulli Categorical Chained ContinuousBernoulli Delta DiscretizedLogistic "
     "DiscretizedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale SmoothedLogisticMixture "
     "Tabular Uniform bounded pairwise_normal_log_prob sum_event unbounded",
-    "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures generation likelihoods networks "
-    "priors",
-    "objectives": "ELBO IWAE LinearWarmup Loss ReconstructionError Weight bounds doubly_reparameterised_bound "
-    "elbo importance_weighted_bound log_weights weight_at",
+    "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures codes generation likelihoods "
+    "networks priors",
+    "objectives": "ActivationKL Contractive Denoising ELBO GaussianNoise IWAE L1 LinearWarmup Loss Masking "
+    "ReconstructionError SaltAndPepper Seeing Sparse Weight bounds doubly_reparameterised_bound elbo "
+    "importance_weighted_bound log_weights weight_at",
 }
 
 
@@ -517,6 +549,34 @@ def test_objective_keeps_its_contract(cls):
     assert metric is objective.validation().metric  # compiled once
     assert minimised[0] in jax.eval_shape(partial(metric, model), params, numbers(0, B, *EVENT), jax.random.key(0))
     assert_gradient(lambda p: objective(model, p, numbers(0, B, *EVENT), jax.random.key(0), 0)[0], params)
+
+
+@pytest.mark.parametrize("cls", CORRUPTIONS, ids=named)
+def test_corruption_keeps_its_contract(cls):
+    """Of the shape and type of the data, and random."""
+    x = numbers(0, B, *EVENT)
+    first = assert_program(cls(), x, jax.random.key(0))
+    assert first.shape == x.shape
+    assert first.dtype == x.dtype
+    assert not np.array_equal(first, cls()(x, jax.random.key(1)))
+
+
+@pytest.mark.parametrize("cls", CODES, ids=named)
+def test_code_keeps_its_contract(cls):
+    code = cls(*[2] * len(dataclasses.fields(cls)))
+    raw = 10 * (numbers(0, B, 3) - 0.5)
+    z = assert_program(code, raw)
+    assert z.shape == raw.shape
+    low, high = code.range
+    assert low <= z.min() <= z.max() <= high
+    assert_gradient(lambda raw: (code(raw) ** 2).sum(), raw)
+
+
+@pytest.mark.parametrize("cls", PENALTIES, ids=named)
+def test_penalty_keeps_its_contract(cls):
+    model = Autoencoder(3, code=codes.Sigmoid())
+    assert assert_program(partial(cls(), model), numbers(0, B, 3)).shape == ()
+    assert_gradient(partial(cls(), model), numbers(0, B, 3))
 
 
 @pytest.mark.parametrize("cls", WEIGHTS, ids=named)

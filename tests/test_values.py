@@ -26,7 +26,8 @@ from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Data, DynamicBinarization, LastSplits, RandomSplits, Scale
 from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP, Architecture, Conv, Modules, ResidualConv
-from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Loss, ReconstructionError
+from aevae_jax.objectives.families import Loss
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, ReconstructionError
 from aevae_jax.runs import sweeps
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.training.optimizers import AdamW

@@ -28,7 +28,7 @@ bound_terms = bounds.bound_terms
 SHOWN: tuple[Metric, ...] = (bound_terms,)
 """What `aevae evaluate` measures of every model, beside the metric that its objective is validated by."""
 
-UNITS = {"mse_at_mean": "squared error per element"}
+UNITS = dict.fromkeys(("mse_at_mean", "mse_at_mean_from_corrupted"), "squared error per element")
 """Units of the entries that are not in nats per example."""
 
 DEFAULT = Validation(bound_terms, ("negative_elbo", "profile_loss", "distortion", "profile_distortion"))

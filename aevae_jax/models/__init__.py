@@ -4,6 +4,7 @@ families.py       the models that a run may name
 vae.py            `VAE`
 autoencoder.py    `Autoencoder`
 two_level.py      `TwoLevelVAE`
+codes.py          what becomes of an encoder's outputs before they are the code of an autoencoder
 compressive.py    `CompressiveAutoencoder`
 parts.py          what the families share: checks, encoder, decoder
 likelihoods.py    p(x|z)

@@ -1,5 +1,6 @@
 from . import (
     architectures as architectures,
+    codes as codes,
     generation as generation,
     likelihoods as likelihoods,
     networks as networks,

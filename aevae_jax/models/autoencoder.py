@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from aevae_jax import distributions
 from aevae_jax.models import likelihoods, parts, priors
 from aevae_jax.models.architectures import MLP, Architecture
+from aevae_jax.models.codes import Code, Identity
 from aevae_jax.models.likelihoods import Likelihood
 from aevae_jax.models.priors import Prior
 from aevae_jax.types import Distribution, Params
@@ -26,6 +27,7 @@ class Autoencoder:
       likelihood: p(x|z).
       latent_prior: p(z). `dataclasses.replace` it, and `params["prior"]`, to put a fitted prior in its place.
       event_shape: shape of one example, `(H, W, C)` or `(D,)`; `fit` takes it from the data where it is left empty.
+      code: what becomes of the encoder's outputs: `Sigmoid()` or `TopK(k)` for sparse codes.
     """
 
     latent: int = 16
@@ -33,6 +35,7 @@ class Autoencoder:
     likelihood: Likelihood = likelihoods.Normal()
     latent_prior: Prior = priors.StandardNormal()
     event_shape: tuple[int, ...] = ()
+    code: Code = Identity()
 
     log_scale_range = (-7.0, 3.0)  # of the components of a mixture prior
     point_codes: ClassVar[bool] = True
@@ -40,13 +43,18 @@ class Autoencoder:
     def __post_init__(self) -> None:
         parts.check(self)
 
+    @property
+    def code_range(self) -> tuple[float, float]:
+        """Bounds of the numbers of a code."""
+        return self.code.range
+
     def init(self, key: Array) -> Params:
         """Return fresh parameters."""
         return parts.init(self, key, codes=self.latent)
 
     def encode(self, params: Params, x: Array) -> Distribution:
         """Return the code of each example of x `[B, *event]`, a `Delta` over `[B, latent]`."""
-        return distributions.Delta(parts.encoder_outputs(self, params, x, codes=self.latent))
+        return distributions.Delta(self.code(parts.encoder_outputs(self, params, x, codes=self.latent)))
 
     def decode(self, params: Params, z: Array) -> Distribution:
         """Return p(x|z) of z `[B, latent]`."""

@@ -1,7 +1,12 @@
 """What is minimised: estimators of one number per example (`bounds`), and the scalar losses that are made of them.
 
-bounds.py   one number per example: rate (KL), distortion (reconstruction), ELBO, importance weights
-losses.py   scalar losses: `ELBO`, `IWAE`, `ReconstructionError`, and weights that change with the step
+families.py      the losses that a run may name
+bounds.py        one number per example: rate (KL), distortion (reconstruction), ELBO, importance weights
+losses.py        scalar losses: `ELBO`, `IWAE`, `ReconstructionError`, and weights that change with the step
+wrapping.py      what losses share that are made of another one
+denoising.py     `Denoising`: corrupted data are seen, clean ones are scored
+sparse.py        `Sparse`: penalties of codes that are not near 0
+contractive.py   `Contractive`: a penalty of codes that change with the data
 """
 
 from typing import Any

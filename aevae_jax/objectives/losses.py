@@ -171,7 +171,3 @@ class IWAE:
         if self.num_samples == 1:
             return Validation(bounds.bound_terms, ("negative_elbo",))
         return Validation(bounds.weighted_terms(self.num_samples), ("negative_importance_weighted_bound",))
-
-
-Loss = ReconstructionError | ELBO | IWAE
-"""The objectives a saved run may name. Any function of the same signature can be trained."""

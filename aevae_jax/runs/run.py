@@ -10,7 +10,8 @@ from typing import Any
 from aevae_jax import limits, values
 from aevae_jax.data import Data
 from aevae_jax.models import VAE, Model
-from aevae_jax.objectives.losses import ELBO, Loss, ReconstructionError
+from aevae_jax.objectives.families import Loss
+from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError, RateNeeding, has_point_codes, left_open
 

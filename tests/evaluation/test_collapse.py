@@ -15,7 +15,8 @@ from aevae_jax.evaluation import collapse, latents, learning_curve, random_codes
 from aevae_jax.evaluation.findings import Finding, improved
 from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP
-from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup, Loss
+from aevae_jax.objectives.families import Loss
+from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from run_files import edit_run, write_record
+from run_files import cut, edit_run, outcome, write_record
 
 import aevae_jax
 from aevae_jax.checkpoints import locks, signals
@@ -68,25 +68,6 @@ def dataset(seed=0):
 
 def fit(folder, run=RUN, **options):
     return fitting.fit(run, dataset(), directory=folder, **options)
-
-
-def outcome(folder):
-    """All that a finished run leaves, but the seconds it took."""
-    results = json.loads((folder / "results.json").read_text())
-    assert results.pop("seconds") > 0
-    assert results.pop("sha256")
-    losses = np.load(folder / "losses.npy")
-    metrics, weights = (folder / "metrics.jsonl").read_text(), (folder / "weights.safetensors").read_bytes()
-    return results, losses.tobytes(), metrics, weights
-
-
-def cut(folder, step):
-    """As it was when step `step` had just been saved; of the log, as it is."""
-    for name in ("weights.safetensors", "losses.npy", "results.json", "samples.png", "reconstructions.png"):
-        (folder / name).unlink()
-    for later in (folder / "checkpoints").iterdir():
-        if int(later.name) > step:
-            shutil.rmtree(later)
 
 
 @pytest.fixture(scope="module", params=[RUN, CONVOLUTIONAL], ids=["dense", "convolutional"])

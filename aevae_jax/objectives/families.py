@@ -1,0 +1,10 @@
+"""The objectives that a saved run may name, and that can be typed. Any function like them can be trained."""
+
+from __future__ import annotations
+
+from aevae_jax.objectives.contractive import Contractive
+from aevae_jax.objectives.denoising import Denoising
+from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
+from aevae_jax.objectives.sparse import Sparse
+
+Loss = ReconstructionError | ELBO | IWAE | Denoising | Sparse | Contractive

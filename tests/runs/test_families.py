@@ -1,0 +1,83 @@
+"""Families of models and losses as runs: whatever holds of one must hold of each, without a line that knows which.
+
+A new family is tested by an entry in `RUNS`.
+"""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from run_files import cut, outcome
+
+from aevae_jax import Autoencoder, evaluation, generation
+from aevae_jax.checkpoints.saving import Saving
+from aevae_jax.data import from_arrays
+from aevae_jax.models import VAE
+from aevae_jax.models.architectures import MLP
+from aevae_jax.models.codes import Sigmoid, TopK
+from aevae_jax.models.likelihoods import Normal
+from aevae_jax.models.priors import StandardNormal
+from aevae_jax.objectives.contractive import Contractive
+from aevae_jax.objectives.denoising import Denoising, Masking
+from aevae_jax.objectives.losses import ELBO
+from aevae_jax.objectives.sparse import ActivationKL, Sparse
+from aevae_jax.runs import fitting
+from aevae_jax.runs.run import Run
+from aevae_jax.runs.weights import params_digest
+from aevae_jax.training.optimizers import AdamW
+
+NETWORK = MLP((8,))
+
+
+def a_run(model, objective=None):
+    return Run(model=model, objective=objective, optimizer=AdamW(1e-2), batch_size=10, epochs=2, seed=3, ema=0.9)
+
+
+RUNS = {
+    "denoising autoencoder": a_run(Autoencoder(2, NETWORK), Denoising(Masking(0.3))),
+    "denoising VAE": a_run(VAE(2, NETWORK, Normal(), StandardNormal()), Denoising(objective=ELBO(beta=2.0))),
+    "sparse autoencoder": a_run(Autoencoder(6, NETWORK, code=Sigmoid()), Sparse(ActivationKL())),
+    "k-sparse autoencoder": a_run(Autoencoder(6, NETWORK, code=TopK(2))),
+    "contractive autoencoder": a_run(Autoencoder(2, NETWORK), Contractive(samples=1)),
+}
+
+
+def dataset():
+    return from_arrays(np.random.RandomState(0).randint(0, 256, (60, 4, 4, 1)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module", params=list(RUNS))
+def trained(request, tmp_path_factory):
+    """A finished run of each family, with a checkpoint at every step."""
+    folder = tmp_path_factory.mktemp("family") / "run"
+    run = RUNS[request.param]
+    return folder, run, fitting.fit(run, dataset(), directory=folder, saving=Saving(steps=1, last=1000))
+
+
+def test_a_family_is_a_run_like_any_other(trained, tmp_path):
+    """Stopped inside an epoch it goes on to the same bits; it is rebuilt from its record, measured and sampled."""
+    folder, run, fitted = trained
+    before = outcome(folder)
+    cut(folder, 6)  # of 9, in the second epoch
+    fitting.fit(run, dataset(), directory=folder)
+    assert outcome(folder) == before
+    loaded = fitting.load_run(folder)
+    assert loaded.run == fitted.run
+    assert params_digest(loaded.params) == params_digest(fitted.params)
+    x = dataset().test.x.astype(np.float32) / 255
+    metric = evaluation.validation_of(run.objective).metric
+    measured = evaluation.evaluate(loaded.model, loaded.params, x, jax.random.key(0), metric=metric)
+    assert evaluation.minimised(run.objective, measured) in fitted.history[-1]["validation"]
+    assert np.isfinite(list(measured.values())).all()
+    for images in generation.preview(loaded.model, loaded.params, x, jax.random.key(0)):
+        assert images.shape[1:] == x.shape[1:]
+        assert np.isfinite(images).all()
+
+
+def test_a_family_is_trained_for_several_seeds_at_once(trained):
+    """Each as it would be alone."""
+    _, run, fitted = trained
+    together = fitting.fit_seeds(run, [3, 4], dataset())
+    np.testing.assert_allclose(together.losses[:, 0], fitted.losses, rtol=1e-4)
+    assert (together.losses[:, 1] != together.losses[:, 0]).all()
