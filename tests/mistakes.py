@@ -3444,4 +3444,20 @@ MUTATIONS = (
         "1.2 * jax.random.normal(key, mean.shape, mean.dtype)",
         ("objectives/test_contractive.py::test_the_estimate_is_unbiased",),
     ),
+    Mutation(
+        640,
+        "what a model of one's own leaves open is not looked for in its record",
+        "runs/run.py",
+        'fields = tree.get("fields", tree)',
+        "fields = tree",
+        ("test_write_your_own.py::test_it_resumes_exactly_is_loaded_and_scored",),
+    ),
+    Mutation(
+        641,
+        "a model of one's own loaded without the shape of its examples",
+        "runs/run.py",
+        "if isinstance(model, Shaped) and not model.event_shape and",
+        "if False and",
+        ("test_write_your_own.py::test_it_resumes_exactly_is_loaded_and_scored",),
+    ),
 )

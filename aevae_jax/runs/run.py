@@ -13,7 +13,7 @@ from aevae_jax.models import VAE, Model
 from aevae_jax.objectives.families import Loss
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.training.optimizers import AdamW
-from aevae_jax.types import InputError, RateNeeding, has_point_codes, left_open
+from aevae_jax.types import InputError, RateNeeding, Shaped, has_point_codes, left_open
 
 
 @dataclass(frozen=True)
@@ -117,19 +117,22 @@ def read(tree: dict[str, Any], where: str, *, recorded: bool = True) -> Run:
 
 
 def as_recorded(model: Any, tree: dict[str, Any], where: str) -> Any:
-    """Return a model with the likelihood and the prior of a recorded one in place of those that it leaves open.
+    """Return a model with what a recorded one has in place of what it leaves open: likelihood, prior, event shape.
 
     Args:
       model: any model.
-      tree: the JSON tree of the recorded one.
+      tree: the JSON tree of the recorded one, which may be of a class that only Python knows.
       where: the file it came from, for messages.
 
     Raises:
       InputError: these are objects from Python, which cannot be built.
     """
+    fields = tree.get("fields", tree)
     hints = typing.get_type_hints(type(model)) if left_open(model) else {}
     found = {
-        name: values.from_tree(hints[name], tree[name], where) if name in tree else value.without_data
+        name: values.from_tree(hints[name], fields[name], where) if name in fields else value.without_data
         for name, value in left_open(model).items()
     }
+    if isinstance(model, Shaped) and not model.event_shape and "event_shape" in fields:
+        found["event_shape"] = values.from_tree(tuple[int, ...], fields["event_shape"], where)
     return replace(model, **found) if found else model
