@@ -124,7 +124,7 @@ def problems(mutations: Sequence[Mutation], *, mutated: bool, until: float) -> I
 
 def _patched(mutation: Mutation | None, folder: Path) -> bool:
     """Copy what is tested, so that nothing of the checkout is on the import path, and patch the copy."""
-    for name in ("aevae_jax", "experiments", "tests"):
+    for name in ("aevae_jax", "docs", "experiments", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     if mutation is None:
