@@ -26,9 +26,10 @@ from aevae_jax import VAE, Autoencoder, data, models, objectives, values
 from aevae_jax.data import datasets, preparation
 from aevae_jax.distributions import elementary, joint, logistic, rounded, tabular
 from aevae_jax.models import architectures, codes, likelihoods, priors
-from aevae_jax.objectives import denoising, losses, sparse, wrapping
+from aevae_jax.objectives import denoising, losses, sparse, total_correlation, wrapping
 from aevae_jax.objectives.families import Loss
-from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, Validated
+from aevae_jax.training import parameters
+from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, SizeNeeding, Validated
 
 B, EVENT, LATENT = 4, (3,), 2
 
@@ -82,10 +83,11 @@ OBJECTIVES = called_with(*parameters_of(Objective.__call__))
 WEIGHTS = called_with("step")
 CORRUPTIONS = called_with("x", "key")
 PENALTIES = called_with("model", "z")
+DISCRIMINATORS = called_with("params", "z")
 CODES = having(codes, "range")
 PREPARATIONS = having(preparation, "fit", "train", "evaluation")
 SPLITS = list(typing.get_args(data.Splits))
-OF_LOSSES = [*OBJECTIVES, *WEIGHTS, *CORRUPTIONS, *PENALTIES]
+OF_LOSSES = [*OBJECTIVES, *WEIGHTS, *CORRUPTIONS, *PENALTIES, *DISCRIMINATORS]
 VALUES = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *CODES, *MODELS, *OF_LOSSES, *PREPARATIONS, *SPLITS]
 
 
@@ -101,7 +103,7 @@ def test_every_public_class_is_of_a_known_kind():
     of_distributions = (elementary, joint, logistic, rounded, tabular)
     modules = (*of_distributions, likelihoods, architectures, priors, codes, *FAMILIES, *LOSSES, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
-    others = {likelihoods.Support, denoising.Seeing, wrapping.Wrapping}
+    others = {likelihoods.Support, denoising.Seeing, wrapping.Wrapping, total_correlation.Terms}
     assert found == {*DISTRIBUTIONS, *VALUES, *others} - {*SPLITS}
     counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
     assert all(count >= least for count, least in zip(counts, (14, 10, 5, 4, 4, 3, 1), strict=True))
@@ -145,9 +147,9 @@ DOORS = {
     "Tabular Uniform bounded pairwise_normal_log_prob sum_event unbounded",
     "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures codes generation likelihoods "
     "networks priors",
-    "objectives": "ActivationKL Contractive Denoising ELBO GaussianNoise IWAE L1 LinearWarmup Loss Masking "
-    "ReconstructionError SaltAndPepper Seeing Sparse Weight bounds doubly_reparameterised_bound elbo "
-    "importance_weighted_bound log_weights weight_at",
+    "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
+    "FactorVAE GaussianNoise IWAE L1 LinearWarmup Loss MMD Masking ReconstructionError SaltAndPepper Seeing Sparse "
+    "Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound log_weights weight_at",
 }
 
 
@@ -354,6 +356,8 @@ def another(hint: Any, old: Any) -> Any:
         return (-5.0, 2.5) if arguments == (float, float) else (*old, 3)
     if hint is architectures.MLP:
         return architectures.MLP((5,))
+    if dataclasses.is_dataclass(hint):
+        return variations(old)[0]
     if isinstance(hint, types.UnionType):
         return instance(
             next(c for c in arguments if dataclasses.is_dataclass(c) and c not in (type(old), architectures.Modules))
@@ -536,8 +540,10 @@ def test_objective_keeps_its_contract(cls):
     objective = instance(cls)
     if "num_samples" in parameters_of(cls):
         objective = dataclasses.replace(objective, num_samples=3)
+    if isinstance(objective, SizeNeeding):
+        objective = dataclasses.replace(objective, num_examples=50)
     model = small_model()
-    params = random_params(model)
+    params = parameters.with_own(random_params(model), objective, model, jax.random.key(0))
     loss, metrics = assert_program(
         partial(objective, model), params, numbers(0, B, *EVENT), jax.random.key(0), jnp.asarray(3)
     )
@@ -577,6 +583,15 @@ def test_penalty_keeps_its_contract(cls):
     model = Autoencoder(3, code=codes.Sigmoid())
     assert assert_program(partial(cls(), model), numbers(0, B, 3)).shape == ()
     assert_gradient(partial(cls(), model), numbers(0, B, 3))
+
+
+@pytest.mark.parametrize("cls", DISCRIMINATORS, ids=named)
+def test_discriminator_keeps_its_contract(cls):
+    assert parameters_of(cls.init) == ["key", "inputs"]
+    discriminator = cls((4,))
+    params = jax.jit(discriminator.init, static_argnums=1)(jax.random.key(0), 6)
+    assert assert_program(discriminator, params, numbers(0, B, 3, 2)).shape == (B,)
+    assert_gradient(lambda p: discriminator(p, numbers(0, B, 3, 2)).sum(), params)
 
 
 @pytest.mark.parametrize("cls", WEIGHTS, ids=named)

@@ -21,6 +21,7 @@ FLOORS = (
         "renamed",
         "lazy",
         "types",
+        "errors",
         "codable",
         "keys",
         "values",
@@ -45,6 +46,7 @@ FLOORS = (
 
 VALUE_FILES = (
     "types",
+    "errors",
     "limits",
     "suggestions",
     "values",

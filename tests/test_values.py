@@ -582,7 +582,8 @@ DEFAULTS = [
     "FullGaussianMixture(components=10)",
     "VampPrior(components=500)",
     "FromData()",
-    "Autoencoder(latent=16, network=MLP(), likelihood=Normal(), latent_prior=StandardNormal(), event_shape=())",
+    "Autoencoder(latent=16, network=MLP(), likelihood=Normal(), latent_prior=StandardNormal(), event_shape=(), "
+    "code=Identity())",
     "VAE(latent=16, network=MLP(), likelihood=FromData(), latent_prior=FromData(), "
     "log_scale_range=(-7.0, 3.0), event_shape=())",
     "TwoLevelVAE(latent=16, network=MLP(), likelihood=FromData(), latent_prior=FromData(), "
@@ -592,6 +593,16 @@ DEFAULTS = [
     "ReconstructionError()",
     "ELBO(beta=1.0, free_bits=0.0, groups=0, sticking_the_landing=False)",
     "IWAE(num_samples=50, doubly_reparameterised=False)",
+    "Denoising(corruption=GaussianNoise(), objective=ReconstructionError())",
+    "Sparse(penalty=L1(), weight=0.1, objective=ReconstructionError())",
+    "Contractive(weight=0.1, objective=ReconstructionError(), samples=0)",
+    "Capacity(capacity=LinearWarmup(steps=10000, end=25.0), gamma=100.0)",
+    "BetaTCVAE(total_correlation=6.0, mutual_information=1.0, dimension_wise_kl=1.0, sampling='stratified', "
+    "num_examples=0)",
+    "FactorVAE(total_correlation=10.0, discriminator=Discriminator())",
+    "DIPVAE(version='II', off_diagonal=10.0, diagonal=10.0)",
+    "MMD(weight=100.0, rate_weight=0.0, kernel='inverse_multiquadratic', bandwidth=1.0)",
+    "AAE(weight=1.0, discriminator=Discriminator())",
 ]
 """What help says, and, but for what is `FromData`, what runs of an earlier version were trained with where nothing else
 was typed and the record does not lack the field."""
@@ -613,7 +624,7 @@ def test_defaults_are_those_of_version_0_1_where_they_are_not_left_to_the_data()
         (tuple[float, str], "(a number, text)"),
         (Literal["a", 3], "'a' or 3"),
         (int | None, "an integer"),
-        (objectives.Weight, "a number or LinearWarmup(steps, start=0.0, end=1.0)"),
+        (objectives.Weight, "a number or LinearWarmup(...) or Cyclical(...)"),
         (Architecture, "MLP(...) or Conv(...) or ResidualConv(...) or Mixer(...) or Modules(...)"),
         (
             likelihoods.Likelihood,
@@ -635,7 +646,10 @@ def test_vocabulary_goes_by_the_fields_that_take_each():
     assert [text.partition("(")[0] for text in listed[""]] == families
     assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv", "Mixer"]
     assert listed["latent_prior"][-2:] == ["VampPrior(components=500)", "FromData()"]
-    assert values.vocabulary(Loss)["beta"] == ["LinearWarmup(steps, start=0.0, end=1.0)"]
+    assert values.vocabulary(Loss)["beta"] == [
+        "LinearWarmup(steps, start=0.0, end=1.0)",
+        "Cyclical(steps, cycles=4, rise=0.5, start=0.0, end=1.0)",
+    ]
 
 
 def test_the_longest_text_that_is_read_has_ten_thousand_characters():

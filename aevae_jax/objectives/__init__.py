@@ -7,6 +7,11 @@ wrapping.py      what losses share that are made of another one
 denoising.py     `Denoising`: corrupted data are seen, clean ones are scored
 sparse.py        `Sparse`: penalties of codes that are not near 0
 contractive.py   `Contractive`: a penalty of codes that change with the data
+capacity.py      `Capacity`: a rate that is held at a number of nats
+total_correlation.py `BetaTCVAE`: the parts of the rate, each with a weight
+moments.py       `DIPVAE`: codes without correlation
+matching.py      `MMD`: codes distributed as the prior, by a kernel: InfoVAE and Wasserstein autoencoders
+adversarial.py   `FactorVAE` and `AAE`: the same two by a discriminator
 """
 
 from typing import Any

@@ -33,6 +33,8 @@ class Bound(NamedTuple):
     """p(z)."""
     reconstruction: Distribution
     """p(x|z)."""
+    z: Latent = None
+    """The draw of q(z|x), `[B, *latent]`."""
 
     @property
     def negative_elbo(self) -> Array:
@@ -98,7 +100,7 @@ def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_t
     z = q.sample(key)
     likelihood = model.decode(params, z)
     kl = sampled_rate(jax.lax.stop_gradient(q), p, z) if sticking_the_landing else rate(q, p, z)
-    bound = Bound(distortion(likelihood, x), kl, q, p, likelihood)
+    bound = Bound(distortion(likelihood, x), kl, q, p, likelihood, z)
     _check_per_example(bound.distortion, x, f"log_prob of {type(likelihood).__name__} p(x|z)")
     _check_per_example(bound.rate, x, f"KL of {type(q).__name__} q(z|x) from {type(p).__name__} p(z)")
     return bound

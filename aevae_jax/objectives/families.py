@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from aevae_jax.objectives.adversarial import AAE, FactorVAE
+from aevae_jax.objectives.capacity import Capacity
 from aevae_jax.objectives.contractive import Contractive
 from aevae_jax.objectives.denoising import Denoising
 from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
+from aevae_jax.objectives.matching import MMD
+from aevae_jax.objectives.moments import DIPVAE
 from aevae_jax.objectives.sparse import Sparse
+from aevae_jax.objectives.total_correlation import BetaTCVAE
 
-Loss = ReconstructionError | ELBO | IWAE | Denoising | Sparse | Contractive
+Loss = (
+    ReconstructionError
+    | ELBO
+    | IWAE
+    | Denoising
+    | Sparse
+    | Contractive
+    | Capacity
+    | BetaTCVAE
+    | FactorVAE
+    | DIPVAE
+    | MMD
+    | AAE
+)

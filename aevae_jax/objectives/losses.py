@@ -44,7 +44,40 @@ class LinearWarmup:
         return self.start + (self.end - self.start) * jnp.minimum(step / self.steps, 1.0)
 
 
-Weight = float | LinearWarmup | Callable[[Any], Any]
+@dataclass(frozen=True)
+class Cyclical:
+    """A weight that goes from `start` to `end` again and again: in each cycle it rises along a line, and then stays.
+
+    Fu, Li, Liu, Gao, Celikyilmaz & Carin 2019, equations 6 and 7. After the last cycle it stays at `end`.
+
+    Args:
+      steps: training steps of a cycle.
+      cycles: how many there are; 0 for as many as the training lasts.
+      rise: the share of a cycle in which it rises.
+      start, end: where it begins, and where it stays.
+    """
+
+    steps: int
+    cycles: int = 4
+    rise: float = 0.5
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        limits.check("Cyclical steps", self.steps, 1)
+        limits.check("Cyclical cycles", self.cycles, 0)
+        limits.check("Cyclical rise", self.rise, limits.SMALLEST, 1.0)
+        limits.check("Cyclical start", self.start, 0.0, limits.LARGEST)
+        limits.check("Cyclical end", self.end, 0.0, limits.LARGEST)
+
+    def __call__(self, step: Any) -> Any:
+        risen = jnp.minimum((step % self.steps) / (self.steps * self.rise), 1.0)
+        if self.cycles:
+            risen = jnp.where(step < self.cycles * self.steps, risen, 1.0)
+        return self.start + (self.end - self.start) * risen
+
+
+Weight = float | LinearWarmup | Cyclical | Callable[[Any], Any]
 """A number from 0 on, or a function of the step; every optax schedule is one."""
 
 

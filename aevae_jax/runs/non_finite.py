@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from aevae_jax.runs import tracing
 from aevae_jax.runs.resolution import ResolvedRun
 from aevae_jax.runs.snapshots import Snapshot
 from aevae_jax.runs.trainer import Trainer
-from aevae_jax.types import Params
+from aevae_jax.types import InputError, Params
 
 
 class BrokenStep(NamedTuple):
@@ -75,10 +76,11 @@ def examine(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Bro
         broken = (f"a gradient norm of {metrics['gradient_norm']:.3g}, above max_norm = {limit:g}",)
     examples: list[int] = []
     if broken:
-        for row, example in zip(rows, batch, strict=True):
-            alone = {name: float(value) for name, value in measure(params, example[None])[0].items()}
-            sound = math.isfinite(alone["loss"]) and math.isfinite(alone["gradient_norm"])
-            if not (sound and alone["gradient_norm"] <= limit):
-                examples.append(int(row))
+        with contextlib.suppress(InputError):  # a loss that compares the examples of a batch has no term of one alone
+            for row, example in zip(rows, batch, strict=True):
+                alone = {name: float(value) for name, value in measure(params, example[None])[0].items()}
+                sound = math.isfinite(alone["loss"]) and math.isfinite(alone["gradient_norm"])
+                if not (sound and alone["gradient_norm"] <= limit):
+                    examples.append(int(row))
     culprit = tracing.first_non_finite(differentiate, params, batch, key, index) if trace else None
     return BrokenStep(step, metrics, broken, tuple(int(row) for row in rows), tuple(examples), culprit)

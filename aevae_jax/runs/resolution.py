@@ -19,7 +19,17 @@ from aevae_jax.runs.run import Run
 from aevae_jax.training import loops
 from aevae_jax.training.devices import Layout
 from aevae_jax.training.step import TrainState
-from aevae_jax.types import Columned, InputError, Params, RateWeighted, Shaped, left_open, likelihood_of, support_of
+from aevae_jax.types import (
+    Columned,
+    InputError,
+    Params,
+    RateWeighted,
+    Shaped,
+    SizeNeeding,
+    left_open,
+    likelihood_of,
+    support_of,
+)
 
 
 class Beginning(NamedTuple):
@@ -79,6 +89,7 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
     explained = suited.explained(run.model, chosen, 0 if run.batch_size else count)
     size = run.batch_size or suited.batch_size(count)
     run = replace(run, model=_shaped(_closed(run.model, chosen), prepared), batch_size=size)
+    run = replace(run, objective=_sized(run.objective, prepared))
     steps = training.steps_per_epoch(prepared.train.x, run.batch_size)
     limits.check("epochs", run.epochs, 1, limits.MOST // steps)  # a step is counted in 32 bits
     support = support_of(run.model)
@@ -121,8 +132,8 @@ def everything(run: Run, prepared: Prepared, raw: jax.Array, x: jax.Array, key: 
     """Compute what a training needs, once: parameters, the loss and its metrics of a batch, what is measured of `x`."""
     k1, k2, k3, k4 = jax.random.split(key, 4)
     params = training.parameters.initial(run.model, run.objective, k1)
-    x, step = prepared.batch(raw, k2), jnp.zeros((), int)
-    loss = training.parameters.outcome(run.objective(run.model, params, x, k3, step), params)
+    batch, step = prepared.batch(raw, k2), jnp.zeros((), int)
+    loss = training.parameters.outcome(run.objective(run.model, params, batch, k3, step), params)
     return params, loss[:2], evaluation.validation_of(run.objective).metric(run.model, params, x, k4)
 
 
@@ -156,6 +167,21 @@ def _closed(model: Any, chosen: Suited) -> Any:
     """Return the model with what suits the data in place of the likelihood or prior that it leaves open."""
     found = {name: getattr(chosen, name) for name in left_open(model)}
     return replace(model, **found) if found else model
+
+
+def _sized(objective: Any, prepared: Prepared) -> Any:
+    """Return the objective with the number of training examples, where its value leaves that to the data."""
+    if not isinstance(objective, SizeNeeding):
+        return objective
+    count = len(prepared.train)
+    if objective.num_examples not in (0, count):
+        raise InputError(
+            "num_examples of the objective",
+            got=objective.num_examples,
+            expected=f"{count}, as in {prepared.name}",
+            hint="leave it out: it is taken from the data",
+        )
+    return replace(objective, num_examples=count)  # type: ignore[type-var]
 
 
 def _shaped(model: Any, prepared: Prepared) -> Any:

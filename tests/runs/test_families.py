@@ -18,10 +18,14 @@ from aevae_jax.models.architectures import MLP
 from aevae_jax.models.codes import Sigmoid, TopK
 from aevae_jax.models.likelihoods import Normal
 from aevae_jax.models.priors import StandardNormal
+from aevae_jax.objectives.adversarial import AAE, Discriminator, FactorVAE
 from aevae_jax.objectives.contractive import Contractive
 from aevae_jax.objectives.denoising import Denoising, Masking
 from aevae_jax.objectives.losses import ELBO
+from aevae_jax.objectives.matching import MMD
+from aevae_jax.objectives.moments import DIPVAE
 from aevae_jax.objectives.sparse import ActivationKL, Sparse
+from aevae_jax.objectives.total_correlation import BetaTCVAE
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 from aevae_jax.runs.weights import params_digest
@@ -40,6 +44,11 @@ RUNS = {
     "sparse autoencoder": a_run(Autoencoder(6, NETWORK, code=Sigmoid()), Sparse(ActivationKL())),
     "k-sparse autoencoder": a_run(Autoencoder(6, NETWORK, code=TopK(2))),
     "contractive autoencoder": a_run(Autoencoder(2, NETWORK), Contractive(samples=1)),
+    "beta-TCVAE": a_run(VAE(2, NETWORK, Normal(), StandardNormal()), BetaTCVAE()),
+    "FactorVAE": a_run(VAE(2, NETWORK, Normal(), StandardNormal()), FactorVAE(discriminator=Discriminator((8,), 1e-3))),
+    "DIP-VAE": a_run(VAE(2, NETWORK, Normal(), StandardNormal()), DIPVAE()),
+    "Wasserstein autoencoder": a_run(Autoencoder(2, NETWORK), MMD(10.0)),
+    "adversarial autoencoder": a_run(Autoencoder(2, NETWORK), AAE(discriminator=Discriminator((8,), 1e-3))),
 }
 
 

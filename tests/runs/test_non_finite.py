@@ -48,6 +48,14 @@ def logarithm(model, params, x, key, step):
     return params["w"] * x.mean() - term, {"term": term, "other": jnp.ones(())}
 
 
+def compared(model, params, x, key, step):
+    """A loss of pairs, of which a batch of one has none."""
+    if len(x) < 2:
+        raise InputError("batch size", got=len(x), expected="at least 2")
+    loss = params["w"] * jnp.log(x - x).mean()
+    return loss, {"term": loss}
+
+
 def trainer_of(objective, max_norm=0.0):
     run = SimpleNamespace(model=None, objective=objective, safeguard=Safeguard(max_norm=max_norm))
     prepared = SimpleNamespace(batch=lambda raw, key: raw, train=SimpleNamespace(x=X))
@@ -72,8 +80,9 @@ SNAPSHOT = Snapshot(
         (steep, 0.0, ("gradient_norm",), (7, 2, 3)),
         (root, 0.0, ("the gradient of b",), ROWS),
         (logarithm, 0.0, ("loss", "term"), (4,)),
+        (compared, 0.0, ("loss", "term"), ()),
     ],
-    ids=["sound", "at the limit", "beyond it", "overflow", "gradient", "term"],
+    ids=["sound", "at the limit", "beyond it", "overflow", "gradient", "term", "of pairs"],
 )
 def test_a_step_is_diagnosed(objective, max_norm, broken, examples):
     found = non_finite.examine(trainer_of(objective, max_norm), SNAPSHOT)

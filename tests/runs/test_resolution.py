@@ -14,7 +14,11 @@ from aevae_jax import VAE, data, memory
 from aevae_jax.data import datasets
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv
+from aevae_jax.objectives.adversarial import AAE, FactorVAE
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup
+from aevae_jax.objectives.matching import MMD
+from aevae_jax.objectives.moments import DIPVAE
+from aevae_jax.objectives.total_correlation import BetaTCVAE
 from aevae_jax.runs import resolution
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
@@ -163,6 +167,19 @@ def test_memory_is_asked_for_four_times_the_parameters_and_the_largest_array(mon
 
 def vector_loss(model, params, x, key, step):
     return model.decode(params, model.encode(params, x).mean()).log_prob(x), {"fine": jnp.ones(())}
+
+
+def test_an_objective_is_told_the_number_of_training_examples():
+    """Where it leaves that to the data; another number is refused, and so is a batch that it has no term of."""
+    run = replace(SMALL, objective=BetaTCVAE(3.0))
+    assert resolution.resolve(run, SPLIT).run.objective == BetaTCVAE(3.0, num_examples=10)
+    told = replace(run, objective=BetaTCVAE(3.0, num_examples=10))
+    assert resolution.resolve(told, SPLIT).run == resolution.resolve(run, SPLIT).run
+    with pytest.raises(InputError, match="num_examples of the objective: got 11, expected 10, as in vectors; leave it"):
+        resolution.resolve(replace(run, objective=BetaTCVAE(num_examples=11)), SPLIT)
+    for objective in (BetaTCVAE(), FactorVAE(), DIPVAE(), MMD(), AAE()):
+        with pytest.raises(InputError, match="batch size: got 1, expected at least 2"):
+            resolution.resolve(replace(run, objective=objective, batch_size=1), SPLIT)
 
 
 def test_a_loss_that_is_no_scalar_is_named():
