@@ -25,7 +25,7 @@ import aevae_jax
 from aevae_jax import VAE, Autoencoder, data, models, objectives, values
 from aevae_jax.data import datasets, preparation
 from aevae_jax.distributions import elementary, joint, logistic, rounded, tabular
-from aevae_jax.models import architectures, codes, likelihoods, priors
+from aevae_jax.models import architectures, codes, likelihoods, parts, priors
 from aevae_jax.objectives import denoising, losses, sparse, total_correlation, wrapping
 from aevae_jax.objectives.families import Loss
 from aevae_jax.training import parameters
@@ -143,7 +143,7 @@ MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(aevae_jax.__path__
 
 DOORS = {
     "distributions": "Bernoulli Categorical Chained ContinuousBernoulli Delta DiscretizedLogistic "
-    "DiscretizedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale SmoothedLogisticMixture "
+    "DiscretizedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale Reshaped SmoothedLogisticMixture "
     "Tabular Uniform bounded pairwise_normal_log_prob sum_event unbounded",
     "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures codes generation likelihoods "
     "networks priors",
@@ -273,6 +273,7 @@ EXAMPLES: dict[str, Any] = {
     "MultivariateNormal": lambda: elementary.MultivariateNormal(
         numbers(0, B, *EVENT), numbers(1, B, *EVENT, *EVENT) + jnp.eye(*EVENT)[None]
     ),
+    "Reshaped": lambda: joint.Reshaped(elementary.Normal(numbers(0, B, 6), numbers(1, B, 6)), (3, 2)),
     "Tabular": lambda: tabular.Tabular(numbers(0, B, 7), (0, 2, 3)),
 }
 
@@ -358,6 +359,8 @@ def another(hint: Any, old: Any) -> Any:
         return architectures.MLP((5,))
     if dataclasses.is_dataclass(hint):
         return variations(old)[0]
+    if hint == parts.LatentShape:
+        return (*old[:-1], old[-1] + 1) if isinstance(old, tuple) else old + 1
     if isinstance(hint, types.UnionType):
         return instance(
             next(c for c in arguments if dataclasses.is_dataclass(c) and c not in (type(old), architectures.Modules))

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from aevae_jax import charts, keys
     from aevae_jax.data import Format, Source
     from aevae_jax.evaluation import completion, traversal
-    from aevae_jax.models import generation
+    from aevae_jax.models import generation, parts
     from aevae_jax.runs import pictures
 else:
     charts, keys = modules("aevae_jax", "charts", "keys")
-    generation = modules("aevae_jax.models", "generation")
+    generation, parts = modules("aevae_jax.models", "generation", "parts")
     completion, traversal = modules("aevae_jax.evaluation", "completion", "traversal")
     pictures = modules("aevae_jax.runs", "pictures")
 
@@ -53,7 +53,7 @@ def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = F
         raise InputError("--num", got=num, expected="at least 1")
     fitted = loaded(run)
     made = _drawn if noise else _decoded
-    _check_room(made, fitted, (num, fitted.run.model.latent), "--num")
+    _check_room(made, fitted, (num, *_code_shape(fitted)), "--num")
 
     if has_point_codes(fitted.model):
         note("an autoencoder has no prior: random codes are drawn from N(0, I), and most decode to no data")
@@ -136,7 +136,7 @@ def interpolate(
     if steps < 2:
         raise InputError("--steps", got=steps, expected="at least 2")
     fitted = loaded(run)
-    _check_room(_decoded, fitted, (steps, fitted.run.model.latent), "--steps")
+    _check_room(_decoded, fitted, (steps, *_code_shape(fitted)), "--steps")
     prepared = prepared_of(run, fitted.run, data)
     x = prepared.test.x
     for option, index in (("--start", start), ("--end", end)):
@@ -190,7 +190,8 @@ def traverse(
     limits.check("--num", num, 1)
     limits.check("--steps", steps, 2)
     fitted = loaded(run)
-    _check_room(_decoded, fitted, (min(num, fitted.run.model.latent) * steps, fitted.run.model.latent), "--steps")
+    shape = _code_shape(fitted)
+    _check_room(_decoded, fitted, (min(num, math.prod(shape)) * steps, *shape), "--steps")
     x = prepared_of(run, fitted.run, data).test.x
     if not 0 <= start < len(x):
         raise InputError("--start", got=start, expected=f"0 to {len(x) - 1}, an index of the test set")
@@ -198,9 +199,9 @@ def traverse(
     with console.parts("encoding") as on_part:
         found = traversal.describe(fitted.model, fitted.params, x, on_part=on_part)
     chosen = np.argsort(-found.activity, kind="stable")[:num]
-    z = found.loc if mean else _batched(_code, fitted, x[start : start + 1])["codes"][0]
+    z = found.loc if mean else _batched(_code, fitted, x[start : start + 1])["codes"][0].reshape(-1)
     values = np.linspace(-3.0, 3.0, steps)
-    codes = traversal.codes(z, chosen, found, values).reshape(-1, len(z))
+    codes = traversal.codes(z, chosen, found, values).reshape(-1, *shape)
     images = _batched(_decoded, fitted, codes)
     arrays = {"codes": codes, "dimensions": chosen, "activity": found.activity[chosen], "values": values}
     points = has_point_codes(fitted.model)
@@ -210,7 +211,7 @@ def traverse(
         "title": f"one dimension moved, the others {others}",
         "note": f"means of p(x|z); variance: of the {'codes' if points else 'posterior means'} over test data",
         "captions": [*[""] * (len(codes) - steps), *(f"{value:+.3g}" if value else "0" for value in values)],
-        "rows": [f"{dimension}  ({found.activity[dimension]:#.2g})" for dimension in chosen],
+        "rows": [f"{traversal.place(dimension, shape)}  ({found.activity[dimension]:#.2g})" for dimension in chosen],
         "ylabel": "dimension  (variance)",
         "xlabel": f"standard deviations of the {owner}, from its mean",
     }
@@ -226,7 +227,8 @@ def encode(
 
     Args:
       run: a run directory.
-      out: .npy for the codes [N, latent]; .npz for "codes" and, of a VAE, "scale", the standard deviations.
+      out: .npy for the codes [N, latent], or [N, *latent] of maps; .npz for "codes" and, of a VAE, "scale", the
+        standard deviations.
       input_file: .npy or .npz with raw uint8 or floats in [0, 1], [N, H, W, C]; a picture (.png, .jpg, .webp, .tif); or
         a folder of pictures, in the order of their names. Of a table: .csv or .parquet.
       split: a part of the run's own data, in place of an input.
@@ -247,7 +249,7 @@ def decode(run: Path, *, input_file: Annotated[Path, "--input FILE"], out: Out, 
 
     Args:
       run: a run directory.
-      input_file: codes, .npy or .npz with floats [N, latent].
+      input_file: codes, .npy or .npz with floats [N, latent], or [N, *latent] of maps.
       out: .png for a grid of images, .npy or .npz for numbers, .csv for a table.
       force: replace the output file if it exists.
     """
@@ -273,6 +275,10 @@ def _decoded(model: LatentModel, params: Params, z: Array, key: Array) -> dict[s
 
 def _drawn(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str, Array]:
     return {"images": model.decode(params, z).sample(key)}
+
+
+def _code_shape(fitted: fitting.Fitted) -> tuple[int, ...]:
+    return parts.code_shape(fitted.run.model.latent)
 
 
 def _reconstruction(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:

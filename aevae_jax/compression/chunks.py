@@ -59,8 +59,8 @@ class Coder:
         self._samples = samples
         self._networks, self._at_once = Networks(model, params), batch
         self._latents = latents.Latents(self._networks)
-        width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).shape[-1]
-        found = self._networks.shapes(lambda model, params: model.decode(params, jnp.zeros((1, width))))
+        width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).size
+        found = self._networks.shapes(lambda model, params: latents.decoded(model, params, jnp.zeros((1, width))))
         self._logistic = isinstance(found, codable.LogisticMixture)
         self._numbers = _logistics if self._logistic else _log_masses
         if isinstance(found, codable.LogisticMixture):
@@ -212,7 +212,7 @@ def _sampled() -> Codec:
 
 def _logistics(model: Any, params: Params, z: Any) -> Any:
     """Return weights, places and scales `[B, *event, 3 K]` in units of their grids."""
-    found = model.decode(params, z)
+    found = latents.decoded(model, params, z)
     logits, loc, log_scale = found.logistics()
     most = found.levels - 1
     logits = jax.nn.log_softmax(logits) * tables.GRID
@@ -223,7 +223,7 @@ def _logistics(model: Any, params: Params, z: Any) -> Any:
 
 def _log_masses(model: Any, params: Params, z: Any) -> Any:
     """Return log probabilities `[B, *event, levels]` in units of the grid."""
-    return jax.nn.log_softmax(model.decode(params, z).log_masses()) * tables.GRID
+    return jax.nn.log_softmax(latents.decoded(model, params, z).log_masses()) * tables.GRID
 
 
 def digest(model: Any, params: Params) -> str:

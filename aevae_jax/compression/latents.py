@@ -54,7 +54,14 @@ def _frame(loc: np.ndarray, log_scale: np.ndarray) -> Frame:
 def _gaussian(distribution: Any, what: str) -> tuple[Any, Any]:
     if not isinstance(distribution, codable.Gaussian):
         raise InputError(what, got=type(distribution).__name__, expected="independent normals, or mixtures of these")
-    return distribution.gaussian()
+    loc, log_scale = distribution.gaussian()
+    return loc.reshape(loc.shape[0], -1), log_scale.reshape(loc.shape[0], -1)
+
+
+def decoded(model: Any, params: Any, z: Any) -> Any:
+    """Return p(x|z) of codes `[B, L]`, whatever shape the model's codes have."""
+    shape = jax.eval_shape(lambda: model.prior(params, 1).mean()).shape[1:]
+    return model.decode(params, z.reshape(z.shape[0], *shape))
 
 
 def level(distribution: Any, above: tuple[Any, ...]) -> Any:

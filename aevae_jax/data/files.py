@@ -113,8 +113,8 @@ def _check_levels(top: int, levels: int, trained: int, where: str) -> None:
         )
 
 
-def read_codes(path: Path, latent: int) -> np.ndarray:
-    """Read codes `[N, latent]`, float32, from .npy, or from .npz with one array or one called `codes`.
+def read_codes(path: Path, latent: int | tuple[int, ...]) -> np.ndarray:
+    """Read codes `[N, *latent]`, float32, from .npy, or from .npz with one array or one called `codes`.
 
     Raises:
       InputError: another type or shape, NaN, or an unreadable file.
@@ -122,7 +122,7 @@ def read_codes(path: Path, latent: int) -> np.ndarray:
     z, where = _read_array(path, "codes", ARRAYS), str(path)
     if z.dtype.kind != "f":
         raise InputError("type of the codes", where=where, got=z.dtype, expected="floats")
-    _check_shape(z, (latent,), "codes", where)
+    _check_shape(z, latent if isinstance(latent, tuple) else (latent,), "codes", where)
     codes = _float32(z[:])
     _check_finite(codes, 0, where)
     return codes

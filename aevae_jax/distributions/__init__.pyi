@@ -10,7 +10,12 @@ from .elementary import (
     sum_event as sum_event,
     unbounded as unbounded,
 )
-from .joint import Chained as Chained, Mixture as Mixture, pairwise_normal_log_prob as pairwise_normal_log_prob
+from .joint import (
+    Chained as Chained,
+    Mixture as Mixture,
+    Reshaped as Reshaped,
+    pairwise_normal_log_prob as pairwise_normal_log_prob,
+)
 from .logistic import (
     DiscretizedLogistic as DiscretizedLogistic,
     DiscretizedLogisticMixture as DiscretizedLogisticMixture,

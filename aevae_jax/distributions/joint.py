@@ -54,6 +54,41 @@ class Chained:
         return NotImplemented
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Reshaped:
+    """Distributions over vectors, whose values have another shape: `[B, *shape]`.
+
+    Args:
+      base: over `[B, D]`, D the product of `shape`.
+      shape: of one event.
+    """
+
+    base: Any
+    shape: tuple[int, ...] = field(metadata={"static": True})
+
+    @property
+    def measure(self) -> Any:
+        """That of the vectors."""
+        return measure_of(self.base)
+
+    def sample(self, key: Array) -> Array:
+        return self._folded(self.base.sample(key))
+
+    def log_prob(self, value: Array) -> Array:
+        log_p: Array = self.base.log_prob(value.reshape(value.shape[0], -1))
+        return log_p
+
+    def mean(self) -> Array:
+        return self._folded(self.base.mean())
+
+    def kl(self, other: Distribution) -> Any:
+        return NotImplemented
+
+    def _folded(self, vectors: Array) -> Array:
+        return vectors.reshape(vectors.shape[0], *self.shape)
+
+
 @jax.custom_jvp
 def pairwise_normal_log_prob(value: Array, loc: Array, log_scale: Array) -> Array:
     """Log density of each of B values `[B, D]` under each of C diagonal normals `[C, D]`: `[B, C]`.

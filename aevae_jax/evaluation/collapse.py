@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import inf, isfinite, isinf
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -153,10 +153,20 @@ def _dead(fitted: Trained, found: Latents) -> list[Finding]:
         f"{size - active} of {size} dimensions do not react to the data (the variance of their means is below 1 % of "
         "that of their codes)"
     )
-    remedy = f"a smaller code is as good: latent={active} in --model"
+    latent = smaller(getattr(fitted.run.model, "latent", size), found.active)
+    ways = [] if latent is None else [f"a smaller code is as good: latent={latent} in --model"]
     if found.rate_per_dimension is not None:  # else there are no bits per dimension to be free
-        remedy += f'; or keep them alive: --objective "{values.spell(ELBO(free_bits=0.05))}"'
-    return [Finding("dead units", evidence, remedy, of_model(fitted, latent=active))]
+        ways.append(f'keep them alive: --objective "{values.spell(ELBO(free_bits=0.05))}"')
+    changes = {} if latent is None else of_model(fitted, latent=latent)
+    return [Finding("dead units", evidence, "; or ".join(ways) or "a smaller code is as good", changes)]
+
+
+def smaller(latent: Any, active: np.ndarray) -> Any:
+    """Return the latent of the dimensions that react; of maps, of channels of which any does, `None` if all do."""
+    if not isinstance(latent, tuple):
+        return int(active.sum())
+    channels = int(active.reshape(-1, latent[-1]).any(axis=0).sum())
+    return (*latent[:-1], channels) if channels < latent[-1] else None
 
 
 def _points(fitted: Trained, found: Latents, error: float) -> list[Finding]:

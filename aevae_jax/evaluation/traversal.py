@@ -18,7 +18,7 @@ DRAWS = 10_000
 
 
 class Dimensions(NamedTuple):
-    """Statistics of each dimension of a code, `[L]` each."""
+    """Statistics of each dimension of a code, `[L]` each; of a map, of all its numbers in their order."""
 
     loc: np.ndarray
     """Mean of the prior; of codes that are points, of the codes of the data."""
@@ -31,28 +31,34 @@ class Dimensions(NamedTuple):
 def describe(
     model: LatentModel, params: Params, x: Array | Source, *, on_part: Callable[[int, int], None] | None = None
 ) -> Dimensions:
-    """Return statistics of the dimensions of a model over vectors.
+    """Return statistics of the dimensions of a model.
 
     Args:
-      model: whose codes are arrays `[B, L]`.
+      model: whose codes are arrays `[B, *latent]`.
       params: its parameters.
       x: examples as the model sees them, `[N, *event]`.
       on_part: see `metrics.per_example`.
     """
-    means = metrics.per_example(_codes, model, params, x, keys.root(0), on_part=on_part)["codes"].astype(np.float64)
+    means = metrics.per_example(_codes, model, params, x, keys.root(0), on_part=on_part)["codes"]
+    means = means.reshape(len(means), -1).astype(np.float64)
     activity = means.var(axis=0)
     if has_point_codes(model):
         return Dimensions(means.mean(axis=0), np.sqrt(activity), activity)
     prior: Any = model.prior(params, 1)
     scale = prior.scale if isinstance(prior, Scaled) else None
     if scale is not None:
-        return Dimensions(np.asarray(prior.mean())[0], np.asarray(scale)[0], activity)
-    drawn = np.asarray(model.prior(params, DRAWS).sample(keys.root(0)), np.float64)
+        return Dimensions(np.asarray(prior.mean())[0].reshape(-1), np.asarray(scale)[0].reshape(-1), activity)
+    drawn = np.asarray(model.prior(params, DRAWS).sample(keys.root(0)), np.float64).reshape(DRAWS, -1)
     return Dimensions(drawn.mean(axis=0), drawn.std(axis=0), activity)
 
 
 def _codes(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
     return {"codes": model.encode(params, x).mean()}
+
+
+def place(dimension: int, shape: tuple[int, ...]) -> str:
+    """Return the name of a dimension of codes of a shape: its number, or in a map its place."""
+    return ", ".join(map(str, np.unravel_index(dimension, shape)))
 
 
 def codes(z: Any, dimensions: np.ndarray, found: Dimensions, values: np.ndarray) -> np.ndarray:

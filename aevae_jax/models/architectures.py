@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 else:
     networks = modules("aevae_jax.models", "networks")
 
+Outputs = int | tuple[int, ...]
+"""How many numbers an encoder gives for an example; or the shape of a map of them, `(height, width, channels)`."""
+
 Dtype = Literal["float32", "bfloat16"]
 Upsampling = Literal["sub_pixel", "repeat"]
 """How a decoder doubles images: by convolutions of the small image, or by repetition of its pixels and convolutions of
@@ -46,12 +49,12 @@ class MLP:
     def __post_init__(self) -> None:
         _positive(self.hidden, "MLP hidden")
 
-    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Return a Linen module `[B, *event] -> [B, outputs]`."""
-        return networks.MLP(self.hidden, (outputs,), self.gated, self.dtype)
+    def encoder(self, event_shape: tuple[int, ...], outputs: Outputs) -> Any:
+        """Return a Linen module `[B, *event] -> [B, *outputs]`."""
+        return networks.MLP(self.hidden, _shape(outputs), self.gated, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Return a Linen module `[B, latent] -> [B, *event, outputs]`."""
+        """Return a Linen module `[B, *latent] -> [B, *event, outputs]`."""
         return networks.MLP(self.hidden[::-1], (*event_shape, outputs), self.gated, self.dtype)
 
     def joint(self, *shape: int) -> Any:
@@ -66,6 +69,31 @@ class MLP:
 def _image(event_shape: tuple[int, ...], what: str) -> None:
     if len(event_shape) != 3:
         raise InputError(f"{what} event shape", got=event_shape, expected="images [H, W, C]", hint="use MLP()")
+
+
+def _shape(outputs: Outputs) -> tuple[int, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _check_map(outputs: Outputs, event_shape: tuple[int, ...], channels: tuple[int, ...], what: str) -> None:
+    """Refuse a map of another height or width than convolutions of stride 2 make of images."""
+    if not isinstance(outputs, tuple):
+        return
+
+    def size(strides: int) -> tuple[int, int]:
+        return networks.halved((event_shape[0], event_shape[1]), strides)
+
+    strides, given = len(channels), outputs[:-1]
+    if len(outputs) == 3 and given == size(strides):
+        return
+    others = [n for n in range(1, 10) if given == size(n)][:1] or [strides - 1, strides + 1]
+    raise InputError(
+        "height and width of latent",
+        got=given,
+        expected=f"{size(strides)}, which {strides} strides make of {event_shape}",
+        where=what,
+        hint="; ".join(f"channels of {n} entries make {size(n)}" for n in others if n),
+    )
 
 
 @dataclass(frozen=True)
@@ -85,13 +113,14 @@ class Conv:
     def __post_init__(self) -> None:
         _positive(self.channels, "Conv channels", fewest=1)
 
-    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Return a Linen module `[B, H, W, C] -> [B, outputs]`."""
+    def encoder(self, event_shape: tuple[int, ...], outputs: Outputs) -> Any:
+        """Return a Linen module `[B, H, W, C] -> [B, *outputs]`; a map is that of the last convolution."""
         _image(event_shape, "Conv")
+        _check_map(outputs, event_shape, self.channels, "Conv")
         return networks.ConvEncoder(self.channels, outputs, 0, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Return a Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
+        """Return a Linen module `[B, *latent] -> [B, H, W, C, outputs]`."""
         _image(event_shape, "Conv")
         return networks.ConvDecoder(self.channels, event_shape, outputs, 0, self.dtype, self.upsampling == "repeat")
 
@@ -109,13 +138,14 @@ class ResidualConv:
         _positive(self.channels, "ResidualConv channels", fewest=1)
         _positive((self.blocks,), "ResidualConv blocks")
 
-    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Return a Linen module `[B, H, W, C] -> [B, outputs]`."""
+    def encoder(self, event_shape: tuple[int, ...], outputs: Outputs) -> Any:
+        """Return a Linen module `[B, H, W, C] -> [B, *outputs]`; a map is that of the last convolution."""
         _image(event_shape, "ResidualConv")
+        _check_map(outputs, event_shape, self.channels, "ResidualConv")
         return networks.ConvEncoder(self.channels, outputs, self.blocks, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
-        """Return a Linen module `[B, latent] -> [B, H, W, C, outputs]`."""
+        """Return a Linen module `[B, *latent] -> [B, H, W, C, outputs]`."""
         _image(event_shape, "ResidualConv")
         repeat = self.upsampling == "repeat"
         return networks.ConvDecoder(self.channels, event_shape, outputs, self.blocks, self.dtype, repeat)
@@ -144,9 +174,13 @@ class Mixer:
         for name in ("patch", "width", "blocks"):
             limits.check(f"Mixer {name}", getattr(self, name), 1)
 
-    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+    def encoder(self, event_shape: tuple[int, ...], outputs: Outputs) -> Any:
         """Return a Linen module `[B, H, W, C] -> [B, outputs]`."""
         _image(event_shape, "Mixer")
+        if isinstance(outputs, tuple):
+            raise InputError(
+                "latent of a Mixer", got="a shape", expected="a number of codes", hint="use Conv() for maps"
+            )
         return networks.MixerEncoder(self.patch, outputs, self.width, self.blocks, self.dtype)
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
@@ -167,8 +201,8 @@ class Modules:
 
     Args:
       encoder_module: `[B, *event] -> [B, 2 * latent]` for a VAE (means, then raw log scales), `[B, latent]` for an
-        autoencoder.
-      decoder_module: `[B, latent] -> [B, ...]` with as many numbers per example as the likelihood needs:
+        autoencoder; of a code that is a map `(h, w, c)`, `[B, h, w, 2 * c]` and `[B, h, w, c]`.
+      decoder_module: `[B, *latent] -> [B, ...]` with as many numbers per example as the likelihood needs:
         the event's size times `likelihood.outputs`, the outputs of one element next to each other.
     """
 
@@ -179,7 +213,7 @@ class Modules:
         """Return a hash that equal modules share, though their fields may hold lists, which have none."""
         return hash((type(self.encoder_module), type(self.decoder_module)))
 
-    def encoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
+    def encoder(self, event_shape: tuple[int, ...], outputs: Outputs) -> Any:
         return self.encoder_module
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:

@@ -10,6 +10,7 @@ from aevae_jax.models import likelihoods, parts, priors
 from aevae_jax.models.architectures import MLP, Architecture
 from aevae_jax.models.codes import Code, Identity
 from aevae_jax.models.likelihoods import Likelihood
+from aevae_jax.models.parts import LatentShape
 from aevae_jax.models.priors import Prior
 from aevae_jax.types import Distribution, Params
 
@@ -22,7 +23,7 @@ class Autoencoder:
     """Codes are points: q(z|x) is a `Delta`. Trained on reconstruction alone, so p(z) is nominal until one is fitted.
 
     Args:
-      latent: number of latent dimensions.
+      latent: number of latent dimensions; or the shape of a code that is a map, such as `(7, 7, 4)`: see `VAE`.
       network: the architecture of encoder and decoder.
       likelihood: p(x|z).
       latent_prior: p(z). `dataclasses.replace` it, and `params["prior"]`, to put a fitted prior in its place.
@@ -30,7 +31,7 @@ class Autoencoder:
       code: what becomes of the encoder's outputs: `Sigmoid()` or `TopK(k)` for sparse codes.
     """
 
-    latent: int = 16
+    latent: LatentShape = 16
     network: Architecture = MLP()
     likelihood: Likelihood = likelihoods.Normal()
     latent_prior: Prior = priors.StandardNormal()
@@ -53,11 +54,11 @@ class Autoencoder:
         return parts.init(self, key, codes=self.latent)
 
     def encode(self, params: Params, x: Array) -> Distribution:
-        """Return the code of each example of x `[B, *event]`, a `Delta` over `[B, latent]`."""
+        """Return the code of each example of x `[B, *event]`, a `Delta` over `[B, *latent]`."""
         return distributions.Delta(self.code(parts.encoder_outputs(self, params, x, codes=self.latent)))
 
     def decode(self, params: Params, z: Array) -> Distribution:
-        """Return p(x|z) of z `[B, latent]`."""
+        """Return p(x|z) of z `[B, *latent]`."""
         return parts.decode(self, params, z)
 
     def prior(self, params: Params, n: int) -> Distribution:

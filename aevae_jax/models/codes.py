@@ -56,16 +56,17 @@ class TopK:
         limits.check("TopK k", self.k, 1)
 
     def __call__(self, raw: Array) -> Array:
-        """Return `raw` `[B, L]` with all but the k largest of each row at 0.
+        """Return `raw` `[B, *latent]` with all but the k largest of each example at 0.
 
         Raises:
-          InputError: a row has fewer than k.
+          InputError: an example has fewer than k.
         """
-        if self.k > raw.shape[1]:
-            raise InputError("TopK k", got=self.k, expected=f"at most the latent size {raw.shape[1]}")
-        _, kept = jax.lax.top_k(jax.lax.stop_gradient(raw), self.k)
-        mask = jax.nn.one_hot(kept, raw.shape[1], dtype=raw.dtype).sum(axis=1)
-        return raw * mask
+        rows = raw.reshape(raw.shape[0], -1)
+        if self.k > rows.shape[1]:
+            raise InputError("TopK k", got=self.k, expected=f"at most the latent size {rows.shape[1]}")
+        _, kept = jax.lax.top_k(jax.lax.stop_gradient(rows), self.k)
+        mask = jax.nn.one_hot(kept, rows.shape[1], dtype=raw.dtype).sum(axis=1)
+        return (rows * mask).reshape(raw.shape)
 
     @property
     def range(self) -> tuple[float, float]:

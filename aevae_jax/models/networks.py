@@ -1,6 +1,6 @@
 """Linen modules: deterministic functions from array to array, images channels-last.
 
-Encoders map `[B, *event] -> [B, outputs]`, decoders `[B, latent] -> [B, *event, outputs]`. They know nothing of
+Encoders map `[B, *event] -> [B, *outputs]`, decoders `[B, *latent] -> [B, *event, outputs]`. They know nothing of
 distributions or losses. `dtype` is the type of the arithmetic; parameters and results stay float32.
 """
 
@@ -109,10 +109,13 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
 
 
 class ConvEncoder(nn.Module):
-    """One convolution of stride 2 per entry of `channels`, each followed by `blocks` residual blocks, then dense."""
+    """One convolution of stride 2 per entry of `channels`, each followed by `blocks` residual blocks, then dense.
+
+    Where `outputs` is the shape of a map, the last layer is dense at each place of it: a 1x1 convolution.
+    """
 
     channels: tuple[int, ...]
-    outputs: int
+    outputs: int | tuple[int, ...]
     blocks: int = 0
     dtype: Any = jnp.float32
 
@@ -123,6 +126,8 @@ class ConvEncoder(nn.Module):
             x = x if self.blocks else nn.relu(x)
             for _ in range(self.blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)
+        if isinstance(self.outputs, tuple):
+            return _wide(_Conv(self.outputs[-1], (1, 1), dtype=self.dtype, name="out")(x))
         x = x.reshape(x.shape[0], -1)
         return _wide(_Dense(self.outputs, dtype=self.dtype, name="out")(x))
 
@@ -157,6 +162,7 @@ def _one_kernel_for_all(key: Array, shape: tuple[int, ...]) -> Array:
 class ConvDecoder(nn.Module):
     """The mirror of `ConvEncoder`: dense, then blocks, doubling and cropping per scale, which reach any size exactly.
 
+    Codes that are maps of the smallest scale begin with a 3x3 convolution in place of the dense layer.
     `repeat` doubles by repetition of pixels and a 3x3 convolution of the large image, and ends with one more, which
     leaves no chequerboard (Odena et al. 2016) and takes several times the multiplications of `SubPixelConv`.
     """
@@ -173,8 +179,11 @@ class ConvDecoder(nn.Module):
         *image, image_channels = self.event_shape
         features = (image_channels * self.outputs, *self.channels)
         height, width = halved((image[0], image[1]), len(self.channels))
-        x = _Dense(height * width * self.channels[-1], dtype=self.dtype)(z.reshape(z.shape[0], -1))
-        x = x.reshape(x.shape[0], height, width, self.channels[-1])
+        if z.ndim == 4:
+            x = _Conv(self.channels[-1], (3, 3), dtype=self.dtype)(z)
+        else:
+            x = _Dense(height * width * self.channels[-1], dtype=self.dtype)(z.reshape(z.shape[0], -1))
+            x = x.reshape(x.shape[0], height, width, self.channels[-1])
         for scale in reversed(range(len(self.channels))):
             for _ in range(self.blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)

@@ -15,10 +15,23 @@ from aevae_jax.types import Distribution, InputError, Params
 if TYPE_CHECKING:
     from jax import Array
 
+LatentShape = int | tuple[int, ...]
+"""How many numbers a code has; or, of a code that is a map, its shape: places first, and channels last."""
+
+
+def code_shape(latent: LatentShape) -> tuple[int, ...]:
+    """Return the shape of one code."""
+    return latent if isinstance(latent, tuple) else (latent,)
+
+
+def times(number: int, latent: LatentShape) -> LatentShape:
+    """Return the shape of what has so many numbers for each number of a code, side by side in its last axis."""
+    return (*latent[:-1], number * latent[-1]) if isinstance(latent, tuple) else number * latent
+
 
 def check(model: Any) -> None:
     """Refuse sizes and bounds that no model can have."""
-    limits.check("latent size", model.latent, 1, where=type(model).__name__)
+    _check_latent(model.latent, type(model).__name__)
     limits.check_sizes("event_shape", model.event_shape, where=type(model).__name__)
     bounds = model.log_scale_range
     if not isinstance(bounds, tuple) or len(bounds) != 2:
@@ -27,6 +40,17 @@ def check(model: Any) -> None:
         limits.check("log_scale_range", bound, -1000.0, 1000.0)
     if not bounds[0] < bounds[1]:
         raise InputError("log_scale_range", got=bounds, expected="(low, high) with low < high")
+
+
+def _check_latent(latent: Any, where: str) -> None:
+    if not isinstance(latent, tuple):
+        limits.check("latent size", latent, 1, where=where)
+        return
+    limits.check_sizes("latent shape", latent, where=where)
+    if len(latent) < 2:
+        example = f"{latent[0] if latent else 16}, or a shape such as (7, 7, 4)"
+        raise InputError("latent shape", got=latent, expected=example, where=where)
+    limits.check("latent size", math.prod(latent), 1, where=where)
 
 
 def check_built(model: Any) -> None:
@@ -42,44 +66,45 @@ def check_built(model: Any) -> None:
 
 
 def check_codes(model: Any, z: Array) -> None:
-    """Refuse codes of another size than the model's."""
-    if z.shape[1:] != (model.latent,):
+    """Refuse codes of another shape than the model's."""
+    shape = code_shape(model.latent)
+    if z.shape[1:] != shape:
         where = f"decode, batch of shape {z.shape}"
-        raise InputError("shape of one code", got=z.shape[1:], expected=f"({model.latent},)", where=where)
+        raise InputError("shape of one code", got=z.shape[1:], expected=f"{shape}", where=where)
 
 
 def normal(model: Any, out: Array) -> Distribution:
-    """Return a network's output `[B, 2 L]`, means and then raw log scales, as L normals."""
+    """Return a network's output `[B, ..., 2 L]`, means and then raw log scales, as normals `[B, ..., L]`."""
     loc, raw = jnp.split(out, 2, axis=-1)
     return distributions.Normal(loc, distributions.bounded(raw, *model.log_scale_range))
 
 
-def init(model: Any, key: Array, codes: int) -> Params:
-    """Return fresh parameters of an encoder with `codes` outputs, a decoder, a likelihood and a prior."""
+def init(model: Any, key: Array, codes: LatentShape) -> Params:
+    """Return fresh parameters of an encoder with outputs `[B, *codes]`, a decoder, a likelihood and a prior."""
     check_built(model)
     key_encoder, key_decoder, key_prior = jax.random.split(key, 3)
     encoder = model.network.encoder(model.event_shape, codes)
     decoder = model.network.decoder(model.event_shape, model.likelihood.outputs)
     return {
         "encoder": encoder.init(key_encoder, jnp.zeros((1, *model.event_shape)))["params"],
-        "decoder": decoder.init(key_decoder, jnp.zeros((1, model.latent)))["params"],
+        "decoder": decoder.init(key_decoder, jnp.zeros((1, *code_shape(model.latent))))["params"],
         "likelihood": model.likelihood.init(),
         "prior": model.latent_prior.init(key_prior, model),
     }
 
 
-def encoder_outputs(model: Any, params: Params, x: Array, codes: int) -> Array:
-    """Return the encoder's outputs `[B, codes]` of x `[B, *event]`."""
+def encoder_outputs(model: Any, params: Params, x: Array, codes: LatentShape) -> Array:
+    """Return the encoder's outputs `[B, *codes]` of x `[B, *event]`."""
     check_built(model)
     if x.shape[1:] != model.event_shape:
         where = f"encode, batch of shape {x.shape}"
         raise InputError("shape of one example", got=x.shape[1:], expected=f"{model.event_shape}", where=where)
     network = model.network.encoder(model.event_shape, codes)
-    return _as(network.apply({"params": params["encoder"]}, x), (codes,), "the encoder's output")
+    return _as(network.apply({"params": params["encoder"]}, x), code_shape(codes), "the encoder's output")
 
 
 def decode(model: Any, params: Params, z: Array) -> Distribution:
-    """Return p(x|z) of z `[B, latent]`."""
+    """Return p(x|z) of z `[B, *latent]`."""
     check_built(model)
     check_codes(model, z)
     network = model.network.decoder(model.event_shape, model.likelihood.outputs)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aevae_jax import distributions, limits
 from aevae_jax.lazy import jax, jnp, np
+from aevae_jax.models import parts
 from aevae_jax.types import Distribution, InputError, Params
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class StandardNormal:
         return {}
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
-        zeros = jnp.zeros((n, model.latent))
+        zeros = jnp.zeros((n, *parts.code_shape(model.latent)))
         return distributions.Normal(zeros, zeros)
 
 
@@ -38,7 +40,7 @@ class GaussianMixture:
         limits.check("GaussianMixture components", self.components, 1)
 
     def init(self, key: Array, model: Any) -> Params:
-        shape = (self.components, model.latent)
+        shape = (self.components, *parts.code_shape(model.latent))
         return {
             "logits": jnp.zeros(self.components),
             "loc": jax.random.normal(key, shape),
@@ -53,7 +55,10 @@ class GaussianMixture:
 
 @dataclass(frozen=True)
 class FullGaussianMixture:
-    """A mixture of Gaussians with full covariances, to be fitted to codes after training: see `fit_mixture`."""
+    """A mixture of Gaussians with full covariances, to be fitted to codes after training: see `fit_mixture`.
+
+    Of codes that are maps, it is one of all their numbers.
+    """
 
     components: int = 10
 
@@ -61,17 +66,18 @@ class FullGaussianMixture:
         limits.check("FullGaussianMixture components", self.components, 1)
 
     def init(self, key: Array, model: Any) -> Params:
-        identity = jnp.eye(model.latent)
+        identity = jnp.eye(math.prod(parts.code_shape(model.latent)))
         return {
             "logits": jnp.zeros(self.components),
-            "loc": jax.random.normal(key, (self.components, model.latent)),
+            "loc": jax.random.normal(key, (self.components, len(identity))),
             "scale_tril": jnp.broadcast_to(identity, (self.components, *identity.shape)),
         }
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
         own = params["prior"]
         components = distributions.MultivariateNormal(own["loc"], own["scale_tril"])
-        return distributions.Mixture(own["logits"], components, n)
+        mixture, shape = distributions.Mixture(own["logits"], components, n), parts.code_shape(model.latent)
+        return mixture if len(shape) == 1 else distributions.Reshaped(mixture, shape)
 
 
 def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *, seed: int = 0) -> tuple[Any, Params]:
@@ -83,7 +89,7 @@ def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *,
     Args:
       model: one that is given its prior as `latent_prior`, as those of `models` are.
       params: its parameters; all but the prior's are kept.
-      codes: codes of training data, `[N, latent]`; of a `TwoLevelVAE`, those of its upper level.
+      codes: codes of training data, `[N, *latent]`; of a `TwoLevelVAE`, those of its upper level.
       components: of the mixture.
       seed: of EM's start.
 
@@ -106,6 +112,8 @@ def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *,
         ) from None
     width = jax.eval_shape(replaced.init, jax.random.key(0))["prior"]["loc"].shape[1]
     codes = np.asarray(codes, np.float64)
+    if codes.shape[1:] == parts.code_shape(model.latent):
+        codes = codes.reshape(len(codes), -1)
     if codes.ndim != 2 or codes.shape[1] != width or len(codes) < max(components, 2):
         raise InputError(
             "codes",

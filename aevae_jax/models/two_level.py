@@ -52,14 +52,14 @@ class TwoLevelVAE:
         """Return fresh parameters; those of encoder and decoder by what they predict."""
         parts.check_built(self)
         key_q2, key_q1, key_p1, key_x, key_prior = jax.random.split(key, 5)
-        x, z1, z2 = jnp.zeros((1, *self.event_shape)), jnp.zeros((1, self._size1)), jnp.zeros((1, self._upper.latent))
+        x, z1, z2 = jnp.zeros((1, *self.event_shape)), jnp.zeros((1, self._size1)), jnp.zeros((1, self._size2))
         return {
             "encoder": {
-                "z2": self.network.encoder(self.event_shape, 2 * self._upper.latent).init(key_q2, x)["params"],
+                "z2": self.network.encoder(self.event_shape, 2 * self._size2).init(key_q2, x)["params"],
                 "z1": self.network.joint(2 * self._size1).init(key_q1, x, z2)["params"],
             },
             "decoder": {
-                "z1": self.network.encoder((self._upper.latent,), 2 * self._size1).init(key_p1, z2)["params"],
+                "z1": self.network.encoder((self._size2,), 2 * self._size1).init(key_p1, z2)["params"],
                 "x": self.network.joint(*self._out_shape).init(key_x, z1, z2)["params"],
             },
             "likelihood": self.likelihood.init(),
@@ -91,12 +91,16 @@ class TwoLevelVAE:
     def _upper(self) -> VAE:
         """z2 alone, with q(z2|x): what the prior sees."""
         return VAE(
-            self.latent // 2, self.network, self.likelihood, self.latent_prior, self.log_scale_range, self.event_shape
+            self._size2, self.network, self.likelihood, self.latent_prior, self.log_scale_range, self.event_shape
         )
 
     @property
     def _size1(self) -> int:
         return self.latent - self.latent // 2
+
+    @property
+    def _size2(self) -> int:
+        return self.latent // 2
 
     @property
     def _out_shape(self) -> tuple[int, ...]:
@@ -108,5 +112,5 @@ class TwoLevelVAE:
 
     def _below(self, params: Params, z2: Array) -> Distribution:
         """Return p(z1|z2)."""
-        network = self.network.encoder((self._upper.latent,), 2 * self._size1)
+        network = self.network.encoder((self._size2,), 2 * self._size1)
         return parts.normal(self, network.apply({"params": params}, z2))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aevae_jax.models import likelihoods, parts, priors
 from aevae_jax.models.architectures import MLP, Architecture
 from aevae_jax.models.likelihoods import Likelihood
+from aevae_jax.models.parts import LatentShape
 from aevae_jax.models.priors import Prior
 from aevae_jax.types import Distribution, Params
 
@@ -23,7 +24,8 @@ class VAE:
     """Codes are diagonal Gaussians whose mean and scale the encoder predicts. Kingma & Welling 2013.
 
     Args:
-      latent: number of latent dimensions.
+      latent: number of latent dimensions; or the shape of a code that is a map, such as `(7, 7, 4)`: height and width
+        as the strides of convolutions make them, and channels.
       network: the architecture of encoder and decoder.
       likelihood: p(x|z); left out, `fit` takes what suits the data.
       latent_prior: p(z); left out, `fit` takes what suits the data.
@@ -31,7 +33,7 @@ class VAE:
       event_shape: shape of one example, `(H, W, C)` or `(D,)`; `fit` takes it from the data where it is left empty.
     """
 
-    latent: int = 16
+    latent: LatentShape = 16
     network: Architecture = MLP()
     likelihood: Likelihood = likelihoods.FromData()
     latent_prior: Prior = priors.FromData()
@@ -43,14 +45,14 @@ class VAE:
 
     def init(self, key: Array) -> Params:
         """Return fresh parameters."""
-        return parts.init(self, key, codes=2 * self.latent)
+        return parts.init(self, key, codes=parts.times(2, self.latent))
 
     def encode(self, params: Params, x: Array) -> Distribution:
-        """Return q(z|x) of x `[B, *event]`, a `Normal` over `[B, latent]`."""
-        return parts.normal(self, parts.encoder_outputs(self, params, x, codes=2 * self.latent))
+        """Return q(z|x) of x `[B, *event]`, a `Normal` over `[B, *latent]`."""
+        return parts.normal(self, parts.encoder_outputs(self, params, x, codes=parts.times(2, self.latent)))
 
     def decode(self, params: Params, z: Array) -> Distribution:
-        """Return p(x|z) of z `[B, latent]`."""
+        """Return p(x|z) of z `[B, *latent]`."""
         return parts.decode(self, params, z)
 
     def prior(self, params: Params, n: int) -> Distribution:
