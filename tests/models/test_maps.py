@@ -212,9 +212,14 @@ def trained(tmp_path_factory):
     return run
 
 
+def load(path):
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
 def test_commands_take_and_make_maps(trained, tmp_path, capsys):
     typed("encode", trained, "--split", "test", "--out", tmp_path / "z.npz")
-    found = np.load(tmp_path / "z.npz")
+    found = load(tmp_path / "z.npz")
     assert found["codes"].shape == found["scale"].shape
     assert found["codes"].shape[1:] == (2, 2, 3)
     typed("decode", trained, "--input", tmp_path / "z.npz", "--out", tmp_path / "x.npy")
@@ -222,11 +227,11 @@ def test_commands_take_and_make_maps(trained, tmp_path, capsys):
     decoded = np.load(tmp_path / "x.npy")
     np.testing.assert_allclose(decoded, np.load(tmp_path / "y.npy"), atol=1e-5)
     typed("interpolate", trained, "--start", 2, "--end", 7, "--steps", 3, "--out", tmp_path / "i.npz")
-    path = np.load(tmp_path / "i.npz")
+    path = load(tmp_path / "i.npz")
     np.testing.assert_allclose(path["codes"][1], (found["codes"][2] + found["codes"][7]) / 2, atol=1e-5)
     np.testing.assert_allclose(path["images"][[0, 2]], decoded[[2, 7]], atol=1e-4)
     typed("traverse", trained, "--start", 3, "--num", 4, "--steps", 3, "--out", tmp_path / "t.npz")
-    moved = np.load(tmp_path / "t.npz")
+    moved = load(tmp_path / "t.npz")
     own = np.moveaxis(moved["codes"].reshape(4, 3, -1) - found["codes"][3].reshape(-1), 1, 0)
     others = [np.delete(row, dimension, axis=-1) for row, dimension in zip(own[1], moved["dimensions"], strict=True)]
     np.testing.assert_allclose(others, 0, atol=1e-5)
