@@ -3589,4 +3589,31 @@ MUTATIONS = (
         "if False and",
         ("test_write_your_own.py::test_it_resumes_exactly_is_loaded_and_scored",),
     ),
+    Mutation(
+        580,
+        "a map that goes through a dense layer",
+        "models/networks.py",
+        'if isinstance(self.outputs, tuple):\n            return _wide(_Conv(self.outputs[-1], (1, 1), dtype=self.dtype, name="out")(x))',
+        'if isinstance(self.outputs, tuple):\n            x = _Dense(math.prod(self.outputs), name="out")(x.reshape(len(x), -1))\n            return _wide(x)',
+        ("models/test_maps.py::test_a_map_is_one_of_places",),
+    ),
+    Mutation(
+        581,
+        "a map whose means and scales are not side by side at each place",
+        "models/parts.py",
+        "return (*latent[:-1], number * latent[-1]) if",
+        "return (number * latent[0], *latent[1:]) if",
+        (
+            "models/test_maps.py::test_a_map_has_the_bound_of_its_numbers",
+            "models/test_maps.py::test_a_map_is_one_of_places",
+        ),
+    ),
+    Mutation(
+        582,
+        "the largest numbers of each row of a map",
+        "models/codes.py",
+        "rows = raw.reshape(raw.shape[0], -1)",
+        "rows = raw.reshape(-1, raw.shape[-1])",
+        ("models/test_maps.py::test_the_largest_numbers_of_a_map_are_those_of_all_places",),
+    ),
 )
