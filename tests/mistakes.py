@@ -3591,10 +3591,10 @@ MUTATIONS = (
     ),
     Mutation(
         580,
-        "a map that goes through a dense layer",
+        "codes of a map that see all of it",
         "models/networks.py",
-        'if isinstance(self.outputs, tuple):\n            return _wide(_Conv(self.outputs[-1], (1, 1), dtype=self.dtype, name="out")(x))',
-        'if isinstance(self.outputs, tuple):\n            x = _Dense(math.prod(self.outputs), name="out")(x.reshape(len(x), -1))\n            return _wide(x)',
+        "return _wide(_Conv(self.outputs[-1]",
+        "return _wide(_Conv(self.outputs[-1], (1, 1))(x.mean((1, 2), keepdims=True)) + _Conv(self.outputs[-1]",
         ("models/test_maps.py::test_a_map_is_one_of_places",),
     ),
     Mutation(
