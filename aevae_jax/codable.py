@@ -72,6 +72,27 @@ class LogisticMixture(Protocol):
 
 
 @runtime_checkable
+class InPasses(Protocol):
+    """A distribution whose elements come in passes: mixtures of rounded logistics, given the elements before."""
+
+    def logistics_given(self, value: Array) -> tuple[Array, Array, Array]:
+        """Return what `LogisticMixture.logistics` does, of all elements, of which each depends on those of earlier
+        passes in `value` `[B, *event]` alone.
+        """
+        ...
+
+    @property
+    def passes(self) -> Any:
+        """The pass of each element, an integer array `[*event]`, from 0 on."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """The number of values an element can take: k / (levels - 1)."""
+        ...
+
+
+@runtime_checkable
 class LogMasses(Protocol):
     """A distribution of independent elements over a few levels of [0, 1], of which each has its probability."""
 

@@ -3616,4 +3616,42 @@ MUTATIONS = (
         "rows = raw.reshape(-1, raw.shape[-1])",
         ("models/test_maps.py::test_the_largest_numbers_of_a_map_are_those_of_all_places",),
     ),
+    Mutation(
+        642,
+        "pixels that see those of their own pass",
+        "distributions/interlaced.py",
+        "% 2)) < p for",
+        "% 2)) <= p for",
+        (
+            "distributions/test_interlaced.py::"
+            "test_a_pixel_depends_on_those_of_earlier_passes_near_it_and_on_no_other[(5, 6, 1)]",
+        ),
+    ),
+    Mutation(
+        643,
+        "neighbours beyond the edge taken from the other side",
+        "distributions/interlaced.py",
+        "padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))",
+        'padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="wrap")',
+        (
+            "distributions/test_interlaced.py::"
+            "test_a_pixel_depends_on_those_of_earlier_passes_near_it_and_on_no_other[(5, 6, 1)]",
+        ),
+    ),
+    Mutation(
+        644,
+        "passes pushed in the order they are popped",
+        "compression/chunks.py",
+        "for number in reversed(range(count)):",
+        "for number in range(count):",
+        ("compression/test_chunks.py::test_what_is_encoded_is_decoded[passes]",),
+    ),
+    Mutation(
+        645,
+        "a draw whose passes see nothing of those before",
+        "distributions/interlaced.py",
+        "values(p, self.given(value))",
+        "values(p, self.given(jnp.zeros_like(value)))",
+        ("distributions/test_interlaced.py::test_draws_follow_the_probabilities",),
+    ),
 )

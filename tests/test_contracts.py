@@ -24,7 +24,7 @@ from oracles import random_params
 import aevae_jax
 from aevae_jax import VAE, Autoencoder, data, models, objectives, values
 from aevae_jax.data import datasets, preparation
-from aevae_jax.distributions import elementary, joint, logistic, rounded, tabular
+from aevae_jax.distributions import elementary, interlaced, joint, logistic, rounded, tabular
 from aevae_jax.models import architectures, codes, likelihoods, parts, priors
 from aevae_jax.objectives import denoising, losses, sparse, total_correlation, wrapping
 from aevae_jax.objectives.families import Loss
@@ -66,7 +66,7 @@ LOSSES = [
     if file.name != "bounds"
 ]
 DISTRIBUTIONS = [
-    cls for module in (elementary, joint, logistic, rounded, tabular) for cls in having(module, "log_prob")
+    cls for module in (elementary, interlaced, joint, logistic, rounded, tabular) for cls in having(module, "log_prob")
 ]
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
@@ -100,7 +100,7 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    of_distributions = (elementary, joint, logistic, rounded, tabular)
+    of_distributions = (elementary, interlaced, joint, logistic, rounded, tabular)
     modules = (*of_distributions, likelihoods, architectures, priors, codes, *FAMILIES, *LOSSES, preparation)
     found = {cls for module in modules for cls in public_classes(module)}
     others = {likelihoods.Support, denoising.Seeing, wrapping.Wrapping, total_correlation.Terms}
@@ -143,8 +143,8 @@ MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(aevae_jax.__path__
 
 DOORS = {
     "distributions": "Bernoulli Categorical Chained ContinuousBernoulli Delta DiscretizedLogistic "
-    "DiscretizedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale Reshaped SmoothedLogisticMixture "
-    "Tabular Uniform bounded pairwise_normal_log_prob sum_event unbounded",
+    "DiscretizedLogisticMixture InterlacedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale "
+    "Reshaped SmoothedLogisticMixture Tabular Uniform bounded pairwise_normal_log_prob sum_event unbounded",
     "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures codes generation likelihoods "
     "networks priors",
     "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
@@ -274,6 +274,9 @@ EXAMPLES: dict[str, Any] = {
         numbers(0, B, *EVENT), numbers(1, B, *EVENT, *EVENT) + jnp.eye(*EVENT)[None]
     ),
     "Reshaped": lambda: joint.Reshaped(elementary.Normal(numbers(0, B, 6), numbers(1, B, 6)), (3, 2)),
+    "InterlacedLogisticMixture": lambda: interlaced.InterlacedLogisticMixture(
+        numbers(0, B, *EVENT, 2), numbers(1, 4, 24, 2), numbers(2, 4, 2, 6), numbers(3, 4, 24, 6), numbers(4, 4, 6)
+    ),
     "Tabular": lambda: tabular.Tabular(numbers(0, B, 7), (0, 2, 3)),
 }
 
@@ -304,7 +307,11 @@ def test_distribution_is_a_frozen_pytree(cls):
     assert type(jax.tree.unflatten(structure, leaves)) is cls
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(q, dataclasses.fields(cls)[0].name, 0)
-    if cls not in (joint.Mixture, joint.Chained):  # rows share a distribution, or what makes it
+    if cls not in (
+        joint.Mixture,
+        joint.Chained,
+        interlaced.InterlacedLogisticMixture,
+    ):  # rows share a distribution, or what makes it
         assert all(leaf.shape[0] == B for leaf in leaves)
 
 

@@ -23,7 +23,7 @@ from aevae_jax.compression.certified import Evaluation, Networks
 from aevae_jax.compression.codecs import Codec, bits_back, independent, monte_carlo_bits_back
 from aevae_jax.compression.container import MOST_SAMPLES
 from aevae_jax.compression.elements import TOTAL
-from aevae_jax.compression.stack import LARGE, SMALL, Damaged, Dice, Nothing, Slices, Stack, Tally
+from aevae_jax.compression.stack import LARGE, SMALL, Bits, Damaged, Dice, Nothing, Slices, Stack, Tally
 from aevae_jax.types import InputError, Params
 
 __all__ = ("Coder", "Damaged")
@@ -61,9 +61,11 @@ class Coder:
         self._latents = latents.Latents(self._networks)
         width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).size
         found = self._networks.shapes(lambda model, params: latents.decoded(model, params, jnp.zeros((1, width))))
-        self._logistic = isinstance(found, codable.LogisticMixture)
-        self._numbers = _logistics if self._logistic else _log_masses
-        if isinstance(found, codable.LogisticMixture):
+        self._passes = found.passes if isinstance(found, codable.InPasses) else None
+        self._logistic = isinstance(found, codable.LogisticMixture | codable.InPasses)
+        self._numbers: Any = _log_masses
+        if isinstance(found, codable.LogisticMixture | codable.InPasses):
+            self._numbers = _logistics if self._passes is None else _logistics_given
             self.levels = found.levels
         elif isinstance(found, codable.LogMasses):
             shape = self._networks.shapes(lambda model, params: _log_masses(model, params, jnp.zeros((1, width)))).shape
@@ -76,7 +78,7 @@ class Coder:
                 hint="train with --model.likelihood DiscretizedLogistic(), or Bernoulli() on bits",
             )
         self._networks.check(latents.encoded, (1, *self.event_shape))
-        self._networks.check(self._numbers, (1, width))
+        self._networks.check(self._numbers, (1, width), *([] if self._passes is None else [(1, *self.event_shape)]))
         if self.levels > elements.MOST_LEVELS:
             raise InputError("levels", got=self.levels, expected=f"at most {elements.MOST_LEVELS} to be coded")
 
@@ -167,7 +169,10 @@ class Coder:
         prior = self._latents.prior(evaluate, len(evaluate.sure))
 
         def likelihood(code: Any) -> Codec:
-            numbers = evaluate(self._numbers, self._latents.codes(evaluate, code))
+            z = self._latents.codes(evaluate, code)
+            if self._passes is not None:
+                return self._in_passes(evaluate, z)
+            numbers = evaluate(self._numbers, z)
             if self._logistic:
                 return independent(elements.Logistics(numbers, self.levels))
             return independent(elements.Table.of(numbers))
@@ -192,6 +197,30 @@ class Coder:
             return bits_back(prior, likelihood, posterior)
         return monte_carlo_bits_back(prior, likelihood, posterior, choice, samples)
 
+    def _in_passes(self, evaluate: Evaluation, z: np.ndarray) -> Codec:
+        """Return the codec of examples whose elements come in passes, each given those before."""
+        passes: Any = self._passes
+        count = passes.max() + 1
+
+        def numbers(x: np.ndarray) -> np.ndarray:
+            return np.asarray(evaluate(self._numbers, z, x / (self.levels - 1)))
+
+        def of(found: np.ndarray, number: int) -> Codec:
+            return independent(elements.Logistics(found[:, passes == number], self.levels))
+
+        def push(bits: Bits, x: np.ndarray) -> None:
+            found = numbers(x)  # of a pass it looks at those before alone, as `pop` does
+            for number in reversed(range(count)):
+                of(found, number).push(bits, x[:, passes == number])
+
+        def pop(bits: Bits) -> np.ndarray:
+            x = np.zeros((len(z), *self.event_shape), np.int64)
+            for number in range(count):
+                x[:, passes == number] = of(numbers(x), number).pop(bits)
+            return x
+
+        return Codec(push, pop)
+
 
 def _sizes(levels: int) -> Iterator[tuple[int, Slices]]:
     """Yield the sizes of batches, the first one first, and in what slices each is pushed.
@@ -213,8 +242,18 @@ def _sampled() -> Codec:
 def _logistics(model: Any, params: Params, z: Any) -> Any:
     """Return weights, places and scales `[B, *event, 3 K]` in units of their grids."""
     found = latents.decoded(model, params, z)
-    logits, loc, log_scale = found.logistics()
-    most = found.levels - 1
+    return _on_grids(found.logistics(), found.levels)
+
+
+def _logistics_given(model: Any, params: Params, z: Any, x: Any) -> Any:
+    """Return the same of elements that come in passes, given those before in `x` `[B, *event]`."""
+    found = latents.decoded(model, params, z)
+    return _on_grids(found.logistics_given(x), found.levels)
+
+
+def _on_grids(logistics: Any, levels: int) -> Any:
+    logits, loc, log_scale = logistics
+    most = levels - 1
     logits = jax.nn.log_softmax(logits) * tables.GRID
     return jnp.concatenate(
         [logits, loc * (most * elements.LOC_GRID), (log_scale + np.log(most)) * tables.GRID], axis=-1

@@ -10,6 +10,7 @@ from .elementary import (
     sum_event as sum_event,
     unbounded as unbounded,
 )
+from .interlaced import InterlacedLogisticMixture as InterlacedLogisticMixture
 from .joint import (
     Chained as Chained,
     Mixture as Mixture,

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from aevae_jax import distributions, limits
 from aevae_jax.distributions import table_layout
-from aevae_jax.lazy import jnp, np
+from aevae_jax.lazy import jnp, modules, np
 from aevae_jax.types import Distribution, InputError, Params
 
 if TYPE_CHECKING:
     from jax import Array
+
+    from aevae_jax.distributions import interlaced
+else:
+    interlaced = modules("aevae_jax.distributions", "interlaced")
 
 
 SCALE_RANGE = (-7.0, 2.0)
@@ -242,6 +246,46 @@ class DiscretizedLogisticMixture(_Grid):
 
 
 @dataclass(frozen=True)
+class InterlacedLogisticMixture(_Grid):
+    """Mixtures of rounded logistics of pixels that come in four passes, each given its neighbours in those before.
+
+    It knows what neighbours say of each other, so a code need not: files are smaller, random codes say less.
+
+    Args:
+      levels: of grey.
+      components: logistics of a pixel.
+      features: numbers that a decoder gives for each pixel, which a layer sees together with its neighbours.
+    """
+
+    components: int = 3
+    features: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.check("components", self.components, 1)
+        limits.check("features", self.features, 1)
+
+    @property
+    def outputs(self) -> int:
+        return self.features
+
+    def init(self) -> Params:
+        """Return parameters with which no pixel depends on anything: features differ, so they do not stay alike."""
+        passes, near, out = interlaced.PASSES, len(interlaced.OFFSETS), 3 * self.components
+        centres = (jnp.arange(self.components) + 0.5) / self.components
+        flat = jnp.zeros(self.components)
+        return {
+            "context": jnp.zeros((passes, near, self.features)),
+            "hidden": jnp.zeros((passes, self.features, out)),
+            "direct": jnp.zeros((passes, near, out)),
+            "bias": jnp.tile(jnp.concatenate([flat, centres, flat - 2.0])[None], (passes, 1)),
+        }
+
+    def __call__(self, params: Params, raw: Array) -> Distribution:
+        return distributions.InterlacedLogisticMixture(raw, **params, scale_range=SCALE_RANGE, levels=self.levels)
+
+
+@dataclass(frozen=True)
 class Tabular:
     """A table's columns side by side: Gaussian numbers, rounded logistic counts, bits, categories; what is missing is
     left out.
@@ -324,6 +368,7 @@ Likelihood = (
     | Categorical
     | DiscretizedLogistic
     | DiscretizedLogisticMixture
+    | InterlacedLogisticMixture
     | Tabular
     | FromData
 )

@@ -36,6 +36,9 @@ def model_of(kind):
         "convolutions": lambda: ae.VAE(likelihood=several, network=architectures.Conv((3,)), **image),
         "residual": lambda: ae.VAE(likelihood=logistic, network=architectures.ResidualConv((8,)), **image),
         "gated": lambda: ae.VAE(likelihood=logistic, **{**grid, "network": architectures.MLP((8,), gated=True)}),
+        "passes": lambda: ae.VAE(
+            likelihood=likelihoods.InterlacedLogisticMixture(17, 2, 4), network=architectures.Conv((3,)), **image
+        ),
         "16 bits": lambda: ae.VAE(likelihood=likelihoods.DiscretizedLogistic(levels=300), **grid),
     }[kind]()
 
@@ -43,6 +46,7 @@ def model_of(kind):
 KINDS = [
     "bits",
     "two levels",
+    "passes",
     *(
         pytest.param(kind, marks=pytest.mark.slow)
         for kind in (
