@@ -9,7 +9,7 @@ Densities are in nats, summed over the event axes, with all their constants.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from aevae_jax.errors import (  # handed on
@@ -128,6 +128,16 @@ class Parametrised(Protocol):
 
     def optimizer(self) -> Any:
         """Return the optax transformation that they are trained by."""
+        ...
+
+
+@runtime_checkable
+class TrainingPart(Protocol):
+    """An objective that trains some entries of the dict of parameters alone: no optimizer sees the others."""
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """Their names, such as `prior`."""
         ...
 
 
@@ -349,3 +359,8 @@ def support_of(model: object) -> Any:
 def has_point_codes(model: object) -> bool:
     """Return whether a model says that its codes are points."""
     return isinstance(model, PointCoded) and model.point_codes
+
+
+def has_nominal_prior(model: object, params: Params) -> bool:
+    """Return whether p(z) was neither trained nor fitted: that of an autoencoder, without parameters."""
+    return has_point_codes(model) and not (isinstance(params, Mapping) and params.get("prior"))

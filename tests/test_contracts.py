@@ -148,7 +148,7 @@ DOORS = {
     "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures codes generation likelihoods "
     "networks priors",
     "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
-    "FactorVAE GaussianNoise IWAE L1 LinearWarmup Loss MMD Masking ReconstructionError SaltAndPepper Seeing Sparse "
+    "FactorVAE GaussianNoise IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError SaltAndPepper Seeing Sparse "
     "Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound log_weights weight_at",
 }
 
@@ -544,6 +544,10 @@ def test_model_keeps_its_contract(cls):
     assert_gradient(lambda p: -program(p, numbers(0, B, *EVENT), jax.random.key(0))[2].sum(), params)
 
 
+MODELS_OF_OBJECTIVES = {"PriorLikelihood": {"latent_prior": priors.GaussianMixture(3)}}
+"""What the small model needs beside, for those that not every model can be trained by."""
+
+
 @pytest.mark.parametrize("cls", OBJECTIVES, ids=named)
 def test_objective_keeps_its_contract(cls):
     """One trace whatever the step; a scalar, scalars beside it, and a finite gradient. On both models where it can."""
@@ -552,7 +556,7 @@ def test_objective_keeps_its_contract(cls):
         objective = dataclasses.replace(objective, num_samples=3)
     if isinstance(objective, SizeNeeding):
         objective = dataclasses.replace(objective, num_examples=50)
-    model = small_model()
+    model = small_model(**MODELS_OF_OBJECTIVES.get(cls.__name__, {}))
     params = parameters.with_own(random_params(model), objective, model, jax.random.key(0))
     loss, metrics = assert_program(
         partial(objective, model), params, numbers(0, B, *EVENT), jax.random.key(0), jnp.asarray(3)

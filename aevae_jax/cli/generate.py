@@ -14,7 +14,7 @@ from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import Format, files
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import data_of_runs, fitting, records
-from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_point_codes, shortened
+from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_nominal_prior, has_point_codes, shortened
 
 if TYPE_CHECKING:
     from jax import Array
@@ -55,7 +55,7 @@ def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = F
     made = _drawn if noise else _decoded
     _check_room(made, fitted, (num, *_code_shape(fitted)), "--num")
 
-    if has_point_codes(fitted.model):
+    if has_nominal_prior(fitted.model, fitted.params):
         note("an autoencoder has no prior: random codes are drawn from N(0, I), and most decode to no data")
     key = key_of(seed, keys.Stream.SAMPLE)
     draw = jax.jit(generation.codes, static_argnums=(0, 3)).lower(fitted.model, fitted.params, key, num).compile()

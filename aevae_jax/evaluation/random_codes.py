@@ -12,7 +12,7 @@ from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.priors import FromData, FullGaussianMixture, GaussianMixture, Prior, StandardNormal, VampPrior
 from aevae_jax.objectives.losses import ELBO
-from aevae_jax.types import has_point_codes
+from aevae_jax.types import has_nominal_prior, has_point_codes
 
 HOLES = 3.0
 """Nats between the codes and the prior, from which on random codes are seen to decode to smears."""
@@ -40,7 +40,8 @@ def holes(fitted: Trained, gap: float, examples: int = COMPONENTS * 4) -> list[F
     """
     if gap < HOLES:
         return []
-    whose = "the prior of an autoencoder is not trained, and " if has_point_codes(fitted.run.model) else ""
+    nominal = has_nominal_prior(fitted.run.model, fitted.params)
+    whose = "the prior of an autoencoder is not trained, and " if nominal else ""
     evidence = (
         f"{whose}random codes fall into holes: the codes of data are at least {gap:.3g} nats from the prior that they "
         f"are drawn from (less than {HOLES:g} is not seen in samples)"

@@ -16,6 +16,7 @@ from .denoising import (
     Seeing as Seeing,
 )
 from .families import Loss as Loss
+from .fitted_priors import PriorLikelihood as PriorLikelihood
 from .losses import (
     ELBO as ELBO,
     IWAE as IWAE,

@@ -6,6 +6,7 @@ from aevae_jax.objectives.adversarial import AAE, FactorVAE
 from aevae_jax.objectives.capacity import Capacity
 from aevae_jax.objectives.contractive import Contractive
 from aevae_jax.objectives.denoising import Denoising
+from aevae_jax.objectives.fitted_priors import PriorLikelihood
 from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
 from aevae_jax.objectives.matching import MMD
 from aevae_jax.objectives.moments import DIPVAE
@@ -25,4 +26,5 @@ Loss = (
     | DIPVAE
     | MMD
     | AAE
+    | PriorLikelihood
 )

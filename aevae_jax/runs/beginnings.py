@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def find(
 
     From the directory of a run that is the same but for fewer epochs, and of which nothing depends on how many there
     are, it goes on exactly: the bits are those of a training that was asked for all of them at once. Else it begins at
-    the weights.
+    the weights; where the prior is another one, at those of all else, and the prior is drawn.
 
     Args:
       resolved: the run that is to be trained.
@@ -51,6 +53,9 @@ def find(
         if keep_optimizer:
             raise InputError("keep_optimizer", got="weights alone", expected="the directory of a run as initial")
         params = jax.device_get(initial.params if isinstance(initial, Fitted) else initial)
+        if isinstance(initial, Fitted):
+            old = values.to_tree(initial.run)["model"]
+            params = params if _prior_in(old) == _prior_of(resolved.run) else _without_prior(params)
         _check_shapes(params, resolved.run)
         return Beginning({"initial": {"params": params_digest(params)}}, "beginning at the weights given", params)
     folder = Path(initial)
@@ -75,8 +80,12 @@ def find(
         entry |= {"params": params_digest(state.params), "optimizer": params_digest(resume.named(state.opt_state))}
         text = f"step {results.history[-1]['step']} of {folder}, with the state of its optimizer"
         return Beginning({"initial": entry}, f"beginning at {text}", state.params, state)
-    params = jax.device_get(load_as(folder, resolved.run, record, note, wanted=_WANTED).params)
-    text = f"beginning at the weights of epoch {results.figures['best_epoch']} of {folder}, with a new optimizer"
+    before = _with_prior_of(resolved.run, old["model"], str(folder))
+    params = jax.device_get(load_as(folder, before, record, note, wanted=_WANTED).params)
+    another = before is not resolved.run
+    params = _without_prior(params) if another else params
+    new = "a new prior and a new optimizer" if another else "a new optimizer"
+    text = f"beginning at the weights of epoch {results.figures['best_epoch']} of {folder}, with {new}"
     return Beginning({"initial": {**entry, "params": params_digest(params)}}, text, params)
 
 
@@ -172,8 +181,32 @@ def _last_state(folder: Path, digest: str, run: Run, old: dict[str, Any]) -> Tra
     return jax.device_get(TrainState(**{**state, "step": jnp.zeros((), jnp.int32)}))
 
 
+def _prior_in(tree: Any) -> Any:
+    """Return the tree of the prior in that of a model, which may be of a class that only Python knows."""
+    return tree.get("fields", tree).get("latent_prior")
+
+
+def _prior_of(run: Run) -> Any:
+    return _prior_in(values.to_tree(run.model))
+
+
+def _with_prior_of(run: Run, tree: dict[str, Any], where: str) -> Run:
+    """Return a run whose model has the prior of a recorded one: the same run, if that is its own."""
+    prior = _prior_in(tree)
+    if prior is None or prior == _prior_of(run):
+        return run
+    model: Any = run.model
+    hint = typing.get_type_hints(type(model))["latent_prior"]
+    return replace(run, model=replace(model, latent_prior=values.from_tree(hint, prior, where)))
+
+
+def _without_prior(params: Params) -> Params:
+    return {name: own for name, own in params.items() if name != "prior"}
+
+
 def _check_shapes(params: Params, run: Run) -> None:
-    """Refuse parameters that are not those of the run's model."""
-    expected, found = named(jax.eval_shape(run.model.init, jax.random.key(0))), named(params)
+    """Refuse parameters that are not those of the run's model; it may have no prior, which is then drawn."""
+    like = jax.eval_shape(run.model.init, jax.random.key(0))
+    expected, found = named(like if "prior" in params else _without_prior(like)), named(params)
     shapes = ({name: np.shape(a) for name, a in each.items()} for each in (found, expected))
     compare(*shapes, wanted=_WANTED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -42,7 +42,7 @@ class Programs(NamedTuple):
     init: Callable[..., TrainState]
     """(key, *numbers) -> the state before the first step."""
     init_at: Callable[..., TrainState]
-    """(parameters, key, *numbers) -> that of a training that begins at these."""
+    """(parameters, key, *numbers) -> that of a training that begins at these; entries that they lack are drawn."""
     metric: Metric
     """The metric of validation; where there are numbers, its `params` are `(params, *numbers)`."""
 
@@ -80,6 +80,8 @@ def _build(recipe: Recipe) -> Programs:
     def init_at(params: Params, key: Array, *numbers: Array) -> TrainState:
         placed = sweeps.place(recipe, recipe.fields, numbers)
         shapes = jax.eval_shape(placed.model.init, key)
+        if isinstance(shapes, Mapping) and shapes.keys() - params.keys():  # a new prior
+            params = {**training.parameters.initial(placed.model, None, key), **params}
         params = jax.tree.map(lambda a, spec: a.astype(spec.dtype), params, shapes)
         params = training.parameters.with_own(params, placed.objective, placed.model, key)
         tx = placed.optimizer.build(recipe.steps)

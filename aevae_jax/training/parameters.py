@@ -14,7 +14,7 @@ import optax
 from jax import Array
 
 from aevae_jax import keys
-from aevae_jax.types import InputError, LatentModel, Metrics, Objective, Parametrised, Params
+from aevae_jax.types import InputError, LatentModel, Metrics, Objective, Parametrised, Params, TrainingPart
 
 OBJECTIVE = "objective"
 """The parameters of an objective that is `types.Parametrised`, such as those of a discriminator."""
@@ -69,14 +69,29 @@ def of_model(params: Params) -> Params:
 
 
 def transformation(tx: optax.GradientTransformation, objective: Objective | None) -> optax.GradientTransformation:
-    """Return `tx` for the parameters of the model, with the objective's optimizer for its own where it has some."""
-    if not isinstance(objective, Parametrised):
+    """Return `tx` for the parameters of the model, with the objective's optimizer for its own where it has some.
+
+    Of an objective that trains a part of the model, all else stays as it is, to the bit.
+    """
+    part = objective.trains if isinstance(objective, TrainingPart) else None
+    own = {OBJECTIVE: objective.optimizer()} if isinstance(objective, Parametrised) else {}
+    if part is None and not own:
         return tx
 
     def label(params: Params) -> dict[str, str]:
-        return {name: OBJECTIVE if name == OBJECTIVE else "model" for name in params}
+        kept = {name: "model" if part is None or name in part else "kept" for name in params}
+        return {**kept, **{name: name for name in own if name in params}}
 
-    return optax.partition({"model": tx, OBJECTIVE: objective.optimizer()}, label)
+    return optax.partition({"model": tx, "kept": optax.set_to_zero(), **own}, label)
+
+
+def averaged(average: Params, trained: Params, objective: Objective | None) -> Params:
+    """Return a moving average of trained parameters, with all that the objective does not train as it is: an average
+    of equal numbers is rounded.
+    """
+    if not isinstance(objective, TrainingPart):
+        return average
+    return {name: average[name] if name in objective.trains else own for name, own in trained.items()}
 
 
 def split(params: Params) -> tuple[Params, Params]:

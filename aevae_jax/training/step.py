@@ -143,6 +143,7 @@ def make_train_step(
             return params, opt_state, None
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         average = optax.incremental_update(trained, parameters.split(state.ema)[0], 1 - decay)
+        average = parameters.averaged(average, trained, objective)
         return params, opt_state, parameters.joined(average, statistics)  # which may be averages themselves
 
     @jax.jit

@@ -1,0 +1,60 @@
+"""The loss of a prior that is fitted to codes, after the training of the model that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from aevae_jax.lazy import jax, modules
+from aevae_jax.types import InputError, LatentModel, Metrics, Params, Validation
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from aevae_jax.objectives import bounds
+else:
+    bounds = modules("aevae_jax.objectives", "bounds")
+
+
+@dataclass(frozen=True)
+class PriorLikelihood:
+    """-log p(z) of codes z ~ q(z|x): the prior is trained by maximum likelihood, and nothing else is trained at all.
+
+    So a density of codes makes a generative model of an autoencoder (Ghosh et al. 2020, section 4), and one that is
+    closer to them than what a VAE was trained with a better one (Dai & Wipf 2019; van den Oord et al. 2017). Where the
+    model has a bound, its rate gets better by as much as this does.
+    """
+
+    trains: ClassVar[tuple[str, ...]] = ("prior",)
+
+    def __call__(
+        self, model: LatentModel, params: Params, x: Array, key: Array, step: Array
+    ) -> tuple[Array, Metrics] | tuple[Array, Metrics, Params]:
+        if not isinstance(params, Mapping) or not jax.tree.leaves(params.get("prior")):
+            raise InputError(
+                f"prior of the {type(model).__name__}",
+                got="one without parameters",
+                expected="one that can be fitted",
+                hint="type: --model.latent_prior 'GaussianMixture(100)', with --from RUN",
+            )
+        own = {name: part if name in self.trains else jax.lax.stop_gradient(part) for name, part in params.items()}
+        loss = _negative_log_prior(model, own, x, key).mean()
+        metrics = {"loss": loss, "negative_log_prior": loss}
+        return (loss, metrics, params["statistics"]) if "statistics" in params else (loss, metrics)
+
+    def validation(self) -> Validation:
+        """Return that parameters are selected by the likelihood of the codes of validation data."""
+        return Validation(prior_terms, ("negative_log_prior",))
+
+
+def prior_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
+    """Return `bounds.bound_terms` and `negative_log_prior`, -log p(z) in nats at a draw z ~ q(z|x), `[B]` each."""
+    key_terms, key_code = jax.random.split(key)
+    terms = bounds.bound_terms(model, params, x, key_terms)
+    return {**terms, "negative_log_prior": _negative_log_prior(model, params, x, key_code)}
+
+
+def _negative_log_prior(model: LatentModel, params: Params, x: Array, key: Array) -> Array:
+    z = jax.lax.stop_gradient(model.encode(params, x).sample(key))
+    return -model.prior(params, x.shape[0]).log_prob(z)
