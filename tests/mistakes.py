@@ -929,8 +929,8 @@ MUTATIONS = (
         126,
         "the usual range of log scales in the upper level",
         "models/two_level.py",
-        "self.latent // 2, self.network, self.likelihood, self.latent_prior, self.log_scale_range, self.event_shape\n",
-        "self.latent // 2, self.network, self.likelihood, self.latent_prior, event_shape=self.event_shape\n",
+        "self._size2, self.network, self.likelihood, self.latent_prior, self.log_scale_range, self.event_shape\n",
+        "self._size2, self.network, self.likelihood, self.latent_prior, event_shape=self.event_shape\n",
         ("models/test_vae.py::test_log_scales_of_both_levels_stay_in_the_range_of_the_model",),
     ),
     Mutation(
@@ -1854,8 +1854,8 @@ MUTATIONS = (
         247,
         "codes of any rank taken",
         "models/parts.py",
-        "if z.shape[1:] != (model.latent,):",
-        "if z.shape[-1] != model.latent:",
+        "if z.shape[1:] != shape:",
+        "if z.shape[-1] != shape[-1]:",
         ("models/test_vae.py::test_codes_of_another_shape_are_refused",),
     ),
     Mutation(

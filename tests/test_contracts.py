@@ -148,8 +148,8 @@ DOORS = {
     "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures codes generation likelihoods "
     "networks priors",
     "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
-    "FactorVAE GaussianNoise IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError SaltAndPepper Seeing "
-    "Sparse Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound log_weights weight_at",
+    "FactorVAE GaussianNoise IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError SaltAndPepper "
+    "Seeing Sparse Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound log_weights weight_at",
 }
 
 
