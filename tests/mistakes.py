@@ -3521,8 +3521,8 @@ MUTATIONS = (
         513,
         "parameters of the loss trained by the optimizer of the model",
         "training/parameters.py",
-        "own = {OBJECTIVE: objective.optimizer()} if",
-        "own = {OBJECTIVE: tx} if",
+        "= {OBJECTIVE: objective.optimizer()} if",
+        "= {OBJECTIVE: tx} if",
         ("training/test_parameters.py::test_parameters_of_the_loss_have_an_optimizer_of_their_own",),
     ),
     Mutation(

@@ -74,7 +74,7 @@ def transformation(tx: optax.GradientTransformation, objective: Objective | None
     Of an objective that trains a part of the model, all else stays as it is, to the bit.
     """
     part = objective.trains if isinstance(objective, TrainingPart) else None
-    own = {OBJECTIVE: objective.optimizer()} if isinstance(objective, Parametrised) else {}
+    own: dict[str, Any] = {OBJECTIVE: objective.optimizer()} if isinstance(objective, Parametrised) else {}
     if part is None and not own:
         return tx
 
