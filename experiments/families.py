@@ -38,11 +38,15 @@ from aevae_jax.models.architectures import MLP
 from aevae_jax.models.codes import TopK
 from aevae_jax.models.likelihoods import NormalSharedScale
 from aevae_jax.models.priors import StandardNormal, VampPrior
+from aevae_jax.objectives.adversarial import AAE, Discriminator, FactorVAE
 from aevae_jax.objectives.contractive import Contractive
 from aevae_jax.objectives.denoising import Denoising
 from aevae_jax.objectives.families import Loss
 from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
+from aevae_jax.objectives.matching import MMD
+from aevae_jax.objectives.moments import DIPVAE
 from aevae_jax.objectives.sparse import Sparse
+from aevae_jax.objectives.total_correlation import BetaTCVAE
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
@@ -87,6 +91,7 @@ def families() -> dict[str, Family]:
     """Return what is compared, by name."""
     normal, flat, network = NormalSharedScale(), StandardNormal(), MLP()
     vae, points = VAE(16, network, normal, flat), Autoencoder(16, network, normal)
+    told = Discriminator(learning_rate=1e-3)
     return {
         "autoencoder": Family(points, ReconstructionError()),
         "denoising autoencoder": Family(points, Denoising()),
@@ -96,6 +101,12 @@ def families() -> dict[str, Family]:
         PLAIN: Family(vae, ELBO()),
         "beta-VAE, beta = 4": Family(vae, ELBO(beta=4.0)),
         "denoising VAE": Family(vae, Denoising(objective=ELBO())),
+        "beta-TCVAE, 6 times TC": Family(vae, BetaTCVAE(6.0)),
+        "FactorVAE, 20 times TC": Family(vae, FactorVAE(20.0, told)),
+        "DIP-VAE II": Family(vae, DIPVAE("II")),
+        "InfoVAE": Family(vae, MMD(100.0, rate_weight=1.0)),
+        "Wasserstein autoencoder": Family(points, MMD(1000.0)),
+        "adversarial autoencoder": Family(points, AAE(10.0, told)),
         "IWAE, 5 samples": Family(vae, IWAE(5)),
         "VAE, VampPrior(100)": Family(replace(vae, latent_prior=VampPrior(100)), ELBO()),
         "VAE of two levels": Family(TwoLevelVAE(16, network, normal, flat), ELBO()),
