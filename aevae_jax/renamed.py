@@ -70,8 +70,10 @@ FIELDS = {"Safeguard": {"detours": "rollbacks"}}
 ABSENT: dict[str, dict[str, object]] = {
     **{name: {"upsampling": "repeat"} for name in ("Conv", "ResidualConv")},
     "Autoencoder": {"code": {"type": "Identity"}},
+    "VAE": {"posterior": {"type": "DiagonalNormal"}},
 }
-"""What a record means that lacks a newer field, where that is not the field's default for what is typed."""
+"""What a record means that lacks a newer field. It is not written where it is this: values of old records keep their
+sha256."""
 
 
 class Finder:

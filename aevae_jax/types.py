@@ -43,11 +43,16 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, value: Any) -> Array:
-        """Log density (or log mass) in nats of `value` `[B, *event]`, summed over event axes: `[B]`."""
+        """Log density (or log mass) in nats of `value` `[B, *event]`, summed over event axes: `[B]`.
+
+        `NotImplemented` where it is known along a draw alone: see `DrawnWithDensity`.
+        """
         ...
 
     def mean(self) -> Any:
-        """Return expected value, `[B, *event]`."""
+        """Return expected value, `[B, *event]`; of distributions that have none in closed form, a point in its place
+        that their docstrings name.
+        """
         ...
 
     def kl(self, other: Distribution) -> Any:
@@ -276,6 +281,29 @@ class Factorised(Protocol):
 
     def kl_terms(self, other: Distribution) -> Any:
         """Return KL(self || other) per element, `[B, *event]`; `NotImplemented` where no closed form exists."""
+        ...
+
+
+@runtime_checkable
+class DrawnWithDensity(Protocol):
+    """A distribution that computes a draw and its log density together, such as a normalising flow.
+
+    Its `log_prob` of a value that was not drawn is another computation: it may invert the flow, or not be known.
+    """
+
+    def sample_and_log_prob(self, key: Array) -> tuple[Any, Array]:
+        """Return what `sample` returns for this key, `[B, *event]`, and its log density in nats, `[B]`."""
+        ...
+
+
+@runtime_checkable
+class ByLevel(Protocol):
+    """A distribution over codes of several levels, each given those above it: its rate is known level by level."""
+
+    def levels(self, value: Any) -> tuple[tuple[Distribution, Any], ...]:
+        """Return the distribution of each level given the levels above it in `value` `[B, *event]`, and the part of
+        `value` that is of this level: the uppermost first.
+        """
         ...
 
 

@@ -24,9 +24,9 @@ from oracles import random_params
 import aevae_jax
 from aevae_jax import VAE, Autoencoder, data, models, objectives, values
 from aevae_jax.data import datasets, preparation
-from aevae_jax.distributions import elementary, interlaced, joint, logistic, rounded, tabular
-from aevae_jax.models import architectures, codes, likelihoods, parts, priors
-from aevae_jax.objectives import denoising, losses, sparse, total_correlation, wrapping
+from aevae_jax.distributions import bijections, elementary, flows, interlaced, joint, logistic, rounded, tabular
+from aevae_jax.models import architectures, codes, likelihoods, parts, posteriors, priors
+from aevae_jax.objectives import bounds, denoising, losses, sparse, total_correlation, wrapping
 from aevae_jax.objectives.families import Loss
 from aevae_jax.training import parameters
 from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, SizeNeeding, Validated
@@ -55,22 +55,24 @@ def named(cls: type) -> str:
     return cls.__name__
 
 
+NO_FAMILIES = {"architectures", "codes", "flow_networks", "generation", "likelihoods", "networks", "parts"}
 FAMILIES = [
     importlib.import_module(f"aevae_jax.models.{file.name}")
     for file in pkgutil.iter_modules(models.__path__)
-    if file.name not in ("architectures", "codes", "generation", "likelihoods", "networks", "parts", "priors")
+    if file.name not in NO_FAMILIES | {"posteriors", "priors"}
 ]
 LOSSES = [
     importlib.import_module(f"aevae_jax.objectives.{file.name}")
     for file in pkgutil.iter_modules(objectives.__path__)
     if file.name != "bounds"
 ]
-DISTRIBUTIONS = [
-    cls for module in (elementary, interlaced, joint, logistic, rounded, tabular) for cls in having(module, "log_prob")
-]
+OF_DISTRIBUTIONS = (elementary, flows, interlaced, joint, logistic, rounded, tabular)
+DISTRIBUTIONS = [cls for module in OF_DISTRIBUTIONS for cls in having(module, "log_prob")]
+BIJECTIONS = [cls for cls in having(bijections, "forward", "inverse") if dataclasses.is_dataclass(cls)]
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = having(priors, "init")
+POSTERIORS = having(posteriors, "outputs")
 MODELS = [cls for module in FAMILIES for cls in having(module, "encode")]
 
 
@@ -88,7 +90,8 @@ CODES = having(codes, "range")
 PREPARATIONS = having(preparation, "fit", "train", "evaluation")
 SPLITS = list(typing.get_args(data.Splits))
 OF_LOSSES = [*OBJECTIVES, *WEIGHTS, *CORRUPTIONS, *PENALTIES, *DISCRIMINATORS]
-VALUES = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *CODES, *MODELS, *OF_LOSSES, *PREPARATIONS, *SPLITS]
+OF_MODELS = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *POSTERIORS, *CODES, *MODELS]
+VALUES = [*OF_MODELS, *OF_LOSSES, *PREPARATIONS, *SPLITS]
 
 
 def numbers(seed: int, *shape: int) -> jax.Array:
@@ -100,13 +103,13 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    of_distributions = (elementary, interlaced, joint, logistic, rounded, tabular)
-    modules = (*of_distributions, likelihoods, architectures, priors, codes, *FAMILIES, *LOSSES, preparation)
-    found = {cls for module in modules for cls in public_classes(module)}
-    others = {likelihoods.Support, denoising.Seeing, wrapping.Wrapping, total_correlation.Terms}
-    assert found == {*DISTRIBUTIONS, *VALUES, *others} - {*SPLITS}
-    counts = [len(kind) for kind in (DISTRIBUTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, MODELS, OBJECTIVES, WEIGHTS)]
-    assert all(count >= least for count, least in zip(counts, (14, 10, 5, 4, 4, 3, 1), strict=True))
+    of_values = (likelihoods, architectures, priors, posteriors, codes, *FAMILIES, *LOSSES, preparation)
+    found = {cls for module in (*OF_DISTRIBUTIONS, bijections, *of_values) for cls in public_classes(module)}
+    others = {bijections.Bijection, likelihoods.Support, denoising.Seeing, wrapping.Wrapping, total_correlation.Terms}
+    assert found == {*DISTRIBUTIONS, *BIJECTIONS, *VALUES, *others} - {*SPLITS}
+    kinds = (DISTRIBUTIONS, BIJECTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, POSTERIORS, MODELS, OBJECTIVES, WEIGHTS)
+    counts = [len(kind) for kind in kinds]
+    assert all(count >= least for count, least in zip(counts, (16, 6, 10, 5, 4, 5, 4, 3, 1), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,7 @@ def test_every_public_class_is_of_a_known_kind():
         (likelihoods.Likelihood, LIKELIHOODS),
         (architectures.Architecture, ARCHITECTURES),
         (priors.Prior, PRIORS),
+        (posteriors.Posterior, POSTERIORS),
         (models.Model, MODELS),
         (codes.Code, CODES),
         (Loss, OBJECTIVES),
@@ -126,6 +130,7 @@ def test_every_public_class_is_of_a_known_kind():
         "likelihoods",
         "architectures",
         "priors",
+        "posteriors",
         "models",
         "codes",
         "objectives",
@@ -143,10 +148,11 @@ MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(aevae_jax.__path__
 
 DOORS = {
     "distributions": "Bernoulli Categorical Chained ContinuousBernoulli Delta DiscretizedLogistic "
-    "DiscretizedLogisticMixture InterlacedLogisticMixture Mixture MultivariateNormal Normal NormalOptimalScale "
-    "Reshaped SmoothedLogisticMixture Tabular Uniform bounded pairwise_normal_log_prob sum_event unbounded",
+    "DiscretizedLogisticMixture Flow Householder InterlacedLogisticMixture Mixture MultivariateNormal Normal "
+    "NormalOptimalScale Reshaped SmoothedLogisticMixture Tabular Uniform bijections bounded pairwise_normal_log_prob "
+    "sum_event unbounded",
     "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures codes generation likelihoods "
-    "networks priors",
+    "networks posteriors priors",
     "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
     "FactorVAE GaussianNoise IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError SaltAndPepper "
     "Seeing Sparse Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound log_weights weight_at",
@@ -264,6 +270,30 @@ def a_normal_at(scale: jax.Array, z: jax.Array) -> elementary.Normal:
     return elementary.Normal(scale * z, 0.1 * z)
 
 
+def moves(scale: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of each element by those before it, all but the first."""
+    before = jnp.pad(z[:, :-1], ((0, 0), (1, 0)))
+    return scale * before, jnp.tanh(scale * before)
+
+
+def moves_the_rest(scale: jax.Array, a: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of the two elements of three that do not stay."""
+    return scale * jnp.concatenate([a, a], axis=1), jnp.tanh(scale * jnp.concatenate([a, -a], axis=1))
+
+
+def every_map() -> tuple[Any, ...]:
+    """Bijections of three elements, one of each kind."""
+    autoregressive = bijections.Autoregressive(jax.tree_util.Partial(moves, numbers(3, B, 1)))
+    return (
+        bijections.Affine(numbers(0, B, *EVENT), numbers(1, B, *EVENT)),
+        autoregressive,
+        bijections.Reverse(),
+        bijections.Coupling(jax.tree_util.Partial(moves_the_rest, numbers(4, B, 1)), 1),
+        bijections.Inverse(autoregressive),
+        bijections.PlanarMap(numbers(5, B, *EVENT), numbers(6, B, *EVENT), numbers(7, B)),
+    )
+
+
 # those whose leaves are not all of one shape, or that have other fields
 EXAMPLES: dict[str, Any] = {
     "Mixture": lambda: joint.Mixture(numbers(0, 5), elementary.Normal(numbers(1, 5, *EVENT), numbers(2, 5, *EVENT)), B),
@@ -277,6 +307,8 @@ EXAMPLES: dict[str, Any] = {
     "InterlacedLogisticMixture": lambda: interlaced.InterlacedLogisticMixture(
         numbers(0, B, *EVENT, 2), numbers(1, 4, 24, 2), numbers(2, 4, 2, 6), numbers(3, 4, 24, 6), numbers(4, 4, 6)
     ),
+    "Householder": lambda: flows.Householder(numbers(0, B, *EVENT), numbers(1, B, *EVENT), numbers(2, B, 2, *EVENT)),
+    "Flow": lambda: flows.Flow(elementary.Normal(numbers(0, B, *EVENT), numbers(1, B, *EVENT)), every_map()),
     "Tabular": lambda: tabular.Tabular(numbers(0, B, 7), (0, 2, 3)),
 }
 
@@ -307,11 +339,8 @@ def test_distribution_is_a_frozen_pytree(cls):
     assert type(jax.tree.unflatten(structure, leaves)) is cls
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(q, dataclasses.fields(cls)[0].name, 0)
-    if cls not in (
-        joint.Mixture,
-        joint.Chained,
-        interlaced.InterlacedLogisticMixture,
-    ):  # rows share a distribution, or what makes it
+    # of some, rows share a distribution, or what makes it; so may the maps of a flow
+    if cls not in (joint.Mixture, joint.Chained, interlaced.InterlacedLogisticMixture):
         assert all(leaf.shape[0] == B for leaf in leaves)
 
 
@@ -331,6 +360,28 @@ def test_distribution_is_a_program(cls):
     assert kl is NotImplemented or kl.shape == (B,)
     if cls is not elementary.Delta:  # where its log_prob is finite it is constant
         assert_gradient(lambda q: q.log_prob(jax.lax.stop_gradient(value)).sum() + q.mean().sum(), q)
+
+
+def test_there_is_an_example_of_each_bijection():
+    assert {type(of) for of in every_map()} == set(BIJECTIONS)
+
+
+@pytest.mark.parametrize("of", every_map(), ids=lambda of: type(of).__name__)
+def test_bijection_is_a_program(of):
+    """Also that it leads there and back; test_bijections.py has the mathematics."""
+    assert isinstance(of, bijections.Bijection)
+
+    def program(of, z):
+        y, log_det = of.forward(z)
+        return y, log_det, *of.inverse(y)
+
+    z = numbers(8, B, *EVENT)
+    y, log_det, again, log_det_there = assert_program(program, of, z)
+    np.testing.assert_allclose(again, z, atol=1e-5)
+    assert y.dtype == log_det.dtype == jnp.float32
+    assert log_det.shape == log_det_there.shape == (B,)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        of.forward = None
 
 
 # --- values ---
@@ -521,6 +572,27 @@ def test_prior_keeps_its_contract(cls):
     assert mean.shape == (B, LATENT)
     if params["prior"]:
         assert_gradient(lambda own: program({**params, "prior": own}, z)[0].sum(), params["prior"])
+
+
+@pytest.mark.parametrize("cls", POSTERIORS, ids=named)
+def test_posterior_keeps_its_contract(cls):
+    assert parameters_of(cls.outputs) == ["latent"]
+    assert parameters_of(cls.init) == ["key", "latent"]
+    assert parameters_of(cls.__call__) == ["params", "raw", "log_scale_range"]
+    posterior = cls(hidden=(4,)) if "hidden" in parameters_of(cls) else cls()
+    own = random_params(types.SimpleNamespace(init=lambda key: posterior.init(key, LATENT)))
+    raw = numbers(0, B, posterior.outputs(LATENT))
+
+    def program(own, raw, key):
+        q = posterior(own, raw, (-7.0, 3.0))
+        z, log_q = bounds.draw(q, key)
+        return z, q.mean(), bounds.log_density(q, z, "a draw", log_q), q.log_prob(z)
+
+    z, mean, log_q, log_prob = assert_program(program, own, raw, jax.random.key(0))
+    assert isinstance(posterior(own, raw, (-7.0, 3.0)), Distribution)
+    assert z.shape == mean.shape == (B, LATENT)
+    np.testing.assert_allclose(log_q, log_prob, atol=1e-4)
+    assert_gradient(lambda tree: program(*tree, jax.random.key(0))[2].sum(), (own, raw))
 
 
 # --- models and objectives ---

@@ -55,6 +55,7 @@ VALUE_FILES = (
     "models.likelihoods",
     "models.architectures",
     "models.priors",
+    "models.posteriors",
     "models.parts",
     "models.autoencoder",
     "models.vae",

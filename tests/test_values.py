@@ -576,6 +576,7 @@ DEFAULTS = [
     "Categorical(levels=256)",
     "DiscretizedLogistic(levels=256)",
     "DiscretizedLogisticMixture(levels=256, components=5)",
+    "InterlacedLogisticMixture(levels=256, components=3, features=32)",
     "Tabular(columns=(), counts=())",
     "FromData()",
     "StandardNormal()",
@@ -586,7 +587,7 @@ DEFAULTS = [
     "Autoencoder(latent=16, network=MLP(), likelihood=Normal(), latent_prior=StandardNormal(), event_shape=(), "
     "code=Identity())",
     "VAE(latent=16, network=MLP(), likelihood=FromData(), latent_prior=FromData(), "
-    "log_scale_range=(-7.0, 3.0), event_shape=())",
+    "log_scale_range=(-7.0, 3.0), event_shape=(), posterior=DiagonalNormal())",
     "TwoLevelVAE(latent=16, network=MLP(), likelihood=FromData(), latent_prior=FromData(), "
     "log_scale_range=(-7.0, 3.0), event_shape=())",
     "CompressiveAutoencoder(latent=64, network=MLP(), likelihood=Normal(scale=0.1), levels=(), step=0.25, "
@@ -604,6 +605,7 @@ DEFAULTS = [
     "DIPVAE(version='II', off_diagonal=10.0, diagonal=10.0)",
     "MMD(weight=100.0, rate_weight=0.0, kernel='inverse_multiquadratic', bandwidth=1.0)",
     "AAE(weight=1.0, discriminator=Discriminator())",
+    "PriorLikelihood()",
 ]
 """What help says, and, but for what is `FromData`, what runs of an earlier version were trained with where nothing else
 was typed and the record does not lack the field."""

@@ -4,6 +4,8 @@ They are always named with their module, `distributions.Normal`: a bare `Normal`
 
 elementary.py    normal, Bernoulli, categorical, ...: sample, density, closed-form KL
 logistic.py      the logistic rounded to levels, and mixtures of it
+bijections.py    invertible maps of vectors with their determinants: what flows are made of
+flows.py         normalising flows, and normals whose axes are rotated by reflections
 interlaced.py    images in four passes, each given the pixels of those before
 joint.py         mixtures, one distribution after another, and vectors in another shape
 rounded.py       codes that are rounded: uniform noise, and a density that is the mass of integers

@@ -1,3 +1,4 @@
+from . import bijections as bijections
 from .elementary import (
     Bernoulli as Bernoulli,
     Categorical as Categorical,
@@ -10,6 +11,7 @@ from .elementary import (
     sum_event as sum_event,
     unbounded as unbounded,
 )
+from .flows import Flow as Flow, Householder as Householder
 from .interlaced import InterlacedLogisticMixture as InterlacedLogisticMixture
 from .joint import (
     Chained as Chained,

@@ -126,6 +126,11 @@ class MultivariateNormal:
 
     measure: ClassVar[Measure] = "density"
 
+    @property
+    def scale(self) -> Array:
+        """Standard deviation of each element, `[B, D]`."""
+        return jnp.sqrt((jnp.tril(self.scale_tril) ** 2).sum(axis=2))
+
     def sample(self, key: Array) -> Array:
         noise = jax.random.normal(key, self.loc.shape, self.loc.dtype)
         return self.loc + jnp.einsum("bij,bj->bi", jnp.tril(self.scale_tril), noise)
@@ -134,14 +139,23 @@ class MultivariateNormal:
         white = jax.lax.linalg.triangular_solve(
             self.scale_tril, (value - self.loc)[..., None], left_side=True, lower=True
         )[..., 0]
-        log_diagonal = jnp.log(jnp.abs(jnp.diagonal(self.scale_tril, axis1=1, axis2=2)))
-        return sum_event(-0.5 * (white**2 + _LOG_2PI) - log_diagonal)
+        return sum_event(-0.5 * (white**2 + _LOG_2PI) - self._log_diagonal())
 
     def mean(self) -> Array:
         return self.loc
 
     def kl(self, other: Distribution) -> Any:
-        return NotImplemented
+        """Return KL(self || other), `[B]`; `NotImplemented` unless `other` is a `Normal`.
+
+        It is that of the diagonal of L, and half the squares of what stands below it, in units of `other.scale`.
+        """
+        if not isinstance(other, Normal):
+            return NotImplemented
+        below = jnp.tril(self.scale_tril, -1) * jnp.exp(-other.log_scale)[:, :, None]
+        return sum_event(Normal(self.loc, self._log_diagonal()).kl_terms(other)) + 0.5 * sum_event(below**2)
+
+    def _log_diagonal(self) -> Array:
+        return jnp.log(jnp.abs(jnp.diagonal(self.scale_tril, axis1=1, axis2=2)))
 
 
 @jax.tree_util.register_dataclass

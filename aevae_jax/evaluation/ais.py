@@ -25,6 +25,7 @@ from jax.flatten_util import ravel_pytree
 
 from aevae_jax import keys
 from aevae_jax.evaluation import importance
+from aevae_jax.objectives import bounds
 from aevae_jax.training import loops
 from aevae_jax.types import InputError, Latent, LatentModel, Params
 
@@ -226,7 +227,7 @@ def _body(model: Any, leapfrogs: int, sign: int, target: float) -> loops.Body:
             return model.decode(params, unravel(z)).log_prob(x[None])[0]
 
         def log_f(z: Array, x: Array) -> Array:
-            return prior.log_prob(unravel(z))[0] + move.stay * log_likelihood(z, x)
+            return bounds.log_density(prior, unravel(z), "p(z) of annealing")[0] + move.stay * log_likelihood(z, x)
 
         def moved(z: Array, x: Array, key: Array) -> tuple[Array, Array]:
             key_momentum, key_accept = jax.random.split(key)

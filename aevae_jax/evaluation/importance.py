@@ -249,7 +249,7 @@ def _body(model: Any, num_samples: int, chunk: int) -> loops.Body:
             q = model.encode(params, x[None])  # a hundredth of the work of a chunk
 
             def one(key: Array) -> Array:
-                return bounds.log_weight(model, params, x[None], q, q.sample(key), prior=prior)[0]
+                return bounds.drawn_log_weight(model, params, x[None], q, key, prior=prior)[0]
 
             return jax.vmap(one)(keys.each(key, index))
 

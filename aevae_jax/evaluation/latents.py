@@ -21,6 +21,7 @@ from jax import Array
 
 from aevae_jax.data.datasets import Source
 from aevae_jax.evaluation import metrics, statistics
+from aevae_jax.objectives import bounds
 from aevae_jax.training import loops
 from aevae_jax.types import Factorised, InputError, LatentModel, Params, Scaled, measure_of
 
@@ -164,16 +165,18 @@ def prior_gap(
 
 def _draws(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
     """Return a code of each example and its density under the prior."""
-    z = model.encode(params, x).sample(key)
-    return {"z": z, "log_p": model.prior(params, x.shape[0]).log_prob(z)}
+    z, _ = bounds.draw(model.encode(params, x), key)
+    return {"z": z, "log_p": bounds.log_density(model.prior(params, x.shape[0]), z, "p(z) of a prior gap")}
 
 
 def _codes(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
     """Return q(z|x), leaf by leaf where these are of its examples, a draw of it, and the densities there."""
     q, prior = model.encode(params, x), model.prior(params, x.shape[0])
     key_z, key_other = jax.random.split(key)
-    z = q.sample(key_z)
-    terms = {"mean": q.mean(), "z": z, "log_q": q.log_prob(z), "log_p": prior.log_prob(z)}
+    z, log_q = bounds.draw(q, key_z)
+    log_q = bounds.log_density(q, z, "q(z|x) of latent statistics", log_q)
+    log_p = bounds.log_density(prior, z, "p(z) of latent statistics")
+    terms = {"mean": q.mean(), "z": z, "log_q": log_q, "log_p": log_p}
     terms["variance"] = q.scale**2 if isinstance(q, Scaled) else (z - q.sample(key_other)) ** 2 / 2
     if isinstance(q, Factorised):
         terms |= {_leaf(i): leaf for i, leaf in enumerate(jax.tree.leaves(q))}
@@ -214,7 +217,7 @@ def _aggregate(size: int) -> loops.Body:
         def one(z: Array) -> dict[str, Array]:
             repeated = jnp.broadcast_to(z, codes.shape)
             if not isinstance(q, Factorised):
-                return {"joint": mixed(q.log_prob(repeated))}
+                return {"joint": mixed(bounds.log_density(q, repeated, "q(z|x) of mutual information"))}
             terms = q.log_prob_terms(repeated).reshape(len(codes), -1)  # [N, L]
             return {"joint": mixed(terms.sum(axis=1)), "per_dimension": mixed(terms)}
 

@@ -8,6 +8,8 @@ codes.py          what becomes of an encoder's outputs before they are the code 
 compressive.py    `CompressiveAutoencoder`
 parts.py          what the families share: checks, encoder, decoder
 likelihoods.py    p(x|z)
+posteriors.py     q(z|x): normals of diagonal and full covariance, flows
+flow_networks.py  Linen modules of flows
 priors.py         p(z), and a mixture that is fitted after training
 architectures.py  a matching pair of encoder and decoder as a value
 networks.py       their Linen modules, and an adapter for NNX

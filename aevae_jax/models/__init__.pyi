@@ -4,6 +4,7 @@ from . import (
     generation as generation,
     likelihoods as likelihoods,
     networks as networks,
+    posteriors as posteriors,
     priors as priors,
 )
 from .autoencoder import Autoencoder as Autoencoder

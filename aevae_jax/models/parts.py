@@ -75,8 +75,13 @@ def check_codes(model: Any, z: Array) -> None:
 
 def normal(model: Any, out: Array) -> Distribution:
     """Return a network's output `[B, ..., 2 L]`, means and then raw log scales, as normals `[B, ..., L]`."""
+    return bounded_normal(out, model.log_scale_range)
+
+
+def bounded_normal(out: Array, log_scale_range: tuple[float, float]) -> distributions.Normal:
+    """Return numbers `[B, ..., 2 L]`, means and then raw log scales, as normals whose log scales lie in a range."""
     loc, raw = jnp.split(out, 2, axis=-1)
-    return distributions.Normal(loc, distributions.bounded(raw, *model.log_scale_range))
+    return distributions.Normal(loc, distributions.bounded(raw, *log_scale_range))
 
 
 def init(model: Any, key: Array, codes: LatentShape) -> Params:

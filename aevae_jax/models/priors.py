@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from aevae_jax import distributions, limits
 from aevae_jax.lazy import jax, jnp, np
 from aevae_jax.models import parts
-from aevae_jax.types import Distribution, InputError, Params
+from aevae_jax.types import Distribution, DrawnWithDensity, InputError, Params
 
 if TYPE_CHECKING:
     from jax import Array
@@ -152,6 +152,13 @@ class VampPrior:
 
     def __call__(self, model: Any, params: Params, n: int) -> Distribution:
         components = model.encode(params, params["prior"]["pseudo_inputs"])
+        if isinstance(components, DrawnWithDensity):  # each code would be sent back through each component
+            raise InputError(
+                "VampPrior",
+                got=f"a posterior of type {type(components).__name__}",
+                expected="a normal one",
+                hint="type latent_prior=GaussianMixture(100), or posterior=FullNormal()",
+            )
         return distributions.Mixture(jnp.zeros(self.components), components, n)
 
 

@@ -1,6 +1,7 @@
-"""The variational autoencoder as a value: an architecture, a likelihood and a prior.
+"""The variational autoencoder as a value: an architecture, a likelihood, a prior and a posterior.
 
-Parameters are a plain dict with the entries `encoder`, `decoder`, `likelihood` and `prior`.
+Parameters are a plain dict with the entries `encoder`, `decoder`, `likelihood` and `prior`, and `posterior` where the
+posterior has parameters of its own.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aevae_jax.lazy import jax
 from aevae_jax.models import likelihoods, parts, priors
 from aevae_jax.models.architectures import MLP, Architecture
 from aevae_jax.models.likelihoods import Likelihood
 from aevae_jax.models.parts import LatentShape
+from aevae_jax.models.posteriors import DiagonalNormal, Posterior
 from aevae_jax.models.priors import Prior
 from aevae_jax.types import Distribution, Params
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VAE:
-    """Codes are diagonal Gaussians whose mean and scale the encoder predicts. Kingma & Welling 2013.
+    """Codes are distributions that the encoder predicts: diagonal Gaussians, or others. Kingma & Welling 2013.
 
     Args:
       latent: number of latent dimensions; or the shape of a code that is a map, such as `(7, 7, 4)`: height and width
@@ -31,6 +34,7 @@ class VAE:
       latent_prior: p(z); left out, `fit` takes what suits the data.
       log_scale_range: the posterior's log standard deviation is held smoothly inside these bounds.
       event_shape: shape of one example, `(H, W, C)` or `(D,)`; `fit` takes it from the data where it is left empty.
+      posterior: q(z|x).
     """
 
     latent: LatentShape = 16
@@ -39,17 +43,22 @@ class VAE:
     latent_prior: Prior = priors.FromData()
     log_scale_range: tuple[float, float] = (-7.0, 3.0)
     event_shape: tuple[int, ...] = ()
+    posterior: Posterior = DiagonalNormal()
 
     def __post_init__(self) -> None:
         parts.check(self)
+        self.posterior.outputs(self.latent)
 
     def init(self, key: Array) -> Params:
         """Return fresh parameters."""
-        return parts.init(self, key, codes=parts.times(2, self.latent))
+        own = self.posterior.init(jax.random.fold_in(key, 3), self.latent)  # `parts.init` splits the key in three
+        params = parts.init(self, key, codes=self.posterior.outputs(self.latent))
+        return {**params, "posterior": own} if own else params
 
     def encode(self, params: Params, x: Array) -> Distribution:
-        """Return q(z|x) of x `[B, *event]`, a `Normal` over `[B, *latent]`."""
-        return parts.normal(self, parts.encoder_outputs(self, params, x, codes=parts.times(2, self.latent)))
+        """Return q(z|x) of x `[B, *event]`, over `[B, *latent]`."""
+        raw = parts.encoder_outputs(self, params, x, codes=self.posterior.outputs(self.latent))
+        return self.posterior(params.get("posterior", {}), raw, self.log_scale_range)
 
     def decode(self, params: Params, z: Array) -> Distribution:
         """Return p(x|z) of z `[B, *latent]`."""

@@ -17,7 +17,17 @@ import jax.numpy as jnp
 from jax import Array
 
 from aevae_jax import keys
-from aevae_jax.types import Distribution, Latent, LatentModel, Metric, Params, PartlyObserved, measure_of
+from aevae_jax.types import (
+    Distribution,
+    DrawnWithDensity,
+    InputError,
+    Latent,
+    LatentModel,
+    Metric,
+    Params,
+    PartlyObserved,
+    measure_of,
+)
 
 
 class Bound(NamedTuple):
@@ -55,15 +65,42 @@ class Bound(NamedTuple):
         return {**terms, "rate": self.rate, "profile_loss" if profile else "negative_elbo": self.negative_elbo}
 
 
-def sampled_rate(q: Distribution, p: Distribution, z: Latent) -> Array:
-    """Return log q(z) - log p(z), `[B]`: for z ~ q an unbiased estimate of KL(q || p), with a variance."""
-    return q.log_prob(z) - p.log_prob(z)
+def draw(q: Distribution, key: Array) -> tuple[Latent, Array | None]:
+    """Return z ~ q, `[B, *latent]`, and log q(z), `[B]`, where q computes both in one pass. All estimators draw by it.
+
+    `None` stands for a log density that is not computed yet, and that `log_density` computes where it is needed.
+    """
+    return q.sample_and_log_prob(key) if isinstance(q, DrawnWithDensity) else (q.sample(key), None)
 
 
-def rate(q: Distribution, p: Distribution, z: Latent) -> Array:
-    """Return KL(q || p), `[B]`: in closed form where there is one, else the estimate from `z` ~ q."""
+def log_density(p: Distribution, z: Latent, what: str, known: Array | None = None) -> Array:
+    """Return log p(z), `[B]`, of any code z: `known`, where it was computed with the draw of z.
+
+    Raises:
+      InputError: `what` needs it, and p does not score a given code.
+    """
+    log_p = p.log_prob(z) if known is None else known
+    if log_p is NotImplemented:
+        got = f"a {type(p).__name__}, which has no log_prob of a given code"
+        raise InputError(what, got=got, expected="a distribution that scores every code")
+    return log_p
+
+
+def sampled_rate(q: Distribution, p: Distribution, z: Latent, *, log_q: Array | None = None) -> Array:
+    """Return log q(z) - log p(z), `[B]`: for z ~ q an unbiased estimate of KL(q || p), with a variance.
+
+    `log_q` is log q(z) where it was computed with the draw.
+    """
+    return log_density(q, z, "q(z|x) of a sampled rate", log_q) - log_density(p, z, "p(z) of a sampled rate")
+
+
+def rate(q: Distribution, p: Distribution, z: Latent, *, log_q: Array | None = None) -> Array:
+    """Return KL(q || p), `[B]`: in closed form where there is one, else the estimate from `z` ~ q.
+
+    `log_q` is log q(z) where it was computed with the draw.
+    """
     exact = q.kl(p)
-    return sampled_rate(q, p, z) if exact is NotImplemented else exact
+    return sampled_rate(q, p, z, log_q=log_q) if exact is NotImplemented else exact
 
 
 def distortion(likelihood: Distribution, x: Array) -> Array:
@@ -94,12 +131,19 @@ def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_t
       x: data `[B, *event]`.
       key: the only source of noise.
       sticking_the_landing: estimate the rate from z with q's own parameters held fixed in log q, which removes a term
-        of the gradient whose mean is zero. Roeder, Wu & Duvenaud 2017.
+        of the gradient whose mean is zero. Roeder, Wu & Duvenaud 2017. It needs log q at a given z.
+
+    Raises:
+      InputError: q or p does not score a code where that is needed.
     """
     q, p = model.encode(params, x), model.prior(params, x.shape[0])
-    z = q.sample(key)
+    z, log_q = draw(q, key)
     likelihood = model.decode(params, z)
-    kl = sampled_rate(jax.lax.stop_gradient(q), p, z) if sticking_the_landing else rate(q, p, z)
+    if sticking_the_landing:
+        log_q = log_density(jax.lax.stop_gradient(q), z, "q(z|x) of sticking_the_landing")
+        kl = sampled_rate(q, p, z, log_q=log_q)
+    else:
+        kl = rate(q, p, z, log_q=log_q)
     bound = Bound(distortion(likelihood, x), kl, q, p, likelihood, z)
     _check_per_example(bound.distortion, x, f"log_prob of {type(likelihood).__name__} p(x|z)")
     _check_per_example(bound.rate, x, f"KL of {type(q).__name__} q(z|x) from {type(p).__name__} p(z)")
@@ -150,15 +194,25 @@ def weighted_terms(num_samples: int) -> Metric:
 
 
 def log_weight(
-    model: LatentModel, params: Params, x: Array, q: Distribution, z: Latent, *, prior: Distribution | None = None
+    model: LatentModel,
+    params: Params,
+    x: Array,
+    q: Distribution,
+    z: Latent,
+    *,
+    prior: Distribution | None = None,
+    log_q: Array | None = None,
+    what: str = "importance weight",
 ) -> Array:
     """Return log p(x|z) + log p(z) - log q(z|x), `[B]`. Always at the sample: an analytic KL has no place in a weight.
 
-    `prior` is p(z) where it is at hand; some are costly to make.
+    `prior` is p(z) where it is at hand: some are costly to make. `log_q` is log q(z|x) where it was computed with the
+    draw. `what` it is needed for is said where q or p does not score a given code.
     """
     p = model.prior(params, x.shape[0]) if prior is None else prior
     likelihood = model.decode(params, z)
-    terms = likelihood.log_prob(x), p.log_prob(z), q.log_prob(z)
+    log_p = likelihood.log_prob(x), log_density(p, z, f"p(z) of {what}")
+    terms = *log_p, log_density(q, z, f"q(z|x) of {what}", log_q)
     for term, of, name in zip(terms, (likelihood, p, q), ("p(x|z)", "p(z)", "q(z|x)"), strict=True):
         _check_per_example(term, x, f"log_prob of {type(of).__name__} {name}")
     return terms[0] + terms[1] - terms[2]
@@ -170,7 +224,15 @@ def log_weights(model: LatentModel, params: Params, x: Array, key: Array, num_sa
     Sample k uses key k of `key`, so the first rows do not depend on how many are asked for.
     """
     q = model.encode(params, x)
-    return jax.vmap(lambda k: log_weight(model, params, x, q, q.sample(k)))(keys.many(key, num_samples))
+    return jax.vmap(lambda k: drawn_log_weight(model, params, x, q, k))(keys.many(key, num_samples))
+
+
+def drawn_log_weight(
+    model: LatentModel, params: Params, x: Array, q: Distribution, key: Array, *, prior: Distribution | None = None
+) -> Array:
+    """Return `log_weight` at a draw z ~ q(z|x), `[B]`."""
+    z, log_q = draw(q, key)
+    return log_weight(model, params, x, q, z, prior=prior, log_q=log_q)
 
 
 def importance_weighted_bound(log_w: Array) -> Array:
@@ -198,13 +260,16 @@ def doubly_reparameterised_bound(model: LatentModel, params: Params, x: Array, k
     With normalised weights v_k, the gradient is sum_k v_k d log w_k for parameters met in p, and
     sum_k v_k^2 (d log w_k / d z_k)(d z_k / d phi) for those met through z, q's own held fixed in log q.
     Tucker, Lawson, Gu & Maddison 2019, equation 8.
+
+    Raises:
+      InputError: q does not score a given code.
     """
     q = model.encode(params, x)
     fixed = jax.lax.stop_gradient(q)
-    draws = jax.vmap(q.sample)(keys.many(key, num_samples))
+    draws = jax.vmap(lambda k: draw(q, k)[0])(keys.many(key, num_samples))
 
     def weigh(z: Latent) -> Array:
-        return log_weight(model, params, x, fixed, z)
+        return log_weight(model, params, x, fixed, z, what="doubly_reparameterised")
 
     log_w = jax.lax.stop_gradient(jax.vmap(weigh)(jax.lax.stop_gradient(draws)))
     v = jax.nn.softmax(log_w, axis=0)

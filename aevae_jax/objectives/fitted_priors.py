@@ -56,5 +56,5 @@ def prior_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dic
 
 
 def _negative_log_prior(model: LatentModel, params: Params, x: Array, key: Array) -> Array:
-    z = jax.lax.stop_gradient(model.encode(params, x).sample(key))
-    return -model.prior(params, x.shape[0]).log_prob(z)
+    z = jax.lax.stop_gradient(bounds.draw(model.encode(params, x), key)[0])
+    return -bounds.log_density(model.prior(params, x.shape[0]), z, "p(z) of PriorLikelihood")

@@ -107,7 +107,7 @@ class ReconstructionError:
     """
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
-        likelihood = model.decode(params, model.encode(params, x).sample(key))
+        likelihood = model.decode(params, bounds.draw(model.encode(params, x), key)[0])
         loss = bounds.distortion(likelihood, x).mean()
         name = "profile_distortion" if measure_of(likelihood) == "profile" else "distortion"
         return loss, {"loss": loss, name: loss, "mse": bounds.squared_error(likelihood, x).mean()}
