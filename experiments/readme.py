@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import defaults
+import disentangling
 import lossless_table
 import speed_table
 from claims import verdict_of
@@ -59,6 +60,7 @@ def section() -> str:
         speed_tables(),
         claims(),
         made_of(),
+        disentangled(),
         linear(),
     ]
     return "\n".join(part for part in parts if part)
@@ -162,6 +164,13 @@ def made_of() -> str:
     """Return what was compared before it became the default."""
     found = recorded("defaults.json")
     return "" if found is None else defaults.of_readme(found, (RESULTS / "defaults.json").as_posix())
+
+
+def disentangled() -> str:
+    """Return which losses make single dimensions stand for single factors."""
+    path = RESULTS / "disentangling_sprites.json"
+    found = recorded(path.name)
+    return "" if found is None else disentangling.of_readme(found, path.as_posix())
 
 
 def _interval(claim: dict[str, Any]) -> str:

@@ -391,6 +391,14 @@ MUTATIONS = (
         ("objectives/test_moments.py",),
     ),
     Mutation(
+        534,
+        "the number of examples makes the same run another one",
+        "runs/same_run.py",
+        '"latent_prior", "num_examples")',
+        '"latent_prior")',
+        ("runs/test_same_run.py::test_the_number_of_examples_that_a_loss_takes_from_the_data_is_no_difference",),
+    ),
+    Mutation(
         27,
         "a score of disentanglement by reshape in place of transpose",
         "evaluation/disentanglement.py",

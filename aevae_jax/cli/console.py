@@ -16,6 +16,7 @@ from typing import Any
 from aevae_jax import values
 from aevae_jax.cli import arguments, repairs, terminal
 from aevae_jax.runs import progress as said
+from aevae_jax.runs.run import unsized
 from aevae_jax.types import InputError, Shaped
 
 one_line_errors, note = terminal.one_line_errors, terminal.note  # so that experiments need this file alone
@@ -55,7 +56,7 @@ def train_command(directory: str | Path, run: Any) -> str:
         model = dataclasses.replace(model, event_shape=())  # type: ignore[type-var]
     usual = {**vars(type(run)()), "objective": type(run)(model=model).objective}
     hints, typed = typing.get_type_hints(type(run)), []
-    for name, value in {**vars(run), "model": model}.items():
+    for name, value in {**vars(run), "model": model, "objective": unsized(run.objective)}.items():
         if name != "data" and value == usual[name]:
             continue
         option = f"--{name.replace('_', '-')}"

@@ -280,6 +280,7 @@ def _value(typed: Fields[runs.Run], config: Path | None, origin: Path | None) ->
         assert origin is not None
         overview.check_run(origin)
         base = reading.read(records.read_record(origin)["run"], str(origin / records.RECORD))
+    base = dataclasses.replace(base, objective=reading.unsized(base.objective))
     if "model" in typed.typed and base.objective == runs.Run(model=base.model).objective:  # that of the new model
         typed = dataclasses.replace(typed, typed={"objective": None, **typed.typed})
     return typed.value(base)

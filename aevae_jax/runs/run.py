@@ -13,7 +13,7 @@ from aevae_jax.models import VAE, Model
 from aevae_jax.objectives.families import Loss
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.training.optimizers import AdamW
-from aevae_jax.types import InputError, RateNeeding, Shaped, has_point_codes, left_open
+from aevae_jax.types import InputError, RateNeeding, Shaped, SizeNeeding, has_point_codes, left_open
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,11 @@ class Run:
                 got=type(objective).__name__,
                 expected="ReconstructionError(): its codes are points, which have no KL",
             )
+
+
+def unsized(objective: Any) -> Any:
+    """Return an objective that takes the number of examples from the data anew, where it needs to know it."""
+    return replace(objective, num_examples=0) if isinstance(objective, SizeNeeding) else objective  # type: ignore[type-var]
 
 
 def read(tree: dict[str, Any], where: str, *, recorded: bool = True) -> Run:

@@ -116,10 +116,14 @@ def check_typed(folder: Path, run: Run) -> None:
 
 
 def _without_data(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return the tree of a run without its epochs, and without what its model may take from the data."""
-    open_to_data = ("event_shape", "likelihood", "latent_prior")
-    model = {name: item for name, item in tree["model"].items() if name not in open_to_data}
-    return {name: item for name, item in {**tree, "model": model}.items() if name != "epochs"}
+    """Return the tree of a run without its epochs, and without what its model and loss may take from the data."""
+    open_to_data = ("event_shape", "likelihood", "latent_prior", "num_examples")
+    parts = {
+        part: {name: item for name, item in tree[part].items() if name not in open_to_data}
+        for part in ("model", "objective")
+        if isinstance(tree.get(part), dict)
+    }
+    return {name: item for name, item in {**tree, **parts}.items() if name != "epochs"}
 
 
 def _another(folder: Path, found: list[str], hint: str) -> InputError:

@@ -21,8 +21,9 @@ from aevae_jax.data import Data, DynamicBinarization
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.models.architectures import Conv
 from aevae_jax.objectives.losses import ELBO, LinearWarmup
+from aevae_jax.objectives.total_correlation import BetaTCVAE
 from aevae_jax.runs import progress
-from aevae_jax.runs.run import Run
+from aevae_jax.runs.run import Run, unsized
 from aevae_jax.runs.snapshots import Epoch, Steps
 from aevae_jax.types import InputError
 
@@ -107,6 +108,10 @@ def run_as_typed(run: Annotated[Run, arguments.BY_FIELD]) -> Run:
             Run(data=Data("x", DynamicBinarization()), objective=ELBO(beta=4)),
             '--data "Data(name=\'x\', preparation=DynamicBinarization())" --objective "ELBO(beta=4)"',
         ),
+        (
+            Run(objective=BetaTCVAE(3.0, num_examples=7)),  # of which the data say how many
+            '--data digits --objective "BetaTCVAE(total_correlation=3.0)"',
+        ),
     ],
 )
 def test_a_run_as_it_is_typed(run, text):
@@ -115,7 +120,8 @@ def test_a_run_as_it_is_typed(run, text):
     _, _, directory, *typed = shlex.split(command)
     assert directory == "a run"
     given = console.parse_arguments(run_as_typed, typed, prog="x")()
-    assert given in (run, replace(run, model=replace(run.model, event_shape=())))
+    open_to_data = replace(run, model=replace(run.model, event_shape=()), objective=unsized(run.objective))
+    assert given in (run, open_to_data)
 
 
 def test_what_only_python_can_give_is_not_typed():

@@ -41,6 +41,10 @@ def test_differences_are_paired_by_seed():
     assert f"| {BETA} | 0.533 | +0.100 [{0.1 - half:+.3f}, {0.1 + half:+.3f}] | 0.500 |" in text
     assert "| VAE | 0.433 |  | 0.500 |" in text
     assert "By chance MIG is 0.010" in text
+    says = disentangling.of_readme(results, "figures.json")
+    assert f"{BETA} raises it by these intervals. `python" in says
+    worse = {**results, "rows": {**results["rows"], "other": row([0.1, 0.41, 0.79])}}
+    assert f"{BETA} raises it by these intervals; other not surely. " in disentangling.of_readme(worse, "f.json")
     assert disentangling.gains({"rows": {BETA: row([0.1])}}) == {}
 
 

@@ -11,6 +11,7 @@ from aevae_jax import values
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.models.likelihoods import NormalSharedScale, Tabular
 from aevae_jax.models.priors import StandardNormal, VampPrior
+from aevae_jax.objectives.total_correlation import BetaTCVAE
 from aevae_jax.runs import same_run
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
@@ -52,6 +53,15 @@ def test_columns_that_a_likelihood_takes_from_a_table_are_no_difference(tmp_path
     record["run"]["model"]["likelihood"]["columns"] = [0, 2]
     write_record(tmp_path, record)
     same_run.check_typed(tmp_path, typed)
+
+
+def test_the_number_of_examples_that_a_loss_takes_from_the_data_is_no_difference(tmp_path):
+    typed = replace(TYPED, objective=BetaTCVAE(3.0))
+    recorded = replace(typed, objective=BetaTCVAE(3.0, num_examples=80), batch_size=128)
+    write_record(tmp_path, {"run": values.to_tree(recorded), "format": {}, "provenance": {"data": {"sha256": ""}}})
+    same_run.check_typed(tmp_path, typed)
+    with pytest.raises(InputError, match=r"objective total_correlation 3\.0, here 4\.0"):
+        same_run.check_typed(tmp_path, replace(typed, objective=BetaTCVAE(4.0)))
 
 
 @pytest.mark.parametrize(
