@@ -70,6 +70,7 @@ FIELDS = {"Safeguard": {"detours": "rollbacks"}}
 ABSENT: dict[str, dict[str, object]] = {
     **{name: {"upsampling": "repeat"} for name in ("Conv", "ResidualConv")},
     "Autoencoder": {"code": {"type": "Identity"}},
+    "ELBO": {"rate": "whole"},
     "VAE": {"posterior": {"type": "DiagonalNormal"}},
 }
 """What a record means that lacks a newer field. It is not written where it is this: values of old records keep their

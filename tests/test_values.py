@@ -593,7 +593,7 @@ DEFAULTS = [
     "CompressiveAutoencoder(latent=64, network=MLP(), likelihood=Normal(scale=0.1), levels=(), step=0.25, "
     "components=3, event_shape=())",
     "ReconstructionError()",
-    "ELBO(beta=1.0, free_bits=0.0, groups=0, sticking_the_landing=False)",
+    "ELBO(beta=1.0, free_bits=0.0, groups=0, sticking_the_landing=False, rate='whole')",
     "IWAE(num_samples=50, doubly_reparameterised=False)",
     "Denoising(corruption=GaussianNoise(), objective=ReconstructionError())",
     "Sparse(penalty=L1(), weight=0.1, objective=ReconstructionError())",

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from aevae_jax.distributions.elementary import Normal
-from aevae_jax.types import Distribution, measure_of
+from aevae_jax.types import ByLevel, Distribution, measure_of
 
 _LOG_2PI = 1.8378770664093453
 
@@ -44,6 +44,12 @@ class Chained:
         z1, z2 = value[:, : self.size], value[:, self.size :]
         log_p: Array = self.above.log_prob(z2) + self.below(z2).log_prob(z1)
         return log_p
+
+    def levels(self, value: Array) -> tuple[tuple[Distribution, Array], ...]:
+        """Return p(z2), itself by level where it has some, and p(z1|z2) at the z2 of `value`, each with its part."""
+        z1, z2 = value[:, : self.size], value[:, self.size :]
+        above = self.above.levels(z2) if isinstance(self.above, ByLevel) else ((self.above, z2),)
+        return (*above, (self.below(z2), z1))
 
     def mean(self) -> Array:
         """Return the mean of z2, and that of z1 given it. The mean of z1 itself has no closed form."""

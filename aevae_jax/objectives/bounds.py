@@ -18,6 +18,7 @@ from jax import Array
 
 from aevae_jax import keys
 from aevae_jax.types import (
+    ByLevel,
     Distribution,
     DrawnWithDensity,
     InputError,
@@ -94,11 +95,29 @@ def sampled_rate(q: Distribution, p: Distribution, z: Latent, *, log_q: Array | 
     return log_density(q, z, "q(z|x) of a sampled rate", log_q) - log_density(p, z, "p(z) of a sampled rate")
 
 
-def rate(q: Distribution, p: Distribution, z: Latent, *, log_q: Array | None = None) -> Array:
+def levels(q: Distribution, p: Distribution, z: Latent) -> list[tuple[Distribution, Distribution, Latent]]:
+    """Return q, p and z of each level, given those above it in z: the uppermost first; of one level, that alone."""
+    if isinstance(q, ByLevel) and isinstance(p, ByLevel):
+        of_q, of_p = q.levels(z), p.levels(z)
+        if [jnp.shape(part) for _, part in of_q] == [jnp.shape(part) for _, part in of_p]:
+            return [(q_level, p_level, part) for (q_level, part), (p_level, _) in zip(of_q, of_p, strict=True)]
+    return [(q, p, z)]
+
+
+def rate(q: Distribution, p: Distribution, z: Latent, *, log_q: Array | None = None, by_level: bool = False) -> Array:
     """Return KL(q || p), `[B]`: in closed form where there is one, else the estimate from `z` ~ q.
 
-    `log_q` is log q(z) where it was computed with the draw.
+    Args:
+      q, p, z: q(z|x), p(z) and a draw of q.
+      log_q: log q(z) where it was computed with the draw.
+      by_level: sum over levels KL(q(z_l|x, z_above) || p(z_l|z_above)) at the levels z_above that were drawn: the mean
+        is the same, and a level that has a closed form adds no noise of its own. Vahdat & Kautz 2020, section 3.
     """
+    if by_level and len(parts := levels(q, p, z)) > 1:
+        total, *others = (rate(*part) for part in parts)
+        for other in others:
+            total = total + other
+        return total
     exact = q.kl(p)
     return sampled_rate(q, p, z, log_q=log_q) if exact is NotImplemented else exact
 
@@ -122,7 +141,15 @@ def squared_error(likelihood: Distribution, x: Array) -> Array:
     return (weight * error).sum(axis=-1) / jnp.maximum(weight.sum(axis=-1), 1.0)
 
 
-def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_the_landing: bool = False) -> Bound:
+def elbo(
+    model: LatentModel,
+    params: Params,
+    x: Array,
+    key: Array,
+    *,
+    sticking_the_landing: bool = False,
+    by_level: bool = False,
+) -> Bound:
     """Return the terms of the ELBO at one z ~ q(z|x) per example.
 
     Args:
@@ -132,6 +159,7 @@ def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_t
       key: the only source of noise.
       sticking_the_landing: estimate the rate from z with q's own parameters held fixed in log q, which removes a term
         of the gradient whose mean is zero. Roeder, Wu & Duvenaud 2017. It needs log q at a given z.
+      by_level: see `rate`; it has no meaning with `sticking_the_landing`, which needs the rate at the draw.
 
     Raises:
       InputError: q or p does not score a code where that is needed.
@@ -143,7 +171,7 @@ def elbo(model: LatentModel, params: Params, x: Array, key: Array, *, sticking_t
         log_q = log_density(jax.lax.stop_gradient(q), z, "q(z|x) of sticking_the_landing")
         kl = sampled_rate(q, p, z, log_q=log_q)
     else:
-        kl = rate(q, p, z, log_q=log_q)
+        kl = rate(q, p, z, log_q=log_q, by_level=by_level)
     bound = Bound(distortion(likelihood, x), kl, q, p, likelihood, z)
     _check_per_example(bound.distortion, x, f"log_prob of {type(likelihood).__name__} p(x|z)")
     _check_per_example(bound.rate, x, f"KL of {type(q).__name__} q(z|x) from {type(p).__name__} p(z)")

@@ -12,11 +12,11 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aevae_jax import limits
 from aevae_jax.lazy import jnp, modules
-from aevae_jax.types import Factorised, InputError, LatentModel, Metrics, Params, Validation, measure_of
+from aevae_jax.types import Distribution, Factorised, InputError, LatentModel, Metrics, Params, Validation, measure_of
 
 if TYPE_CHECKING:
     from jax import Array
@@ -125,14 +125,19 @@ class ELBO:
       beta: weight of the rate; a number from 0 on, or a schedule of the step.
       free_bits: nats per group of latent dimensions below which the rate costs nothing. The limit is on the batch mean
         of each group's rate, as in Kingma et al. 2016, appendix C.8; the rate that is logged is the raw one.
-      groups: into how many consecutive groups the latent dimensions fall; 0 means one per dimension.
+      groups: into how many consecutive groups the latent dimensions of each level fall; 0 means one per dimension, for
+        which the rate must be known per dimension; 1 is the whole level, whose rate may be an estimate.
       sticking_the_landing: see `bounds.elbo`.
+      rate: of a model of several levels, such as `TwoLevelVAE`, the rate is estimated at the draw as a whole, or
+        "by level": in closed form given the levels above that were drawn, which has the same mean and less variance.
+        Free bits are by level in any case.
     """
 
     beta: Weight = 1.0
     free_bits: float = 0.0
     groups: int = 0
     sticking_the_landing: bool = False
+    rate: Literal["whole", "by level"] = "whole"
 
     needs_rate: ClassVar[bool] = True
 
@@ -144,9 +149,15 @@ class ELBO:
             raise InputError(
                 "free_bits with sticking_the_landing", got="both", expected="one: free bits need the rate per dimension"
             )
+        if self.rate not in ("whole", "by level"):
+            raise InputError("rate", got=limits.shown(self.rate), expected="'whole' or 'by level'")
+        if self.rate == "by level" and self.sticking_the_landing:
+            expected = "one: sticking_the_landing needs the rate at the draw"
+            raise InputError("rate='by level' with sticking_the_landing", got="both", expected=expected)
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
-        bound = bounds.elbo(model, params, x, key, sticking_the_landing=self.sticking_the_landing)
+        landing, by_level = self.sticking_the_landing, self.rate == "by level"
+        bound = bounds.elbo(model, params, x, key, sticking_the_landing=landing, by_level=by_level)
         rate = bound.rate.mean() if limits.is_zero(self.free_bits) else self._limited(bound)
         loss = bound.distortion.mean() + weight_at(self.beta, step) * rate
         return loss, {"loss": loss, **{name: term.mean() for name, term in bound.terms.items()}}
@@ -157,14 +168,26 @@ class ELBO:
 
     def _limited(self, bound: Bound) -> Array:
         """Return sum over groups of max(free_bits, batch mean of the group's rate)."""
-        q = bound.posterior
-        kl_terms = q.kl_terms(bound.prior) if isinstance(q, Factorised) else NotImplemented  # [B, *latent]
+        levels = bounds.levels(bound.posterior, bound.prior, bound.z)
+        total, *others = (self._limited_level(*level, bound.rate if len(levels) == 1 else None) for level in levels)
+        for other in others:
+            total = total + other
+        return total
+
+    def _limited_level(self, q: Distribution, p: Distribution, z: Any, known: Array | None) -> Array:
+        """Return the same of one level, of which the rate as a whole may be known."""
+        kl_terms = q.kl_terms(p) if isinstance(q, Factorised) else NotImplemented  # [B, *latent]
         if kl_terms is NotImplemented:
-            raise InputError(
-                "free_bits",
-                got=f"a prior of type {type(bound.prior).__name__}",
-                expected="a rate in closed form per dimension",
-            )
+            points = measure_of(q) == "point"
+            if points or self.groups != 1:
+                raise InputError(
+                    "free_bits",
+                    got=f"a prior of type {type(p).__name__}",
+                    expected="a rate in closed form per dimension",
+                    hint="" if points else "type groups=1 for a limit on the rate as a whole",
+                )
+            whole = bounds.rate(q, p, z) if known is None else known
+            return jnp.maximum(self.free_bits, whole.mean())
         per_dimension = kl_terms.mean(axis=0).reshape(-1)
         groups = self.groups or per_dimension.size
         if per_dimension.size % groups:
