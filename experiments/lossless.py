@@ -26,18 +26,19 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import density
 import lossless_codecs as codecs
 import lossless_table as tables
 
 from aevae_jax import durable
 from aevae_jax.cli import console, terminal
-from aevae_jax.data import Data, DynamicBinarization, prepare
+from aevae_jax.data import Data, prepare
 from aevae_jax.lazy import modules, np
 from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP, Conv
-from aevae_jax.models.likelihoods import Bernoulli, DiscretizedLogistic, DiscretizedLogisticMixture
-from aevae_jax.models.priors import StandardNormal, VampPrior
-from aevae_jax.objectives.losses import ELBO, LinearWarmup
+from aevae_jax.models.likelihoods import DiscretizedLogistic, DiscretizedLogisticMixture
+from aevae_jax.models.priors import StandardNormal
+from aevae_jax.objectives.losses import ELBO
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
@@ -115,17 +116,8 @@ ROWS = {
     ),
     "fashion_mnist_bits": Row(
         "Fashion-MNIST, bits",
-        "gated MLP, 40 latents, VampPrior, one of 8 codes",
-        Run(
-            Data("fashion_mnist", DynamicBinarization()),
-            VAE(40, MLP((300, 300), gated=True), Bernoulli(), VampPrior(100), (-3.0, 1.0)),
-            ELBO(LinearWarmup(7_500), sticking_the_landing=True),
-            AdamW(2e-3, warmup=500, weight_decay=0.05, cosine=True),
-            batch_size=100,
-            epochs=60,
-            ema=0.9995,
-        ),
-        samples=8,
+        "gated MLP, two levels of 40 latents, VampPrior",
+        density.run_of("two_level_vampprior", 0, "fashion_mnist", examples=50_000),
     ),
 }
 

@@ -3840,4 +3840,12 @@ MUTATIONS = (
         "levels = [(bound.posterior, bound.prior, bound.z)]",
         ("objectives/test_levels.py::test_below_its_limit_a_level_has_no_gradient_and_above_it_the_whole",),
     ),
+    Mutation(
+        646,
+        "batches of which codes take more bits than there are",
+        "compression/chunks.py",
+        "np.clip(np.ceil(wanted), 2, _MOST_PARTS - 1)",
+        "np.clip(np.ceil(wanted), 2, 2)",
+        ("compression/test_chunks.py::test_codes_of_more_bits_than_an_example_costs_find_them[12]",),
+    ),
 )

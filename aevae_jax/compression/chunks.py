@@ -1,9 +1,9 @@
 """A trained model as a lossless codec of chunks of examples, each decodable on its own.
 
 Examples are coded in batches, one upon the other: bits that the code of one takes back are those of the batches before.
-Batches begin with one example, and then have half as many as there are before them: if they doubled, codes that take
-back more bits than an example costs would find too few. An example that is not certain to decode, or that the model
-would make larger, is coded without the model.
+Batches begin with one example, and then have a certain part of as many as there are before them: in larger ones, codes
+that take more bits than an example leaves would find too few. An example that is not certain to decode, or that the
+model would make larger, is coded without the model.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ __all__ = ("Coder", "Damaged")
 
 _BATCH = 64
 _SAMPLES = np.append(10 * np.arange(MOST_SAMPLES), TOTAL)[None]  # counts of how many samples there are, the most first
+_MOST_PARTS = 256
+_SPARE = 1.25
+"""How many times the bits that a batch takes should lie there before it."""
 _RARE = 64  # of 65536 examples so many are expected to be coded without the model
 
 
@@ -95,8 +98,8 @@ class Coder:
         """
         plain.check_examples("examples", symbols, self.event_shape, self.levels)
         stack, waiting = Stack(self._latents.seed * self._samples), deque(range(len(symbols)))
-        without = np.zeros(len(symbols), bool)
-        for size, slices in _sizes(self.levels):
+        without, part = np.zeros(len(symbols), bool), self._part(symbols[:_BATCH])
+        for size, slices in _sizes(self.levels, part):
             stack.slices = slices
             rows: list[int] = []
             while True:
@@ -119,6 +122,7 @@ class Coder:
         stack.slices = SMALL
         plain.uniform(int(without.sum()), self.event_shape, self.levels).push(stack, symbols[without].astype(np.int64))
         plain.marks(len(symbols), _RARE).push(stack, without.astype(np.int64))
+        _parts().push(stack, np.array([part]))
         _sampled().push(stack, np.array([MOST_SAMPLES - self._samples]))
         return stack.payload()
 
@@ -131,12 +135,13 @@ class Coder:
         stack = Stack(0, payload)
         samples = MOST_SAMPLES - int(_sampled().pop(stack)[0])
         stack.seed = self._latents.seed * samples
+        part = int(_parts().pop(stack)[0])
         without = plain.marks(n, _RARE).pop(stack).astype(bool)
         out = np.zeros((n, *self.event_shape), self.dtype)
         out[without] = plain.uniform(int(without.sum()), self.event_shape, self.levels).pop(stack)
         modelled = np.flatnonzero(~without)
         first, batches = 0, []
-        for size, slices in _sizes(self.levels):
+        for size, slices in _sizes(self.levels, part):
             if first >= len(modelled):
                 break
             batches.append((modelled[first : first + size], slices))
@@ -163,6 +168,14 @@ class Coder:
             self._batch(evaluate, self._samples).push(tally, batch)
             found.append(tally.bits)
         return np.concatenate(found)
+
+    def _part(self, symbols: np.ndarray) -> int:
+        """Return of how many examples before it a batch is to have one: 2, or more where codes take many bits."""
+        tally = Tally(len(symbols), Dice(np.random.default_rng(0)))
+        evaluate = Evaluation(self._networks, len(symbols), self._at_once, certify=False)
+        self._batch(evaluate, self._samples).push(tally, symbols.astype(np.int64))
+        wanted = _SPARE * tally.taken.mean() / max(tally.bits.mean(), 1.0)
+        return int(np.clip(np.ceil(wanted), 2, _MOST_PARTS - 1))
 
     def _batch(self, evaluate: Evaluation, samples: int) -> Codec:
         """Return the codec of a batch of examples by bits back."""
@@ -222,17 +235,21 @@ class Coder:
         return Codec(push, pop)
 
 
-def _sizes(levels: int) -> Iterator[tuple[int, Slices]]:
+def _sizes(levels: int, part: int) -> Iterator[tuple[int, Slices]]:
     """Yield the sizes of batches, the first one first, and in what slices each is pushed.
 
-    Each has half as many examples as there are before it. A bit that is all but certain takes back nearly all that it
+    Each has one example for `part` of those before it. A bit that is all but certain takes back nearly all that it
     gives, so bits are pushed in many slices whatever lies below them.
     """
     coded = 0
     while True:
-        size = min(max(1, coded // 2), _BATCH)
+        size = min(max(1, coded // max(part, 2)), _BATCH)
         yield size, LARGE if size == _BATCH and levels > 2 else SMALL
         coded += size
+
+
+def _parts() -> Codec:
+    return independent(elements.Uniform(_MOST_PARTS, (1,)))
 
 
 def _sampled() -> Codec:

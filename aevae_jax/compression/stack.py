@@ -169,10 +169,14 @@ class Tally:
     Args:
       rows: how many.
       bits: a `Stack`, or `Dice`.
+
+    Attributes:
+      bits: what was pushed less what was popped, `[rows]`.
+      taken: what was popped.
     """
 
     def __init__(self, rows: int, bits: Bits):
-        self.bits = np.zeros(rows)
+        self.bits, self.taken = np.zeros(rows), np.zeros(rows)
         self._inner = bits
 
     def push(self, start: np.ndarray, length: np.ndarray, precision: int) -> None:
@@ -189,8 +193,9 @@ class Tally:
             lengths[part] = found[2]
             return found
 
-        symbols = self._inner.pop(noted, shape, precision)
-        self.bits -= self._cost(lengths, precision)
+        symbols, cost = self._inner.pop(noted, shape, precision), self._cost(lengths, precision)
+        self.bits -= cost
+        self.taken += cost
         return symbols
 
     def _cost(self, length: np.ndarray, precision: int) -> np.ndarray:

@@ -113,18 +113,19 @@ def test_the_size_is_the_bound_and_little_more(trained, n):
     assert bits > coder.bound(symbols).sum() * 0.97
 
 
-def test_codes_of_more_bits_than_an_example_costs_find_them():
+@pytest.mark.parametrize("latent", [2, 12])
+def test_codes_of_more_bits_than_an_example_costs_find_them(latent):
     """Each code takes 28 bits back, and each example leaves 16: batches that double, or 1,024 symbols that are pushed
-    at once, would need bits of nowhere: 690, or 14,000.
+    at once, would need bits of nowhere: 690, or 14,000. Of codes of 168 bits, so would those that grow by half.
     """
-    model = ae.VAE(2, SMALL, likelihoods.Bernoulli(), priors.StandardNormal(), (-3.0, 3.0), (16,))
+    model = ae.VAE(latent, SMALL, likelihoods.Bernoulli(), priors.StandardNormal(), (-3.0, 3.0), (16,))
     coder = Coder(model, jax.tree.map(np.zeros_like, model.init(jax.random.key(0))))  # q(z|x) = p(z), and p(x|z) = 1/2
     for n in (127, 300):
         symbols = np.random.default_rng(0).integers(0, 2, (n, 16))
         payload = coder.encode(symbols)
         assert np.array_equal(coder.decode(payload, n), symbols)
         assert coder.bound(symbols).sum() == pytest.approx(n * 16, rel=0.01)
-        assert 8 * len(payload) < n * 16 + 32 * 12
+        assert 8 * len(payload) < n * 16 + 32 * 12 + 16 * latent
 
 
 def test_the_bound_is_the_negative_elbo(trained):
