@@ -3652,8 +3652,8 @@ MUTATIONS = (
         642,
         "pixels that see those of their own pass",
         "distributions/interlaced.py",
-        "% 2)) < p for",
-        "% 2)) <= p for",
+        "np.arange(PASSES)[:, None] < np.arange(PASSES)[None]",
+        "np.arange(PASSES)[:, None] <= np.arange(PASSES)[None]",
         (
             "distributions/test_interlaced.py::"
             "test_a_pixel_depends_on_those_of_earlier_passes_near_it_and_on_no_other[(5, 6, 1)]",
@@ -3663,8 +3663,8 @@ MUTATIONS = (
         643,
         "neighbours beyond the edge taken from the other side",
         "distributions/interlaced.py",
-        "padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))",
-        'padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="wrap")',
+        "padded = jnp.pad(cells, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))",
+        'padded = jnp.pad(cells, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")',
         (
             "distributions/test_interlaced.py::"
             "test_a_pixel_depends_on_those_of_earlier_passes_near_it_and_on_no_other[(5, 6, 1)]",

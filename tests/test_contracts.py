@@ -305,7 +305,7 @@ EXAMPLES: dict[str, Any] = {
     ),
     "Reshaped": lambda: joint.Reshaped(elementary.Normal(numbers(0, B, 6), numbers(1, B, 6)), (3, 2)),
     "InterlacedLogisticMixture": lambda: interlaced.InterlacedLogisticMixture(
-        numbers(0, B, *EVENT, 2), numbers(1, 4, 24, 2), numbers(2, 4, 2, 6), numbers(3, 4, 24, 6), numbers(4, 4, 6)
+        numbers(0, B, *EVENT, 2), numbers(1, 36, 4, 2), numbers(2, 4, 2, 6), numbers(3, 36, 4, 6), numbers(4, 4, 6)
     ),
     "Householder": lambda: flows.Householder(numbers(0, B, *EVENT), numbers(1, B, *EVENT), numbers(2, B, 2, *EVENT)),
     "Flow": lambda: flows.Flow(elementary.Normal(numbers(0, B, *EVENT), numbers(1, B, *EVENT)), every_map()),

@@ -2,14 +2,13 @@
 
 As in an interlaced file, the first pass is every second pixel of every second row, and the others fill the gaps. Within
 a pass pixels are independent, so to sample or to decode an image takes four evaluations, not one for each pixel. Reed
-et al. 2017, "Parallel multiscale autoregressive density estimation", for the idea; here one small dense layer sees the
-5 x 5 neighbourhood of a pixel in the passes before, beside what p(x|z) says of the pixel.
+et al. 2017, "Parallel multiscale autoregressive density estimation", for the idea; here one dense layer sees the pixels
+of the passes before in the 3 x 3 cells of 2 x 2 pixels around, beside what p(x|z) says of the pixel.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -22,17 +21,18 @@ from aevae_jax.distributions.logistic import DiscretizedLogisticMixture
 from aevae_jax.types import Distribution, InputError, Measure
 
 STARTS = ((0, 0), (1, 1), (0, 1), (1, 0))
-"""Row and column at which each pass begins; all go on in steps of two. The last two have known pixels on all sides."""
+"""Row and column in a cell of the pixel of each pass. The last two have known pixels on all sides."""
 
 PASSES = len(STARTS)
 
-OFFSETS = tuple((y, x) for y in range(-2, 3) for x in range(-2, 3) if (y, x) != (0, 0))
-"""The neighbours of a pixel: rows and columns from it."""
+NEAR = 9 * PASSES
+"""Pixels of a cell and of those around it, cell after cell, each in the order of passes."""
 
-_KNOWN = np.array(
-    [[STARTS.index(((r + y) % 2, (c + x) % 2)) < p for y, x in OFFSETS] for p, (r, c) in enumerate(STARTS)], np.float32
-)
-"""Which neighbours a pixel of each pass sees, `[PASSES, 24]`."""
+_KNOWN = np.tile(np.arange(PASSES)[:, None] < np.arange(PASSES)[None], (9, 1)).astype(np.float32)
+"""Which of these the pixel of each pass sees, `[NEAR, PASSES]`: those of earlier passes."""
+
+_OWN = np.eye(PASSES, dtype=np.float32)[:, None, :, None]
+"""Of which pass each feature is, and each parameter."""
 
 
 @jax.tree_util.register_dataclass
@@ -40,14 +40,14 @@ _KNOWN = np.array(
 class InterlacedLogisticMixture:
     """Mixtures of K rounded logistics whose parameters depend on earlier pixels, over `[B, H, W, C]` or `[B, D]`.
 
-    Of a pixel with features f and known neighbours n of the same channel, in pass p, all parameters are an affine
-    function of relu(f + n A_p) and n. Vectors are images of one row.
+    Of a pixel with features f and known pixels n of the same channel around it, all parameters are an affine function
+    of relu(f + n A_p) and n, which is another one for each pass p. Vectors are images of one row.
 
     Args:
       features: what p(x|z) says of each element, `[B, *event, F]`.
-      context: A_p, `[4, 24, F]`.
+      context: A_p, `[36, 4, F]`; of what pass p does not see it is not used.
       hidden: from relu(f + n A_p) to the parameters, `[4, F, 3 K]`.
-      direct: from n to the parameters, `[4, 24, 3 K]`.
+      direct: from n to the parameters, `[36, 4, 3 K]`, likewise.
       bias: `[4, 3 K]`: K logits, K places and K raw log scales.
       scale_range: bounds of log scales.
       levels: the points of [0, 1] that values are rounded to.
@@ -79,15 +79,16 @@ class InterlacedLogisticMixture:
         """
         event = self.features.shape[1:-1]
         shape = _image_shape(event)
-        neighbours = _neighbours(value.reshape(-1, *shape) - 0.5)
-        features = self.features.reshape(-1, *shape, self.features.shape[-1])
-        bias = self.bias[:, None, None, None, None]
-        out = jnp.zeros((*features.shape[:-1], bias.shape[-1]), features.dtype)
-        for p, (row, column) in enumerate(STARTS):
-            near = neighbours[:, row::2, column::2] * jnp.asarray(_KNOWN[p], features.dtype)[None, None, None, None]
-            inner = jax.nn.relu(features[:, row::2, column::2] + near @ self.context[p])
-            out = out.at[:, row::2, column::2].set(inner @ self.hidden[p] + near @ self.direct[p] + bias[p])
-        logits, loc, raw = jnp.split(out.reshape(-1, *event, out.shape[-1]), 3, axis=-1)
+        near = _around(_cells(value.reshape(-1, *shape, 1) - 0.5)[..., 0])
+        features = _cells(self.features.reshape(-1, *shape, self.features.shape[-1]))
+        each, out = features.shape[-1], self.bias.shape[-1]
+        inner = features.reshape(*features.shape[:-2], -1) + near @ _seen(self.context)
+        found = jax.nn.relu(inner) @ (self.hidden[:, :, None] * jnp.asarray(_OWN, self.hidden.dtype)).reshape(
+            PASSES * each, -1
+        )
+        found += near @ _seen(self.direct) + self.bias.reshape(1, 1, 1, 1, -1)
+        pixels = _pixels(found.reshape(*found.shape[:-1], PASSES, out), shape)
+        logits, loc, raw = jnp.split(pixels.reshape(-1, *event, out), 3, axis=-1)
         return logits, loc, bounded(raw, *self.scale_range)
 
     def given(self, value: Array) -> DiscretizedLogisticMixture:
@@ -127,10 +128,32 @@ def _image_shape(event: tuple[int, ...]) -> tuple[int, int, int]:
     return event[0], event[1], event[2]
 
 
-@partial(jax.jit, inline=True)
-def _neighbours(image: Array) -> Array:
-    """Return the neighbours of each pixel, `[B, H, W, C, 24]`; beyond the edge they are 0."""
-    height, width = image.shape[1:3]
-    padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    shifted = [padded[:, 2 + y : 2 + y + height, 2 + x : 2 + x + width] for y, x in OFFSETS]
-    return jnp.stack(shifted, axis=-1)
+def _seen(weights: Array) -> Array:
+    """Return weights `[NEAR, PASSES, N]`, 0 of what a pass does not see, as a matrix."""
+    known = jnp.asarray(_KNOWN, weights.dtype)[:, :, None]
+    return (weights * known).reshape(NEAR, -1)
+
+
+def _cells(pixels: Array) -> Array:
+    """Return pixels `[B, H, W, C, N]` by the cells of 2 x 2 that they are in, `[B, C, h, w, PASSES, N]`, 0 beyond."""
+    height, width = (-(-size // 2) for size in pixels.shape[1:3])
+    beyond = [(0, 0), (0, 2 * height - pixels.shape[1]), (0, 2 * width - pixels.shape[2]), (0, 0), (0, 0)]
+    cells = jnp.pad(pixels, beyond).reshape(-1, height, 2, width, 2, *pixels.shape[3:])
+    return jnp.stack([jnp.moveaxis(cells[:, :, y, :, x], 3, 1) for y, x in STARTS], axis=-2)
+
+
+def _pixels(cells: Array, shape: tuple[int, int, int]) -> Array:
+    """Return what `_cells` made cells of, of an image of this shape."""
+    place = [[STARTS.index((y, x)) for x in (0, 1)] for y in (0, 1)]
+    rows = [jnp.stack([cells[..., p, :] for p in row], axis=-2) for row in place]  # [B, C, h, w, 2, N]
+    both = jnp.moveaxis(jnp.stack(rows, axis=3), 1, -2)  # [B, h, 2, w, 2, C, N]
+    batch, height, _, width, _, channels, numbers = both.shape
+    return both.reshape(batch, 2 * height, 2 * width, channels, numbers)[:, : shape[0], : shape[1]]
+
+
+def _around(cells: Array) -> Array:
+    """Return what is in each cell and in those around it, `[B, C, h, w, NEAR]`; beyond the edge it is 0."""
+    height, width = cells.shape[2:4]
+    padded = jnp.pad(cells, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, :, y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return jnp.concatenate(shifted, axis=-1)

@@ -271,13 +271,13 @@ class InterlacedLogisticMixture(_Grid):
 
     def init(self) -> Params:
         """Return parameters with which no pixel depends on anything: features differ, so they do not stay alike."""
-        passes, near, out = interlaced.PASSES, len(interlaced.OFFSETS), 3 * self.components
+        passes, near, out = interlaced.PASSES, interlaced.NEAR, 3 * self.components
         centres = (jnp.arange(self.components) + 0.5) / self.components
         flat = jnp.zeros(self.components)
         return {
-            "context": jnp.zeros((passes, near, self.features)),
+            "context": jnp.zeros((near, passes, self.features)),
             "hidden": jnp.zeros((passes, self.features, out)),
-            "direct": jnp.zeros((passes, near, out)),
+            "direct": jnp.zeros((near, passes, out)),
             "bias": jnp.tile(jnp.concatenate([flat, centres, flat - 2.0])[None], (passes, 1)),
         }
 
