@@ -83,9 +83,8 @@ class InterlacedLogisticMixture:
         features = _cells(self.features.reshape(-1, *shape, self.features.shape[-1]))
         each, out = features.shape[-1], self.bias.shape[-1]
         inner = features.reshape(*features.shape[:-2], -1) + near @ _seen(self.context)
-        found = jax.nn.relu(inner) @ (self.hidden[:, :, None] * jnp.asarray(_OWN, self.hidden.dtype)).reshape(
-            PASSES * each, -1
-        )
+        own = self.hidden[:, :, None] * jnp.asarray(_OWN, self.hidden.dtype)
+        found = jax.nn.relu(inner) @ own.reshape(PASSES * each, -1)
         found += near @ _seen(self.direct) + self.bias.reshape(1, 1, 1, 1, -1)
         pixels = _pixels(found.reshape(*found.shape[:-1], PASSES, out), shape)
         logits, loc, raw = jnp.split(pixels.reshape(-1, *event, out), 3, axis=-1)
