@@ -11,6 +11,7 @@ from . import (
     training as training,
 )
 from .checkpoints import Saving as Saving
+from .conditions import Conditioned as Conditioned
 from .data import Data as Data, Dataset as Dataset, from_arrays as from_arrays
 from .evaluation import (
     ais as ais,
@@ -28,6 +29,8 @@ from .models import (
     VAE as VAE,
     Autoencoder as Autoencoder,
     CompressiveAutoencoder as CompressiveAutoencoder,
+    ConditionalAutoencoder as ConditionalAutoencoder,
+    ConditionalVAE as ConditionalVAE,
     TwoLevelVAE as TwoLevelVAE,
     architectures as architectures,
     generation as generation,

@@ -25,6 +25,7 @@ class Stream(IntEnum):
     EVALUATE = 4
     SAMPLE = 5
     OBJECTIVE = 6
+    CONDITION = 7
 
 
 def root(seed: int | Array) -> Array:

@@ -23,6 +23,7 @@ from oracles import random_params
 
 import aevae_jax
 from aevae_jax import VAE, Autoencoder, data, models, objectives, values
+from aevae_jax.conditions import Conditional
 from aevae_jax.data import datasets, preparation
 from aevae_jax.distributions import bijections, elementary, flows, interlaced, joint, logistic, rounded, tabular
 from aevae_jax.models import architectures, codes, likelihoods, parts, posteriors, priors
@@ -151,8 +152,8 @@ DOORS = {
     "DiscretizedLogisticMixture Flow Householder InterlacedLogisticMixture Mixture MultivariateNormal Normal "
     "NormalOptimalScale Reshaped SmoothedLogisticMixture Tabular Uniform bijections bounded pairwise_normal_log_prob "
     "sum_event unbounded",
-    "models": "Autoencoder CompressiveAutoencoder Model TwoLevelVAE VAE architectures codes generation likelihoods "
-    "networks posteriors priors",
+    "models": "Autoencoder CompressiveAutoencoder ConditionalAutoencoder ConditionalVAE Model TwoLevelVAE VAE "
+    "architectures codes generation likelihoods networks posteriors priors",
     "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
     "FactorVAE GaussianNoise IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError SaltAndPepper "
     "Seeing Sparse Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound log_weights weight_at",
@@ -601,8 +602,11 @@ def test_posterior_keeps_its_contract(cls):
 @pytest.mark.parametrize("cls", MODELS, ids=named)
 def test_model_keeps_its_contract(cls):
     for name in ("init", "encode", "decode", "prior"):
-        assert parameters_of(getattr(cls, name)) == parameters_of(getattr(LatentModel, name))
+        more = ["condition"] if issubclass(cls, Conditional) and name != "init" else []
+        assert parameters_of(getattr(cls, name)) == [*parameters_of(getattr(LatentModel, name)), *more]
     model = dataclasses.replace(cls(LATENT), network=architectures.MLP((3,)), event_shape=EVENT)
+    if issubclass(cls, Conditional):
+        model = dataclasses.replace(model, classes=B).given(np.arange(B))
     assert isinstance(model, LatentModel)
     params = random_params(model)
 

@@ -23,6 +23,7 @@ FLOORS = (
         "types",
         "errors",
         "codable",
+        "conditions",
         "keys",
         "values",
         "limits",

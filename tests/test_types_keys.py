@@ -50,6 +50,7 @@ def test_stream_numbers_are_those_that_old_runs_were_made_with():
         "EVALUATE": 4,
         "SAMPLE": 5,
         "OBJECTIVE": 6,
+        "CONDITION": 7,
     }
 
 

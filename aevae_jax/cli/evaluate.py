@@ -66,7 +66,7 @@ def evaluate(
     x = getattr(prepared, split).x
 
     key = key_of(seed, keys.Stream.EVALUATE)
-    _, measure = bounds.measures(model, fitted.params, x.shape[1:])
+    _, measure = bounds.measures(model, fitted.params, x)
     if samples:
         importance.check_scorable(model, fitted.params, x)
     measured: dict[str, np.ndarray] = {}

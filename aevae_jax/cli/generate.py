@@ -19,13 +19,14 @@ from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_nominal
 if TYPE_CHECKING:
     from jax import Array
 
-    from aevae_jax import charts, keys
+    from aevae_jax import charts, conditions, keys
+    from aevae_jax.conditions import Conditioned
     from aevae_jax.data import Format, Source
     from aevae_jax.evaluation import completion, traversal
     from aevae_jax.models import generation, parts
     from aevae_jax.runs import pictures
 else:
-    charts, keys = modules("aevae_jax", "charts", "keys")
+    charts, conditions, keys = modules("aevae_jax", "charts", "conditions", "keys")
     generation, parts = modules("aevae_jax.models", "generation", "parts")
     completion, traversal = modules("aevae_jax.evaluation", "completion", "traversal")
     pictures = modules("aevae_jax.runs", "pictures")
@@ -104,7 +105,7 @@ def reconstruct(
         return
     given, classes = _inputs(run, fitted, input_file, part, data)
     count = len(given) if part is None else min(num, len(given))
-    _check_room(_reconstruction, fitted, (count, *given.shape[1:]), "inputs")
+    _check_room(_reconstruction, fitted, (count, *conditions.examples(given).shape[1:]), "inputs")
     x = given[:count]
     y = _batched(_reconstruction, fitted, x)["reconstructions"]
     words: dict[str, Any] = {
@@ -365,9 +366,9 @@ def _format(directory: Path) -> Format:
 
 def _inputs(
     directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, data: str
-) -> tuple[Source, list[str]]:
-    """Return what a model is to see, and the names of its classes, where there are any: a file or folder of the user's,
-    or a part of the run's data, which may have moved.
+) -> tuple[Source | Conditioned, list[str]]:
+    """Return what a model is to see, with what it is told of it, and the names of its classes, where there are any: a
+    file or folder of the user's, or a part of the run's data, which may have moved.
     """
     _check_one(path, split)
     if path is not None:

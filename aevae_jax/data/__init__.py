@@ -20,6 +20,7 @@ tfds_files.py    what is looked at in a folder of TensorFlow Datasets before any
 tfds.py          TensorFlow Datasets: the only file that imports it
 tfds_prepare.py  TensorFlow Datasets fetched and written
 streams.py       windows of batches with prefetch: the only file that imports Grain
+told.py          what models are told of each example: its label, its factors
 suited.py        the likelihood and the prior that suit prepared data
 inspection.py    what there is to know of a data set before training on it
 files.py         what goes into a model and what comes out of it, in files

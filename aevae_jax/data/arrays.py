@@ -23,8 +23,9 @@ from numpy.lib import format
 from aevae_jax import durable, memory
 from aevae_jax.data import datasets, rows
 from aevae_jax.data.checks import as_source, check_labels
-from aevae_jax.data.datasets import Found, Source, Split, levels_of
+from aevae_jax.data.datasets import Source, Split, levels_of
 from aevae_jax.data.rows import inside, reading, refused
+from aevae_jax.data.splits import Found
 
 MAX_BYTES = 2**34
 """A compressed file may expand to at most 16 GiB."""

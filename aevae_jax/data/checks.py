@@ -66,6 +66,19 @@ def check_labels(labels: Any, x: Source, what: str = "labels") -> np.ndarray:
     return numbers.astype(np.int64)
 
 
+def check_vector(vector: Any, x: Source) -> np.ndarray:
+    """Return numbers `[N, C]` that are known of the examples as float32, if they are finite and of each one."""
+    numbers = np.asarray(vector)
+    if numbers.ndim != 2 or len(numbers) != len(x) or not numbers.shape[1] or numbers.dtype.kind not in "fiu":
+        got = f"{numbers.dtype} of shape {numbers.shape}"
+        raise InputError("vector", got=got, expected=f"numbers ({len(x)}, C), some for each example")
+    with np.errstate(over="ignore"):
+        numbers = numbers.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise InputError("vector", got="NaN or infinity", expected="finite numbers")
+    return numbers
+
+
 def check_factors(
     given: Mapping[str | Factor, Any], x: Source, what: str = "factors"
 ) -> tuple[np.ndarray, tuple[Factor, ...]]:

@@ -7,16 +7,21 @@ looks at a whole split does so in blocks of bounded size, so no file here cares 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from aevae_jax.lazy import np
+from aevae_jax.lazy import jax, modules, np
 from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from aevae_jax import conditions
+    from aevae_jax.conditions import Conditioned
+else:
+    conditions = modules("aevae_jax", "conditions")
 
 PARTS = ("train", "validation", "test")
 
@@ -110,21 +115,29 @@ def blocks(x: Source) -> Iterator[tuple[int, np.ndarray]]:
 class Split:
     """Examples `[N, *event]` and, where there are any, their labels `[N]`: codes of classes 0, 1, ..., -1 for none.
 
-    Of data that were made of known `Factor`s, also these `[N, F]`: of each the number of its value, int32.
+    Of data that were made of known `Factor`s, also these `[N, F]`: of each the number of its value, int32. `condition`
+    is what models are told of each example, as in `conditions.Conditioned`: see `told`.
     """
 
     x: Source
     labels: np.ndarray | None = None
     factors: np.ndarray | None = None
+    condition: Any = None
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
+
+    @property
+    def rows(self) -> Source | Conditioned:
+        """The rows that a model is given: the examples, with what it is told of them if it is told anything."""
+        return self.x if self.condition is None else conditions.Conditioned(self.x, self.condition)
 
     def __getitem__(self, rows: Any) -> Split:
         """Return the examples at `rows`, a slice or indices: a view of an array in memory, else read when asked for."""
         labels, factors = (None if known is None else known[rows] for known in (self.labels, self.factors))
         x = self.x[rows] if in_memory(self.x) else Picked(self.x, np.arange(len(self))[rows])
-        return Split(x, labels, factors)
+        told = None if self.condition is None else jax.tree.map(lambda known: known[rows], self.condition)
+        return Split(x, labels, factors, told)
 
 
 @dataclass(frozen=True)
@@ -138,23 +151,6 @@ class Factor:
 
     name: str
     ordered: bool = True
-
-
-class Found(NamedTuple):
-    """What a loader found: see `splits.assemble`, which makes a `Dataset` of it."""
-
-    parts: dict[str, Split]
-    """`train`, and whichever of `validation` and `test` there are."""
-    levels: int
-    columns: tuple[Column, ...] = ()
-    version: str = ""
-    """The version of the source, where it has one."""
-    class_names: tuple[str, ...] = ()
-    """What the labels 0, 1, ... are called, where the source says so."""
-    remarks: tuple[str, ...] = ()
-    """What the loader did that whoever trains on it should be told."""
-    factors: tuple[Factor, ...] = ()
-    """What the examples were made of, where the source knows it."""
 
 
 @dataclass(frozen=True)
@@ -290,9 +286,7 @@ class Dataset:
         return {-1: found.get(-1, 0)} | {name: found.get(code, 0) for code, name in enumerate(names)}
 
     def digest(self) -> str:
-        """Return the sha256 over the shapes, types and bytes of all splits and labels, and what a table calls
-        things.
-        """
+        """Return the sha256 over shapes, types and bytes of all splits and labels, and what a table calls things."""
         return self._digests[0]
 
     def earlier_digest(self) -> str:
@@ -306,17 +300,16 @@ class Dataset:
 
     def record(self) -> dict[str, Any]:
         """Return what a run records of its data: name, version, levels, sha256, and the count and sha256 of each
-        split. Factors, which no training sees, are no part of these, and have a sha256 of their own.
+        split. What models are told of examples is part of these; other factors are not, and have a sha256 of their own.
         """
         total, parts = self._digests
         splits = {
             part: {"count": len(getattr(self, part)), "sha256": digest}
             for part, digest in zip(PARTS, parts, strict=True)
         }
-        factors = {part: getattr(self, part).factors for part in PARTS}
         made_of = {
             "names": [factor.name for factor in self.factors],
-            "sha256": {part: digest_of(values) for part, values in factors.items() if values is not None},
+            "sha256": {part: digest_of(of) for part in PARTS if (of := getattr(self, part).factors) is not None},
         }
         return {
             "name": self.name,
@@ -327,6 +320,9 @@ class Dataset:
             "repeated": self.repeated,
             "splits": splits,
             **({"factors": made_of} if self.factors else {}),
+            **(
+                {"class_names": list(self.class_names)} if self.train.condition is not None and self.class_names else {}
+            ),
         }
 
     @cached_property
@@ -337,18 +333,22 @@ class Dataset:
             total.update(json.dumps([[column.name, *column.categories] for column in self.columns]).encode())
         for part in PARTS:
             one = hashlib.sha256()
-            for text in itertools.chain(_contents(getattr(self, part).x), self._labels(part)):
+            for text in self._hashed(part):
                 total.update(text)
                 one.update(text)
             parts.append(one.hexdigest())
         return total.hexdigest(), parts
 
-    def _labels(self, part: str) -> Iterator[Any]:
-        """Yield what is hashed of a split's labels, as they were given; nothing where there are none."""
-        codes = getattr(self, part).labels
+    def _hashed(self, part: str) -> Iterator[Any]:
+        """Yield what is hashed of a split: its examples, its labels as they were given, and what models are told."""
+        yield from _contents(getattr(self, part).x)
+        codes, told = getattr(self, part).labels, getattr(self, part).condition
         if codes is not None:
             yield b"labels"
             yield from _contents(np.append(self.classes, -1)[codes] if self.classes else codes.astype(np.int64))
+        for path, known in [] if told is None else jax.tree.leaves_with_path(told):
+            yield f"condition{jax.tree_util.keystr(path)}".encode()
+            yield from _contents(known)
 
 
 def class_texts(labels: np.ndarray | None, class_names: Sequence[str]) -> list[str]:

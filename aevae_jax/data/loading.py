@@ -8,14 +8,15 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from aevae_jax import durable, limits, suggestions
 from aevae_jax.data.built_in import BUILT_IN
-from aevae_jax.data.datasets import Dataset, Found
+from aevae_jax.data.datasets import Dataset
 from aevae_jax.data.preparation import Preparation, Scale
-from aevae_jax.data.splits import OwnSplits, Splits, assemble, check_levels
+from aevae_jax.data.splits import Found, OwnSplits, Splits, assemble, check_levels
 from aevae_jax.data.tables import Reading
+from aevae_jax.data.told import Told, told
 from aevae_jax.lazy import modules
 from aevae_jax.types import InputError
 
@@ -47,6 +48,10 @@ class Data:
       levels: how many values the elements of integer data can take: 2 for bits, 3 for masks of 0, 1 and 2, 256 for
         8-bit images. Left out, it is found where that is plain, and asked for where it is not.
       keep_duplicates: leave no example out because it also stands in another split.
+      condition: what a conditional model is told of each example: "label" is its class, "factors" a vector of what it
+        was made of where that is known, "label and factors" both; left out, nothing, as of models that are none.
+      hidden_labels: the share of the training labels of each class that the model is not told: semi-supervised.
+      hidden_seed: of the choice of these.
     """
 
     name: str = "digits"
@@ -66,6 +71,9 @@ class Data:
     label: str = ""
     levels: int = 0
     keep_duplicates: bool = False
+    condition: Told = ""
+    hidden_labels: float = 0.0
+    hidden_seed: int = 0
 
     def __post_init__(self) -> None:
         limits.check_sizes("Data size", self.size)
@@ -74,6 +82,15 @@ class Data:
         if self.channels not in (0, 1, 3):
             raise InputError("Data channels", got=self.channels, expected="1 for grey, 3 for RGB, 0 for what there is")
         check_levels(self.levels)
+        limits.check("Data hidden_labels", self.hidden_labels, 0.0, 1.0)
+        limits.check("Data hidden_seed", self.hidden_seed, 0, 2**32 - 1)
+        if self.condition not in get_args(Told):
+            raise InputError(
+                "Data condition", got=repr(self.condition), expected=" or ".join(map(repr, get_args(Told)))
+            )
+        if self.hidden_labels and "label" not in self.condition:
+            expected = "condition='label', of which some are hidden"
+            raise InputError("Data hidden_labels", got=f"condition={self.condition!r}", expected=expected)
         _ = self.reading
 
     @property
@@ -106,6 +123,13 @@ class Data:
 
     def load(self) -> Dataset:
         """Return the raw data set. Raises `InputError` if there is none of that name here, or none that can be used."""
+        return self.with_told(self._loaded())
+
+    def with_told(self, dataset: Dataset) -> Dataset:
+        """Return a data set with what models are told of each example. Raises `InputError` where that is not known."""
+        return told(dataset, self.condition, hidden=self.hidden_labels, seed=self.hidden_seed)
+
+    def _loaded(self) -> Dataset:
         if self.name in BUILT_IN:
             dataset = BUILT_IN[self.name]()
             if self.levels not in (0, dataset.levels):

@@ -20,8 +20,9 @@ import numpy as np
 
 from aevae_jax import durable
 from aevae_jax.data import datasets
-from aevae_jax.data.datasets import Found, Source, Split
+from aevae_jax.data.datasets import Source, Split
 from aevae_jax.data.rows import inside, reading, refused, regular
+from aevae_jax.data.splits import Found
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 _NOTES = ("", ".txt", ".md", ".rst", ".html", ".pdf", ".json", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".ini", ".db")
 _KINDS = {"1": (1, 8), "L": (1, 8), "P": (3, 8), "RGB": (3, 8), "I;16, 16 bits": (1, 16), "I;16B, 16 bits": (1, 16)}
 """Channels and bits of the modes that are taken."""
-
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
 """Compressions of TIFF that lose nothing."""

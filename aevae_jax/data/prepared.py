@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 from aevae_jax.data import tables
 from aevae_jax.data.datasets import Dataset, Factor, Format, Mapped, Source, Split, blocks, class_texts
 from aevae_jax.data.preparation import Preparation, Scale, is_coarse
-from aevae_jax.lazy import jax, np
+from aevae_jax.lazy import jax, modules, np
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     from jax import Array
+
+    from aevae_jax import conditions
+    from aevae_jax.conditions import Conditioned
+else:
+    conditions = modules("aevae_jax", "conditions")
 
 SAMPLE = 2**22
 """How many numbers are looked at to tell whether float32 is fine enough."""
@@ -54,27 +59,39 @@ class Prepared:
         labels = getattr(self, part).labels
         return class_texts(None if labels is None else labels[rows], self.class_names)
 
-    def batch(self, raw: Any, key: Array) -> Array:
-        """Return a raw training batch as the model sees it, to be called in the step."""
-        return self.preparation.train(raw, key, self.format)
+    def told(self, num: int) -> Any:
+        """Return what a model is told of `num` samples that are shown: the classes in turn; or, where it is told more,
+        what it is told of the first test examples, again and again. `None` where it is told nothing.
+        """
+        if self.test.condition is None:
+            return None
+        known = conditions.parts(self.test.condition)
+        if known.keys() == {"label"}:
+            return (np.arange(num) % max(1, len(self.class_names))).astype(np.int32)
+        return jax.tree.map(lambda a: a[np.arange(num) % len(a)], self.test.condition)
 
-    def rows(self, part: str, key: Array) -> Source:
-        """Return a split as the model sees it, `[N, *event]`, float32.
+    def batch(self, raw: Any, key: Array) -> Any:
+        """Return a raw training batch as the model sees it, to be called in the step; what is known of it stays."""
+        return conditions.with_examples(raw, lambda x: self.preparation.train(x, key, self.format))
+
+    def rows(self, part: str, key: Array) -> Source | Conditioned:
+        """Return a split as the model sees it, `[N, *event]`, float32, with what models are told of each example.
 
         Args:
           part: "train", "validation" or "test".
           key: of the noise of training rows, drawn anew whenever some are read; evaluation data have theirs already.
         """
-
-        def seen(raw: np.ndarray, indices: np.ndarray) -> np.ndarray:
-            return np.asarray(self.batch(raw, jax.random.fold_in(key, int(indices[0]))))
-
-        x: Source = getattr(self, part).x
-        return Mapped(x, seen, self.event_shape, np.dtype(np.float32)) if part == "train" else x
+        return conditions.with_examples(getattr(self, part).rows, lambda x: self._as_seen(part, x, key))
 
     def seen(self, part: str, key: Array) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield all rows of a split as `rows` gives them, in blocks, each with the index of its first row."""
-        yield from blocks(self.rows(part, key))
+        """Yield the examples of `rows`, in blocks, each with the index of its first row."""
+        yield from blocks(self._as_seen(part, getattr(self, part).x, key))
+
+    def _as_seen(self, part: str, x: Source, key: Array) -> Source:
+        def seen(raw: np.ndarray, indices: np.ndarray) -> np.ndarray:
+            return np.asarray(self.preparation.train(raw, jax.random.fold_in(key, int(indices[0])), self.format))
+
+        return Mapped(x, seen, self.event_shape, np.dtype(np.float32)) if part == "train" else x
 
 
 def prepare(preparation: Preparation, dataset: Dataset) -> Prepared:

@@ -6,13 +6,30 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from aevae_jax import limits
 from aevae_jax.data import checks, datasets
-from aevae_jax.data.datasets import PARTS, Dataset, Factor, Found, Source, Split, blocks
+from aevae_jax.data.datasets import PARTS, Column, Dataset, Factor, Source, Split, blocks
 from aevae_jax.lazy import np
 from aevae_jax.types import InputError
+
+
+class Found(NamedTuple):
+    """What a loader found: see `assemble`, which makes a `Dataset` of it."""
+
+    parts: dict[str, Split]
+    """`train`, and whichever of `validation` and `test` there are."""
+    levels: int
+    columns: tuple[Column, ...] = ()
+    version: str = ""
+    """The version of the source, where it has one."""
+    class_names: tuple[str, ...] = ()
+    """What the labels 0, 1, ... are called, where the source says so."""
+    remarks: tuple[str, ...] = ()
+    """What the loader did that whoever trains on it should be told."""
+    factors: tuple[Factor, ...] = ()
+    """What the examples were made of, where the source knows it."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +268,7 @@ def from_arrays(
     *,
     labels: np.ndarray | None = None,
     factors: Mapping[str | Factor, np.ndarray] | None = None,
+    vector: np.ndarray | None = None,
     name: str = "arrays",
     splits: Splits = OwnSplits(),
     levels: int = 0,
@@ -267,6 +285,8 @@ def from_arrays(
       labels: integer labels `[N]` of `train`, of any values: they name classes, and -1 means none.
       factors: what the examples of `train` were made of, integers `[N]` by name, such as {"width": w, "height": h};
         `Factor("shape", ordered=False)` in place of a name says that no value lies between two others.
+      vector: numbers `[N, C]` that a conditional model is told of the examples of `train`; of the label, too, with
+        `Data(condition="label")`.
       name: for messages and records.
       splits: by default a random tenth of `train` for each (at least one example), or the last sixth for validation
         where there is a test split.
@@ -288,6 +308,8 @@ def from_arrays(
     if factors is not None:
         values, known = checks.check_factors(factors, x)
         parts["train"] = replace(parts["train"], factors=values)
+    if vector is not None:
+        parts["train"] = replace(parts["train"], condition=checks.check_vector(vector, x))
     found = Found(parts, datasets.levels_of(x), factors=known)
     return assemble(name, found, splits, levels=levels, keep_duplicates=keep_duplicates)
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
+import jax
 import numpy as np
 
+from aevae_jax import conditions
+from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source, size_in_bytes
 from aevae_jax.types import InputError, not_installed
 
@@ -18,21 +22,27 @@ WINDOW_BYTES = 2**23
 """How much is read and sent to the device at once: 8 MiB, of which a handful exist at a time."""
 
 
-def steps_per_window(x: Source, rows: np.ndarray) -> int:
+def steps_per_window(x: Source | Conditioned, rows: np.ndarray) -> int:
     """Return how many steps are read and sent to the device at once: about 8 MiB, in windows of nearly equal length.
 
     Args:
       x: what is read.
       rows: which of its rows each step sees, `[T, ...]`.
     """
-    step_bytes = max(1, rows[0].size * size_in_bytes(x) // len(x))
+    step_bytes = max(1, rows[0].size * size_in_bytes(conditions.examples(x)) // len(x))
     most = max(1, WINDOW_BYTES // step_bytes)
     return math.ceil(len(rows) / math.ceil(len(rows) / most))
 
 
 def windows(
-    x: Source, rows: np.ndarray, *, steps: int | None = None, process: int = 0, processes: int = 1, ahead: int = 2
-) -> Iterator[np.ndarray]:
+    x: Source | Conditioned,
+    rows: np.ndarray,
+    *,
+    steps: int | None = None,
+    process: int = 0,
+    processes: int = 1,
+    ahead: int = 2,
+) -> Iterator[Any]:
     """Yield what the steps see, a window of several steps at a time, read ahead in threads of Grain.
 
     Args:
@@ -46,7 +56,7 @@ def windows(
       ahead: windows to hold ready.
 
     Yields:
-      `[steps, ..., share, *event]`, the raw values of the next steps, in order.
+      `[steps, ..., share, *event]`, the raw values of the next steps, in order; `Conditioned` where `x` is.
 
     Raises:
       InputError: Grain is not installed, or the batch size cannot be shared equally.
@@ -65,10 +75,10 @@ def windows(
     else:
         own = np.concatenate([own, own[-1:].repeat(-len(own) % steps, axis=0)])
 
-    def read(index: int) -> np.ndarray | Exception:
+    def read(index: int) -> Any:
         wanted = own[index * steps : (index + 1) * steps]
         try:
-            return x[wanted.reshape(-1)].reshape(*wanted.shape, *x.shape[1:])
+            return jax.tree.map(lambda a: a.reshape(*wanted.shape, *a.shape[1:]), x[wanted.reshape(-1)])
         except Exception as error:  # raised below: Grain would add to its message
             return error
 

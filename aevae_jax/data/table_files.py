@@ -16,7 +16,8 @@ import numpy as np
 
 from aevae_jax import durable
 from aevae_jax.data import table_columns, table_entries, table_text
-from aevae_jax.data.datasets import PARTS, Column, Found, Split
+from aevae_jax.data.datasets import PARTS, Column, Split
+from aevae_jax.data.splits import Found
 from aevae_jax.data.table_columns import looks_like_number
 from aevae_jax.data.table_entries import is_text
 from aevae_jax.data.tables import AS_USUAL, Reading, feature_count, spelled

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from aevae_jax.data import built_in, cache, datasets, tfds_files
-from aevae_jax.data.datasets import PARTS, Found, Split
+from aevae_jax.data.datasets import PARTS, Split
+from aevae_jax.data.splits import Found
 from aevae_jax.types import InputError, not_installed, shortened
 
 NAME = re.compile(r"([a-z][a-z0-9_]*)(?:/(\w[\w.+-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)

@@ -13,7 +13,7 @@ not leave f_t as it is.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
@@ -23,7 +23,8 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from aevae_jax import keys
+from aevae_jax import conditions, keys
+from aevae_jax.conditions import Conditioned
 from aevae_jax.evaluation import importance
 from aevae_jax.objectives import bounds
 from aevae_jax.training import loops
@@ -73,7 +74,7 @@ def sigmoid_betas(num: int, sharpness: float = 4.0) -> np.ndarray:
 def tune(
     model: LatentModel,
     params: Params,
-    x: Array,
+    x: Array | Conditioned,
     key: Array,
     *,
     num_temperatures: int = 1000,
@@ -85,7 +86,7 @@ def tune(
     Args:
       model: any latent model whose codes are arrays of floats, or pytrees of them.
       params: its parameters.
-      x: examples for the pilot, `[N, *event]`; some tens are enough.
+      x: examples for the pilot, `[N, *event]` or `Conditioned`; some tens are enough.
       key: noise of the pilot; use another for the estimates.
       num_temperatures: T.
       leapfrogs: per move.
@@ -94,22 +95,22 @@ def tune(
     importance.check_scorable(model, params, x)
     betas = sigmoid_betas(num_temperatures)
     body = _body(cast(Hashable, model), leapfrogs, 1, target)
-    example_keys = keys.each(key, jnp.arange(x.shape[0]))
+    example_keys = keys.each(key, jnp.arange(len(x)))
     with jax.default_matmul_precision("highest"):
-        context = (params, _prior(cast(Hashable, model), params), jnp.asarray(x), example_keys)
-        start = _from_prior(cast(Hashable, model), params, example_keys, 1)
+        context = (params, importance.prior_of_all(model, params, x), jax.tree.map(jnp.asarray, x), example_keys)
+        start = _from_prior(cast(Hashable, model), params, conditions.condition_of(x), example_keys, 1)
         _, (step_sizes, acceptance) = loops.scan(body, start, context, _moves(betas, np.zeros(num_temperatures)))
     return Schedule(betas, np.asarray(step_sizes, np.float64), leapfrogs, float(acceptance.mean()))
 
 
 def lower_bound(
-    model: LatentModel, params: Params, x: Array, key: Array, schedule: Schedule, *, num_chains: int = 16
+    model: LatentModel, params: Params, x: Array | Conditioned, key: Array, schedule: Schedule, *, num_chains: int = 16
 ) -> Annealed:
     """Return annealed importance sampling from the prior to the posterior: on average a lower bound of log p(x).
 
     Args:
       model, params: as in `tune`.
-      x: data as the model sees it, `[N, *event]`; all of it is moved at once.
+      x: data as the model sees it, `[N, *event]`, or `Conditioned`: then it bounds log p(x|c); all is moved at once.
       key: the noise of example i is `fold_in(key, i)`.
       schedule: from `tune`.
       num_chains: per example; the bound rises with their number.
@@ -117,18 +118,26 @@ def lower_bound(
     importance.check_scorable(model, params, x)
     _check_chains(num_chains)
     with jax.default_matmul_precision("highest"):
-        start = _from_prior(cast(Hashable, model), params, keys.each(key, jnp.arange(x.shape[0])), num_chains)
+        example_keys = keys.each(key, jnp.arange(len(x)))
+        start = _from_prior(cast(Hashable, model), params, conditions.condition_of(x), example_keys, num_chains)
         return _run(model, params, x, key, schedule, start=start, sign=1)
 
 
 def upper_bound(
-    model: LatentModel, params: Params, x: Array, key: Array, schedule: Schedule, *, z: Latent, num_chains: int = 16
+    model: LatentModel,
+    params: Params,
+    x: Array | Conditioned,
+    key: Array,
+    schedule: Schedule,
+    *,
+    z: Latent,
+    num_chains: int = 16,
 ) -> Annealed:
     """Return the same chain backward from exact posterior draws: on average an upper bound of log p(x).
 
     Args:
       model, params, key, schedule, num_chains: as in `lower_bound`.
-      x: data that was drawn from p(x|z), `[N, *event]`.
+      x: data that was drawn from p(x|z), `[N, *event]`; with the conditions that it was drawn at, `Conditioned`.
       z: the codes that it was drawn from, `[N, *latent]`. With any others this is no bound.
     """
     importance.check_scorable(model, params, x)
@@ -149,19 +158,22 @@ def bracket(
     num_temperatures: int = 1000,
     leapfrogs: int = 10,
     num_chains: int = 16,
+    condition: Any = None,
 ) -> Bracket:
     """Return both bounds on `num` examples drawn from the model: how far annealing is from log p(x) there.
 
-    Bidirectional Monte Carlo: Grosse, Ghahramani & Adams 2015.
+    Bidirectional Monte Carlo: Grosse, Ghahramani & Adams 2015. A conditional model draws them at `condition`, which is
+    of as many examples.
     """
     if num < 1:
         raise InputError("number of examples", got=num, expected="at least 1")
     key_z, key_x, key_pilot, key_lower, key_upper = jax.random.split(key, 5)
-    z, x = _simulate(cast(Hashable, model), params, key_z, key_x, num)
+    z, drawn = _simulate(cast(Hashable, model), params, condition, (key_z, key_x), num)
+    x = drawn if condition is None else Conditioned(drawn, condition)
     schedule = tune(model, params, x, key_pilot, num_temperatures=num_temperatures, leapfrogs=leapfrogs)
     lower = lower_bound(model, params, x, key_lower, schedule, num_chains=num_chains)
     upper = upper_bound(model, params, x, key_upper, schedule, z=z, num_chains=num_chains)
-    return Bracket(np.asarray(x), lower, upper)
+    return Bracket(np.asarray(drawn), lower, upper)
 
 
 # ---------------------------------------------------------------------------------------------------------- the chain
@@ -198,10 +210,11 @@ def _moves(betas: np.ndarray, step_sizes: np.ndarray, sign: int = 1) -> _Move:
 
 
 def _run(
-    model: LatentModel, params: Params, x: Array, key: Array, schedule: Schedule, *, start: _State, sign: int
+    model: LatentModel, params: Params, x: Any, key: Array, schedule: Schedule, *, start: _State, sign: int
 ) -> Annealed:
     body = _body(cast(Hashable, model), schedule.leapfrogs, sign, 0.0)
-    context = (params, _prior(cast(Hashable, model), params), jnp.asarray(x), keys.each(key, jnp.arange(x.shape[0])))
+    prior, example_keys = importance.prior_of_all(model, params, x), keys.each(key, jnp.arange(len(x)))
+    context = (params, prior, jax.tree.map(jnp.asarray, x), example_keys)
     moves = _moves(schedule.betas, schedule.step_sizes, sign)
     state, (_, acceptance) = loops.scan(body, start, context, moves)
     log_w = np.asarray(state.log_w, np.float64)
@@ -218,43 +231,46 @@ def _body(model: Any, leapfrogs: int, sign: int, target: float) -> loops.Body:
     """
 
     def body(state: _State, context: Any, move: _Move) -> tuple[_State, tuple[Array, Array]]:
-        params, prior, x, example_keys = context
-        like = jax.eval_shape(prior.sample, jax.random.key(0))
-        unravel = ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like))[1]
+        params, prior, rows, example_keys = context
         step_size = state.step_size if target else move.step_size
 
-        def log_likelihood(z: Array, x: Array) -> Array:
-            return model.decode(params, unravel(z)).log_prob(x[None])[0]
-
-        def log_f(z: Array, x: Array) -> Array:
-            return bounds.log_density(prior, unravel(z), "p(z) of annealing")[0] + move.stay * log_likelihood(z, x)
-
-        def moved(z: Array, x: Array, key: Array) -> tuple[Array, Array]:
+        def moved(log_f: Callable[[Array], Array], z: Array, key: Array) -> tuple[Array, Array]:
             key_momentum, key_accept = jax.random.split(key)
             momentum = jax.random.normal(key_momentum, z.shape)
-            value, gradient = jax.value_and_grad(log_f)(z, x)
+            value, gradient = jax.value_and_grad(log_f)(z)
             end, p, new = z, momentum, value
             for _ in range(leapfrogs):
                 p = p + 0.5 * step_size * gradient
                 end = end + step_size * p
-                new, gradient = jax.value_and_grad(log_f)(end, x)
+                new, gradient = jax.value_and_grad(log_f)(end)
                 p = p + 0.5 * step_size * gradient
             change = new - value + 0.5 * ((momentum**2).sum() - (p**2).sum())
             probability = jnp.where(jnp.isfinite(change), jnp.exp(jnp.minimum(change, 0.0)), 0.0)
             accepted = jax.random.uniform(key_accept) < probability
             return jnp.where(accepted, end, z), probability
 
-        def chains(z: Array, log_w: Array, x: Array, key: Array) -> tuple[Array, Array, Array]:
+        def chains(z: Array, log_w: Array, row: Any, key: Array) -> tuple[Array, Array, Array]:
             """Return those of one example: `[M, D]`, `[M]`."""
+            own, x = conditions.bound_to(model, jax.tree.map(lambda a: a[None], row))
+            p: Any = own.prior(params, 1) if prior is None else prior
+            like = jax.eval_shape(p.sample, jax.random.key(0))
+            unravel = ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like))[1]
+
+            def log_likelihood(z: Array) -> Array:
+                return own.decode(params, unravel(z)).log_prob(x)[0]
+
+            def log_f(z: Array) -> Array:
+                return bounds.log_density(p, unravel(z), "p(z) of annealing")[0] + move.stay * log_likelihood(z)
+
             chain_keys = keys.many(jax.random.fold_in(key, move.index), z.shape[0])
             if sign > 0:
-                log_w = log_w + move.change * jax.vmap(lambda z: log_likelihood(z, x))(z)
-            z, probability = jax.vmap(lambda z, key: moved(z, x, key))(z, chain_keys)
+                log_w = log_w + move.change * jax.vmap(log_likelihood)(z)
+            z, probability = jax.vmap(partial(moved, log_f))(z, chain_keys)
             if sign < 0:
-                log_w = log_w + move.change * jax.vmap(lambda z: log_likelihood(z, x))(z)
+                log_w = log_w + move.change * jax.vmap(log_likelihood)(z)
             return z, log_w, probability
 
-        z, log_w, probability = jax.vmap(chains)(state.z, state.log_w, x, example_keys)
+        z, log_w, probability = jax.vmap(chains)(state.z, state.log_w, rows, example_keys)
         acceptance = probability.mean()
         tuned = state.step_size * jnp.exp(0.3 * (acceptance - target)) if target else state.step_size
         return _State(z, log_w, tuned), (step_size, acceptance)
@@ -262,27 +278,25 @@ def _body(model: Any, leapfrogs: int, sign: int, target: float) -> loops.Body:
     return body
 
 
-@partial(jax.jit, static_argnums=0)
-def _prior(model: Any, params: Params) -> Any:
-    return model.prior(params, 1)
-
-
-@partial(jax.jit, static_argnums=(0, 3))
-def _from_prior(model: Any, params: Params, example_keys: Array, num_chains: int) -> _State:
+@partial(jax.jit, static_argnums=(0, 4))
+def _from_prior(model: Any, params: Params, condition: Any, example_keys: Array, num_chains: int) -> _State:
     """Return chains at their start; their keys are apart from those of the moves, which begin at 0."""
-    prior = model.prior(params, 1)
 
-    def draw(key: Array) -> Array:
-        return ravel_pytree(prior.sample(key))[0]
+    def of_one(condition: Any, key: Array) -> Array:
+        prior = conditions.given(model, jax.tree.map(lambda a: a[None], condition)).prior(params, 1)
+        return jax.vmap(lambda key: ravel_pytree(prior.sample(key))[0])(
+            keys.many(jax.random.fold_in(key, _START), num_chains)
+        )
 
-    z = jax.vmap(lambda key: jax.vmap(draw)(keys.many(jax.random.fold_in(key, _START), num_chains)))(example_keys)
+    z = jax.vmap(of_one)(condition, example_keys)
     return _State(z, jnp.zeros(z.shape[:2]), jnp.asarray(0.3))
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def _simulate(model: Any, params: Params, key_z: Array, key_x: Array, num: int) -> tuple[Any, Array]:
-    z = model.prior(params, num).sample(key_z)
-    return z, model.decode(params, z).sample(key_x)
+def _simulate(model: Any, params: Params, condition: Any, own_keys: tuple[Array, Array], num: int) -> tuple[Any, Array]:
+    (key_z, key_x), own = own_keys, conditions.given(model, condition)
+    z = own.prior(params, num).sample(key_z)
+    return z, own.decode(params, z).sample(key_x)
 
 
 def _check_chains(num_chains: int) -> None:

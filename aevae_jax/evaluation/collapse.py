@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from aevae_jax import values
+from aevae_jax import conditions, values
+from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source
 from aevae_jax.evaluation import latents, learning_curve, metrics, random_codes
 from aevae_jax.evaluation.findings import Finding, Trained, beta, of_model
@@ -56,10 +57,10 @@ class Diagnosis(NamedTuple):
 
 def diagnose(
     fitted: Trained,
-    x: Source,
+    x: Source | Conditioned,
     key: jax.Array,
     *,
-    train: Source | None = None,
+    train: Source | Conditioned | None = None,
     on_part: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
     """Look for posterior collapse, dead units, over-regularisation, collapsed variances, codes far from the prior, and
@@ -76,12 +77,13 @@ def diagnose(
       InputError: there is no history, or one without numbers.
     """
     curve = learning_curve.look(fitted)
-    x, train = np.asarray(x[:MOST_EXAMPLES]), None if train is None else np.asarray(train[:MOST_EXAMPLES])
+    x = jax.tree.map(np.asarray, x[:MOST_EXAMPLES])
+    train = None if train is None else jax.tree.map(np.asarray, train[:MOST_EXAMPLES])
     terms = metrics.evaluate(fitted.model, fitted.params, x, key)
     measured = {name: value for name, value in terms.items() if name not in ("negative_elbo", "profile_loss")}
-    codes, measure = bounds.measures(fitted.model, fitted.params, x.shape[1:])
+    codes, measure = bounds.measures(fitted.model, fitted.params, x)
     gap, most = latents.prior_gap(fitted.model, fitted.params, x, key, others=train, on_part=on_part), inf
-    verdicts, unjudged = {"density without limit": _ends(fitted, x, measure)}, {}
+    verdicts, unjudged = {"density without limit": _ends(fitted, conditions.examples(x), measure)}, {}
     dead: list[Finding] | None = None
     if codes == "point":
         measured["prior_gap"] = gap

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aevae_jax import keys, values
+from aevae_jax import conditions, keys, values
+from aevae_jax.conditions import Conditioned
 from aevae_jax.data import Prepared
 from aevae_jax.data.datasets import Source, blocks, digest_of
 from aevae_jax.evaluation.estimates import EvaluationProtocol, Result
@@ -59,7 +60,7 @@ class Estimate(NamedTuple):
 def estimate(
     model: LatentModel,
     params: Params,
-    x: Array | Source,
+    x: Array | Source | Conditioned,
     key: Array,
     *,
     num_samples: int = 5000,
@@ -68,6 +69,8 @@ def estimate(
     on_part: OnPart | None = None,
 ) -> Estimate:
     """Estimate the log likelihood of every example of `x`, in the order of `x`, by importance weights.
+
+    Of `Conditioned` examples it is log p(x|c), at the condition of each.
 
     Args:
       model: any latent model whose posterior and likelihood have densities.
@@ -85,7 +88,7 @@ def estimate(
     if num_samples < 1:
         raise InputError("number of importance samples", got=num_samples, expected="at least 1")
     check_scorable(model, params, x)
-    count = x.shape[0]
+    count = len(x)
     chunk = min(chunk or 256, num_samples)
     rows = ROWS if jax.default_backend() == "cpu" else ROWS_ON_ACCELERATORS
     layout = devices.local()
@@ -93,11 +96,11 @@ def estimate(
     params = layout.replicate(params)
     body = _body(cast(Hashable, model), num_samples, chunk)
     starts = layout.replicate(jnp.arange(0, num_samples, chunk))
-    prior = _prior(cast(Hashable, model), params)
+    prior = prior_of_all(model, params, x)
 
     def batch(start: int) -> _Sums:
         first = min(start, count - batch_size)  # the last batch begins earlier, so that all are one program
-        rows = layout.divide(jnp.asarray(x[first : first + batch_size]))
+        rows = layout.divide(jax.tree.map(jnp.asarray, x[first : first + batch_size]))
         example_keys = layout.divide(keys.each(key, first + jnp.arange(batch_size)))
         context = (params, prior, rows, example_keys)
         sums, _ = loops.scan(body, layout.divide(_start(batch_size, num_samples)), context, starts)
@@ -120,15 +123,16 @@ def estimate(
     )
 
 
-def check_scorable(model: LatentModel, params: Params, x: Array | Source) -> str:
+def check_scorable(model: LatentModel, params: Params, x: Array | Source | Conditioned) -> str:
     """Refuse what has no likelihood; return the base measure of what has one, as in `types.Measure`.
 
     Raises:
       InputError: a posterior without a density, a likelihood that is none, or data outside its support.
     """
-    if x.shape[0] == 0:
+    examples = conditions.examples(x)
+    if examples.shape[0] == 0:
         raise InputError("evaluation data", got="0 examples", expected="at least 1")
-    name, (codes, measure) = type(model).__name__, bounds.measures(model, params, x.shape[1:])
+    name, (codes, measure) = type(model).__name__, bounds.measures(model, params, x)
     if codes == "point":
         raise InputError(
             "likelihood",
@@ -144,7 +148,7 @@ def check_scorable(model: LatentModel, params: Params, x: Array | Source) -> str
         )
     support = support_of(model)
     if support is not None:
-        for _, block in blocks(x) if not isinstance(x, jax.Array) else [(0, np.asarray(x))]:
+        for _, block in blocks(examples) if not isinstance(examples, jax.Array) else [(0, np.asarray(examples))]:
             support.check(block, "evaluation data")
     return measure
 
@@ -242,22 +246,28 @@ def _add(sums: _Sums, log_w: Array) -> _Sums:
 @lru_cache(maxsize=64)
 def _body(model: Any, num_samples: int, chunk: int) -> loops.Body:
     def body(sums: _Sums, context: Any, start: Array) -> tuple[_Sums, tuple[()]]:
-        params, prior, x, example_keys = context
+        params, prior, rows, example_keys = context
         index = start + jnp.arange(chunk)
 
-        def weigh(x: Array, key: Array) -> Array:  # one example: [chunk]
-            q = model.encode(params, x[None])  # a hundredth of the work of a chunk
+        def weigh(row: Any, key: Array) -> Array:  # one example: [chunk]
+            own, x = conditions.bound_to(model, jax.tree.map(lambda a: a[None], row))
+            q = own.encode(params, x)  # a hundredth of the work of a chunk
 
             def one(key: Array) -> Array:
-                return bounds.drawn_log_weight(model, params, x[None], q, key, prior=prior)[0]
+                return bounds.drawn_log_weight(own, params, x, q, key, prior=prior)[0]
 
             return jax.vmap(one)(keys.each(key, index))
 
         with jax.default_matmul_precision("highest"):  # accelerators would otherwise round products to fewer bits
-            log_w = jax.vmap(weigh)(x, example_keys)
+            log_w = jax.vmap(weigh)(rows, example_keys)
         return _add(sums, jnp.where(index < num_samples, log_w, -jnp.inf)), ()
 
     return body
+
+
+def prior_of_all(model: LatentModel, params: Params, rows: Any) -> Any:
+    """Return p(z) for one example, the same for all of them; `None` where each has its own, at its condition."""
+    return _prior(model, params) if conditions.condition_of(rows) is None else None
 
 
 @partial(jax.jit, static_argnums=0)

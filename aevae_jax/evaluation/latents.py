@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from aevae_jax import conditions
+from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source
 from aevae_jax.evaluation import metrics, statistics
 from aevae_jax.objectives import bounds
@@ -50,8 +52,13 @@ class Latents(NamedTuple):
     num_examples: int
 
 
-def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, *, block: int = 16) -> Latents:
+def describe(
+    model: LatentModel, params: Params, x: Array | Source | Conditioned, key: Array, *, block: int = 16
+) -> Latents:
     """Return the statistics of a model whose posterior has a density. Time grows as N^2: some thousands are enough.
+
+    Of `Conditioned` examples each q(z|x) and p(z) is at the condition of its example; where p(z) depends on it, the
+    marginal KL is that of one density only among examples of one condition.
 
     Args:
       model: any latent model over vectors; a diagonal Gaussian posterior tells most.
@@ -64,11 +71,11 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
     Raises:
       InputError: codes that are points or no arrays, or fewer than two examples.
     """
-    count = x.shape[0]
+    count = len(x)
     if count < 2:
         raise InputError("evaluation data", got=f"{count} examples", expected="at least 2")
     q: Any
-    q, mean = jax.eval_shape(partial(_posterior, model), params, jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32))
+    q, mean = jax.eval_shape(partial(_posterior, model), params, conditions.shapes(x, 1))
     if measure_of(q) == "point":
         raise InputError("latent statistics", got=f"{type(model).__name__}, whose codes are points", expected="a VAE")
     if not isinstance(mean, jax.ShapeDtypeStruct):
@@ -82,7 +89,7 @@ def describe(model: LatentModel, params: Params, x: Array | Source, key: Array, 
         leaves = [jnp.asarray(found.pop(_leaf(i))) for i in range(len(jax.tree.leaves(q)))]
         q = jax.tree.unflatten(jax.tree.structure(q), leaves)
     else:
-        q = _encode(cast(Hashable, model), params, jnp.asarray(x[:]))
+        q = _encode(cast(Hashable, model), params, jax.tree.map(jnp.asarray, x[:]))
     size = min(block, count)
     starts = np.minimum(np.arange(0, count, size), count - size)  # the last block overlaps the one before
     _, aggregate = loops.scan(_aggregate(size), (), (q, jnp.asarray(found["z"])), jnp.asarray(starts))
@@ -112,11 +119,11 @@ FOLDS = 5
 def prior_gap(
     model: LatentModel,
     params: Params,
-    x: Array | Source,
+    x: Array | Source | Conditioned,
     key: Array,
     *,
     components: tuple[int, ...] = (1, 10),
-    others: Array | Source | None = None,
+    others: Array | Source | Conditioned | None = None,
     on_part: Callable[[int, int], None] | None = None,
 ) -> float:
     """Return how far the aggregate posterior of the data is from the prior, at least, in nats.
@@ -139,7 +146,7 @@ def prior_gap(
     """
     from sklearn.mixture import GaussianMixture
 
-    def draws(x: Array | Source, key: Array) -> tuple[np.ndarray, np.ndarray]:
+    def draws(x: Array | Source | Conditioned, key: Array) -> tuple[np.ndarray, np.ndarray]:
         found = metrics.per_example(_draws, model, params, x, key)
         return found["z"].reshape(len(x), -1).astype(np.float64), found["log_p"].astype(np.float64)
 
@@ -191,15 +198,17 @@ def _leaf(index: int) -> str:
     return f"q(z|x) leaf {index}"
 
 
-def _posterior(model: LatentModel, params: Params, x: Array) -> tuple[Any, Any]:
-    q = model.encode(params, x)
+def _posterior(model: LatentModel, params: Params, rows: Any) -> tuple[Any, Any]:
+    own, x = conditions.bound_to(model, rows)
+    q = own.encode(params, x)
     return q, q.mean()
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode(model: Any, params: Params, x: Array) -> Any:
+def _encode(model: Any, params: Params, rows: Any) -> Any:
+    own, x = conditions.bound_to(model, rows)
     with jax.default_matmul_precision("highest"):  # as `evaluation` encodes
-        return model.encode(params, x)
+        return own.encode(params, x)
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aevae_jax import keys
+from aevae_jax import conditions, keys
+from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source, size_in_bytes
 from aevae_jax.objectives import bounds
 from aevae_jax.training import devices, loops
@@ -72,7 +73,7 @@ def per_example(
     metric: Metric,
     model: LatentModel,
     params: Params,
-    x: Array | Source,
+    x: Array | Source | Conditioned,
     key: Array,
     *,
     batch_size: int = 0,
@@ -85,7 +86,8 @@ def per_example(
       metric: a function with a stable identity; it is compiled once.
       model: any latent model.
       params: its parameters.
-      x: data as the model sees it, `[N, *event]`; rows in files are read a window at a time.
+      x: data as the model sees it, `[N, *event]`; rows in files are read a window at a time. Of `Conditioned` rows the
+        metric is given the model at the condition of its example.
       key: the noise of example i is `fold_in(key, i)`: two calls see the same, and so do two models.
       batch_size: how many examples to compute at once, 0 for as many as suit: at most 256, and fewer where one is much
         work, such as K samples of a bound. The result does not depend on it.
@@ -95,14 +97,15 @@ def per_example(
     Raises:
       InputError: `x` is empty or the batch size is negative.
     """
-    count, layout = x.shape[0], devices.local() if layout is None else layout
+    examples, layout = conditions.examples(x), devices.local() if layout is None else layout
+    count = examples.shape[0]
     if count == 0:
         raise InputError("evaluation data", got="0 examples", expected="at least 1")
     if batch_size < 0:
         raise InputError("batch size", got=batch_size, expected="at least 1, or 0 for as many as suit")
-    loaded = isinstance(x, jax.Array | np.ndarray) and not isinstance(x, np.memmap)
-    window = count if loaded else min(count, max(1, WINDOW_BYTES * count // size_in_bytes(cast(Source, x))))
-    data = jax.ShapeDtypeStruct((window, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype))
+    loaded = isinstance(examples, jax.Array | np.ndarray) and not isinstance(examples, np.memmap)
+    window = count if loaded else min(count, max(1, WINDOW_BYTES * count // size_in_bytes(cast(Source, examples))))
+    data = conditions.shapes(x, window)
     if not batch_size:
         most = min(count, MOST_AT_ONCE)
         batch_size = _suitable(metric, model, params, data, key, most=most, devices=layout.count)
@@ -164,12 +167,12 @@ def _window(
     layout: Layout,
 ) -> dict[str, np.ndarray]:
     """Return `metric` of every row of `x`, of which the first is example `first` of the data set."""
-    count = x.shape[0]
+    count = len(x)
     steps = -(-count // batch_size)
     index = (
         np.arange(steps * batch_size, dtype=np.int32) % count
     )  # the last batch is filled up from the start, and cut off below
-    context = layout.replicate((params, jnp.asarray(x), key, np.int32(first)))
+    context = layout.replicate((params, jax.tree.map(jnp.asarray, x), key, np.int32(first)))
     batches = layout.divide(index.reshape(steps, batch_size), axis=1)
     _, values = loops.scan(_metric_body(metric, cast(Hashable, model)), (), context, batches)
     return {name: devices.on_host(v).reshape(-1, *v.shape[2:])[:count] for name, v in values.items()}
@@ -183,7 +186,7 @@ def means(values: dict[str, np.ndarray]) -> dict[str, float]:
 def evaluate(
     model: LatentModel,
     params: Params,
-    x: Array | Source,
+    x: Array | Source | Conditioned,
     key: Array,
     *,
     batch_size: int = 0,
@@ -197,15 +200,16 @@ def evaluate(
 @lru_cache(maxsize=64)
 def _metric_body(metric: Metric, model: Any) -> loops.Body:
     def body(
-        carry: tuple[()], context: tuple[Params, Array, Array, Array], index: Array
+        carry: tuple[()], context: tuple[Params, Any, Array, Array], index: Array
     ) -> tuple[tuple[()], dict[str, Array]]:
         params, data, key, first = context
 
-        def one(x: Array, k: Array) -> dict[str, Array]:
-            return jax.tree.map(lambda v: v[0], metric(model, params, x[None], k))
+        def one(row: Any, k: Array) -> dict[str, Array]:
+            own, x = conditions.bound_to(model, jax.tree.map(lambda a: a[None], row))
+            return jax.tree.map(lambda v: v[0], metric(own, params, x, k))
 
-        x = jnp.asarray(data).at[index].get(mode="promise_in_bounds")
+        rows = jax.tree.map(lambda a: jnp.asarray(a).at[index].get(mode="promise_in_bounds"), data)
         with jax.default_matmul_precision("highest"):  # accelerators would otherwise round products to fewer bits
-            return carry, jax.vmap(one)(x, keys.each(key, index + first))
+            return carry, jax.vmap(one)(rows, keys.each(key, index + first))
 
     return body

@@ -6,6 +6,7 @@ autoencoder.py    `Autoencoder`
 two_level.py      `TwoLevelVAE`
 codes.py          what becomes of an encoder's outputs before they are the code of an autoencoder
 compressive.py    `CompressiveAutoencoder`
+conditional.py    `ConditionalVAE`, `ConditionalAutoencoder`: models that are told something of each example
 parts.py          what the families share: checks, encoder, decoder
 likelihoods.py    p(x|z)
 posteriors.py     q(z|x): normals of diagonal and full covariance, flows

@@ -9,6 +9,7 @@ from . import (
 )
 from .autoencoder import Autoencoder as Autoencoder
 from .compressive import CompressiveAutoencoder as CompressiveAutoencoder
+from .conditional import ConditionalAutoencoder as ConditionalAutoencoder, ConditionalVAE as ConditionalVAE
 from .families import Model as Model
 from .two_level import TwoLevelVAE as TwoLevelVAE
 from .vae import VAE as VAE

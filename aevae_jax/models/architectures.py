@@ -13,6 +13,8 @@ from aevae_jax.lazy import modules
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
+    from jax import Array
+
     from aevae_jax.models import networks
 else:
     networks = modules("aevae_jax.models", "networks")
@@ -56,6 +58,10 @@ class MLP:
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Return a Linen module `[B, *latent] -> [B, *event, outputs]`."""
         return networks.MLP(self.hidden[::-1], (*event_shape, outputs), self.gated, self.dtype)
+
+    def beside(self, x: Array, known: Array) -> Array:
+        """Return what its modules see of x `[B, ...]` and of what is known `[B, C]`: all numbers side by side."""
+        return networks.beside(x.reshape(x.shape[0], -1), known)
 
     def joint(self, *shape: int) -> Any:
         """Return a Linen module `[B, ...], [B, ...] -> [B, *shape]`: what depends on two things."""
@@ -124,6 +130,10 @@ class Conv:
         _image(event_shape, "Conv")
         return networks.ConvDecoder(self.channels, event_shape, outputs, 0, self.dtype, self.upsampling == "repeat")
 
+    def beside(self, x: Array, known: Array) -> Array:
+        """Return what its modules see of x `[B, ..., D]` and what is known `[B, C]`, as channels: `[B, ..., D + C]`."""
+        return networks.beside(x, known)
+
 
 @dataclass(frozen=True)
 class ResidualConv:
@@ -149,6 +159,10 @@ class ResidualConv:
         _image(event_shape, "ResidualConv")
         repeat = self.upsampling == "repeat"
         return networks.ConvDecoder(self.channels, event_shape, outputs, self.blocks, self.dtype, repeat)
+
+    def beside(self, x: Array, known: Array) -> Array:
+        """Return what its modules see of x `[B, ..., D]` and what is known `[B, C]`, as channels: `[B, ..., D + C]`."""
+        return networks.beside(x, known)
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,10 @@ class Mixer:
         _image(event_shape, "Mixer")
         return networks.MixerDecoder(self.patch, event_shape, outputs, self.width, self.blocks, self.dtype)
 
+    def beside(self, x: Array, known: Array) -> Array:
+        """Return what its modules see of x `[B, ..., D]` and what is known `[B, C]`, as channels: `[B, ..., D + C]`."""
+        return networks.beside(x, known)
+
     def between(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         """Return a Linen module `[B, codes] -> [B, outputs]`: what codes say of others at the same places."""
         _image(event_shape, "Mixer")
@@ -218,6 +236,10 @@ class Modules:
 
     def decoder(self, event_shape: tuple[int, ...], outputs: int) -> Any:
         return self.decoder_module
+
+    def beside(self, x: Array, known: Array) -> Array:
+        """Return what its modules see of x `[B, ..., D]` and what is known `[B, C]`, as channels: `[B, ..., D + C]`."""
+        return networks.beside(x, known)
 
 
 Architecture = MLP | Conv | ResidualConv | Mixer | Modules

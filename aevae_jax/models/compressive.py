@@ -106,11 +106,11 @@ class CompressiveAutoencoder:
         }
         prior: Distribution = self._smoothed(own["logits"], own["loc"], own["log_scale"])
         for level, size in enumerate(self.sizes[1:], 1):
-            below = jax.tree_util.Partial(self.given, params["prior"][f"level_{level}"])
+            below = jax.tree_util.Partial(self.level_given, params["prior"][f"level_{level}"])
             prior = distributions.Chained(prior, below, size)
         return prior
 
-    def given(self, params: Params, above: Array) -> Distribution:
+    def level_given(self, params: Params, above: Array) -> Distribution:
         """Return p of the codes of one level, given those of all levels before it.
 
         Args:

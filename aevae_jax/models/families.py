@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aevae_jax.models.autoencoder import Autoencoder
 from aevae_jax.models.compressive import CompressiveAutoencoder
+from aevae_jax.models.conditional import ConditionalAutoencoder, ConditionalVAE
 from aevae_jax.models.two_level import TwoLevelVAE
 from aevae_jax.models.vae import VAE
 
-Model = Autoencoder | VAE | TwoLevelVAE | CompressiveAutoencoder
+Model = Autoencoder | VAE | TwoLevelVAE | CompressiveAutoencoder | ConditionalVAE | ConditionalAutoencoder

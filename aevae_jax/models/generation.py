@@ -1,17 +1,21 @@
 """What a latent model can make: samples, reconstructions, paths. Pure functions of (model, params, ...), to be jitted.
 
-Functions without a key are deterministic: they use the means of q(z|x) and p(x|z).
+Functions without a key are deterministic: they use the means of q(z|x) and p(x|z). Those that encode take
+`Conditioned` batches as well; the others, of a conditional model, take `model.given(condition)`.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from aevae_jax import conditions
+from aevae_jax.conditions import Conditioned
 from aevae_jax.types import Distribution, Latent, LatentModel, Params
 
 
@@ -27,14 +31,21 @@ def codes(model: LatentModel, params: Params, key: Array, num: int) -> Latent:
     return model.prior(params, num).sample(key)
 
 
-def reconstruct(model: LatentModel, params: Params, x: Array) -> Array:
+def reconstruct(model: LatentModel, params: Params, batch: Array | Conditioned) -> Array:
     """Return the mean of p(x|z) at the mean of q(z|x), `[B, *event]`."""
-    return model.decode(params, model.encode(params, x).mean()).mean()
+    own, x = conditions.bound_to(model, batch)
+    return own.decode(params, own.encode(params, x).mean()).mean()
 
 
-def path(model: LatentModel, params: Params, start: Array, end: Array, num: int) -> Latent:
+def means(model: LatentModel, params: Params, batch: Array | Conditioned) -> Latent:
+    """Return the means of q(z|x), `[B, *latent]`."""
+    own, x = conditions.bound_to(model, batch)
+    return own.encode(params, x).mean()
+
+
+def path(model: LatentModel, params: Params, start: Array | Conditioned, end: Array | Conditioned, num: int) -> Latent:
     """Return codes `[num, B, *latent]` on straight lines between the posterior means of two batches `[B, *event]`."""
-    a, b = model.encode(params, start).mean(), model.encode(params, end).mean()
+    a, b = means(model, params, start), means(model, params, end)
     return jax.vmap(lambda t: jax.tree.map(lambda a, b: (1 - t) * a + t * b, a, b))(jnp.linspace(0.0, 1.0, num))
 
 
@@ -57,9 +68,16 @@ def traverse(model: LatentModel, params: Params, z: Latent, dimension: int, valu
     return model.decode(params, jax.vmap(unravel)(codes)).mean()
 
 
+PREVIEWED = 64
+"""Draws of `preview`."""
+
+
 @partial(jax.jit, static_argnums=0)
-def preview(model: LatentModel, params: Params, x: Array, key: Array) -> tuple[Array, Array]:
-    """Return the means of 64 draws from the prior, and the reconstructions of `x`, in one program that is compiled
-    once.
+def preview(
+    model: LatentModel, params: Params, batch: Array | Conditioned, key: Array, condition: Any = None
+) -> tuple[Array, Array]:
+    """Return the means of 64 draws from the prior, of a conditional model at `condition`, and the reconstructions of a
+    batch, in one program that is compiled once.
     """
-    return sample(model, params, key, 64).mean(), reconstruct(model, params, x)
+    drawn = sample(conditions.given(model, condition), params, key, PREVIEWED)
+    return drawn.mean(), reconstruct(model, params, batch)

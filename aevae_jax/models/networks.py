@@ -70,6 +70,12 @@ def _wide(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def beside(x: Array, known: Array) -> Array:
+    """Return `x` with numbers `[B, C]` of each example beside it: more entries of vectors, more channels of images."""
+    places = jnp.expand_dims(known, tuple(range(1, x.ndim - 1)))
+    return jnp.concatenate([x, jnp.broadcast_to(places, (*x.shape[:-1], known.shape[1]))], axis=-1)
+
+
 class JointMLP(nn.Module):
     """Dense layers from two inputs `[B, ...]` to `[B, *shape]`: one layer on each, then the others on both together."""
 

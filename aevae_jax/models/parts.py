@@ -98,20 +98,35 @@ def init(model: Any, key: Array, codes: LatentShape) -> Params:
     }
 
 
-def encoder_outputs(model: Any, params: Params, x: Array, codes: LatentShape) -> Array:
-    """Return the encoder's outputs `[B, *codes]` of x `[B, *event]`."""
+def check_event(model: Any, x: Array) -> None:
+    """Refuse examples of another shape than the model's."""
     check_built(model)
     if x.shape[1:] != model.event_shape:
         where = f"encode, batch of shape {x.shape}"
         raise InputError("shape of one example", got=x.shape[1:], expected=f"{model.event_shape}", where=where)
-    network = model.network.encoder(model.event_shape, codes)
-    return _as(network.apply({"params": params["encoder"]}, x), code_shape(codes), "the encoder's output")
+
+
+def encoder_outputs(model: Any, params: Params, x: Array, codes: LatentShape) -> Array:
+    """Return the encoder's outputs `[B, *codes]` of x `[B, *event]`."""
+    check_event(model, x)
+    return encoded(model, params, x, codes)
+
+
+def encoded(model: Any, params: Params, seen: Array, codes: LatentShape) -> Array:
+    """Return the encoder's outputs `[B, *codes]` of what it sees, be it more than an example."""
+    network = model.network.encoder(seen.shape[1:], codes)
+    return _as(network.apply({"params": params["encoder"]}, seen), code_shape(codes), "the encoder's output")
 
 
 def decode(model: Any, params: Params, z: Array) -> Distribution:
     """Return p(x|z) of z `[B, *latent]`."""
     check_built(model)
     check_codes(model, z)
+    return decoded(model, params, z)
+
+
+def decoded(model: Any, params: Params, z: Array) -> Distribution:
+    """Return the likelihood at what the decoder sees, be it more than a code."""
     network = model.network.decoder(model.event_shape, model.likelihood.outputs)
     shape = (*model.event_shape, model.likelihood.outputs)
     raw = _as(network.apply({"params": params["decoder"]}, z), shape, "the decoder's output")

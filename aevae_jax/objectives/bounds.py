@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from aevae_jax import keys
+from aevae_jax import conditions, keys
 from aevae_jax.types import (
     ByLevel,
     Distribution,
@@ -183,14 +183,21 @@ def _check_per_example(term: Array, x: Array, what: str) -> None:
     chex.assert_shape(term, (x.shape[0],), custom_message=f"{what}: expected one number per example")
 
 
-def measures(model: LatentModel, params: Params, event_shape: tuple[int, ...]) -> tuple[str, str]:
-    """Return the base measures of q(z|x) and of p(x|z), as `types.Measure` has them. Nothing is computed."""
+def measures(model: LatentModel, params: Params, rows: Any) -> tuple[str, str]:
+    """Return the base measures of q(z|x) and of p(x|z), as `types.Measure` has them. Nothing is computed.
 
-    def whole(params: Params, x: Array) -> tuple[Distribution, Distribution]:
-        q = model.encode(params, x)
-        return q, model.decode(params, q.mean())
+    Args:
+      model: any latent model.
+      params: its parameters, or their shapes.
+      rows: data as the model sees it, `[N, *event]` or `conditions.Conditioned`, of which the shapes are looked at.
+    """
 
-    q, p = jax.eval_shape(whole, params, jax.ShapeDtypeStruct((1, *event_shape), jnp.float32))
+    def whole(params: Params, rows: Any) -> tuple[Distribution, Distribution]:
+        own, x = conditions.bound_to(model, rows)
+        q = own.encode(params, x)
+        return q, own.decode(params, q.mean())
+
+    q, p = jax.eval_shape(whole, params, conditions.shapes(rows, 1))
     return measure_of(q), measure_of(p)
 
 

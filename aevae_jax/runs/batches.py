@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jax import Array
 
-from aevae_jax import training
+from aevae_jax import conditions, training
+from aevae_jax.conditions import Conditioned
 from aevae_jax.data import streams
 from aevae_jax.data.datasets import Source
 from aevae_jax.training import devices
@@ -21,16 +22,16 @@ class Batches:
     """The batches of a training, by step: a function of its key.
 
     Args:
-      x: the training data.
+      x: the training data, with what models are told of it.
       key: of the run, or `[S]` of the seeds.
       batch_size: examples per step.
       layout: of devices.
       stream: read windows of several steps from `x` as they come, in place of having all of it on the device.
     """
 
-    def __init__(self, x: Source, key: Array, batch_size: int, layout: Layout, *, stream: bool):
+    def __init__(self, x: Source | Conditioned, key: Array, batch_size: int, layout: Layout, *, stream: bool):
         self._x, self._key, self._batch_size, self._layout = x, key, batch_size, layout
-        self._steps = training.steps_per_epoch(x, batch_size)
+        self._steps = training.steps_per_epoch(conditions.examples(x), batch_size)
         # on every device: a batch is a random choice of rows, which others would have to send at each step
         self._data = None if stream else layout.replicate(x[:])
         self._chunk, self._epoch = Chunk(None, np.zeros((0, 1), np.int32)), -1
@@ -63,7 +64,7 @@ class Batches:
 
     def shapes(self) -> Chunk:
         """Return the shapes of an epoch on the device."""
-        data = jax.ShapeDtypeStruct((len(self._x), *self._x.shape[1:]), self._x.dtype)
+        data = conditions.shapes(self._x, len(self._x))
         rows: Any = jax.ShapeDtypeStruct((self._steps, *self._key.shape, self._batch_size), np.int32)
         return Chunk(data, rows)
 

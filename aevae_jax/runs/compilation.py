@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from aevae_jax import evaluation, training
+from aevae_jax import conditions, evaluation, training
 from aevae_jax.runs import sweeps
 from aevae_jax.training.devices import Layout
 from aevae_jax.training.step import TrainState
@@ -58,7 +58,7 @@ def programs_of(recipe: Recipe) -> Programs:
 @lru_cache(maxsize=32)
 def _build(recipe: Recipe) -> Programs:
     def prepare(raw: Any, key: Array) -> Any:
-        return recipe.preparation.train(raw, key, recipe.format)
+        return conditions.with_examples(raw, lambda x: recipe.preparation.train(x, key, recipe.format))
 
     def step_of(recipe: Recipe) -> training.TrainStep:
         return training.make_train_step(
@@ -96,8 +96,8 @@ def _build(recipe: Recipe) -> Programs:
         return step_of(sweeps.place(recipe, recipe.fields, numbers))(state, batch, key)
 
     def metric_at(model: Any, params: tuple[Params, ...], x: Array, key: Array) -> Metrics:
-        del model  # it has the numbers of the first member
         own, *numbers = params
-        return metric(sweeps.place(recipe, recipe.fields, numbers).model, own, x, key)
+        placed = sweeps.place(recipe, recipe.fields, numbers).model
+        return metric(conditions.rebound(placed, model), own, x, key)  # `model` has the numbers of the first member
 
     return Programs(step, jax.jit(init), jax.jit(init_at), metric_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -56,10 +56,10 @@ def examine(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Bro
     differentiate = training.make_gradient(run.model, run.objective, prepare=trainer.resolved.prepared.batch)
     params, key, index = snapshot.state.params, trainer.key, snapshot.state.step
     rows = trainer.rows_of(step)
-    batch = trainer.resolved.prepared.train.x[rows]
+    batch = trainer.resolved.prepared.train.rows[rows]
 
     @jax.jit
-    def measure(params: Params, batch: jax.Array) -> tuple[dict[str, jax.Array], Params]:
+    def measure(params: Params, batch: Any) -> tuple[dict[str, jax.Array], Params]:
         found = differentiate(params, batch, key, index)
         return {"loss": found.loss, **found.metrics, "gradient_norm": optax.tree.norm(found.gradient)}, found.gradient
 
@@ -77,8 +77,9 @@ def examine(trainer: Trainer, snapshot: Snapshot, *, trace: bool = False) -> Bro
     examples: list[int] = []
     if broken:
         with contextlib.suppress(InputError):  # a loss that compares the examples of a batch has no term of one alone
-            for row, example in zip(rows, batch, strict=True):
-                alone = {name: float(value) for name, value in measure(params, example[None])[0].items()}
+            for place, row in enumerate(rows):
+                example = batch[place : place + 1]
+                alone = {name: float(value) for name, value in measure(params, example)[0].items()}
                 sound = math.isfinite(alone["loss"]) and math.isfinite(alone["gradient_norm"])
                 if not (sound and alone["gradient_norm"] <= limit):
                     examples.append(int(row))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from aevae_jax import charts, figures, keys, values
+from aevae_jax import charts, conditions, figures, keys, values
 from aevae_jax.checkpoints import array_files
-from aevae_jax.data import Prepared
+from aevae_jax.data import Prepared, datasets
 from aevae_jax.models import generation
 from aevae_jax.runs import curves
 from aevae_jax.runs.callbacks import Note
@@ -36,8 +38,9 @@ def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
     """Draw both with the same black and white, and with words that follow from the run alone, as its other files do."""
     model, seed, levels = fitted.model, fitted.run.seed, prepared.format.levels
     key = keys.stream(keys.root(seed), keys.Stream.SAMPLE)
-    x = jax.device_put(prepared.test.x[:16])
-    made = (x, *reversed(generation.preview(model, fitted.params, x, key)))
+    batch = jax.device_put(prepared.test.rows[:16])
+    x, told = conditions.examples(batch), prepared.told(generation.PREVIEWED)
+    made = (x, *reversed(generation.preview(model, fitted.params, batch, key, told)))
     images, reconstructions, samples = (prepared.preparation.inverse(np.asarray(y), prepared.format) for y in made)
     span = figures.span_of(images, levels)
     name, ends = shortened(prepared.name, 50), ends_of(span, levels)
@@ -47,6 +50,7 @@ def _draw(folder: Path, prepared: Prepared, fitted: Fitted) -> None:
         8,
         title=f"{name}: random codes, decoded",
         note=f"{MEANS}, z ~ {prior_of(model)}, seed {seed}{ends}",
+        captions=captions_of(told, prepared.class_names),
         span=span,
     )
     charts.sheet(
@@ -65,6 +69,12 @@ MEANS, DRAWS = "means of p(x|z)", "draws from p(x|z)"
 """What is shown of a code."""
 PAIR = ("input", "reconstruction")
 """The rows of a picture of reconstructions."""
+
+
+def captions_of(told: Any, class_names: Sequence[str]) -> list[str]:
+    """Return the names of the classes that samples were told; nothing where they were told none."""
+    label = None if told is None else conditions.parts(told).get("label")
+    return datasets.class_texts(label, class_names)
 
 
 def prior_of(model: LatentModel) -> str:

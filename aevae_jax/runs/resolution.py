@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from aevae_jax import evaluation, keys, limits, memory, training, values
+from aevae_jax import conditions, evaluation, keys, limits, memory, training, values
 from aevae_jax.checkpoints.store import Store
+from aevae_jax.conditions import Conditional, ConditionShaped
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, suited, tables
 from aevae_jax.data.suited import Suited
 from aevae_jax.objectives import losses
@@ -80,6 +82,7 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
             expected="a Dataset",
             hint="of arrays, type: ae.from_arrays(x); of a file or folder: ae.Data('PATH').load()",
         )
+    dataset = run.data.with_told(dataset)
     for part in datasets.PARTS:
         if len(getattr(dataset, part)) == 0:
             raise InputError(f"{dataset.name} {part}", got="0 examples", expected="at least 1")
@@ -125,16 +128,19 @@ def _check_schedule(objective: Any) -> None:
 
 def first_inputs(run: Run, prepared: Prepared) -> tuple[Any, Any, jax.Array]:
     """Return a training batch as it was loaded, one validation example and a key."""
-    return prepared.train.x[: run.batch_size], prepared.validation.x[:1], keys.root(0)
+    return prepared.train.rows[: run.batch_size], prepared.validation.rows[:1], keys.root(0)
 
 
-def everything(run: Run, prepared: Prepared, raw: jax.Array, x: jax.Array, key: jax.Array) -> Any:
-    """Compute what a training needs, once: parameters, the loss and its metrics of a batch, what is measured of `x`."""
+def everything(run: Run, prepared: Prepared, raw: Any, row: Any, key: jax.Array) -> Any:
+    """Compute what a training needs, once: parameters, the loss and its metrics of a batch, what is measured of one
+    row.
+    """
     k1, k2, k3, k4 = jax.random.split(key, 4)
     params = training.parameters.initial(run.model, run.objective, k1)
-    batch, step = prepared.batch(raw, k2), jnp.zeros((), int)
-    loss = training.parameters.outcome(run.objective(run.model, params, batch, k3, step), params)
-    return params, loss[:2], evaluation.validation_of(run.objective).metric(run.model, params, x, k4)
+    step, (bound, x) = jnp.zeros((), int), conditions.bound_to(run.model, prepared.batch(raw, k2))
+    loss = training.parameters.outcome(run.objective(bound, params, x, k3, step), params)
+    bound, x = conditions.bound_to(run.model, row)
+    return params, loss[:2], evaluation.validation_of(run.objective).metric(bound, params, x, k4)
 
 
 def _check_memory(run: Run, program: Any, params: Any) -> None:
@@ -184,6 +190,36 @@ def _sized(objective: Any, prepared: Prepared) -> Any:
     return replace(objective, num_examples=count)  # type: ignore[type-var]
 
 
+def _told(model: Any, prepared: Prepared) -> Any:
+    """Return the model with the form of what it is told of each example; refuse a condition without a model that takes
+    it, and the other way round.
+    """
+    condition, name = prepared.train.condition, type(model).__name__
+    if condition is not None and not isinstance(model, Conditional):
+        hint = "leave condition out of --data, or take --model 'ConditionalVAE()'"
+        raise InputError(f"condition of {prepared.name}", got="one", expected=f"none: {name} takes none", hint=hint)
+    if condition is None and isinstance(model, Conditional):
+        hint = f"type: --data \"Data({prepared.name!r}, condition='label')\""
+        raise InputError(f"condition of {prepared.name}", got="none", expected=f"what {name} is told", hint=hint)
+    if not isinstance(model, ConditionShaped):
+        return model
+    parts = conditions.parts(condition)
+    sizes = {
+        "classes": max(len(prepared.class_names), int(np.max(parts["label"])) + 1) if "label" in parts else 0,
+        "vector": parts["vector"].shape[1] if "vector" in parts else 0,
+    }
+    for field, size in sizes.items():
+        if getattr(model, field) not in (0, size):
+            expected = f"{size}, as in {prepared.name}"
+            raise InputError(f"{field} of the {name}", got=getattr(model, field), expected=expected)
+    whole: Any = model
+    try:
+        return replace(whole, **{field: size for field, size in sizes.items() if getattr(model, field) != size})
+    except TypeError:  # it has no such field
+        got = " and ".join(parts)
+        raise InputError(f"condition of {prepared.name}", got=got, expected=f"a label alone, for {name}") from None
+
+
 def _shaped(model: Any, prepared: Prepared) -> Any:
     """Return the model with what its value leaves to the data: the shape of an event, and the columns of a table."""
     likelihood = likelihood_of(model)
@@ -195,6 +231,7 @@ def _shaped(model: Any, prepared: Prepared) -> Any:
                 expected=f"{prepared.event_shape}, as in {prepared.name}",
             )
         model = replace(model, event_shape=prepared.event_shape)  # type: ignore[type-var]
+    model = _told(model, prepared)
     if isinstance(likelihood, Columned):
         fitting, name = tables.likelihood(prepared.format), type(likelihood).__name__
         if not fitting.columns:

@@ -40,9 +40,9 @@ class Trainer:
 
     def __init__(self, resolved: ResolvedRun, population: Population | None = None):
         run, prepared, stream, layout = resolved.run, resolved.prepared, resolved.stream, resolved.layout
-        source, validation, test = (getattr(prepared, part).x for part in datasets.PARTS)
+        source, validation, test = (getattr(prepared, part).rows for part in datasets.PARTS)
         self.resolved, self.population, self.layout = resolved, population, layout
-        self.steps_per_epoch = training.steps_per_epoch(source, run.batch_size)
+        self.steps_per_epoch = training.steps_per_epoch(prepared.train.x, run.batch_size)
         recipe = Recipe(
             run.model,
             run.objective,
@@ -56,7 +56,7 @@ class Trainer:
             layout,
         )
         self._programs = compilation.programs_of(recipe)
-        if datasets.in_memory(validation):
+        if datasets.in_memory(prepared.validation.x):
             validation, test = layout.replicate((validation, test))
         self._validation, self._test = validation, test
         self._numbers: tuple[Array, ...] = ()

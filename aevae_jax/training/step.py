@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from aevae_jax import keys
+from aevae_jax import conditions, keys
 from aevae_jax.training import loops, parameters
 from aevae_jax.training.devices import Layout
 from aevae_jax.types import InputError, LatentModel, Metrics, Objective, Params
@@ -42,7 +42,7 @@ TrainStep = Callable[..., tuple[TrainState, Metrics]]
 """(state, batch, root key, *numbers) -> (state, metrics). Numbers are there for the members of a sweep."""
 
 Prepare = Callable[[Any, Array], Any]
-"""(raw batch, key) -> the batch that the model sees."""
+"""(raw batch, key) -> the batch that the model sees: an array `[B, *event]`, or `conditions.Conditioned` ones."""
 
 
 def init_state(
@@ -93,9 +93,10 @@ def make_gradient(
         trained, statistics = parameters.split(params)
 
         def loss(trained: Params) -> tuple[Array, tuple[Metrics, Params]]:
-            x = prepare(batch, keys.stream(key, keys.Stream.PREPARE, step))
+            seen = prepare(batch, keys.stream(key, keys.Stream.PREPARE, step))
+            bound, x = conditions.bound_to(model, conditions.in_training(model, seen, key, step))
             noise, whole = keys.stream(key, keys.Stream.NOISE, step), parameters.joined(trained, statistics)
-            value, metrics, after = parameters.outcome(objective(model, whole, x, noise, step), whole)
+            value, metrics, after = parameters.outcome(objective(bound, whole, x, noise, step), whole)
             return value, (metrics, after)
 
         (value, (metrics, after)), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
@@ -122,6 +123,7 @@ def make_train_step(
       tx: any optax transformation, for the parameters of the model; those of an objective that is
         `types.Parametrised` have its own. Statistics are seen by neither.
       prepare: turns a batch of raw data into what the model sees, inside the step, for example a fresh binarisation.
+        Where that is `conditions.Conditioned`, the objective meets the model at the conditions of the batch.
       ema_decay: decay of the moving average of the parameters, 0 for none; it starts low, as (1 + t) / (10 + t).
       max_norm: a gradient of a larger global norm is not used.
       layout: the devices that the batch is divided among.
@@ -160,7 +162,9 @@ def make_train_step(
 
 
 def steps_per_epoch(data: Any, batch_size: int) -> int:
-    """Return how many whole batches `data`, arrays `[N, ...]`, holds. What is left over sits out that epoch."""
+    """Return how many whole batches `data`, a pytree of arrays `[N, ...]`, holds. What is left over sits out that
+    epoch.
+    """
     return _whole_batches(jax.tree.leaves(data)[0].shape[0], batch_size)
 
 

@@ -16,7 +16,7 @@ import scipy.sparse
 
 from aevae_jax import data, values
 from aevae_jax.data import Data, Dataset, LastSplits, OwnSplits, RandomSplits, Scale, Split, datasets, prepare
-from aevae_jax.data.splits import assemble, fingerprints
+from aevae_jax.data.splits import Found, assemble, fingerprints
 from aevae_jax.data.tables import Reading
 from aevae_jax.types import InputError
 
@@ -221,8 +221,8 @@ def test_a_table_may_lack_entries_and_holds_no_infinity():
     x = np.array([[1, np.nan], [2, 3], [4, np.inf]])
     columns = (datasets.Column("a"), datasets.Column("b"))
     with pytest.raises(InputError, match="t train: got infinity in example 2, expected finite numbers"):
-        assemble("t", datasets.Found({"train": Split(x)}, 0, columns))
-    found = datasets.Found({part: Split(x[:2]) for part in PARTS}, 0, columns, "1.2.3")
+        assemble("t", Found({"train": Split(x)}, 0, columns))
+    found = Found({part: Split(x[:2]) for part in PARTS}, 0, columns, "1.2.3")
     assert assemble("t", found).version == "1.2.3"
     with pytest.raises(InputError, match="levels of t: got 3, for a table, expected no levels"):
         assemble("t", found, levels=3)
@@ -232,9 +232,9 @@ def test_what_a_loader_finds_has_a_part_called_train():
     with pytest.raises(
         InputError, match=r"data set 'x': got splits \['test', 'validation'\], expected one called train"
     ):
-        assemble("x", datasets.Found({"validation": Split(GOOD), "test": Split(GOOD)}, 256))
+        assemble("x", Found({"validation": Split(GOOD), "test": Split(GOOD)}, 256))
     with pytest.raises(InputError, match="x test: got 0 examples, expected at least 1"):
-        assemble("x", datasets.Found({"train": Split(GOOD), "test": Split(GOOD[:0])}, 256))
+        assemble("x", Found({"train": Split(GOOD), "test": Split(GOOD[:0])}, 256))
 
 
 # splits
@@ -247,7 +247,7 @@ def indexed(count):
 
 def cut(splits, count=60, **parts):
     given = {"train": indexed(count), **parts}
-    found = datasets.Found({part: Split(x) for part, x in given.items()}, 0)
+    found = Found({part: Split(x) for part, x in given.items()}, 0)
     dataset = assemble("x", found, splits)
     return [getattr(dataset, part).x[:, 0].astype(int).tolist() for part in PARTS]
 
@@ -489,7 +489,7 @@ def test_labels_are_recoded_over_all_splits():
     """One that occurs in the test data alone has a code as well."""
     given = {"train": [7, 40, 7, -1], "validation": [40, 7], "test": [20, 40, -1]}
     x = {part: Split(wide(*range(10 * i, 10 * i + len(y))), np.array(y)) for i, (part, y) in enumerate(given.items())}
-    dataset = assemble("x", datasets.Found(x, 0))
+    dataset = assemble("x", Found(x, 0))
     assert dataset.classes == (7, 20, 40)
     assert dataset.train.labels.tolist() == [0, 2, 0, -1]
     assert dataset.test.labels.tolist() == [1, 2, -1]
@@ -502,14 +502,14 @@ def test_labels_are_recoded_over_all_splits():
         total.update(text)
     assert dataset.digest() == total.hexdigest()
     x["validation"] = Split(x["validation"].x)
-    assert assemble("x", datasets.Found(x, 0)).class_counts("validation") == {-1: 0, 7: 0, 20: 0, 40: 0}
+    assert assemble("x", Found(x, 0)).class_counts("validation") == {-1: 0, 7: 0, 20: 0, 40: 0}
     codes = Split(GOOD[:4], np.array([0, 3, -1, 3]))
     assert Dataset("x", codes, codes, codes, 256).class_counts("train") == {-1: 1, 0: 1, 1: 0, 2: 0, 3: 2}
 
 
 def test_classes_are_called_by_their_names_and_else_by_their_labels():
     x = {part: Split(wide(*range(4 * i, 4 * i + 4)), np.array([7, 0, -1, 3])) for i, part in enumerate(PARTS)}
-    dataset = assemble("x", datasets.Found(x, 0, class_names=("cat", "dog", "cow", "hen")))
+    dataset = assemble("x", Found(x, 0, class_names=("cat", "dog", "cow", "hen")))
     assert dataset.class_names == ("cat", "hen", "7")
     prepared = prepare(Scale(), dataset)
     assert prepared.classes("test") == ["7", "cat", "", "hen"]
@@ -549,7 +549,7 @@ def test_arrays_are_cut_into_the_same_splits_as_their_file(tmp_path):
 
 def test_equal_rows_of_a_table_are_observations_of_their_own():
     x = np.zeros((20, 1), np.float32)
-    dataset = assemble("t", datasets.Found({"train": Split(x)}, 0, (datasets.Column("a", ("n", "y")),)))
+    dataset = assemble("t", Found({"train": Split(x)}, 0, (datasets.Column("a", ("n", "y")),)))
     assert [len(getattr(dataset, part)) for part in PARTS] == [16, 2, 2]
     assert dataset.left_out == 0
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from aevae_jax.data import Data, arrays, datasets, pictures
 from aevae_jax.data.datasets import in_memory
-from aevae_jax.data.splits import assemble
+from aevae_jax.data.splits import Found, assemble
 from aevae_jax.types import InputError
 
 FASHION_MNIST = Path(__file__).parents[3] / "shared" / "data" / "fashion-mnist"
@@ -631,4 +631,4 @@ def test_fashion_mnist_as_pictures_is_fashion_mnist(tmp_path):
         np.testing.assert_array_equal(found.parts[part].x, upstream[part].x[:count])
         np.testing.assert_array_equal(found.parts[part].labels, upstream[part].labels[:count])
     few = {part: upstream[part][:count] for part, count in counts.items()}
-    assert assemble("pictures", found).digest() == assemble("idx", datasets.Found(few, 256)).digest()
+    assert assemble("pictures", found).digest() == assemble("idx", Found(few, 256)).digest()

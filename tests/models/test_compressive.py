@@ -86,8 +86,8 @@ def test_a_level_depends_on_those_before_it_and_on_no_later_one(network):
 
     @jax.jit
     def parameters(z):
-        second = model.given(params["prior"]["level_1"], z[:, 8:])
-        third = model.given(params["prior"]["level_2"], z[:, 4:])
+        second = model.level_given(params["prior"]["level_1"], z[:, 8:])
+        third = model.level_given(params["prior"]["level_2"], z[:, 4:])
         return second, third
 
     second, third = parameters(z)
@@ -109,7 +109,7 @@ def test_a_step_changes_what_codes_say_of_others_by_nothing():
     fine, params = dataclasses.replace(DEEP, step=DEEP.step / 2), random_params(DEEP)
     above = codes(DEEP)[:, :4]
     own = params["prior"]["level_1"]
-    one, other = (jax.jit(m.given)(own, z) for m, z in ((DEEP, above), (fine, 2 * above)))
+    one, other = (jax.jit(m.level_given)(own, z) for m, z in ((DEEP, above), (fine, 2 * above)))
     np.testing.assert_allclose(2 * one.loc, other.loc, rtol=1e-4, atol=1e-4)
 
 

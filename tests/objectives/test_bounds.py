@@ -516,7 +516,7 @@ def test_codes_that_are_maps_have_the_estimates_of_their_numbers():
 def test_measures_are_those_of_codes_and_of_data(model, expected):
     model = dataclasses.replace(model, event_shape=(2, 3))
     params = jax.eval_shape(model.init, jax.random.key(0))
-    assert bounds.measures(model, params, (2, 3)) == expected
+    assert bounds.measures(model, params, np.zeros((1, 2, 3), np.float32)) == expected
 
 
 def test_points_with_a_profile_likelihood_have_its_distortion_alone():

@@ -12,8 +12,8 @@ from run_files import cut, outcome
 
 from aevae_jax import Autoencoder, evaluation, generation
 from aevae_jax.checkpoints.saving import Saving
-from aevae_jax.data import from_arrays
-from aevae_jax.models import VAE
+from aevae_jax.data import Data, Factor, from_arrays, prepare
+from aevae_jax.models import VAE, ConditionalAutoencoder, ConditionalVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.codes import Sigmoid, TopK
 from aevae_jax.models.likelihoods import Normal
@@ -34,8 +34,8 @@ from aevae_jax.training.optimizers import AdamW
 NETWORK = MLP((8,))
 
 
-def a_run(model, objective=None):
-    return Run(model=model, objective=objective, optimizer=AdamW(1e-2), batch_size=10, epochs=2, seed=3, ema=0.9)
+def a_run(model, objective=None, data=Data()):
+    return Run(data, model, objective, AdamW(1e-2), batch_size=10, epochs=2, seed=3, ema=0.9)
 
 
 RUNS = {
@@ -49,11 +49,19 @@ RUNS = {
     "DIP-VAE": a_run(VAE(2, NETWORK, Normal(), StandardNormal()), DIPVAE()),
     "Wasserstein autoencoder": a_run(Autoencoder(2, NETWORK), MMD(10.0)),
     "adversarial autoencoder": a_run(Autoencoder(2, NETWORK), AAE(discriminator=Discriminator((8,), 1e-3))),
+    "conditional VAE": a_run(
+        ConditionalVAE(2, NETWORK, Normal(), drop=0.2, learned_prior=True), data=Data(condition="label and factors")
+    ),
+    "conditional autoencoder": a_run(ConditionalAutoencoder(2, NETWORK), data=Data(condition="label")),
 }
 
 
-def dataset():
-    return from_arrays(np.random.RandomState(0).randint(0, 256, (60, 4, 4, 1)).astype(np.uint8))
+def dataset(run=None):
+    """Images with labels and factors; with what the models of a run are told of them."""
+    x = np.random.RandomState(0).randint(0, 256, (60, 4, 4, 1)).astype(np.uint8)
+    number = np.arange(60)
+    made = from_arrays(x, labels=number % 3, factors={"width": number % 4, Factor("kind", ordered=False): number % 2})
+    return made if run is None else run.data.with_told(made)
 
 
 @pytest.fixture(scope="module", params=list(RUNS))
@@ -74,14 +82,17 @@ def test_a_family_is_a_run_like_any_other(trained, tmp_path):
     loaded = fitting.load_run(folder)
     assert loaded.run == fitted.run
     assert params_digest(loaded.params) == params_digest(fitted.params)
-    x = dataset().test.x.astype(np.float32) / 255
+    prepared = prepare(run.data.preparation, dataset(run))
+    rows = prepared.test.rows
     metric = evaluation.validation_of(run.objective).metric
-    measured = evaluation.evaluate(loaded.model, loaded.params, x, jax.random.key(0), metric=metric)
+    measured = evaluation.evaluate(loaded.model, loaded.params, rows, jax.random.key(0), metric=metric)
     assert evaluation.minimised(run.objective, measured) in fitted.history[-1]["validation"]
     assert np.isfinite(list(measured.values())).all()
-    for images in generation.preview(loaded.model, loaded.params, x, jax.random.key(0)):
-        assert images.shape[1:] == x.shape[1:]
+    told = prepared.told(generation.PREVIEWED)
+    for images in generation.preview(loaded.model, loaded.params, rows, jax.random.key(0), told):
+        assert images.shape[1:] == prepared.event_shape
         assert np.isfinite(images).all()
+    assert (folder / "samples.png").exists()
 
 
 def test_a_family_is_trained_for_several_seeds_at_once(trained):

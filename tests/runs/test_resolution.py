@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aevae_jax import VAE, data, memory
+from aevae_jax import VAE, CompressiveAutoencoder, ConditionalVAE, data, memory
 from aevae_jax.data import datasets
 from aevae_jax.models import likelihoods, priors
 from aevae_jax.models.architectures import MLP, Conv
@@ -223,3 +223,33 @@ def test_what_is_no_dataset_is_refused_with_how_to_make_one(given):
         InputError, match=r"dataset: got a (ndarray|str), expected a Dataset; of arrays, type: ae\.from_arr"
     ):
         resolution.resolve(Run(), given)
+
+
+def labelled(condition="", **more):
+    x = np.random.RandomState(0).randint(0, 256, (60, 4, 4, 1)).astype(np.uint8)
+    own = data.from_arrays(x, labels=np.arange(60) % 3, **more)
+    return data.Data(condition=condition).with_told(own)
+
+
+def test_a_conditional_model_is_built_for_the_condition_of_the_data():
+    for condition, more, sizes in [("label", {}, (3, 0)), ("", {"vector": np.ones((60, 2))}, (0, 2))]:
+        run = Run(model=ConditionalVAE(2, MLP((4,)), drop=0.1))
+        model = resolution.resolve(run, labelled(condition, **more)).run.model
+        assert (model.classes, model.vector, model.drop) == (*sizes, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("model", "condition", "message"),
+    [
+        (VAE(), "label", "condition of arrays: got one, expected none: VAE takes none"),
+        (CompressiveAutoencoder(), "label", "expected none: CompressiveAutoencoder takes none"),
+        (ConditionalVAE(), "", "condition of arrays: got none, expected what ConditionalVAE is told"),
+        (ConditionalVAE(classes=4), "label", "classes of the ConditionalVAE: got 4, expected 3"),
+        (ConditionalVAE(vector=2), "label", "vector of the ConditionalVAE: got 2, expected 0"),
+    ],
+    ids=["not taken", "not taken either", "missing", "other classes", "a vector"],
+)
+def test_a_condition_and_its_model_go_together(model, condition, message):
+    with pytest.raises(InputError, match=message) as error:
+        resolution.resolve(Run(model=model), labelled(condition))
+    assert len(str(error.value)) <= 200
