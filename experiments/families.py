@@ -37,6 +37,7 @@ from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.codes import TopK
 from aevae_jax.models.likelihoods import NormalSharedScale
+from aevae_jax.models.posteriors import IAF, FullNormal
 from aevae_jax.models.priors import StandardNormal, VampPrior
 from aevae_jax.objectives.adversarial import AAE, Discriminator, FactorVAE
 from aevae_jax.objectives.contractive import Contractive
@@ -109,6 +110,8 @@ def families() -> dict[str, Family]:
         "adversarial autoencoder": Family(points, AAE(10.0, told)),
         "IWAE, 5 samples": Family(vae, IWAE(5)),
         "VAE, VampPrior(100)": Family(replace(vae, latent_prior=VampPrior(100)), ELBO()),
+        "VAE, full covariance": Family(replace(vae, posterior=FullNormal()), ELBO()),
+        "VAE, IAF": Family(replace(vae, posterior=IAF()), ELBO()),
         "VAE of two levels": Family(TwoLevelVAE(16, network, normal, flat), ELBO()),
     }
 
