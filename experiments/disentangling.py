@@ -3,8 +3,8 @@
 Command:   python experiments/disentangling.py                  (about ten minutes on two idle CPU cores)
            with --record FILE the rows are added to those that the file has already
 Writes:    runs/disentangling/results.json and table.md
-Expected:  beta-TCVAE and FactorVAE raise the mutual information gap over the plain VAE, and so does a larger beta, at
-           a cost in reconstruction that is larger for beta (Chen et al. 2018; Kim & Mnih 2018).
+Expected:  beta-TCVAE and FactorVAE raise the mutual information gap over the plain VAE at a cost in reconstruction; a
+           larger beta raises it less, at a larger one (Chen et al. 2018; Kim & Mnih 2018).
 
 Protocol: sprites at a threshold, 8,000 to train on, whose five factors are known; dense networks, 10 latent dimensions,
 the Bernoulli likelihood, N(0, I), Adam at 0.001, batches of 128, the same number of epochs and the same seeds for all.
