@@ -200,10 +200,11 @@ def _say_findings(run: Path, fitted: fitting.Fitted, found: Sequence[Finding]) -
 
 def _say_factors(fitted: fitting.Fitted, prepared: Prepared, key: Any) -> None:
     """Say how single dimensions of the code stand for the factors of the first test examples."""
-    some = prepared.test[: collapse.MOST_EXAMPLES]
+    some = prepared.rows("test", key)[: collapse.MOST_EXAMPLES]
+    factors = disentanglement.check_known(prepared.test.factors)[: collapse.MOST_EXAMPLES]
     begin("measuring what codes tell of the known factors")
     ordered = [factor.ordered for factor in prepared.factors]
-    found = disentanglement.of_model(fitted.model, fitted.params, some.x, some.factors, key, ordered=ordered)
+    found = disentanglement.of_model(fitted.model, fitted.params, some, factors, key, ordered=ordered)
     rows = [(name.replace("_", " "), f"{score.value:.3f}", f"{score.chance:.3f}") for name, score in found.items()]
     title = f"what single dimensions of the code tell of {_named(prepared)}: {len(some):,} test examples"
     caption = (

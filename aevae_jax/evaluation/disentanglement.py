@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source
 from aevae_jax.evaluation import metrics, statistics
 from aevae_jax.types import InputError, LatentModel, Params, Scaled
@@ -59,7 +60,7 @@ class Score(NamedTuple):
 def of_model(
     model: LatentModel,
     params: Params,
-    x: Array | Source,
+    x: Array | Source | Conditioned,
     factors: np.ndarray | None,
     key: Array,
     *,
@@ -72,7 +73,7 @@ def of_model(
 
     Args:
       model, params: any latent model whose codes are one array, a vector or a map of them.
-      x: data as the model sees it, `[N, *event]`.
+      x: data as the model sees it, `[N, *event]`, or `Conditioned`.
       factors: what each example was made of, `[N, F]`; `None` where that is not known.
       key: of forests, of votes, and of what chance is.
       ordered: of each factor whether its values lie on a line; all of them, where it is left out.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from aevae_jax import distributions
+from aevae_jax.conditions import Conditioned, Given
 from aevae_jax.evaluation import disentanglement
 from aevae_jax.evaluation.disentanglement import dci, factor_vae_score, mig, modularity, mutual_information, sap, scores
 from aevae_jax.types import InputError
@@ -202,6 +203,26 @@ def test_a_model_is_scored_by_its_means_where_they_react_to_the_data(noise):
     for name in ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness", "sap"):
         assert found[name].chance < 0.3, name
     assert found["factor_vae_score"].chance == pytest.approx(1 / 3, abs=0.1)
+
+
+@dataclass(frozen=True)
+class Shifted(Told):
+    """The same, whose code has another mean where it is told a class: less by the class in the first dimension."""
+
+    def encode(self, params, x, condition=None):
+        moved = jnp.zeros_like(x) if condition is None else jnp.pad(condition[:, None] * 1.0, ((0, 0), (0, 3)))
+        return super().encode(params, x - moved)
+
+    def given(self, condition):
+        return Given(self, condition)
+
+
+def test_a_model_is_scored_at_what_it_is_told_of_each_example():
+    """Told the first factor, it takes that out of its code, which then tells nothing of it."""
+    x = np.concatenate([GRID * 5.0, np.zeros((len(GRID), 1))], axis=1).astype(np.float32)
+    told = Conditioned(x, 5 * GRID[:, 0].astype(np.int32))
+    found = [disentanglement.of_model(Shifted(), {}, rows, GRID, jax.random.key(0))["mig"].value for rows in (x, told)]
+    assert found == pytest.approx([1.0, 2 / 3], abs=1e-6)
 
 
 def test_a_model_without_factors_is_one_line():
