@@ -26,7 +26,7 @@ from aevae_jax import VAE, Autoencoder, data, models, objectives, values
 from aevae_jax.conditions import Conditional
 from aevae_jax.data import datasets, preparation
 from aevae_jax.distributions import bijections, elementary, flows, interlaced, joint, logistic, rounded, tabular
-from aevae_jax.models import architectures, codes, likelihoods, parts, posteriors, priors
+from aevae_jax.models import architectures, codes, flow_priors, likelihoods, parts, posteriors, priors
 from aevae_jax.objectives import bounds, denoising, losses, sparse, total_correlation, wrapping
 from aevae_jax.objectives.families import Loss
 from aevae_jax.training import parameters
@@ -56,7 +56,16 @@ def named(cls: type) -> str:
     return cls.__name__
 
 
-NO_FAMILIES = {"architectures", "codes", "flow_networks", "generation", "likelihoods", "networks", "parts"}
+NO_FAMILIES = {
+    "architectures",
+    "codes",
+    "flow_networks",
+    "flow_priors",
+    "generation",
+    "likelihoods",
+    "networks",
+    "parts",
+}
 FAMILIES = [
     importlib.import_module(f"aevae_jax.models.{file.name}")
     for file in pkgutil.iter_modules(models.__path__)
@@ -72,7 +81,7 @@ DISTRIBUTIONS = [cls for module in OF_DISTRIBUTIONS for cls in having(module, "l
 BIJECTIONS = [cls for cls in having(bijections, "forward", "inverse") if dataclasses.is_dataclass(cls)]
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
-PRIORS = having(priors, "init")
+PRIORS = [*having(priors, "init"), *having(flow_priors, "init")]
 POSTERIORS = having(posteriors, "outputs")
 MODELS = [cls for module in FAMILIES for cls in having(module, "encode")]
 
@@ -104,7 +113,7 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    of_values = (likelihoods, architectures, priors, posteriors, codes, *FAMILIES, *LOSSES, preparation)
+    of_values = (likelihoods, architectures, priors, flow_priors, posteriors, codes, *FAMILIES, *LOSSES, preparation)
     found = {cls for module in (*OF_DISTRIBUTIONS, bijections, *of_values) for cls in public_classes(module)}
     others = {bijections.Bijection, likelihoods.Support, denoising.Seeing, wrapping.Wrapping, total_correlation.Terms}
     assert found == {*DISTRIBUTIONS, *BIJECTIONS, *VALUES, *others} - {*SPLITS}
@@ -153,7 +162,7 @@ DOORS = {
     "NormalOptimalScale Reshaped SmoothedLogisticMixture Tabular Uniform bijections bounded pairwise_normal_log_prob "
     "sum_event unbounded",
     "models": "Autoencoder CompressiveAutoencoder ConditionalAutoencoder ConditionalVAE Model TwoLevelVAE VAE "
-    "architectures codes generation likelihoods networks posteriors priors",
+    "architectures codes flow_priors generation likelihoods networks posteriors priors",
     "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
     "FactorVAE GaussianNoise IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError SaltAndPepper "
     "Seeing Sparse Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound log_weights weight_at",

@@ -56,6 +56,7 @@ VALUE_FILES = (
     "models.likelihoods",
     "models.architectures",
     "models.priors",
+    "models.flow_priors",
     "models.posteriors",
     "models.parts",
     "models.autoencoder",

@@ -583,6 +583,8 @@ DEFAULTS = [
     "GaussianMixture(components=10)",
     "FullGaussianMixture(components=10)",
     "VampPrior(components=500)",
+    "RealNVP(layers=6, hidden=(64,))",
+    "MAF(layers=4, hidden=(64,))",
     "FromData()",
     "Autoencoder(latent=16, network=MLP(), likelihood=Normal(), latent_prior=StandardNormal(), event_shape=(), "
     "code=Identity())",
@@ -648,7 +650,7 @@ def test_vocabulary_goes_by_the_fields_that_take_each():
     families = ["Autoencoder", "VAE", "TwoLevelVAE", "CompressiveAutoencoder"]
     assert [text.partition("(")[0] for text in listed[""]] == families
     assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv", "Mixer"]
-    assert listed["latent_prior"][-2:] == ["VampPrior(components=500)", "FromData()"]
+    assert listed["latent_prior"][-2:] == ["MAF(layers=4, hidden=(64,))", "FromData()"]
     assert values.vocabulary(Loss)["beta"] == [
         "LinearWarmup(steps, start=0.0, end=1.0)",
         "Cyclical(steps, cycles=4, rise=0.5, start=0.0, end=1.0)",

@@ -55,6 +55,11 @@ def suited(prepared: Prepared) -> Suited:
     return Suited(NormalSharedScale(), prior, noun, f"a normal learns the scale of its noise{why}")
 
 
+def without_mixtures_of_posteriors(chosen: Suited) -> Suited:
+    """Return what suits a model whose posteriors are flows: another learned prior in place of a `VampPrior`."""
+    return chosen._replace(latent_prior=GaussianMixture(100)) if isinstance(chosen.latent_prior, VampPrior) else chosen
+
+
 def batch_size(count: int) -> int:
     """Return how many examples per step suit so many: a power of two."""
     return min(BATCH_SIZE, 2 ** (max(1, count // STEPS).bit_length() - 1))

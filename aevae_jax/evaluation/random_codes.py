@@ -11,6 +11,7 @@ from aevae_jax.evaluation.image_quality import Judgement
 from aevae_jax.models import VAE
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.priors import FromData, FullGaussianMixture, GaussianMixture, Prior, StandardNormal, VampPrior
+from aevae_jax.objectives import bounds
 from aevae_jax.objectives.losses import ELBO
 from aevae_jax.types import has_nominal_prior, has_point_codes
 
@@ -105,7 +106,7 @@ def _nearer(fitted: Trained, examples: int) -> list[Way]:
     if has_point_codes(model):
         return [*_variational(model), ("in Python, a mixture fitted to the codes: aevae_jax.priors.fit_mixture", {})]
     ways: list[Way] = []
-    what, prior = _richer(model, max(1, examples // 4))
+    what, prior = _richer(fitted, max(1, examples // 4))
     if prior is not None and (changes := of_model(fitted, latent_prior=prior)):
         ways.append((f"{what}: latent_prior={values.spell(prior)} in --model", changes))
     if isinstance(fitted.run.objective, ELBO):
@@ -115,8 +116,9 @@ def _nearer(fitted: Trained, examples: int) -> list[Way]:
     return ways or [("a smaller code", {})]
 
 
-def _richer(model: Any, most: int) -> tuple[str, Prior | None]:
+def _richer(fitted: Trained, most: int) -> tuple[str, Prior | None]:
     """Return a prior of at most so many components that can come nearer to the codes, and what it is in words."""
+    model: Any = fitted.run.model
     prior = getattr(model, "latent_prior", None)
     if isinstance(prior, VampPrior | GaussianMixture | FullGaussianMixture):
         components = min(2 * prior.components, most)
@@ -124,7 +126,8 @@ def _richer(model: Any, most: int) -> tuple[str, Prior | None]:
         return "more components of the prior", more
     if not isinstance(prior, StandardNormal | FromData):
         return "", None
-    of = GaussianMixture if model.event_shape[2:] > (1,) else VampPrior  # as in `data.suited`
+    flow = bounds.has_flow_posterior(fitted.model, fitted.params, model.event_shape)
+    of = GaussianMixture if flow or model.event_shape[2:] > (1,) else VampPrior  # as in `data.suited`
     return "a prior that is learned", of(min(COMPONENTS, most))
 
 

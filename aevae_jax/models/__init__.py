@@ -11,6 +11,7 @@ parts.py          what the families share: checks, encoder, decoder
 likelihoods.py    p(x|z)
 posteriors.py     q(z|x): normals of diagonal and full covariance, flows
 flow_networks.py  Linen modules of flows
+flow_priors.py    p(z) as flows: `RealNVP`, `MAF`
 priors.py         p(z), and a mixture that is fitted after training
 architectures.py  a matching pair of encoder and decoder as a value
 networks.py       their Linen modules, and an adapter for NNX

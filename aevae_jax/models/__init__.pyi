@@ -1,6 +1,7 @@
 from . import (
     architectures as architectures,
     codes as codes,
+    flow_priors as flow_priors,
     generation as generation,
     likelihoods as likelihoods,
     networks as networks,

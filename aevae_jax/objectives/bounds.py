@@ -201,6 +201,18 @@ def measures(model: LatentModel, params: Params, rows: Any) -> tuple[str, str]:
     return measure_of(q), measure_of(p)
 
 
+def has_flow_posterior(model: LatentModel, params: Params, event_shape: tuple[int, ...]) -> bool:
+    """Return whether q(z|x) is `types.DrawnWithDensity`: then no mixture is made of it. Nothing is computed.
+
+    Args:
+      model: any latent model.
+      params: its parameters, or their shapes.
+      event_shape: shape of one example.
+    """
+    x = jax.ShapeDtypeStruct((1, *event_shape), jnp.float32)
+    return isinstance(jax.eval_shape(model.encode, params, x), DrawnWithDensity)
+
+
 def bound_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
     """Return per example `[B]` the terms of the ELBO at one sampled z, as `Bound.terms` names them, and `mse_at_mean`.
 

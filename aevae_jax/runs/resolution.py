@@ -15,7 +15,7 @@ from aevae_jax.checkpoints.store import Store
 from aevae_jax.conditions import Conditional, ConditionShaped
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, suited, tables
 from aevae_jax.data.suited import Suited
-from aevae_jax.objectives import losses
+from aevae_jax.objectives import bounds, losses
 from aevae_jax.objectives.losses import LinearWarmup
 from aevae_jax.runs.run import Run
 from aevae_jax.training import loops
@@ -87,7 +87,7 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
         if len(getattr(dataset, part)) == 0:
             raise InputError(f"{dataset.name} {part}", got="0 examples", expected="at least 1")
     prepared = prepare(run.data.preparation, dataset)
-    chosen = suited.suited(prepared)
+    chosen = _suiting(run.model, prepared)
     count = len(prepared.train)
     explained = suited.explained(run.model, chosen, 0 if run.batch_size else count)
     size = run.batch_size or suited.batch_size(count)
@@ -167,6 +167,17 @@ def _check_memory(run: Run, program: Any, params: Any) -> None:
         expected="a smaller batch size, fewer samples or a smaller model",
         available=available,
     )
+
+
+def _suiting(model: Any, prepared: Prepared) -> Suited:
+    """Return what suits the data and the posterior of the model."""
+    chosen = suited.suited(prepared)
+    if "latent_prior" in left_open(model):
+        shaped = _shaped(_closed(model, chosen), prepared)
+        params = jax.eval_shape(shaped.init, keys.root(0))
+        if bounds.has_flow_posterior(shaped, params, prepared.event_shape):
+            return suited.without_mixtures_of_posteriors(chosen)
+    return chosen
 
 
 def _closed(model: Any, chosen: Suited) -> Any:

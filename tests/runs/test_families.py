@@ -13,15 +13,17 @@ from run_files import cut, outcome
 from aevae_jax import Autoencoder, evaluation, generation
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Data, Factor, from_arrays, prepare
-from aevae_jax.models import VAE, ConditionalAutoencoder, ConditionalVAE
+from aevae_jax.models import VAE, ConditionalAutoencoder, ConditionalVAE, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.codes import Sigmoid, TopK
+from aevae_jax.models.flow_priors import MAF, RealNVP
 from aevae_jax.models.likelihoods import Normal
-from aevae_jax.models.priors import StandardNormal
+from aevae_jax.models.posteriors import IAF, FullNormal, Householder, Planar
+from aevae_jax.models.priors import StandardNormal, VampPrior
 from aevae_jax.objectives.adversarial import AAE, Discriminator, FactorVAE
 from aevae_jax.objectives.contractive import Contractive
 from aevae_jax.objectives.denoising import Denoising, Masking
-from aevae_jax.objectives.losses import ELBO
+from aevae_jax.objectives.losses import ELBO, IWAE
 from aevae_jax.objectives.matching import MMD
 from aevae_jax.objectives.moments import DIPVAE
 from aevae_jax.objectives.sparse import ActivationKL, Sparse
@@ -48,6 +50,13 @@ RUNS = {
     "FactorVAE": a_run(VAE(2, NETWORK, Normal(), StandardNormal()), FactorVAE(discriminator=Discriminator((8,), 1e-3))),
     "DIP-VAE": a_run(VAE(2, NETWORK, Normal(), StandardNormal()), DIPVAE()),
     "Wasserstein autoencoder": a_run(Autoencoder(2, NETWORK), MMD(10.0)),
+    "IAF and RealNVP": a_run(VAE(3, NETWORK, Normal(), RealNVP(2, (4,)), posterior=IAF(2, (4,)))),
+    "planar flow and MAF": a_run(VAE(2, NETWORK, Normal(), MAF(2, (4,)), posterior=Planar(2)), IWAE(3)),
+    "full normal": a_run(VAE(2, NETWORK, Normal(), VampPrior(4), posterior=FullNormal())),
+    "reflections": a_run(VAE(2, NETWORK, Normal(), StandardNormal(), posterior=Householder(2))),
+    "two levels by level": a_run(
+        TwoLevelVAE(4, NETWORK, Normal(), StandardNormal()), ELBO(free_bits=0.1, rate="by level")
+    ),
     "adversarial autoencoder": a_run(Autoencoder(2, NETWORK), AAE(discriminator=Discriminator((8,), 1e-3))),
     "conditional VAE": a_run(
         ConditionalVAE(2, NETWORK, Normal(), drop=0.2, learned_prior=True), data=Data(condition="label and factors")
