@@ -27,7 +27,9 @@ from .evaluation import (
 )
 from .models import (
     VAE as VAE,
+    VQVAE as VQVAE,
     Autoencoder as Autoencoder,
+    CategoricalVAE as CategoricalVAE,
     CompressiveAutoencoder as CompressiveAutoencoder,
     ConditionalAutoencoder as ConditionalAutoencoder,
     ConditionalVAE as ConditionalVAE,

@@ -202,10 +202,10 @@ def vocabulary(annotation: Any) -> dict[str, list[str]]:
 
     def visit(name: str, annotation: Any) -> None:
         types_ = [cls for cls in options(annotation) if _is_value(cls) and _can_be_typed(cls)]
-        if not types_ or name in found:
-            return
-        found[name] = [signature(cls) for cls in types_]
-        for cls in types_:
+        known = found.setdefault(name, []) if types_ else []  # fields of one name may take others in other types
+        new = [cls for cls in types_ if signature(cls) not in known]
+        known += [signature(cls) for cls in new]
+        for cls in new:
             for field, hint in _hints(cls).items():
                 visit(field, hint)
 

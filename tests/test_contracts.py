@@ -25,8 +25,29 @@ import aevae_jax
 from aevae_jax import VAE, Autoencoder, data, models, objectives, values
 from aevae_jax.conditions import Conditional
 from aevae_jax.data import datasets, preparation
-from aevae_jax.distributions import bijections, elementary, flows, interlaced, joint, logistic, rounded, tabular
-from aevae_jax.models import architectures, codes, flow_priors, likelihoods, parts, posteriors, priors
+from aevae_jax.distributions import (
+    bijections,
+    books,
+    discrete,
+    elementary,
+    flows,
+    interlaced,
+    joint,
+    logistic,
+    rounded,
+    tabular,
+)
+from aevae_jax.models import (
+    architectures,
+    code_priors,
+    codes,
+    flow_priors,
+    likelihoods,
+    parts,
+    posteriors,
+    priors,
+    quantizers,
+)
 from aevae_jax.objectives import bounds, denoising, losses, sparse, total_correlation, wrapping
 from aevae_jax.objectives.families import Loss
 from aevae_jax.training import parameters
@@ -66,6 +87,7 @@ NO_FAMILIES = {
     "networks",
     "parts",
 }
+NO_FAMILIES |= {"code_networks", "code_priors", "quantizers"}
 FAMILIES = [
     importlib.import_module(f"aevae_jax.models.{file.name}")
     for file in pkgutil.iter_modules(models.__path__)
@@ -76,13 +98,15 @@ LOSSES = [
     for file in pkgutil.iter_modules(objectives.__path__)
     if file.name != "bounds"
 ]
-OF_DISTRIBUTIONS = (elementary, flows, interlaced, joint, logistic, rounded, tabular)
+OF_DISTRIBUTIONS = (discrete, elementary, flows, interlaced, joint, logistic, rounded, tabular)
 DISTRIBUTIONS = [cls for module in OF_DISTRIBUTIONS for cls in having(module, "log_prob")]
 BIJECTIONS = [cls for cls in having(bijections, "forward", "inverse") if dataclasses.is_dataclass(cls)]
 LIKELIHOODS = having(likelihoods, "outputs")
 ARCHITECTURES = having(architectures, "encoder")
 PRIORS = [*having(priors, "init"), *having(flow_priors, "init")]
 POSTERIORS = having(posteriors, "outputs")
+CODE_PRIORS = having(code_priors, "init")
+QUANTIZERS = having(quantizers, "book")
 MODELS = [cls for module in FAMILIES for cls in having(module, "encode")]
 
 
@@ -100,7 +124,7 @@ CODES = having(codes, "range")
 PREPARATIONS = having(preparation, "fit", "train", "evaluation")
 SPLITS = list(typing.get_args(data.Splits))
 OF_LOSSES = [*OBJECTIVES, *WEIGHTS, *CORRUPTIONS, *PENALTIES, *DISCRIMINATORS]
-OF_MODELS = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *POSTERIORS, *CODES, *MODELS]
+OF_MODELS = [*LIKELIHOODS, *ARCHITECTURES, *PRIORS, *POSTERIORS, *CODES, *CODE_PRIORS, *QUANTIZERS, *MODELS]
 VALUES = [*OF_MODELS, *OF_LOSSES, *PREPARATIONS, *SPLITS]
 
 
@@ -113,9 +137,17 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 def test_every_public_class_is_of_a_known_kind():
     """A class of a new kind must be given its contract here."""
-    of_values = (likelihoods, architectures, priors, flow_priors, posteriors, codes, *FAMILIES, *LOSSES, preparation)
+    of_models = (likelihoods, architectures, priors, flow_priors, posteriors, codes, code_priors, quantizers)
+    of_values = (*of_models, *FAMILIES, *LOSSES, preparation)
     found = {cls for module in (*OF_DISTRIBUTIONS, bijections, *of_values) for cls in public_classes(module)}
-    others = {bijections.Bijection, likelihoods.Support, denoising.Seeing, wrapping.Wrapping, total_correlation.Terms}
+    others = {
+        bijections.Bijection,
+        discrete.Network,
+        likelihoods.Support,
+        denoising.Seeing,
+        wrapping.Wrapping,
+        total_correlation.Terms,
+    }
     assert found == {*DISTRIBUTIONS, *BIJECTIONS, *VALUES, *others} - {*SPLITS}
     kinds = (DISTRIBUTIONS, BIJECTIONS, LIKELIHOODS, ARCHITECTURES, PRIORS, POSTERIORS, MODELS, OBJECTIVES, WEIGHTS)
     counts = [len(kind) for kind in kinds]
@@ -131,6 +163,8 @@ def test_every_public_class_is_of_a_known_kind():
         (posteriors.Posterior, POSTERIORS),
         (models.Model, MODELS),
         (codes.Code, CODES),
+        (code_priors.CodePrior, CODE_PRIORS),
+        (quantizers.Quantizer, QUANTIZERS),
         (Loss, OBJECTIVES),
         (denoising.Corruption, CORRUPTIONS),
         (sparse.Penalty, PENALTIES),
@@ -143,6 +177,8 @@ def test_every_public_class_is_of_a_known_kind():
         "posteriors",
         "models",
         "codes",
+        "priors of codes",
+        "quantizers",
         "objectives",
         "corruptions",
         "penalties",
@@ -158,14 +194,16 @@ MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(aevae_jax.__path__
 
 DOORS = {
     "distributions": "Bernoulli Categorical Chained ContinuousBernoulli Delta DiscretizedLogistic "
-    "DiscretizedLogisticMixture Flow Householder InterlacedLogisticMixture Mixture MultivariateNormal Normal "
-    "NormalOptimalScale Reshaped SmoothedLogisticMixture Tabular Uniform bijections bounded pairwise_normal_log_prob "
-    "sum_event unbounded",
-    "models": "Autoencoder CompressiveAutoencoder ConditionalAutoencoder ConditionalVAE Model TwoLevelVAE VAE "
-    "architectures codes flow_priors generation likelihoods networks posteriors priors",
+    "DiscretizedLogisticMixture Flow Householder IndependentCodes InterlacedLogisticMixture Mixture MultivariateNormal "
+    "Normal NormalOptimalScale OneHot Quantized Reshaped SequentialCodes SmoothedLogisticMixture Tabular Uniform "
+    "VectorQuantized bijections bounded pairwise_normal_log_prob rotated straight_through sum_event unbounded",
+    "models": "Autoencoder CategoricalVAE CompressiveAutoencoder ConditionalAutoencoder ConditionalVAE Model "
+    "TwoLevelVAE VAE VQVAE architectures code_priors codes flow_priors generation likelihoods networks "
+    "posteriors priors quantizers",
     "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
-    "FactorVAE GaussianNoise IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError SaltAndPepper "
-    "Seeing Sparse Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound log_weights weight_at",
+    "FactorVAE GaussianNoise GumbelSoftmax IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError "
+    "SaltAndPepper Seeing Sparse VQ Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound "
+    "log_weights weight_at",
 }
 
 
@@ -268,9 +306,15 @@ def assert_program(function: Any, *arguments: Any) -> Any:
 
 def assert_gradient(function: Any, tree: Any) -> None:
     """The gradient of a scalar function of a tree is finite, and not zero everywhere."""
-    gradient = jax.jit(jax.grad(function))(tree)
+    leaves, structure = jax.tree.flatten(tree)
+    floats = {place: leaf for place, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+
+    def of_floats(floats: dict[int, Any]) -> Any:
+        return function(jax.tree.unflatten(structure, [floats.get(i, leaf) for i, leaf in enumerate(leaves)]))
+
+    gradient = jax.jit(jax.grad(of_floats))(floats)
     assert finite(gradient)
-    assert not jax.tree.leaves(tree) or any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+    assert not floats or any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
 # --- distributions ---
@@ -304,6 +348,27 @@ def every_map() -> tuple[Any, ...]:
     )
 
 
+def indices(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).integers(0, 5, shape), jnp.int32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chain:
+    """What follows each of K indices has its log-odds in a table `[K, K]`; before the first stands 0."""
+
+    table: jax.Array
+
+    def logits(self, tokens):
+        return self.table[jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))]
+
+    def start(self, size):
+        return ()
+
+    def step(self, state, previous, position):
+        return self.table[jnp.where(position == 0, 0, previous)], state
+
+
 # those whose leaves are not all of one shape, or that have other fields
 EXAMPLES: dict[str, Any] = {
     "Mixture": lambda: joint.Mixture(numbers(0, 5), elementary.Normal(numbers(1, 5, *EVENT), numbers(2, 5, *EVENT)), B),
@@ -319,6 +384,16 @@ EXAMPLES: dict[str, Any] = {
     ),
     "Householder": lambda: flows.Householder(numbers(0, B, *EVENT), numbers(1, B, *EVENT), numbers(2, B, 2, *EVENT)),
     "Flow": lambda: flows.Flow(elementary.Normal(numbers(0, B, *EVENT), numbers(1, B, *EVENT)), every_map()),
+    "Quantized": lambda: discrete.Quantized(numbers(0, B, 3, 2), indices(B, 3, 1), 5),
+    "VectorQuantized": lambda: discrete.VectorQuantized(
+        numbers(0, B, 3, 2), indices(B, 3, 2), numbers(1, B, 3, 2, 2), numbers(2, B, 3, 2, 2), 5
+    ),
+    "IndependentCodes": lambda: discrete.IndependentCodes(
+        books.Codebooks(numbers(0, 2, 5, 3)), numbers(1, 4, 2, 5), (4, 3), B
+    ),
+    "SequentialCodes": lambda: discrete.SequentialCodes(
+        books.Codebooks(numbers(0, 2, 5, 3)), Chain(numbers(1, 5, 5)), (4, 3), B
+    ),
     "Tabular": lambda: tabular.Tabular(numbers(0, B, 7), (0, 2, 3)),
 }
 
@@ -350,7 +425,8 @@ def test_distribution_is_a_frozen_pytree(cls):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(q, dataclasses.fields(cls)[0].name, 0)
     # of some, rows share a distribution, or what makes it; so may the maps of a flow
-    if cls not in (joint.Mixture, joint.Chained, interlaced.InterlacedLogisticMixture):
+    shared = {joint.Mixture, joint.Chained, interlaced.InterlacedLogisticMixture}
+    if cls not in shared | {discrete.IndependentCodes, discrete.SequentialCodes}:
         assert all(leaf.shape[0] == B for leaf in leaves)
 
 
@@ -433,7 +509,7 @@ def another(hint: Any, old: Any) -> Any:
         return instance(
             next(c for c in arguments if dataclasses.is_dataclass(c) and c not in (type(old), architectures.Modules))
         )
-    return {bool: lambda: not old, int: lambda: old + 1, float: lambda: old + 0.25}[hint]()
+    return {bool: lambda: not old, int: lambda: old + 1, float: lambda: old / 2 if old else 0.25}[hint]()
 
 
 REBUILT = [cls for cls in VALUES if cls is not architectures.Modules]
@@ -584,6 +660,52 @@ def test_prior_keeps_its_contract(cls):
         assert_gradient(lambda own: program({**params, "prior": own}, z)[0].sum(), params["prior"])
 
 
+@pytest.mark.parametrize("cls", CODE_PRIORS, ids=named)
+def test_prior_of_codes_keeps_its_contract(cls):
+    assert parameters_of(cls.init) == ["key", "model"]
+    assert parameters_of(cls.__call__) == ["model", "params", "n"]
+    prior = cls(width=4, heads=2) if "width" in parameters_of(cls) else cls()
+    shape = {**SMALL, "latent": (3, 2)}
+    model = models.VQVAE(quantizer=quantizers.Codebook(5, 2), latent_prior=prior, **shape)
+    params = random_params(model)
+
+    def program(params, z):
+        p = prior(model, params, B)
+        return p.log_prob(z), p.mean()
+
+    log_prob, mean = assert_program(program, params, numbers(0, B, 3, 2))
+    assert isinstance(prior(model, params, B), Distribution)
+    assert prior(model, params, B).measure == "mass"
+    assert log_prob.shape == (B,)
+    assert mean.shape == (B, 3, 2)
+    if params["prior"]:
+        assert_gradient(lambda own: program({**params, "prior": own}, numbers(0, B, 3, 2))[0].sum(), params["prior"])
+
+
+@pytest.mark.parametrize("cls", QUANTIZERS, ids=named)
+def test_quantizer_keeps_its_contract(cls):
+    """Codes are those of its book, their indices lead to them, and gradients reach the outputs."""
+    assert parameters_of(cls.init) == ["latent"]
+    assert parameters_of(cls.__call__) == ["params", "raw"]
+    quantizer = cls(codes=5, levels=2) if "codes" in parameters_of(cls) else cls()
+    params = random_params(types.SimpleNamespace(init=lambda key: quantizer.init((3, 4))))
+    raw = 4 * numbers(0, B, *quantizer.outputs((3, 4))) - 2
+
+    def program(params, raw):
+        q, book = quantizer(params, raw), quantizer.book(params)
+        return q.code, q.index, book.vectors(q.index), book.indices(q.code), book.entries()
+
+    code, index, vectors, again, entries = assert_program(program, params, raw)
+    np.testing.assert_array_equal(vectors, code)
+    np.testing.assert_array_equal(again, index)
+    assert code.shape == (B, 3, 4)
+    assert quantizer.merged(code).shape == raw.shape
+    assert (entries.shape[0], entries.shape[1]) == quantizer.symbols
+    assert index.shape == (B, 3, quantizer.symbols[0])
+    assert 0 <= index.min() <= index.max() < quantizer.symbols[1]
+    assert_gradient(lambda raw: (quantizer(params, raw).code ** 2).sum(), raw)
+
+
 @pytest.mark.parametrize("cls", POSTERIORS, ids=named)
 def test_posterior_keeps_its_contract(cls):
     assert parameters_of(cls.outputs) == ["latent"]
@@ -629,8 +751,13 @@ def test_model_keeps_its_contract(cls):
     assert_gradient(lambda p: -program(p, numbers(0, B, *EVENT), jax.random.key(0))[2].sum(), params)
 
 
-MODELS_OF_OBJECTIVES = {"PriorLikelihood": {"latent_prior": priors.GaussianMixture(3)}}
-"""What the small model needs beside, for those that not every model can be trained by."""
+SMALL = {"latent": 2, "network": architectures.MLP(()), "likelihood": likelihoods.Normal(), "event_shape": EVENT}
+MODELS_OF_OBJECTIVES = {
+    "PriorLikelihood": models.VAE(latent_prior=priors.GaussianMixture(3), **SMALL),
+    "VQ": models.VQVAE(quantizer=quantizers.Codebook(5, learning="gradient"), **SMALL),
+    "GumbelSoftmax": models.CategoricalVAE(**SMALL),
+}
+"""Of those that not every model can be trained by."""
 
 
 @pytest.mark.parametrize("cls", OBJECTIVES, ids=named)
@@ -641,9 +768,9 @@ def test_objective_keeps_its_contract(cls):
         objective = dataclasses.replace(objective, num_samples=3)
     if isinstance(objective, SizeNeeding):
         objective = dataclasses.replace(objective, num_examples=50)
-    model = small_model(**MODELS_OF_OBJECTIVES.get(cls.__name__, {}))
+    model = MODELS_OF_OBJECTIVES.get(cls.__name__, small_model())
     params = parameters.with_own(random_params(model), objective, model, jax.random.key(0))
-    loss, metrics = assert_program(
+    loss, metrics, *_ = assert_program(
         partial(objective, model), params, numbers(0, B, *EVENT), jax.random.key(0), jnp.asarray(3)
     )
     assert loss.shape == ()

@@ -594,6 +594,9 @@ DEFAULTS = [
     "log_scale_range=(-7.0, 3.0), event_shape=())",
     "CompressiveAutoencoder(latent=64, network=MLP(), likelihood=Normal(scale=0.1), levels=(), step=0.25, "
     "components=3, event_shape=())",
+    "VQVAE(latent=(16, 4), network=MLP(), likelihood=FromData(), quantizer=Codebook(), latent_prior=UniformCodes(), "
+    "event_shape=())",
+    "CategoricalVAE(latent=(16, 8), network=MLP(), likelihood=FromData(), latent_prior=UniformCodes(), event_shape=())",
     "ReconstructionError()",
     "ELBO(beta=1.0, free_bits=0.0, groups=0, sticking_the_landing=False, rate='whole')",
     "IWAE(num_samples=50, doubly_reparameterised=False)",
@@ -608,6 +611,8 @@ DEFAULTS = [
     "MMD(weight=100.0, rate_weight=0.0, kernel='inverse_multiquadratic', bandwidth=1.0)",
     "AAE(weight=1.0, discriminator=Discriminator())",
     "PriorLikelihood()",
+    "VQ(commitment=0.25)",
+    "GumbelSoftmax(temperature=0.67, straight_through=False)",
 ]
 """What help says, and, but for what is `FromData`, what runs of an earlier version were trained with where nothing else
 was typed and the record does not lack the field."""
@@ -647,10 +652,11 @@ def test_what_is_accepted_is_said_in_words(annotation, words):
 def test_vocabulary_goes_by_the_fields_that_take_each():
     listed = values.vocabulary(Model)
     assert list(listed)[:2] == ["", "network"]
-    families = ["Autoencoder", "VAE", "TwoLevelVAE", "CompressiveAutoencoder"]
+    families = ["Autoencoder", "VAE", "TwoLevelVAE", "CompressiveAutoencoder", "VQVAE", "CategoricalVAE"]
     assert [text.partition("(")[0] for text in listed[""]] == families
     assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv", "Mixer"]
-    assert listed["latent_prior"][-2:] == ["MAF(layers=4, hidden=(64,))", "FromData()"]
+    of_codes = ["UniformCodes()", "MarginalCodes()", "CausalTransformer(width=64, layers=2, heads=4)"]
+    assert listed["latent_prior"][-5:] == ["MAF(layers=4, hidden=(64,))", "FromData()", *of_codes]
     assert values.vocabulary(Loss)["beta"] == [
         "LinearWarmup(steps, start=0.0, end=1.0)",
         "Cyclical(steps, cycles=4, rise=0.5, start=0.0, end=1.0)",
@@ -722,11 +728,7 @@ def test_vocabulary_lists_what_can_be_typed_and_nothing_else():
         (Model, "VAE(likelihood=Bernouli())", r"likelihood: got Bernouli, .*; did you mean Bernoulli\?"),
         (Model, "VAE(network=Convolution)", r"did you mean Conv\(channels=\(32, 64\)\)\?"),
         (Model, "VAE(latent_dim=8)", r"VAE: got the unknown field 'latent_dim', .*; did you mean latent\?"),
-        (
-            Model,
-            "GAN",
-            r"got GAN, expected Autoencoder\(.* or TwoLevelVAE\(\.\.\.\) or CompressiveAutoencoder\(\.\.\.\)$",
-        ),
+        (Model, "GAN", r"got GAN, expected Autoencoder\(\.\.\.\) or VAE\(.* or another that --help lists$"),
         (Model, "2 ** 3", r"got '2 \*\* 3', expected"),
         (AdamW, "AdamW(lr=.1)", r"AdamW: got the unknown field 'lr', .*; did you mean learning_rate\?"),
         (AdamW, "AdamW(wd=.1)", r"did you mean weight_decay\?"),

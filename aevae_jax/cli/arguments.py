@@ -41,7 +41,13 @@ _METAVARS = {int: "INT", float: "FLOAT", bool: "BOOL", str: "TEXT", Path: "PATH"
 
 
 def parse_arguments(
-    command: Callable[..., Any], argv: Sequence[str], *, prog: str, more: str = "", compiles: bool = True
+    command: Callable[..., Any],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    more: str = "",
+    compiles: bool = True,
+    bases: Sequence[str] = (),
 ) -> Callable[[], Any]:
     """Return `command` with its arguments taken from `argv`, ready to be called.
 
@@ -52,6 +58,8 @@ def parse_arguments(
       more: text for the help, below the docstring's.
       compiles: whether it computes with JAX, so that compiled programs are kept from one start to the next, and
         `--no-cache` is an option, and so is `--device`.
+      bases: parameters that give another value than the usual one for fields to be typed on top of: where one of them
+        is given, the command finds out whether the fields are some of that value.
 
     Raises:
       SystemExit: 0 after showing help; 2 after one line on standard error that says what is wrong with `argv`.
@@ -67,7 +75,7 @@ def parse_arguments(
         )
     parser = Parser(command, prog, more, compiles=compiles)
     try:
-        given = parser.read(argv)
+        given = parser.read(argv, bases)
     except InputError as error:
         parser.error(error.line(LONGEST - len(f"error: ; type: {prog} --help")))
     anew, where = given.pop(_NO_CACHE, False), given.pop(_DEVICE, "")
@@ -123,8 +131,8 @@ class Parser(argparse.ArgumentParser):
         advice = f"; such as: {self._example}" if left_out else f"; type: {self.prog} --help"
         leave(f"error: {shortened(message, LONGEST - len(advice) - 10)}{advice}", 2)
 
-    def read(self, argv: Sequence[str]) -> dict[str, Any]:
-        """Return the values of the parameters that were typed. Raises `InputError`."""
+    def read(self, argv: Sequence[str], bases: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the values of the parameters that were typed; `bases` as in `parse_arguments`. Raises `InputError`."""
         words, inner = fields.split(argv, [name for cls in self._by_field.values() for name in _names(cls)])
         typed, unknown = self.parse_known_args([self._dashed(word) for word in words])
         if unknown:
@@ -137,8 +145,9 @@ class Parser(argparse.ArgumentParser):
             names = _names(kind)
             own = {field: given.pop(field) for field in names if field in given}
             made = Fields(_class(kind), own, [(path, text) for path, text in inner if path.partition(".")[0] in names])
-            value = made.value()
-            given[name] = made if kind is not _class(kind) else value
+            given[name] = made if kind is not _class(kind) else made.value()
+            if not given.keys() & set(bases):
+                made.value()
         return given
 
     def _meant(self, unknown: Sequence[str]) -> str:

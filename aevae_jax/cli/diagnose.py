@@ -68,7 +68,12 @@ def diagnose(run: Path, *, factors: bool = False, seed: int = 0, data: Moved = "
     key, train = key_of(seed, keys.Stream.EVALUATE), _train(prepared)
     with console.parts("comparing codes with the prior", of="mixtures fitted") as on_part:
         found = collapse.diagnose(fitted, x, key, train=train, on_part=on_part)
-    units = evaluation.UNITS | {"active_units": "", "latent_dimensions": "", "mse_at_mean": squared(prepared)}
+    units = evaluation.UNITS | {
+        "active_units": "",
+        "latent_dimensions": "",
+        "codes": "",
+        "mse_at_mean": squared(prepared),
+    }
     looked_at = min(len(x), collapse.MOST_EXAMPLES)
     say(f"the first {looked_at:,} examples of the validation data")
     for name, value in found.measured.items():

@@ -76,10 +76,12 @@ def evaluate(
                 metric, model, fitted.params, x, key, batch_size=batch_size, on_part=on_part
             )
     units = evaluation.UNITS | {"mse_at_mean": squared(prepared)}
-    metrics = {
-        name: entry(v, units.get(name, "nats/example"))
-        for name, v in sorted(measured.items(), key=lambda item: _order(item[0]))
-    }
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, v in sorted(measured.items(), key=lambda item: _order(item[0])):
+        if name in evaluation.WHOLE:
+            metrics |= {figure: _single(value, units[figure]) for figure, value in evaluation.WHOLE[name](v).items()}
+        else:
+            metrics[name] = entry(v, units.get(name, "nats/example"))
     named, likelihood = fitted.run.data, values.spell(likelihood_of(model))
     protocol = (
         f"Means over {len(x)} examples, {named.name} {split}, {values.spell(named.preparation)}. "
@@ -205,6 +207,11 @@ def entry(v: Any, unit: str) -> dict[str, Any]:
         "standard_error": error if math.isfinite(error) else None,
         "unit": unit,
     }
+
+
+def _single(value: float, unit: str) -> dict[str, Any]:
+    """Return a figure of a data set as a whole."""
+    return {"mean": value, "standard_error": None, "unit": unit}
 
 
 def _likelihood(found: Estimate, model: Any, prepared: Prepared) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from aevae_jax.cli import console, overview
 from aevae_jax.cli.evaluate import Moved, key_of, loaded, prepared_of
 from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import Format, files
+from aevae_jax.discrete import Indexed
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import data_of_runs, fitting, records
 from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_nominal_prior, has_point_codes, shortened
@@ -229,7 +230,7 @@ def encode(
     Args:
       run: a run directory.
       out: .npy for the codes [N, latent], or [N, *latent] of maps; .npz for "codes" and, of a VAE, "scale", the
-        standard deviations.
+        standard deviations; of discrete codes, "indices", [N, places, levels].
       input_file: .npy or .npz with raw uint8 or floats in [0, 1], [N, H, W, C]; a picture (.png, .jpg, .webp, .tif); or
         a folder of pictures, in the order of their names. Of a table: .csv or .parquet.
       split: a part of the run's own data, in place of an input.
@@ -267,7 +268,10 @@ def decode(run: Path, *, input_file: Annotated[Path, "--input FILE"], out: Out, 
 
 def _code(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
     posterior = model.encode(params, x)
-    return {"codes": posterior.mean(), **({"scale": posterior.scale} if isinstance(posterior, Scaled) else {})}
+    more = {"scale": posterior.scale} if isinstance(posterior, Scaled) else {}
+    if isinstance(posterior, Indexed):
+        more = {"indices": posterior.indices(posterior.mean())}
+    return {"codes": posterior.mean(), **more}
 
 
 def _decoded(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str, Array]:

@@ -79,7 +79,8 @@ def _run(commands: Mapping[str, Callable[..., None]], name: str, rest: Sequence[
     command = commands[name]
     more = _VALUES.format(grammar=console.grammar(runs.Run)) if command is train else ""
     compiles = commands is COMMANDS and name not in AT_ONCE
-    parse_arguments(command, rest, prog=f"{prog} {name}", more=more, compiles=compiles)()
+    bases = ("config", "origin") if command is train else ()
+    parse_arguments(command, rest, prog=f"{prog} {name}", more=more, compiles=compiles, bases=bases)()
 
 
 _VALUES = """\

@@ -8,6 +8,8 @@ bijections.py    invertible maps of vectors with their determinants: what flows 
 flows.py         normalising flows, and normals whose axes are rotated by reflections
 interlaced.py    images in four passes, each given the pixels of those before
 joint.py         mixtures, one distribution after another, and vectors in another shape
+discrete.py       codes of finitely many vectors: at one of them, independent, or one after another
+books.py          those vectors by their indices: codebooks, grids, one-hot vectors
 rounded.py       codes that are rounded: uniform noise, and a density that is the mass of integers
 tabular.py       the distribution of a table's rows
 table_layout.py  where the columns of a table stand among the features

@@ -1,4 +1,13 @@
 from . import bijections as bijections
+from .discrete import (
+    IndependentCodes as IndependentCodes,
+    OneHot as OneHot,
+    Quantized as Quantized,
+    SequentialCodes as SequentialCodes,
+    VectorQuantized as VectorQuantized,
+    rotated as rotated,
+    straight_through as straight_through,
+)
 from .elementary import (
     Bernoulli as Bernoulli,
     Categorical as Categorical,

@@ -3,6 +3,7 @@
 metrics.py        means over a data set, what `aevae evaluate` shows, what selects parameters
 importance.py     log p(x) by importance sampling
 ais.py            log p(x) by annealed importance sampling
+code_usage.py     how many discrete codes are in use
 latents.py        rate by dimension, active units, mutual information
 collapse.py       `aevae diagnose`: posterior collapse and its relatives
 findings.py       what is wrong, with its numbers and the run to be trained instead

@@ -13,6 +13,7 @@ from . import (
 from .metrics import (
     SHOWN as SHOWN,
     UNITS as UNITS,
+    WHOLE as WHOLE,
     evaluate as evaluate,
     means as means,
     minimised as minimised,

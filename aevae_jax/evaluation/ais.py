@@ -92,7 +92,7 @@ def tune(
       leapfrogs: per move.
       target: the acceptance rate that the step size is steered to. Neal 2011, section 5.4.4.3.
     """
-    importance.check_scorable(model, params, x)
+    _check_movable(model, params, x)
     betas = sigmoid_betas(num_temperatures)
     body = _body(cast(Hashable, model), leapfrogs, 1, target)
     example_keys = keys.each(key, jnp.arange(len(x)))
@@ -115,7 +115,7 @@ def lower_bound(
       schedule: from `tune`.
       num_chains: per example; the bound rises with their number.
     """
-    importance.check_scorable(model, params, x)
+    _check_movable(model, params, x)
     _check_chains(num_chains)
     with jax.default_matmul_precision("highest"):
         example_keys = keys.each(key, jnp.arange(len(x)))
@@ -140,7 +140,7 @@ def upper_bound(
       x: data that was drawn from p(x|z), `[N, *event]`; with the conditions that it was drawn at, `Conditioned`.
       z: the codes that it was drawn from, `[N, *latent]`. With any others this is no bound.
     """
-    importance.check_scorable(model, params, x)
+    _check_movable(model, params, x)
     _check_chains(num_chains)
     flat = jax.vmap(lambda z: ravel_pytree(z)[0])(z)
     chains = jnp.broadcast_to(flat[:, None], (flat.shape[0], num_chains, flat.shape[1]))
@@ -297,6 +297,18 @@ def _simulate(model: Any, params: Params, condition: Any, own_keys: tuple[Array,
     (key_z, key_x), own = own_keys, conditions.given(model, condition)
     z = own.prior(params, num).sample(key_z)
     return z, own.decode(params, z).sample(key_x)
+
+
+def _check_movable(model: LatentModel, params: Params, x: Array | Conditioned) -> None:
+    """Refuse codes that no gradient can move, and what has no likelihood."""
+    importance.check_scorable(model, params, x)
+    if bounds.measures(model, params, x)[0] == "mass":
+        raise InputError(
+            "annealing",
+            got=f"{type(model).__name__}, whose codes are discrete",
+            expected="codes that can be moved by a gradient",
+            hint="the bound of discrete codes is that of importance.estimate",
+        )
 
 
 def _check_chains(num_chains: int) -> None:

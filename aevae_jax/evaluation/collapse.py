@@ -16,7 +16,7 @@ import numpy as np
 from aevae_jax import conditions, values
 from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source
-from aevae_jax.evaluation import latents, learning_curve, metrics, random_codes
+from aevae_jax.evaluation import code_usage, latents, learning_curve, metrics, random_codes
 from aevae_jax.evaluation.findings import Finding, Trained, beta, of_model
 from aevae_jax.evaluation.latents import Latents
 from aevae_jax.evaluation.random_codes import HOLES
@@ -85,7 +85,11 @@ def diagnose(
     gap, most = latents.prior_gap(fitted.model, fitted.params, x, key, others=train, on_part=on_part), inf
     verdicts, unjudged = {"density without limit": _ends(fitted, conditions.examples(x), measure)}, {}
     dead: list[Finding] | None = None
-    if codes == "point":
+    if choices := code_usage.choices_of(fitted.model, fitted.params, x):
+        usage, of_codes = code_usage.look(fitted, x if train is None else train, key, choices)
+        measured |= {**usage, "prior_gap": gap}
+        verdicts |= of_codes
+    elif codes == "point":
         measured["prior_gap"] = gap
     else:
         found = latents.describe(fitted.model, fitted.params, x, key)

@@ -22,6 +22,7 @@ from jax import Array
 from aevae_jax import conditions
 from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source
+from aevae_jax.discrete import Indexed
 from aevae_jax.evaluation import metrics, statistics
 from aevae_jax.objectives import bounds
 from aevae_jax.training import loops
@@ -129,8 +130,9 @@ def prior_gap(
     """Return how far the aggregate posterior of the data is from the prior, at least, in nats.
 
     KL(q(z) || p(z)) >= E_q log g(z) - log p(z) for any density g, and here g is a Gaussian mixture that was fitted to
-    the codes of other examples; the best of those tried counts. `Latents.marginal_kl` is of the aggregate posterior of
-    these N examples alone, and so at least the rate less log N; this one is of all data.
+    the codes of other examples; the best of those tried counts. Of discrete codes, g has their frequencies at each
+    place. `Latents.marginal_kl` is of the aggregate posterior of these N examples alone, and so at least the rate less
+    log N; this one is of all data.
 
     Args:
       model, params: the model.
@@ -139,30 +141,28 @@ def prior_gap(
       components: the numbers of components that are tried.
       others: data to whose codes the mixtures are fitted, such as training data, of which there are more; left out,
         they are fitted to parts of `x`, and scored by the others.
-      on_part: called after each mixture that is fitted with how many are, of how many.
+      on_part: called after each density that is fitted with how many are, of how many.
 
     Returns:
       The bound, 0 where there is none: few examples show little.
     """
-    from sklearn.mixture import GaussianMixture
-
-    def draws(x: Array | Source | Conditioned, key: Array) -> tuple[np.ndarray, np.ndarray]:
-        found = metrics.per_example(_draws, model, params, x, key)
-        return found["z"].reshape(len(x), -1).astype(np.float64), found["log_p"].astype(np.float64)
-
-    z, log_p = draws(x, key)
+    found = metrics.per_example(_draws, model, params, x, key)
+    z, log_p = _rows(found), found["log_p"].astype(np.float64)
     fold = np.arange(len(z)) % FOLDS
     parts = [(z[fold != part], fold == part) for part in range(min(FOLDS, len(z)))]
     if others is not None:
-        parts = [(draws(others, jax.random.fold_in(key, len(x)))[0], fold >= 0)]
-    tried = [count for count in components if all(len(known) >= 2 * count for known, _ in parts)]
-    gaps, done = [0.0], 0
+        other_key = jax.random.fold_in(key, len(x))
+        parts = [(_rows(metrics.per_example(_draws, model, params, others, other_key)), fold >= 0)]
     floor = max(1e-4 * z.var(), 1e-12)  # of the variances: codes may all be the same
-    for count in tried:
+    enough = [count for count in components if all(len(known) >= 2 * count for known, _ in parts)]
+    tried = [partial(_mixture, count, floor) for count in enough]
+    if "indices" in found:
+        tried = [partial(_frequencies, weight, int(found["choices"][0])) for weight in (1.0, 0.1)]
+    gaps, done = [0.0], 0
+    for density in tried:
         log_g = np.empty(len(z))
         for known, scored in parts:
-            mixture = GaussianMixture(count, reg_covar=floor, random_state=0).fit(known)
-            log_g[scored] = mixture.score_samples(z[scored])
+            log_g[scored] = density(known, z[scored])
             done += 1
             if on_part is not None:
                 on_part(done, len(parts) * len(tried))
@@ -170,10 +170,40 @@ def prior_gap(
     return max(gaps)
 
 
+def _mixture(components: int, floor: float, known: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Return log g of codes `[N, L]`, of a mixture that is fitted to known ones; `floor` is added to variances."""
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(components, reg_covar=floor, random_state=0).fit(known)
+    return np.asarray(mixture.score_samples(z))
+
+
+def _frequencies(weight: float, choices: int, known: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return log g of indices `[N, S]`, independent with the frequencies of known ones, to each of which as many as
+    `weight` are added.
+    """
+    log_g = np.zeros(len(index))
+    for column, own in zip(known.T, index.T, strict=True):
+        counts = np.bincount(column, minlength=choices) + weight
+        log_g += np.log(counts / counts.sum())[own]
+    return log_g
+
+
+def _rows(found: dict[str, np.ndarray]) -> np.ndarray:
+    """Return codes as rows, of discrete ones their indices."""
+    if "indices" in found:
+        return found["indices"].reshape(len(found["indices"]), -1)
+    return found["z"].reshape(len(found["z"]), -1).astype(np.float64)
+
+
 def _draws(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    """Return a code of each example and its density under the prior."""
-    z, _ = bounds.draw(model.encode(params, x), key)
-    return {"z": z, "log_p": bounds.log_density(model.prior(params, x.shape[0]), z, "p(z) of a prior gap")}
+    """Return a code of each example and its density under the prior; of discrete ones their indices."""
+    q = model.encode(params, x)
+    z, _ = bounds.draw(q, key)
+    found = {"z": z, "log_p": bounds.log_density(model.prior(params, x.shape[0]), z, "p(z) of a prior gap")}
+    if not isinstance(q, Indexed):
+        return found
+    return {**found, "indices": q.indices(z), "choices": jnp.full(x.shape[0], q.choices)}
 
 
 def _codes(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:

@@ -18,7 +18,7 @@ from jax import Array
 from aevae_jax import conditions, keys
 from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source, size_in_bytes
-from aevae_jax.objectives import bounds
+from aevae_jax.objectives import bounds, quantization
 from aevae_jax.training import devices, loops
 from aevae_jax.training.devices import Layout
 from aevae_jax.types import InputError, LatentModel, Metric, Params, Validated, Validation
@@ -30,7 +30,11 @@ SHOWN: tuple[Metric, ...] = (bound_terms,)
 """What `aevae evaluate` measures of every model, beside the metric that its objective is validated by."""
 
 UNITS = dict.fromkeys(("mse_at_mean", "mse_at_mean_from_corrupted"), "squared error per element")
+UNITS |= dict.fromkeys(("perplexity", "codes_used"), "codes")
 """Units of the entries that are not in nats per example."""
+
+WHOLE: Mapping[str, Callable[[np.ndarray], dict[str, float]]] = {"code_indices": quantization.usage}
+"""Entries `[N, ...]` that say something of a data set as a whole, and what: figures that are no means over examples."""
 
 DEFAULT = Validation(bound_terms, ("negative_elbo", "profile_loss", "distortion", "profile_distortion"))
 """By what an objective is validated that does not say: the ELBO at beta = 1; codes that are points, the distortion."""
@@ -179,8 +183,11 @@ def _window(
 
 
 def means(values: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return the mean over examples of each entry, summed in float64."""
-    return {name: float(np.mean(v, dtype=np.float64)) for name, v in values.items()}
+    """Return the mean over examples of each entry, summed in float64; of those in `WHOLE`, what they say of all."""
+    found: dict[str, float] = {}
+    for name, v in values.items():
+        found |= WHOLE[name](v) if name in WHOLE else {name: float(np.mean(v, dtype=np.float64))}
+    return found
 
 
 def evaluate(

@@ -6,6 +6,7 @@ from math import sqrt
 from typing import Any
 
 from aevae_jax import values
+from aevae_jax.discrete import Snapping
 from aevae_jax.evaluation.findings import Finding, Trained, beta, of_model
 from aevae_jax.evaluation.image_quality import Judgement
 from aevae_jax.models import VAE
@@ -103,8 +104,10 @@ def _finding(fault: str, evidence: str, ways: list[Way]) -> Finding:
 def _nearer(fitted: Trained, examples: int) -> list[Way]:
     """Return ways to bring codes and prior together."""
     model: Any = fitted.run.model
+    if isinstance(model, Snapping):
+        return [(f"{_FITTED} 'CausalTransformer()' --objective 'PriorLikelihood()'", {})]
     if has_point_codes(model):
-        return [*_variational(model), ("in Python, a mixture fitted to the codes: aevae_jax.priors.fit_mixture", {})]
+        return [*_variational(model), (f"{_FITTED} 'GaussianMixture(100)' --objective 'PriorLikelihood()'", {})]
     ways: list[Way] = []
     what, prior = _richer(fitted, max(1, examples // 4))
     if prior is not None and (changes := of_model(fitted, latent_prior=prior)):
@@ -114,6 +117,9 @@ def _nearer(fitted: Trained, examples: int) -> list[Way]:
         what = f'a larger weight of the rate, at the cost of the likelihood: --objective "{values.spell(larger)}"'
         ways.append((what, {"objective": larger}))
     return ways or [("a smaller code", {})]
+
+
+_FITTED = "a prior that is fitted to the codes: aevae train NEW --from RUN --model.latent_prior"
 
 
 def _richer(fitted: Trained, most: int) -> tuple[str, Prior | None]:

@@ -10,8 +10,9 @@ from jax import Array
 
 from aevae_jax import keys
 from aevae_jax.data.datasets import Source
+from aevae_jax.discrete import Snapping
 from aevae_jax.evaluation import metrics
-from aevae_jax.types import LatentModel, Params, Scaled, has_point_codes
+from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_point_codes
 
 DRAWS = 10_000
 """Codes by which the moments of a prior are estimated that does not tell them."""
@@ -38,7 +39,13 @@ def describe(
       params: its parameters.
       x: examples as the model sees them, `[N, *event]`.
       on_part: see `metrics.per_example`.
+
+    Raises:
+      InputError: codes that are discrete.
     """
+    if isinstance(model, Snapping):
+        got = f"those of a {type(model).__name__}, which are discrete"
+        raise InputError("codes", got=got, expected="dimensions to move along", hint="try aevae interpolate")
     means = metrics.per_example(_codes, model, params, x, keys.root(0), on_part=on_part)["codes"]
     means = means.reshape(len(means), -1).astype(np.float64)
     activity = means.var(axis=0)

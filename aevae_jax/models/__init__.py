@@ -7,12 +7,17 @@ two_level.py      `TwoLevelVAE`
 codes.py          what becomes of an encoder's outputs before they are the code of an autoencoder
 compressive.py    `CompressiveAutoencoder`
 conditional.py    `ConditionalVAE`, `ConditionalAutoencoder`: models that are told something of each example
+vq.py             `VQVAE`
+categorical.py    `CategoricalVAE`
 parts.py          what the families share: checks, encoder, decoder
 likelihoods.py    p(x|z)
 posteriors.py     q(z|x): normals of diagonal and full covariance, flows
 flow_networks.py  Linen modules of flows
 flow_priors.py    p(z) as flows: `RealNVP`, `MAF`
 priors.py         p(z), and a mixture that is fitted after training
+quantizers.py     which vectors a discrete code is made of: codebooks, grids
+code_priors.py    p(z) of discrete codes
+code_networks.py  Linen modules that predict each index of a code from those before it
 architectures.py  a matching pair of encoder and decoder as a value
 networks.py       their Linen modules, and an adapter for NNX
 generation.py     samples, reconstructions, interpolation

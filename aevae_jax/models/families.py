@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from aevae_jax.models.autoencoder import Autoencoder
+from aevae_jax.models.categorical import CategoricalVAE
 from aevae_jax.models.compressive import CompressiveAutoencoder
 from aevae_jax.models.conditional import ConditionalAutoencoder, ConditionalVAE
 from aevae_jax.models.two_level import TwoLevelVAE
 from aevae_jax.models.vae import VAE
+from aevae_jax.models.vq import VQVAE
 
-Model = Autoencoder | VAE | TwoLevelVAE | CompressiveAutoencoder | ConditionalVAE | ConditionalAutoencoder
+Model = (
+    Autoencoder
+    | VAE
+    | TwoLevelVAE
+    | CompressiveAutoencoder
+    | ConditionalVAE
+    | ConditionalAutoencoder
+    | VQVAE
+    | CategoricalVAE
+)

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from aevae_jax import conditions
 from aevae_jax.conditions import Conditioned
+from aevae_jax.discrete import Snapping
 from aevae_jax.types import Distribution, Latent, LatentModel, Params
 
 
@@ -44,9 +45,13 @@ def means(model: LatentModel, params: Params, batch: Array | Conditioned) -> Lat
 
 
 def path(model: LatentModel, params: Params, start: Array | Conditioned, end: Array | Conditioned, num: int) -> Latent:
-    """Return codes `[num, B, *latent]` on straight lines between the posterior means of two batches `[B, *event]`."""
+    """Return codes `[num, B, *latent]` on straight lines between the posterior means of two batches `[B, *event]`.
+
+    Of a model that is `discrete.Snapping`, those nearest to the lines.
+    """
     a, b = means(model, params, start), means(model, params, end)
-    return jax.vmap(lambda t: jax.tree.map(lambda a, b: (1 - t) * a + t * b, a, b))(jnp.linspace(0.0, 1.0, num))
+    line = jax.vmap(lambda t: jax.tree.map(lambda a, b: (1 - t) * a + t * b, a, b))(jnp.linspace(0.0, 1.0, num))
+    return jax.vmap(lambda z: model.nearest(params, z))(line) if isinstance(model, Snapping) else line
 
 
 def interpolate(model: LatentModel, params: Params, start: Array, end: Array, num: int) -> Array:

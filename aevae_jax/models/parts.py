@@ -65,9 +65,9 @@ def check_built(model: Any) -> None:
         )
 
 
-def check_codes(model: Any, z: Array) -> None:
-    """Refuse codes of another shape than the model's."""
-    shape = code_shape(model.latent)
+def check_codes(model: Any, z: Array, latent: LatentShape | None = None) -> None:
+    """Refuse codes of another shape than the model's, or than this one."""
+    shape = code_shape(model.latent if latent is None else latent)
     if z.shape[1:] != shape:
         where = f"decode, batch of shape {z.shape}"
         raise InputError("shape of one code", got=z.shape[1:], expected=f"{shape}", where=where)
@@ -84,15 +84,19 @@ def bounded_normal(out: Array, log_scale_range: tuple[float, float]) -> distribu
     return distributions.Normal(loc, distributions.bounded(raw, *log_scale_range))
 
 
-def init(model: Any, key: Array, codes: LatentShape) -> Params:
-    """Return fresh parameters of an encoder with outputs `[B, *codes]`, a decoder, a likelihood and a prior."""
+def init(model: Any, key: Array, codes: LatentShape, latent: LatentShape | None = None) -> Params:
+    """Return fresh parameters of an encoder with outputs `[B, *codes]`, a decoder, a likelihood and a prior.
+
+    The decoder is for codes of the model's shape, or of `latent`.
+    """
     check_built(model)
     key_encoder, key_decoder, key_prior = jax.random.split(key, 3)
+    seen = code_shape(model.latent if latent is None else latent)
     encoder = model.network.encoder(model.event_shape, codes)
     decoder = model.network.decoder(model.event_shape, model.likelihood.outputs)
     return {
         "encoder": encoder.init(key_encoder, jnp.zeros((1, *model.event_shape)))["params"],
-        "decoder": decoder.init(key_decoder, jnp.zeros((1, *code_shape(model.latent))))["params"],
+        "decoder": decoder.init(key_decoder, jnp.zeros((1, *seen)))["params"],
         "likelihood": model.likelihood.init(),
         "prior": model.latent_prior.init(key_prior, model),
     }
@@ -118,10 +122,10 @@ def encoded(model: Any, params: Params, seen: Array, codes: LatentShape) -> Arra
     return _as(network.apply({"params": params["encoder"]}, seen), code_shape(codes), "the encoder's output")
 
 
-def decode(model: Any, params: Params, z: Array) -> Distribution:
-    """Return p(x|z) of z `[B, *latent]`."""
+def decode(model: Any, params: Params, z: Array, latent: LatentShape | None = None) -> Distribution:
+    """Return p(x|z) of z `[B, *latent]`, by default of the model's shape."""
     check_built(model)
-    check_codes(model, z)
+    check_codes(model, z, latent)
     return decoded(model, params, z)
 
 

@@ -165,6 +165,7 @@ def elbo(
       InputError: q or p does not score a code where that is needed.
     """
     q, p = model.encode(params, x), model.prior(params, x.shape[0])
+    _check_measures(q, p)
     z, log_q = draw(q, key)
     likelihood = model.decode(params, z)
     if sticking_the_landing:
@@ -176,6 +177,13 @@ def elbo(
     _check_per_example(bound.distortion, x, f"log_prob of {type(likelihood).__name__} p(x|z)")
     _check_per_example(bound.rate, x, f"KL of {type(q).__name__} q(z|x) from {type(p).__name__} p(z)")
     return bound
+
+
+def _check_measures(q: Distribution, p: Distribution) -> None:
+    """Refuse to compare a probability with a density: discrete codes need a prior over codes, others one over space."""
+    if {measure_of(q), measure_of(p)} == {"mass", "density"}:
+        got, expected = f"{type(p).__name__}, which has a {measure_of(p)}", f"one with a {measure_of(q)}"
+        raise InputError("prior p(z)", got=got, expected=f"{expected}, as {type(q).__name__} q(z|x)")
 
 
 def _check_per_example(term: Array, x: Array, what: str) -> None:
@@ -257,6 +265,7 @@ def log_weight(
     draw. `what` it is needed for is said where q or p does not score a given code.
     """
     p = model.prior(params, x.shape[0]) if prior is None else prior
+    _check_measures(q, p)
     likelihood = model.decode(params, z)
     log_p = likelihood.log_prob(x), log_density(p, z, f"p(z) of {what}")
     terms = *log_p, log_density(q, z, f"q(z|x) of {what}", log_q)

@@ -10,6 +10,7 @@ from aevae_jax.objectives.fitted_priors import PriorLikelihood
 from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
 from aevae_jax.objectives.matching import MMD
 from aevae_jax.objectives.moments import DIPVAE
+from aevae_jax.objectives.quantization import VQ, GumbelSoftmax
 from aevae_jax.objectives.sparse import Sparse
 from aevae_jax.objectives.total_correlation import BetaTCVAE
 
@@ -27,4 +28,6 @@ Loss = (
     | MMD
     | AAE
     | PriorLikelihood
+    | VQ
+    | GumbelSoftmax
 )

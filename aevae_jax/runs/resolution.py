@@ -15,6 +15,7 @@ from aevae_jax.checkpoints.store import Store
 from aevae_jax.conditions import Conditional, ConditionShaped
 from aevae_jax.data import Dataset, Prepared, datasets, prepare, suited, tables
 from aevae_jax.data.suited import Suited
+from aevae_jax.discrete import Demanding
 from aevae_jax.objectives import bounds, losses
 from aevae_jax.objectives.losses import LinearWarmup
 from aevae_jax.runs.run import Run
@@ -93,6 +94,8 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
     size = run.batch_size or suited.batch_size(count)
     run = replace(run, model=_shaped(_closed(run.model, chosen), prepared), batch_size=size)
     run = replace(run, objective=_sized(run.objective, prepared))
+    if isinstance(run.model, Demanding):
+        run.model.check_examples(count)
     steps = training.steps_per_epoch(prepared.train.x, run.batch_size)
     limits.check("epochs", run.epochs, 1, limits.MOST // steps)  # a step is counted in 32 bits
     support = support_of(run.model)
@@ -139,6 +142,12 @@ def everything(run: Run, prepared: Prepared, raw: Any, row: Any, key: jax.Array)
     params = training.parameters.initial(run.model, run.objective, k1)
     step, (bound, x) = jnp.zeros((), int), conditions.bound_to(run.model, prepared.batch(raw, k2))
     loss = training.parameters.outcome(run.objective(bound, params, x, k3, step), params)
+    if loss.statistics is None and training.parameters.split(params)[1] is not None:
+        raise InputError(
+            f"objective of a {type(run.model).__name__}",
+            got=f"{type(run.objective).__name__}, which leaves its statistics as they are at the start",
+            expected="one that returns them, such as that of Run(model=...)",
+        )
     bound, x = conditions.bound_to(run.model, row)
     return params, loss[:2], evaluation.validation_of(run.objective).metric(bound, params, x, k4)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from aevae_jax import limits, values
 from aevae_jax.data import Data
+from aevae_jax.discrete import Preferring
 from aevae_jax.models import VAE, Model
 from aevae_jax.objectives.families import Loss
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
@@ -54,7 +55,8 @@ class Run:
       data: the data set and its preparation.
       model: what is trained; its `event_shape` is taken from the data where it is left empty, and so are its likelihood
         and prior where they are left out.
-      objective: the loss; left out, it follows the model: ReconstructionError() for an Autoencoder, else ELBO().
+      objective: the loss; left out, it follows the model: ReconstructionError() for an Autoencoder, VQ() for a VQVAE,
+        GumbelSoftmax() for a CategoricalVAE, else ELBO().
       optimizer: how it is minimised.
       batch_size: examples per step; left at 0, what suits their number: 128, and fewer of fewer than 1,024.
       epochs: passes over the training data, at most.
@@ -77,7 +79,7 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.objective is None:
-            default = ReconstructionError() if has_point_codes(self.model) else ELBO()
+            default = _usual(self.model)
             object.__setattr__(self, "objective", default)
         limits.check("batch_size", self.batch_size, 0)
         limits.check("epochs", self.epochs, 1)
@@ -98,6 +100,13 @@ class Run:
 def unsized(objective: Any) -> Any:
     """Return an objective that takes the number of examples from the data anew, where it needs to know it."""
     return replace(objective, num_examples=0) if isinstance(objective, SizeNeeding) else objective  # type: ignore[type-var]
+
+
+def _usual(model: Any) -> Any:
+    """Return what a model is trained by where nobody says."""
+    if isinstance(model, Preferring):
+        return model.usual_objective()
+    return ReconstructionError() if has_point_codes(model) else ELBO()
 
 
 def read(tree: dict[str, Any], where: str, *, recorded: bool = True) -> Run:

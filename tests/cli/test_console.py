@@ -88,7 +88,7 @@ def test_the_grammar_fits_a_terminal_and_what_it_shows_can_be_typed():
         for text in words[""]:
             assert values.signature(type(values.parse(HINTS[field], text, "here"))) == text
     model = values.vocabulary(HINTS["model"])
-    assert set(model) == {"", "network", "likelihood", "latent_prior", "code"}
+    assert set(model) == {"", "network", "likelihood", "latent_prior", "code", "posterior", "quantizer"}
     shown = " ".join(model["network"])
     assert "ResidualConv(" in shown
     assert "Modules" not in shown  # it takes objects that cannot be typed

@@ -12,8 +12,9 @@ from aevae_jax import values
 from aevae_jax.cli import main
 from aevae_jax.cli.arguments import BY_FIELD, parse_arguments
 from aevae_jax.cli.fields import Fields
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.models import VAE, VQVAE, Autoencoder
 from aevae_jax.models.architectures import MLP, Conv
+from aevae_jax.models.code_priors import MarginalCodes
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.runs import fitting, records
 from aevae_jax.runs.run import Run, Safeguard
@@ -76,6 +77,19 @@ def test_fields_are_typed_on_top_of_another_value():
     base = Run(model=Autoencoder(latent=3), epochs=7, seed=5)
     assert value("--epochs", "9", base=base) == Run(model=Autoencoder(latent=3), epochs=9, seed=5)
     assert value("--model.latent", "4", base=base) == Run(model=Autoencoder(latent=4), epochs=7, seed=5)
+
+
+def test_fields_of_another_value_are_no_mistake_where_one_is_given():
+    """A prior of discrete codes is none of the usual model."""
+
+    def trained(run: Annotated[Fields[Run], BY_FIELD], *, origin: str = "") -> Fields[Run]:
+        return run
+
+    argv = ["--model.latent_prior", "MarginalCodes()", "--origin", "runs/vq"]
+    fields = parse_arguments(trained, argv, prog="x", bases=("origin",))()
+    assert fields.value(Run(model=VQVAE())).model == VQVAE(latent_prior=MarginalCodes())
+    with pytest.raises(SystemExit):
+        parse_arguments(trained, argv[:2], prog="x", bases=("origin",))
 
 
 # the command

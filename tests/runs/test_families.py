@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from run_files import cut, outcome
 
-from aevae_jax import Autoencoder, evaluation, generation
+from aevae_jax import VQVAE, Autoencoder, CategoricalVAE, evaluation, generation
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Data, Factor, from_arrays, prepare
 from aevae_jax.models import VAE, ConditionalAutoencoder, ConditionalVAE, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
+from aevae_jax.models.code_priors import CausalTransformer, MarginalCodes
 from aevae_jax.models.codes import Sigmoid, TopK
 from aevae_jax.models.flow_priors import MAF, RealNVP
 from aevae_jax.models.likelihoods import Normal
 from aevae_jax.models.posteriors import IAF, FullNormal, Householder, Planar
 from aevae_jax.models.priors import StandardNormal, VampPrior
+from aevae_jax.models.quantizers import FSQ, Codebook
 from aevae_jax.objectives.adversarial import AAE, Discriminator, FactorVAE
 from aevae_jax.objectives.contractive import Contractive
 from aevae_jax.objectives.denoising import Denoising, Masking
@@ -57,6 +59,12 @@ RUNS = {
     "two levels by level": a_run(
         TwoLevelVAE(4, NETWORK, Normal(), StandardNormal()), ELBO(free_bits=0.1, rate="by level")
     ),
+    "VQ-VAE": a_run(VQVAE((3, 2), NETWORK, Normal(), Codebook(8, revival=2))),
+    "residual VQ-VAE by gradient, bfloat16": a_run(
+        VQVAE((3, 4), MLP((8,), dtype="bfloat16"), Normal(), Codebook(4, 2, "gradient", gradient="rotated"))
+    ),
+    "FSQ with a prior trained beside": a_run(VQVAE((3, 2), NETWORK, Normal(), FSQ((4, 3)), CausalTransformer(8, 1, 2))),
+    "categorical VAE": a_run(CategoricalVAE((3, 4), NETWORK, Normal(), MarginalCodes())),
     "adversarial autoencoder": a_run(Autoencoder(2, NETWORK), AAE(discriminator=Discriminator((8,), 1e-3))),
     "conditional VAE": a_run(
         ConditionalVAE(2, NETWORK, Normal(), drop=0.2, learned_prior=True), data=Data(condition="label and factors")
