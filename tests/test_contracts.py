@@ -389,10 +389,10 @@ EXAMPLES: dict[str, Any] = {
         numbers(0, B, 3, 2), indices(B, 3, 2), numbers(1, B, 3, 2, 2), numbers(2, B, 3, 2, 2), 5
     ),
     "IndependentCodes": lambda: discrete.IndependentCodes(
-        books.Codebooks(numbers(0, 2, 5, 3)), numbers(1, 4, 2, 5), (4, 3), B
+        books.Codebooks(numbers(0, 2, 5, 3)), numbers(1, 4, 2, 5), (4, 6), B
     ),
     "SequentialCodes": lambda: discrete.SequentialCodes(
-        books.Codebooks(numbers(0, 2, 5, 3)), Chain(numbers(1, 5, 5)), (4, 3), B
+        books.Codebooks(numbers(0, 2, 5, 3)), Chain(numbers(1, 5, 5)), (4, 6), B
     ),
     "Tabular": lambda: tabular.Tabular(numbers(0, B, 7), (0, 2, 3)),
 }

@@ -594,6 +594,11 @@ DEFAULTS = [
     "log_scale_range=(-7.0, 3.0), event_shape=())",
     "CompressiveAutoencoder(latent=64, network=MLP(), likelihood=Normal(scale=0.1), levels=(), step=0.25, "
     "components=3, event_shape=())",
+    "ConditionalVAE(latent=16, network=MLP(), likelihood=FromData(), latent_prior=StandardNormal(), "
+    "log_scale_range=(-7.0, 3.0), classes=0, vector=0, drop=0.0, learned_prior=False, event_shape=(), "
+    "posterior=DiagonalNormal())",
+    "ConditionalAutoencoder(latent=16, network=MLP(), likelihood=Normal(), latent_prior=StandardNormal(), "
+    "classes=0, vector=0, drop=0.0, event_shape=())",
     "VQVAE(latent=(16, 4), network=MLP(), likelihood=FromData(), quantizer=Codebook(), latent_prior=UniformCodes(), "
     "event_shape=())",
     "CategoricalVAE(latent=(16, 8), network=MLP(), likelihood=FromData(), latent_prior=UniformCodes(), event_shape=())",
@@ -652,7 +657,7 @@ def test_what_is_accepted_is_said_in_words(annotation, words):
 def test_vocabulary_goes_by_the_fields_that_take_each():
     listed = values.vocabulary(Model)
     assert list(listed)[:2] == ["", "network"]
-    families = ["Autoencoder", "VAE", "TwoLevelVAE", "CompressiveAutoencoder", "VQVAE", "CategoricalVAE"]
+    families = [cls.__name__ for cls in typing.get_args(Model)]
     assert [text.partition("(")[0] for text in listed[""]] == families
     assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv", "Mixer"]
     of_codes = ["UniformCodes()", "MarginalCodes()", "CausalTransformer(width=64, layers=2, heads=4)"]
