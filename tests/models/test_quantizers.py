@@ -216,20 +216,24 @@ def test_what_the_decoder_sees_passes_its_gradient_to_the_outputs(levels, gradie
 MODEL = VQVAE((2, 2), MLP(()), Normal(), Codebook(3, learning="gradient"), event_shape=(4,))
 
 
-def test_each_term_trains_what_it_should():
+@pytest.mark.parametrize("levels", [1, 2])
+def test_each_term_trains_what_it_should(levels):
     """The distortion encoder and decoder, the commitment the encoder, the codebook's error the codebook."""
-    params = MODEL.init(jax.random.key(0))
-    params = {**params, **adapted(MODEL.quantizer, params, jnp.asarray(POINTS), jax.random.key(1))}
+    quantizer = Codebook(3, levels, learning="gradient")
+    model = dataclasses.replace(MODEL, latent=(2, 2 * levels), quantizer=quantizer)
+    params = model.init(jax.random.key(0))
+    for step in range(levels):
+        params = {**params, **adapted(quantizer, params, jnp.asarray(POINTS), jax.random.key(1 + step))}
     x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
 
     def gradient_of(term):
         def loss(params):
-            return term(MODEL.encode(params, x), params).mean()
+            return term(model.encode(params, x), params).mean()
 
         found = jax.jit(jax.grad(loss, allow_int=True))(params)
         return {name for name in ("encoder", "decoder", "codebook") if any(map(np.any, jax.tree.leaves(found[name])))}
 
-    assert gradient_of(lambda q, p: -MODEL.decode(p, q.code).log_prob(x)) == {"encoder", "decoder"}
+    assert gradient_of(lambda q, p: -model.decode(p, q.code).log_prob(x)) == {"encoder", "decoder"}
     assert gradient_of(lambda q, p: q.commitment()) == {"encoder"}
     assert gradient_of(lambda q, p: q.codebook_error()) == {"codebook"}
 
