@@ -427,7 +427,8 @@ def vamp(components):
 )
 def test_codes_far_from_the_prior_leave_holes(run, changes, remedies):
     """At most two ways are told, and the first is typed: of a prior with at most a component for 4 of 180 examples."""
-    fitted = fitting.Fitted(run, run.model, {}, [{"step": 8}], {}, None)
+    params = jax.eval_shape(run.model.init, jax.random.key(0))  # nothing is computed with them
+    fitted = fitting.Fitted(run, run.model, params, [{"step": 8}], {}, None)
     [found] = random_codes.holes(fitted, 3.0, 180)
     assert (found.fault, dict(found.changes)) == ("holes", changes)
     assert found.evidence.startswith("random codes fall into holes: the codes of data are at least 3 nats from the")
