@@ -43,16 +43,12 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, value: Any) -> Array:
-        """Log density (or log mass) in nats of `value` `[B, *event]`, summed over event axes: `[B]`.
-
-        `NotImplemented` where it is known along a draw alone: see `DrawnWithDensity`.
-        """
+        """Log density (or log mass) in nats of `value` `[B, *event]`, summed over event axes: `[B]`; `NotImplemented`
+        where it is not known of every value: see `DrawnWithDensity` and `EstimatedDensity`."""
         ...
 
     def mean(self) -> Any:
-        """Return expected value, `[B, *event]`; of distributions that have none in closed form, a point in its place
-        that their docstrings name.
-        """
+        """Return expected value, `[B, *event]`; where there is no closed form, the point that the docstring names."""
         ...
 
     def kl(self, other: Distribution) -> Any:
@@ -293,6 +289,15 @@ class DrawnWithDensity(Protocol):
 
     def sample_and_log_prob(self, key: Array) -> tuple[Any, Array]:
         """Return what `sample` returns for this key, `[B, *event]`, and its log density in nats, `[B]`."""
+        ...
+
+
+@runtime_checkable
+class EstimatedDensity(Protocol):
+    """A distribution whose density is known by an unbiased estimate alone; its `log_prob` is `NotImplemented`."""
+
+    def log_prob_estimate(self, value: Any, key: Array) -> Array:
+        """Return the logarithm of the estimate in nats, `[B]`: on average a lower bound of the log density."""
         ...
 
 

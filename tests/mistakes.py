@@ -4132,4 +4132,28 @@ MUTATIONS = (
         "    chosen = suited.suited(prepared)\n",
         ("cli/test_flow_commands.py::test_a_prior_that_is_left_open_is_one_that_its_posterior_can_have",),
     ),
+    Mutation(
+        575,
+        "an estimated density without q(u|z)",
+        "distributions/joint.py",
+        "self.visible(u).log_prob(value) - q.log_prob(u)",
+        "self.visible(u).log_prob(value)",
+        ("models/test_two_stage.py::test_its_estimate_of_the_density_is_unbiased_and_exact_where_q_is",),
+    ),
+    Mutation(
+        576,
+        "one key for a code and for the density of it",
+        "objectives/bounds.py",
+        "    return key_draw, key_density",
+        "    return key_draw, jax.random.clone(key_draw)",
+        ("models/test_two_stage.py::test_the_draw_of_z_and_the_draw_of_u_have_keys_of_their_own",),
+    ),
+    Mutation(
+        577,
+        "the key of a draw split where no density is estimated",
+        "objectives/bounds.py",
+        "_split(key) if isinstance(p, EstimatedDensity) else (key, None)",
+        "_split(key) if isinstance(p, EstimatedDensity) else (_split(key)[0], None)",
+        ("models/test_two_stage.py::test_the_draw_of_z_and_the_draw_of_u_have_keys_of_their_own",),
+    ),
 )

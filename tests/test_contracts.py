@@ -194,9 +194,10 @@ MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(aevae_jax.__path__
 
 DOORS = {
     "distributions": "Bernoulli Categorical Chained ContinuousBernoulli Delta DiscretizedLogistic "
-    "DiscretizedLogisticMixture Flow Householder IndependentCodes InterlacedLogisticMixture Mixture MultivariateNormal "
-    "Normal NormalOptimalScale OneHot Quantized Reshaped SequentialCodes SmoothedLogisticMixture Tabular Uniform "
-    "VectorQuantized bijections bounded pairwise_normal_log_prob rotated straight_through sum_event unbounded",
+    "DiscretizedLogisticMixture Flow Householder IndependentCodes InterlacedLogisticMixture Marginal Mixture "
+    "MultivariateNormal Normal NormalOptimalScale OneHot Quantized Reshaped SequentialCodes SmoothedLogisticMixture "
+    "Tabular Uniform VectorQuantized bijections bounded pairwise_normal_log_prob rotated straight_through sum_event "
+    "unbounded",
     "models": "Autoencoder CategoricalVAE CompressiveAutoencoder ConditionalAutoencoder ConditionalVAE Model "
     "TwoLevelVAE VAE VQVAE architectures code_priors codes flow_priors generation likelihoods networks "
     "posteriors priors quantizers",
@@ -375,6 +376,10 @@ EXAMPLES: dict[str, Any] = {
     "Chained": lambda: joint.Chained(
         elementary.Normal(numbers(0, B, 2), numbers(1, B, 2)), jax.tree_util.Partial(a_normal_at, numbers(2, 1, 2)), 2
     ),
+    "Marginal": lambda: joint.Marginal(
+        elementary.Normal(numbers(0, B, 3), numbers(1, B, 3)),
+        *(jax.tree_util.Partial(a_normal_at, numbers(seed, 1, 3)) for seed in (2, 3)),
+    ),
     "MultivariateNormal": lambda: elementary.MultivariateNormal(
         numbers(0, B, *EVENT), numbers(1, B, *EVENT, *EVENT) + jnp.eye(*EVENT)[None]
     ),
@@ -425,7 +430,7 @@ def test_distribution_is_a_frozen_pytree(cls):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(q, dataclasses.fields(cls)[0].name, 0)
     # of some, rows share a distribution, or what makes it; so may the maps of a flow
-    shared = {joint.Mixture, joint.Chained, interlaced.InterlacedLogisticMixture}
+    shared = {joint.Mixture, joint.Chained, joint.Marginal, interlaced.InterlacedLogisticMixture}
     if cls not in shared | {discrete.IndependentCodes, discrete.SequentialCodes}:
         assert all(leaf.shape[0] == B for leaf in leaves)
 
@@ -433,8 +438,13 @@ def test_distribution_is_a_frozen_pytree(cls):
 @each_distribution
 def test_distribution_is_a_program(cls):
     def program(q, key):
+        key, key_density = bounds.split_for(q, key)
         value = q.sample(key)
-        return value, q.log_prob(value), q.mean()
+        return value, bounds.log_density(q, value, "a draw", key_density=key_density), q.mean()
+
+    def of_draw(q):
+        key = bounds.split_for(q, jax.random.key(0))[1]
+        return bounds.log_density(q, jax.lax.stop_gradient(value), "a draw", key_density=key).sum() + q.mean().sum()
 
     q = example_distribution(cls)
     value, log_prob, mean = assert_program(program, q, jax.random.key(0))
@@ -445,7 +455,7 @@ def test_distribution_is_a_program(cls):
     kl = q.kl(q)
     assert kl is NotImplemented or kl.shape == (B,)
     if cls is not elementary.Delta:  # where its log_prob is finite it is constant
-        assert_gradient(lambda q: q.log_prob(jax.lax.stop_gradient(value)).sum() + q.mean().sum(), q)
+        assert_gradient(of_draw, q)
 
 
 def test_there_is_an_example_of_each_bijection():
@@ -650,7 +660,7 @@ def test_prior_keeps_its_contract(cls):
 
     def program(params, z):
         p = prior(model, params, B)
-        return p.log_prob(z), p.mean()
+        return bounds.log_density(p, z, "a code", key_density=bounds.split_for(p, jax.random.key(0))[1]), p.mean()
 
     log_prob, mean = assert_program(program, params, z)
     assert isinstance(prior(model, params, B), Distribution)

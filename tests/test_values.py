@@ -585,6 +585,7 @@ DEFAULTS = [
     "VampPrior(components=500)",
     "RealNVP(layers=6, hidden=(64,))",
     "MAF(layers=4, hidden=(64,))",
+    "TwoStage(hidden=(256, 256))",
     "FromData()",
     "Autoencoder(latent=16, network=MLP(), likelihood=Normal(), latent_prior=StandardNormal(), event_shape=(), "
     "code=Identity())",
@@ -661,7 +662,7 @@ def test_vocabulary_goes_by_the_fields_that_take_each():
     assert [text.partition("(")[0] for text in listed[""]] == families
     assert [text.partition("(")[0] for text in listed["network"]] == ["MLP", "Conv", "ResidualConv", "Mixer"]
     of_codes = ["UniformCodes()", "MarginalCodes()", "CausalTransformer(width=64, layers=2, heads=4)"]
-    assert listed["latent_prior"][-5:] == ["MAF(layers=4, hidden=(64,))", "FromData()", *of_codes]
+    assert listed["latent_prior"][-5:] == ["TwoStage(hidden=(256, 256))", "FromData()", *of_codes]
     assert values.vocabulary(Loss)["beta"] == [
         "LinearWarmup(steps, start=0.0, end=1.0)",
         "Cyclical(steps, cycles=4, rise=0.5, start=0.0, end=1.0)",

@@ -24,6 +24,7 @@ from .flows import Flow as Flow, Householder as Householder
 from .interlaced import InterlacedLogisticMixture as InterlacedLogisticMixture
 from .joint import (
     Chained as Chained,
+    Marginal as Marginal,
     Mixture as Mixture,
     Reshaped as Reshaped,
     pairwise_normal_log_prob as pairwise_normal_log_prob,

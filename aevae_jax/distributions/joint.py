@@ -42,7 +42,8 @@ class Chained:
 
     def log_prob(self, value: Array) -> Array:
         z1, z2 = value[:, : self.size], value[:, self.size :]
-        log_p: Array = self.above.log_prob(z2) + self.below(z2).log_prob(z1)
+        above = self.above.log_prob(z2)
+        log_p: Array = above if above is NotImplemented else above + self.below(z2).log_prob(z1)
         return log_p
 
     def levels(self, value: Array) -> tuple[tuple[Distribution, Array], ...]:
@@ -55,6 +56,50 @@ class Chained:
         """Return the mean of z2, and that of z1 given it. The mean of z1 itself has no closed form."""
         z2 = self.above.mean()
         return jnp.concatenate([self.below(z2).mean(), z2], axis=-1)
+
+    def kl(self, other: Distribution) -> Any:
+        return NotImplemented
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Marginal:
+    """p(z), the integral of p(u) p(z|u) over u: it has draws, and no density in closed form but an estimate of it.
+
+    Args:
+      hidden: p(u), over `[B, U]`.
+      visible: a pytree that is called with u and gives p(z|u); `jax.tree_util.Partial` makes one.
+      recognition: one that is called with z and gives q(u|z), of which draws have a density.
+    """
+
+    hidden: Any
+    visible: Any
+    recognition: Any
+
+    @property
+    def measure(self) -> Any:
+        """That of p(u), which p(z|u) is taken to share."""
+        return measure_of(self.hidden)
+
+    def sample(self, key: Array) -> Array:
+        key_hidden, key_visible = jax.random.split(key)
+        z: Array = self.visible(self.hidden.sample(key_hidden)).sample(key_visible)
+        return z
+
+    def log_prob(self, value: Array) -> Any:
+        return NotImplemented
+
+    def log_prob_estimate(self, value: Array, key: Array) -> Array:
+        """Return log p(u) p(z|u) / q(u|z) at a draw u ~ q(u|z), `[B]`: the mean of its exponential is p(z)."""
+        q = self.recognition(value)
+        u = q.sample(key)
+        log_p: Array = self.hidden.log_prob(u) + self.visible(u).log_prob(value) - q.log_prob(u)
+        return log_p
+
+    def mean(self) -> Array:
+        """Return the mean of p(z|u) at the mean of p(u). That of z has no closed form."""
+        mean: Array = self.visible(self.hidden.mean()).mean()
+        return mean
 
     def kl(self, other: Distribution) -> Any:
         return NotImplemented

@@ -1,6 +1,7 @@
-"""Flow priors p(z) as values: N(0, I) moved by invertible networks, trained with the model or fitted to codes after it.
+"""Priors p(z) made of networks, as values: flows, and a second VAE. Trained with the model or fitted to codes after it.
 
-Both begin at N(0, I). Their last map shifts and scales each element, so that codes of any size are soon met.
+The flows are N(0, I) moved by invertible networks, and begin at it. Their last map shifts and scales each element, so
+that codes of any size are soon met.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from jax import Array
 
     from aevae_jax.distributions import bijections
-    from aevae_jax.models import flow_networks
+    from aevae_jax.models import flow_networks, networks
 else:
     bijections = modules("aevae_jax.distributions", "bijections")
-    flow_networks = modules("aevae_jax.models", "flow_networks")
+    flow_networks, networks = modules("aevae_jax.models", "flow_networks", "networks")
 
 LOG_SCALE_RANGE = (-5.0, 5.0)
 """Bounds of the log scale that one layer gives an element."""
@@ -29,7 +30,6 @@ LOG_SCALE_RANGE = (-5.0, 5.0)
 
 def _check(prior: Any) -> None:
     name = type(prior).__name__
-    limits.check("layers", prior.layers, 1, where=name)
     limits.check_sizes("hidden", prior.hidden, where=name)
     if not prior.hidden:
         raise InputError("hidden", got="()", expected="at least one hidden layer", where=name)
@@ -59,6 +59,7 @@ class RealNVP:
     hidden: tuple[int, ...] = (64,)
 
     def __post_init__(self) -> None:
+        limits.check("layers", self.layers, 1, where=type(self).__name__)
         _check(self)
 
     def init(self, key: Array, model: Any) -> Params:
@@ -106,6 +107,7 @@ class MAF:
     hidden: tuple[int, ...] = (64,)
 
     def __post_init__(self) -> None:
+        limits.check("layers", self.layers, 1, where=type(self).__name__)
         _check(self)
 
     def init(self, key: Array, model: Any) -> Params:
@@ -127,3 +129,53 @@ class MAF:
         out: Any = flow_networks.MADE(self.hidden).apply({"params": params}, z)
         log_scale = distributions.bounded(out[:, 1], *LOG_SCALE_RANGE)
         return -out[:, 0] * jnp.exp(-log_scale), -log_scale
+
+
+@dataclass(frozen=True)
+class TwoStage:
+    """A second VAE of the codes: p(z) is the integral of p(u) p(z|u), u as large as z. Dai & Wipf 2019, section 4.
+
+    The scale of p(z|u), one number, is learned. The density has no closed form: it is estimated by one draw of q(u|z).
+    With that the ELBO and the importance-weighted bound are bounds as before, by as much worse as q(u|z) is away from
+    p(u|z); what needs the density itself, such as annealing or the statistics of codes, is refused.
+
+    Args:
+      hidden: sizes of the hidden layers of both networks.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def init(self, key: Array, model: Any) -> Params:
+        if isinstance(model.latent, tuple):
+            expected = "a number, for codes that are vectors"
+            raise InputError("latent of a TwoStage prior", got=model.latent, expected=expected)
+        key_encoder, key_decoder = jax.random.split(key)
+        z = jnp.zeros((1, model.latent))
+        return {
+            "encoder": networks.MLP(self.hidden, (2 * model.latent,)).init(key_encoder, z)["params"],
+            "decoder": networks.MLP(self.hidden, (model.latent,)).init(key_decoder, z)["params"],
+            "log_scale": jnp.zeros(()),
+        }
+
+    def __call__(self, model: Any, params: Params, n: int) -> Distribution:
+        own, zeros = params["prior"], jnp.zeros((n, model.latent))
+        visible = jax.tree_util.Partial(self._visible, own["decoder"], own["log_scale"])
+        recognition = jax.tree_util.Partial(self._recognition, own["encoder"])
+        return distributions.Marginal(distributions.Normal(zeros, zeros), visible, recognition)
+
+    def _visible(self, params: Params, log_scale: Array, u: Array) -> Distribution:
+        """Return p(z|u)."""
+        loc: Any = networks.MLP(self.hidden, u.shape[1:]).apply({"params": params}, u)
+        return distributions.Normal(loc, jnp.full_like(loc, distributions.bounded(log_scale, *_SCALES)))
+
+    def _recognition(self, params: Params, z: Array) -> Distribution:
+        """Return q(u|z)."""
+        raw: Any = networks.MLP(self.hidden, (2 * z.shape[1],)).apply({"params": params}, z)
+        return parts.bounded_normal(raw, _SCALES)
+
+
+_SCALES = (-7.0, 3.0)
+"""Bounds of the log scales of a second stage."""

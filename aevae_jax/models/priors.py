@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from aevae_jax import distributions, limits
 from aevae_jax.lazy import jax, jnp, np
 from aevae_jax.models import parts
-from aevae_jax.models.flow_priors import MAF, RealNVP
+from aevae_jax.models.flow_priors import MAF, RealNVP, TwoStage
 from aevae_jax.types import Distribution, DrawnWithDensity, InputError, Params
 
 if TYPE_CHECKING:
@@ -179,5 +179,5 @@ class FromData:
         return self.without_data(model, params, n)
 
 
-Prior = StandardNormal | GaussianMixture | FullGaussianMixture | VampPrior | RealNVP | MAF | FromData
+Prior = StandardNormal | GaussianMixture | FullGaussianMixture | VampPrior | RealNVP | MAF | TwoStage | FromData
 """The priors a saved run may name. One of your own needs `init` and `__call__`."""

@@ -21,6 +21,7 @@ from aevae_jax.types import (
     ByLevel,
     Distribution,
     DrawnWithDensity,
+    EstimatedDensity,
     InputError,
     Latent,
     LatentModel,
@@ -74,12 +75,44 @@ def draw(q: Distribution, key: Array) -> tuple[Latent, Array | None]:
     return q.sample_and_log_prob(key) if isinstance(q, DrawnWithDensity) else (q.sample(key), None)
 
 
-def log_density(p: Distribution, z: Latent, what: str, known: Array | None = None) -> Array:
-    """Return log p(z), `[B]`, of any code z: `known`, where it was computed with the draw of z.
+def split_for(p: Distribution, key: Array) -> tuple[Array, Array | None]:
+    """Return the key of a draw of q(z|x), and one for the density of p(z) where that is an estimate."""
+    return _split(key) if isinstance(p, EstimatedDensity) else (key, None)
+
+
+def split_for_prior(model: LatentModel, params: Params, n: int, key: Array) -> tuple[Array, Array | None]:
+    """Return what `split_for` does of the prior of a model, of a batch of `n`, which is not computed here."""
+    estimated: list[bool] = []
+
+    def look(params: Params) -> None:  # nothing is returned: a prior need not be a pytree
+        estimated.append(isinstance(model.prior(params, n), EstimatedDensity))
+
+    jax.eval_shape(look, params)
+    return _split(key) if estimated[0] else (key, None)
+
+
+def _split(key: Array) -> tuple[Array, Array]:
+    key_draw, key_density = jax.random.split(key)
+    return key_draw, key_density
+
+
+def log_density(
+    p: Distribution, z: Latent, what: str, known: Array | None = None, *, key_density: Array | None = None
+) -> Array:
+    """Return log p(z), `[B]`, of any code z.
+
+    Args:
+      p: the distribution.
+      z: the code.
+      what: what it is needed for, to be said where p does not score a given code.
+      known: the log density, where it was computed with the draw of z.
+      key_density: of an estimate, where p is `types.EstimatedDensity` and one whose mean is the density will do.
 
     Raises:
-      InputError: `what` needs it, and p does not score a given code.
+      InputError: p does not score a given code.
     """
+    if key_density is not None and isinstance(p, EstimatedDensity):
+        return p.log_prob_estimate(z, key_density)
     log_p = p.log_prob(z) if known is None else known
     if log_p is NotImplemented:
         got = f"a {type(p).__name__}, which has no log_prob of a given code"
@@ -87,12 +120,16 @@ def log_density(p: Distribution, z: Latent, what: str, known: Array | None = Non
     return log_p
 
 
-def sampled_rate(q: Distribution, p: Distribution, z: Latent, *, log_q: Array | None = None) -> Array:
+def sampled_rate(
+    q: Distribution, p: Distribution, z: Latent, *, log_q: Array | None = None, key_density: Array | None = None
+) -> Array:
     """Return log q(z) - log p(z), `[B]`: for z ~ q an unbiased estimate of KL(q || p), with a variance.
 
-    `log_q` is log q(z) where it was computed with the draw.
+    `log_q` is log q(z) where it was computed with the draw; `key_density` of the density of p where that is an
+    estimate, with which this is on average no less than KL(q || p).
     """
-    return log_density(q, z, "q(z|x) of a sampled rate", log_q) - log_density(p, z, "p(z) of a sampled rate")
+    log_q = log_density(q, z, "q(z|x) of a sampled rate", log_q)
+    return log_q - log_density(p, z, "p(z) of a sampled rate", key_density=key_density)
 
 
 def levels(q: Distribution, p: Distribution, z: Latent) -> list[tuple[Distribution, Distribution, Latent]]:
@@ -104,7 +141,15 @@ def levels(q: Distribution, p: Distribution, z: Latent) -> list[tuple[Distributi
     return [(q, p, z)]
 
 
-def rate(q: Distribution, p: Distribution, z: Latent, *, log_q: Array | None = None, by_level: bool = False) -> Array:
+def rate(
+    q: Distribution,
+    p: Distribution,
+    z: Latent,
+    *,
+    log_q: Array | None = None,
+    by_level: bool = False,
+    key_density: Array | None = None,
+) -> Array:
     """Return KL(q || p), `[B]`: in closed form where there is one, else the estimate from `z` ~ q.
 
     Args:
@@ -112,6 +157,7 @@ def rate(q: Distribution, p: Distribution, z: Latent, *, log_q: Array | None = N
       log_q: log q(z) where it was computed with the draw.
       by_level: sum over levels KL(q(z_l|x, z_above) || p(z_l|z_above)) at the levels z_above that were drawn: the mean
         is the same, and a level that has a closed form adds no noise of its own. Vahdat & Kautz 2020, section 3.
+      key_density: see `sampled_rate`.
     """
     if by_level and len(parts := levels(q, p, z)) > 1:
         total, *others = (rate(*part) for part in parts)
@@ -119,7 +165,7 @@ def rate(q: Distribution, p: Distribution, z: Latent, *, log_q: Array | None = N
             total = total + other
         return total
     exact = q.kl(p)
-    return sampled_rate(q, p, z, log_q=log_q) if exact is NotImplemented else exact
+    return sampled_rate(q, p, z, log_q=log_q, key_density=key_density) if exact is NotImplemented else exact
 
 
 def distortion(likelihood: Distribution, x: Array) -> Array:
@@ -166,13 +212,14 @@ def elbo(
     """
     q, p = model.encode(params, x), model.prior(params, x.shape[0])
     _check_measures(q, p)
+    key, key_prior = split_for(p, key)
     z, log_q = draw(q, key)
     likelihood = model.decode(params, z)
     if sticking_the_landing:
         log_q = log_density(jax.lax.stop_gradient(q), z, "q(z|x) of sticking_the_landing")
-        kl = sampled_rate(q, p, z, log_q=log_q)
+        kl = sampled_rate(q, p, z, log_q=log_q, key_density=key_prior)
     else:
-        kl = rate(q, p, z, log_q=log_q, by_level=by_level)
+        kl = rate(q, p, z, log_q=log_q, by_level=by_level, key_density=key_prior)
     bound = Bound(distortion(likelihood, x), kl, q, p, likelihood, z)
     _check_per_example(bound.distortion, x, f"log_prob of {type(likelihood).__name__} p(x|z)")
     _check_per_example(bound.rate, x, f"KL of {type(q).__name__} q(z|x) from {type(p).__name__} p(z)")
@@ -258,16 +305,18 @@ def log_weight(
     prior: Distribution | None = None,
     log_q: Array | None = None,
     what: str = "importance weight",
+    key_density: Array | None = None,
 ) -> Array:
     """Return log p(x|z) + log p(z) - log q(z|x), `[B]`. Always at the sample: an analytic KL has no place in a weight.
 
     `prior` is p(z) where it is at hand: some are costly to make. `log_q` is log q(z|x) where it was computed with the
-    draw. `what` it is needed for is said where q or p does not score a given code.
+    draw. `what` it is needed for is said where q or p does not score a given code. `key_density` is of the density of p
+    where that is an estimate: the mean of the weights is p(x) all the same.
     """
     p = model.prior(params, x.shape[0]) if prior is None else prior
     _check_measures(q, p)
     likelihood = model.decode(params, z)
-    log_p = likelihood.log_prob(x), log_density(p, z, f"p(z) of {what}")
+    log_p = likelihood.log_prob(x), log_density(p, z, f"p(z) of {what}", key_density=key_density)
     terms = *log_p, log_density(q, z, f"q(z|x) of {what}", log_q)
     for term, of, name in zip(terms, (likelihood, p, q), ("p(x|z)", "p(z)", "q(z|x)"), strict=True):
         _check_per_example(term, x, f"log_prob of {type(of).__name__} {name}")
@@ -287,8 +336,9 @@ def drawn_log_weight(
     model: LatentModel, params: Params, x: Array, q: Distribution, key: Array, *, prior: Distribution | None = None
 ) -> Array:
     """Return `log_weight` at a draw z ~ q(z|x), `[B]`."""
+    key, key_prior = split_for_prior(model, params, x.shape[0], key) if prior is None else split_for(prior, key)
     z, log_q = draw(q, key)
-    return log_weight(model, params, x, q, z, prior=prior, log_q=log_q)
+    return log_weight(model, params, x, q, z, prior=prior, log_q=log_q, key_density=key_prior)
 
 
 def importance_weighted_bound(log_w: Array) -> Array:

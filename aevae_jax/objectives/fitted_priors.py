@@ -56,5 +56,6 @@ def prior_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dic
 
 
 def _negative_log_prior(model: LatentModel, params: Params, x: Array, key: Array) -> Array:
+    key, key_prior = bounds.split_for_prior(model, params, x.shape[0], key)
     z = jax.lax.stop_gradient(bounds.draw(model.encode(params, x), key)[0])
-    return -bounds.log_density(model.prior(params, x.shape[0]), z, "p(z) of PriorLikelihood")
+    return -bounds.log_density(model.prior(params, x.shape[0]), z, "p(z) of PriorLikelihood", key_density=key_prior)

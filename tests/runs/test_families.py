@@ -17,7 +17,7 @@ from aevae_jax.models import VAE, ConditionalAutoencoder, ConditionalVAE, TwoLev
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.code_priors import CausalTransformer, MarginalCodes
 from aevae_jax.models.codes import Sigmoid, TopK
-from aevae_jax.models.flow_priors import MAF, RealNVP
+from aevae_jax.models.flow_priors import MAF, RealNVP, TwoStage
 from aevae_jax.models.likelihoods import Normal
 from aevae_jax.models.posteriors import IAF, FullNormal, Householder, Planar
 from aevae_jax.models.priors import StandardNormal, VampPrior
@@ -54,6 +54,7 @@ RUNS = {
     "Wasserstein autoencoder": a_run(Autoencoder(2, NETWORK), MMD(10.0)),
     "IAF and RealNVP": a_run(VAE(3, NETWORK, Normal(), RealNVP(2, (4,)), posterior=IAF(2, (4,)))),
     "planar flow and MAF": a_run(VAE(2, NETWORK, Normal(), MAF(2, (4,)), posterior=Planar(2)), IWAE(3)),
+    "two stages": a_run(VAE(2, NETWORK, Normal(), TwoStage((4,)))),
     "full normal": a_run(VAE(2, NETWORK, Normal(), VampPrior(4), posterior=FullNormal())),
     "reflections": a_run(VAE(2, NETWORK, Normal(), StandardNormal(), posterior=Householder(2))),
     "two levels by level": a_run(
