@@ -254,7 +254,7 @@ def _repaired(annotation: Any, node: ast.expr) -> ast.expr:
     items = next((typing.get_args(each)[0] for each in options if typing.get_origin(each) is tuple), None)
     if isinstance(node, ast.Tuple | ast.List) and items is not None:
         return ast.Tuple([_repaired(items, item) for item in node.elts])
-    if isinstance(node, ast.Constant) and items is type(node.value):
+    if isinstance(node, ast.Constant) and items is type(node.value) and items not in options:
         return ast.Tuple([node])  # channels=32
     number = node.value if isinstance(node, ast.Constant) else None
     if isinstance(number, float) and number.is_integer() and int in options and float not in options:

@@ -16,7 +16,7 @@ PROPOSED = {
     "tr": ["train", "traverse"],
     "data ": ["inspect", "prepare"],
     "train new --mod": ["--model"],
-    "train new --model V": ["VAE"],
+    "train new --model V": ["VAE", "VQVAE"],
     "train new --stream ": ["auto", "yes", "no"],
     "train new --data sp": ["sprites"],
     "data inspect dig": ["digits"],

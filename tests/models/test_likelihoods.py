@@ -11,15 +11,17 @@ import pytest
 from oracles import LOG_2PI, log_prob, mean, sample
 from scipy import special, stats
 
-from aevae_jax.distributions import elementary, logistic, tabular
+from aevae_jax.distributions import elementary, interlaced, logistic, tabular
 from aevae_jax.models import likelihoods
 from aevae_jax.types import Distribution, InputError
 
 EVENT = (2, 3, 1)
-ALL = [cls() for cls in typing.get_args(likelihoods.Likelihood) if cls is not likelihoods.Tabular]
-"""Those of images; that of tables is in test_tabular.py."""
+INTERLACED = likelihoods.InterlacedLogisticMixture
+ALL = [cls() for cls in typing.get_args(likelihoods.Likelihood) if cls not in (likelihoods.Tabular, INTERLACED)]
+"""Those of independent pixels; that of tables is in test_tabular.py, that of neighbours in test_interlaced.py, too."""
 GRIDS = [value for value in ALL if value.support.levels == 256]
 each = pytest.mark.parametrize("likelihood", ALL, ids=lambda value: type(value).__name__)
+of_images = pytest.mark.parametrize("likelihood", [*ALL, INTERLACED()], ids=lambda value: type(value).__name__)
 
 
 def raw_outputs(likelihood, batch: int = 4, scale: float = 1.0) -> jax.Array:
@@ -45,7 +47,7 @@ def test_raw_outputs_make_a_distribution_over_the_event(likelihood):
     assert all(leaf.shape[0] == 4 for leaf in jax.tree.leaves(q))
 
 
-@each
+@of_images
 def test_its_own_samples_lie_in_its_support(likelihood):  # mistake 13, mistake 37
     draws = np.asarray(sample(likelihood(likelihood.init(), raw_outputs(likelihood)), jax.random.key(0)))
     assert draws.shape == (4, *EVENT)
@@ -55,14 +57,14 @@ def test_its_own_samples_lie_in_its_support(likelihood):  # mistake 13, mistake 
         assert np.abs(scaled - np.rint(scaled).astype(np.uint8)).max() < 1e-4
 
 
-@each
+@of_images
 def test_its_mean_lies_in_the_range_of_the_data(likelihood):  # mistake 13
     q = likelihood(likelihood.init(), raw_outputs(likelihood, scale=10))
     assert (mean(q) >= likelihood.support.low - 1e-6).all()
     assert (mean(q) <= likelihood.support.high + 1e-6).all()
 
 
-@each
+@of_images
 def test_extreme_outputs_give_finite_values_and_gradients(likelihood):  # mistake 10, mistake 11, mistake 14
     raw = 1e4 * jnp.sign(raw_outputs(likelihood, batch=16))
     x = jnp.asarray(support_values(likelihood, 16, *EVENT))
@@ -220,7 +222,7 @@ def test_impossible_settings_are_refused(make):
 def test_every_exported_likelihood_can_be_named_by_a_run():
     public = {cls for name, cls in vars(likelihoods).items() if hasattr(cls, "outputs") and not name.startswith("_")}
     assert public == set(typing.get_args(likelihoods.Likelihood))
-    named = {**vars(elementary), **vars(logistic), **vars(tabular)}
+    named = {**vars(elementary), **vars(interlaced), **vars(logistic), **vars(tabular)}
     own = {cls for cls in public if not cls.__name__.startswith("Normal")} - {likelihoods.FromData}
     assert all(cls.__name__ in named for cls in own)
 

@@ -58,7 +58,7 @@ def compared(model, params, x, key, step):
 
 def trainer_of(objective, max_norm=0.0):
     run = SimpleNamespace(model=None, objective=objective, safeguard=Safeguard(max_norm=max_norm))
-    prepared = SimpleNamespace(batch=lambda raw, key: raw, train=SimpleNamespace(x=X))
+    prepared = SimpleNamespace(batch=lambda raw, key: raw, train=SimpleNamespace(x=X, rows=X))
     return SimpleNamespace(
         resolved=SimpleNamespace(run=run, prepared=prepared, beginning=None),
         key=jax.random.key(0),
