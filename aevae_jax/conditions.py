@@ -134,6 +134,15 @@ def given(model: LatentModel, condition: Any) -> LatentModel:
     return model.given(condition)
 
 
+def at_any(model: LatentModel, count: int) -> LatentModel:
+    """Return a model at some condition of the form that it takes, for `count` examples, where only shapes matter."""
+    if not isinstance(model, Conditional) or not isinstance(model, ConditionShaped):
+        return model
+    label, vector = np.zeros(count, np.int32), np.zeros((count, model.vector), np.float32)
+    sizes = {"label": model.classes, "vector": model.vector}
+    return given(model, {name: part for name, part in (("label", label), ("vector", vector)) if sizes[name]})
+
+
 def bound_to(model: LatentModel, batch: Any) -> tuple[LatentModel, Any]:
     """Return the model at the conditions of a batch, and its examples alone; both as they are where it has none."""
     return (given(model, batch.condition), batch.x) if isinstance(batch, Conditioned) else (model, batch)
@@ -187,6 +196,11 @@ def parts(condition: Any) -> dict[str, Any]:
 
 def _array(part: Any) -> Any:
     return part if isinstance(part, jax.Array | np.ndarray) else np.asarray(part)
+
+
+def beside(x: Any, condition: Any) -> Any:
+    """Return examples with a condition as rows; the examples themselves where it is `None`."""
+    return x if condition is None else Conditioned(x, condition)
 
 
 def examples(rows: Any) -> Any:

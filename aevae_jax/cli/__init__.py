@@ -2,7 +2,9 @@
 
 main.py         `aevae` and its list of commands, `aevae train`
 evaluate.py     `aevae evaluate`, `compare`
+classes.py      figures of each class, of models that are told it
 diagnose.py     `aevae diagnose`, `quality`
+inputs.py       rows that commands give to a model, and what it is told of them
 generate.py     `aevae sample`, `reconstruct`, `interpolate`, `traverse`, `encode`, `decode`
 compress.py     `aevae compress`, `decompress`, `info`: .aev files
 overview.py     `aevae list`, `show`: what runs there are, without JAX

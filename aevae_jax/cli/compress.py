@@ -20,11 +20,13 @@ from aevae_jax.runs import fitting, records, summaries
 from aevae_jax.types import InputError, shortened
 
 if TYPE_CHECKING:
+    from aevae_jax import conditions
     from aevae_jax.compression import archive, chunks, container, files as images, lossy as codecs, recovery
     from aevae_jax.compression.archive import Compressed
     from aevae_jax.compression.container import Header
     from aevae_jax.compression.files import Rows
 else:
+    conditions = modules("aevae_jax", "conditions")
     archive, chunks, container, images, codecs, recovery = modules(
         "aevae_jax.compression", "archive", "chunks", "container", "files", "lossy", "recovery"
     )
@@ -232,6 +234,9 @@ def _coder(run: Path, levels: int, *, asked: bool = False, samples: int = 1) -> 
     records.read_record(run)
     begin(f"reading {run}")
     fitted = fitting.load_run(run, on_note=note)
+    if isinstance(fitted.model, conditions.Conditional):
+        got = f"{type(fitted.model).__name__}, which must be told something of each image"
+        raise InputError("model", got=got, where=str(run), expected="a model of images alone, such as a VAE")
     is_lossy = codecs.has_rounded_codes(fitted.model, fitted.params)
     if asked and is_lossy != bool(levels):
         family = type(fitted.model).__name__

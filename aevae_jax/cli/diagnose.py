@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax import durable, evaluation, limits
-from aevae_jax.cli import console
+from aevae_jax.cli import classes, console
 from aevae_jax.cli.evaluate import Moved, entry, key_of, loaded, prepared_of, show, squared
 from aevae_jax.cli.terminal import begin, say, show_table
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import fitting
-from aevae_jax.types import InputError, TotalNeeding, support_of
+from aevae_jax.types import InputError, TotalNeeding, has_point_codes, support_of
 
 if TYPE_CHECKING:
-    from aevae_jax import keys
+    from aevae_jax import conditions, keys
     from aevae_jax.data import Prepared
     from aevae_jax.evaluation import (
         collapse,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aevae_jax.models import generation
     from aevae_jax.runs import judges
 else:
-    keys = modules("aevae_jax", "keys")
+    conditions, keys = modules("aevae_jax", "conditions", "keys")
     collapse, findings, measures = modules("aevae_jax.evaluation", "collapse", "findings", "image_quality")
     disentanglement = modules("aevae_jax.evaluation", "disentanglement")
     latents, learning_curve, random_codes = modules("aevae_jax.evaluation", "latents", "learning_curve", "random_codes")
@@ -64,7 +64,7 @@ def diagnose(run: Path, *, factors: bool = False, seed: int = 0, data: Moved = "
     if factors:
         disentanglement.check_known(prepared.test.factors, prepared.name)
 
-    x = prepared.validation.x
+    x = prepared.validation.rows
     key, train = key_of(seed, keys.Stream.EVALUATE), _train(prepared)
     with console.parts("comparing codes with the prior", of="mixtures fitted") as on_part:
         found = collapse.diagnose(fitted, x, key, train=train, on_part=on_part)
@@ -80,6 +80,7 @@ def diagnose(run: Path, *, factors: bool = False, seed: int = 0, data: Moved = "
         text = f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip()
         remark = _remark(name, value, found.measured, looked_at)
         say(f"{text}{remark and f', {remark}'}")
+    _say_classes(fitted, prepared, key)
     _say_findings(run, fitted, found.findings)
     say("", *([f"no sign of: {', '.join(found.absent)}"] if found.absent else []))
     for fault, why in found.unjudged.items():
@@ -122,9 +123,11 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
             expected="images [H, W, C]",
         )
 
-    x = np.asarray(prepared.test.x[:num])
+    given, x = prepared.test.rows[:num], np.asarray(prepared.test.x[:num])
     with console.parts("reconstructing") as on_part:
-        seen = evaluation.per_example(_reconstruction, fitted.model, fitted.params, x, keys.root(0), on_part=on_part)
+        seen = evaluation.per_example(
+            _reconstruction, fitted.model, fitted.params, given, keys.root(0), on_part=on_part
+        )
     again = seen["reconstructions"]
     pixels, (low, high) = measures.of_decoded(prepared, x, again)
     rows = {"mse": entry(pixels.mse, "squared error per element"), "psnr": entry(pixels.psnr, "dB")}
@@ -134,7 +137,8 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         f"Reconstructions of {len(x)} test images at the mean of q(z|x), in the units of the data, clipped to "
         f"its range, {low:g} to {high:g}."
     )
-    train, codes = _train(prepared), prepared.validation.x[:num]
+    train, codes = _train(prepared), prepared.validation.rows[:num]
+    of_pixels = {"mse": pixels.mse, "psnr": pixels.psnr}
     with console.parts("comparing codes with the prior", of="mixtures fitted") as on_part:
         gap = latents.prior_gap(fitted.model, fitted.params, codes, keys.root(1), others=train, on_part=on_part)
     why_not = measures.why_no_judge(prepared, "test")
@@ -146,8 +150,8 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         with console.parts("classifiers", of="steps") as on_part:
             ensemble = judges.ensemble(prepared, seeds, note=console.note, begin=begin, on_part=on_part)
         begin("judging samples")
-        draw = jax.jit(generation.sample, static_argnums=(0, 3))
-        drawn = draw(fitted.model, fitted.params, key, len(x))
+        draw = jax.jit(_samples, static_argnums=(0, 3))
+        drawn = draw(fitted.model, fitted.params, key, len(x), conditions.condition_of(given))
         support = support_of(fitted.model)
         bits = support is not None and support.levels == 2
         pictures = drawn.sample(jax.random.fold_in(key, 1)) if bits else drawn.mean()
@@ -157,6 +161,10 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         if bits:  # the classifiers have not seen their means
             again = (np.random.default_rng(seed).random(again.shape) < again).astype(np.float32)
         recognised = ensemble.confident(again)
+        told = conditions.condition_of(given)
+        if told is not None and "label" in conditions.parts(told):
+            seen_as = ensemble.probabilities(np.asarray(pictures)).argmax(axis=1)
+            of_pixels["samples_recognised"] = (seen_as == conditions.parts(told)["label"]).astype(np.float64)
         made, real = judged
         rows["frechet_distance"] = _single(made.frechet_distance, real.frechet_distance, "features")
         rows |= {name: _single(share, real.shares[name], "share") for name, share in made.shares.items()}
@@ -178,6 +186,7 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
                 f"apart; look at them: aevae sample {place} --out samples.png"
             )
     show(f"{run}, {fitted.run.data.name}", rows, caption)
+    _show_classes(of_pixels, prepared, given)
     _say_findings(run, fitted, found)
     if verdict:
         say("", verdict)
@@ -201,6 +210,31 @@ def _say_findings(run: Path, fitted: fitting.Fitted, found: Sequence[Finding]) -
             command = f"aevae train {shlex.quote(str(new))} --from {shlex.quote(str(run))} --epochs {better.epochs}"
         if command:
             say(*([""] if len(found) > 1 else []), f"{to_type} {command}")
+
+
+def _say_classes(fitted: fitting.Fitted, prepared: Prepared, key: Any) -> None:
+    """Say what codes hold of the validation examples of each class that a model is told, where it is told one."""
+    rows = prepared.validation.rows[: collapse.MOST_EXAMPLES]
+    of_classes = classes.rows_of(prepared, rows)
+    if not of_classes:
+        return
+    terms = evaluation.per_example(evaluation.SHOWN[0], fitted.model, fitted.params, rows, key)
+    found = classes.means(terms, of_classes)
+    for name, own in of_classes.items():
+        if not has_point_codes(fitted.model) and len(own) > 1:
+            of_codes = latents.describe(fitted.model, fitted.params, rows[own], key)
+            found[name] |= {"mutual_information": of_codes.mutual_information, "active_units": of_codes.active.sum()}
+    found = {name: own for name, own in found.items() if own.keys() == next(iter(found.values())).keys()}
+    classes.show("of each class that the model is told", found, "Of n examples a code tells ln n nats at most.")
+
+
+def _show_classes(values: dict[str, Any], prepared: Prepared, rows: Any) -> None:
+    """Show measures of each picture by class; of samples, whether they are recognised as the class that was told."""
+    found = classes.means(values, classes.rows_of(prepared, rows))
+    classes.show("of each class that the model is told", found)
+    if found and "samples_recognised" in values:
+        share, chance = float(values["samples_recognised"].mean()), 1 / max(1, len(prepared.class_names))
+        say(f"{share:.0%} of samples are recognised as the class that they were drawn for (by chance {chance:.0%})")
 
 
 def _say_factors(fitted: fitting.Fitted, prepared: Prepared, key: Any) -> None:
@@ -250,9 +284,13 @@ def _single(value: float, of_data: float, unit: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- a model
 
 
-def _train(prepared: Prepared) -> np.ndarray:
-    """Return some training data as the model sees it."""
-    return np.asarray(prepared.rows("train", keys.root(0))[: collapse.MOST_EXAMPLES])
+def _train(prepared: Prepared) -> Any:
+    """Return some training data as the model sees it, with what it is told of them."""
+    return jax.tree.map(np.asarray, prepared.rows("train", keys.root(0))[: collapse.MOST_EXAMPLES])
+
+
+def _samples(model: Any, params: Any, key: Any, num: int, told: Any) -> Any:
+    return generation.sample(conditions.given(model, told), params, key, num)
 
 
 def _reconstruction(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aevae_jax import durable, evaluation, limits, runs, values
-from aevae_jax.cli import console, overview
+from aevae_jax.cli import classes, console, overview
 from aevae_jax.cli.terminal import begin, report, say, show_table
 from aevae_jax.data import files, prepare
 from aevae_jax.lazy import modules, np
@@ -63,7 +63,7 @@ def evaluate(
     fitted = loaded(run)
     model, seed = fitted.model, fitted.run.seed if seed is None else seed
     prepared = prepared_of(run, fitted.run, data)
-    x = getattr(prepared, split).x
+    x = getattr(prepared, split).rows
 
     key = key_of(seed, keys.Stream.EVALUATE)
     _, measure = bounds.measures(model, fitted.params, x)
@@ -92,13 +92,23 @@ def evaluate(
         with console.parts("likelihood") as on_part:
             found = importance.estimate(model, fitted.params, x, key, num_samples=samples, on_part=on_part)
         metrics |= _likelihood(found, model, prepared)
+        measured["negative_log_likelihood"] = found.nll
         protocol += f" {_trust(found)}"
     protocol = f"{protocol} {console.below_zero({name: entry['mean'] for name, entry in metrics.items()})}".strip()
     show(f"{run}, {named.name} {split}", metrics, protocol)
+    of_classes = classes.means(
+        {name: measured[name] for name in metrics if name in measured}, classes.rows_of(prepared, x)
+    )
+    classes.show("the same of each class", of_classes)
     if json_file is not None:
         means = {name: entry["mean"] if math.isfinite(entry["mean"]) else None for name, entry in metrics.items()}
         written = {name: {**entry, "mean": means[name]} for name, entry in metrics.items()}  # JSON has no infinity
         record = {"run": str(run), "split": split, "seed": seed, "protocol": protocol, "metrics": written}
+        if of_classes:
+            record["classes"] = {
+                name: {entry: mean if math.isfinite(mean) else None for entry, mean in own.items()}
+                for name, own in of_classes.items()
+            }
         durable.write_bytes(json_file, f"{json.dumps(record, indent=2, allow_nan=False)}\n".encode())
         report(f"wrote {json_file}")
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-from aevae_jax import evaluation, figures, limits, memory, values
-from aevae_jax.cli import console, overview
+from aevae_jax import evaluation, figures, limits, memory
+from aevae_jax.cli import console, inputs
 from aevae_jax.cli.evaluate import Moved, key_of, loaded, prepared_of
+from aevae_jax.cli.inputs import Condition, Part
 from aevae_jax.cli.terminal import note, report
-from aevae_jax.data import Format, files
+from aevae_jax.data import files
 from aevae_jax.discrete import Indexed
 from aevae_jax.lazy import jax, modules, np
-from aevae_jax.runs import data_of_runs, fitting, records
+from aevae_jax.runs import data_of_runs, fitting
 from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_nominal_prior, has_point_codes, shortened
 
 if TYPE_CHECKING:
     from jax import Array
 
     from aevae_jax import charts, conditions, keys
-    from aevae_jax.conditions import Conditioned
-    from aevae_jax.data import Format, Source
     from aevae_jax.evaluation import completion, traversal
     from aevae_jax.models import generation, parts
     from aevae_jax.runs import pictures
@@ -33,11 +32,19 @@ else:
     pictures = modules("aevae_jax.runs", "pictures")
 
 Out = Annotated[Path, "--out FILE"]
-Part = Literal["train", "validation", "test"]
 Input = Annotated[Path | None, "--input PATH"]
 
 
-def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = False, force: bool = False) -> None:
+def sample(
+    run: Path,
+    *,
+    out: Out,
+    num: int = 64,
+    seed: int = 0,
+    noise: bool = False,
+    condition: Condition = "",
+    force: bool = False,
+) -> None:
     """Draw codes from the prior and decode them.
 
     Example: aevae sample runs/first --out samples.png --num 100
@@ -48,9 +55,11 @@ def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = F
       num: how many.
       seed: of the draws.
       noise: draw from p(x|z) as well, in place of its mean.
+      condition: of a conditional model, the name or number of a class, or the numbers of a vector with commas between;
+        of both, the class first. Left out, the classes in turn.
       force: replace the output file if it exists.
     """
-    _check_files(run, out, force=force)
+    inputs.check_files(run, out, force=force)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
     fitted = loaded(run)
@@ -59,14 +68,16 @@ def sample(run: Path, *, out: Out, num: int = 64, seed: int = 0, noise: bool = F
 
     if has_nominal_prior(fitted.model, fitted.params):
         note("an autoencoder has no prior: random codes are drawn from N(0, I), and most decode to no data")
+    told = inputs.condition_of(run, fitted, condition, num, in_turn=True)
     key = key_of(seed, keys.Stream.SAMPLE)
-    draw = jax.jit(generation.codes, static_argnums=(0, 3)).lower(fitted.model, fitted.params, key, num).compile()
+    draw = jax.jit(_codes, static_argnums=(0, 3)).lower(fitted.model, fitted.params, key, num, told).compile()
     if needs := draw.memory_analysis():  # a mixture of many components needs more than the codes and what they become
         memory.check(needs.temp_size_in_bytes + needs.output_size_in_bytes, what="--num", got=f"{num:,}")
-    codes = draw(fitted.params, key)
+    codes = conditions.beside(draw(fitted.params, key, told), told)
     images = _batched(made, fitted, codes, key_of(seed, keys.Stream.NOISE))
     said = f"{pictures.DRAWS if noise else pictures.MEANS}, z ~ {pictures.prior_of(fitted.model)}, seed {seed}"
-    _save(out, run, fitted, images, columns=figures.columns_of(num), title="random codes, decoded", note=said)
+    words: dict[str, Any] = {"title": "random codes, decoded", "note": said, "captions": inputs.names_told(run, told)}
+    _save(out, run, fitted, images, columns=figures.columns_of(num), **words)
 
 
 def reconstruct(
@@ -76,6 +87,7 @@ def reconstruct(
     input_file: Input = None,
     split: Part | None = None,
     num: int = 16,
+    condition: Condition = "",
     data: Moved = "",
     force: bool = False,
 ) -> None:
@@ -93,22 +105,23 @@ def reconstruct(
         a folder of pictures. Of a table: .csv or .parquet.
       split: a part of the run's own data; test, where there is no input either.
       num: how many of the first examples of that part.
+      condition: what a conditional model is told of all inputs, as of `aevae sample`.
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
-    _check_files(run, out, force=force, inputs=input_file)
+    inputs.check_files(run, out, force=force, inputs=input_file)
     if num < 1:
         raise InputError("--num", got=num, expected="at least 1")
     fitted = loaded(run)
     part = split or ("test" if input_file is None else None)
-    if _format(run).columns:
+    if inputs.format_of(run).columns:
         _complete(out, run, fitted, input_file, split=part, num=num, data=data)
         return
-    given, classes = _inputs(run, fitted, input_file, part, data)
+    given, classes = inputs.read(run, fitted, input_file, part, data=data, condition=condition)
     count = len(given) if part is None else min(num, len(given))
     _check_room(_reconstruction, fitted, (count, *conditions.examples(given).shape[1:]), "inputs")
-    x = given[:count]
-    y = _batched(_reconstruction, fitted, x)["reconstructions"]
+    rows = given[:count]
+    y, x = _batched(_reconstruction, fitted, rows)["reconstructions"], conditions.examples(rows)
     words: dict[str, Any] = {
         "title": f"{f'{part} images' if part else shortened(input_file, 50)} and their reconstructions",
         "note": pictures.reconstruction_of(fitted.model),
@@ -134,20 +147,22 @@ def interpolate(
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
-    _check_files(run, out, force=force)
+    inputs.check_files(run, out, force=force)
     if steps < 2:
         raise InputError("--steps", got=steps, expected="at least 2")
     fitted = loaded(run)
     _check_room(_decoded, fitted, (steps, *_code_shape(fitted)), "--steps")
     prepared = prepared_of(run, fitted.run, data)
-    x = prepared.test.x
+    x = prepared.test.rows
     for option, index in (("--start", start), ("--end", end)):
         if not 0 <= index < len(x):
             raise InputError(option, got=index, expected=f"0 to {len(x) - 1}, an index of the test set")
 
     ends = x[start : start + 1], x[end : end + 1]
     codes = jax.jit(generation.path, static_argnums=(0, 4))(fitted.model, fitted.params, *ends, steps)[:, 0]
-    arrays = {**_batched(_decoded, fitted, codes), "inputs": np.concatenate(ends)}
+    told = inputs.between(x[np.array([start, end])], steps)
+    images = _batched(_decoded, fitted, conditions.beside(codes, told))
+    arrays = {**images, "inputs": np.concatenate([conditions.examples(each) for each in ends])}
     classes = prepared.classes("test", [start, end])
     first, last = (f"input\n{text}" for text in classes or (start, end))
     words = {
@@ -188,23 +203,24 @@ def traverse(
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
-    _check_files(run, out, force=force)
+    inputs.check_files(run, out, force=force)
     limits.check("--num", num, 1)
     limits.check("--steps", steps, 2)
     fitted = loaded(run)
     shape = _code_shape(fitted)
     _check_room(_decoded, fitted, (min(num, math.prod(shape)) * steps, *shape), "--steps")
-    x = prepared_of(run, fitted.run, data).test.x
+    x = prepared_of(run, fitted.run, data).test.rows
     if not 0 <= start < len(x):
         raise InputError("--start", got=start, expected=f"0 to {len(x) - 1}, an index of the test set")
 
     with console.parts("encoding") as on_part:
-        found = traversal.describe(fitted.model, fitted.params, x, on_part=on_part)
+        found = traversal.describe(fitted.model, fitted.params, x, at=start, on_part=on_part)
     chosen = np.argsort(-found.activity, kind="stable")[:num]
     z = found.loc if mean else _batched(_code, fitted, x[start : start + 1])["codes"][0].reshape(-1)
     values = np.linspace(-3.0, 3.0, steps)
     codes = traversal.codes(z, chosen, found, values).reshape(-1, *shape)
-    images = _batched(_decoded, fitted, codes)
+    told = conditions.condition_of(x[np.full(len(codes), start)])
+    images = _batched(_decoded, fitted, conditions.beside(codes, told))
     arrays = {"codes": codes, "dimensions": chosen, "activity": found.activity[chosen], "values": values}
     points = has_point_codes(fitted.model)
     owner = "codes of test data" if points else "prior"
@@ -221,7 +237,14 @@ def traverse(
 
 
 def encode(
-    run: Path, *, out: Out, input_file: Input = None, split: Part | None = None, data: Moved = "", force: bool = False
+    run: Path,
+    *,
+    out: Out,
+    input_file: Input = None,
+    split: Part | None = None,
+    condition: Condition = "",
+    data: Moved = "",
+    force: bool = False,
 ) -> None:
     """Turn images into codes: the means of q(z|x).
 
@@ -234,17 +257,20 @@ def encode(
       input_file: .npy or .npz with raw uint8 or floats in [0, 1], [N, H, W, C]; a picture (.png, .jpg, .webp, .tif); or
         a folder of pictures, in the order of their names. Of a table: .csv or .parquet.
       split: a part of the run's own data, in place of an input.
+      condition: what a conditional model is told of all inputs, as of `aevae sample`.
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
-    _check_one(input_file, split)
-    _check_files(run, out, files.ARRAYS, force=force, inputs=input_file)
+    inputs.check_one(input_file, split)
+    inputs.check_files(run, out, files.ARRAYS, force=force, inputs=input_file)
     fitted = loaded(run)
-    x, _ = _inputs(run, fitted, input_file, split, data)
+    x, _ = inputs.read(run, fitted, input_file, split, data=data, condition=condition)
     _save(out, run, fitted, {}, _batched(_code, fitted, x))
 
 
-def decode(run: Path, *, input_file: Annotated[Path, "--input FILE"], out: Out, force: bool = False) -> None:
+def decode(
+    run: Path, *, input_file: Annotated[Path, "--input FILE"], out: Out, condition: Condition = "", force: bool = False
+) -> None:
     """Turn codes into images: the means of p(x|z).
 
     Example: aevae decode runs/first --input codes.npy --out images.png
@@ -253,13 +279,15 @@ def decode(run: Path, *, input_file: Annotated[Path, "--input FILE"], out: Out, 
       run: a run directory.
       input_file: codes, .npy or .npz with floats [N, latent], or [N, *latent] of maps.
       out: .png for a grid of images, .npy or .npz for numbers, .csv for a table.
+      condition: what a conditional model is told of all codes, as of `aevae sample`.
       force: replace the output file if it exists.
     """
-    _check_files(run, out, force=force, inputs=input_file)
+    inputs.check_files(run, out, force=force, inputs=input_file)
     fitted = loaded(run)
     codes = files.read_codes(input_file, fitted.run.model.latent)
     _check_room(_decoded, fitted, codes.shape, "codes")
-    images, title = _batched(_decoded, fitted, codes), f"codes of {shortened(input_file, 50)}, decoded"
+    rows = conditions.beside(codes, inputs.condition_of(run, fitted, condition, len(codes)))
+    images, title = _batched(_decoded, fitted, rows), f"codes of {shortened(input_file, 50)}, decoded"
     _save(out, run, fitted, images, columns=figures.columns_of(len(codes)), title=title, note=pictures.MEANS)
 
 
@@ -280,6 +308,10 @@ def _decoded(model: LatentModel, params: Params, z: Array, key: Array) -> dict[s
 
 def _drawn(model: LatentModel, params: Params, z: Array, key: Array) -> dict[str, Array]:
     return {"images": model.decode(params, z).sample(key)}
+
+
+def _codes(model: LatentModel, params: Params, key: Array, num: int, told: Any) -> Any:
+    return generation.codes(conditions.given(model, told), params, key, num)
 
 
 def _code_shape(fitted: fitting.Fitted) -> tuple[int, ...]:
@@ -303,8 +335,8 @@ _COPIES = 3
 
 def _check_room(metric: Any, fitted: fitting.Fitted, shape: tuple[int, ...], what: str) -> None:
     """Refuse to compute `metric` of all rows of an array of this shape, if what it makes of them fits in no memory."""
-    row = jax.ShapeDtypeStruct((1, *shape[1:]), "float32")
-    made = jax.eval_shape(lambda x: metric(fitted.model, fitted.params, x, keys.root(0)), row)
+    row, own = jax.ShapeDtypeStruct((1, *shape[1:]), "float32"), conditions.at_any(fitted.model, 1)
+    made = jax.eval_shape(lambda x: metric(own, fitted.params, x, keys.root(0)), row)
     size = sum(math.prod(a.shape) * a.dtype.itemsize for a in (row, *jax.tree.leaves(made)))
     memory.check(_COPIES * size * shape[0], what=what, got=f"{shape[0]:,}")
 
@@ -318,7 +350,7 @@ def _save(
     **words: Any,
 ) -> None:
     """Write what the model made, `data` in the units of the data set and `codes` as they are; a picture with words."""
-    format, inverse = _format(directory), fitted.run.data.preparation.inverse
+    format, inverse = inputs.format_of(directory), fitted.run.data.preparation.inverse
     arrays = {name: inverse(np.asarray(x), format) for name, x in data.items()}
     if out.suffix == ".png" and len(format.event_shape) == 3:
         report(f"wrote {out}: {_draw(out, directory, arrays, format.levels, **words)}")
@@ -349,8 +381,8 @@ def _complete(
     out: Path, directory: Path, fitted: fitting.Fitted, path: Path | None, *, split: Part | None, num: int, data: str
 ) -> None:
     """Write the rows of a table with what was missing in them."""
-    _check_one(path, split)
-    format, reading = _format(directory), fitted.run.data.reading
+    inputs.check_one(path, split)
+    format, reading = inputs.format_of(directory), fitted.run.data.reading
     if path is not None:
         done = completion.complete_file(fitted.model, fitted.params, fitted.run.data, format, path)
     else:
@@ -358,42 +390,3 @@ def _complete(
         done = completion.complete_rows(fitted.model, fitted.params, fitted.run.data, format, rows)
     arrays = {"reconstructions": done.rows, "images": done.given}
     report(f"wrote {out}: {files.write(out, arrays, table=format.columns, reading=reading, given=done.texts)}")
-
-
-# -------------------------------------------------------------------------------------------- the data of a run
-
-
-def _format(directory: Path) -> Format:
-    """Return what `run.json` says of the form of the training data."""
-    return values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
-
-
-def _inputs(
-    directory: Path, fitted: fitting.Fitted, path: Path | None, split: Part | None, data: str
-) -> tuple[Source | Conditioned, list[str]]:
-    """Return what a model is to see, with what it is told of it, and the names of its classes, where there are any: a
-    file or folder of the user's, or a part of the run's data, which may have moved.
-    """
-    _check_one(path, split)
-    if path is not None:
-        return files.read_images(path, fitted.model, fitted.run.data, _format(directory), note=note), []
-
-    prepared = prepared_of(directory, fitted.run, data)
-    return prepared.rows(str(split), keys.root(0)), prepared.classes(str(split))
-
-
-def _check_one(path: Path | None, split: Part | None) -> None:
-    if (path is None) == (split is None):
-        given = "neither --input nor --split" if path is None else "--input and --split"
-        raise InputError("input", got=given, expected="one of them", hint="such as: --split test")
-
-
-def _check_files(
-    run: Path, out: Path, suffixes: tuple[str, ...] = files.DATA, *, force: bool, inputs: Path | None = None
-) -> None:
-    """Refuse what can be seen before JAX is imported: files and directories that are not there, or are."""
-    files.check_output(out, suffixes, force=force)
-    if inputs is not None:
-        files.check_input(inputs)
-    overview.check_run(run)
-    files.check_contents(out, _format(run))

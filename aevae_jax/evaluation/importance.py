@@ -179,12 +179,14 @@ def result(
     """
     if split not in ("validation", "test"):
         raise InputError("split", got=repr(split), expected="'validation' or 'test'")
-    x = getattr(prepared, split).x
-    measure = check_scorable(model, params, x)
-    found = estimate(model, params, x, key, num_samples=num_samples, on_part=on_part)
+    x, rows = getattr(prepared, split).x, getattr(prepared, split).rows
+    measure = check_scorable(model, params, rows)
+    found = estimate(model, params, rows, key, num_samples=num_samples, on_part=on_part)
+    told = conditions.condition_of(rows)
+    given = "" if told is None else f" given the {' and '.join(sorted(conditions.parts(told)))}"
     counts = [column.name for column in prepared.format.columns if column.kind == "count"]  # which have a mass
     protocol = EvaluationProtocol(
-        quantity="negative log likelihood",
+        quantity=f"negative log likelihood{given}",
         estimator="importance sampling from q(z|x)",
         num_samples=num_samples,
         data=prepared.name,

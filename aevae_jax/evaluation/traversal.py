@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
-from aevae_jax import keys
+from aevae_jax import conditions, keys
+from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source
 from aevae_jax.discrete import Snapping
 from aevae_jax.evaluation import metrics
@@ -30,7 +31,12 @@ class Dimensions(NamedTuple):
 
 
 def describe(
-    model: LatentModel, params: Params, x: Array | Source, *, on_part: Callable[[int, int], None] | None = None
+    model: LatentModel,
+    params: Params,
+    x: Array | Source | Conditioned,
+    *,
+    at: int = 0,
+    on_part: Callable[[int, int], None] | None = None,
 ) -> Dimensions:
     """Return statistics of the dimensions of a model.
 
@@ -38,6 +44,7 @@ def describe(
       model: whose codes are arrays `[B, *latent]`.
       params: its parameters.
       x: examples as the model sees them, `[N, *event]`.
+      at: the example whose condition the prior is at, where `x` is `Conditioned`.
       on_part: see `metrics.per_example`.
 
     Raises:
@@ -51,11 +58,12 @@ def describe(
     activity = means.var(axis=0)
     if has_point_codes(model):
         return Dimensions(means.mean(axis=0), np.sqrt(activity), activity)
-    prior: Any = model.prior(params, 1)
+    own, _ = conditions.bound_to(model, x[at : at + 1])
+    prior: Any = own.prior(params, 1)
     scale = prior.scale if isinstance(prior, Scaled) else None
     if scale is not None:
         return Dimensions(np.asarray(prior.mean())[0].reshape(-1), np.asarray(scale)[0].reshape(-1), activity)
-    drawn = np.asarray(model.prior(params, DRAWS).sample(keys.root(0)), np.float64).reshape(DRAWS, -1)
+    drawn = np.asarray(own.prior(params, DRAWS).sample(keys.root(0)), np.float64).reshape(DRAWS, -1)
     return Dimensions(drawn.mean(axis=0), drawn.std(axis=0), activity)
 
 

@@ -17,7 +17,7 @@ from aevae_jax.models.architectures import MLP, Architecture
 from aevae_jax.models.likelihoods import Likelihood
 from aevae_jax.models.parts import LatentShape
 from aevae_jax.models.posteriors import DiagonalNormal, Posterior
-from aevae_jax.models.priors import FullGaussianMixture, GaussianMixture, StandardNormal
+from aevae_jax.models.priors import FullGaussianMixture, GaussianMixture, StandardNormal, VampPrior
 from aevae_jax.types import Distribution, InputError, Params
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class ConditionalVAE:
     def __post_init__(self) -> None:
         _check(self)
         self.posterior.outputs(self.latent)
+        _check_prior(self)
         if self.learned_prior and not isinstance(self.latent_prior, StandardNormal):
             got = f"learned_prior and latent_prior={type(self.latent_prior).__name__}()"
             raise InputError("prior", got=got, expected="one of them", where="ConditionalVAE")
@@ -140,6 +141,7 @@ class ConditionalAutoencoder:
 
     def __post_init__(self) -> None:
         _check(self)
+        _check_prior(self)
 
     def init(self, key: Array) -> Params:
         """Return fresh parameters."""
@@ -220,6 +222,16 @@ def _check(model: Any) -> None:
     for size in ("classes", "vector"):
         limits.check(size, getattr(model, size), 0, where=name)
     limits.check("drop", model.drop, 0.0, 1.0, where=name)
+
+
+def _check_prior(model: Any) -> None:
+    """Refuse a prior that is made of the encoder, which would need a condition, or left to the data."""
+    if isinstance(model.latent_prior, VampPrior | priors.FromData):
+        raise InputError(
+            f"latent_prior of a {type(model).__name__}",
+            got=f"{type(model.latent_prior).__name__}()",
+            expected="a prior of its own, such as GaussianMixture()",
+        )
 
 
 def _given(model: Any, condition: Any) -> Given:

@@ -265,7 +265,7 @@ def has_flow_posterior(model: LatentModel, params: Params, event_shape: tuple[in
       event_shape: shape of one example.
     """
     x = jax.ShapeDtypeStruct((1, *event_shape), jnp.float32)
-    return isinstance(jax.eval_shape(model.encode, params, x), DrawnWithDensity)
+    return isinstance(jax.eval_shape(conditions.at_any(model, 1).encode, params, x), DrawnWithDensity)
 
 
 def bound_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:

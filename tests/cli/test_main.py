@@ -28,7 +28,7 @@ from sheets import shown
 import aevae_jax
 from aevae_jax import charts, keys, runs, values
 from aevae_jax.checkpoints.saving import Saving
-from aevae_jax.cli import console, generate
+from aevae_jax.cli import console, generate, inputs
 from aevae_jax.cli.main import AT_ONCE, COMMANDS, DATA_COMMANDS, main
 from aevae_jax.data import Data, LastSplits, Scale, Standardize, from_arrays, prepare
 from aevae_jax.models import VAE, Autoencoder, generation
@@ -438,7 +438,7 @@ def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, prep
     (tmp_path / "run.json").touch()
     monkeypatch.setattr(records, "read_record", lambda folder: record)
     monkeypatch.setattr(generate, "loaded", lambda folder: perfect)
-    monkeypatch.setattr(generate, "prepared_of", lambda folder, run, moved: prepared)
+    monkeypatch.setattr(inputs, "prepared_of", lambda folder, run, moved: prepared)
     monkeypatch.setattr(generation, "reconstruct", lambda model, params, x: x)
     monkeypatch.setattr(generate.evaluation, "per_example", lambda metric, *given, on_part: metric(*given))
     for name in ("r.npz", "r.png"):
@@ -453,8 +453,8 @@ def test_what_is_written_is_in_the_units_of_the_data(tmp_path, monkeypatch, prep
     )
     generate.reconstruct(tmp_path, out=tmp_path / "far.png")
     far, _ = shown(tmp_path / "far.png", (2, 3))
-    inputs, below = [*range(8), *range(16, 24)], [*range(8, 16), *range(24, 32)]
-    np.testing.assert_array_equal(far[inputs], pixels[inputs])  # what is made of them sets neither black nor white
+    above, below = [*range(8), *range(16, 24)], [*range(8, 16), *range(24, 32)]
+    np.testing.assert_array_equal(far[above], pixels[above])  # what is made of them sets neither black nor white
     assert (far[below] == 255).all()
 
 

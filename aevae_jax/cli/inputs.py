@@ -1,0 +1,169 @@
+"""What commands give to a model: rows of its data or of a file, with what it is told of each of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from aevae_jax import values
+from aevae_jax.cli import overview
+from aevae_jax.cli.evaluate import prepared_of
+from aevae_jax.cli.terminal import note
+from aevae_jax.data import Format, files
+from aevae_jax.lazy import modules, np
+from aevae_jax.runs import records
+from aevae_jax.types import InputError
+
+if TYPE_CHECKING:
+    from aevae_jax import conditions, keys
+    from aevae_jax.conditions import Conditioned
+    from aevae_jax.data import Source
+    from aevae_jax.runs.fitting import Fitted
+else:
+    conditions, keys = modules("aevae_jax", "conditions", "keys")
+
+Part = Literal["train", "validation", "test"]
+Condition = Annotated[str, "--condition CONDITION"]
+
+
+def format_of(directory: Path) -> Format:
+    """Return what `run.json` says of the form of the training data."""
+    return values.from_tree(Format, records.read_record(directory)["format"], f"{directory}, format")
+
+
+def read(
+    directory: Path, fitted: Fitted, path: Path | None, split: Part | None, *, data: str, condition: str
+) -> tuple[Source | Conditioned, list[str]]:
+    """Return what a model is to see, with what it is told of it, and the names of its classes, where there are any: a
+    file or folder of the user's, or a part of the run's data, which may have moved.
+
+    Raises:
+      InputError: not one of both, or a condition that is missing, or that the run's own data have.
+    """
+    check_one(path, split)
+    if path is not None:
+        x = files.read_images(path, fitted.model, fitted.run.data, format_of(directory), note=note)
+        told = condition_of(directory, fitted, condition, len(x))
+        return conditions.beside(x, told), names_told(directory, told)
+    if condition:
+        expected = "an --input, as the run's own data have theirs"
+        raise InputError("--condition", got=f"{condition} for --split {split}", expected=expected)
+    prepared = prepared_of(directory, fitted.run, data)
+    return prepared.rows(str(split), keys.root(0)), prepared.classes(str(split))
+
+
+def check_one(path: Path | None, split: Part | None) -> None:
+    """Refuse both of a file and a part of the run's data, and neither."""
+    if (path is None) == (split is None):
+        given = "neither --input nor --split" if path is None else "--input and --split"
+        raise InputError("input", got=given, expected="one of them", hint="such as: --split test")
+
+
+def check_files(
+    run: Path, out: Path, suffixes: tuple[str, ...] = files.DATA, *, force: bool, inputs: Path | None = None
+) -> None:
+    """Refuse what can be seen before JAX is imported: files and directories that are not there, or are."""
+    files.check_output(out, suffixes, force=force)
+    if inputs is not None:
+        files.check_input(inputs)
+    overview.check_run(run)
+    files.check_contents(out, format_of(run))
+
+
+def class_names(directory: Path) -> list[str]:
+    """Return the names of the classes that a conditional run was told, by their numbers; none where it was told none.
+
+    Raises:
+      InputError: the record has another thing in their place.
+    """
+    names = records.read_record(directory)["provenance"]["data"].get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(records.RECORD, where=str(directory), got="other class names", expected="a list of texts")
+    return names
+
+
+def names_told(directory: Path, told: Any) -> list[str]:
+    """Return the name of the class of each example that a model is told; nothing where it is told no class."""
+    label = None if told is None else conditions.parts(told).get("label")
+    names = class_names(directory)
+    return [] if label is None else [names[code] if code < len(names) else str(code) for code in label.tolist()]
+
+
+def condition_of(directory: Path, fitted: Fitted, text: str, count: int, *, in_turn: bool = False) -> Any:
+    """Return what a model is told of `count` examples, as it was typed: the same of each; `None` of a plain model.
+
+    Args:
+      directory: of the run.
+      fitted: the run.
+      text: the name or the number of a class; the numbers of a vector, with commas between; of both, the class first.
+      count: how many examples.
+      in_turn: whether the classes in turn are meant where nothing was typed and the model is told a class alone.
+
+    Raises:
+      InputError: a condition that is missing, of another kind, or that the model does not know.
+    """
+    model: Any = fitted.model
+    family = type(model).__name__
+    if not isinstance(model, conditions.Conditional):
+        if text:
+            raise InputError("--condition", got=text, expected=f"none: a {family} is told nothing")
+        return None
+    if not isinstance(model, conditions.ConditionShaped):
+        raise InputError("--condition", got=text or "none", expected="conditions from Python, for a model of one's own")
+    if not text and in_turn and not model.vector:
+        return (np.arange(count) % model.classes).astype(np.int32)
+    names = class_names(directory)
+    entries = text.split(",") if model.vector else [text]
+    told: dict[str, Any] = {}
+    if model.classes:
+        told["label"] = np.full(count, _class(entries.pop(0).strip(), names, model.classes), np.int32)
+    if model.vector:
+        told["vector"] = np.tile(_numbers(entries, model.vector, bool(model.classes)), (count, 1))
+    return told if len(told) > 1 else next(iter(told.values()))
+
+
+def _class(text: str, names: Sequence[str], classes: int) -> int:
+    """Return the number of a class by its name, or else by its number."""
+    if text in names:
+        return names.index(text)
+    if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < classes:
+        return int(text)
+    known = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    raise InputError("--condition", got=text or "none", expected=f"a class: {known or f'0 to {classes - 1}'}")
+
+
+def _numbers(entries: Sequence[str], size: int, after_class: bool) -> Any:
+    """Return the entries of a vector, float32."""
+    try:
+        numbers = [float(entry) for entry in entries]
+    except ValueError:
+        numbers = []
+    if len(numbers) != size or not all(map(math.isfinite, numbers)):
+        expected = f"{'a class and ' if after_class else ''}{size} numbers, with commas between"
+        raise InputError("--condition", got=",".join(entries) or "none", expected=expected)
+    return np.array(numbers, np.float32)
+
+
+def between(ends: Source | Conditioned, steps: int) -> Any:
+    """Return what a model is told on the way from one example to another: the class of the nearer one, and a vector on
+    the straight line; `None` of plain rows.
+
+    Args:
+      ends: the two examples.
+      steps: how many, the two ends included.
+    """
+    told = conditions.condition_of(ends)
+    if told is None:
+        return None
+    share = np.linspace(0.0, 1.0, steps)
+    nearer = (share >= 0.5).astype(int)
+    return {
+        name: known[nearer] if name == "label" else _line(known, share)
+        for name, known in conditions.parts(told).items()
+    }
+
+
+def _line(ends: Any, share: Any) -> Any:
+    return ((1 - share[:, None]) * ends[0] + share[:, None] * ends[1]).astype(np.float32)
