@@ -15,7 +15,24 @@ import aevae_jax
 
 PACKAGE = Path(aevae_jax.__file__).parent
 
-OBJECTIVE = '''
+OBJECTIVE = '''"""The distortion and a tenth of the rate, as a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aevae_jax.lazy import modules
+from aevae_jax.types import LatentModel, Metrics, Params, Validation
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from aevae_jax.objectives import bounds
+else:
+    bounds = modules("aevae_jax.objectives", "bounds")
+
+
 @dataclass(frozen=True)
 class ToyLoss:
     """The distortion and a tenth of the rate."""
@@ -34,9 +51,7 @@ class ToyLoss:
 def _tenth(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
     bound = bounds.elbo(model, params, x, key)
     return {"a_tenth": bound.distortion + 0.1 * bound.rate}
-
-
-Loss = ToyLoss | '''
+'''
 
 LIKELIHOOD = '''
 @dataclass(frozen=True)
@@ -175,9 +190,9 @@ print(json.dumps(said))
 SMALL = "MLP((4,))"
 TOYS = {
     "objective": (
-        "objectives/losses.py",
-        "\nLoss = ",
-        OBJECTIVE,
+        "objectives/families.py",
+        "\nLoss = (\n    ",
+        "from aevae_jax.objectives.toy import ToyLoss\n\nLoss = (\n    ToyLoss\n    | ",
         ("--objective", "ToyLoss()", "--model", f"VAE(2, {SMALL})"),
         "ToyLoss()",
     ),
@@ -236,6 +251,7 @@ def said(tmp_path_factory):
         assert text.count(place) == 1
         (folder / "aevae_jax" / file).write_text(text.replace(place, toy))
     (folder / "aevae_jax" / "models" / "toy.py").write_text(MODEL)
+    (folder / "aevae_jax" / "objectives" / "toy.py").write_text(OBJECTIVE)
     (folder / "x.toy").write_text("\n".join(f"{i:05}" for i in range(60)))
     done = subprocess.run(
         [sys.executable, "-c", TYPED, json.dumps({what: more for what, (_, _, _, more, _) in TOYS.items()})],
