@@ -15,7 +15,7 @@ from aevae_jax.models import architectures, likelihoods
 from aevae_jax.objectives import bounds
 from aevae_jax.objectives.denoising import Denoising, GaussianNoise, Masking, SaltAndPepper, Seeing
 from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
-from aevae_jax.types import InputError, RateNeeding, RateWeighted
+from aevae_jax.types import InputError, RateNeeding
 
 SIZE, LATENT, BATCH = 5, 2, 7
 POINTS = Autoencoder(LATENT, architectures.MLP(()), likelihoods.Normal(), event_shape=(SIZE,))
@@ -106,9 +106,6 @@ def test_noise_is_another_at_each_key():
 
 
 def test_what_the_loss_inside_offers_is_offered():
-    assert isinstance(Denoising(objective=ELBO(beta=2.0)), RateWeighted)
-    assert Denoising(objective=ELBO(beta=2.0)).beta == 2.0
-    assert not isinstance(Denoising(), RateWeighted)
     assert isinstance(Denoising(), RateNeeding)
     assert not Denoising().needs_rate
     assert Denoising(objective=IWAE()).needs_rate
