@@ -151,7 +151,8 @@ def compare(
         (out / "table.md").write_text("".join(map(table, results["data"], results["data"].values())))
         print(table(name, results["data"][name]), flush=True)
     if record:
-        records.write_json(Path(record), merged(records.read_json(Path(record)), results))
+        old = records.read_json(Path(record)) if Path(record).exists() else {"data": {}}
+        records.write_json(Path(record), merged(old, results))
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -100,8 +100,22 @@ def _check(size: int) -> None:
         raise InputError("batch size", got=size, expected="at least 2: a discriminator compares codes of examples")
 
 
+class _Adversarial:
+    """A loss with a discriminator, whose parameters are its own."""
+
+    discriminator: Discriminator
+
+    def init(self, key: Array, model: LatentModel) -> Params:
+        """Return fresh parameters of the discriminator."""
+        return _init(self.discriminator, key, model)
+
+    def optimizer(self) -> Any:
+        """Return the optax transformation of the discriminator."""
+        return self.discriminator.optimizer()
+
+
 @dataclass(frozen=True)
-class FactorVAE:
+class FactorVAE(_Adversarial):
     """The negative ELBO plus `total_correlation` times an estimate of TC(z). Kim & Mnih 2018, equation 2.
 
     The discriminator tells codes from codes whose dimensions were permuted, and the mean of its logit is the estimate.
@@ -118,14 +132,6 @@ class FactorVAE:
 
     def __post_init__(self) -> None:
         check_weight("FactorVAE total_correlation", self.total_correlation)
-
-    def init(self, key: Array, model: LatentModel) -> Params:
-        """Return fresh parameters of the discriminator."""
-        return _init(self.discriminator, key, model)
-
-    def optimizer(self) -> Any:
-        """Return the optax transformation of the discriminator."""
-        return self.discriminator.optimizer()
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
         _check(x.shape[0])
@@ -146,7 +152,7 @@ class FactorVAE:
 
 
 @dataclass(frozen=True)
-class AAE:
+class AAE(_Adversarial):
     """The distortion plus `weight` times how well codes pass for draws of the prior. Makhzani et al. 2016.
 
     The discriminator tells draws of p(z) from codes. What the encoder makes small is minus the log of the probability
@@ -162,14 +168,6 @@ class AAE:
 
     def __post_init__(self) -> None:
         check_weight("AAE weight", self.weight)
-
-    def init(self, key: Array, model: LatentModel) -> Params:
-        """Return fresh parameters of the discriminator."""
-        return _init(self.discriminator, key, model)
-
-    def optimizer(self) -> Any:
-        """Return the optax transformation of the discriminator."""
-        return self.discriminator.optimizer()
 
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
         _check(x.shape[0])
