@@ -109,12 +109,14 @@ class InterlacedLogisticMixture:
         return NotImplemented
 
     def _in_passes(self, values: Any) -> Array:
-        """Return what `values(pass, distribution given the passes before)` gives, pass after pass."""
-        passes = jnp.asarray(self.passes)[None]
-        value = jnp.zeros(self.features.shape[:-1], self.features.dtype)
+        """Return what `values(pass, distribution of its pixels [B, n] given the passes before)` gives, pass by pass."""
+        shape, passes = self.features.shape[:-1], self.passes.reshape(-1)
+        value = jnp.zeros((shape[0], len(passes)), self.features.dtype)
         for p in range(PASSES):
-            value = jnp.where(passes == p, values(p, self.given(value)), value)
-        return value
+            its = np.flatnonzero(passes == p)
+            logistics = (a.reshape(*value.shape, -1)[:, its] for a in self.logistics_given(value.reshape(shape)))
+            value = value.at[:, its].set(values(p, DiscretizedLogisticMixture(*logistics, self.levels)))
+        return value.reshape(shape)
 
 
 def _image_shape(event: tuple[int, ...]) -> tuple[int, int, int]:
