@@ -114,8 +114,10 @@ class InterlacedLogisticMixture:
         value = jnp.zeros((shape[0], len(passes)), self.features.dtype)
         for p in range(PASSES):
             its = np.flatnonzero(passes == p)
-            logistics = (a.reshape(*value.shape, -1)[:, its] for a in self.logistics_given(value.reshape(shape)))
-            value = value.at[:, its].set(values(p, DiscretizedLogisticMixture(*logistics, self.levels)))
+            all_logistics = self.logistics_given(value.reshape(shape))
+            logits, loc, log_scale = (a.reshape(*value.shape, -1)[:, its] for a in all_logistics)
+            given = DiscretizedLogisticMixture(logits, loc, log_scale, self.levels)
+            value = value.at[:, its].set(values(p, given))
         return value.reshape(shape)
 
 
