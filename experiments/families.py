@@ -1,69 +1,65 @@
 """What does each family of models buy, and what does it cost? One table over the same data, networks and steps.
 
-Command:   python experiments/families.py                     (digits; some minutes on two CPU cores)
-           python experiments/families.py --data digits sprites fashion_mnist --seeds 3   (some hours)
+Command:   python experiments/families.py                     (digits; a quarter of an hour on two CPU cores)
+           python experiments/families.py --data sprites fashion_mnist --steps 900    (two hours)
            with --record FILE the rows are added to those that the file has already
 Writes:    runs/families/results.json and table.md
 Expected:  a regularised code costs reconstruction and makes random codes decode to data; a prior fitted to the codes
-           makes a generator of every family; penalties of the total correlation raise the mutual information gap on
-           sprites.
+           makes a generator of every family, and lowers the bound of those that have one; penalties of the total
+           correlation raise the mutual information gap on sprites.
 
-Protocol: each family has the dense networks, the optimizer and the batches that `aevae train` has when nothing is said,
-16 latent dimensions where it does not ask for others, the Gaussian likelihood with one learned scale, and as many steps
-as all others; parameters are those of the best epoch by the metric that its objective names, of validation data. All
-figures are of test data, which choose nothing, and are means over seeds with the half width of their 95 % interval.
-MSE is that at the mean of q(z|x). The bound is the negative ELBO in nats per image; a family whose codes are points has
-none. Distances are Frechet distances of 2,000 decoded random codes from test images, in the features of three
-classifiers, above that of validation images: of codes from the prior, and from a mixture of 10 Gaussians that was
-fitted to the codes of training data. Active units are dimensions whose mean reacts to the data. Scores of
-disentanglement are those of sprites, whose factors are known. Time is that of the processors in an epoch with its
-validation, after the first one, which compiles, relative to the plain VAE.
+Protocol: each family (families_rows.py) has the dense networks, the optimizer and the batches that `aevae train` has
+when nothing is said, or convolutions where its codes are maps; 16 latent numbers or as many indices where it does not
+ask for others, the Gaussian likelihood with one learned scale, and as many steps as all others; a prior that is fitted
+after training has as many again, all else held. Parameters are those of the best epoch by the metric that the objective
+names, of validation data. All figures are of test data, which choose nothing, and are means over seeds with the half
+width of their 95 % interval. MSE is that at the mean of q(z|x). The bound is the negative ELBO in nats per image, a
+density: reconstruction + KL, or - log p(indices) where codes are discrete; of a model that is told the class it is
+that given the class. A family whose codes are points has none: the density of a point is no probability. Distances are
+Frechet distances of 2,000 decoded random codes from test images, in the features of three classifiers, above that of
+validation images: of codes from the prior, the fitted one where one is fitted, and from a mixture of 10 Gaussians that
+was fitted to the codes of training data, of continuous codes. Active units are dimensions whose mean reacts to the
+data; of discrete codes it is the perplexity of the indices, of so many. Scores of disentanglement are those of sprites,
+whose factors are known. Time is that of the processors in an epoch with its validation, after the first one, which
+compiles, relative to the plain VAE; that of fitting a prior is added. It is taken by the clock of this process, so that
+others at work on the machine hardly change it.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from defaults import Clock, Judge, markdown
+from defaults import Clock, Judge
+from families_rows import families
+from families_table import table
 
 from aevae_jax import durable
 from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data, prepare
-from aevae_jax.lazy import modules, np
-from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE
-from aevae_jax.models.architectures import MLP
-from aevae_jax.models.codes import TopK
-from aevae_jax.models.likelihoods import NormalSharedScale
-from aevae_jax.models.posteriors import IAF, FullNormal
-from aevae_jax.models.priors import StandardNormal, VampPrior
-from aevae_jax.objectives.adversarial import AAE, Discriminator, FactorVAE
-from aevae_jax.objectives.contractive import Contractive
-from aevae_jax.objectives.denoising import Denoising
-from aevae_jax.objectives.families import Loss
-from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
-from aevae_jax.objectives.matching import MMD
-from aevae_jax.objectives.moments import DIPVAE
-from aevae_jax.objectives.sparse import Sparse
-from aevae_jax.objectives.total_correlation import BetaTCVAE
+from aevae_jax.lazy import jax, modules, np
+from aevae_jax.objectives.fitted_priors import PriorLikelihood
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax import keys, training
+    from aevae_jax import conditions, keys, training
     from aevae_jax.data import Dataset, Prepared, suited
-    from aevae_jax.evaluation import disentanglement, image_quality, metrics, statistics
+    from aevae_jax.evaluation import code_usage, disentanglement, image_quality, metrics, statistics
     from aevae_jax.models import generation, priors
+    from aevae_jax.objectives import quantization
     from aevae_jax.runs import fitting, judges, provenance, records
     from aevae_jax.training import loops
 else:
-    keys, training = modules("aevae_jax", "keys", "training")
-    disentanglement, image_quality, metrics, statistics = modules(
-        "aevae_jax.evaluation", "disentanglement", "image_quality", "metrics", "statistics"
+    conditions, keys, training = modules("aevae_jax", "conditions", "keys", "training")
+    code_usage, disentanglement, image_quality, metrics, statistics = modules(
+        "aevae_jax.evaluation", "code_usage", "disentanglement", "image_quality", "metrics", "statistics"
     )
     generation, priors = modules("aevae_jax.models", "generation", "priors")
+    quantization = modules("aevae_jax.objectives", "quantization")
     suited = modules("aevae_jax.data", "suited")
     fitting, judges, provenance, records = modules("aevae_jax.runs", "fitting", "judges", "provenance", "records")
     loops = modules("aevae_jax.training", "loops")
@@ -77,43 +73,16 @@ CODES = 2_000
 COMPONENTS = 10
 """Gaussians of the mixture that is fitted to codes."""
 
-PLAIN = "VAE"
-"""The family that times are relative to."""
 
+class Trained(NamedTuple):
+    """A model, and what each of its seeds has become."""
 
-class Family(NamedTuple):
-    """What is trained."""
-
-    model: Model
-    objective: Loss
-
-
-def families() -> dict[str, Family]:
-    """Return what is compared, by name."""
-    normal, flat, network = NormalSharedScale(), StandardNormal(), MLP()
-    vae, points = VAE(16, network, normal, flat), Autoencoder(16, network, normal)
-    told = Discriminator(learning_rate=1e-3)
-    return {
-        "autoencoder": Family(points, ReconstructionError()),
-        "denoising autoencoder": Family(points, Denoising()),
-        "sparse autoencoder, L1": Family(points, Sparse()),
-        "k-sparse autoencoder, 4 of 16": Family(replace(points, code=TopK(4)), ReconstructionError()),
-        "contractive autoencoder": Family(points, Contractive(samples=1)),
-        PLAIN: Family(vae, ELBO()),
-        "beta-VAE, beta = 4": Family(vae, ELBO(beta=4.0)),
-        "denoising VAE": Family(vae, Denoising(objective=ELBO())),
-        "beta-TCVAE, 6 times TC": Family(vae, BetaTCVAE(6.0)),
-        "FactorVAE, 20 times TC": Family(vae, FactorVAE(20.0, told)),
-        "DIP-VAE II": Family(vae, DIPVAE("II")),
-        "InfoVAE": Family(vae, MMD(100.0, rate_weight=1.0)),
-        "Wasserstein autoencoder": Family(points, MMD(1000.0)),
-        "adversarial autoencoder": Family(points, AAE(10.0, told)),
-        "IWAE, 5 samples": Family(vae, IWAE(5)),
-        "VAE, VampPrior(100)": Family(replace(vae, latent_prior=VampPrior(100)), ELBO()),
-        "VAE, full covariance": Family(replace(vae, posterior=FullNormal()), ELBO()),
-        "VAE, IAF": Family(replace(vae, posterior=IAF()), ELBO()),
-        "VAE of two levels": Family(TwoLevelVAE(16, network, normal, flat), ELBO()),
-    }
+    model: Any
+    params: list[Any]
+    figures: list[dict[str, float]]
+    """Test metrics of each."""
+    epoch_seconds: float
+    """Processor time of an epoch of all seeds, with its validation."""
 
 
 def compare(
@@ -135,9 +104,9 @@ def compare(
       out: directory for the results.
       record: also write the results to this JSON file, with those that it holds already.
     """
-    known = families()
-    if unknown := [name for name in rows if name not in known]:
-        raise InputError("--rows", got=repr(unknown[0]), expected=", ".join(map(repr, known)))
+    names = list(families((8, 8, 1)))
+    if unknown := [name for name in rows if name not in names]:
+        raise InputError("--rows", got=repr(unknown[0]), expected=", ".join(map(repr, names)))
     for option, value, least in (("--seeds", seeds, 2), ("--steps", steps, 1)):
         if value < least:
             raise InputError(option, got=value, expected=f"at least {least}")
@@ -146,59 +115,104 @@ def compare(
         durable.make_room(each)
     results = records.read_json(path) if path.exists() else {"data": {}}
     for name in data:
-        terminal.begin(f"reading {name}, to train what is not in {path} of {len(rows or known)} families")
-        measure_all(name, {title: known[title] for title in rows or known}, results, path, seeds=seeds, steps=steps)
+        terminal.begin(f"reading {name}, to train what is not in {path} of {len(rows or names)} families")
+        measure_all(name, list(rows or names), results, path, seeds=seeds, steps=steps)
         (out / "table.md").write_text("".join(map(table, results["data"], results["data"].values())))
         print(table(name, results["data"][name]), flush=True)
-    if record:
-        old = records.read_json(Path(record)) if Path(record).exists() else {"data": {}}
-        records.write_json(Path(record), merged(old, results))
+        if record:
+            old = records.read_json(Path(record)) if Path(record).exists() else {"data": {}}
+            records.write_json(Path(record), merged(old, results))
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return results with the rows of both; of data that were measured in another way, the new ones alone."""
+    """Return results with the rows of both, as families are listed; of data that were measured in another way, the new
+    ones alone.
+    """
     data = dict(old["data"])
     for name, found in new["data"].items():
         before = data.get(name, {})
         same = all(before.get(field) == found[field] for field in ("seeds", "steps", "sha256"))
-        data[name] = {**found, "rows": {**(before["rows"] if same else {}), **found["rows"]}}
+        rows = {**(before["rows"] if same else {}), **found["rows"]}
+        data[name] = {**found, "rows": ordered(rows)}
     return {"data": data}
 
 
-def measure_all(
-    name: str, chosen: dict[str, Family], results: dict[str, Any], path: Path, *, seeds: int, steps: int
-) -> None:
+def ordered(rows: dict[str, Any]) -> dict[str, Any]:
+    """Return rows as families are listed, and those of no family of today after them."""
+    names = list(families((8, 8, 1)))
+    return {name: rows[name] for name in [*names, *(row for row in rows if row not in names)] if name in rows}
+
+
+def measure_all(name: str, chosen: list[str], results: dict[str, Any], path: Path, *, seeds: int, steps: int) -> None:
     """Train and measure families on one data set, and write the file after each."""
-    dataset = Data(name).load()
-    prepared = prepare(Data().preparation, dataset)
+    plain = Data(name).load()
+    prepared = prepare(Data().preparation, plain)
     per_epoch = training.steps_per_epoch(prepared.train.x, suited.batch_size(len(prepared.train)))
     epochs = max(2, -(-steps // per_epoch))
-    key = {"seeds": seeds, "steps": epochs * per_epoch, "sha256": dataset.record()["sha256"]}
+    key = {"seeds": seeds, "steps": epochs * per_epoch, "sha256": plain.record()["sha256"]}
     found = results["data"].get(name, {})
     if {field: found.get(field) for field in key} != key:
         found = {**key, "rows": {}}
     results["data"][name] = found
     judge: Judge | None = None
-    for title, family in chosen.items():
+    known, before = families(prepared.event_shape), list[tuple[Run, Trained]]()
+    for title in chosen:
         if title in found["rows"]:
             continue
         if judge is None:
             judge = judge_of(prepared, per_epoch)
-            made = provenance.provenance(dataset)
+            made = provenance.provenance(plain)
             found |= {
                 "command": " ".join(["python", "experiments/families.py", *sys.argv[1:]]),
                 "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
             }
-        run, clock = Run(Data(name), family.model, family.objective, epochs=epochs), Clock()
+        family = known[title]
+        told = Data(name, condition=family.condition)
+        run, dataset = Run(told, family.model, family.objective, epochs=epochs), told.load()
         with console.parts(f"{name}, {title}", of="steps") as show:
             on_steps = console.of_all_epochs(show)
-            fitted = fitting.fit_seeds(run, range(seeds), dataset, on_epoch=clock, on_steps=on_steps)
-        each = [measure(fitted, seed, dataset, prepared, judge) for seed in range(seeds)]
+            if not before or before[-1][0] != run:  # a prior that is fitted goes on from the row before it
+                before = [(run, train(run, seeds, dataset, on_steps))]
+            trained = before[-1][1]
+            if family.then is not None:
+                trained = with_prior(run, trained, family.then, dataset, on_steps)
+        seen = prepared if dataset is plain else prepare(Data().preparation, dataset)
+        each = [measure(trained, seed, dataset, seen, judge) for seed in range(seeds)]
         found["rows"][title] = {
-            "epoch_seconds": clock.per_epoch(),
+            "epoch_seconds": trained.epoch_seconds,
             **{measured: [one[measured] for one in each] for measured in each[0]},
         }
+        found["rows"] = ordered(found["rows"])
         records.write_json(path, results)
+
+
+def train(run: Run, seeds: int, dataset: Dataset, on_steps: Callable[..., None]) -> Trained:
+    """Train all seeds as one program."""
+    clock = Clock()
+    fitted = fitting.fit_seeds(run, range(seeds), dataset, on_epoch=clock, on_steps=on_steps)
+    return Trained(fitted.model, loops.unstack(fitted.params), fitted.results["test"], clock.per_epoch())
+
+
+def with_prior(run: Run, trained: Trained, prior: Any, dataset: Dataset, on_steps: Callable[..., None]) -> Trained:
+    """Return the same with a prior that is fitted to the codes of each seed, all else held; figures are those with it.
+
+    Args:
+      run: that was trained.
+      trained: what came of it.
+      prior: to be fitted, in as many steps.
+      dataset: what was trained on.
+      on_steps: is told of the steps.
+    """
+    model: Any = run.model
+    fit = replace(run, model=replace(model, latent_prior=prior), objective=PriorLikelihood())
+    found, seconds = [], trained.epoch_seconds
+    for seed, params in enumerate(trained.params):
+        clock, held = Clock(), {name: own for name, own in params.items() if name != "prior"}
+        own = replace(fit, seed=seed)
+        found.append(fitting.fit(own, dataset, initial=held, on_epoch=clock, on_steps=on_steps))
+        seconds += clock.per_epoch()
+    figures = [{**old, **one.results["test"]} for old, one in zip(trained.figures, found, strict=True)]
+    return Trained(found[0].model, [one.params for one in found], figures, seconds)
 
 
 def judge_of(prepared: Prepared, per_epoch: int) -> Judge:
@@ -215,49 +229,64 @@ def judge_of(prepared: Prepared, per_epoch: int) -> Judge:
     return Judge(ensemble, ensemble.features(prepared.test.x[: 2 * SAMPLES]))
 
 
-def measure(fitted: Any, seed: int, dataset: Dataset, prepared: Prepared, judge: Judge) -> dict[str, float | None]:
+def measure(trained: Trained, seed: int, dataset: Dataset, prepared: Prepared, judge: Judge) -> dict[str, float | None]:
     """Return every measure of one seed; `None` for what a family or a data set has not.
 
     Args:
-      fitted: several seeds.
+      trained: several seeds.
       seed: which of them.
       dataset: with its factors, where these are known.
       prepared: the same as the model sees it.
       judge: of the pictures.
     """
-    model, params = fitted.model, loops.unstack(fitted.params)[seed]
-    figures, root = fitted.results["test"][seed], keys.root(seed)
-    x, key = prepared.test.x[:CODES], keys.stream(root, keys.Stream.SAMPLE)
-    codes = metrics.per_example(_means, model, params, x, root)["code"].reshape(len(x), -1)
-    train = metrics.per_example(_means, model, params, prepared.rows("train", root)[:CODES], root)["code"]
-    own = judged(model, params, key, judge)
-    return {
+    model, params, figures = trained.model, trained.params[seed], trained.figures[seed]
+    root = keys.root(seed)
+    rows, key, told = prepared.test.rows[:CODES], keys.stream(root, keys.Stream.SAMPLE), prepared.told(SAMPLES)
+    choices = code_usage.choices_of(model, params, rows)
+
+    def judged_at(model: Any, params: Any) -> Any:
+        given = model if told is None else conditions.given(model, told)
+        images = np.asarray(generation.sample(given, params, key, SAMPLES).mean()).clip(0, 1)
+        return image_quality.frechet_distances(judge.held_out, judge.classifiers.features(images))
+
+    own = judged_at(model, params)
+    found = {
         "mse": figures["mse_at_mean"],
         "nats": figures.get("negative_elbo"),
         "distance": own.samples - own.floor,
-        "with mixture": with_mixture(model, params, train, key, judge),
-        "active units": float(statistics.active_units(codes).sum()),
-        "mig": None if dataset.test.factors is None else _mig(model, params, x, dataset.test.factors[:CODES], root),
+        **dict.fromkeys(("with mixture", "active units", "perplexity", "choices", *SCORES)),
     }
+    if choices:
+        index = metrics.per_example(_indices, model, params, rows, root)["indices"]
+        found |= {"perplexity": quantization.usage(index)["perplexity"], "choices": float(choices)}
+    else:
+        codes = metrics.per_example(_means, model, params, rows, root)["code"].reshape(len(rows), -1)
+        of_train = metrics.per_example(_means, model, params, prepared.rows("train", root)[:CODES], root)["code"]
+        found["active units"] = float(statistics.active_units(codes).sum())
+        found["with mixture"] = with_mixture(model, params, of_train, judged_at)
+    if dataset.test.factors is not None:
+        ordered = [factor.ordered for factor in dataset.factors]
+        scores = disentanglement.of_model(model, params, rows, dataset.test.factors[:CODES], root, ordered=ordered)
+        found |= {name: float(scores[name].value) for name in SCORES}
+    return found
 
 
-def judged(model: Any, params: Any, key: Any, judge: Judge) -> Any:
-    """Return the distances of decoded random codes."""
-    images = np.asarray(generation.sample(model, params, key, SAMPLES).mean()).clip(0, 1)
-    return image_quality.frechet_distances(judge.held_out, judge.classifiers.features(images))
+SCORES = ("mig", "dci_disentanglement", "sap")
+"""Of disentanglement, those that are recorded."""
 
 
-def with_mixture(model: Any, params: Any, codes: np.ndarray, key: Any, judge: Judge) -> float | None:
-    """Return the distance of codes drawn from a mixture that is fitted; `None` where a model takes none."""
-    try:
-        found = judged(*priors.fit_mixture(model, params, codes, COMPONENTS), key, judge)
-    except InputError:
-        return None
+def with_mixture(model: Any, params: Any, codes: np.ndarray, judged_at: Callable[[Any, Any], Any]) -> float:
+    """Return the distance of codes drawn from a mixture that is fitted; of two levels, to the upper one.
+
+    Args:
+      model, params: of which the prior is replaced.
+      codes: of training data.
+      judged_at: the distances of decoded random codes of a model and its parameters.
+    """
+    other = replace(model, latent_prior=priors.FullGaussianMixture(COMPONENTS))
+    size = jax.eval_shape(other.init, keys.root(0))["prior"]["loc"].shape[1]
+    found = judged_at(*priors.fit_mixture(model, params, codes.reshape(len(codes), -1)[:, -size:], COMPONENTS))
     return float(found.samples - found.floor)
-
-
-def _mig(model: Any, params: Any, x: Any, factors: np.ndarray, root: Any) -> float:
-    return float(disentanglement.of_model(model, params, x, factors, root)["mig"].value)
 
 
 def _means(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
@@ -265,42 +294,10 @@ def _means(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
     return {"code": model.encode(params, x).mean()}
 
 
-# ------------------------------------------------------------------------------------------------------------ showing
-
-MEASURES = {
-    "mse": ("MSE", "{:.4f}"),
-    "nats": ("negative ELBO, nats", "{:.2f}"),
-    "distance": ("distance, prior", "{:.2f}"),
-    "with mixture": ("distance, mixture", "{:.2f}"),
-    "active units": ("active units", "{:.1f}"),
-    "mig": ("MIG", "{:.3f}"),
-}
-
-
-def interval(values: list[Any]) -> tuple[float, float] | None:
-    """Return the mean of seeds and the half width of its 95 % interval, of Student's t; `None` of what was not seen."""
-    from scipy import stats
-
-    if any(value is None for value in values):
-        return None
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * error)
-
-
-def table(name: str, found: dict[str, Any]) -> str:
-    """Return the rows of a data set as Markdown."""
-    rows = found["rows"]
-    shown = [measure for measure in MEASURES if any(interval(row[measure]) for row in rows.values())]
-    lines = []
-    for title, row in rows.items():
-        cells = []
-        for measure in shown:
-            value, spelled = interval(row[measure]), MEASURES[measure][1]
-            cells.append("none" if value is None else f"{spelled.format(value[0])} ± {spelled.format(value[1])}")
-        slower = f"{row['epoch_seconds'] / rows[PLAIN]['epoch_seconds']:.2f}" if PLAIN in rows else ""
-        lines.append([title, *cells, slower])
-    head = ["family", *(MEASURES[measure][0] for measure in shown), "time"]
-    return f"{markdown(head, lines)}\n{name}, {found['steps']:,} steps, {found['seeds']} seeds.\n\n"
+def _indices(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
+    """Return a metric: which entries of a book a draw of the code of each example is made of."""
+    q = model.encode(params, x)
+    return {"indices": q.indices(q.sample(key))}
 
 
 if __name__ == "__main__":
