@@ -65,3 +65,74 @@ def table(name: str, found: dict[str, Any]) -> str:
     ]
     head = ["family", *(MEASURES[measure][0] for measure in shown), "time"]
     return f"{markdown(head, lines)}\n{name}, {found['steps']:,} steps, {found['seeds']} seeds.\n\n"
+
+
+def of_readme(results: dict[str, Any], path: str) -> str:
+    """Return the families of all data sets in one table: the digits, and of the others what differs most.
+
+    Args:
+      results: as recorded.
+      path: of the file.
+    """
+    sets = {name: found for name, found in results["data"].items() if name in COLUMNS}
+    titles = dict.fromkeys(title for found in sets.values() for title in found["rows"])
+    lines = []
+    for title in titles:
+        line = [title]
+        for name, found in sets.items():
+            row = found["rows"].get(title)
+            line += [cell(row, measure, halves=False) if row else "" for measure in COLUMNS[name]]
+        first = next(iter(sets.values()))
+        lines.append([*line, slower(first, title) if title in first["rows"] else ""])
+    head = [f"{SHORT[measure]}, {SPELLED[name]}" for name in sets for measure in COLUMNS[name]]
+    steps = ", ".join(f"{SPELLED[name]} {found['steps']:,}" for name, found in sets.items())
+    seeds = min(found["seeds"] for found in sets.values())
+    return (
+        f"**Families side by side**, the same data, networks, optimizer and number of steps ({steps}), means of "
+        f"{seeds} seeds on test data: MSE at the mean code; the negative ELBO in nats per image, which codes that are "
+        "points do not have (discrete ones have: reconstruction - log p(indices)); Frechet distance of decoded random "
+        "codes of the prior, and of a mixture that is fitted to the codes afterwards; active units, or the perplexity "
+        "of the indices; MIG. Time is processor time, relative to the plain VAE on the "
+        f"{SPELLED[next(iter(sets))]}. {says(results)}{commands(results)} ([protocol](experiments/families.py), "
+        f"[figures with intervals]({path})).\n\n{markdown(['family', *head, 'time'], lines)}"
+    )
+
+
+COLUMNS = {
+    "digits": ("mse", "nats", "distance", "with mixture", "used"),
+    "sprites": ("nats", "distance", "mig"),
+    "fashion_mnist": ("nats", "distance", "with mixture"),
+}
+"""What the README shows of each data set."""
+
+SHORT = {
+    "mse": "MSE",
+    "nats": "negative ELBO",
+    "distance": "distance",
+    "with mixture": "with mixture",
+    "used": "units or codes",
+    "mig": "MIG",
+}
+SPELLED = {"digits": "digits", "sprites": "sprites", "fashion_mnist": "Fashion-MNIST"}
+
+
+def says(results: dict[str, Any]) -> str:
+    """Return, of the data sets that have them, by how much a fitted prior lowers the bound of the same model."""
+    parts = []
+    for name, found in results["data"].items():
+        for title, row in found["rows"].items():
+            before = found["rows"].get(title.partition(", then ")[0])
+            if before is None or before is row or None in (*row["nats"], *before["nats"]):
+                continue
+            gain = interval([old - new for old, new in zip(before["nats"], row["nats"], strict=True)])
+            assert gain is not None  # both have it
+            parts.append(f"{title} {gain[0]:.1f} ± {gain[1]:.1f} ({SPELLED.get(name, name)})")
+    return (
+        f"Priors fitted after training lower the negative ELBO, paired by seed: {', '.join(parts)}. " if parts else ""
+    )
+
+
+def commands(results: dict[str, Any]) -> str:
+    """Return what was typed, without where it is recorded."""
+    typed = dict.fromkeys(str(found["command"]).partition(" --record")[0] for found in results["data"].values())
+    return ", ".join(f"`{each}`" for each in typed)

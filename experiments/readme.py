@@ -14,6 +14,7 @@ from typing import Any
 
 import defaults
 import disentangling
+import families_table
 import lossless_table
 import speed_table
 from claims import verdict_of
@@ -61,6 +62,7 @@ def section() -> str:
         claims(),
         made_of(),
         disentangled(),
+        side_by_side(),
         linear(),
     ]
     return "\n".join(part for part in parts if part)
@@ -171,6 +173,13 @@ def disentangled() -> str:
     path = RESULTS / "disentangling_sprites.json"
     found = recorded(path.name)
     return "" if found is None else disentangling.of_readme(found, path.as_posix())
+
+
+def side_by_side() -> str:
+    """Return the families of models in one table."""
+    path = RESULTS / "families.json"
+    found = recorded(path.name)
+    return "" if found is None else families_table.of_readme(found, path.as_posix())
 
 
 def _interval(claim: dict[str, Any]) -> str:
