@@ -3799,15 +3799,15 @@ MUTATIONS = (
         ("runs/test_fitted_priors.py::test_all_else_stays_to_the_bit_whatever_the_optimizer_does",),
     ),
     Mutation(
-        586,
-        "a codebook that follows sums of a batch, not means: MISTAKES 26",
+        26,
+        "a codebook that follows sums of a batch, not means",
         "models/quantizers.py",
         "weight = jnp.full(len(vectors), 1 / len(vectors))",
         "weight = jnp.ones(len(vectors))",
         ("models/test_quantizers.py::test_a_batch_with_every_example_twice_says_the_same",),
     ),
     Mutation(
-        587,
+        26,
         "a commitment that grows with the batch",
         "objectives/quantization.py",
         'metrics["commitment"] = q.commitment().mean()',
@@ -3815,7 +3815,7 @@ MUTATIONS = (
         ("objectives/test_quantization.py::test_a_batch_with_every_example_twice_has_the_same_loss_and_gradient",),
     ),
     Mutation(
-        588,
+        26,
         "no gradient passes a code",
         "distributions/discrete.py",
         "    return primals[1], tangents[0]\n",
@@ -3823,7 +3823,7 @@ MUTATIONS = (
         ("distributions/test_discrete.py::test_the_gradient_that_passes_a_code_is_the_identity",),
     ),
     Mutation(
-        589,
+        26,
         "moving averages without their counts",
         "models/quantizers.py",
         "step / jnp.maximum(known, np.finfo(np.float32).tiny)[:, None]",
@@ -3831,7 +3831,7 @@ MUTATIONS = (
         ("models/test_quantizers.py::test_vectors_are_averages_of_sums_over_averages_of_counts",),
     ),
     Mutation(
-        590,
+        26,
         "codes that are not used stay so",
         "models/quantizers.py",
         "unused >= (self.revival or _NEVER)",
@@ -4217,5 +4217,21 @@ MUTATIONS = (
         "_split(key) if isinstance(p, EstimatedDensity) else (key, None)",
         "_split(key) if isinstance(p, EstimatedDensity) else (_split(key)[0], None)",
         ("models/test_two_stage.py::test_the_draw_of_z_and_the_draw_of_u_have_keys_of_their_own",),
+    ),
+    Mutation(
+        680,
+        "the codes of all examples sent back through the flow of each",
+        "evaluation/latents.py",
+        "    if not isinstance(q, DrawnWithDensity):\n        return len(x)\n    size",
+        "    if True:\n        return len(x)\n    size",
+        ("evaluation/test_collapse.py::test_codes_of_flows_are_compared_for_so_many_examples_that_it_stays_quick",),
+    ),
+    Mutation(
+        681,
+        "a prior that is fitted to the codes of another family",
+        "experiments/families_rows.py",
+        "Family(vq, VQ(), CausalTransformer())",
+        "Family(fsq, VQ(), CausalTransformer())",
+        ("experiments/test_side_by_side.py::test_families_fit_the_images_and_a_prior_is_fitted_to_the_row_before_it",),
     ),
 )

@@ -23,7 +23,7 @@ from nbclient.exceptions import CellExecutionError
 import aevae_jax
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ["01_autoencoder", "02_vae_and_its_loss", "03_ae_against_vae"]
+NAMES = ["01_autoencoder", "02_vae_and_its_loss", "03_ae_against_vae", "04_families"]
 LONGEST_FUNCTION = 10
 """Lines; what needs more belongs in the package."""
 

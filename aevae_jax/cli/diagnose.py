@@ -76,9 +76,14 @@ def diagnose(run: Path, *, factors: bool = False, seed: int = 0, data: Moved = "
     }
     looked_at = min(len(x), collapse.MOST_EXAMPLES)
     say(f"the first {looked_at:,} examples of the validation data")
+    if found.compared < looked_at and found.compared:
+        say(
+            f"of the first {found.compared:,} of them: mutual information, marginal kl and active units, as a density "
+            "of a flow is found by inversion, of each code for each example"
+        )
     for name, value in found.measured.items():
         text = f"{name.replace('_', ' '):<20} {value:<10.4g} {units.get(name, 'nats/example')}".rstrip()
-        remark = _remark(name, value, found.measured, looked_at)
+        remark = _remark(name, value, found.measured, looked_at if name == "prior_gap" else found.compared)
         say(f"{text}{remark and f', {remark}'}")
     _say_classes(fitted, prepared, key)
     _say_findings(run, fitted, found.findings)
@@ -222,7 +227,8 @@ def _say_classes(fitted: fitting.Fitted, prepared: Prepared, key: Any) -> None:
     found = classes.means(terms, of_classes)
     for name, own in of_classes.items():
         if not has_point_codes(fitted.model) and len(own) > 1:
-            of_codes = latents.describe(fitted.model, fitted.params, rows[own], key)
+            some = own[: latents.affordable(fitted.model, fitted.params, rows[own])]
+            of_codes = latents.describe(fitted.model, fitted.params, rows[some], key)
             found[name] |= {"mutual_information": of_codes.mutual_information, "active_units": of_codes.active.sum()}
     found = {name: own for name, own in found.items() if own.keys() == next(iter(found.values())).keys()}
     classes.show("of each class that the model is told", found, "Of n examples a code tells ln n nats at most.")
@@ -262,7 +268,7 @@ def _remark(name: str, value: float, measured: dict[str, float], examples: int) 
     """Return what is to be known of a figure to read it; empty where that is plain."""
     if name == "distortion" and value < 0:
         return "below 0 as the likelihood is a density, which may exceed 1"
-    if name == "mutual_information" and value > 0.9 * math.log(examples):
+    if name == "mutual_information" and value > 0.9 * math.log(max(1, examples)):
         return f"at least: {examples} examples show no more than ln {examples} = {math.log(examples):.4g}"
     if name == "marginal_kl":
         return "of these examples alone; that of all data is less"

@@ -53,6 +53,8 @@ class Diagnosis(NamedTuple):
     """Faults that were looked for, and are not there."""
     unjudged: Mapping[str, str] = MappingProxyType({})
     """Faults that these examples do not show to be there or not, and why."""
+    compared: int = 0
+    """Of how many examples each code was compared with all others; 0 where none were. See `latents.affordable`."""
 
 
 def diagnose(
@@ -85,6 +87,7 @@ def diagnose(
     gap, most = latents.prior_gap(fitted.model, fitted.params, x, key, others=train, on_part=on_part), inf
     verdicts, unjudged = {"density without limit": _ends(fitted, conditions.examples(x), measure)}, {}
     dead: list[Finding] | None = None
+    compared = 0
     if choices := code_usage.choices_of(fitted.model, fitted.params, x):
         usage, of_codes = code_usage.look(fitted, x if train is None else train, key, choices)
         measured |= {**usage, "prior_gap": gap}
@@ -92,7 +95,8 @@ def diagnose(
     elif codes == "point":
         measured["prior_gap"] = gap
     else:
-        found = latents.describe(fitted.model, fitted.params, x, key)
+        compared = latents.affordable(fitted.model, fitted.params, x)
+        found = latents.describe(fitted.model, fitted.params, x[:compared], key)
         most = found.marginal_kl
         measured |= {
             "mutual_information": found.mutual_information,
@@ -122,7 +126,8 @@ def diagnose(
         verdicts["dead units"] = dead
     verdicts |= {fault: [each for each in curve if each.fault == fault] for fault in learning_curve.FAULTS}
     absent = tuple(fault for fault, findings in verdicts.items() if not findings)
-    return Diagnosis(measured, [each for findings in verdicts.values() for each in findings], absent, unjudged)
+    present = [each for findings in verdicts.values() for each in findings]
+    return Diagnosis(measured, present, absent, unjudged, compared)
 
 
 def _codes(fitted: Trained, found: Latents, terms: dict[str, float]) -> dict[str, list[Finding]]:

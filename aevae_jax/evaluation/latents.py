@@ -26,7 +26,7 @@ from aevae_jax.discrete import Indexed
 from aevae_jax.evaluation import metrics, statistics
 from aevae_jax.objectives import bounds
 from aevae_jax.training import loops
-from aevae_jax.types import Factorised, InputError, LatentModel, Params, Scaled, measure_of
+from aevae_jax.types import DrawnWithDensity, Factorised, InputError, LatentModel, Params, Scaled, measure_of
 
 
 class Latents(NamedTuple):
@@ -111,6 +111,28 @@ def describe(
         mean_variance=of_noise,
         num_examples=count,
     )
+
+
+INVERTED = 2_000
+"""So many codes of one dimension, each for each example, are sent back through a flow at most."""
+
+
+def affordable(model: LatentModel, params: Params, x: Array | Source | Conditioned) -> int:
+    """Return how many of the examples `describe` may take without being slow: all, unless q(z|x) is a flow.
+
+    The density of a code at the q(z|x) of another example is then found by inversion, which of autoregressive maps
+    takes a pass of their networks for each of D dimensions: of `INVERTED` / sqrt(D) examples, that is as many passes as
+    of `INVERTED` where a density takes one.
+
+    Args:
+      model, params: any latent model.
+      x: data as the model sees it, `[N, *event]`.
+    """
+    q, mean = jax.eval_shape(partial(_posterior, model), params, conditions.shapes(x, 1))
+    if not isinstance(q, DrawnWithDensity):
+        return len(x)
+    size = sum(leaf.size for leaf in jax.tree.leaves(mean))
+    return min(len(x), max(2, int(INVERTED / size**0.5)))
 
 
 FOLDS = 5

@@ -9,6 +9,7 @@ import pytest
 from commands import refused, typed
 
 from aevae_jax.data import Data
+from aevae_jax.evaluation import latents
 from aevae_jax.models import VAE, posteriors, priors
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.flow_priors import MAF
@@ -35,12 +36,20 @@ def run(data, tmp_path_factory):
 
 
 def test_it_is_measured_and_diagnosed(run):
-    shown = typed("evaluate", run, "--samples", 20)
+    shown = " ".join(typed("evaluate", run, "--samples", 20).split())  # lines break where the path lets them
     assert "negative elbo" in shown
     assert "by importance sampling" in shown
     said = typed("diagnose", run)
     for name in ("rate", "mutual information", "marginal kl", "prior gap", "active units"):
         assert name in said
+    assert "inversion" not in said
+
+
+def test_a_diagnosis_says_of_how_many_examples_flows_were_inverted(run, monkeypatch):
+    """Of the 12 validation examples, 3 dimensions: 12 / sqrt(3) = 6."""
+    monkeypatch.setattr(latents, "INVERTED", 12)
+    said = typed("diagnose", run)
+    assert "of the first 6 of them: mutual information, marginal kl and active units" in said
 
 
 def test_it_samples_interpolates_and_encodes(run, tmp_path):

@@ -15,6 +15,7 @@ from aevae_jax.evaluation import collapse, latents, learning_curve, random_codes
 from aevae_jax.evaluation.findings import Finding, improved
 from aevae_jax.models import VAE, Autoencoder, Model, TwoLevelVAE, likelihoods, priors
 from aevae_jax.models.architectures import MLP
+from aevae_jax.models.posteriors import IAF, DiagonalNormal
 from aevae_jax.objectives.families import Loss
 from aevae_jax.objectives.losses import ELBO, IWAE, LinearWarmup
 from aevae_jax.runs import fitting
@@ -127,6 +128,20 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9):
     history = [{"epoch": i, "step": 8 * i, "validation": entry} for i, entry in enumerate(entries, 1)]
     params = jax.eval_shape(run.model.init, jax.random.key(0))
     return collapse.diagnose(fitting.Fitted(run, run.model, params, history, {}, None), x, jax.random.key(0))
+
+
+@pytest.mark.parametrize(("posterior", "compared"), [(IAF(1, (4,)), 20), (DiagonalNormal(), 180)])
+def test_codes_of_flows_are_compared_for_so_many_examples_that_it_stays_quick(monkeypatch, posterior, compared):
+    """Of four dimensions, each inverted in four passes: half as many as where a density takes one."""
+    monkeypatch.setattr(latents, "INVERTED", 40)
+    model = dataclasses.replace(MODEL, posterior=posterior)
+    run, params = Run(model=model, epochs=1), model.init(jax.random.key(3))
+    history = [{"epoch": 1, "step": 8, "validation": {"negative_elbo": 1.0}}]
+    found = collapse.diagnose(fitting.Fitted(run, model, params, history, {}, None), VALIDATION, jax.random.key(0))
+    assert found.compared == compared
+    expected = latents.describe(model, params, VALIDATION[:compared], jax.random.key(0))
+    assert found.measured["mutual_information"] == expected.mutual_information
+    assert found.measured["marginal_kl"] == expected.marginal_kl
 
 
 @pytest.mark.parametrize(
