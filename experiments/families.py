@@ -246,7 +246,7 @@ def measure(trained: Trained, seed: int, dataset: Dataset, prepared: Prepared, j
 
     def judged_at(model: Any, params: Any) -> Any:
         given = model if told is None else conditions.given(model, told)
-        images = np.asarray(generation.sample(given, params, key, SAMPLES).mean()).clip(0, 1)
+        images = np.asarray(generation.sample(given, params, jax.random.clone(key), SAMPLES).mean()).clip(0, 1)
         return image_quality.frechet_distances(judge.held_out, judge.classifiers.features(images))
 
     own = judged_at(model, params)
