@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+from aevae_jax.data.told import Told
 from aevae_jax.models import VAE, VQVAE, Autoencoder, CategoricalVAE, ConditionalVAE, Model, TwoLevelVAE
 from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.code_priors import CausalTransformer, CodePrior
@@ -37,7 +38,7 @@ class Family(NamedTuple):
     objective: Loss
     then: Prior | CodePrior | None = None
     """The prior that is fitted to the codes after training, in place of the one that was trained with."""
-    condition: str = ""
+    condition: Told = ""
     """What the model is told of each example."""
 
 
