@@ -33,6 +33,7 @@ from .models import (
     CompressiveAutoencoder as CompressiveAutoencoder,
     ConditionalAutoencoder as ConditionalAutoencoder,
     ConditionalVAE as ConditionalVAE,
+    SemiSupervisedVAE as SemiSupervisedVAE,
     TwoLevelVAE as TwoLevelVAE,
     architectures as architectures,
     generation as generation,

@@ -116,6 +116,25 @@ class DropsConditions(Protocol):
         ...
 
 
+@runtime_checkable
+class Inferring(Protocol):
+    """A model that is told the class of an example, and infers it where it is missing: a label of -1."""
+
+    def log_classes(self, params: Params, x: Array) -> Array:
+        """Return log q(y|x) of x `[B, *event]` for each class y, `[B, classes]`."""
+        ...
+
+
+@runtime_checkable
+class TrainsClassifier(Protocol):
+    """An objective that trains the classifier of a model that is `Inferring`."""
+
+    @property
+    def classification(self) -> Any:
+        """The weight of its cross-entropy, a number or a function of the step."""
+        ...
+
+
 def given(model: LatentModel, condition: Any) -> LatentModel:
     """Return the model at a condition; the model itself where there is none.
 

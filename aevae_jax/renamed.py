@@ -71,7 +71,7 @@ ABSENT: dict[str, dict[str, object]] = {
     **{name: {"upsampling": "repeat"} for name in ("Conv", "ResidualConv")},
     "Autoencoder": {"code": {"type": "Identity"}},
     "ELBO": {"rate": "whole"},
-    "Data": {"condition": "", "hidden_labels": 0.0, "hidden_seed": 0},
+    "Data": {"condition": "", "hidden_labels": 0.0, "hidden_seed": 0, "labels_per_class": 0},
     "VAE": {"posterior": {"type": "DiagonalNormal"}},
 }
 """What a record means that lacks a newer field. It is not written where it is this: values of old records keep their

@@ -199,11 +199,11 @@ DOORS = {
     "Tabular Uniform VectorQuantized bijections bounded pairwise_normal_log_prob rotated straight_through sum_event "
     "unbounded",
     "models": "Autoencoder CategoricalVAE CompressiveAutoencoder ConditionalAutoencoder ConditionalVAE Model "
-    "TwoLevelVAE VAE VQVAE architectures code_priors codes flow_priors generation likelihoods networks "
+    "SemiSupervisedVAE TwoLevelVAE VAE VQVAE architectures code_priors codes flow_priors generation likelihoods networks "
     "posteriors priors quantizers",
     "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
     "FactorVAE GaussianNoise GumbelSoftmax IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError "
-    "SaltAndPepper Seeing Sparse VQ Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound "
+    "SaltAndPepper Seeing SemiSupervised Sparse VQ Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound "
     "log_weights weight_at",
 }
 
@@ -766,6 +766,7 @@ MODELS_OF_OBJECTIVES = {
     "PriorLikelihood": models.VAE(latent_prior=priors.GaussianMixture(3), **SMALL),
     "VQ": models.VQVAE(quantizer=quantizers.Codebook(5, learning="gradient"), **SMALL),
     "GumbelSoftmax": models.CategoricalVAE(**SMALL),
+    "SemiSupervised": models.SemiSupervisedVAE(classes=3, **SMALL).given(np.array([0, 1, 2, 1])),
 }
 """Of those that not every model can be trained by."""
 

@@ -600,6 +600,8 @@ DEFAULTS = [
     "posterior=DiagonalNormal())",
     "ConditionalAutoencoder(latent=16, network=MLP(), likelihood=Normal(), latent_prior=StandardNormal(), "
     "classes=0, vector=0, drop=0.0, event_shape=())",
+    "SemiSupervisedVAE(latent=16, network=MLP(), likelihood=FromData(), latent_prior=StandardNormal(), "
+    "log_scale_range=(-7.0, 3.0), classes=0, event_shape=(), posterior=DiagonalNormal())",
     "VQVAE(latent=(16, 4), network=MLP(), likelihood=FromData(), quantizer=Codebook(), latent_prior=UniformCodes(), "
     "event_shape=())",
     "CategoricalVAE(latent=(16, 8), network=MLP(), likelihood=FromData(), latent_prior=UniformCodes(), event_shape=())",
@@ -619,6 +621,7 @@ DEFAULTS = [
     "PriorLikelihood()",
     "VQ(commitment=0.25)",
     "GumbelSoftmax(temperature=0.67, straight_through=False)",
+    "SemiSupervised(classification=1.0)",
 ]
 """What help says, and, but for what is `FromData`, what runs of an earlier version were trained with where nothing else
 was typed and the record does not lack the field."""

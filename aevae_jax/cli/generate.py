@@ -105,7 +105,8 @@ def reconstruct(
         a folder of pictures. Of a table: .csv or .parquet.
       split: a part of the run's own data; test, where there is no input either.
       num: how many of the first examples of that part.
-      condition: what a conditional model is told of all inputs, as of `aevae sample`.
+      condition: what a conditional model is told of all inputs, as of `aevae sample`; left out, a semi-supervised one
+        infers the class of each.
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """
@@ -257,7 +258,8 @@ def encode(
       input_file: .npy or .npz with raw uint8 or floats in [0, 1], [N, H, W, C]; a picture (.png, .jpg, .webp, .tif); or
         a folder of pictures, in the order of their names. Of a table: .csv or .parquet.
       split: a part of the run's own data, in place of an input.
-      condition: what a conditional model is told of all inputs, as of `aevae sample`.
+      condition: what a conditional model is told of all inputs, as of `aevae sample`; left out, a semi-supervised one
+        infers the class of each.
       data: where the run's data is by now, a name or path, if it has moved; its sha256 must be the same.
       force: replace the output file if it exists.
     """

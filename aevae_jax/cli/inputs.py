@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from aevae_jax import values
+from aevae_jax import evaluation, values
 from aevae_jax.cli import overview
 from aevae_jax.cli.evaluate import prepared_of
 from aevae_jax.cli.terminal import note
@@ -37,7 +37,8 @@ def read(
     directory: Path, fitted: Fitted, path: Path | None, split: Part | None, *, data: str, condition: str
 ) -> tuple[Source | Conditioned, list[str]]:
     """Return what a model is to see, with what it is told of it, and the names of its classes, where there are any: a
-    file or folder of the user's, or a part of the run's data, which may have moved.
+    file or folder of the user's, or a part of the run's data, which may have moved. Classes that a model infers are those
+    that it finds most probable.
 
     Raises:
       InputError: not one of both, or a condition that is missing, or that the run's own data have.
@@ -45,13 +46,32 @@ def read(
     check_one(path, split)
     if path is not None:
         x = files.read_images(path, fitted.model, fitted.run.data, format_of(directory), note=note)
-        told = condition_of(directory, fitted, condition, len(x))
-        return conditions.beside(x, told), names_told(directory, told)
+        infers = not condition and isinstance(fitted.model, conditions.Inferring)
+        told = np.full(len(x), -1, np.int32) if infers else condition_of(directory, fitted, condition, len(x))
+        rows = _inferred(fitted, conditions.beside(x, told))
+        return rows, names_told(directory, conditions.condition_of(rows))
     if condition:
         expected = "an --input, as the run's own data have theirs"
         raise InputError("--condition", got=f"{condition} for --split {split}", expected=expected)
     prepared = prepared_of(directory, fitted.run, data)
-    return prepared.rows(str(split), keys.root(0)), prepared.classes(str(split))
+    return _inferred(fitted, prepared.rows(str(split), keys.root(0))), prepared.classes(str(split))
+
+
+def _inferred(fitted: Fitted, rows: Any) -> Any:
+    """Return rows with the most probable class where a label is missing, of a model that infers it; else as they
+    are.
+    """
+    if not isinstance(fitted.model, conditions.Inferring):
+        return rows
+    label = conditions.parts(rows.condition)["label"]
+    if (label >= 0).all():
+        return rows
+    found = evaluation.per_example(_most_probable, fitted.model, fitted.params, rows.x, keys.root(0))["class"]
+    return conditions.Conditioned(rows.x, np.where(label < 0, found, label).astype(np.int32))
+
+
+def _most_probable(model: Any, params: Any, x: Any, key: Any) -> dict[str, Any]:
+    return {"class": model.log_classes(params, x).argmax(axis=1)}
 
 
 def check_one(path: Path | None, split: Part | None) -> None:

@@ -52,6 +52,7 @@ class Data:
         was made of where that is known, "label and factors" both; left out, nothing, as of models that are none.
       hidden_labels: the share of the training labels of each class that the model is not told: semi-supervised.
       hidden_seed: of the choice of these.
+      labels_per_class: how many training labels of each class the model is told, in place of a share that it is not.
     """
 
     name: str = "digits"
@@ -74,6 +75,7 @@ class Data:
     condition: Told = ""
     hidden_labels: float = 0.0
     hidden_seed: int = 0
+    labels_per_class: int = 0
 
     def __post_init__(self) -> None:
         limits.check_sizes("Data size", self.size)
@@ -88,9 +90,13 @@ class Data:
             raise InputError(
                 "Data condition", got=repr(self.condition), expected=" or ".join(map(repr, get_args(Told)))
             )
-        if self.hidden_labels and "label" not in self.condition:
-            expected = "condition='label', of which some are hidden"
-            raise InputError("Data hidden_labels", got=f"condition={self.condition!r}", expected=expected)
+        limits.check("Data labels_per_class", self.labels_per_class, 0)
+        for name in ("hidden_labels", "labels_per_class"):
+            if getattr(self, name) and "label" not in self.condition:
+                expected = "condition='label', of which some are hidden"
+                raise InputError(f"Data {name}", got=f"condition={self.condition!r}", expected=expected)
+        if self.hidden_labels and self.labels_per_class:
+            raise InputError("Data hidden_labels and labels_per_class", got="both", expected="one of them")
         _ = self.reading
 
     @property
@@ -127,7 +133,8 @@ class Data:
 
     def with_told(self, dataset: Dataset) -> Dataset:
         """Return a data set with what models are told of each example. Raises `InputError` where that is not known."""
-        return told(dataset, self.condition, hidden=self.hidden_labels, seed=self.hidden_seed)
+        some = {"hidden": self.hidden_labels, "per_class": self.labels_per_class}
+        return told(dataset, self.condition, **some, seed=self.hidden_seed)
 
     def _loaded(self) -> Dataset:
         if self.name in BUILT_IN:

@@ -18,7 +18,7 @@ Told = Literal["", "label", "factors", "label and factors"]
 """What a model is told of each example beside the example: nothing, or one of these."""
 
 
-def told(dataset: Dataset, kind: Told, *, hidden: float = 0.0, seed: int = 0) -> Dataset:
+def told(dataset: Dataset, kind: Told, *, hidden: float = 0.0, per_class: int = 0, seed: int = 0) -> Dataset:
     """Return the data set with what models are told of each example; where nothing is asked for, as it is.
 
     A label is the code of its class, int32; -1 where it is missing or hidden. Examples for validation and test that
@@ -30,6 +30,7 @@ def told(dataset: Dataset, kind: Told, *, hidden: float = 0.0, seed: int = 0) ->
       dataset: the data.
       kind: what is told.
       hidden: the share of the labels of each class that is hidden in the training data; at least one is not.
+      per_class: in its place, how many labels of each class are not, or all where there are fewer; 0 for no such limit.
       seed: of which they are.
 
     Raises:
@@ -49,7 +50,7 @@ def told(dataset: Dataset, kind: Told, *, hidden: float = 0.0, seed: int = 0) ->
     def condition(part: str, split: Split) -> Any:
         found: dict[str, Any] = {}
         if "label" in names:
-            found["label"] = _hidden(split.labels, hidden, seed) if part == "train" else split.labels
+            found["label"] = _hidden(split.labels, hidden, per_class, seed) if part == "train" else split.labels
         if "factors" in names:
             found["vector"] = _vectors(dataset, split.factors)
         elif (vector := _own_vector(split)) is not None:
@@ -82,12 +83,12 @@ def _labelled(split: Split, part: str, name: str) -> Split:
     return split if part == "train" or len(known) == len(split) else split[known]
 
 
-def _hidden(labels: Any, share: float, seed: int) -> Any:
-    """Return the labels, of each class all but a share of them -1."""
+def _hidden(labels: Any, share: float, per_class: int, seed: int) -> Any:
+    """Return the labels, of each class all but some -1: a share of them, or so many of each."""
     told, generator = labels.astype(np.int32), np.random.RandomState(seed)
-    for label in np.unique(labels[labels >= 0]) if share else ():
+    for label in np.unique(labels[labels >= 0]) if share or per_class else ():
         own = generator.permutation(np.flatnonzero(labels == label))
-        told[own[max(1, round((1 - share) * len(own))) :]] = -1
+        told[own[per_class or max(1, round((1 - share) * len(own))) :]] = -1
     return told
 
 

@@ -31,6 +31,7 @@ SHOWN: tuple[Metric, ...] = (bound_terms,)
 
 UNITS = dict.fromkeys(("mse_at_mean", "mse_at_mean_from_corrupted"), "squared error per element")
 UNITS |= dict.fromkeys(("perplexity", "codes_used"), "codes")
+UNITS |= {"accuracy": "share"}
 """Units of the entries that are not in nats per example."""
 
 WHOLE: Mapping[str, Callable[[np.ndarray], dict[str, float]]] = {"code_indices": quantization.usage}

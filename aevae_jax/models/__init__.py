@@ -7,6 +7,7 @@ two_level.py      `TwoLevelVAE`
 codes.py          what becomes of an encoder's outputs before they are the code of an autoencoder
 compressive.py    `CompressiveAutoencoder`
 conditional.py    `ConditionalVAE`, `ConditionalAutoencoder`: models that are told something of each example
+semi_supervised.py `SemiSupervisedVAE`: told the classes of some examples, it infers the others
 vq.py             `VQVAE`
 categorical.py    `CategoricalVAE`
 parts.py          what the families share: checks, encoder, decoder

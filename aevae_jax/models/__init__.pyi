@@ -15,6 +15,7 @@ from .categorical import CategoricalVAE as CategoricalVAE
 from .compressive import CompressiveAutoencoder as CompressiveAutoencoder
 from .conditional import ConditionalAutoencoder as ConditionalAutoencoder, ConditionalVAE as ConditionalVAE
 from .families import Model as Model
+from .semi_supervised import SemiSupervisedVAE as SemiSupervisedVAE
 from .two_level import TwoLevelVAE as TwoLevelVAE
 from .vae import VAE as VAE
 from .vq import VQVAE as VQVAE

@@ -29,5 +29,6 @@ from .losses import (
 from .matching import MMD as MMD
 from .moments import DIPVAE as DIPVAE
 from .quantization import VQ as VQ, GumbelSoftmax as GumbelSoftmax
+from .semi_supervised import SemiSupervised as SemiSupervised
 from .sparse import L1 as L1, ActivationKL as ActivationKL, Sparse as Sparse
 from .total_correlation import BetaTCVAE as BetaTCVAE

@@ -11,6 +11,7 @@ from aevae_jax.objectives.losses import ELBO, IWAE, ReconstructionError
 from aevae_jax.objectives.matching import MMD
 from aevae_jax.objectives.moments import DIPVAE
 from aevae_jax.objectives.quantization import VQ, GumbelSoftmax
+from aevae_jax.objectives.semi_supervised import SemiSupervised
 from aevae_jax.objectives.sparse import Sparse
 from aevae_jax.objectives.total_correlation import BetaTCVAE
 
@@ -30,4 +31,5 @@ Loss = (
     | PriorLikelihood
     | VQ
     | GumbelSoftmax
+    | SemiSupervised
 )

@@ -29,6 +29,7 @@ from aevae_jax.types import (
     RateWeighted,
     Shaped,
     SizeNeeding,
+    TrainingPart,
     left_open,
     likelihood_of,
     support_of,
@@ -94,6 +95,7 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
     size = run.batch_size or suited.batch_size(count)
     run = replace(run, model=_shaped(_closed(run.model, chosen), prepared), batch_size=size)
     run = replace(run, objective=_sized(run.objective, prepared))
+    _check_classifier(run)
     if isinstance(run.model, Demanding):
         run.model.check_examples(count)
     steps = training.steps_per_epoch(prepared.train.x, run.batch_size)
@@ -120,6 +122,15 @@ def resolve(run: Run, dataset: Dataset | None = None, stream: bool | None = None
     _check_schedule(run.objective)
     warning = suited.warning(likelihood_of(run.model), prepared, chosen.likelihood)
     return ResolvedRun(run, dataset, prepared, stream, selects, explained, warning)
+
+
+def _check_classifier(run: Run) -> None:
+    """Refuse a model that infers classes with a loss that leaves its classifier as it is drawn."""
+    if not isinstance(run.model, conditions.Inferring):
+        return
+    if not isinstance(run.objective, conditions.TrainsClassifier | TrainingPart):
+        got = f"{type(run.objective).__name__}, which trains no classifier"
+        raise InputError(f"objective of a {type(run.model).__name__}", got=got, expected="SemiSupervised()")
 
 
 def _check_schedule(objective: Any) -> None:

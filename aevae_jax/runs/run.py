@@ -56,7 +56,7 @@ class Run:
       model: what is trained; its `event_shape` is taken from the data where it is left empty, and so are its likelihood
         and prior where they are left out.
       objective: the loss; left out, it follows the model: ReconstructionError() for an Autoencoder, VQ() for a VQVAE,
-        GumbelSoftmax() for a CategoricalVAE, else ELBO().
+        GumbelSoftmax() for a CategoricalVAE, SemiSupervised() for a SemiSupervisedVAE, else ELBO().
       optimizer: how it is minimised.
       batch_size: examples per step; left at 0, what suits their number: 128, and fewer of fewer than 1,024.
       epochs: passes over the training data, at most.

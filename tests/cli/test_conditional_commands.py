@@ -28,10 +28,14 @@ def folder(tmp_path_factory):
     x = np.random.RandomState(0).randint(0, 256, (120, 4, 4, 1)).astype(np.uint8)
     np.savez(folder / "x.npz", x=x, y=np.arange(120) % 3 + 4)
     np.save(folder / "new.npy", x[:3][::-1])
+    np.save(folder / "z.npy", np.zeros((2, 2), np.float32))
     data, small = f"Data('{folder / 'x.npz'}', condition='label')", "latent=2, network=MLP((4,))"
     for name, model in {"run": f"ConditionalVAE({small}, learned_prior=True)", "plain": f"VAE({small})"}.items():
         given = data if name == "run" else folder / "x.npz"
         typed("train", folder / name, "--data", given, "--model", model, "--epochs", 2, "--batch-size", 16)
+    told = f"Data('{folder / 'x.npz'}', condition='label', labels_per_class=5)"
+    semi = ["--model", f"SemiSupervisedVAE({small})", "--epochs", 2, "--batch-size", 16]
+    typed("train", folder / "semi", "--data", told, *semi)
     own = from_arrays(x, labels=np.arange(120) % 3 + 4, vector=np.random.RandomState(1).normal(size=(120, 2)))
     both = Run(Data(condition="label"), ConditionalVAE(2, MLP((4,))), epochs=1, batch_size=48)
     fitting.fit(both, own, directory=folder / "both", progress=False)
@@ -149,11 +153,39 @@ def test_a_vector_is_typed_by_its_numbers_after_the_class(folder, tmp_path, caps
         assert error.startswith("error: --condition: got")
 
 
+def test_a_semi_supervised_model_says_how_often_its_classes_are_right_and_infers_those_that_are_missing(
+    folder, tmp_path
+):
+    run, fitted = folder / "semi", fitting.load_run(folder / "semi")
+    prepared = evaluate.prepared_of(run, fitted.run)
+    out = typed("evaluate", run, "--json", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text())
+    best = np.asarray(fitted.model.log_classes(fitted.params, prepared.test.x)).argmax(axis=1)
+    right = best == prepared.test.condition
+    np.testing.assert_allclose(found["metrics"]["accuracy"]["mean"], right.mean(), rtol=1e-6)
+    assert found["metrics"]["accuracy"]["unit"] == "share"
+    np.testing.assert_allclose(found["classes"]["5"]["accuracy"], right[prepared.test.condition == 1].mean())
+    assert "accuracy" in out
+    x = np.load(folder / "new.npy").astype(np.float32) / 255
+    codes = made(tmp_path / "z.npy", "encode", run, "--input", folder / "new.npy")
+    label = np.asarray(fitted.model.log_classes(fitted.params, x)).argmax(axis=1)
+    np.testing.assert_allclose(codes, fitted.model.given(label).encode(fitted.params, x).mean(), atol=1e-5)
+    shown = made(tmp_path / "r.npz", "reconstruct", run, "--split", "train", "--num", 40)
+    seen, told = shown["images"], prepared.train.condition[:40]
+    assert (told < 0).any()
+    label = np.where(told < 0, np.asarray(fitted.model.log_classes(fitted.params, seen)).argmax(axis=1), told)
+    at = fitted.model.given(label)
+    expected = at.decode(fitted.params, at.encode(fitted.params, seen).mean()).mean()
+    np.testing.assert_allclose(shown["reconstructions"], expected, atol=1e-5)
+    assert "of each class" in typed("diagnose", run)
+
+
 REFUSED = [
     (("sample", "run", "--condition", "12"), "--condition: got 12, expected a class: 4, 5, 6"),
     (("sample", "run", "--condition", "seven"), "--condition: got seven, expected a class: 4, 5, 6"),
     (("sample", "plain", "--condition", "4"), "--condition: got 4, expected none: a VAE is told nothing"),
     (("encode", "run", "--input", "new.npy"), "--condition: got none, expected a class: 4, 5, 6"),
+    (("decode", "semi", "--input", "z.npy"), "--condition: got none, expected a class: 4, 5, 6"),
     (("encode", "run", "--split", "test", "--condition", "4"), "--condition: got 4 for --split test"),
 ]
 
@@ -161,7 +193,7 @@ REFUSED = [
 @pytest.mark.parametrize(("argv", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
 def test_conditions_that_a_model_does_not_take_are_one_line(folder, tmp_path, capsys, argv, message):
     command, run, *rest = argv
-    rest = [folder / "new.npy" if argument == "new.npy" else argument for argument in rest]
+    rest = [folder / argument if argument in ("new.npy", "z.npy") else argument for argument in rest]
     assert message in refused(capsys, command, folder / run, *rest, "--out", tmp_path / "x.npy")
 
 

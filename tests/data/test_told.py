@@ -75,6 +75,19 @@ def test_hidden_labels_are_a_share_of_each_class_of_the_training_data_alone():
     assert (np.bincount(told(hidden_labels=1.0).train.condition + 1)[1:] == 1).all()  # one of each class
 
 
+def test_so_many_labels_of_each_class_are_told():
+    found = told(labels_per_class=4)
+    condition = found.train.condition
+    assert np.bincount(condition + 1)[1:].tolist() == [4, 4, 4]
+    assert (condition == np.where(condition < 0, -1, found.train.x[:, 1])).all()
+    assert (found.test.condition >= 0).all()
+    other = told(labels_per_class=4, hidden_seed=1).train.condition
+    assert (condition != other).any()
+    more = told(labels_per_class=8).train.condition
+    assert (more[condition >= 0] >= 0).all()  # of one seed, more labels are those and others
+    np.testing.assert_array_equal(condition, told(labels_per_class=4).train.condition)
+
+
 def test_what_is_told_is_asked_for_again_without_a_change():
     """As `fit` asks for it of a data set that `load` has made."""
     kind = Data(condition="label", hidden_labels=0.5)
@@ -106,7 +119,7 @@ def test_the_record_of_a_run_covers_what_it_is_told():
 
 
 def test_records_without_a_condition_are_as_they_were():
-    assert not {"condition", "hidden_labels", "hidden_seed"} & values.to_tree(Data()).keys()
+    assert not {"condition", "hidden_labels", "hidden_seed", "labels_per_class"} & values.to_tree(Data()).keys()
     tree = values.to_tree(Data(condition="label", hidden_labels=0.5))
     assert values.from_tree(Data, tree, "here") == Data(condition="label", hidden_labels=0.5)
     assert values.parse(Data, "Data('digits', condition='label')", "--data") == Data("digits", condition="label")
@@ -135,6 +148,9 @@ BAD = [
     (lambda: told(given=dataset(np.where(NUMBER % 90 > 5, -1, 0))), "labels of arrays (validation|test): got none"),
     (lambda: Data(condition="colour"), "Data condition: got 'colour', expected '' or 'label'"),
     (lambda: Data(hidden_labels=0.5), "Data hidden_labels: got condition=''"),
+    (lambda: Data(labels_per_class=5), "Data labels_per_class: got condition=''"),
+    (lambda: Data(condition="label", labels_per_class=-1), "Data labels_per_class: got -1, expected"),
+    (lambda: Data(condition="label", labels_per_class=1, hidden_labels=0.5), "got both, expected one of them"),
     (lambda: Data(condition="label", hidden_labels=1.5), "Data hidden_labels: got 1.5, expected 0 to 1"),
     (lambda: data.from_arrays(X, vector=X[:5]), r"vector: got float32 of shape \(5, 4\), expected numbers \(90, C\)"),
     (lambda: data.from_arrays(X, vector=X * np.nan), "vector: got NaN or infinity"),

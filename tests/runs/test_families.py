@@ -13,7 +13,7 @@ from run_files import cut, outcome
 from aevae_jax import VQVAE, Autoencoder, CategoricalVAE, evaluation, generation
 from aevae_jax.checkpoints.saving import Saving
 from aevae_jax.data import Data, Factor, from_arrays, prepare
-from aevae_jax.models import VAE, ConditionalAutoencoder, ConditionalVAE, TwoLevelVAE
+from aevae_jax.models import VAE, ConditionalAutoencoder, ConditionalVAE, SemiSupervisedVAE, TwoLevelVAE
 from aevae_jax.models.architectures import MLP
 from aevae_jax.models.code_priors import CausalTransformer, MarginalCodes
 from aevae_jax.models.codes import Sigmoid, TopK
@@ -69,6 +69,9 @@ RUNS = {
     "adversarial autoencoder": a_run(Autoencoder(2, NETWORK), AAE(discriminator=Discriminator((8,), 1e-3))),
     "conditional VAE": a_run(
         ConditionalVAE(2, NETWORK, Normal(), drop=0.2, learned_prior=True), data=Data(condition="label and factors")
+    ),
+    "semi-supervised VAE": a_run(
+        SemiSupervisedVAE(2, NETWORK, Normal()), data=Data(condition="label", labels_per_class=5)
     ),
     "conditional autoencoder": a_run(ConditionalAutoencoder(2, NETWORK), data=Data(condition="label")),
 }
