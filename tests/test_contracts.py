@@ -199,12 +199,12 @@ DOORS = {
     "Tabular Uniform VectorQuantized bijections bounded pairwise_normal_log_prob rotated straight_through sum_event "
     "unbounded",
     "models": "Autoencoder CategoricalVAE CompressiveAutoencoder ConditionalAutoencoder ConditionalVAE Model "
-    "SemiSupervisedVAE TwoLevelVAE VAE VQVAE architectures code_priors codes flow_priors generation likelihoods networks "
-    "posteriors priors quantizers",
+    "SemiSupervisedVAE TwoLevelVAE VAE VQVAE architectures code_priors codes flow_priors generation likelihoods "
+    "networks posteriors priors quantizers",
     "objectives": "AAE ActivationKL BetaTCVAE Capacity Contractive Cyclical DIPVAE Denoising Discriminator ELBO "
     "FactorVAE GaussianNoise GumbelSoftmax IWAE L1 LinearWarmup Loss MMD Masking PriorLikelihood ReconstructionError "
-    "SaltAndPepper Seeing SemiSupervised Sparse VQ Weight bounds doubly_reparameterised_bound elbo importance_weighted_bound "
-    "log_weights weight_at",
+    "SaltAndPepper Seeing SemiSupervised Sparse VQ Weight bounds doubly_reparameterised_bound elbo "
+    "importance_weighted_bound log_weights weight_at",
 }
 
 

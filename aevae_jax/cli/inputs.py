@@ -37,8 +37,8 @@ def read(
     directory: Path, fitted: Fitted, path: Path | None, split: Part | None, *, data: str, condition: str
 ) -> tuple[Source | Conditioned, list[str]]:
     """Return what a model is to see, with what it is told of it, and the names of its classes, where there are any: a
-    file or folder of the user's, or a part of the run's data, which may have moved. Classes that a model infers are those
-    that it finds most probable.
+    file or folder of the user's, or a part of the run's data, which may have moved. Classes that a model infers are
+    those that it finds most probable.
 
     Raises:
       InputError: not one of both, or a condition that is missing, or that the run's own data have.

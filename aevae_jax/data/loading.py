@@ -133,8 +133,8 @@ class Data:
 
     def with_told(self, dataset: Dataset) -> Dataset:
         """Return a data set with what models are told of each example. Raises `InputError` where that is not known."""
-        some = {"hidden": self.hidden_labels, "per_class": self.labels_per_class}
-        return told(dataset, self.condition, **some, seed=self.hidden_seed)
+        share, each = self.hidden_labels, self.labels_per_class
+        return told(dataset, self.condition, hidden=share, per_class=each, seed=self.hidden_seed)
 
     def _loaded(self) -> Dataset:
         if self.name in BUILT_IN:

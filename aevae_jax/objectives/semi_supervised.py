@@ -101,12 +101,13 @@ def _bound(terms: dict[str, Array]) -> tuple[str, Array]:
 
 def _inferring(model: LatentModel) -> tuple[Any, Array]:
     """Return a model that infers classes, and those that it is told."""
+    bound: Any = model
     given = isinstance(model, conditions.Given)
-    own: Any = model.model if given else model
+    own: Any = bound.model if given else model
     if not isinstance(own, conditions.Inferring):
         got = f"{type(own).__name__}, which infers no class"
         raise InputError("model of SemiSupervised", got=got, expected="one such as SemiSupervisedVAE()")
     if not given:
         hint = "type: --data \"Data('digits', condition='label', labels_per_class=10)\""
         raise InputError("classes", got="none", expected="those of some examples", hint=hint)
-    return own, jnp.asarray(conditions.parts(model.condition)["label"])
+    return own, jnp.asarray(conditions.parts(bound.condition)["label"])

@@ -87,9 +87,10 @@ def test_it_begins_at_the_parameters_of_the_conditional_vae():
 
 
 def test_without_labels_it_is_the_sum_over_all_classes():
-    """Kingma et al. 2014, equation 7, by hand; its gradient reaches the classifier, and its weight has no part in it."""
+    """Kingma et al. 2014, equation 7, by hand; its gradient reaches the classifier, whose weight has no part in it."""
     q = q_of_classes(PARAMS)
-    each = np.stack([conditional(PARAMS, np.full(COUNT, k)).negative_elbo for k in range(CLASSES)], axis=1).astype(float) + math.log(CLASSES)
+    each = [conditional(PARAMS, np.full(COUNT, k)).negative_elbo for k in range(CLASSES)]
+    each = np.stack(each, axis=1).astype(float) + math.log(CLASSES)
     expected = (q * each).sum(axis=1) + (q * np.log(q)).sum(axis=1)
     np.testing.assert_allclose(loss(NONE), expected.mean(), rtol=1e-5)
     assert loss(NONE, weight=7.0) == loss(NONE)
@@ -212,9 +213,9 @@ def test_codes_are_not_decoded_without_a_class():
 # --- training ---
 
 
-def data_set(labels=np.arange(60) % 3):
+def data_set():
     x = np.random.RandomState(0).randint(0, 256, (60, 4)).astype(np.float32)
-    return from_arrays(x, labels=labels)
+    return from_arrays(x, labels=np.arange(60) % 3)
 
 
 def test_a_hidden_label_is_never_seen():
@@ -246,7 +247,7 @@ def test_gradients_are_those_of_the_loss_at_the_labels_of_the_batch():
 
 
 REFUSED = [
-    (VAE(2, **{"event_shape": (5,)}), SemiSupervised(), "model of SemiSupervised: got VAE, which infers no class"),
+    (VAE(2, event_shape=(5,)), SemiSupervised(), "model of SemiSupervised: got VAE, which infers no class"),
     (CONDITIONAL, SemiSupervised(), "model of SemiSupervised: got ConditionalVAE, which infers no class"),
 ]
 
