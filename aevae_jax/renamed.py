@@ -68,7 +68,7 @@ FIELDS = {"Safeguard": {"detours": "rollbacks"}}
 """Fields of values, likewise."""
 
 ABSENT: dict[str, dict[str, object]] = {
-    **{name: {"upsampling": "repeat"} for name in ("Conv", "ResidualConv")},
+    **{name: {"upsampling": "repeat", "conditioning": "maps"} for name in ("Conv", "ResidualConv")},
     "Autoencoder": {"code": {"type": "Identity"}},
     "ELBO": {"rate": "whole"},
     "Data": {"condition": "", "hidden_labels": 0.0, "hidden_seed": 0, "labels_per_class": 0},

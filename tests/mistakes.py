@@ -4301,4 +4301,23 @@ MUTATIONS = (
         "",
         ("objectives/test_semi_supervised.py::test_losses_that_train_no_classifier_are_refused_in_a_line",),
     ),
+    Mutation(
+        668,
+        "modulation that begins at a scale of 0",
+        "models/networks.py",
+        "return (1 + scale)[:, None, None] * x",
+        "return scale[:, None, None] * x",
+        (
+            "models/test_film.py::test_with_scale_1_and_shift_0_it_is_the_network_without_a_condition",
+            "models/test_film.py::test_each_channel_is_scaled_and_shifted_by_what_the_condition_says",
+        ),
+    ),
+    Mutation(
+        669,
+        "a decoder that is modulated nowhere",
+        "models/networks.py",
+        "            x = _modulated(x, known, self.dtype)\n            for _ in range(self.blocks):\n",
+        "            for _ in range(self.blocks):\n",
+        ("models/test_film.py::test_every_scale_of_the_image_is_modulated",),
+    ),
 )

@@ -564,8 +564,8 @@ def test_spelling_leaves_out_defaults():
 
 DEFAULTS = [
     "MLP(hidden=(256, 256), gated=False, dtype='float32')",
-    "Conv(channels=(32, 64), dtype='float32', upsampling='sub_pixel')",
-    "ResidualConv(channels=(32, 64), blocks=1, dtype='float32', upsampling='sub_pixel')",
+    "Conv(channels=(32, 64), dtype='float32', upsampling='sub_pixel', conditioning='maps')",
+    "ResidualConv(channels=(32, 64), blocks=1, dtype='float32', upsampling='sub_pixel', conditioning='maps')",
     "Mixer(patch=4, width=64, blocks=2, dtype='float32')",
     "Normal(scale=1.0)",
     "NormalElementScale()",

@@ -28,6 +28,12 @@ Upsampling = Literal["sub_pixel", "repeat"]
 the large one, as version 0.1 did, which takes several times the multiplications."""
 
 
+Conditioning = Literal["maps", "film"]
+"""How convolutions of a conditional model see what is known of an example: as maps, one number at all places, beside
+the channels of the image; or by feature-wise linear modulation, a scale and a shift of each channel after each
+convolution of stride 2, or before each doubling (`networks.FiLM`)."""
+
+
 def _positive(sizes: tuple[int, ...], what: str, fewest: int = 0) -> None:
     limits.check_sizes(what, sizes)
     if len(sizes) < fewest:
@@ -110,11 +116,13 @@ class Conv:
       channels: of each convolution.
       dtype: type of the arithmetic; parameters, distributions and losses are float32 in any case.
       upsampling: how the decoder doubles images; "repeat" as in version 0.1, at several times the multiplications.
+      conditioning: how a conditional model sees what it is told; of no use to others.
     """
 
     channels: tuple[int, ...] = (32, 64)
     dtype: Dtype = "float32"
     upsampling: Upsampling = "sub_pixel"
+    conditioning: Conditioning = "maps"
 
     def __post_init__(self) -> None:
         _positive(self.channels, "Conv channels", fewest=1)
@@ -130,9 +138,11 @@ class Conv:
         _image(event_shape, "Conv")
         return networks.ConvDecoder(self.channels, event_shape, outputs, 0, self.dtype, self.upsampling == "repeat")
 
-    def beside(self, x: Array, known: Array) -> Array:
-        """Return what its modules see of x `[B, ..., D]` and what is known `[B, C]`, as channels: `[B, ..., D + C]`."""
-        return networks.beside(x, known)
+    def beside(self, x: Array, known: Array) -> Any:
+        """Return what its modules see of x `[B, ..., D]` and what is known `[B, C]`: as channels `[B, ..., D + C]`, or
+        a `networks.Beside` of both.
+        """
+        return networks.Beside(x, known) if self.conditioning == "film" else networks.beside(x, known)
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,7 @@ class ResidualConv:
     blocks: int = 1
     dtype: Dtype = "float32"
     upsampling: Upsampling = "sub_pixel"
+    conditioning: Conditioning = "maps"
 
     def __post_init__(self) -> None:
         _positive(self.channels, "ResidualConv channels", fewest=1)
@@ -160,9 +171,11 @@ class ResidualConv:
         repeat = self.upsampling == "repeat"
         return networks.ConvDecoder(self.channels, event_shape, outputs, self.blocks, self.dtype, repeat)
 
-    def beside(self, x: Array, known: Array) -> Array:
-        """Return what its modules see of x `[B, ..., D]` and what is known `[B, C]`, as channels: `[B, ..., D + C]`."""
-        return networks.beside(x, known)
+    def beside(self, x: Array, known: Array) -> Any:
+        """Return what its modules see of x `[B, ..., D]` and what is known `[B, C]`: as channels `[B, ..., D + C]`, or
+        a `networks.Beside` of both.
+        """
+        return networks.Beside(x, known) if self.conditioning == "film" else networks.beside(x, known)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -76,6 +76,45 @@ def beside(x: Array, known: Array) -> Array:
     return jnp.concatenate([x, jnp.broadcast_to(places, (*x.shape[:-1], known.shape[1]))], axis=-1)
 
 
+class Beside(NamedTuple):
+    """Images `[B, H, W, C]` or codes, and what is known of each example, `[B, K]`, which is no part of them."""
+
+    x: Array
+    known: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the images alone."""
+        return tuple(self.x.shape)
+
+
+class FiLM(nn.Module):
+    """gamma(known) * x + beta(known), of x `[B, H, W, C]` and known `[B, K]`: a scale and a shift for each channel.
+
+    Both are linear in what is known; the scale begins at 1 and the shift at 0. Perez, Strub, de Vries, Dumoulin &
+    Courville 2018, "FiLM", equation 1.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, known: Array) -> Array:
+        scale, shift = (
+            nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, dtype=self.dtype, name=name)(known)
+            for name in ("scale", "shift")
+        )
+        return (1 + scale)[:, None, None] * x + shift[:, None, None]
+
+
+def _apart(x: Array | Beside) -> tuple[Array, Array | None]:
+    return (x.x, x.known) if isinstance(x, Beside) else (x, None)
+
+
+def _modulated(x: Array, known: Array | None, dtype: Any) -> Array:
+    """Return images that are modulated by what is known, if anything is, inside a compact module."""
+    return x if known is None else FiLM(dtype=dtype)(x, known)
+
+
 class JointMLP(nn.Module):
     """Dense layers from two inputs `[B, ...]` to `[B, *shape]`: one layer on each, then the others on both together."""
 
@@ -117,7 +156,8 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
 class ConvEncoder(nn.Module):
     """One convolution of stride 2 per entry of `channels`, each followed by `blocks` residual blocks, then dense.
 
-    Where `outputs` is the shape of a map, the last layer is dense at each place of it: a 1x1 convolution.
+    Where `outputs` is the shape of a map, the last layer is dense at each place of it: a 1x1 convolution. What is
+    `Beside` images modulates the output of each convolution of stride 2.
     """
 
     channels: tuple[int, ...]
@@ -126,9 +166,11 @@ class ConvEncoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array | Beside) -> Array:
+        x, known = _apart(x)
         for channels in self.channels:
             x = _Conv(channels, (3, 3), strides=(2, 2), dtype=self.dtype)(x)
+            x = _modulated(x, known, self.dtype)
             x = x if self.blocks else nn.relu(x)
             for _ in range(self.blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)
@@ -170,7 +212,8 @@ class ConvDecoder(nn.Module):
 
     Codes that are maps of the smallest scale begin with a 3x3 convolution in place of the dense layer.
     `repeat` doubles by repetition of pixels and a 3x3 convolution of the large image, and ends with one more, which
-    leaves no chequerboard (Odena et al. 2016) and takes several times the multiplications of `SubPixelConv`.
+    leaves no chequerboard (Odena et al. 2016) and takes several times the multiplications of `SubPixelConv`. What is
+    `Beside` codes modulates the images before each doubling.
     """
 
     channels: tuple[int, ...]
@@ -181,7 +224,8 @@ class ConvDecoder(nn.Module):
     repeat: bool = False
 
     @nn.compact
-    def __call__(self, z: Array) -> Array:
+    def __call__(self, z: Array | Beside) -> Array:
+        z, known = _apart(z)
         *image, image_channels = self.event_shape
         features = (image_channels * self.outputs, *self.channels)
         height, width = halved((image[0], image[1]), len(self.channels))
@@ -191,6 +235,7 @@ class ConvDecoder(nn.Module):
             x = _Dense(height * width * self.channels[-1], dtype=self.dtype)(z.reshape(z.shape[0], -1))
             x = x.reshape(x.shape[0], height, width, self.channels[-1])
         for scale in reversed(range(len(self.channels))):
+            x = _modulated(x, known, self.dtype)
             for _ in range(self.blocks):
                 x = ResidualBlock(dtype=self.dtype)(x)
             x = x if self.blocks else nn.relu(x)
