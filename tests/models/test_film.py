@@ -99,7 +99,7 @@ def test_examples_are_told_their_own_condition(network):
             lambda label: model.given(label).decode(params, Z).mean(),
         ):
             moved = np.abs(of(LABEL) - of(other)).reshape(COUNT, -1).max(axis=1) > 1e-7
-            np.testing.assert_array_equal(moved, LABEL != other)
+            np.testing.assert_array_equal(moved, other != LABEL)
 
 
 def test_maps_of_codes_are_modulated_as_well():
