@@ -111,6 +111,11 @@ class ConditionShaped(Protocol):
 class DropsConditions(Protocol):
     """A conditional model that is not told some of the conditions while it is trained."""
 
+    @property
+    def drop(self) -> float:
+        """The probability of that, for each example; 0 for never."""
+        ...
+
     def dropped(self, condition: Any, key: Array) -> Any:
         """Return the condition of a training batch without those that the model does not see at this step."""
         ...
@@ -211,6 +216,16 @@ def parts(condition: Any) -> dict[str, Any]:
                 expected="classes, integers [B]; a vector, floats [B, C]; or a dict of both: label, vector",
             )
     return arrays
+
+
+def none(model: Any, count: int) -> dict[str, Any]:
+    """Return the condition of `count` examples of which a model is told nothing."""
+    found: dict[str, Any] = {"known": np.zeros(count, np.float32)}
+    if model.classes:
+        found["label"] = np.full(count, -1, np.int32)
+    if model.vector:
+        found["vector"] = np.zeros((count, model.vector), np.float32)
+    return found
 
 
 def _array(part: Any) -> Any:

@@ -56,7 +56,7 @@ def sample(
       seed: of the draws.
       noise: draw from p(x|z) as well, in place of its mean.
       condition: of a conditional model, the name or number of a class, or the numbers of a vector with commas between;
-        of both, the class first. Left out, the classes in turn.
+        of both, the class first; none, of a model that was trained with drop. Left out, the classes in turn.
       force: replace the output file if it exists.
     """
     inputs.check_files(run, out, force=force)

@@ -11,7 +11,7 @@ from aevae_jax import evaluation, values
 from aevae_jax.cli import overview
 from aevae_jax.cli.evaluate import prepared_of
 from aevae_jax.cli.terminal import note
-from aevae_jax.data import Format, files
+from aevae_jax.data import Data, Format, files
 from aevae_jax.lazy import modules, np
 from aevae_jax.runs import records
 from aevae_jax.types import InputError
@@ -26,6 +26,9 @@ else:
 
 Part = Literal["train", "validation", "test"]
 Condition = Annotated[str, "--condition CONDITION"]
+
+NONE = "none"
+"""What is typed for no condition."""
 
 
 def format_of(directory: Path) -> Format:
@@ -108,7 +111,8 @@ def names_told(directory: Path, told: Any) -> list[str]:
     """Return the name of the class of each example that a model is told; nothing where it is told no class."""
     label = None if told is None else conditions.parts(told).get("label")
     names = class_names(directory)
-    return [] if label is None else [names[code] if code < len(names) else str(code) for code in label.tolist()]
+    called = {-1: NONE, **dict(enumerate(names))}
+    return [] if label is None else [called.get(code, str(code)) for code in label.tolist()]
 
 
 def condition_of(directory: Path, fitted: Fitted, text: str, count: int, *, in_turn: bool = False) -> Any:
@@ -117,7 +121,8 @@ def condition_of(directory: Path, fitted: Fitted, text: str, count: int, *, in_t
     Args:
       directory: of the run.
       fitted: the run.
-      text: the name or the number of a class; the numbers of a vector, with commas between; of both, the class first.
+      text: the name or the number of a class; the numbers of a vector, with commas between; of both, the class first;
+        "none" where the model has learned to do without.
       count: how many examples.
       in_turn: whether the classes in turn are meant where nothing was typed and the model is told a class alone.
 
@@ -135,6 +140,9 @@ def condition_of(directory: Path, fitted: Fitted, text: str, count: int, *, in_t
     if not text and in_turn and not model.vector:
         return (np.arange(count) % model.classes).astype(np.int32)
     names = class_names(directory)
+    if text == NONE and NONE not in names:
+        _check_without(model, fitted.run.data)
+        return conditions.none(model, count)
     entries = text.split(",") if model.vector else [text]
     told: dict[str, Any] = {}
     if model.classes:
@@ -142,6 +150,16 @@ def condition_of(directory: Path, fitted: Fitted, text: str, count: int, *, in_t
     if model.vector:
         told["vector"] = np.tile(_numbers(entries, model.vector, bool(model.classes)), (count, 1))
     return told if len(told) > 1 else next(iter(told.values()))
+
+
+def _check_without(model: Any, data: Data) -> None:
+    """Refuse to tell nothing to a model that was always told something."""
+    drops = isinstance(model, conditions.DropsConditions)
+    hidden = data.hidden_labels > 0 or data.labels_per_class > 0
+    if not drops or not (model.drop > 0 or (hidden and not model.vector)):
+        what = "a class" if model.classes else "a vector"
+        expected = f"{what}: this {type(model).__name__} has not learned to do without"
+        raise InputError("--condition", got=NONE, expected=expected, hint="train with drop=0.1" if drops else "")
 
 
 def _class(text: str, names: Sequence[str], classes: int) -> int:

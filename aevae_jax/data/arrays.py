@@ -15,6 +15,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,11 @@ from numpy.lib import format
 
 from aevae_jax import durable, memory
 from aevae_jax.data import datasets, rows
-from aevae_jax.data.checks import as_source, check_labels
-from aevae_jax.data.datasets import Source, Split, levels_of
+from aevae_jax.data.checks import as_source, check_factors, check_labels
+from aevae_jax.data.datasets import Factor, Source, Split, levels_of
 from aevae_jax.data.rows import inside, reading, refused
 from aevae_jax.data.splits import Found
+from aevae_jax.types import InputError
 
 MAX_BYTES = 2**34
 """A compressed file may expand to at most 16 GiB."""
@@ -40,7 +42,7 @@ _WORDS = {"train": ("train",), "validation": ("validation", "valid", "val"), "te
 _EXPECTED = "train, validation, test or x_train, y_train, ...; or one array, or images and labels"
 
 Name = tuple[str, str]
-"""A part, such as train, and "images" or "labels"."""
+"""A part, such as train, and "images", "labels" or "factors"."""
 
 
 # -------------------------------------------------------------------------------------------------------- whole files
@@ -72,7 +74,8 @@ def read_npy_folder(folder: Path) -> Found:
 def read_npz(path: Path) -> Found:
     """Return arrays called `train`, `x_train` or `train_images` and alike for `validation` (`valid`, `val`) and `test`,
     each with `y_train` or `train_labels` where there are labels; or `images`, `x` or `data` with `labels` or `y`; or
-    one array of any name. Capitals do not matter. Other arrays of Python objects are passed over.
+    one array of any name. `factors`, integers `[N, F]`, are those that training data were made of. Capitals do not
+    matter. Other arrays of Python objects are passed over.
 
     Raises:
       InputError: arrays of other names, a damaged or encrypted archive, one that expands too far (see `MAX_BYTES`,
@@ -159,7 +162,7 @@ def _known_names() -> dict[str, Name]:
         for word in words:
             known |= dict.fromkeys((word, f"x_{word}", f"{word}_x", f"{word}_images"), (part, "images"))
             known |= dict.fromkeys((f"y_{word}", f"{word}_y", f"{word}_labels"), (part, "labels"))
-    known |= dict.fromkeys(("images", "x", "data"), ("train", "images"))
+    known |= {"factors": ("train", "factors")} | dict.fromkeys(("images", "x", "data"), ("train", "images"))
     return known | dict.fromkeys(("labels", "y"), ("train", "labels"))
 
 
@@ -212,7 +215,20 @@ def _found(names: Mapping[Name, str], load: Callable[[str], Source], where: Path
             raise refused(where, f"{labels} alone", f"the {part} images as well")
     if "train" not in parts:
         raise refused(where, ", ".join(names.values()) or "no arrays", _EXPECTED)
-    return Found(parts, levels_of(parts["train"].x))
+    x, made_of = parts["train"].x, names.get(("train", "factors"))
+    if made_of is None:
+        return Found(parts, levels_of(x))
+    values, known = _factors(load(made_of), x, f"{where}: {made_of}")
+    parts["train"] = replace(parts["train"], factors=values)
+    return Found(parts, levels_of(x), factors=known)
+
+
+def _factors(columns: Source, x: Source, where: str) -> tuple[np.ndarray, tuple[Factor, ...]]:
+    """Return factors of the training data by their columns, and what these are called: factor 1, factor 2, ..."""
+    if len(columns.shape) not in (1, 2) or 0 in columns.shape:
+        raise InputError(where, got=f"shape {columns.shape}", expected="integers [N, F]")
+    whole = columns[:].reshape(len(columns), -1)
+    return check_factors({f"factor {number}": each for number, each in enumerate(whole.T, 1)}, x, where)
 
 
 @contextlib.contextmanager

@@ -18,8 +18,10 @@ from aevae_jax.types import InputError, LatentModel, Metrics, Params, Validation
 if TYPE_CHECKING:
     from jax import Array
 
+    from aevae_jax import conditions
     from aevae_jax.objectives import bounds
 else:
+    conditions = modules("aevae_jax", "conditions")
     bounds = modules("aevae_jax.objectives", "bounds")
 
 
@@ -90,7 +92,8 @@ def _init(discriminator: Discriminator, key: Array, model: LatentModel) -> Param
 
     def code(key: Array) -> Any:
         key_init, key_draw = jax.random.split(key)
-        return model.prior(model.init(key_init), 1).sample(key_draw)
+        own = conditions.at_any(model, 1)
+        return own.prior(own.init(key_init), 1).sample(key_draw)
 
     return discriminator.init(key, math.prod(jax.eval_shape(code, key).shape))
 

@@ -235,6 +235,8 @@ def _told(model: Any, prepared: Prepared) -> Any:
     if not isinstance(model, ConditionShaped):
         return model
     parts = conditions.parts(condition)
+    if "label" in parts:
+        _check_trained(prepared)
     sizes = {
         "classes": max(len(prepared.class_names), int(np.max(parts["label"])) + 1) if "label" in parts else 0,
         "vector": parts["vector"].shape[1] if "vector" in parts else 0,
@@ -249,6 +251,16 @@ def _told(model: Any, prepared: Prepared) -> Any:
     except TypeError:  # it has no such field
         got = " and ".join(parts)
         raise InputError(f"condition of {prepared.name}", got=got, expected=f"a label alone, for {name}") from None
+
+
+def _check_trained(prepared: Prepared) -> None:
+    """Refuse classes of validation or test data of which no training example is told."""
+    seen = np.unique(conditions.parts(prepared.train.condition)["label"])
+    for part in ("validation", "test"):
+        label = conditions.parts(getattr(prepared, part).condition)["label"]
+        if others := np.setdiff1d(label, [*seen.tolist(), -1]).tolist():
+            got = f"{datasets.class_texts(np.array(others[:1]), prepared.class_names)[0]} in {part}"
+            raise InputError(f"class of {prepared.name}", got=got, expected="one that training examples have")
 
 
 def _shaped(model: Any, prepared: Prepared) -> Any:

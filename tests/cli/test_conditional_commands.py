@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     semi = ["--model", f"SemiSupervisedVAE({small})", "--epochs", 2, "--batch-size", 16]
     typed("train", folder / "semi", "--data", told, *semi)
     own = from_arrays(x, labels=np.arange(120) % 3 + 4, vector=np.random.RandomState(1).normal(size=(120, 2)))
-    both = Run(Data(condition="label"), ConditionalVAE(2, MLP((4,))), epochs=1, batch_size=48)
+    both = Run(Data(condition="label"), ConditionalVAE(2, MLP((4,)), drop=0.1), epochs=1, batch_size=48)
     fitting.fit(both, own, directory=folder / "both", progress=False)
     return folder
 
@@ -153,6 +153,19 @@ def test_a_vector_is_typed_by_its_numbers_after_the_class(folder, tmp_path, caps
         assert error.startswith("error: --condition: got")
 
 
+def test_a_model_that_learned_to_do_without_is_told_nothing(folder, tmp_path):
+    fitted = fitting.load_run(folder / "both")
+    seen = made(tmp_path / "s.npy", "sample", folder / "both", "--num", 3, "--condition", "none")
+    key = keys.stream(keys.root(0), keys.Stream.SAMPLE)
+    expected = generation.sample(fitted.model, fitted.params, key, 3).mean()
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
+    codes = made(tmp_path / "z.npy", "encode", folder / "both", "--input", folder / "new.npy", "--condition", "none")
+    x = np.load(folder / "new.npy").astype(np.float32) / 255
+    np.testing.assert_allclose(codes, fitted.model.encode(fitted.params, x).mean(), atol=1e-5)
+    typed("sample", folder / "both", "--num", 3, "--condition", "none", "--out", tmp_path / "s.png")
+    assert inputs.names_told(folder / "both", {"label": np.array([-1, 1])}) == ["none", "5"]
+
+
 def test_a_semi_supervised_model_says_how_often_its_classes_are_right_and_infers_those_that_are_missing(
     folder, tmp_path
 ):
@@ -183,6 +196,8 @@ def test_a_semi_supervised_model_says_how_often_its_classes_are_right_and_infers
 REFUSED = [
     (("sample", "run", "--condition", "12"), "--condition: got 12, expected a class: 4, 5, 6"),
     (("sample", "run", "--condition", "seven"), "--condition: got seven, expected a class: 4, 5, 6"),
+    (("sample", "run", "--condition", "none"), "--condition: got none, expected a class: this ConditionalVAE has"),
+    (("sample", "semi", "--condition", "none"), "--condition: got none, expected a class: this SemiSupervisedVAE has"),
     (("sample", "plain", "--condition", "4"), "--condition: got 4, expected none: a VAE is told nothing"),
     (("encode", "run", "--input", "new.npy"), "--condition: got none, expected a class: 4, 5, 6"),
     (("decode", "semi", "--input", "z.npy"), "--condition: got none, expected a class: 4, 5, 6"),

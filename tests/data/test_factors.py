@@ -95,6 +95,39 @@ def test_factors_of_another_form_are_one_line(given, message):
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize("axes", [1, 2])
+def test_factors_stand_in_a_file_beside_its_examples(tmp_path, axes):
+    """As numbers of each column, without names; the same as from arrays."""
+    number = np.arange(60)
+    x, values = np.stack([number, number % 4, number % 3], axis=1).astype(np.float32), number[:, None] % [4, 3]
+    values = values if axes == 2 else values[:, 0]
+    np.savez(tmp_path / "x.npz", x=x, y=number % 2, factors=values)
+    found = data.Data(str(tmp_path / "x.npz"), condition="factors").load()
+    assert [factor.name for factor in found.factors] == ["factor 1", "factor 2"][:axes]
+    for part in PARTS:
+        split = getattr(found, part)
+        np.testing.assert_array_equal(split.factors, split.x[:, 1 : 1 + axes])
+        np.testing.assert_allclose(split.condition, split.factors / [3, 2][:axes], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        (np.zeros((5, 2), int), r"x.npz: factors factor 1: got .*5"),
+        (np.zeros((60, 2, 2), int), r"x.npz: factors: got shape \(60, 2, 2\), expected integers \[N, F\]"),
+        (np.zeros((60, 0), int), r"x.npz: factors: got"),
+        (np.zeros((60, 2)), r"x.npz: factors factor 1: got"),
+    ],
+    ids=["fewer", "three axes", "none", "floats"],
+)
+def test_factors_of_another_form_in_a_file_are_one_line(tmp_path, factors, message):
+    np.savez(tmp_path / "x.npz", x=np.random.RandomState(0).normal(size=(60, 3)), factors=factors)
+    with pytest.raises(InputError, match=message) as error:
+        data.Data(str(tmp_path / "x.npz")).load()
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) <= 200 + len(str(tmp_path))
+
+
 def test_inspect_names_the_known_factors(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data.Data, "load", lambda self: data.from_arrays(told(), factors=known()))

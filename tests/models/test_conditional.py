@@ -214,6 +214,38 @@ def test_a_dropped_condition_is_none_and_only_in_training():
     assert training.make_gradient(dataclasses.replace(model, drop=0.0), ReconstructionError())
 
 
+def test_conditions_are_dropped_with_the_probability_by_the_place_in_the_whole_batch():
+    """Within four standard errors; and by key and place alone, so that a part of a batch has the noise of the whole."""
+    count = 20_000
+    label = np.arange(count, dtype=np.int32) % CLASSES
+    for drop in (0.1, 0.5):
+        model = ConditionalVAE(classes=CLASSES, drop=drop)
+        gone = np.asarray(model.dropped(label, jax.random.key(0))["label"]) < 0
+        assert abs(gone.mean() - drop) < 4 * np.sqrt(drop * (1 - drop) / count)
+        part = model.dropped(label[:10], jax.random.key(0))["label"]
+        np.testing.assert_array_equal(part < 0, gone[:10])
+        again = model.dropped(label, jax.random.key(1))["label"]
+        assert ((again < 0) != gone).any()
+
+
+def test_a_condition_that_is_never_dropped_is_as_without_the_option():
+    model = ConditionalVAE(2, MLP((4,)), classes=CLASSES, event_shape=(5,))
+    assert model == dataclasses.replace(model, drop=0.0)
+    assert model.dropped(LABEL, jax.random.key(0)) is LABEL
+
+
+def test_a_condition_that_is_always_dropped_is_never_seen():
+    """Whatever it is, loss and gradient are the same to the bit, and those of the model that is told nothing."""
+    told = CONDITIONS["label and vector"]
+    model = ConditionalAutoencoder(2, MLP((4,)), classes=CLASSES, vector=ENTRIES, drop=1.0, event_shape=(5,))
+    params = oracles.random_params(model)
+    others = {"label": told["label"][::-1], "vector": 3 - told["vector"]}
+    found = [gradient_of(model, ReconstructionError(), params, Conditioned(X, each)) for each in (told, others)]
+    jax.tree.map(np.testing.assert_array_equal, found[0], found[1])
+    expected, _ = ReconstructionError()(model, params, X, jax.random.key(0), jnp.asarray(0))
+    np.testing.assert_allclose(found[0].loss, expected, rtol=1e-6)
+
+
 # --- architectures ---
 
 

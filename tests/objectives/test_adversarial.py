@@ -12,10 +12,11 @@ import pytest
 from oracles import AsMaps, random_params
 
 from aevae_jax import VAE, Autoencoder, distributions
-from aevae_jax.models import architectures, likelihoods, priors
+from aevae_jax.models import ConditionalVAE, architectures, likelihoods, priors
 from aevae_jax.objectives import adversarial
 from aevae_jax.objectives.adversarial import AAE, Discriminator, FactorVAE
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
+from aevae_jax.training import parameters
 from aevae_jax.types import InputError, Parametrised
 
 SIZE, LATENT = 5, 3
@@ -186,6 +187,22 @@ def test_a_discriminator_of_a_batch_of_one_is_one_line(name):
         Discriminator((0,))
     with pytest.raises(InputError, match="Discriminator learning_rate: got 0"):
         Discriminator(learning_rate=0.0)
+
+
+def test_a_discriminator_is_of_the_codes_of_a_model_with_a_prior_for_each_condition():
+    """Its size does not depend on which condition; and it is trained at those of the batch."""
+    label = np.array([0, 2, 1, 0])
+    model = ConditionalVAE(LATENT, classes=3, learned_prior=True, **NETWORKS)
+    for name in ("FactorVAE", "AAE"):
+        objective = objective_of(name, 1.0)
+        params = parameters.with_own(random_params(model), objective, model, jax.random.key(0))
+        assert params["objective"]["layer_0"]["kernel"].shape == (LATENT, 8)
+        losses = [
+            jax.jit(objective, static_argnums=0)(model.given(each), params, X[:4], jax.random.key(1), 0)[0]
+            for each in (label, label[::-1])
+        ]
+        assert np.isfinite(losses[0])
+        assert abs(losses[0] - losses[1]) > 1e-4
 
 
 def test_selection_is_by_the_plain_bound_whatever_the_weight():  # mistake 2, mistake 35

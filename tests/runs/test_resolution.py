@@ -238,6 +238,23 @@ def test_a_conditional_model_is_built_for_the_condition_of_the_data():
         assert (model.classes, model.vector, model.drop) == (*sizes, 0.1)
 
 
+def test_a_class_that_is_told_but_never_trained_is_refused():
+    """Of validation or test data, where no training example has it; what is hidden does not count as seen."""
+    x = np.random.RandomState(0).randint(0, 256, (60, 4, 4, 1)).astype(np.uint8)
+    labels = np.where(np.arange(60) < 54, np.arange(60) % 2, 2)
+    split = [data.Split(x[rows], labels[rows]) for rows in (slice(48), slice(48, 54), slice(54, 60))]
+    own = data.Dataset("own", *split, 256, classes=(4, 5, 6), class_names=("four", "five", "six"))
+    with pytest.raises(InputError, match="class of own: got six in test, expected one that training") as error:
+        resolution.resolve(Run(data.Data(condition="label"), ConditionalVAE(2, MLP((4,)))), own)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) <= 200
+    both = [data.Split(x[rows], labels[rows] % 2) for rows in (slice(48), slice(48, 54), slice(54, 60))]
+    own = data.Dataset("own", *both, 256, classes=(4, 5, 6), class_names=("four", "five", "six"))
+    assert (
+        resolution.resolve(Run(data.Data(condition="label"), ConditionalVAE(2, MLP((4,)))), own).run.model.classes == 3
+    )
+
+
 @pytest.mark.parametrize(
     ("model", "condition", "message"),
     [
