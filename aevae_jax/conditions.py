@@ -122,6 +122,32 @@ class DropsConditions(Protocol):
 
 
 @runtime_checkable
+class Natural(Protocol):
+    """A likelihood that says whether its raw outputs are the natural parameters of an exponential family, but for a
+    factor that does not depend on them.
+    """
+
+    @property
+    def natural(self) -> bool:
+        """Whether they are."""
+        ...
+
+
+@runtime_checkable
+class WithOutputs(Protocol):
+    """A conditional model with a decoder whose raw outputs its likelihood turns into p(x|z, c)."""
+
+    @property
+    def likelihood(self) -> Any:
+        """The likelihood."""
+        ...
+
+    def decoder_outputs(self, params: Params, z: Latent, condition: Any = None) -> Array:
+        """Return the raw outputs `[B, *event, outputs]` at codes z `[B, *latent]`."""
+        ...
+
+
+@runtime_checkable
 class Inferring(Protocol):
     """A model that is told the class of an example, and infers it where it is missing: a label of -1."""
 

@@ -143,7 +143,7 @@ def quality(run: Path, *, num: int = 2000, seed: int = 0, data: Moved = "") -> N
         f"its range, {low:g} to {high:g}."
     )
     train, codes = _train(prepared), prepared.validation.rows[:num]
-    of_pixels = {"mse": pixels.mse, "psnr": pixels.psnr}
+    of_pixels = {"mse": pixels.mse, "psnr": pixels.psnr, **({} if pixels.ssim is None else {"ssim": pixels.ssim})}
     with console.parts("comparing codes with the prior", of="mixtures fitted") as on_part:
         gap = latents.prior_gap(fitted.model, fitted.params, codes, keys.root(1), others=train, on_part=on_part)
     why_not = measures.why_no_judge(prepared, "test")

@@ -43,6 +43,7 @@ def sample(
     seed: int = 0,
     noise: bool = False,
     condition: Condition = "",
+    guidance: float = 0.0,
     force: bool = False,
 ) -> None:
     """Draw codes from the prior and decode them.
@@ -57,6 +58,7 @@ def sample(
       noise: draw from p(x|z) as well, in place of its mean.
       condition: of a conditional model, the name or number of a class, or the numbers of a vector with commas between;
         of both, the class first; none, of a model that was trained with drop. Left out, the classes in turn.
+      guidance: how far such a model is led away from what it makes without a condition, such as 1.
       force: replace the output file if it exists.
     """
     inputs.check_files(run, out, force=force)
@@ -69,6 +71,7 @@ def sample(
     if has_nominal_prior(fitted.model, fitted.params):
         note("an autoencoder has no prior: random codes are drawn from N(0, I), and most decode to no data")
     told = inputs.condition_of(run, fitted, condition, num, in_turn=True)
+    fitted = inputs.guided(fitted, guidance)
     key = key_of(seed, keys.Stream.SAMPLE)
     draw = jax.jit(_codes, static_argnums=(0, 3)).lower(fitted.model, fitted.params, key, num, told).compile()
     if needs := draw.memory_analysis():  # a mixture of many components needs more than the codes and what they become

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from aevae_jax import evaluation, values
+from aevae_jax import evaluation, limits, values
 from aevae_jax.cli import overview
 from aevae_jax.cli.evaluate import prepared_of
 from aevae_jax.cli.terminal import note
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from aevae_jax import conditions, keys
     from aevae_jax.conditions import Conditioned
     from aevae_jax.data import Source
+    from aevae_jax.models import generation
     from aevae_jax.runs.fitting import Fitted
 else:
     conditions, keys = modules("aevae_jax", "conditions", "keys")
+    generation = modules("aevae_jax.models", "generation")
 
 Part = Literal["train", "validation", "test"]
 Condition = Annotated[str, "--condition CONDITION"]
@@ -150,6 +152,12 @@ def condition_of(directory: Path, fitted: Fitted, text: str, count: int, *, in_t
     if model.vector:
         told["vector"] = np.tile(_numbers(entries, model.vector, bool(model.classes)), (count, 1))
     return told if len(told) > 1 else next(iter(told.values()))
+
+
+def guided(fitted: Fitted, weight: float) -> Fitted:
+    """Return a run whose model is guided: see `generation.Guided`; the run itself where the weight is 0."""
+    limits.check("--guidance", weight, -1.0, limits.LARGEST)
+    return fitted._replace(model=generation.Guided(fitted.model, weight)) if weight else fitted
 
 
 def _check_without(model: Any, data: Data) -> None:

@@ -98,7 +98,11 @@ class ConditionalVAE:
 
     def decode(self, params: Params, z: Array, condition: Any = None) -> Distribution:
         """Return p(x|z, c) of z `[B, *latent]`."""
-        return _decoded(self, params, z, condition)
+        return self.likelihood(params["likelihood"], self.decoder_outputs(params, z, condition))
+
+    def decoder_outputs(self, params: Params, z: Array, condition: Any = None) -> Array:
+        """Return what the likelihood makes p(x|z, c) of, `[B, *event, outputs]`."""
+        return _decoder_outputs(self, params, z, condition)
 
     def prior(self, params: Params, n: int, condition: Any = None) -> Distribution:
         """Return p(z), or p(z|c), for a batch of `n`."""
@@ -161,7 +165,11 @@ class ConditionalAutoencoder:
 
     def decode(self, params: Params, z: Array, condition: Any = None) -> Distribution:
         """Return p(x|z, c) of z `[B, *latent]`."""
-        return _decoded(self, params, z, condition)
+        return self.likelihood(params["likelihood"], self.decoder_outputs(params, z, condition))
+
+    def decoder_outputs(self, params: Params, z: Array, condition: Any = None) -> Array:
+        """Return what the likelihood makes p(x|z, c) of, `[B, *event, outputs]`."""
+        return _decoder_outputs(self, params, z, condition)
 
     def prior(self, params: Params, n: int, condition: Any = None) -> Distribution:
         """Return p(z), for a batch of `n`."""
@@ -280,9 +288,9 @@ def _encoded(model: Any, params: Params, x: Array, condition: Any, codes: Latent
     return parts.encoded(model, params, seen, codes)
 
 
-def _decoded(model: Any, params: Params, z: Array, condition: Any) -> Distribution:
-    """Return p(x|z, c) of z `[B, *latent]`."""
+def _decoder_outputs(model: Any, params: Params, z: Array, condition: Any) -> Array:
+    """Return the decoder's outputs `[B, *event, outputs]` of z `[B, *latent]`."""
     parts.check_built(model)
     parts.check_codes(model, z)
     seen = model.network.beside(z, known_features(model, condition, z.shape[0]))
-    return parts.decoded(model, params, seen)
+    return parts.decoder_outputs(model, params, seen)

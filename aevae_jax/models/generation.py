@@ -6,6 +6,7 @@ Functions without a key are deterministic: they use the means of q(z|x) and p(x|
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,64 @@ from jax.flatten_util import ravel_pytree
 from aevae_jax import conditions
 from aevae_jax.conditions import Conditioned
 from aevae_jax.discrete import Snapping
-from aevae_jax.types import Distribution, Latent, LatentModel, Params
+from aevae_jax.types import Distribution, InputError, Latent, LatentModel, Params, likelihood_of
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A conditional model that is led further towards its condition when it decodes. Ho & Salimans 2022, section 3.
+
+    At the same code, p(x|z, c)^(1 + weight) / p(x|z)^weight, normalised: with a likelihood that is
+    `conditions.Natural`, it is the likelihood at (1 + weight) times the decoder's outputs at c less weight times those
+    without a condition. It is a way to draw; what it gives is no density of the model that was trained.
+
+    Args:
+      model: a model that was trained with `drop`.
+      weight: 0 for the model as it is, -1 for that without a condition.
+
+    Raises:
+      InputError: a model that has not learned to do without a condition, or another likelihood.
+    """
+
+    model: Any
+    weight: float
+
+    def __post_init__(self) -> None:
+        name, model = type(self.model).__name__, self.model
+        if not isinstance(model, conditions.DropsConditions) or not model.drop > 0:
+            expected = "a model that was trained without some of its conditions, ConditionalVAE(drop=0.1)"
+            raise InputError("guidance", got=f"a {name}, which was not", expected=expected)
+        if not isinstance(model, conditions.WithOutputs) or not _is_natural(model.likelihood):
+            got = f"{type(likelihood_of(model)).__name__}, whose outputs are no natural parameters"
+            raise InputError("likelihood for guidance", got=got, expected="one such as Bernoulli() or Normal()")
+
+    def init(self, key: Array) -> Params:
+        """Return fresh parameters of the model."""
+        return self.model.init(key)
+
+    def given(self, condition: Any) -> conditions.Given:
+        """Return the model at a condition. Raises `InputError` as that of the model itself."""
+        return conditions.Given(self, self.model.given(condition).condition)
+
+    def encode(self, params: Params, x: Array, condition: Any = None) -> Distribution:
+        """Return q(z|x, c)."""
+        found: Distribution = self.model.encode(params, x, condition)
+        return found
+
+    def decode(self, params: Params, z: Latent, condition: Any = None) -> Distribution:
+        """Return p(x|z, c) led away from p(x|z)."""
+        at, without = (self.model.decoder_outputs(params, z, c) for c in (condition, None))
+        found: Distribution = self.model.likelihood(params["likelihood"], at + self.weight * (at - without))
+        return found
+
+    def prior(self, params: Params, n: int, condition: Any = None) -> Distribution:
+        """Return p(z|c), for a batch of `n`."""
+        found: Distribution = self.model.prior(params, n, condition)
+        return found
+
+
+def _is_natural(likelihood: object) -> bool:
+    return isinstance(likelihood, conditions.Natural) and likelihood.natural
 
 
 def sample(model: LatentModel, params: Params, key: Array, num: int) -> Distribution:

@@ -85,6 +85,7 @@ class Normal:
     scale: float = 1.0
 
     outputs: ClassVar[int] = 1
+    natural: ClassVar[bool] = True
     support: ClassVar[Support] = REAL
 
     def __post_init__(self) -> None:
@@ -124,6 +125,7 @@ class NormalSharedScale:
     initial_scale: float = 0.25
 
     outputs: ClassVar[int] = 1
+    natural: ClassVar[bool] = True
     support: ClassVar[Support] = REAL
 
     def __post_init__(self) -> None:
@@ -160,6 +162,7 @@ class Bernoulli:
     """Independent bits. Data must be binary: the cross-entropy of grey levels is no likelihood."""
 
     outputs: ClassVar[int] = 1
+    natural: ClassVar[bool] = True
     support: ClassVar[Support] = BINARY
 
     def init(self) -> Params:
@@ -174,6 +177,7 @@ class ContinuousBernoulli:
     """The normalised density on [0, 1] behind the cross-entropy of grey levels."""
 
     outputs: ClassVar[int] = 1
+    natural: ClassVar[bool] = True
     support: ClassVar[Support] = UNIT_INTERVAL
 
     def init(self) -> Params:
@@ -203,6 +207,8 @@ class _Grid:
 @dataclass(frozen=True)
 class Categorical(_Grid):
     """A free probability for every grey level of every element."""
+
+    natural: ClassVar[bool] = True
 
     @property
     def outputs(self) -> int:

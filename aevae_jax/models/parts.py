@@ -131,10 +131,14 @@ def decode(model: Any, params: Params, z: Array, latent: LatentShape | None = No
 
 def decoded(model: Any, params: Params, z: Array) -> Distribution:
     """Return the likelihood at what the decoder sees, be it more than a code."""
+    return model.likelihood(params["likelihood"], decoder_outputs(model, params, z))
+
+
+def decoder_outputs(model: Any, params: Params, z: Array) -> Array:
+    """Return the decoder's outputs `[B, *event, outputs]` of what it sees."""
     network = model.network.decoder(model.event_shape, model.likelihood.outputs)
     shape = (*model.event_shape, model.likelihood.outputs)
-    raw = _as(network.apply({"params": params["decoder"]}, z), shape, "the decoder's output")
-    return model.likelihood(params["likelihood"], raw)
+    return _as(network.apply({"params": params["decoder"]}, z), shape, "the decoder's output")
 
 
 def _as(out: Any, shape: tuple[int, ...], what: str) -> Array:

@@ -163,6 +163,11 @@ def test_a_model_that_learned_to_do_without_is_told_nothing(folder, tmp_path):
     x = np.load(folder / "new.npy").astype(np.float32) / 255
     np.testing.assert_allclose(codes, fitted.model.encode(fitted.params, x).mean(), atol=1e-5)
     typed("sample", folder / "both", "--num", 3, "--condition", "none", "--out", tmp_path / "s.png")
+    given = ("sample", folder / "both", "--num", 2, "--condition", "5,0.5,-2", "--guidance", 1.5)
+    told = {"label": np.full(2, 1), "vector": np.array([[0.5, -2]] * 2, np.float32)}
+    own = generation.Guided(fitted.model, 1.5).given(told)
+    expected = generation.sample(own, fitted.params, keys.stream(keys.root(0), keys.Stream.SAMPLE), 2).mean()
+    np.testing.assert_allclose(made(tmp_path / "g.npy", *given), expected, atol=1e-5)
     assert inputs.names_told(folder / "both", {"label": np.array([-1, 1])}) == ["none", "5"]
 
 
@@ -198,6 +203,7 @@ REFUSED = [
     (("sample", "run", "--condition", "seven"), "--condition: got seven, expected a class: 4, 5, 6"),
     (("sample", "run", "--condition", "none"), "--condition: got none, expected a class: this ConditionalVAE has"),
     (("sample", "semi", "--condition", "none"), "--condition: got none, expected a class: this SemiSupervisedVAE has"),
+    (("sample", "run", "--guidance", "1"), "guidance: got a ConditionalVAE, which was not"),
     (("sample", "plain", "--condition", "4"), "--condition: got 4, expected none: a VAE is told nothing"),
     (("encode", "run", "--input", "new.npy"), "--condition: got none, expected a class: 4, 5, 6"),
     (("decode", "semi", "--input", "z.npy"), "--condition: got none, expected a class: 4, 5, 6"),
@@ -225,3 +231,5 @@ def test_samples_of_a_class_are_recognised_as_that_class(tmp_path):
     out = typed("quality", tmp_path / "run")
     share = int(re.search(r"(\d+)% of samples are recognised", out.replace("\n", " "))[1])
     assert share > 50  # 10 by chance
+    by_class = out.partition("of each class that the model is told")[2]
+    assert all(name in by_class for name in ("mse", "psnr", "ssim"))
