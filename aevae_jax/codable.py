@@ -102,6 +102,41 @@ class LogMasses(Protocol):
 
 
 @runtime_checkable
+class OfIndices(Protocol):
+    """A distribution over codes that are known by their indices: L at each place, of K choices each."""
+
+    @property
+    def book(self) -> Any:
+        """What has the vectors: `distributions.books.Book`."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one code, the last axis that of its vectors."""
+        ...
+
+    @property
+    def sequential(self) -> bool:
+        """Whether an index depends on those before it, in the order of places, and at each that of levels."""
+        ...
+
+    def log_odds(self, index: Array) -> Array:
+        """Return log probabilities, up to a constant, of each index of `index` `[B, places, L]`, given those before it
+        alone: `[B, places, L, K]`.
+        """
+        ...
+
+
+@runtime_checkable
+class OfClasses(Protocol):
+    """A distribution of independent one-hot vectors."""
+
+    def classes(self) -> Array:
+        """Return log probabilities of the classes, up to a constant, `[B, places, K]`."""
+        ...
+
+
+@runtime_checkable
 class Smoothed(Protocol):
     """A distribution of independent elements, each a mixture of K logistics with uniform noise of width 1.
 

@@ -5,6 +5,7 @@ lossy.py     `LossyCoder`: a model whose codes are rounded, from images to bytes
 rounded.py   integers without bounds, by mixtures of logistics
 codecs.py    (push, pop), and bits back as what is made of three of them
 latents.py   codes as buckets of their prior; the codecs of prior and posterior
+indices.py   the same of discrete codes, by their indices
 elements.py  discrete distributions as integer counts
 tables.py    the functions of integers that these look up
 certified.py networks in float64, rounded, and certified to round so everywhere

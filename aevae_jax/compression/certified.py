@@ -62,7 +62,8 @@ class Networks:
             sure = np.ones(len(leaves[0]), bool)
             if certify:
                 narrow_arrays = [np.asarray(a, np.float32) for a in arrays]
-                narrow = jax.tree.leaves(self.function(values, False)(self._narrow_params, *narrow_arrays))
+                with jax.enable_x64(False):  # else what has no type, such as zeros, makes all that follows float64
+                    narrow = jax.tree.leaves(self.function(values, False)(self._narrow_params, *narrow_arrays))
                 for leaf, other, code in zip(leaves, narrow, codes, strict=True):
                     sure &= certain(leaf, np.asarray(other, np.float64), code)
         codes = [np.fmin(np.fmax(code, -_FAR), _FAR).astype(np.int64) for code in codes]  # NaN becomes a number, too
@@ -108,17 +109,30 @@ class Evaluation:
         self.sure = np.ones(rows, bool)
         self._networks, self._batch, self._certify = networks, batch, certify
 
-    def __call__(self, values: Values, *arrays: np.ndarray, shared: tuple[np.ndarray, ...] = ()) -> Any:
-        """Return integers, of float64 arrays `[rows, ...]` and then others that no batch has."""
+    def __call__(
+        self, values: Values, *arrays: np.ndarray, shared: tuple[np.ndarray, ...] = (), again: bool = True
+    ) -> Any:
+        """Return integers, of float64 arrays `[rows, ...]` and then others that no batch has.
+
+        Args:
+          values, arrays, shared: a function, and what it is given.
+          again: whether who decodes evaluates this, too, so that it must be certain.
+        """
         found = []
         for first in range(0, max(len(self.sure), 1), self._batch):  # also of none: what they would be
             parts = [a[first : first + self._batch] for a in arrays]
             rows = len(parts[0])
             filled = [np.concatenate([a, np.zeros((self._batch - rows, *a.shape[1:]))]) for a in parts]
-            codes, sure = self._networks.rounded(values, *filled, *shared, certify=self._certify)
+            codes, sure = self._networks.rounded(values, *filled, *shared, certify=self._certify and again)
             self.sure[first : first + rows] &= sure[:rows]
             found.append(jax.tree.map(lambda code, rows=rows: code[:rows], codes))
         return jax.tree.map(lambda *blocks: np.concatenate(blocks), *found)
+
+
+def check_prior(sure: bool) -> None:
+    """Raise `InputError` where the numbers of a prior are not certain: nothing can be encoded by them."""
+    if not sure:
+        raise InputError("prior", got="numbers on the boundary of rounding", expected="a prior that rounds surely")
 
 
 def certain(wide: np.ndarray, narrow: np.ndarray, code: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aevae_jax import codable, limits, values
-from aevae_jax.compression import elements, latents, plain, tables
+from aevae_jax.compression import certified, elements, indices, latents, plain, tables
 from aevae_jax.compression.certified import Evaluation, Networks
 from aevae_jax.compression.codecs import Codec, bits_back, independent, monte_carlo_bits_back
 from aevae_jax.compression.container import MOST_SAMPLES
@@ -41,7 +41,7 @@ class Coder:
 
     Args:
       model: with a likelihood of levels: `Bernoulli`, `Categorical`, `DiscretizedLogistic` or mixtures of these, and a
-        prior of normals, mixtures of these, or two levels.
+        prior of normals, mixtures of these, or two levels; or with discrete codes and a prior of their indices.
       params: its parameters, as trained.
       batch: number of examples that networks are evaluated on at once. Files do not depend on it.
       samples: number of codes of which one is chosen for each example, at so many times the work. Files are smaller
@@ -61,8 +61,9 @@ class Coder:
         limits.check("samples", samples, 1, MOST_SAMPLES)
         self._samples = samples
         self._networks, self._at_once = Networks(model, params), batch
-        self._latents = latents.Latents(self._networks)
-        width = self._networks.shapes(lambda model, params: model.prior(params, 1).mean()).size
+        discrete = isinstance(self._networks.shapes(indices.prior_of), codable.OfIndices)
+        self._latents: Any = (indices.Indices if discrete else latents.Latents)(self._networks)
+        width = self._latents.width
         found = self._networks.shapes(lambda model, params: latents.decoded(model, params, jnp.zeros((1, width))))
         self._passes = found.passes if isinstance(found, codable.InPasses) else None
         self._logistic = isinstance(found, codable.LogisticMixture | codable.InPasses)
@@ -80,7 +81,7 @@ class Coder:
                 expected="one with probabilities of levels",
                 hint="train with --model.likelihood DiscretizedLogistic(), or Bernoulli() on bits",
             )
-        self._networks.check(latents.encoded, (1, *self.event_shape))
+        self._latents.check(self.event_shape)
         self._networks.check(self._numbers, (1, width), *([] if self._passes is None else [(1, *self.event_shape)]))
         if self.levels > elements.MOST_LEVELS:
             raise InputError("levels", got=self.levels, expected=f"at most {elements.MOST_LEVELS} to be coded")
@@ -94,8 +95,9 @@ class Coder:
         """Return a chunk of examples `[n, *event_shape]`, n >= 1, of integers below `levels`.
 
         Raises:
-          InputError: another shape, or symbols outside the levels.
+          InputError: another shape, symbols outside the levels, or a prior that does not round surely.
         """
+        certified.check_prior(self._latents.sure)
         plain.check_examples("examples", symbols, self.event_shape, self.levels)
         stack, waiting = Stack(self._latents.seed * self._samples), deque(range(len(symbols)))
         without, part = np.zeros(len(symbols), bool), self._part(symbols[:_BATCH])

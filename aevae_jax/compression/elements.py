@@ -15,6 +15,7 @@ import numpy as np
 from aevae_jax.compression import tables
 from aevae_jax.compression.stack import Bits
 from aevae_jax.compression.tables import GRID
+from aevae_jax.types import InputError
 
 LOC_GRID = 16
 """Places of logistics are integers in units of 1/16 level."""
@@ -35,6 +36,16 @@ FINE, FINE_TOTAL = 20, 1 << 20
 
 MOST_LEVELS = 4096
 """So many levels leave each at least one of 65536 and the rest for the distribution."""
+
+
+MOST_CHOICES = 1 << 15
+"""As many choices of a code, or of a component, leave half of 65536 for the distribution."""
+
+
+def check_choices(what: str, got: int) -> None:
+    """Raise `InputError` where there are more than `MOST_CHOICES`."""
+    if got > MOST_CHOICES:
+        raise InputError(what, got=f"{got:,}", expected=f"at most {MOST_CHOICES:,} to be coded")
 
 
 class Element(Protocol):
@@ -112,7 +123,22 @@ class Table:
         return cls(shares(softmax(logits), floor, precision), precision)
 
     def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
-        return np.asarray(np.take_along_axis(self._counts[part], np.minimum(k, self.levels)[:, None], 1)[:, 0])
+        return self.at(np.arange(len(self._counts))[part], k)
+
+    def at(self, places: np.ndarray, k: np.ndarray) -> np.ndarray:
+        """Return what lies below k `[n]` at places `[n]` of all elements in order."""
+        return np.asarray(self._counts[places, np.minimum(k, self.levels)])
+
+
+class Repeated:
+    """The same table `[*each]` for each of some rows, `[rows, *each]`, held once."""
+
+    def __init__(self, table: Table, rows: int):
+        self.levels, self.precision, self.shape = table.levels, table.precision, (rows, *table.shape)
+        self._table, self._each = table, int(np.prod(table.shape))
+
+    def cumulative(self, k: np.ndarray, part: slice) -> np.ndarray:
+        return self._table.at(np.arange(part.start, part.stop) % self._each, k)
 
 
 class Uniform:

@@ -59,7 +59,11 @@ def _gaussian(distribution: Any, what: str) -> tuple[Any, Any]:
 
 
 def decoded(model: Any, params: Any, z: Any) -> Any:
-    """Return p(x|z) of codes `[B, L]`, whatever shape the model's codes have."""
+    """Return p(x|z) of codes `[B, L]`, whatever shape the model's codes have; of discrete ones z is their indices."""
+    if isinstance(jax.eval_shape(lambda: model.prior(params, 1)), codable.OfIndices):
+        prior = model.prior(params, 1)
+        index = z.astype(jnp.int32).reshape(z.shape[0], -1, prior.book.levels)
+        return model.decode(params, prior.book.vectors(index).reshape(z.shape[0], *prior.shape))
     shape = jax.eval_shape(lambda: model.prior(params, 1).mean()).shape[1:]
     return model.decode(params, z.reshape(z.shape[0], *shape))
 
@@ -102,10 +106,15 @@ def _lower_prior(model: Any, params: Any, *above: Any) -> tuple[Any, Any]:
     return loc * _LOC, log_scale * tables.GRID
 
 
-def encoded(model: Any, params: Any, x: Any) -> Any:
+def _encoded(model: Any, params: Any, x: Any) -> Any:
     """Return all that an encoder computes: the uppermost posterior, and the mean of all levels."""
     posterior = model.encode(params, x)
     return _gaussian(level(posterior, ()), "posterior"), posterior.mean()
+
+
+def _stated(model: Any, params: Any) -> Any:
+    """Return all that a prior computes: the uppermost one, and the mean of all levels."""
+    return _top_prior(model, params), model.prior(params, 1).mean()
 
 
 def _posterior(model: Any, params: Any, x: Any, loc: Any, log_scale: Any, *above: Any) -> tuple[Any, Any]:
@@ -139,19 +148,28 @@ class Latents:
       networks: of a model with a prior of normals, mixtures of these, or two levels.
 
     Raises:
-      InputError: another prior or posterior, or one that does not round surely.
+      InputError: another prior or posterior.
     """
 
     def __init__(self, networks: Networks):
         made, sure = networks.rounded(_top_prior, certify=True)
-        if not sure.all():
-            raise InputError("prior", got="numbers on the boundary of rounding", expected="a prior that rounds surely")
+        self.sure = bool(sure.all())
+        """Whether the uppermost prior rounds alike everywhere, which who encodes must know."""
+        self.width = networks.shapes(lambda model, params: model.prior(params, 1).mean()).size
+        """How many numbers networks see of a code."""
+        self._networks = networks
         self._frame = _frame(made["loc"][0], made["log_scale"][0])
         self._weights, self._place, self._width = made["weights"], made["place"], made["width"]
         shapes = networks.shapes(lambda model, params: model.prior(params, 1))
         self._lower = 0
         while isinstance(shapes, codable.Levelled):
             self._lower, shapes = self._lower + 1, shapes.above
+
+    def check(self, event_shape: tuple[int, ...]) -> None:
+        """Raise `InputError` where posterior or prior compute in float32, or have too many components."""
+        self._networks.check(_encoded, (1, *event_shape))
+        self._networks.check(_stated)
+        elements.check_choices("components of the prior", len(self._weights))
 
     @property
     def seed(self) -> int:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aevae_jax import codable, limits
-from aevae_jax.compression import elements, latents, plain, rounded, tables
+from aevae_jax.compression import certified, elements, latents, plain, rounded, tables
 from aevae_jax.compression.certified import Evaluation, Networks, Values
 from aevae_jax.compression.chunks import digest
 from aevae_jax.compression.stack import Slices, Stack
@@ -60,12 +60,11 @@ class LossyCoder:
         while sum(self._sizes) < width:
             above = [jnp.zeros((1, size)) for size in self._sizes]
             self._sizes.append(self._networks.shapes(partial(_after, above)).shape[1])
-        for level in range(1, len(self._sizes)):
-            self._networks.check(_given, *((1, size) for size in self._sizes[:level]))
+        for level in range(len(self._sizes)):
+            self._networks.check(_given, *((1, size) for size in self._sizes[:level] or [0]))
         self._networks.check(self._picture, (1, width))
         self._first, sure = self._networks.rounded(_given, np.zeros((1, 0)), certify=True)
-        if not sure.all():
-            raise InputError("prior", got="numbers on the boundary of rounding", expected="a prior that rounds surely")
+        self._sure = bool(sure.all())
 
     @property
     def dtype(self) -> Any:
@@ -76,8 +75,9 @@ class LossyCoder:
         """Return a chunk of images `[n, *event_shape]`, n >= 1, of integers below `levels`.
 
         Raises:
-          InputError: another shape, or other numbers.
+          InputError: another shape, other numbers, or a prior that does not round surely.
         """
+        certified.check_prior(self._sure)
         code, bits, given = self._code(symbols), np.zeros(len(symbols)), []
         _, sure = self._evaluate(self._picture, _joined(code), certify=True)
         for level, k in enumerate(code):

@@ -6,6 +6,7 @@ refused in place of decoding wrongly.
 
 from __future__ import annotations
 
+import decimal
 import hashlib
 import math
 from collections.abc import Callable
@@ -112,5 +113,11 @@ def exponential(i: np.ndarray) -> np.ndarray:
 
 @cache
 def scales(lowest: int, highest: int) -> np.ndarray:
-    """Return e^(i / `GRID`) for i from `lowest` to `highest`, as exact multiples of 2^-30."""
-    return np.rint([math.exp(i / GRID) * (1 << 30) for i in range(lowest, highest + 1)]) / (1 << 30)
+    """Return e^(i / `GRID`) for i from `lowest` to `highest`, as exact multiples of 2^-30.
+
+    Computed in decimal arithmetic: exponentials of the platform may differ in the last of 53 bits, and of the largest
+    all of them are looked at.
+    """
+    with decimal.localcontext(prec=60):
+        found = [float((decimal.Decimal(i) / GRID).exp() * (1 << 30)) for i in range(lowest, highest + 1)]
+    return np.rint(found) / (1 << 30)

@@ -118,7 +118,7 @@ class Grid:
     def vectors(self, index: Array) -> Array:
         sizes, strides = (_row(numbers, index.ndim) for numbers in (self.sizes, self._strides))
         half = sizes // 2
-        return ((index // strides) % sizes - half).astype(jnp.float32) / half.astype(jnp.float32)
+        return ((index // strides) % sizes - half).astype(float) / half.astype(float)  # float64 where that is enabled
 
     def indices(self, vectors: Array) -> Array:
         sizes, strides = (_row(numbers, vectors.ndim) for numbers in (self.sizes, self._strides))

@@ -179,6 +179,10 @@ class OneHot:
     def mean(self) -> Array:
         return jax.nn.softmax(self.logits)
 
+    def classes(self) -> Array:
+        """Return their log-odds, `[B, places, K]`."""
+        return self.logits.reshape(self.logits.shape[0], -1, self.choices)
+
     def indices(self, value: Array) -> Array:
         """Return the classes of one-hot vectors, `[B, places, 1]`."""
         return jnp.argmax(value, axis=-1).reshape(value.shape[0], -1, 1).astype(jnp.int32)
@@ -213,6 +217,7 @@ class IndependentCodes:
     size: int = field(metadata={"static": True})
 
     measure: ClassVar[Measure] = "mass"
+    sequential: ClassVar[bool] = False
 
     def sample(self, key: Array) -> Array:
         index = jax.random.categorical(key, self.logits, shape=(self.size, *self.logits.shape[:-1]))
@@ -226,6 +231,10 @@ class IndependentCodes:
         """Log probability of indices `[B, places, L]`, `[B]`."""
         log_p = jax.nn.log_softmax(self.logits)[None]
         return sum_event(jnp.take_along_axis(log_p, index[..., None], axis=-1))
+
+    def log_odds(self, index: Array) -> Array:
+        """Return those of each index of `index` `[B, places, L]`, whatever they are, `[B, places, L, K]`."""
+        return jnp.broadcast_to(self.logits[None], (index.shape[0], *self.logits.shape))
 
     def mean(self) -> Array:
         """Return the mean of the vectors at each place, which is that of no code."""
@@ -272,6 +281,7 @@ class SequentialCodes:
     size: int = field(metadata={"static": True})
 
     measure: ClassVar[Measure] = "mass"
+    sequential: ClassVar[bool] = True
 
     def sample(self, key: Array) -> Array:
         return self._drawn(lambda logits, s: jax.random.categorical(jax.random.fold_in(key, s), logits))
@@ -285,6 +295,11 @@ class SequentialCodes:
         tokens = index.reshape(index.shape[0], -1)
         log_p = jax.nn.log_softmax(self.network.logits(tokens))
         return sum_event(jnp.take_along_axis(log_p, tokens[..., None], axis=-1))
+
+    def log_odds(self, index: Array) -> Array:
+        """Return those of each index of `index` `[B, places, L]`, given those before it, `[B, places, L, K]`."""
+        odds = self.network.logits(index.reshape(index.shape[0], -1))
+        return odds.reshape(*index.shape, -1)
 
     def mean(self) -> Array:
         """Return, in place of the mean, the code of which each index is the most probable one given those before."""

@@ -444,6 +444,42 @@ def test_a_giant_is_not_searched_to_its_end(tmp_path):
     assert len(found.places) == 5
 
 
+def test_of_two_copies_of_a_chunk_the_first_is_taken():
+    """Without a trailer nothing says which is the file's: what was put behind it replaces nothing."""
+    x = images()
+    raw = packed(x)
+    _, *chunks, end = places(raw)
+    first = bytearray(raw[chunks[0] : chunks[1]])
+    first[50] ^= 1
+    first[-4:] = zlib.crc32(first[container.FRAME_BYTES : -4]).to_bytes(4, "little")
+    found, done = recovered(raw[:end] + bytes(first), x)
+    assert done.lost == ()
+    assert np.array_equal(found, x)
+
+
+class Watched(io.BytesIO):
+    """A file that notes how much is asked of it at once."""
+
+    most = 0
+
+    def read(self, size=-1):
+        self.most = max(self.most, size)
+        return super().read(size)
+
+
+def test_no_more_is_read_at_once_than_a_limit_allows():
+    """Who reads a size of a forged file takes no memory for it before bytes are there."""
+    file = Watched(bytes(100))
+    with pytest.raises(InputError, match=r"an end 2,147,483,548 bytes too early"):
+        container.exactly(file, 2**31)
+    assert file.most <= 2**20
+    limit = container.trailer_bytes(container.MOST_CHUNKS, container.LARGEST_HEADER)
+    size = limit + 2**20
+    file = Watched(packed(images()) + bytes(size) + (size - 8).to_bytes(4, "little") + b"AEVE")
+    assert len(recovery.look(file).places) == 5
+    assert file.most <= limit
+
+
 class Broken(io.BytesIO):
     """A file on a disk that fails."""
 

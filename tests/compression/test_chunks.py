@@ -12,8 +12,8 @@ from scipy.special import logsumexp
 from sklearn import datasets
 
 import aevae_jax as ae
-from aevae_jax.compression import Coder, Damaged, certified, chunks, latents
-from aevae_jax.compression.stack import Dice, Tally
+from aevae_jax.compression import Coder, Damaged, certified, chunks, latents, plain, tables
+from aevae_jax.compression.stack import Dice, Nothing, Tally
 from aevae_jax.models import architectures, likelihoods, priors
 from aevae_jax.objectives import bounds
 from aevae_jax.types import InputError
@@ -214,6 +214,37 @@ def test_what_is_not_certain_or_too_large_is_coded_without_the_model(trained, mo
     assert len(payload) > size  # five bits an element cost more
     monkeypatch.undo()
     assert np.array_equal(coder.decode(payload, 100), symbols)
+
+
+def test_a_choice_on_a_boundary_is_not_certain(monkeypatch):
+    """The weights of several codes are floating-point sums: an image where one is half a unit is coded otherwise."""
+    model, n = model_of("bits"), 6
+    params, one, symbols = drawn(model, n)
+
+    class Halfway(Tally):
+        """The second row of a batch costs whole units, after 2 pushes, of z, and a half more after 3, of x and z."""
+
+        pushes = 0
+
+        def push(self, *arguments):
+            super().push(*arguments)
+            if isinstance(self._inner, Nothing):
+                unit, self.pushes = 1 / (np.log(2) * tables.GRID), self.pushes + 1
+                self.bits[1:2] = (np.floor(self.bits[1:2] / unit) + 0.5 * (self.pushes % 2)) * unit
+
+    several, seen = Coder(model, params, samples=2), []
+    monkeypatch.setattr(chunks, "Tally", Halfway)
+    marks = plain.marks
+
+    def noted(count, share):
+        codec = marks(count, share)
+        return codec._replace(push=lambda bits, which: (seen.append(which), codec.push(bits, which))[1])
+
+    monkeypatch.setattr(plain, "marks", noted)
+    payload = several.encode(symbols)
+    monkeypatch.undo()
+    assert np.array_equal(one.decode(payload, n), symbols)
+    assert 0 < seen[0].sum() < n
 
 
 def test_a_number_near_a_boundary_is_not_certain():

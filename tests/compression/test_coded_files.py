@@ -305,3 +305,9 @@ def test_chunks_that_fit_into_no_memory_are_refused(monkeypatch):
     large = Header("ab" * 32, "", 10**6, 10**4, 256, "|u1", (28, 28))
     with pytest.raises(InputError, match="2 of 10,000 images at a time"):
         files.check_memory(large, 2)
+
+
+def test_the_only_array_is_not_taken_for_another_that_is_named(tmp_path):
+    np.savez(tmp_path / "one.npz", anything=np.zeros((2, 4, 3), np.uint8))
+    with pytest.raises(InputError, match=r"--array \(.*one.npz\): got other, expected anything, the only one there"):
+        files.read(tmp_path / "one.npz", (4, 3, 1), "other")
