@@ -4369,6 +4369,8 @@ MUTATIONS = (
         "enumerate(whole.T, 1)",
         "enumerate(whole[::-1].T, 1)",
         ("data/test_factors.py::test_factors_stand_in_a_file_beside_its_examples",),
+    ),
+    Mutation(
         700,
         "half of the margin that is stated",
         "compression/certified.py",
