@@ -4484,4 +4484,20 @@ MUTATIONS = (
         "",
         ("compression/test_certified.py::test_more_components_than_can_be_coded_are_refused",),
     ),
+    Mutation(
+        682,
+        "rounding drawn as if it were learning",
+        "runs/curves.py",
+        "_ROUNDING = 1e-5",
+        "_ROUNDING = 0.0",
+        ("runs/test_curves.py::test_a_rate_that_is_the_same_but_for_rounding_is_a_level_line",),
+    ),
+    Mutation(
+        683,
+        "codes that a prior is fitted to are not counted",
+        "objectives/fitted_priors.py",
+        "if isinstance(q, Indexed) else {}",
+        "if False else {}",
+        ("cli/test_discrete_codes.py::test_a_prior_of_their_order_is_fitted_to_codes",),
+    ),
 )

@@ -275,7 +275,10 @@ def _remark(name: str, value: float, measured: dict[str, float], examples: int) 
     if name == "prior_gap":
         most = measured.get("marginal_kl", math.inf)
         if value == 0:
-            known = f"what is below {most:.4g} cannot be told with {examples} examples"
+            told = f"{examples} examples"
+            known = (
+                f"what is below {most:.4g} cannot be told with {told}" if most < math.inf else f"none seen by {told}"
+            )
         else:
             known = f"at least; at most {most:.4g}" if value < most < math.inf else "at least"
         return f"{known}; holes from {random_codes.HOLES:g} on"

@@ -13,7 +13,7 @@ from aevae_jax.cli.evaluate import Moved, key_of, loaded, prepared_of
 from aevae_jax.cli.inputs import Condition, Part
 from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import files
-from aevae_jax.discrete import Indexed
+from aevae_jax.discrete import Indexed, Snapping
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.runs import data_of_runs, fitting
 from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_nominal_prior, has_point_codes, shortened
@@ -169,9 +169,10 @@ def interpolate(
     arrays = {**images, "inputs": np.concatenate([conditions.examples(each) for each in ends])}
     classes = prepared.classes("test", [start, end])
     first, last = (f"input\n{text}" for text in classes or (start, end))
+    where = "that there are nearest to" if isinstance(fitted.model, Snapping) else "on"
     words = {
         "title": f"from test image {start} to test image {end}",
-        "note": "between the inputs, codes on the straight line between theirs, decoded",
+        "note": f"between the inputs, codes {where} the straight line between theirs, decoded",
         "captions": [first, *(f"{share:.2f}" for share in np.linspace(0, 1, steps)), last],
         "xlabel": "share of the way; 0 and 1 are the reconstructions of the inputs",
     }

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from aevae_jax.discrete import Indexed
 from aevae_jax.lazy import jax, modules
-from aevae_jax.types import InputError, LatentModel, Metrics, Params, Validation
+from aevae_jax.types import Distribution, InputError, LatentModel, Metrics, Params, Validation
 
 if TYPE_CHECKING:
     from jax import Array
@@ -39,7 +40,7 @@ class PriorLikelihood:
                 hint="type: --model.latent_prior 'GaussianMixture(100)', with --from RUN",
             )
         own = {name: part if name in self.trains else jax.lax.stop_gradient(part) for name, part in params.items()}
-        loss = _negative_log_prior(model, own, x, key).mean()
+        loss = _cost(model, own, x, key)[0].mean()
         metrics = {"loss": loss, "negative_log_prior": loss}
         return (loss, metrics, params["statistics"]) if "statistics" in params else (loss, metrics)
 
@@ -49,13 +50,20 @@ class PriorLikelihood:
 
 
 def prior_terms(model: LatentModel, params: Params, x: Array, key: Array) -> dict[str, Array]:
-    """Return `bounds.bound_terms` and `negative_log_prior`, -log p(z) in nats at a draw z ~ q(z|x), `[B]` each."""
+    """Return `bounds.bound_terms` and `negative_log_prior`, -log p(z) in nats at a draw z ~ q(z|x), `[B]` each; of
+    discrete codes also the `code_indices` of the draw, as `quantization.code_terms` does.
+    """
     key_terms, key_code = jax.random.split(key)
     terms = bounds.bound_terms(model, params, x, key_terms)
-    return {**terms, "negative_log_prior": _negative_log_prior(model, params, x, key_code)}
+    cost, q, z = _cost(model, params, x, key_code)
+    more = {"code_indices": q.indices(z)} if isinstance(q, Indexed) else {}
+    return {**terms, "negative_log_prior": cost, **more}
 
 
-def _negative_log_prior(model: LatentModel, params: Params, x: Array, key: Array) -> Array:
+def _cost(model: LatentModel, params: Params, x: Array, key: Array) -> tuple[Array, Distribution, Array]:
+    """Return -log p(z) at a draw z ~ q(z|x), `[B]`, with q(z|x) and the draw."""
     key, key_prior = bounds.split_for_prior(model, params, x.shape[0], key)
-    z = jax.lax.stop_gradient(bounds.draw(model.encode(params, x), key)[0])
-    return -bounds.log_density(model.prior(params, x.shape[0]), z, "p(z) of PriorLikelihood", key_density=key_prior)
+    q = model.encode(params, x)
+    z = jax.lax.stop_gradient(bounds.draw(q, key)[0])
+    log_p = bounds.log_density(model.prior(params, x.shape[0]), z, "p(z) of PriorLikelihood", key_density=key_prior)
+    return -log_p, q, z

@@ -118,6 +118,10 @@ def _column(history: Sequence[Mapping[str, Any]], part: str, name: str) -> np.nd
     return np.array([np.nan if value is None else value for value in found], np.float64)
 
 
+_ROUNDING = 1e-5
+"""Of a number: what differs by less, as means of the same numbers in another order do, is drawn as a level line."""
+
+
 def _limit(axes: Any, columns: Sequence[np.ndarray]) -> None:
     """Leave out of sight how high the first tenth of the epochs begins, which would press the rest flat."""
     later = np.concatenate([column[len(column) // 10 :] for column in columns])
@@ -125,7 +129,8 @@ def _limit(axes: Any, columns: Sequence[np.ndarray]) -> None:
     if not np.isfinite(later).any():
         return
     low, high = np.nanmin(everything), np.nanmax(later)
-    room = 0.06 * (high - low) or 0.5
+    differ = high - low > _ROUNDING * max(abs(low), abs(high))
+    room = 0.06 * (high - low) if differ else 0.5
     axes.set_ylim(low - room, high + room)
     if np.nanmax(everything) > high + room:
         above = f"begins at {np.nanmax(everything):.4g}"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from commands import refused, typed
 
+from aevae_jax.evaluation import latents
 from aevae_jax.models.code_priors import CausalTransformer
 from aevae_jax.runs import fitting
 
@@ -81,13 +82,17 @@ def test_a_prior_of_their_order_is_fitted_to_codes(run, with_prior, tmp_path):
     typed("sample", with_prior, "--num", 9, "--out", tmp_path / "s.png")
     text = typed("evaluate", with_prior, "--samples", 3)
     assert figure(text, "negative log likelihood") == pytest.approx(figure(text, "negative elbo"), rel=1e-5)
+    assert figure(text, "perplexity") == pytest.approx(one["perplexity"], rel=1e-5)  # the codes are the same ones
+    assert figure(text, "codes used") == one["codes_used"]
 
 
-def test_a_diagnosis_tells_codes_in_use_and_a_gap_that_a_fitted_prior_closes(run, with_prior):
+def test_a_diagnosis_tells_codes_in_use_and_a_gap_that_a_fitted_prior_closes(run, with_prior, monkeypatch):
     text = typed("diagnose", run)
     assert 1 < figure(text, "codes used") <= 12
     assert figure(text, "prior gap") > 0
     assert figure(typed("diagnose", with_prior), "prior gap") < figure(text, "prior gap")
+    monkeypatch.setattr(latents, "prior_gap", lambda *arguments, **options: 0.0)
+    assert "none seen by 180 examples" in typed("diagnose", with_prior)
 
 
 def test_a_command_without_a_meaning_says_so(run, tmp_path, capsys):
@@ -98,3 +103,33 @@ def test_a_command_without_a_meaning_says_so(run, tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.zeros((2, 8, 8, 1), np.uint8))
     error = refused(capsys, "compress", run, tmp_path / "x.npy", tmp_path / "x.aev")
     assert "likelihood: got NormalSharedScale" in error or "likelihood: got Normal" in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "choices", "levels"),
+    [
+        ("VQVAE((3, 4), MLP((8,)), NormalSharedScale(), Codebook(6, levels=2))", 6, 2),
+        ("VQVAE((3, 2), MLP((8,)), NormalSharedScale(), FSQ((3, 4)))", 12, 1),
+        ("CategoricalVAE((3, 5), MLP((8,)), NormalSharedScale())", 5, 1),
+    ],
+)
+def test_all_kinds_of_discrete_codes_go_through_the_commands(model, choices, levels, tmp_path):
+    run = tmp_path / "run"
+    typed("train", run, "--data", "digits", "--model", model, "--epochs", 2)
+    text = typed("evaluate", run)
+    assert 1 <= figure(text, "perplexity") <= figure(text, "codes used") <= choices
+    assert figure(text, "rate") <= 3 * levels * np.log(choices) * (1 + 1e-6)
+    typed("encode", run, "--split", "test", "--out", tmp_path / "z.npz")
+    typed("decode", run, "--input", tmp_path / "z.npz", "--out", tmp_path / "x.npy")
+    typed("reconstruct", run, "--num", 1000, "--out", tmp_path / "y.npy")
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"), atol=1e-5)
+    index = load(tmp_path / "z.npz")["indices"]
+    assert index.shape == (360, 3, levels)
+    assert 0 <= index.min() <= index.max() < choices
+    typed("interpolate", run, "--steps", 4, "--out", tmp_path / "i.npz")
+    path, fitted = load(tmp_path / "i.npz")["codes"], fitting.load_run(run)
+    vectors = path.reshape(len(path), 3, -1)
+    book = fitted.model.book(fitted.params)
+    np.testing.assert_allclose(book.vectors(book.indices(vectors)), vectors, atol=1e-6)
+    assert figure(typed("diagnose", run), "codes used") <= choices

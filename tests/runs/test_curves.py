@@ -58,6 +58,16 @@ def test_the_terms_are_shown_by_epoch_and_the_least_validation_is_marked():
     assert made.get_suptitle() == "a title"
 
 
+def test_a_rate_that_is_the_same_but_for_rounding_is_a_level_line():
+    """That of codes that are equally likely: its means of training and validation differ in the last bits alone."""
+    epochs = history([9.0, 4.0])
+    for number, each in enumerate(epochs):
+        each["train"]["rate"], each["validation"]["rate"] = 27.725886, 27.725888 + 2e-6 * number
+    low, high = curves.figure(epochs, selects="negative_elbo", title="").axes[2].get_ylim()
+    assert low < 27.3
+    assert high > 28.2
+
+
 def test_what_is_no_number_is_a_gap_and_is_not_selected():
     last = {**entry(3, 2.0), "validation": {"negative_elbo": None}}
     made = curves.figure([*history([9.0, 4.0]), last], selects="negative_elbo", title="")
