@@ -4281,8 +4281,8 @@ MUTATIONS = (
         665,
         "codes decoded without a class",
         "models/semi_supervised.py",
-        "jnp.where(missing, jnp.nan, z)",
-        "z",
+        "params, z * one, {",
+        "params, z, {",
         ("objectives/test_semi_supervised.py::test_codes_are_not_decoded_without_a_class",),
     ),
     Mutation(

@@ -621,7 +621,7 @@ DEFAULTS = [
     "PriorLikelihood()",
     "VQ(commitment=0.25)",
     "GumbelSoftmax(temperature=0.67, straight_through=False)",
-    "SemiSupervised(classification=1.0)",
+    "SemiSupervised(classification=50.0)",
 ]
 """What help says, and, but for what is `FromData`, what runs of an earlier version were trained with where nothing else
 was typed and the record does not lack the field."""

@@ -113,8 +113,9 @@ class SemiSupervisedVAE:
         if label is None or (not isinstance(label, jax.core.Tracer) and (label < 0).any()):
             expected = "one of each code: codes alone say nothing of it"
             raise InputError(f"class of a {type(self).__name__}", got="none", expected=expected)
-        missing = (label < 0).reshape(-1, *[1] * (z.ndim - 1))
-        return self._conditional.decode(params, jnp.where(missing, jnp.nan, z), {"label": label})
+        known = (label >= 0).astype(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
+        one = known / known  # or NaN: no operation of a sound program has that for its result
+        return self._conditional.decode(params, z * one, {"label": label})
 
     def prior(self, params: Params, n: int, condition: Any = None) -> Distribution:
         """Return p(z), for a batch of `n`."""
