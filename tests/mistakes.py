@@ -4500,4 +4500,12 @@ MUTATIONS = (
         "if False else {}",
         ("cli/test_discrete_codes.py::test_a_prior_of_their_order_is_fitted_to_codes",),
     ),
+    Mutation(
+        650,
+        "a mean that is another one where it is traced",
+        "distributions/elementary.py",
+        "        return self.loc\n\n    def kl_terms",
+        "        return self.loc + 0.5 * isinstance(self.loc, jax.core.Tracer)\n\n    def kl_terms",
+        ("test_contracts.py::test_distribution_is_a_program[Normal]",),
+    ),
 )
