@@ -87,10 +87,10 @@ def dataset(run=None):
 
 @pytest.fixture(scope="module", params=list(RUNS))
 def trained(request, tmp_path_factory):
-    """A finished run of each family, with a checkpoint at every step."""
+    """A finished run of each family, with a checkpoint at every third step."""
     folder = tmp_path_factory.mktemp("family") / "run"
     run = RUNS[request.param]
-    return folder, run, fitting.fit(run, dataset(), directory=folder, saving=Saving(steps=1, last=1000))
+    return folder, run, fitting.fit(run, dataset(), directory=folder, saving=Saving(steps=3, last=1000))
 
 
 def test_a_family_is_a_run_like_any_other(trained, tmp_path):
