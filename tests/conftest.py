@@ -1,19 +1,22 @@
 """Strict flags for all tests: no implicit broadcasting of ranks, no key used twice; and little time spent compiling.
 
-Nine tenths of what these tests cost is XLA compiling programs that run for a moment. Two things make that little: a
-compiler that optimises less, and a cache of compiled programs in `.pytest_cache`, which the next call of pytest finds.
+Nine tenths of what these tests cost is tracing, lowering and compiling programs that run for a moment. Four things make
+that little: a compiler that optimises less and does not split a program for threads; a cache of compiled programs in
+`.pytest_cache`, which the next call of pytest finds; one context of MLIR for the programs of a file of tests, where JAX
+makes one for each; and that programs are let go only when they take much memory.
 `AEVAE_TEST_COMPILER=full` compiles as users do: CI runs the tests marked `exact` once more that way.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-QUICK = "--xla_backend_optimization_level=0"
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if version("jaxlib") < "0.11":  # later ones do not know this flag, and a process that names an unknown one ends
     QUICK = f"--xla_cpu_use_fusion_emitters=false {QUICK}"
 if os.environ.get("AEVAE_TEST_COMPILER", "quick") == "quick" and QUICK not in os.environ.get("XLA_FLAGS", ""):
@@ -25,11 +28,16 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402 (reads the environment once)
 import pytest  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
 
 # nothing is left in the home folder
 os.environ.setdefault("AEVAE_CACHE_DIR", os.path.join(tempfile.gettempdir(), "aevae-tests"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+MLIR = None
+if QUICK in os.environ.get("XLA_FLAGS", "") and hasattr(mlir, "make_ir_context"):  # takes 3 ms each time
+    MLIR = mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 gc.disable()  # until all tests are collected: nothing is garbage yet
 
@@ -44,11 +52,25 @@ def pytest_collection_finish():
 FASHION_MNIST = Path(os.environ.get("TFDS_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data" / "tfds")
 
 
+MEMORY = 1.5 * 2**30
+
+
+def _memory() -> float:
+    """Bytes that this process holds; infinitely many where that is not said."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return float("inf")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs_are_let_go():
-    """A process that keeps what it compiled for every file of tests grows to 4 GB."""
+    """A process that keeps what it compiled for every file of tests grows to 4 GB; a small one need not forget."""
     yield
-    jax.clear_caches()
+    if _memory() > MEMORY:
+        jax.clear_caches()
+        if MLIR is not None:
+            MLIR.cache_clear()
 
 
 @pytest.fixture(scope="session")
