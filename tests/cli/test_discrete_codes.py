@@ -119,7 +119,7 @@ def test_all_kinds_of_discrete_codes_go_through_the_commands(model, choices, lev
     typed("train", run, "--data", "digits", "--model", model, "--epochs", 2)
     text = typed("evaluate", run)
     assert 1 <= figure(text, "perplexity") <= figure(text, "codes used") <= choices
-    assert figure(text, "rate") <= 3 * levels * np.log(choices) * (1 + 1e-6)
+    assert figure(text, "rate") <= 3 * levels * np.log(choices) * (1 + 1e-5)  # six digits are printed
     typed("encode", run, "--split", "test", "--out", tmp_path / "z.npz")
     typed("decode", run, "--input", tmp_path / "z.npz", "--out", tmp_path / "x.npy")
     typed("reconstruct", run, "--num", 1000, "--out", tmp_path / "y.npy")
