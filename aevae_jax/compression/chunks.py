@@ -134,11 +134,7 @@ class Coder:
         Raises:
           Damaged: the payload is not what `encode` gave for so many examples.
         """
-        stack = Stack(0, payload)
-        samples = MOST_SAMPLES - int(_sampled().pop(stack)[0])
-        stack.seed = self._latents.seed * samples
-        part = int(_parts().pop(stack)[0])
-        without = plain.marks(n, _RARE).pop(stack).astype(bool)
+        stack, samples, part, without = self._opened(payload, n)
         out = np.zeros((n, *self.event_shape), self.dtype)
         out[without] = plain.uniform(int(without.sum()), self.event_shape, self.levels).pop(stack)
         modelled = np.flatnonzero(~without)
@@ -154,6 +150,22 @@ class Coder:
             out[rows] = self._batch(evaluate, samples).pop(stack)
         stack.check_empty()
         return out
+
+    def modelled(self, payload: bytes, n: int) -> np.ndarray:
+        """Return of which of the `n` examples of a chunk the bits are those of the model, `[n]` bool.
+
+        Raises:
+          Damaged: the payload is too short to say.
+        """
+        return ~self._opened(payload, n)[-1]
+
+    def _opened(self, payload: bytes, n: int) -> tuple[Stack, int, int, np.ndarray]:
+        """Return the stack of a chunk, its samples and part, and which examples are coded without the model."""
+        stack = Stack(0, payload)
+        samples = MOST_SAMPLES - int(_sampled().pop(stack)[0])
+        stack.seed = self._latents.seed * samples
+        part = int(_parts().pop(stack)[0])
+        return stack, samples, part, plain.marks(n, _RARE).pop(stack).astype(bool)
 
     def bound(self, symbols: np.ndarray, seed: int = 0) -> np.ndarray:
         """Return an estimate of the negative ELBO of the rounded model in bits per example, `[n]`.
