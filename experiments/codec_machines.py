@@ -127,11 +127,11 @@ def model_of(number: int) -> tuple[Any, Any, np.random.Generator]:
     generator = np.random.Generator(np.random.PCG64(number))
     network, likelihood = NETWORKS[number % len(NETWORKS)], LIKELIHOODS[number // len(NETWORKS) % len(LIKELIHOODS)]
     prior = PRIORS[number // 2 % len(PRIORS)]
-    shape, dense = (7, 6, 1), isinstance(network, MLP)
+    shape = (7, 6, 1)
     model: Any = VAE(6, network, likelihood, prior, event_shape=shape)
-    if dense and number % 3 == 1 and network != MLP(()):
+    if isinstance(network, MLP) and network.hidden and number % 3 == 1:
         model = TwoLevelVAE(6, network, likelihood, prior, event_shape=shape)
-    elif dense and number % 3 == 2:
+    elif isinstance(network, MLP) and number % 3 == 2:
         model = VQVAE((4, 2), network, likelihood, FSQ((3, 5)), event_shape=shape)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
 
