@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from defaults import markdown
-from families_rows import PLAIN
+from families_rows import PLAIN, families
 
 from aevae_jax.lazy import np
 
@@ -92,8 +92,9 @@ def of_readme(results: dict[str, Any], path: str) -> str:
         f"{seeds} seeds on test data: MSE at the mean code; the negative ELBO in nats per image, which codes that are "
         "points do not have (discrete ones have: reconstruction - log p(indices)); Frechet distance of decoded random "
         "codes of the prior, and of a mixture that is fitted to the codes afterwards; active units, or the perplexity "
-        "of the indices; MIG. Time is processor time, relative to the plain VAE on the "
-        f"{SPELLED[next(iter(sets))]}. {says(results)}{commands(results)} ([protocol](experiments/families.py), "
+        f"of the indices{'; MIG' if 'sprites' in sets else ''}. Time is processor time, relative to the plain VAE on "
+        f"the {SPELLED[next(iter(sets))]}. {so_far(len(titles))}{says(results)}{commands(results)} "
+        "([protocol](experiments/families.py), "
         f"[figures with intervals]({path})).\n\n{markdown(['family', *head, 'time'], lines)}"
     )
 
@@ -114,6 +115,12 @@ SHORT = {
     "mig": "MIG",
 }
 SPELLED = {"digits": "digits", "sprites": "sprites", "fashion_mnist": "Fashion-MNIST"}
+
+
+def so_far(recorded: int) -> str:
+    """Return how many families are recorded, where it is not all."""
+    everything = len(families((8, 8, 1)))
+    return "" if recorded >= everything else f"Recorded so far: {recorded} of {everything} families. "
 
 
 def says(results: dict[str, Any]) -> str:
