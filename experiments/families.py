@@ -21,8 +21,9 @@ validation images: of codes from the prior, the fitted one where one is fitted, 
 was fitted to the codes of training data, of continuous codes. Active units are dimensions whose mean reacts to the
 data; of discrete codes it is the perplexity of the indices, of so many. Scores of disentanglement are those of sprites,
 whose factors are known. Time is that of the processors in an epoch with its validation, after the first one, which
-compiles, relative to the plain VAE; that of fitting a prior is added. It is taken by the clock of this process, so that
-others at work on the machine hardly change it.
+compiles, relative to the plain VAE; that of fitting a prior is added. It is
+the clock of this process, which others at work on the machine still slow down, up to three times: the README leaves
+it out.
 """
 
 from __future__ import annotations

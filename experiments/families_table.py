@@ -82,8 +82,7 @@ def of_readme(results: dict[str, Any], path: str) -> str:
         for name, found in sets.items():
             row = found["rows"].get(title)
             line += [cell(row, measure, halves=False) if row else "" for measure in COLUMNS[name]]
-        first = next(iter(sets.values()))
-        lines.append([*line, slower(first, title) if title in first["rows"] else ""])
+        lines.append(line)
     head = [f"{SHORT[measure]}, {SPELLED[name]}" for name in sets for measure in COLUMNS[name]]
     steps = ", ".join(f"{SPELLED[name]} {found['steps']:,}" for name, found in sets.items())
     seeds = min(found["seeds"] for found in sets.values())
@@ -92,10 +91,9 @@ def of_readme(results: dict[str, Any], path: str) -> str:
         f"{seeds} seeds on test data: MSE at the mean code; the negative ELBO in nats per image, which codes that are "
         "points do not have (discrete ones have: reconstruction - log p(indices)); Frechet distance of decoded random "
         "codes of the prior, and of a mixture that is fitted to the codes afterwards; active units, or the perplexity "
-        f"of the indices{'; MIG' if 'sprites' in sets else ''}. Time is processor time, relative to the plain VAE on "
-        f"the {SPELLED[next(iter(sets))]}. {so_far(len(titles))}{says(results)}{commands(results)} "
-        "([protocol](experiments/families.py), "
-        f"[figures with intervals]({path})).\n\n{markdown(['family', *head, 'time'], lines)}"
+        f"of the indices{'; MIG' if 'sprites' in sets else ''}. {so_far(len(titles))}{says(results)}"
+        f"{commands(results)} ([protocol](experiments/families.py), "
+        f"[figures with intervals]({path})).\n\n{markdown(['family', *head], lines)}"
     )
 
 
