@@ -2658,8 +2658,8 @@ MUTATIONS = (
         616,
         "labels hidden where models are measured",
         "data/told.py",
-        '_hidden(split.labels, hidden, seed) if part == "train" else split.labels',
-        "_hidden(split.labels, hidden, seed)",
+        '_hidden(split.labels, hidden, per_class, seed) if part == "train" else split.labels',
+        "_hidden(split.labels, hidden, per_class, seed)",
         ("data/test_told.py::test_hidden_labels_are_a_share_of_each_class_of_the_training_data_alone",),
     ),
     Mutation(
@@ -3619,8 +3619,8 @@ MUTATIONS = (
     Mutation(
         504,
         "layers that compute in float32 are not noticed",
-        "compression/chunks.py",
-        "        self._networks.check(latents.encoded, (1, *self.event_shape))\n",
+        "compression/latents.py",
+        "        self._networks.check(_encoded, (1, *event_shape))\n",
         "",
         (
             "compression/test_chunks.py::test_a_network_that_computes_in_float32_is_refused",
@@ -3988,8 +3988,8 @@ MUTATIONS = (
         645,
         "a draw whose passes see nothing of those before",
         "distributions/interlaced.py",
-        "values(p, self.given(value))",
-        "values(p, self.given(jnp.zeros_like(value)))",
+        "all_logistics = self.logistics_given(value.reshape(shape))",
+        "all_logistics = self.logistics_given(jnp.zeros(shape))",
         ("distributions/test_interlaced.py::test_draws_follow_the_probabilities",),
     ),
     Mutation(
