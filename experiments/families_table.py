@@ -132,9 +132,9 @@ def says(results: dict[str, Any]) -> str:
             gain = interval([old - new for old, new in zip(before["nats"], row["nats"], strict=True)])
             assert gain is not None  # both have it
             parts.append(f"{title} {gain[0]:.1f} ± {gain[1]:.1f} ({SPELLED.get(name, name)})")
-    return (
-        f"Priors fitted after training lower the negative ELBO, paired by seed: {', '.join(parts)}. " if parts else ""
-    )
+    if not parts:
+        return ""
+    return f"By how much a prior fitted after training lowers the negative ELBO, paired by seed: {', '.join(parts)}. "
 
 
 def commands(results: dict[str, Any]) -> str:
