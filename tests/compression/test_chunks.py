@@ -222,7 +222,7 @@ def test_a_choice_on_a_boundary_is_not_certain(monkeypatch):
     params, one, symbols = drawn(model, n)
 
     class Halfway(Tally):
-        """The second row of a batch costs whole units, after 2 pushes, of z, and a half more after 3, of x and z."""
+        """A row costs whole units, after 2 pushes, of z, and a half more after 3, of x and z."""
 
         pushes = 0
 
@@ -230,10 +230,9 @@ def test_a_choice_on_a_boundary_is_not_certain(monkeypatch):
             super().push(*arguments)
             if isinstance(self._inner, Nothing):
                 unit, self.pushes = 1 / (np.log(2) * tables.GRID), self.pushes + 1
-                self.bits[1:2] = (np.floor(self.bits[1:2] / unit) + 0.5 * (self.pushes % 2)) * unit
+                self.bits[:] = (np.floor(self.bits / unit) + 0.5 * (self.pushes % 2)) * unit
 
     several, seen = Coder(model, params, samples=2), []
-    monkeypatch.setattr(chunks, "Tally", Halfway)
     marks = plain.marks
 
     def noted(count, share):
@@ -241,10 +240,13 @@ def test_a_choice_on_a_boundary_is_not_certain(monkeypatch):
         return codec._replace(push=lambda bits, which: (seen.append(which), codec.push(bits, which))[1])
 
     monkeypatch.setattr(plain, "marks", noted)
+    several.encode(symbols)
+    monkeypatch.setattr(chunks, "Tally", Halfway)
     payload = several.encode(symbols)
     monkeypatch.undo()
     assert np.array_equal(one.decode(payload, n), symbols)
-    assert 0 < seen[0].sum() < n
+    assert seen[1].all()
+    assert not seen[0].all()
 
 
 def test_a_number_near_a_boundary_is_not_certain():
