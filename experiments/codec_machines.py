@@ -108,7 +108,8 @@ def codec_machines(
 
 def drawn(number: int, batch: int) -> tuple[chunks.Coder, np.ndarray]:
     """Return a codec that follows from a number, and inputs for it."""
-    coder, (model, params, generator) = codec(number, batch), model_of(number)
+    model, params, generator = model_of(number)
+    coder = chunks.Coder(model, params, batch=batch)
     count = int(generator.integers(1, 301))
     found = generation.sample(model, params, jax.random.key(number), count).sample(jax.random.key(number + 1))
     likely = np.rint(np.asarray(found, np.float64) * (coder.levels - 1)).astype(int)

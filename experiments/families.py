@@ -1,7 +1,7 @@
 """What does each family of models buy, and what does it cost? One table over the same data, networks and steps.
 
 Command:   python experiments/families.py                     (digits; a quarter of an hour on two CPU cores)
-           python experiments/families.py --data sprites fashion_mnist --steps 900    (two hours)
+           python experiments/families.py --data sprites fashion_mnist --steps 900    (hours)
            with --record FILE the rows are added to those that the file has already
 Writes:    runs/families/results.json and table.md
 Expected:  a regularised code costs reconstruction and makes random codes decode to data; a prior fitted to the codes

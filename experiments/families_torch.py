@@ -3,8 +3,8 @@
 Command:   python experiments/families_torch.py --torch ../venv-torch/bin/python
            (a Python with pythae: python3 -m venv ../venv-torch && ../venv-torch/bin/pip install pythae scikit-learn)
 Writes:    a table on standard output, and with --record a JSON file
-Expected:  reconstructions about as good of the same loss. pythae's Gaussian has a scale of 1, so that its VAEs pay more
-           for a nat of the code, as a beta-VAE does: their bound is higher and their reconstructions are worse.
+Expected:  pythae's Gaussian has a scale of 1, so that its VAEs pay more for a nat of the code, as a beta-VAE does; what
+           that makes of bounds and reconstructions is what the table says.
 
 Protocol: that of families.py where the library has what it needs: dense networks of two layers of 256, 16 latent
 numbers or 16 indices of 64 vectors, Adam at 1e-3, the same batches and number of steps, parameters of the best epoch

@@ -182,7 +182,7 @@ class Trailer(NamedTuple):
     table: tuple[tuple[int, int, int], ...]
     """Where each chunk begins, the bytes of its payload and their checksum."""
     sha256: bytes
-    """Of all rows as they were stored."""
+    """The digest of all rows as they were stored."""
     header: bytes
     """A copy."""
 

@@ -24,22 +24,22 @@ PLACE_GRID = 4096
 """Means of posteriors are integers in units of 1/4096 standard deviation of the prior."""
 
 PRECISION, TOTAL = 16, 1 << 16
-"""Of all but `Gaussians` and bits."""
+"""The precision of all distributions but `Gaussians` and bits, and what their counts sum to."""
 
 OF_BITS = 12
-"""Of two levels: `constriction` divides 2^24 evenly only by integers that are small against it, and lengths of bits
-that are nearly certain are nearly the whole; of 2^16 each would cost a hundredth of a bit more.
+"""The precision of two levels: `constriction` divides 2^24 evenly only by integers that are small against it, and
+lengths of bits that are nearly certain are nearly the whole; of 2^16 each would cost a hundredth of a bit more.
 """
 
 FINE, FINE_TOTAL = 20, 1 << 20
-"""Of `Gaussians`, whose buckets are many."""
+"""The precision of `Gaussians`, whose buckets are many, and what their counts sum to."""
 
 MOST_LEVELS = 4096
 """So many levels leave each at least one of 65536 and the rest for the distribution."""
 
 
 MOST_CHOICES = 1 << 15
-"""As many choices of a code, or of a component, leave half of 65536 for the distribution."""
+"""So many choices of a code, or of a component, leave half of 65536 for the distribution."""
 
 
 def check_choices(what: str, got: int) -> None:

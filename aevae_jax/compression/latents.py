@@ -60,11 +60,11 @@ def _gaussian(distribution: Any, what: str) -> tuple[Any, Any]:
 
 def decoded(model: Any, params: Any, z: Any) -> Any:
     """Return p(x|z) of codes `[B, L]`, whatever shape the model's codes have; of discrete ones z is their indices."""
-    if isinstance(jax.eval_shape(lambda: model.prior(params, 1)), codable.OfIndices):
-        prior = model.prior(params, 1)
+    prior = model.prior(params, 1)
+    if isinstance(prior, codable.OfIndices):
         index = z.astype(jnp.int32).reshape(z.shape[0], -1, prior.book.levels)
         return model.decode(params, prior.book.vectors(index).reshape(z.shape[0], *prior.shape))
-    shape = jax.eval_shape(lambda: model.prior(params, 1).mean()).shape[1:]
+    shape = jax.eval_shape(prior.mean).shape[1:]
     return model.decode(params, z.reshape(z.shape[0], *shape))
 
 
