@@ -11,6 +11,7 @@ import errno
 import itertools
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,33 @@ from aevae_jax.types import InputError
 
 PART = ".part"
 """The suffix of a file that is still being written; one that stays behind was left by a process that was killed."""
+
+
+_BEGUN = set[Path]()
+
+
+@contextlib.contextmanager
+def begun(part: Path) -> Iterator[None]:
+    """Remove a file or a folder in the end, whatever happens: what is finished has got another name by then."""
+    _BEGUN.add(part)
+    try:
+        yield
+    finally:
+        _remove(part)
+        _BEGUN.discard(part)
+
+
+def remove_begun() -> None:
+    """Remove all that `begun` would: for who ends the program without passing there."""
+    for part in list(_BEGUN):
+        _remove(part)
+
+
+def _remove(part: Path) -> None:
+    with contextlib.suppress(OSError):
+        part.unlink()
+        return
+    shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -39,7 +67,7 @@ def replacing(path: Path, *, what: str = "output") -> Iterator[BinaryIO]:
     """
     part = path.with_name(f".{secrets.token_hex(8)}{PART}")
     try:
-        try:
+        with begun(part):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(part, flags, 0o666), "w+b") as file:
                 yield cast(BinaryIO, file)
@@ -47,9 +75,6 @@ def replacing(path: Path, *, what: str = "output") -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             part.replace(path)
             sync(path.parent)
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error, what=what) from None
 

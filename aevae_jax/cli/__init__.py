@@ -19,5 +19,6 @@ device.py       `--device`, before JAX is imported
 programs.py     compiled programs that are kept from one start to the next
 console.py      a line of progress, the next command to type
 supervision.py  what a process that lost others says, and its exit code
+endings.py      signals that end a command
 terminal.py     what is printed, and errors in one line
 """

@@ -49,17 +49,22 @@ else:
     scripts = modules("aevae_jax.cli", "completion")
 
 
-@console.one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command of the command line.
 
     Args:
-      argv: what is typed after `aevae`; by default what was.
+      argv: what is typed after `aevae`; by default what was, and then the process is this program's, which ends by
+        Ctrl-C, SIGTERM or SIGHUP once what it was writing is removed.
 
     Raises:
       SystemExit: 0 after showing help, 2 after a mistake of the user's, 130 after Ctrl-C.
     """
-    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    with console.one_line_errors(program=argv is None):
+        _command(*((sys.argv[1:] if argv is None else argv) or ["--help"]))
+
+
+def _command(name: str, *rest: str) -> None:
+    """Run one command of the command line, by its name and what is typed after that."""
     if name in ("-h", "--help"):
         say(*_OVERVIEW.format(commands=_rows(COMMANDS)).splitlines())
     elif name == "--version":

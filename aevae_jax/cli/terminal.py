@@ -14,6 +14,7 @@ from typing import BinaryIO, NoReturn, TextIO
 
 from aevae_jax.asides import encodable, tell
 from aevae_jax.checkpoints.signals import EXIT_CODE, Interrupted
+from aevae_jax.cli import endings
 from aevae_jax.types import InputError, printable, shortened
 
 LONGEST = 200
@@ -21,17 +22,22 @@ LONGEST = 200
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(*, program: bool = True) -> Iterator[None]:
     """Return a context, or called a decorator, that ends the program in one line where the user can do something.
 
     `InputError` gives `error: <message>` and exit code 2, as do files that the system refuses and too little memory; a
-    signal after which training was saved gives a line, 75; Ctrl-C elsewhere gives `interrupted` and 130; a pipe whose
-    reader has left gives nothing and 1. Other exceptions are bugs and keep their traceback.
+    signal after which training was saved gives a line, 75; Ctrl-C elsewhere gives `interrupted` and 130, SIGTERM
+    `terminated` and 143, SIGHUP `hung up` and 129; a pipe whose reader has left gives nothing and 1. Other exceptions
+    are bugs and keep their traceback.
+
+    Args:
+      program: whether the process is this program's, which ends by a signal at once when all is tidied up.
     """
     _open_streams()
     try:
         try:
-            yield
+            with endings.raised() if program else contextlib.nullcontext():
+                yield
         finally:
             _write(sys.stdout, "")  # what was printed by others: an error of theirs comes again here
     except InputError as error:

@@ -323,5 +323,5 @@ def _in_order(work: Callable[[Any], Any], items: Iterable[Any], threads: int) ->
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    finally:  # after an error or a signal, whoever asked does not wait for what is being computed
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -12,7 +12,6 @@ import io
 import os
 import re
 import secrets
-import shutil
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -262,15 +261,14 @@ def _pictures(folder: Path, header: Header) -> Iterator[Write]:
             Image.fromarray(row.reshape(shape)).save(part / f"{number:0{digits}}.png")
 
     try:
-        part.mkdir()
-        yield write
-        durable.sync(part)
-        part.rename(folder)
-        durable.sync(folder.parent)
+        with durable.begun(part):
+            part.mkdir()
+            yield write
+            durable.sync(part)
+            part.rename(folder)
+            durable.sync(folder.parent)
     except OSError as error:
         raise durable.unwritable(folder, error, what="output") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _grey(shape: tuple[int, ...]) -> bool:

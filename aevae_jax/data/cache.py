@@ -114,8 +114,8 @@ def _write(folder: Path, state: str, kept: Mapping[str, np.ndarray]) -> None:
             if time.time() - path.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(path)
     part = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}")
-    part.mkdir(parents=True)
-    try:
+    with durable.begun(part):
+        part.mkdir(parents=True)
         digests = {}
         for name, array in sorted(kept.items()):
             with durable.replacing(part / f"{name}.npy") as file:
@@ -130,8 +130,6 @@ def _write(folder: Path, state: str, kept: Mapping[str, np.ndarray]) -> None:
                 folder.unlink(missing_ok=True)
             part.rename(folder)
         durable.sync(folder.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _digest(file: Any) -> str:

@@ -213,6 +213,32 @@ def test_as_many_chunks_are_coded_at_a_time_as_there_are_threads(threads):
     assert coder.most == threads
 
 
+class Waiting(StandIn):
+    """Codes the first chunk at once, and waits with others until it is let go."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.go = threading.Lock(), threading.Event()
+
+    def encode(self, symbols):
+        if not self.first.acquire(blocking=False):
+            self.go.wait(30)
+        return super().encode(symbols)
+
+
+def test_who_is_interrupted_does_not_wait_for_chunks_that_are_being_coded():
+    def interrupted(done, count):
+        raise KeyboardInterrupt
+
+    coder, began = Waiting(), time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            packed(images(), coder, threads=2, on_part=interrupted)
+        assert time.monotonic() - began < 10
+    finally:
+        coder.go.set()
+
+
 def test_memory_does_not_grow_with_the_number_of_images():
     """Neither while compressing nor while decompressing: rows are made as they are asked for."""
     block = images(1000, (16, 16))
