@@ -13,7 +13,7 @@ import pytest
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 BEGIN = """
-import concurrent.futures, gc, lzma, os, signal, sys, time
+import concurrent.futures, gc, lzma, os, signal, sys, time, traceback
 from pathlib import Path
 from aevae_jax import durable
 from aevae_jax.cli.terminal import one_line_errors
@@ -30,6 +30,13 @@ with one_line_errors(), durable.replacing(Path("whole")) as file, durable.begun(
     file.write(b"half")
 """
 WAITS = "    begun(); time.sleep(30)"
+TIDIES = """\
+    Path("its own").touch()
+    try:
+        begun(); time.sleep(30)
+    finally:
+        time.sleep(0.3)
+        Path("its own").unlink()"""
 WAITS_FOR_THREADS = """\
     pool = concurrent.futures.ThreadPoolExecutor(2)
     working = pool.submit(time.sleep, 30)
@@ -49,11 +56,12 @@ DELETES = """\
     while True:
         Slow()"""
 IMPORTS = """\
-    Path("slow.py").write_text("import time; open('folder/1.png', 'w'); print('begun', flush=True); time.sleep(0.5)")
+    Path("slow.py").write_text("import time; open('folder/1.png', 'w'); print('begun', flush=True); time.sleep(0.9)")
     sys.path.insert(0, ".")
     try:
         import slow
-    except BaseException as error:
+    except BaseException as error:  # as C code of NumPy and of JAX does
+        traceback.print_exc()
         raise ImportError("of C code") from error
     Path("slow.py").unlink(); time.sleep(30)"""
 
@@ -64,6 +72,7 @@ def started(folder, code):
         [sys.executable, "-B", "-c", code], cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout.readline() == b"begun\n"
+    time.sleep(0.2)  # until it does what it says next
     return process
 
 
@@ -72,7 +81,7 @@ def ended(process, *names):
     began = time.monotonic()
     for name in names:
         process.send_signal(getattr(signal, name))
-        time.sleep(0.01)
+        time.sleep(0.05)
     code = process.wait(20)
     took = time.monotonic() - began
     with process:
@@ -87,7 +96,7 @@ def ended(process, *names):
         (WAITS, ("SIGINT",), (130, "interrupted\n")),
         (WAITS, ("SIGTERM",), (143, "terminated\n")),
         (WAITS, ("SIGHUP",), (129, "hung up\n")),
-        (WAITS, ("SIGINT", "SIGINT", "SIGTERM"), (130, "interrupted\n")),
+        (TIDIES, ("SIGINT", "SIGINT", "SIGTERM"), (130, "interrupted\n")),
         (WAITS_FOR_THREADS, ("SIGTERM",), (143, "terminated\n")),
         (WRITES, ("SIGINT",), (130, "interrupted\n")),
         (COMPILES, ("SIGINT",), (130, "interrupted\n")),
