@@ -122,6 +122,16 @@ class DropsConditions(Protocol):
 
 
 @runtime_checkable
+class LearnsPrior(Protocol):
+    """A conditional model that says whether it learns p(z|c) in place of a p(z) that all conditions share."""
+
+    @property
+    def learned_prior(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+@runtime_checkable
 class Natural(Protocol):
     """A likelihood that says whether its raw outputs are the natural parameters of an exponential family, but for a
     factor that does not depend on them.

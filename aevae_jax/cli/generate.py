@@ -78,7 +78,8 @@ def sample(
         memory.check(needs.temp_size_in_bytes + needs.output_size_in_bytes, what="--num", got=f"{num:,}")
     codes = conditions.beside(draw(fitted.params, key, told), told)
     images = _batched(made, fitted, codes, key_of(seed, keys.Stream.NOISE))
-    said = f"{pictures.DRAWS if noise else pictures.MEANS}, z ~ {pictures.prior_of(fitted.model)}, seed {seed}"
+    said = f"{pictures.DRAWS if noise else pictures.MEANS}, z ~ {pictures.prior_of(fitted.run.model)}, seed {seed}"
+    said += f", guidance {guidance:g}" if guidance else ""
     words: dict[str, Any] = {"title": "random codes, decoded", "note": said, "captions": inputs.names_told(run, told)}
     _save(out, run, fitted, images, columns=figures.columns_of(num), **words)
 
@@ -167,17 +168,16 @@ def interpolate(
     told = inputs.between(x[np.array([start, end])], steps)
     images = _batched(_decoded, fitted, conditions.beside(codes, told))
     arrays = {**images, "inputs": np.concatenate([conditions.examples(each) for each in ends])}
-    classes = prepared.classes("test", [start, end])
-    first, last = (f"input\n{text}" for text in classes or (start, end))
+    captions, given = inputs.captions_between(told, prepared.classes("test", [start, end]) or (start, end), steps)
     where = "that there are nearest to" if isinstance(fitted.model, Snapping) else "on"
     words = {
         "title": f"from test image {start} to test image {end}",
-        "note": f"between the inputs, codes {where} the straight line between theirs, decoded",
-        "captions": [first, *(f"{share:.2f}" for share in np.linspace(0, 1, steps)), last],
+        "note": f"between the inputs, codes {where} the straight line between theirs, decoded{given}",
+        "captions": captions,
         "xlabel": "share of the way; 0 and 1 are the reconstructions of the inputs",
     }
-    lines = -(-len(words["captions"]) // 12)
-    _save(out, run, fitted, arrays, {"codes": codes}, columns=-(-len(words["captions"]) // lines), **words)
+    lines = -(-len(captions) // 12)
+    _save(out, run, fitted, arrays, {"codes": codes}, columns=-(-len(captions) // lines), **words)
 
 
 def traverse(
@@ -230,9 +230,10 @@ def traverse(
     points = has_point_codes(fitted.model)
     owner = "codes of test data" if points else "prior"
     others = f"at the mean of the {owner}" if mean else f"as in the code of test image {start}"
+    given = "" if told is None else f", c of test image {start}"
     words = {
         "title": f"one dimension moved, the others {others}",
-        "note": f"means of p(x|z); variance: of the {'codes' if points else 'posterior means'} over test data",
+        "note": f"means of p(x|z{given}); variance: of the {'codes' if points else 'posterior means'} over test data",
         "captions": [*[""] * (len(codes) - steps), *(f"{value:+.3g}" if value else "0" for value in values)],
         "rows": [f"{traversal.place(dimension, shape)}  ({found.activity[dimension]:#.2g})" for dimension in chosen],
         "ylabel": "dimension  (variance)",

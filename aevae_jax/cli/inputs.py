@@ -211,5 +211,21 @@ def between(ends: Source | Conditioned, steps: int) -> Any:
     }
 
 
+def captions_between(told: Any, ends: Sequence[Any], steps: int) -> tuple[list[str], str]:
+    """Return what stands below two examples and what is made on the way from one to the other; and what a title says of
+    what the model is told there.
+
+    Args:
+      told: what `between` returns.
+      ends: what the two are called; where the model is told a class, theirs.
+      steps: how many.
+    """
+    label = None if told is None else told.get("label")
+    of_class = [""] * steps if label is None else [f"\n{ends[int(own != label[0])]}" for own in label]
+    shares = [f"{share:.2f}{own}" for share, own in zip(np.linspace(0, 1, steps), of_class, strict=True)]
+    remark = "" if told is None else " at conditions between" if label is None else " at the class written below"
+    return [f"input\n{ends[0]}", *shares, f"input\n{ends[1]}"], remark
+
+
 def _line(ends: Any, share: Any) -> Any:
     return ((1 - share[:, None]) * ends[0] + share[:, None] * ends[1]).astype(np.float32)

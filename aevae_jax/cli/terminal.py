@@ -102,13 +102,14 @@ def show_table(
     right: Collection[str] = (),
     caption: str = "",
 ) -> None:
-    """Print a table on standard output; entries are folded where the terminal is narrow.
+    """Print a table on standard output. Where the terminal is narrow, text is folded; numbers, of which a part would be
+    another number, go into further tables below, each with the first column again.
 
     Args:
       title: the line above it.
       headings: one per column.
       rows: the entries, as many in each row; long ones are cut.
-      right: the headings of the columns that are aligned to the right.
+      right: the headings of the columns of numbers, which are aligned to the right.
       caption: the text below it.
 
     Raises:
@@ -122,18 +123,49 @@ def show_table(
     def text(entry: str) -> Text:
         return Text(encodable(sys.stdout, printable(shortened(entry))))  # a `str` would be searched for markup
 
-    table = Table(box=SIMPLE_HEAD)
-    for heading in headings:
-        table.add_column(text(heading), overflow="fold", justify="right" if heading in right else "left")
-    for row in rows:
-        table.add_row(*map(text, row))
-    console = Console()
+    lines, console = [list(map(text, row)) for row in rows], Console()
+    numbers = [heading in right for heading in headings]
+    widths = [
+        max([*map(len, heading.split()), *(len(line[place]) for line in lines)])
+        for place, heading in enumerate(headings)
+    ]
     with console.capture() as captured:
         console.print(text(title), style="bold", soft_wrap=True)  # a name that is cut in two cannot be copied
-        console.print(table)
+        for places in _beside(widths, numbers, console.width):
+            table = Table(box=SIMPLE_HEAD)
+            for place in places:
+                least = widths[place] if numbers[place] else None
+                table.add_column(
+                    text(headings[place]), overflow="fold", justify="right" if least else "left", min_width=least
+                )
+            for line in lines:
+                table.add_row(*(line[place] for place in places))
+            console.print(table)
         if caption:
             console.print(Text(encodable(sys.stdout, printable(caption))))
     _write(sys.stdout, captured.get())
+
+
+_GAP, _FOLDED = 3, 16
+"""Characters between two columns of a table, and those that a column of longer text is left at least."""
+
+
+def _beside(widths: Sequence[int], numbers: Sequence[bool], width: int) -> list[list[int]]:
+    """Return which columns stand in one table, in their order: as many as fit, and the first one in each.
+
+    Args:
+      widths: of the columns, in characters.
+      numbers: which of them may not be folded.
+      width: of the terminal.
+    """
+    needed = [own if whole else min(own, _FOLDED) for own, whole in zip(widths, numbers, strict=True)]
+    found, room = [[0]], width - needed[0] - _GAP
+    for place in range(1, len(needed)):
+        if numbers[place] and len(found[-1]) > 1 and needed[place] + _GAP > room:
+            found, room = [*found, [0]], width - needed[0] - _GAP
+        found[-1].append(place)
+        room -= needed[place] + _GAP
+    return found
 
 
 @contextlib.contextmanager

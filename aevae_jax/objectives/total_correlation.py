@@ -70,7 +70,7 @@ def terms(bound: Bound, num_examples: Any, sampling: Sampling = "stratified") ->
       sampling: see `weights`.
 
     Raises:
-      InputError: a batch of one, or a q(z|x) whose dimensions are not independent.
+      InputError: a batch of one, a q(z|x) whose dimensions are not independent, or a p(z) that is only estimated.
     """
     q, z, size = bound.posterior, bound.z, bound.rate.shape[0]
     if not isinstance(q, Factorised):
@@ -87,7 +87,8 @@ def terms(bound: Bound, num_examples: Any, sampling: Sampling = "stratified") ->
     joint = jax.nn.logsumexp(log_weights + log_q_given.sum(axis=-1), axis=1)
     product = jax.nn.logsumexp(log_weights[..., None] + log_q_given, axis=1).sum(axis=-1)
     own = jnp.diagonal(log_q_given.sum(axis=-1))
-    return Terms(own - joint, joint - product, product - bound.prior.log_prob(z))
+    log_prior = bounds.log_density(bound.prior, z, "p(z) of the parts of the rate")
+    return Terms(own - joint, joint - product, product - log_prior)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from aevae_jax.runs import processes, records
 from aevae_jax.runs.callbacks import Callbacks
 from aevae_jax.runs.fitted import Fitted
 from aevae_jax.runs.run import Run
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, TrainingPart
 
 if TYPE_CHECKING:
     from aevae_jax.runs import beginnings, members, provenance, resolution, sweeps, training_loop
@@ -89,7 +89,12 @@ def record_of(resolved: ResolvedRun, made: dict[str, Any], population: Populatio
 def _beginning(resolved: ResolvedRun, call: Call) -> ResolvedRun:
     """Return the resolved run with what it is to go on from."""
     found: Any = call.initial
+    objective = resolved.run.objective
     if found is None:
+        if isinstance(objective, TrainingPart):
+            part = f"{type(objective).__name__} trains the {' and '.join(objective.trains)} alone"
+            expected = f"those of a trained model, as {part}"
+            raise InputError("weights to begin at", got="none", expected=expected, hint="type: --from RUN")
         return resolved
     if not isinstance(found, resolution.Beginning):
         found = beginnings.find(

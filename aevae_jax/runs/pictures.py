@@ -78,7 +78,9 @@ def captions_of(told: Any, class_names: Sequence[str]) -> list[str]:
 
 
 def prior_of(model: LatentModel) -> str:
-    """Return the prior of a model as it is typed, if it has a field for it."""
+    """Return the prior of a model as it is typed, if it has a field for it and no other one is learned."""
+    if isinstance(model, conditions.LearnsPrior) and model.learned_prior:
+        return "p(z|c)"
     return shortened(values.spell(model.latent_prior) if hasattr(model, "latent_prior") else "p(z)", 60)
 
 

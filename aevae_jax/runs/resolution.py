@@ -18,7 +18,7 @@ from aevae_jax.data.suited import Suited
 from aevae_jax.discrete import Demanding
 from aevae_jax.objectives import bounds, losses
 from aevae_jax.objectives.losses import LinearWarmup
-from aevae_jax.runs.run import Run
+from aevae_jax.runs.run import Run, usual_objective
 from aevae_jax.training import loops
 from aevae_jax.training.devices import Layout
 from aevae_jax.training.step import TrainState
@@ -157,7 +157,7 @@ def everything(run: Run, prepared: Prepared, raw: Any, row: Any, key: jax.Array)
         raise InputError(
             f"objective of a {type(run.model).__name__}",
             got=f"{type(run.objective).__name__}, which leaves its statistics as they are at the start",
-            expected="one that returns them, such as that of Run(model=...)",
+            expected=f"one that returns them: leave it out for {values.spell(usual_objective(run.model))}",
         )
     bound, x = conditions.bound_to(run.model, row)
     return params, loss[:2], evaluation.validation_of(run.objective).metric(bound, params, x, k4)

@@ -79,7 +79,7 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.objective is None:
-            default = _usual(self.model)
+            default = usual_objective(self.model)
             object.__setattr__(self, "objective", default)
         limits.check("batch_size", self.batch_size, 0)
         limits.check("epochs", self.epochs, 1)
@@ -102,7 +102,7 @@ def unsized(objective: Any) -> Any:
     return replace(objective, num_examples=0) if isinstance(objective, SizeNeeding) else objective  # type: ignore[type-var]
 
 
-def _usual(model: Any) -> Any:
+def usual_objective(model: Any) -> Any:
     """Return what a model is trained by where nobody says."""
     if isinstance(model, Preferring):
         return model.usual_objective()

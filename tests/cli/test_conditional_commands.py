@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from commands import refused, typed
 
-from aevae_jax import keys
+from aevae_jax import charts, keys
 from aevae_jax.cli import evaluate, inputs
 from aevae_jax.conditions import Conditioned
 from aevae_jax.data import Data, from_arrays
 from aevae_jax.models import ConditionalVAE, generation
 from aevae_jax.models.architectures import MLP
-from aevae_jax.runs import fitting
+from aevae_jax.runs import fitting, pictures
 from aevae_jax.runs.run import Run
 
 NAMES = ["4", "5", "6"]  # of the classes 0, 1 and 2
@@ -108,6 +108,24 @@ def test_on_the_way_a_vector_is_on_the_line_and_a_class_that_of_the_nearer_end()
     assert found["label"].tolist() == [2, 2, 0, 0, 0]
     np.testing.assert_allclose(found["vector"], np.stack([np.linspace(0, 1, 5), np.linspace(4, 0, 5)], axis=1))
     assert inputs.between(np.zeros((2, 3)), 5) is None
+
+
+def test_captions_name_the_class_that_codes_are_decoded_at():
+    captions, remark = inputs.captions_between({"label": np.array([0, 0, 2, 2])}, ["4", "6"], 4)
+    assert captions == ["input\n4", "0.00\n4", "0.33\n4", "0.67\n6", "1.00\n6", "input\n6"]
+    assert remark == " at the class written below"
+    assert inputs.captions_between(None, (3, 8), 2) == (["input\n3", "0.00", "1.00", "input\n8"], "")
+    assert pictures.prior_of(ConditionalVAE()) == "StandardNormal()"
+    assert pictures.prior_of(ConditionalVAE(learned_prior=True)) == "p(z|c)"  # in place of it
+
+
+def test_pictures_say_what_codes_are_decoded_at(folder, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(charts, "sheet", lambda path, images, columns, **words: said.append(words) or 1)
+    typed("traverse", folder / "run", "--out", tmp_path / "t.png", "--start", 2)
+    typed("sample", folder / "both", "--out", tmp_path / "g.png", "--condition", "5,0,1", "--guidance", 2)
+    assert said[0]["note"].startswith("means of p(x|z, c of test image 2); ")
+    assert said[1]["note"] == "means of p(x|z), z ~ StandardNormal(), seed 0, guidance 2"
 
 
 def test_a_traversal_is_at_the_condition_and_the_prior_of_its_start(folder, fitted, test_split, tmp_path):

@@ -131,6 +131,18 @@ def test_numbers_stand_to_the_right_and_words_to_the_left(capsys):
     ]
 
 
+def test_numbers_are_whole_however_many_columns_there_are(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    headings = [f"negative {number}" for number in range(9)]
+    rows = [[name, *(f"{place}.{place}{place}{place}{place}{place}" for place in range(9))] for name in "ab"]
+    terminal.show_table("title", ("class", *headings), rows, right=headings)
+    lines = capsys.readouterr().out.splitlines()
+    of_a = [line.split() for line in lines if line.startswith("  a ")]
+    assert len(of_a) > 1
+    assert [entry for entries in of_a for entry in entries[1:]] == rows[0][1:]
+    assert max(map(len, lines)) <= 40
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 def test_what_an_encoding_lacks_is_escaped(encoding):
     code = (

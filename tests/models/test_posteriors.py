@@ -17,7 +17,7 @@ from scipy import stats
 
 from aevae_jax import VAE, distributions, values
 from aevae_jax.evaluation import importance
-from aevae_jax.models import TwoLevelVAE, architectures, likelihoods, posteriors, priors
+from aevae_jax.models import TwoLevelVAE, architectures, flow_networks, likelihoods, posteriors, priors
 from aevae_jax.objectives import bounds
 from aevae_jax.types import InputError
 
@@ -120,6 +120,31 @@ def test_scales_stay_in_the_range_of_the_model(name):  # mistake 14
             log_scale = base.log_scale
         assert (log_scale >= -3.0 - 1e-5).all()
         assert (log_scale <= 1.0 + 1e-5).all()
+
+
+def test_steps_of_an_iaf_are_gates_between_a_code_and_a_mean():
+    """z <- sigma(s) z + (1 - sigma(s)) m, in one order and then in the other: Kingma et al. 2016, algorithm 1.
+
+    Where m and s are 0, a gate keeps sigma(2) of the code.
+    """
+    posterior, key = posteriors.IAF(2, (5,)), jax.random.key(4)
+    raw = np.random.default_rng(1).normal(size=(3, posterior.outputs(LATENT))).astype(np.float32)
+    own = posterior.init(jax.random.key(0), LATENT)
+    random = np.random.default_rng(2)
+    trained = jax.tree.map(lambda leaf: (0.3 * random.normal(size=leaf.shape)).astype(np.float32), own)
+    for params in (own, trained):
+        q = posterior(params, raw, (-3.0, 1.0))
+        z = np.asarray(q.base.sample(jax.random.clone(key)))
+        for step in ("step_0", "step_1"):
+            z = z if step == "step_0" else z[:, ::-1]
+            mean, logit = np.moveaxis(
+                np.asarray(flow_networks.MADE((5,)).apply({"params": params[step]}, z, raw[:, 2 * LATENT :])), 1, 0
+            )
+            logit = (logit + 2) / np.sqrt(1 + ((logit + 2) / 8) ** 2)  # stays within 8 of 0
+            gate = 1 / (1 + np.exp(-logit))
+            z = gate * z + (1 - gate) * mean
+        np.testing.assert_allclose(q.sample(jax.random.clone(key)), z, rtol=1e-4, atol=1e-5)
+        assert (params is own) == (not np.any(mean))
 
 
 # --- tight bounds: a linear-Gaussian model whose posterior is correlated ---

@@ -155,17 +155,25 @@ def test_codes_that_are_not_used_begin_again(learning):
     assert dead(dataclasses.replace(quantizer, revival=0)) >= 0.3
 
 
-def test_codes_begin_again_after_so_many_steps_without_use_and_where_outputs_are_far_from_codes():
-    quantizer = Codebook(2, decay=0.5, revival=3)
+@pytest.mark.parametrize("learning", ["averages", "gradient"])
+def test_codes_begin_again_after_so_many_steps_without_use_and_where_outputs_are_far_from_codes(learning):
+    """Far from where they are, with what gradients have added; and as if they had never been used."""
+    quantizer = Codebook(2, learning=learning, decay=0.5, revival=3)
     params = followed(quantizer, [POINTS])[0]
-    params["statistics"]["codebook"] = jnp.asarray([[[0.0, 0.0], [100.0, 100.0]]])
+    codes, moved = np.array([[[0.0, 0.0], [100.0, 100.0]]]), np.zeros((1, 2, 2))
+    if learning == "gradient":
+        moved = np.array([[[3.0, 4.0], [-1.0, 2.0]]])
+        params["codebook"] = {"moved": jnp.asarray(moved, jnp.float32)}
+    params["statistics"]["codebook"] = jnp.asarray(codes - moved, jnp.float32)
+    params["statistics"]["share"] = jnp.full((1, 2), 0.5)
     raw = np.zeros((8, 2, 2), np.float32)
     raw[0, 0] = [3.0, 4.0]  # all others are at the first code
     for step in range(3):
-        assert table(params)[0, 1].tolist() == [100, 100]
+        assert (table(params) + moved)[0, 1].tolist() == [100, 100]
         params = adapted(quantizer, params, jnp.asarray(raw), jax.random.key(step))
-    assert table(params)[0, 1].tolist() == [3, 4]
+    assert (table(params) + moved)[0, 1].tolist() == [3, 4]
     assert params["statistics"]["unused"][0].tolist() == [0, 0]
+    assert params["statistics"]["share"][0, 1] == 0 < params["statistics"]["share"][0, 0]
 
 
 def test_more_codes_than_outputs_are_no_trouble():

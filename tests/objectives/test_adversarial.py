@@ -13,7 +13,7 @@ from oracles import AsMaps, random_params
 
 from aevae_jax import VAE, Autoencoder, distributions
 from aevae_jax.models import ConditionalVAE, architectures, likelihoods, priors
-from aevae_jax.objectives import adversarial
+from aevae_jax.objectives import adversarial, bounds
 from aevae_jax.objectives.adversarial import AAE, Discriminator, FactorVAE
 from aevae_jax.objectives.losses import ELBO, ReconstructionError
 from aevae_jax.training import parameters
@@ -85,6 +85,18 @@ def test_the_loss_is_the_sum_of_its_terms(name):  # mistake 3
     rate = found["rate"] if name == "FactorVAE" else 0.0
     expected = found["distortion"] + rate + 5 * term + found["discriminator_loss"]
     np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
+
+
+def test_codes_that_are_permuted_are_drawn_anew(monkeypatch):
+    """Of the same draw, some dimensions of a code would stand beside each other in both."""
+    model, given = MODELS["FactorVAE"], []
+    monkeypatch.setattr(adversarial, "permuted", lambda key, z: given.append(z) or z)
+    params = {**random_params(model), "objective": SMALL.init(jax.random.key(1), LATENT)}
+    FactorVAE(discriminator=SMALL)(model, params, X, jax.random.key(0), 0)
+    own = bounds.elbo(model, params, X, jax.random.split(jax.random.key(0), 3)[0])
+    noise = (given[0] - own.posterior.mean()) / own.posterior.scale
+    assert np.abs(noise).max() < 5
+    assert np.abs(given[0] - own.z).min() > 1e-5
 
 
 def test_each_dimension_is_permuted_by_itself():

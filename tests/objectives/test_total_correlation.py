@@ -253,6 +253,13 @@ def test_a_prior_of_dependent_dimensions_has_no_kl_by_dimension():
     assert message.startswith("BetaTCVAE dimension_wise_kl: got a prior of type Mixture, expected one of independent")
 
 
+def test_a_prior_of_which_the_density_is_only_estimated_is_one_line():
+    model = replace(MODEL, latent_prior=priors.TwoStage((4,)))
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), jax.eval_shape(model.init, key()))
+    message = refusal(BetaTCVAE(num_examples=40), model, params)
+    assert message.startswith("p(z) of the parts of the rate: got a Marginal, which has no log_prob of a given code")
+
+
 def test_wherever_codes_are_weighed_selection_is_by_the_plain_bound():  # mistake 2, mistake 35
     assert BetaTCVAE(9.0, 2.0, 3.0, num_examples=4).validation() == ELBO().validation()
     assert total_correlation.BetaTCVAE.needs_rate

@@ -133,6 +133,15 @@ def test_a_prior_without_parameters_is_refused(old, capsys, tmp_path):
         PriorLikelihood()(VAE(), {}, X, jax.random.key(0), 0)
 
 
+def test_a_prior_of_a_model_that_nothing_has_trained_is_refused(data, tmp_path, capsys):
+    model = "Autoencoder(2, MLP((4,)), latent_prior=GaussianMixture(2))"
+    typed_ones = ["--data", data.name, "--model", model, "--objective", "PriorLikelihood()", "--batch-size", 10]
+    error = refused(capsys, "train", tmp_path / "new", *typed_ones)
+    wanted = "expected those of a trained model, as PriorLikelihood trains the prior alone; type: --from RUN"
+    assert f"error: weights to begin at: got none, {wanted}" in error
+    assert not (tmp_path / "new").exists()
+
+
 def test_it_is_typed_and_its_samples_are_no_longer_of_a_nominal_prior(old, tmp_path, capsys):
     options = ["--model.latent_prior", "GaussianMixture(2)", "--objective", "PriorLikelihood()"]
     typed("train", tmp_path / "new", "--from", old, *options)
