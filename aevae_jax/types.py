@@ -9,7 +9,7 @@ Densities are in nats, summed over the event axes, with all their constants.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from aevae_jax.errors import (  # handed on
@@ -392,8 +392,3 @@ def support_of(model: object) -> Any:
 def has_point_codes(model: object) -> bool:
     """Return whether a model says that its codes are points."""
     return isinstance(model, PointCoded) and model.point_codes
-
-
-def has_nominal_prior(model: object, params: Params) -> bool:
-    """Return whether p(z) was neither trained nor fitted: that of an autoencoder, without parameters."""
-    return has_point_codes(model) and not (isinstance(params, Mapping) and params.get("prior"))

@@ -4669,4 +4669,23 @@ MUTATIONS = (
         "bound.prior.log_prob(z)",
         ("objectives/test_total_correlation.py::test_a_prior_of_which_the_density_is_only_estimated_is_one_line",),
     ),
+    Mutation(
+        752,
+        "a conditional run refused for what it takes from its data",
+        "runs/same_run.py",
+        '"classes", "vector", ',
+        "",
+        ("runs/test_same_run.py::test_the_form_of_a_condition_that_a_model_takes_from_the_data_is_no_difference",),
+    ),
+    Mutation(
+        753,
+        "codes that are trained to follow a prior said to have none",
+        "objectives/nominal.py",
+        "has_point_codes(model) and not matched and",
+        "has_point_codes(model) and",
+        (
+            "evaluation/test_random_codes.py"
+            "::test_an_autoencoder_whose_codes_are_trained_to_follow_its_prior_is_not_said_to_have_none",
+        ),
+    ),
 )

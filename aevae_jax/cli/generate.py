@@ -15,8 +15,9 @@ from aevae_jax.cli.terminal import note, report
 from aevae_jax.data import files
 from aevae_jax.discrete import Indexed, Snapping
 from aevae_jax.lazy import jax, modules, np
+from aevae_jax.objectives.nominal import has_nominal_prior
 from aevae_jax.runs import data_of_runs, fitting
-from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_nominal_prior, has_point_codes, shortened
+from aevae_jax.types import InputError, LatentModel, Params, Scaled, has_point_codes, shortened
 
 if TYPE_CHECKING:
     from jax import Array
@@ -68,7 +69,7 @@ def sample(
     made = _drawn if noise else _decoded
     _check_room(made, fitted, (num, *_code_shape(fitted)), "--num")
 
-    if has_nominal_prior(fitted.model, fitted.params):
+    if has_nominal_prior(fitted.model, fitted.params, fitted.run.objective):
         note("an autoencoder has no prior: random codes are drawn from N(0, I), and most decode to no data")
     told = inputs.condition_of(run, fitted, condition, num, in_turn=True)
     fitted = inputs.guided(fitted, guidance)

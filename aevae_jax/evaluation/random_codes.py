@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -14,7 +16,8 @@ from aevae_jax.models.architectures import MLP, Conv
 from aevae_jax.models.priors import FromData, FullGaussianMixture, GaussianMixture, Prior, StandardNormal, VampPrior
 from aevae_jax.objectives import bounds
 from aevae_jax.objectives.losses import ELBO
-from aevae_jax.types import has_nominal_prior, has_point_codes
+from aevae_jax.objectives.nominal import PriorMatching, has_nominal_prior
+from aevae_jax.types import has_point_codes
 
 HOLES = 3.0
 """Nats between the codes and the prior, from which on random codes are seen to decode to smears."""
@@ -42,7 +45,7 @@ def holes(fitted: Trained, gap: float, examples: int = COMPONENTS * 4) -> list[F
     """
     if gap < HOLES:
         return []
-    nominal = has_nominal_prior(fitted.run.model, fitted.params)
+    nominal = has_nominal_prior(fitted.run.model, fitted.params, fitted.run.objective)
     whose = "the prior of an autoencoder is not trained, and " if nominal else ""
     evidence = (
         f"{whose}random codes fall into holes: the codes of data are at least {gap:.3g} nats from the prior that they "
@@ -107,8 +110,9 @@ def _nearer(fitted: Trained, examples: int) -> list[Way]:
     if isinstance(model, Snapping):
         return [(f"{_FITTED} 'CausalTransformer()' --objective 'PriorLikelihood()'", {})]
     if has_point_codes(model):
-        return [*_variational(model), (f"{_FITTED} 'GaussianMixture(100)' --objective 'PriorLikelihood()'", {})]
-    ways: list[Way] = []
+        ways = _matched(fitted.run.objective) or _variational(model)
+        return [*ways, (f"{_FITTED} 'GaussianMixture(100)' --objective 'PriorLikelihood()'", {})]
+    ways = []
     what, prior = _richer(fitted, max(1, examples // 4))
     if prior is not None and (changes := of_model(fitted, latent_prior=prior)):
         ways.append((f"{what}: latent_prior={values.spell(prior)} in --model", changes))
@@ -135,6 +139,18 @@ def _richer(fitted: Trained, most: int) -> tuple[str, Prior | None]:
     flow = bounds.has_flow_posterior(fitted.model, fitted.params, model.event_shape)
     of = GaussianMixture if flow or model.event_shape[2:] > (1,) else VampPrior  # as in `data.suited`
     return "a prior that is learned", of(min(COMPONENTS, most))
+
+
+def _matched(loss: Any) -> list[Way]:
+    """Return the way to codes that are nearer to the prior that they are trained to follow; none where they are not."""
+    if not (isinstance(loss, PriorMatching) and loss.matches_prior):
+        return []
+    what = "a larger weight of what makes codes follow the prior"
+    if not isinstance(loss.weight, numbers.Real):
+        return [(what, {})]
+    changed: Any = loss
+    larger = replace(changed, weight=4 * changed.weight)
+    return [(f'{what}: --objective "{values.spell(larger)}"', {"objective": larger})]
 
 
 def _variational(model: Any) -> list[Way]:

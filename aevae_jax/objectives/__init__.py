@@ -12,6 +12,7 @@ total_correlation.py `BetaTCVAE`: the parts of the rate, each with a weight
 moments.py       `DIPVAE`: codes without correlation
 matching.py      `MMD`: codes distributed as the prior, by a kernel: InfoVAE and Wasserstein autoencoders
 adversarial.py   `FactorVAE` and `AAE`: the same two by a discriminator
+nominal.py       whether anything was done for p(z), or it is nominal
 quantization.py  `VQ` and `GumbelSoftmax`: discrete codes
 semi_supervised.py `SemiSupervised`: classes that are known of some examples, and inferred of the others
 fitted_priors.py `PriorLikelihood`: a prior that is fitted to codes, after all else was trained

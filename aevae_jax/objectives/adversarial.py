@@ -172,6 +172,11 @@ class AAE(_Adversarial):
     def __post_init__(self) -> None:
         check_weight("AAE weight", self.weight)
 
+    @property
+    def matches_prior(self) -> bool:
+        """Whether the discriminator has a weight."""
+        return not limits.is_zero(self.weight)
+
     def __call__(self, model: LatentModel, params: Params, x: Array, key: Array, step: Array) -> tuple[Array, Metrics]:
         _check(x.shape[0])
         key_bound, key_prior = jax.random.split(key)

@@ -71,6 +71,11 @@ class MMD:
         limits.check("MMD bandwidth", self.bandwidth, limits.SMALLEST, limits.LARGEST)
 
     @property
+    def matches_prior(self) -> bool:
+        """Whether the discrepancy has a weight."""
+        return not limits.is_zero(self.weight)
+
+    @property
     def needs_rate(self) -> bool:
         """Whether the rate has a weight."""
         return not limits.is_zero(self.rate_weight)

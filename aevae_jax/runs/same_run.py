@@ -99,7 +99,7 @@ def go_on(folder: Path, record: dict[str, Any], dataset: Dataset, parts: Unwritt
 
 def check_typed(folder: Path, run: Run) -> None:
     """Refuse another run than the one in a directory where that is seen without its data, and so before JAX is
-    imported: in all but its epochs, the shape of its events, and what may be left open.
+    imported: in all but its epochs, the shapes of its events and conditions, and what may be left open.
 
     Raises:
       InputError: it is another run, or its record is damaged.
@@ -117,7 +117,7 @@ def check_typed(folder: Path, run: Run) -> None:
 
 def _without_data(tree: dict[str, Any]) -> dict[str, Any]:
     """Return the tree of a run without its epochs, and without what its model and loss may take from the data."""
-    open_to_data = ("event_shape", "likelihood", "latent_prior", "num_examples")
+    open_to_data = ("event_shape", "classes", "vector", "likelihood", "latent_prior", "num_examples")
     parts = {
         part: {name: item for name, item in tree[part].items() if name not in open_to_data}
         for part in ("model", "objective")

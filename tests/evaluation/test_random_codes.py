@@ -13,7 +13,10 @@ from aevae_jax.evaluation.image_quality import Judgement, SampleQuality
 from aevae_jax.evaluation.statistics import Manifold
 from aevae_jax.models import VAE, Autoencoder, priors
 from aevae_jax.models.architectures import Conv
-from aevae_jax.objectives.losses import ELBO
+from aevae_jax.objectives.adversarial import AAE
+from aevae_jax.objectives.losses import ELBO, ReconstructionError
+from aevae_jax.objectives.matching import MMD
+from aevae_jax.objectives.nominal import has_nominal_prior
 from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 
@@ -44,6 +47,18 @@ def judged(count=180, **shares):
 )
 def test_shares_are_clearly_worse_by_a_third_and_three_standard_errors(found, short):
     assert random_codes.shortfalls(found) == short
+
+
+@pytest.mark.parametrize(("objective", "larger"), [(MMD(10.0), MMD(40.0)), (AAE(), AAE(4.0))], ids=["MMD", "AAE"])
+def test_an_autoencoder_whose_codes_are_trained_to_follow_its_prior_is_not_said_to_have_none(objective, larger):
+    """Only a prior that nothing was done for is nominal; and codes come nearer by a larger weight, not by a VAE."""
+    run = Run(model=Autoencoder(4), objective=objective)
+    [found] = random_codes.holes(fitting.Fitted(run, run.model, {}, [{"step": 8}], {}, None), 5.0)
+    assert found.evidence.startswith("random codes fall into holes: ")
+    assert found.changes == {"objective": larger}
+    assert not has_nominal_prior(run.model, {}, objective)
+    for other in (dataclasses.replace(objective, weight=0.0), ReconstructionError()):
+        assert has_nominal_prior(run.model, {}, other)
 
 
 def verdict(found, recognised, model=MODEL, gap=0.0, curve=()):

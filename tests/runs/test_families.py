@@ -30,7 +30,7 @@ from aevae_jax.objectives.matching import MMD
 from aevae_jax.objectives.moments import DIPVAE
 from aevae_jax.objectives.sparse import ActivationKL, Sparse
 from aevae_jax.objectives.total_correlation import BetaTCVAE
-from aevae_jax.runs import fitting
+from aevae_jax.runs import fitting, same_run
 from aevae_jax.runs.run import Run
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import AdamW
@@ -97,6 +97,7 @@ def test_a_family_is_a_run_like_any_other(trained, tmp_path):
     """Stopped inside an epoch it goes on to the same bits; it is rebuilt from its record, measured and sampled."""
     folder, run, fitted = trained
     before = outcome(folder)
+    same_run.check_typed(folder, run)  # as the command line does, of which the rest is what follows
     cut(folder, 6)  # of 9, in the second epoch
     fitting.fit(run, dataset(), directory=folder)
     assert outcome(folder) == before

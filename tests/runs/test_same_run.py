@@ -8,7 +8,7 @@ import pytest
 from run_files import write_record
 
 from aevae_jax import values
-from aevae_jax.models import VAE, Autoencoder
+from aevae_jax.models import VAE, Autoencoder, ConditionalAutoencoder, ConditionalVAE, SemiSupervisedVAE
 from aevae_jax.models.likelihoods import NormalSharedScale, Tabular
 from aevae_jax.models.priors import StandardNormal, VampPrior
 from aevae_jax.objectives.total_correlation import BetaTCVAE
@@ -53,6 +53,17 @@ def test_columns_that_a_likelihood_takes_from_a_table_are_no_difference(tmp_path
     record["run"]["model"]["likelihood"]["columns"] = [0, 2]
     write_record(tmp_path, record)
     same_run.check_typed(tmp_path, typed)
+
+
+@pytest.mark.parametrize("model", [ConditionalVAE, ConditionalAutoencoder, SemiSupervisedVAE])
+def test_the_form_of_a_condition_that_a_model_takes_from_the_data_is_no_difference(model, tmp_path):
+    typed = replace(TYPED, model=model(3, likelihood=NormalSharedScale()), objective=None)
+    sizes = {"classes": 10} if model is SemiSupervisedVAE else {"classes": 10, "vector": 4}
+    recorded = replace(typed, model=replace(typed.model, event_shape=(8, 8, 1), **sizes), batch_size=128)
+    write_record(tmp_path, {"run": values.to_tree(recorded), "format": {}, "provenance": {"data": {"sha256": ""}}})
+    same_run.check_typed(tmp_path, typed)
+    with pytest.raises(InputError, match=r"model latent 3, here 4"):
+        same_run.check_typed(tmp_path, replace(typed, model=replace(typed.model, latent=4)))
 
 
 def test_the_number_of_examples_that_a_loss_takes_from_the_data_is_no_difference(tmp_path):
