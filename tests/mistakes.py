@@ -4688,4 +4688,28 @@ MUTATIONS = (
             "::test_an_autoencoder_whose_codes_are_trained_to_follow_its_prior_is_not_said_to_have_none",
         ),
     ),
+    Mutation(
+        727,
+        "a choice by sums as if they were exact",
+        "compression/chunks.py",
+        "np.maximum(_DOUBT, 2 * doubt)",
+        "_DOUBT",
+        ("compression/test_chunks.py::test_a_choice_by_sums_that_may_be_off_is_not_certain",),
+    ),
+    Mutation(
+        728,
+        "sums that are off by as much whatever their length",
+        "compression/stack.py",
+        "(math.isqrt(n) + len(starts)) * _ROUNDING * cost",
+        "_ROUNDING * cost",
+        ("compression/test_stack.py::test_costs_are_off_by_no_more_than_is_said[1048579]",),
+    ),
+    Mutation(
+        729,
+        "what to do is not said of images that a model cannot have",
+        "compression/symbols.py",
+        'got=got, expected=f"{shown}{fractions}, which the model has symbols for", hint=hint)',
+        'got=got, expected=f"{shown}{fractions}, which the model has symbols for")',
+        ("cli/test_compress.py::test_images_that_do_not_suit_the_model_are_refused_and_leave_nothing",),
+    ),
 )

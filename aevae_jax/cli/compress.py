@@ -21,14 +21,14 @@ from aevae_jax.types import InputError, shortened
 
 if TYPE_CHECKING:
     from aevae_jax import conditions
-    from aevae_jax.compression import archive, chunks, container, files as images, lossy as codecs, recovery
+    from aevae_jax.compression import archive, chunks, container, files as images, latents, lossy as codecs, recovery
     from aevae_jax.compression.archive import Compressed
     from aevae_jax.compression.container import Header
     from aevae_jax.compression.files import Rows
 else:
     conditions = modules("aevae_jax", "conditions")
-    archive, chunks, container, images, codecs, recovery = modules(
-        "aevae_jax.compression", "archive", "chunks", "container", "files", "lossy", "recovery"
+    archive, chunks, container, images, latents, codecs, recovery = modules(
+        "aevae_jax.compression", "archive", "chunks", "container", "files", "latents", "lossy", "recovery"
     )
 
 SUFFIX, STREAM = ".aev", Path("-")
@@ -86,7 +86,8 @@ def compress(
     coder = _coder(run, lossy, asked=True, samples=samples)
     with contextlib.ExitStack() as opened:
         file = opened.enter_context(binary_output() if output == STREAM else durable.replacing(output))
-        with _naming(input):
+        looked = "" if input == STREAM else f"type: aevae data inspect {shlex.quote(str(input))}"
+        with _naming(input, looked):
             if input == STREAM:
                 rows = images.read_stream(opened.enter_context(binary_input()))
             else:
@@ -236,7 +237,8 @@ def _coder(run: Path, levels: int, *, asked: bool = False, samples: int = 1) -> 
     fitted = fitting.load_run(run, on_note=note)
     if isinstance(fitted.model, conditions.Conditional):
         got = f"{type(fitted.model).__name__}, which must be told something of each image"
-        raise InputError("model", got=got, where=str(run), expected="a model of images alone, such as a VAE")
+        expected = "a model of images alone"
+        raise InputError("model", got=got, where=str(run), expected=expected, hint=latents.CODED)
     is_lossy = codecs.has_rounded_codes(fitted.model, fitted.params)
     if asked and is_lossy != bool(levels):
         family = type(fitted.model).__name__
@@ -249,9 +251,10 @@ def _coder(run: Path, levels: int, *, asked: bool = False, samples: int = 1) -> 
             else f"nothing: a {family} compresses without loss",
             hint="add --lossy 256, if they have 8 bits" if is_lossy else "",
         )
-    if is_lossy:
-        return codecs.LossyCoder(fitted.model, fitted.params, levels)
-    return chunks.Coder(fitted.model, fitted.params, samples=samples)
+    with _naming(run):
+        if is_lossy:
+            return codecs.LossyCoder(fitted.model, fitted.params, levels)
+        return chunks.Coder(fitted.model, fitted.params, samples=samples)
 
 
 def _owner(file: Path, header: Header, run: Path | None) -> tuple[Any, str]:
@@ -366,15 +369,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Say of which file or stream something is that is refused."""
+def _naming(path: Path, hint: str = "") -> Iterator[None]:
+    """Say of which file or stream something is that is refused, and what to do then where nothing else is said."""
     try:
         yield
     except InputError as error:
-        if error.where:
-            raise
-        where = "standard input" if path == STREAM else str(path)
-        raise InputError(error.what, got=error.got, expected=error.expected, where=where, hint=error.hint) from None
+        where, hint = error.where or ("standard input" if path == STREAM else str(path)), error.hint or hint
+        raise InputError(error.what, got=error.got, expected=error.expected, where=where, hint=hint) from None
 
 
 def _on_standard_error(*lines: str) -> None:

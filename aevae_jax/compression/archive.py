@@ -16,6 +16,7 @@ from aevae_jax import codable
 from aevae_jax.compression import container, recovery, symbols as levels_of
 from aevae_jax.compression.container import Chunk, Header, Reader, Writer
 from aevae_jax.compression.files import Rows, Write
+from aevae_jax.compression.symbols import OWN_MODEL
 from aevae_jax.types import InputError
 
 OnPart = Callable[[int, int], None]
@@ -105,10 +106,13 @@ def header_of(coder: SymbolCoder, rows: Rows, *, chunk: int = 1000, run: str = "
     Raises:
       InputError: rows of another shape than the model's, of a type that is not stored, or none.
     """
-    _check_shape(rows.shape[1:], coder.event_shape, "images")
-    if rows.shape[0] == 0:
-        raise InputError("images", got="none", expected="at least 1")
     shape = rows.shape[1:]
+    _check_shape(shape, coder.event_shape, "images", hint=_reshaped(rows.shape, coder.event_shape))
+    if rows.shape[0] == 0:
+        raise InputError("images", got="none", expected="at least 1", hint="name a file that has some")
+    if rows.dtype.str not in container.TYPES:
+        hint = "save them with x.astype(np.float32)" if rows.dtype.kind == "f" else ""
+        raise InputError("images", got=str(rows.dtype), expected="bool, integers, float32 or float64", hint=hint)
     most = max(1, container.MOST_ELEMENTS // math.prod(shape))
     return Header(coder.sha256, run, rows.shape[0], min(chunk, most), coder.levels, rows.dtype.str, shape, rows.name)
 
@@ -269,13 +273,23 @@ def check_model(coder: SymbolCoder, header: Header) -> None:
         raise container.refused(f"{header.levels} levels", f"{coder.levels}, as its model has")
 
 
-def _check_shape(shape: tuple[int, ...], event: tuple[int, ...], what: str) -> None:
+def _reshaped(shape: tuple[int, ...], event: tuple[int, ...]) -> str:
+    """Return what makes images of a model's shape of an array, or a model of its own for it."""
+    if event in (shape, (*shape, 1)):
+        return "save one image with x[None]"
+    if math.prod(shape[1:]) == math.prod(event):
+        return f"save them with x.reshape{(-1, *event)}"
+    return OWN_MODEL
+
+
+def _check_shape(shape: tuple[int, ...], event: tuple[int, ...], what: str, *, hint: str = "") -> None:
     """Refuse images that are not of the shape of a model's; one channel may be left out."""
     if event not in (shape, (*shape, 1)):
         raise InputError(
             f"shape of the {what}",
             got=f"(N, {', '.join(map(str, shape))})",
             expected=f"(N, {', '.join(map(str, event))}), as the model was built for",
+            hint=hint,
         )
 
 

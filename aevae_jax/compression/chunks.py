@@ -33,6 +33,8 @@ _SAMPLES = np.append(10 * np.arange(MOST_SAMPLES), TOTAL)[None]  # counts of how
 _MOST_PARTS = 256
 _SPARE = 1.25
 """How many times the bits that a batch takes should lie there before it."""
+_DOUBT = 1e-6
+"""Weights of codes must lie so far from where they round otherwise, and twice as far as they may be off."""
 _RARE = 64  # of 65536 examples so many are expected to be coded without the model
 
 
@@ -79,7 +81,7 @@ class Coder:
                 "likelihood",
                 got=f"{type(found).__name__}, which is no distribution of levels",
                 expected="one with probabilities of levels",
-                hint="train with --model.likelihood DiscretizedLogistic(), or Bernoulli() on bits",
+                hint=f"{latents.CODED}, or Bernoulli() on bits",
             )
         self._latents.check(self.event_shape)
         self._networks.check(self._numbers, (1, width), *([] if self._passes is None else [(1, *self.event_shape)]))
@@ -209,15 +211,18 @@ class Coder:
 
         def choice(x: np.ndarray, codes: list[Any]) -> Codec:
             """Return the codec of which code is chosen, by the weight p(x, z) / q(z|x) of each."""
-            weights = np.zeros((len(x), samples))
+            weights, doubt = np.zeros((len(x), samples)), np.zeros((len(x), samples))
+            unit = np.log(2) * tables.GRID
             for place, code in enumerate(codes):
                 cost, back = Tally(len(x), Nothing()), Tally(len(x), Nothing())
                 likelihood(code).push(cost, x)
                 prior.push(cost, code)
                 posterior(x).push(back, code)
-                weights[:, place] = (back.bits - cost.bits) * (np.log(2) * tables.GRID)
-            rounded = np.rint(weights)  # sums of logarithms of integers, which are off by less than a millionth
-            evaluate.sure &= (np.abs(weights - rounded) < 0.5 - 1e-6).all(1)
+                weights[:, place] = (back.bits - cost.bits) * unit
+                doubt[:, place] = (back.error + cost.error) * unit
+            doubt += 2.0**-50 * np.abs(weights)  # that of `unit`, of the difference and of the product
+            rounded = np.rint(weights)
+            evaluate.sure &= (np.abs(weights - rounded) < 0.5 - np.maximum(_DOUBT, 2 * doubt)).all(1)
             return independent(elements.Table.of(rounded.astype(np.int64), floor=0))
 
         if samples == 1:

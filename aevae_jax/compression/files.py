@@ -82,9 +82,10 @@ def read(path: Path, event_shape: tuple[int, ...], array: str = "") -> Rows:
     if suffix == ".npy":
         return of_array(layouts.read_npy(path))
     if suffix == ".npz":
-        name, x, others = arrays.read_named(path, array or "images")
+        name, x, others = arrays.read_named(path, array or "images", "--array")
         if array and name != array:
-            raise InputError("--array", where=str(path), got=array, expected=f"{name}, the only one there")
+            expected, hint = f"{name}, the only one there", "leave it out"
+            raise InputError("--array", where=str(path), got=array, expected=expected, hint=hint)
         return of_array(x, name, f"the arrays {', '.join(others)}" if others else "")
     if _IDX.fullmatch(path.name):
         return of_array(arrays.read_idx_images(path), left="labels, which idx files have beside them,")

@@ -23,6 +23,9 @@ from aevae_jax.compression.codecs import Codec, independent, sequence
 from aevae_jax.compression.stack import Bits
 from aevae_jax.types import InputError
 
+CODED = 'train with --model "VAE(likelihood=DiscretizedLogistic())"'
+"""A model that can be coded whatever images it has."""
+
 Code: TypeAlias = "tuple[np.ndarray, ...]"
 
 _LOC = 1 << 10  # means of priors, per unit
@@ -53,7 +56,8 @@ def _frame(loc: np.ndarray, log_scale: np.ndarray) -> Frame:
 
 def _gaussian(distribution: Any, what: str) -> tuple[Any, Any]:
     if not isinstance(distribution, codable.Gaussian):
-        raise InputError(what, got=type(distribution).__name__, expected="independent normals, or mixtures of these")
+        got, expected = type(distribution).__name__, "independent normals, or mixtures of these"
+        raise InputError(what, got=got, expected=expected, hint=CODED)
     loc, log_scale = distribution.gaussian()
     return loc.reshape(loc.shape[0], -1), log_scale.reshape(loc.shape[0], -1)
 

@@ -6,10 +6,14 @@ Bits may be stored as 0 and 1 or as 0 and 255, levels as integers or as level / 
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 
 from aevae_jax.types import InputError
+
+OWN_MODEL = "train a model of these: aevae train RUN --data FILE"
+"""What to do with images that a model cannot have."""
 
 
 def from_rows(rows: np.ndarray, levels: int, first: int = 0) -> tuple[np.ndarray, int]:
@@ -96,9 +100,18 @@ def _outside(rows: np.ndarray, levels: int, first: int) -> InputError:
     if len(where):
         row, place = where[0]
         got = f"{flat[row, place]!s} in image {first + row:,}"
+        value = float(flat[row, place])
     else:
+        value = 0.0
         got = f"values of two kinds among images {first:,} to {first + len(rows) - 1:,}"
     shown = "0 or 1, or 0 or 255" if levels == 2 else f"integers of 0 to {levels - 1}"
     fractions = f", or multiples of 1/{levels - 1}" if rows.dtype.kind == "f" and levels > 2 else ""
-    hint = "binarise the images first, and save 0 and 1" if levels == 2 else ""
+    if levels == 2:
+        hint = "binarise the images first, and save 0 and 1"
+    elif not math.isfinite(value):
+        hint = "leave such images out, or save np.nan_to_num(x)"
+    elif rows.dtype.kind == "f" and 0 < value < levels - 1:
+        hint = f"save np.rint({f'x * {levels - 1}' if value < 1 else 'x'}).astype(np.uint8)"
+    else:
+        hint = OWN_MODEL
     return InputError("values", got=got, expected=f"{shown}{fractions}, which the model has symbols for", hint=hint)

@@ -12,6 +12,7 @@ import gzip
 import io
 import os
 import re
+import shlex
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from aevae_jax.data.checks import as_source, check_factors, check_labels
 from aevae_jax.data.datasets import Factor, Source, Split, levels_of
 from aevae_jax.data.rows import inside, reading, refused
 from aevae_jax.data.splits import Found
-from aevae_jax.types import InputError
+from aevae_jax.types import InputError, shortened
 
 MAX_BYTES = 2**34
 """A compressed file may expand to at most 16 GiB."""
@@ -102,8 +103,13 @@ def read_array(path: Path, name: str) -> Source:
     return rows.read_npy(path) if path.suffix.lower() == ".npy" else read_named(path, name)[1]
 
 
-def read_named(path: Path, name: str) -> tuple[str, Source, list[str]]:
+def read_named(path: Path, name: str, option: str = "") -> tuple[str, Source, list[str]]:
     """Read the only array of an .npz file, or the one called `name`: what it is called, the array, and the others.
+
+    Args:
+      path: where it is.
+      name: of an array.
+      option: what takes another name, to be typed where there is none of this.
 
     Raises:
       InputError: as `read_npz`, but for types and shapes.
@@ -113,7 +119,8 @@ def read_named(path: Path, name: str) -> tuple[str, Source, list[str]]:
         members = dict(zip(names, archive.infolist(), strict=True))
         chosen = names[0] if len(names) == 1 else name
         if names.count(chosen) != 1:
-            raise refused(path, ", ".join(names) or "no arrays", f"one array, or one called {name!r}")
+            hint = f"add {option} {shlex.quote(shortened(names[0], 40))}" if option and names else ""
+            raise refused(path, ", ".join(names) or "no arrays", f"one array, or one called {name!r}", hint)
         _stem(members[chosen], path)
         _check_expansion(_sizes([members[chosen]]), path)
         others = [each for each in names if each != chosen]

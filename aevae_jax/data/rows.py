@@ -144,7 +144,10 @@ def npy_layout(head: bytes, size: int | None, where: object) -> Layout:
         read = format.read_array_header_1_0 if version == (1, 0) else format.read_array_header_2_0
         shape, fortran, dtype = read(file, max_header_size=MAX_HEADER)
     if dtype.kind not in "iuf" or not shape or min(shape) < 0:
-        raise refused(where, f"an array of type {dtype} and shape {shape}", "uint8, floats, or integers for labels")
+        hint = "save it with x.astype(np.uint8)" if dtype.kind == "b" else ""
+        raise refused(
+            where, f"an array of type {dtype} and shape {shape}", "uint8, floats, or integers for labels", hint
+        )
     layout = Layout(shape, dtype, file.tell(), fortran)
     return layout if size is None else checked(layout, size, where)
 

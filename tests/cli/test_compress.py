@@ -190,11 +190,30 @@ def test_what_can_be_seen_before_is_refused_in_a_line(capsys, typed_, said):
 @pytest.mark.parametrize(
     ("x", "said"),
     [
-        (np.zeros((3, 8, 9), np.uint8), r"shape of the images \(bad.npy\): got \(N, 8, 9\), expected \(N, 8, 8, 1\)"),
-        (np.full((3, 8, 8), 17, np.uint8), r"values \(bad.npy\): got 17 in image 0, expected integers of 0 to 16"),
-        (np.full((3, 8, 8), np.nan, np.float32), r"values \(bad.npy\): got nan in image 0"),
-        (np.zeros((0, 8, 8), np.uint8), r"images \(bad.npy\): got none"),
-        (np.zeros((3, 8, 8), np.complex64), "complex64"),
+        (
+            np.zeros((3, 8, 9), np.uint8),
+            r"shape of the images \(bad.npy\): got \(N, 8, 9\), expected \(N, 8, 8, 1\), .*; train a model of these",
+        ),
+        (np.zeros((3, 64), np.uint8), r"got \(N, 64\), .*; save them with x.reshape\(-1, 8, 8, 1\)$"),
+        (np.zeros((8, 8), np.uint8), r"got \(N, 8\), .*; save one image with x\[None\]$"),
+        (
+            np.full((3, 8, 8), 17, np.int64),
+            r"values \(bad.npy\): got 17 in image 0, expected integers of 0 to 16, .*; train a model of these",
+        ),
+        (np.full((3, 8, 8), -1, np.int64), r"values \(bad.npy\): got -1 in image 0, .*; train a model of these"),
+        (np.full((3, 8, 8), np.nan, np.float32), r"values \(bad.npy\): got nan in image 0, .*; .* np.nan_to_num\(x\)$"),
+        (np.full((3, 8, 8), 0.3), r"got 0.3 in image 0, .*, or multiples of 1/16, .*; save np.rint\(x \* 16\).astype"),
+        (np.full((3, 8, 8), 5.5), r"got 5.5 in image 0, .*; save np.rint\(x\).astype\(np.uint8\)$"),
+        (
+            np.zeros((3, 8, 8), np.float16),
+            r"images \(bad.npy\): got float16, .*; save them with x.astype\(np.float32\)$",
+        ),
+        (
+            np.zeros((0, 8, 8), np.uint8),
+            r"images \(bad.npy\): got none, expected at least 1; name a file that has some$",
+        ),
+        (np.zeros((3, 8, 8), np.complex64), "complex64.*; type: aevae data inspect bad.npy$"),
+        (np.zeros((3, 8, 8), bool), r"type bool .*; save it with x.astype\(np.uint8\)$"),
     ],
 )
 def test_images_that_do_not_suit_the_model_are_refused_and_leave_nothing(capsys, x, said):
@@ -202,6 +221,16 @@ def test_images_that_do_not_suit_the_model_are_refused_and_leave_nothing(capsys,
     before = sorted(os.listdir())
     assert re.search(said, refused(capsys, "compress", "runs/first", "bad.npy", "bad.aev"))
     assert sorted(os.listdir()) == before
+
+
+def test_an_archive_of_several_arrays_says_how_one_is_named(capsys, tmp_path):
+    x = np.zeros((3, 8, 8), np.uint8)
+    np.savez(tmp_path / "two.npz", first=x, second=x)
+    line = refused(capsys, "compress", "runs/first", tmp_path / "two.npz", tmp_path / "y.aev")
+    assert line.endswith("got first, second, expected one array, or one called 'images'; add --array first")
+    line = refused(capsys, "compress", "runs/first", "x.npz", tmp_path / "y.aev", "--array", "none")
+    assert line.endswith("got images, labels, expected one array, or one called 'none'; add --array images")
+    assert os.listdir(tmp_path) == ["two.npz"]
 
 
 def test_a_run_that_is_not_finished_is_refused_as_its_weights_will_be_others(capsys, tmp_path):
@@ -217,8 +246,8 @@ def test_a_model_without_levels_is_refused(capsys):
     model = "VAE(2, MLP((4,)), NormalSharedScale(), StandardNormal())"
     typed("train", "runs/normal", "--data", "digits", "--model", model, "--epochs", 1, "--batch-size", 512)
     line = refused(capsys, "compress", "runs/normal", "x.npy", "y.aev")
-    assert "likelihood: got" in line
-    assert "DiscretizedLogistic" in line
+    assert "likelihood (runs/normal): got Normal" in line
+    assert line.endswith('train with --model "VAE(likelihood=DiscretizedLogistic())", or Bernoulli() on bits')
     assert not os.path.exists("y.aev")
 
 

@@ -75,7 +75,10 @@ def test_it_cannot_be_a_codec_and_says_so_in_a_line(run, data, part, tmp_path, c
         folder = tmp_path / "full"
         fitting.fit(Run(data, model, batch_size=10, epochs=1), directory=folder)
     line = refused(capsys, "compress", folder, data.name, tmp_path / "x.aev")
-    assert f"{part}: got {'Flow' if part == 'prior' else 'MultivariateNormal'}, expected independent normals" in line
+    got = "Flow" if part == "prior" else "MultivariateNormal"
+    assert f"error: {part} (" in line
+    assert f"): got {got}, expected independent normals, or mixtures of these; train with --model" in line
+    assert line.endswith('"VAE(likelihood=DiscretizedLogistic())"')
     assert len(line) <= 200
     assert not (tmp_path / "x.aev").exists()
 

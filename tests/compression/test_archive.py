@@ -165,7 +165,7 @@ def test_another_model_is_refused_before_anything_is_decoded():
         (images(0), "images: got none"),
         (images(3, (3, 4)), r"shape of the images: got \(N, 3, 4\), expected \(N, 4, 3, 1\)"),
         (images(3, (4, 3, 2)), "shape of the images"),
-        (images(3).astype(np.complex64), "elements of type"),
+        (images(3).astype(np.complex64), "images: got complex64, expected bool, integers, float32 or float64$"),
     ],
 )
 def test_images_that_do_not_suit_the_model_are_refused(x, said):

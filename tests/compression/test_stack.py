@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import hashlib
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from aevae_jax.compression import elements, tables
 from aevae_jax.compression.codecs import bits_back, independent, sequence
 from aevae_jax.compression.elements import TOTAL
-from aevae_jax.compression.stack import Damaged, Dice, Stack, Tally
+from aevae_jax.compression.stack import Damaged, Dice, Nothing, Stack, Tally
 
 
 def drawn_table(generator, shape, levels):
@@ -67,6 +68,23 @@ def test_symbols_cost_their_information():
         information = -np.log2(length / TOTAL)
         np.testing.assert_allclose(tally.bits, information.reshape(400, -1).sum(1))
         assert 8 * (len(stack.payload()) - before) == pytest.approx(information.sum(), abs=0.01 * symbols.size + 32)
+
+
+@pytest.mark.parametrize("n", [1, 784, 2**20 + 3])
+def test_costs_are_off_by_no_more_than_is_said(n):
+    """Of lengths whose logarithms are known to 40 digits. A millionth of a unit would not do for many elements."""
+    lengths, tally = (3, 5, 40_961), Tally(2, Nothing())
+    length = np.tile(np.resize(lengths, n), (2, 1))
+    tally.push(np.zeros_like(length), length, 16)
+    tally.push(np.zeros_like(length[:, :0]), length[:, :0], 16)
+    with decimal.localcontext(prec=40):
+        bits = [16 - decimal.Decimal(f).ln() / decimal.Decimal(2).ln() for f in lengths]
+        exact = sum(b * len(range(k, n, 3)) for k, b in enumerate(bits))
+        off = [abs(decimal.Decimal(float(b)) - exact) for b in tally.bits]
+    assert (np.array(off, float) <= tally.error).all()
+    margin = 2 * tally.error * np.log(2) * tables.GRID
+    assert (margin < (1e-8 if n < 1000 else 1e-3)).all()
+    assert (margin > 1e-6).all() == (n > 1000)
 
 
 def test_bits_that_are_nearly_certain_cost_what_they_are_worth():
