@@ -4414,7 +4414,7 @@ MUTATIONS = (
         705,
         "a choice among codes on a boundary",
         "compression/chunks.py",
-        "            evaluate.sure &= (np.abs(weights - rounded) < 0.5 - 1e-6).all(1)\n",
+        "            evaluate.sure &= (np.abs(weights - rounded) < 0.5 - np.maximum(_DOUBT, 2 * doubt)).all(1)\n",
         "",
         ("compression/test_chunks.py::test_a_choice_on_a_boundary_is_not_certain",),
     ),

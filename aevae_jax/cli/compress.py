@@ -236,9 +236,8 @@ def _coder(run: Path, levels: int, *, asked: bool = False, samples: int = 1) -> 
     begin(f"reading {run}")
     fitted = fitting.load_run(run, on_note=note)
     if isinstance(fitted.model, conditions.Conditional):
-        got = f"{type(fitted.model).__name__}, which must be told something of each image"
-        expected = "a model of images alone"
-        raise InputError("model", got=got, where=str(run), expected=expected, hint=latents.CODED)
+        got = f"{type(fitted.model).__name__}, told something of each image"
+        raise InputError("model", got=got, where=str(run), expected="one of images alone", hint=latents.CODED)
     is_lossy = codecs.has_rounded_codes(fitted.model, fitted.params)
     if asked and is_lossy != bool(levels):
         family = type(fitted.model).__name__
