@@ -1,6 +1,6 @@
 """How many bits does a picture need? Autoencoders trained for rate and distortion, against JPEG, WebP, JPEG XL and PCA.
 
-Command:   python experiments/lossy.py                         (Fashion-MNIST; hours on one CPU core)
+Command:   python experiments/lossy.py                         (Fashion-MNIST; an hour on two CPU cores)
            python experiments/lossy.py --data digits           (small and bundled)
            with --record FILE the results are also written there, with a picture beside
 Writes:    runs/lossy_DATA/results.json and curve.png; each run in a directory of its own, resumable at any step
@@ -10,13 +10,13 @@ Expected:  below JPEG and WebP, a file for each image, and below PCA with quanti
 Each model is trained for one trade of bits and squared error, which is the scale of its likelihood; most begin at the
 weights of another one. The figures of ours are those of a real .aev file of all test images, decoded again: headers,
 checksums and the table of its chunks counted. The model is not counted, and its size is listed. Every other codec has
-its bits as a file for each image, and those without what the format needs for any image: see lossy_codecs.py.
+its bits as a file for each image, those without what the format needs for any image, and those of one file of all
+images side by side: see lossy_codecs.py.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import sys
 import time
 from dataclasses import replace
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lossy_codecs as codecs
 import lossy_picture as picture
+import lossy_table
 
 from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data
@@ -44,10 +45,7 @@ else:
     fitting, provenance, records = modules("aevae_jax.runs", "fitting", "provenance", "records")
 
 FASHION = "fashion_mnist"
-RANGE = (20, 22, 24, 26, 28, 30, 32, 34, 35)
-"""PSNR in dB at which rates are compared."""
-
-STEPS = (1.0, 0.7)
+STEPS = (1.0, 0.85, 0.7)
 """Widths of a bin, times those of training, at which each model codes: a finer one costs bits and needs no training."""
 
 
@@ -64,13 +62,14 @@ class Row(NamedTuple):
     begins: str = ""
 
 
-_PATCHES, _WHOLE = Mixer(4, 64, 2), MLP((512, 256))
-_FINE, _COARSE = (784, (49, 147, 245)), (128, (32,))
+_PATCHES = (Mixer(4, 64, 2), 784, (49, 147, 245))
 ROWS = {
     FASHION: {
-        "0.05": Row(0.05, _PATCHES, *_FINE, 1, 32, 2e-3),
-        "0.02": Row(0.02, _PATCHES, *_FINE, 1, 32, 2e-3, "0.05"),
-        "0.15": Row(0.15, _WHOLE, *_COARSE, 4, 64, 1e-3),
+        "0.05": Row(0.05, *_PATCHES, 8, 32, 2e-3),
+        "0.02": Row(0.02, *_PATCHES, 3, 32, 2e-3, "0.05"),
+        "0.07": Row(0.07, *_PATCHES, 3, 32, 2e-3, "0.05"),
+        "0.1": Row(0.1, *_PATCHES, 4, 32, 2e-3, "0.05"),
+        "0.2": Row(0.2, *_PATCHES, 4, 32, 2e-3, "0.1"),
     },
     "digits": {
         "0.1": Row(0.1, MLP(()), 64, (8,), 40, 32, 5e-3),
@@ -103,13 +102,13 @@ def lossy(*, data: str = FASHION, out: str = "", record: str = "", codecs_only: 
     }
     others = _kept(place / "codecs.json", results, lambda: _others(dataset))
     ours = [] if codecs_only else _ours(data, dataset, place)
-    results |= {**others, "ours": ours, "table": table(others["curves"], ours)}
+    results |= {**others, "ours": ours, "table": lossy_table.table(others, ours)}
     records.write_json(place / "results.json", results)
     picture.draw(place / "curve.png", results)
     if record:
         records.write_json(Path(record), results)
         picture.draw(Path(record).with_suffix(".png"), results)
-    terminal.say(*lines(results))
+    terminal.say(*lossy_table.lines(results))
 
 
 def _kept(path: Path, of: dict[str, Any], measure: Any) -> dict[str, Any]:
@@ -198,45 +197,6 @@ def code(model: Any, params: Any, dataset: Any) -> dict[str, Any]:
 
 def _size(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-# --------------------------------------------------------------------------------------------------------------- table
-
-
-def table(curves: dict[str, Any], ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return bits per pixel at each PSNR of `RANGE`, of every codec; NaN is left out."""
-    found = []
-    for wanted in RANGE:
-        row = {"ours": codecs.bits_at(frontier(ours), wanted)}
-        for name, points in curves.items():
-            row[name] = codecs.bits_at(points, wanted)
-            if "bare" in points[0]:
-                row[f"{name}, bare"] = codecs.bits_at(points, wanted, "bare")
-        found.append({"psnr": wanted, **{name: bits for name, bits in row.items() if math.isfinite(bits)}})
-    return found
-
-
-def frontier(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the points than which no other has both fewer bits and a higher PSNR."""
-    return [p for p in points if not any(q["psnr"] > p["psnr"] and q["bits"] < p["bits"] for q in points)]
-
-
-def lines(results: dict[str, Any]) -> list[str]:
-    """Return what is said: a table, and whether ours is below all others wherever it was measured."""
-    names = list(dict.fromkeys(name for row in results["table"] for name in row))
-    shown = ["| " + " | ".join(names) + " |", "| --- " * len(names) + "|"]
-    for row in results["table"]:
-        shown.append("| " + " | ".join(f"{row[n]:.4g}" if n in row else "" for n in names) + " |")
-    return [*shown, *(f"{name}: {why}" for name, why in results["absent"].items()), verdict(results["table"])]
-
-
-def verdict(rows: list[dict[str, Any]]) -> str:
-    """Return in a line whom ours is below at every PSNR, and whom it is not."""
-    rivals = dict.fromkeys(name for row in rows for name in row if name not in ("psnr", "ours"))
-    lost = {n: [row["psnr"] for row in rows if n in row and not row.get("ours", math.inf) < row[n]] for n in rivals}
-    below = [name for name, where in lost.items() if not where]
-    above = [f"{name} at {', '.join(map(str, where))} dB" for name, where in lost.items() if where]
-    return f"ours is below {', '.join(below) or 'none'}" + (f"; not below {'; '.join(above)}" if above else "")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lossy_table
+
 from aevae_jax import charts
 
 
 def draw(path: Path, results: dict[str, Any]) -> None:
-    """Draw bits per pixel against PSNR, of files for each image and, dashed, of what is bare; lower is better.
+    """Draw bits per pixel against PSNR, of files for each image and, dotted, of one file of all; lower is better.
 
     Args:
       path: the PNG to write.
@@ -22,10 +24,12 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     ):
         whole = "code alone" if name == "PCA" else "a file each"
         _line(axes, points, "bits", f"{name}, {whole}", color=colour, marker=marker)
-        if "bare" in points[0]:
-            _line(axes, points, "bare", f"{name}, bare", color=colour, marker=marker, linestyle="--", alpha=0.6)
+        if name in results["mosaics"]:
+            mosaic, options = results["mosaics"][name], {"linestyle": ":", "alpha": 0.8}
+            _line(axes, mosaic, "bits", f"{name}, one mosaic", color=colour, marker=marker, **options)
     if results["ours"]:
-        _line(axes, results["ours"], "bits", "ours, one .aev file", color=charts.COLOURS[0], marker="o", linewidth=2.5)
+        best = lossy_table.frontier(results["ours"])
+        _line(axes, best, "bits", "ours, one .aev file", color=charts.COLOURS[0], marker="o", linewidth=2.5)
     axes.set_xlim(18, 37)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("PSNR of the mean squared error in dB")

@@ -16,6 +16,7 @@ import defaults
 import disentangling
 import families_table
 import lossless_table
+import lossy_table
 import speed_table
 from claims import verdict_of
 from density_table import HEADINGS, cells
@@ -127,9 +128,13 @@ def annealed(rows: list[dict[str, Any]]) -> str:
 
 
 def compression() -> str:
-    """Return into how few bytes test images go."""
-    found = recorded("lossless.json")
-    return "" if found is None else lossless_table.of_readme(found, (RESULTS / "lossless.json").as_posix())
+    """Return into how few bytes test images go, without any loss and with some."""
+    written = []
+    for name, table in (("lossless.json", lossless_table), ("lossy.json", lossy_table)):
+        found = recorded(name)
+        if found is not None:
+            written.append(table.of_readme(found, (RESULTS / name).as_posix()))
+    return "\n".join(written)
 
 
 def speed_tables() -> str:

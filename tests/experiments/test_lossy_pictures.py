@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 import lossy
 import lossy_codecs as codecs
 import lossy_picture
+import lossy_table
 
 
 def photographs(n: int, size: int = 16, seed: int = 0) -> np.ndarray:
@@ -105,14 +106,45 @@ def test_rates_are_read_between_points_and_never_beyond_the_best():
     assert codecs.bits_at(points, 20) == 1.0  # it cannot do with less
     assert math.isnan(codecs.bits_at(points, 31))
     worse = {"psnr": 25.0, "bits": 1.9}
-    assert lossy.frontier([*points, worse]) == [*points, worse]
-    assert lossy.frontier([*points, {"psnr": 25.0, "bits": 2.5}]) == points
+    assert lossy_table.frontier([*points, worse]) == [points[0], worse, points[1]]
+    assert lossy_table.frontier([*points, {"psnr": 25.0, "bits": 2.5}]) == points
 
 
 def test_the_verdict_names_whom_it_is_below_and_where_it_is_not():
     rows = [{"psnr": 20, "ours": 0.5, "JPEG": 1.0, "PCA": 0.4}, {"psnr": 22, "ours": 0.6, "JPEG": 1.2, "PCA": 0.7}]
-    assert lossy.verdict(rows) == "ours is below JPEG; not below PCA at 20 dB"
-    assert lossy.verdict([{"psnr": 20, "JPEG": 1.0}]) == "ours is below none; not below JPEG at 20 dB"
+    assert lossy_table.verdict(rows) == "ours is below JPEG; not below PCA at 20 dB"
+    assert lossy_table.verdict([{"psnr": 20, "JPEG": 1.0}]) == "ours is below none; not below JPEG at 20 dB"
+
+
+RESULTS = {
+    "command": "python experiments/lossy.py --data few",
+    "data": "few",
+    "images": 1000,
+    "curves": {"JPEG": [{"psnr": 20.0, "bits": 1.0, "bare": 0.3}, {"psnr": 30.0, "bits": 2.0, "bare": 1.3}]},
+    "mosaics": {"JPEG": [{"psnr": 20.0, "bits": 0.25}, {"psnr": 36.0, "bits": 1.25}]},
+    "absent": {},
+    "ours": [
+        {"psnr": p, "bits": b, "parameters": n, "encoded_per_second": 40, "decoded_per_second": d}
+        for p, b, n, d in ((20.0, 0.2, 7000, 50), (36.0, 1.0, 9000, 30), (30.0, 3.0, 9999, 1))
+    ],
+}
+
+
+def test_the_table_has_files_what_is_bare_and_mosaics_at_the_same_psnr():
+    first, *_, last = lossy_table.table(RESULTS, RESULTS["ours"])
+    assert first == {"psnr": 20, "ours": 0.2, "JPEG": 1.0, "JPEG bare": 0.3, "JPEG mosaic": 0.25}
+    assert last == pytest.approx({"psnr": 35, "ours": 0.95, "JPEG mosaic": 1.1875})  # what nobody measured is left out
+
+
+def test_the_readme_says_whom_ours_is_below_and_what_the_models_of_the_curve_cost():
+    results = {**RESULTS, "table": lossy_table.table(RESULTS, RESULTS["ours"])}
+    said = lossy_table.of_readme(results, "a/lossy.json")
+    assert "Ours is below JPEG, JPEG bare, JPEG mosaic." in said
+    assert "9,000 numbers at most" in said  # the third model is on no curve
+    assert "At least 40 images a second are encoded, and 30 decoded." in said
+    assert "![Bits per pixel against PSNR](a/lossy.png)" in said
+    assert "| 20 | 0.2 | 1 | 0.3 | 0.25 |" in said
+    assert "| 35 | 0.95 |  |  | 1.19 |" in said
 
 
 def test_the_runs_are_those_of_the_protocol():
@@ -131,7 +163,7 @@ def test_the_whole_experiment_on_digits(tmp_path, monkeypatch, capsys):
     lossy.lossy(data="digits", out=str(tmp_path / "out"), record=str(tmp_path / "record.json"))
     results = records.read_json(tmp_path / "record.json")
     assert (tmp_path / "record.png").stat().st_size > 10_000
-    (first, finer) = results["ours"]
+    first, *_, finer = results["ours"]
     assert finer["bits"] > first["bits"]
     assert finer["psnr"] > first["psnr"]
     assert first["bits"] == 8 * first["bytes"] / (results["images"] * 64)
