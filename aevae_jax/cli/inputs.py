@@ -141,6 +141,9 @@ def condition_of(directory: Path, fitted: Fitted, text: str, count: int, *, in_t
         raise InputError("--condition", got=text or "none", expected="conditions from Python, for a model of one's own")
     if not text and in_turn and not model.vector:
         return (np.arange(count) % model.classes).astype(np.int32)
+    if not text and model.classes and model.vector:
+        expected = f"a class and {model.vector} numbers after it, with commas between"
+        raise InputError("--condition", got="none", expected=expected)
     names = class_names(directory)
     if text == NONE and NONE not in names:
         _check_without(model, fitted.run.data)

@@ -17,6 +17,7 @@ from aevae_jax.models import ConditionalVAE, generation
 from aevae_jax.models.architectures import MLP
 from aevae_jax.runs import fitting, pictures
 from aevae_jax.runs.run import Run
+from aevae_jax.types import InputError
 
 NAMES = ["4", "5", "6"]  # of the classes 0, 1 and 2
 
@@ -169,6 +170,13 @@ def test_a_vector_is_typed_by_its_numbers_after_the_class(folder, tmp_path, caps
     for wrong in ("", "5", "5,1,2,3", "5,1,nan", "cone,1,2"):
         error = refused(capsys, "sample", folder / "both", "--out", tmp_path / "x.npy", "--condition", wrong)
         assert error.startswith("error: --condition: got")
+
+
+def test_of_a_class_and_a_vector_both_are_asked_for(tmp_path):
+    run = Run(model=ConditionalVAE(classes=3, vector=2))
+    fitted = fitting.Fitted(run, run.model, {}, [], {}, None)
+    with pytest.raises(InputError, match="--condition: got none, expected a class and 2 numbers after it, with commas"):
+        inputs.condition_of(tmp_path, fitted, "", 4, in_turn=True)
 
 
 def test_a_model_that_learned_to_do_without_is_told_nothing(folder, tmp_path):
