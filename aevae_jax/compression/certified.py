@@ -12,7 +12,7 @@ Accepted are distances above d / 2^17, 4096 times as much, of the largest d of a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -52,11 +52,11 @@ class Networks:
 
         Args:
           values: a function of stable identity, compiled once for each shape.
-          arrays: float64, `[B, ...]`.
+          arrays: float64, `[B, ...]`, or what `unrounded` returns.
           certify: whether to find out; else all are taken to be certain.
         """
         with jax.enable_x64(True):
-            wide = jax.tree.map(np.asarray, self.function(values, True)(self._wide_params, *arrays))
+            wide = jax.tree.map(np.asarray, self.unrounded(values, *arrays))
             leaves: list[Any] = jax.tree.leaves(wide)
             codes = [np.rint(leaf) for leaf in leaves]
             sure = np.ones(len(leaves[0]), bool)
@@ -68,6 +68,11 @@ class Networks:
                     sure &= certain(leaf, np.asarray(other, np.float64), code)
         codes = [np.fmin(np.fmax(code, -_FAR), _FAR).astype(np.int64) for code in codes]  # NaN becomes a number, too
         return jax.tree.unflatten(jax.tree.structure(wide), codes), sure
+
+    def unrounded(self, values: Values, *arrays: Any) -> Any:
+        """Return what a function gives in float64."""
+        with jax.enable_x64(True):
+            return self.function(values, True)(self._wide_params, *arrays)
 
     def check(self, values: Values, *shapes: tuple[int, ...]) -> None:
         """Raise `InputError` unless a function computes in float64 throughout, of arrays of these shapes."""
@@ -110,23 +115,42 @@ class Evaluation:
         self._networks, self._batch, self._certify = networks, batch, certify
 
     def __call__(
-        self, values: Values, *arrays: np.ndarray, shared: tuple[np.ndarray, ...] = (), again: bool = True
+        self,
+        values: Values,
+        *arrays: np.ndarray,
+        kept: Sequence[Any] | None = None,
+        shared: tuple[np.ndarray, ...] = (),
+        again: bool = True,
     ) -> Any:
-        """Return integers, of float64 arrays `[rows, ...]` and then others that no batch has.
+        """Return integers, of what was kept of each batch, of float64 arrays `[rows, ...]`, and of others that no batch
+        has.
 
         Args:
           values, arrays, shared: a function, and what it is given.
+          kept: what `keep` returns, of which nothing can be found to be certain.
           again: whether who decodes evaluates this, too, so that it must be certain.
         """
         found = []
-        for first in range(0, max(len(self.sure), 1), self._batch):  # also of none: what they would be
-            parts = [a[first : first + self._batch] for a in arrays]
-            rows = len(parts[0])
-            filled = [np.concatenate([a, np.zeros((self._batch - rows, *a.shape[1:]))]) for a in parts]
-            codes, sure = self._networks.rounded(values, *filled, *shared, certify=self._certify and again)
+        for number, (first, rows, filled) in enumerate(self._batches(arrays)):
+            before = [] if kept is None else [kept[number]]
+            certify = self._certify and again
+            codes, sure = self._networks.rounded(values, *before, *filled, *shared, certify=certify)
             self.sure[first : first + rows] &= sure[:rows]
             found.append(jax.tree.map(lambda code, rows=rows: code[:rows], codes))
         return jax.tree.map(lambda *blocks: np.concatenate(blocks), *found)
+
+    def keep(self, values: Values, *arrays: np.ndarray) -> list[Any]:
+        """Return of each batch what a function gives, in float64 and not rounded. Who decodes evaluates others of that;
+        together they must be a function that the encoder certifies as one.
+        """
+        return [self._networks.unrounded(values, *filled) for _, _, filled in self._batches(arrays)]
+
+    def _batches(self, arrays: Sequence[np.ndarray]) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+        """Yield of each batch its first row, the number of its rows, and arrays that are filled up with zeros."""
+        for first in range(0, max(len(self.sure), 1), self._batch):  # also of none: what they would be
+            parts = [a[first : first + self._batch] for a in arrays]
+            rows = len(parts[0])
+            yield first, rows, [np.concatenate([a, np.zeros((self._batch - rows, *a.shape[1:]))]) for a in parts]
 
 
 def check_prior(sure: bool) -> None:

@@ -234,21 +234,19 @@ class Coder:
         passes: Any = self._passes
         count = passes.max() + 1
 
-        def numbers(x: np.ndarray) -> np.ndarray:
-            return np.asarray(evaluate(self._numbers, z, x / (self.levels - 1)))
-
         def of(found: np.ndarray, number: int) -> Codec:
             return independent(elements.Logistics(found[:, passes == number], self.levels))
 
         def push(bits: Bits, x: np.ndarray) -> None:
-            found = numbers(x)  # of a pass it looks at those before alone, as `pop` does
+            found = evaluate(self._numbers, z, x / (self.levels - 1))  # of a pass it looks at those before alone
             for number in reversed(range(count)):
                 of(found, number).push(bits, x[:, passes == number])
 
         def pop(bits: Bits) -> np.ndarray:
-            x = np.zeros((len(z), *self.event_shape), np.int64)
+            x, decoded = np.zeros((len(z), *self.event_shape), np.int64), evaluate.keep(latents.decoded, z)
             for number in range(count):
-                x[:, passes == number] = of(numbers(x), number).pop(bits)
+                found = evaluate(_logistics_after, x / (self.levels - 1), kept=decoded)
+                x[:, passes == number] = of(found, number).pop(bits)
             return x
 
         return Codec(push, pop)
@@ -283,8 +281,11 @@ def _logistics(model: Any, params: Params, z: Any) -> Any:
 
 def _logistics_given(model: Any, params: Params, z: Any, x: Any) -> Any:
     """Return the same of elements that come in passes, given those before in `x` `[B, *event]`."""
-    found = latents.decoded(model, params, z)
-    return _on_grids(found.logistics_given(x), found.levels)
+    return _logistics_after(model, params, latents.decoded(model, params, z), x)
+
+
+def _logistics_after(model: Any, params: Params, decoded: Any, x: Any) -> Any:
+    return _on_grids(decoded.logistics_given(x), decoded.levels)
 
 
 def _on_grids(logistics: Any, levels: int) -> Any:

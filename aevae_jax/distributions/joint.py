@@ -232,7 +232,7 @@ class Mixture:
     def sample(self, key: Array) -> Array:
         key_component, key_value = jax.random.split(key)
         chosen = jax.random.categorical(key_component, self.logits, shape=(self.size,))
-        return jax.tree.map(lambda leaf: leaf[chosen], self.components).sample(key_value)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], self.components).sample(key_value)
 
     def log_prob(self, value: Array) -> Array:
         count = self.logits.shape[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from types import SimpleNamespace
 
 import jax
@@ -14,7 +15,7 @@ from sklearn import datasets
 import aevae_jax as ae
 from aevae_jax.compression import Coder, Damaged, certified, chunks, latents, plain, tables
 from aevae_jax.compression.stack import Dice, Nothing, Tally
-from aevae_jax.models import architectures, likelihoods, priors
+from aevae_jax.models import architectures, generation, likelihoods, priors
 from aevae_jax.objectives import bounds
 from aevae_jax.types import InputError
 
@@ -75,14 +76,53 @@ def drawn(model, n, seed=0):
     return params, coder, generator.integers(0, coder.levels, (n, *model.event_shape))
 
 
+def likely(model, n):
+    """Return a coder of a model that has something to say, and examples that follow it, but for the last."""
+    generator = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        wide = 0.3 if "encoder" in str(path[0]) else 1.5  # so codes are near the prior
+        scale = 0.3 * math.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else wide
+        return (scale * generator.normal(size=leaf.shape)).astype(np.float32)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree_util.tree_map_with_path(draw, shapes)
+    coder = Coder(model, params)
+    values = jax.jit(lambda a, b: generation.sample(model, params, a, n).sample(b))(
+        jax.random.key(1), jax.random.key(2)
+    )
+    symbols = np.rint(np.asarray(values, np.float64) * (coder.levels - 1)).astype(int)
+    symbols[-1] = generator.integers(0, coder.levels, model.event_shape)
+    return coder, symbols
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_encoded_is_decoded(kind):
-    _, coder, symbols = drawn(model_of(kind), 70)
+    coder, symbols = likely(model_of(kind), 70)
     payload = coder.encode(symbols)
+    assert coder.modelled(payload, 70).mean() > 0.5
     found = coder.decode(payload, 70)
     assert np.array_equal(found, symbols)
     assert found.dtype == (np.uint16 if coder.levels > 256 else np.uint8)
     assert coder.encode(symbols) == payload
+
+
+def test_who_decodes_in_passes_evaluates_the_network_once(monkeypatch):
+    """... for a batch, and for each pass what depends on the pixels before it: equal pixels come of it."""
+    coder, symbols = likely(model_of("passes"), 30)
+    payload, seen = coder.encode(symbols), []
+    unrounded = certified.Networks.unrounded
+
+    def counted(networks, values, *arrays):
+        seen.append(values)
+        return unrounded(networks, values, *arrays)
+
+    monkeypatch.setattr(certified.Networks, "unrounded", counted)
+    assert np.array_equal(coder.decode(payload, 30), symbols)
+    batches = seen.count(latents.decoded)
+    assert batches > 1
+    assert seen.count(chunks._logistics_after) == 4 * batches
+    assert chunks._logistics_given not in seen
 
 
 def test_one_example_alone():
