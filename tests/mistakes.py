@@ -3985,6 +3985,14 @@ MUTATIONS = (
         ("compression/test_chunks.py::test_what_is_encoded_is_decoded",),
     ),
     Mutation(
+        754,
+        "who decodes in passes decodes another code",
+        "compression/chunks.py",
+        "evaluate.keep(latents.decoded, z)",
+        "evaluate.keep(latents.decoded, 0 * z)",
+        ("compression/test_chunks.py::test_what_is_encoded_is_decoded",),
+    ),
+    Mutation(
         645,
         "a draw whose passes see nothing of those before",
         "distributions/interlaced.py",
