@@ -114,15 +114,15 @@ def test_who_decodes_in_passes_evaluates_the_network_once(monkeypatch):
     unrounded = certified.Networks.unrounded
 
     def counted(networks, values, *arrays):
-        seen.append(values)
+        seen.append(values.__name__)
         return unrounded(networks, values, *arrays)
 
     monkeypatch.setattr(certified.Networks, "unrounded", counted)
     assert np.array_equal(coder.decode(payload, 30), symbols)
-    batches = seen.count(latents.decoded)
+    batches = seen.count("decoded")
     assert batches > 1
-    assert seen.count(chunks._logistics_after) == 4 * batches
-    assert chunks._logistics_given not in seen
+    assert seen.count("_logistics_after") == 4 * batches
+    assert "_logistics_given" not in seen
 
 
 def test_one_example_alone():
