@@ -124,10 +124,15 @@ def test_a_set_is_of_test_images(tmp_path, monkeypatch):
     assert test.sha256 == found["sha256"] != lossless.Test("other", test.symbols[:-1], 17).sha256
 
 
+ROW = lossless.ROWS["digits"]._replace(samples=3, chunk=700)
+
+
 def commands(monkeypatch, change):
-    """Stand for `aevae`: what is compressed is copied, and changed when it is decompressed."""
+    """Stand for `aevae`: what is compressed is copied, and changed when it is decompressed. Returns what is typed."""
+    seen = []
 
     def run(words, **options):
+        seen.append(words[3:])
         arguments = [Path(word) for word in words[3:]]
         if arguments[0].name == "compress":
             arguments[3].write_bytes(arguments[2].read_bytes())
@@ -136,6 +141,7 @@ def commands(monkeypatch, change):
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(lossless.subprocess, "run", run)
+    return seen
 
 
 def changed(x):
@@ -145,23 +151,24 @@ def changed(x):
 
 
 def test_a_file_counts_with_all_that_is_in_it(tmp_path, monkeypatch):
-    commands(monkeypatch, lambda x: x)
-    size = lossless.written_and_read(tmp_path / "few", IMAGES, tmp_path)
+    seen = commands(monkeypatch, lambda x: x)
+    size = lossless.written_and_read(tmp_path / "few", IMAGES, tmp_path, ROW)
     assert size == (tmp_path / "few.aev").stat().st_size > IMAGES.size
+    assert seen[0][-4:] == ["--samples", "3", "--chunk", "700"]
 
 
 @pytest.mark.parametrize("change", [changed, lambda x: x[:-1], lambda x: x.astype(np.int64)])
 def test_a_file_that_gives_other_bytes_is_refused(tmp_path, monkeypatch, change):
     commands(monkeypatch, change)
     with pytest.raises(InputError, match=r"few[.]aev: got other bytes than were compressed"):
-        lossless.written_and_read(tmp_path / "few", IMAGES, tmp_path)
+        lossless.written_and_read(tmp_path / "few", IMAGES, tmp_path, ROW)
 
 
 def test_a_command_that_fails_is_told(tmp_path, monkeypatch):
     failed = SimpleNamespace(returncode=2, stderr="error: model: got none\n")
     monkeypatch.setattr(lossless.subprocess, "run", lambda words, **options: failed)
     with pytest.raises(InputError, match="aevae compress: got error: model: got none, expected exit code 0"):
-        lossless.written_and_read(tmp_path / "few", IMAGES, tmp_path)
+        lossless.written_and_read(tmp_path / "few", IMAGES, tmp_path, ROW)
 
 
 def test_rows_that_do_not_exist_are_refused():
