@@ -49,7 +49,7 @@ from aevae_jax.models import (
     priors,
     quantizers,
 )
-from aevae_jax.objectives import bounds, denoising, losses, sparse, total_correlation, wrapping
+from aevae_jax.objectives import bounds, denoising, losses, nominal, sparse, total_correlation, wrapping
 from aevae_jax.objectives.families import Loss
 from aevae_jax.training import parameters
 from aevae_jax.types import Distribution, InputError, LatentModel, Measure, Objective, SizeNeeding, Validated
@@ -146,6 +146,7 @@ def test_every_public_class_is_of_a_known_kind():
         discrete.Network,
         likelihoods.Support,
         denoising.Seeing,
+        nominal.PriorMatching,
         wrapping.Wrapping,
         total_correlation.Terms,
     }

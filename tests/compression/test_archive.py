@@ -218,10 +218,10 @@ class Waiting(StandIn):
 
     def __init__(self):
         super().__init__()
-        self.first, self.go = threading.Lock(), threading.Event()
+        self.go = threading.Event()
 
     def encode(self, symbols):
-        if not self.first.acquire(blocking=False):
+        if not np.array_equal(symbols[0], images()[0]):
             self.go.wait(30)
         return super().encode(symbols)
 
