@@ -4,8 +4,8 @@ Command:   python experiments/lossy.py                         (Fashion-MNIST; a
            python experiments/lossy.py --data digits           (small and bundled)
            with --record FILE the results are also written there, with a picture beside
 Writes:    runs/lossy_DATA/results.json and curve.png; each run in a directory of its own, resumable at any step
-Expected:  on Fashion-MNIST below JPEG, WebP and JPEG XL, a file for each image or one of all side by side, and below PCA
-           with quantised coefficients, at every PSNR from 20 to 35 dB.
+Expected:  on Fashion-MNIST below JPEG, WebP and JPEG XL, a file for each image or one of all side by side, and below
+           PCA with quantised coefficients, at every PSNR from 20 to 35 dB.
 
 Each model is trained for one trade of bits and squared error, which is the scale of its likelihood; most begin at the
 weights of another one. The figures of ours are those of a real .aev file of all test images, decoded again: headers,
