@@ -67,12 +67,18 @@ def of_readme(results: dict[str, Any], path: str) -> str:
     """
     ours, said = frontier(results["ours"]), verdict(results["table"]).removeprefix("ours ")
     speeds = [min(point[f"{what}_per_second"] for point in ours) for what in ("encoded", "decoded")]
+    plain = [point for point in results["ours"] if point["row"].endswith("factorised")]
+    levels = "".join(
+        f" At {point['psnr']:.1f} dB levels of codes take {codecs.bits_at(ours, point['psnr']):.3g}, and codes with a "
+        f"density of each on its own {point['bits']:.3g}."
+        for point in plain[:1]
+    )
     return (
         f"**Lossy compression**, bits per pixel at the same PSNR in dB, {results['data']}, {results['images']:,} test "
         "images. Ours are real files of all images, decoded again; of the others a file for each image, the same "
         "without what a format needs for any image (bare), and one file of all images side by side (mosaic); of PCA "
         "the entropy code of quantised coefficients alone. Models are not counted: "
-        f"{max(point['parameters'] for point in ours):,} numbers at most. Ours {said}. "
+        f"{max(point['parameters'] for point in ours):,} numbers at most. Ours {said}.{levels} "
         f"At least {speeds[0]:,} images a second are encoded, and {speeds[1]:,} decoded. `{results['command']}` "
         f"([protocol](experiments/lossy.py), [figures]({path})).\n\n"
         f"![Bits per pixel against PSNR]({path.removesuffix('json')}png)\n\n"
