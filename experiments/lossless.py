@@ -71,9 +71,10 @@ class Row(NamedTuple):
 
 
 TIMED = 4_000
-"""Images that speeds are measured on, at most, in chunks of `TIMED_AT_ONCE`."""
+"""Images that speeds are measured on, at most."""
 
 TIMED_AT_ONCE = 1_000
+"""Images of a chunk where speeds are measured, so that there are chunks for every thread."""
 
 ROWS = {
     "digits": Row(

@@ -45,7 +45,7 @@ class Rows(NamedTuple):
     """`[N, ...]`."""
     dtype: np.dtype
     name: str
-    """Of the array in its .npz file; empty where it has none."""
+    """What the array is called in its .npz file; empty where it has no name."""
     blocks: Callable[[int], Iterator[np.ndarray]]
     """Yields blocks of so many rows, the last with the rest; contiguous."""
     left: str = ""

@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
     header: Header
     places: dict[int, tuple[int, Frame]]
-    """Of each chunk that is, by its index, where its payload begins, and what stands before that."""
+    """Where the payload of each intact chunk begins, and what stands before it, by the index of the chunk."""
     trailer: Trailer | None
     """`None` where it is damaged: then nothing says what the sha256 of all rows is."""
 

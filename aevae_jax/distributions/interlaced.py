@@ -32,7 +32,7 @@ _KNOWN = np.tile(np.arange(PASSES)[:, None] < np.arange(PASSES)[None], (9, 1)).a
 """Which of these the pixel of each pass sees, `[NEAR, PASSES]`: those of earlier passes."""
 
 _OWN = np.eye(PASSES, dtype=np.float32)[:, None, :, None]
-"""Of which pass each feature is, and each parameter."""
+"""Which features and which parameters belong to each pass."""
 
 
 @jax.tree_util.register_dataclass

@@ -54,7 +54,7 @@ class Diagnosis(NamedTuple):
     unjudged: Mapping[str, str] = MappingProxyType({})
     """Faults that these examples do not show to be there or not, and why."""
     compared: int = 0
-    """Of how many examples each code was compared with all others; 0 where none were. See `latents.affordable`."""
+    """How many examples had their codes compared with all others; 0 where none had. See `latents.affordable`."""
 
 
 def diagnose(

@@ -32,8 +32,8 @@ from aevae_jax.evaluation import metrics, statistics
 from aevae_jax.types import InputError, LatentModel, Params, Scaled
 
 BINS = 20
-"""Of equal width, in which the values of a dimension are counted; Locatello et al. 2019. Factors of more values than
-bins cannot be told apart wholly: the gap of perfect codes is then about log(bins) / log(values)."""
+"""How many bins of equal width the values of a dimension are counted in; Locatello et al. 2019. Factors of more values
+than bins cannot be told apart wholly: the gap of perfect codes is then about log(bins) / log(values)."""
 
 TREES = 50
 """Of each forest that predicts a factor."""
