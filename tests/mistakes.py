@@ -4720,4 +4720,23 @@ MUTATIONS = (
         'got=got, expected=f"{shown}{fractions}, which the model has symbols for")',
         ("cli/test_compress.py::test_images_that_do_not_suit_the_model_are_refused_and_leave_nothing",),
     ),
+    Mutation(
+        760,
+        "a process leaves with the store while another one still says its error",
+        "runs/processes.py",
+        '        _client().wait_at_barrier("aevae/error", 5000)',
+        "        pass",
+        ("runs/test_processes.py::test_batches_that_devices_do_not_divide_are_refused_in_each_process[second1]",),
+    ),
+    Mutation(
+        761,
+        "whom JAX ends has lost another one, whatever it has said",
+        "cli/supervision.py",
+        "if code and said:",
+        "if False:",
+        (
+            "cli/test_supervision.py"
+            "::test_a_child_that_has_said_its_error_ends_by_it_even_if_jax_is_faster[os.abort()]",
+        ),
+    ),
 )

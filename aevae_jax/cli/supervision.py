@@ -18,6 +18,9 @@ from aevae_jax.checkpoints.signals import EXIT_CODE
 _LOST = re.compile(rb"[EF]\d{4} .*(coordination|distributed)|terminate called|\*\*\* Check failure")
 """How a line of JAX begins when a process is lost; nothing that follows is for a user."""
 
+_SAID = {b"error: ": 2, b"Traceback (": 1}
+"""How a line begins in which the child says why it ends, and its exit code then, even if JAX ends it before it does."""
+
 _CHATTER = re.compile(rb"\[Gloo\] |[IW]\d{4} .*\.cc:\d+\]")
 
 
@@ -48,14 +51,17 @@ def begin(lost: str) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, pass_on)
-    silent = False
+    silent, said = False, 0
     with os.fdopen(reading, "rb") as lines:
         for line in lines:
             silent = silent or _LOST.match(line) is not None
             if not silent and not _CHATTER.match(line):
                 _write(line)
+                said = said or next((code for begun, code in _SAID.items() if line.startswith(begun)), 0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code and (silent or code == -signal.SIGABRT):
+    if code and said:
+        code = said
+    elif code and (silent or code == -signal.SIGABRT):
         _write(f"{lost}\n".encode())
         code = EXIT_CODE
     os._exit(code if code >= 0 else 128 - code)

@@ -193,7 +193,10 @@ def share_arrays(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Let an error of one process end all of them, each with a line."""
+    """Let an error of one process end all of them, each with a line.
+
+    They wait for one another when each has said it, since JAX ends a process at once when process 0 has gone.
+    """
     try:
         yield
     except Exception as error:
@@ -206,11 +209,17 @@ def together() -> Iterator[None]:
         with contextlib.suppress(Exception):
             text = f"process {index()}: {'' if known else type(error).__name__ + ': '}{error}"
             _client().key_value_set("aevae/error", text, allow_overwrite=True)
-            _client().wait_at_barrier("aevae/error", 5000)  # process 0 takes the store with it
-        atexit.register(os._exit, EXIT_CODE if lost else 2 if known else 1)  # JAX would wait for the others
+        atexit.register(_end, EXIT_CODE if lost else 2 if known else 1)
         if lost:
             raise Interrupted(LOST.format(index=index())) from None
         raise
+
+
+def _end(code: int) -> None:
+    """End this process, once the others are about to end, too: JAX would wait for them for longer."""
+    with contextlib.suppress(Exception):
+        _client().wait_at_barrier("aevae/error", 5000)  # process 0 takes the store with it
+    os._exit(code)
 
 
 LOST = (

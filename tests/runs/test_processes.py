@@ -44,7 +44,16 @@ def port():
         return free.getsockname()[1]
 
 
-def started(tmp_path, run, *options, variables=None, changed=""):
+MAIN = "from aevae_jax.cli.main import main; main()"
+SLOW = f"""
+import time
+from aevae_jax.cli import terminal
+leave = terminal.leave
+terminal.leave = lambda *said: time.sleep(3) or leave(*said)
+{MAIN}"""
+
+
+def started(tmp_path, run, *options, variables=None, changed="", second=MAIN):
     """Both processes of a training in `tmp_path / "run"`: `changed` is what the second is told beside."""
     address, begun = f"127.0.0.1:{port()}", []
     typed = console.train_command(tmp_path / "run", run).replace("aevae train ", "")
@@ -55,7 +64,7 @@ def started(tmp_path, run, *options, variables=None, changed=""):
         line = f"{typed} --processes {where} {' '.join(options)} {changed if index else ''}"
         begun.append(
             subprocess.Popen(
-                ["sh", "-c", f'exec {sys.executable} -c "from aevae_jax.cli.main import main; main()" train {line}'],
+                ["sh", "-c", f"exec {sys.executable} -c '{second if index else MAIN}' train {line}"],
                 env={**base, **(variables(index) if variables else {})},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -179,8 +188,10 @@ def test_processes_that_disagree_say_so_and_stop(tmp_path, run, variables, chang
 
 
 @pytest.mark.slow
-def test_batches_that_devices_do_not_divide_are_refused_in_each_process(tmp_path, run):
-    codes, texts = ended(started(tmp_path, replace(run, batch_size=15)))
+@pytest.mark.parametrize("second", [MAIN, SLOW])
+def test_batches_that_devices_do_not_divide_are_refused_in_each_process(tmp_path, run, second):
+    """Even where one of them takes its time to say so."""
+    codes, texts = ended(started(tmp_path, replace(run, batch_size=15), second=second))
     assert codes == [2, 2], texts
     for _, errors in texts:
         assert re.fullmatch(
