@@ -4734,9 +4734,6 @@ MUTATIONS = (
         "cli/supervision.py",
         "if code and said:",
         "if False:",
-        (
-            "cli/test_supervision.py"
-            "::test_a_child_that_has_said_its_error_ends_by_it_even_if_jax_is_faster[os.abort()]",
-        ),
+        ("cli/test_supervision.py::test_a_child_that_has_said_its_error_ends_by_it_even_if_jax_is_faster[os.abort()]",),
     ),
 )
