@@ -115,6 +115,41 @@ SHORT = {
 SPELLED = {"digits": "digits", "sprites": "sprites", "fashion_mnist": "Fashion-MNIST"}
 
 
+def of_library(ours: dict[str, Any], theirs: dict[str, Any], path: str) -> str:
+    """Return what both have of the data that both were trained on, in as many steps: ours, and pythae's.
+
+    Args:
+      ours: as families.py records it.
+      theirs: as families_torch.py does.
+      path: of the file of theirs.
+    """
+    parts = []
+    for name, found in theirs["data"].items():
+        known = ours["data"].get(name)
+        if known is None or any(known[field] != found[field] for field in ("steps", "seeds")):
+            continue
+        lines = []
+        for title, each in found["figures"].items():
+            if title not in known["rows"]:
+                continue
+            other = {measure: [one[measure] for one in each] for measure in BESIDE}
+            cells = [cell(row, measure) for measure in BESIDE for row in (known["rows"][title], other)]
+            lines.append([title, *cells])
+        head = ["family", *(f"{SHORT[measure]}, {whose}" for measure in BESIDE for whose in ("ours", "pythae"))]
+        typed, versions = found["command"].partition(" --record")[0], found["versions"]
+        parts.append(
+            f"**The same by pythae** (PyTorch {versions['torch']}), {SPELLED[name]}, {found['steps']:,} steps, means "
+            f"of {found['seeds']} seeds with the half widths of their 95 % intervals; its Gaussian has a scale of 1 in "
+            f"training, which weighs the rate as a beta-VAE does: `{typed}` "
+            f"([protocol](experiments/families_torch.py), [figures]({path})).\n\n{markdown(head, lines)}"
+        )
+    return "\n".join(parts)
+
+
+BESIDE = ("mse", "nats", "distance", "with mixture")
+"""What another library is measured by."""
+
+
 def so_far(recorded: int) -> str:
     """Return how many families are recorded, where it is not all."""
     everything = len(families((8, 8, 1)))

@@ -69,7 +69,7 @@ def beside(
       seeds: how many of each to train.
       steps: of each training, rounded up to whole epochs.
       torch: a Python with pythae, where it is not this one.
-      record: also write the results to this JSON file.
+      record: also write the results to this JSON file, in place of those of the same data.
     """
     if unknown := [name for name in rows if name not in ROWS]:
         raise InputError("--rows", got=repr(unknown[0]), expected=", ".join(map(repr, ROWS)))
@@ -99,7 +99,10 @@ def beside(
     told = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     print(f"{data}, {epochs * per_epoch:,} steps, {seeds} seeds, pythae with {told}.")
     if record:
-        records.write_json(Path(record), {"data": data, "steps": epochs * per_epoch, **found})
+        old = records.read_json(Path(record))["data"] if Path(record).exists() else {}
+        typed = " ".join(["python", "experiments/families_torch.py", *sys.argv[1:]])
+        new = {"command": typed, "seeds": seeds, "steps": epochs * per_epoch, **found}
+        records.write_json(Path(record), {"data": {**old, data: new}})
 
 
 def answered(python: str, asked: dict[str, Any]) -> dict[str, Any]:

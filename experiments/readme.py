@@ -181,10 +181,13 @@ def disentangled() -> str:
 
 
 def side_by_side() -> str:
-    """Return the families of models in one table."""
-    path = RESULTS / "families.json"
-    found = recorded(path.name)
-    return "" if found is None else families_table.of_readme(found, path.as_posix())
+    """Return the families of models in one table, and those of another library in a second one."""
+    path, other = RESULTS / "families.json", RESULTS / "families_torch.json"
+    found, theirs = recorded(path.name), recorded(other.name)
+    if found is None:
+        return ""
+    beside = "" if theirs is None else families_table.of_library(found, theirs, other.as_posix())
+    return "\n".join(part for part in (families_table.of_readme(found, path.as_posix()), beside) if part)
 
 
 def _interval(claim: dict[str, Any]) -> str:

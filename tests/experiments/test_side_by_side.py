@@ -74,6 +74,22 @@ def test_the_readme_has_one_table_of_all_data_and_says_what_a_fitted_prior_is_wo
     assert "| VQ | 0.2000 | 8.00 | 1.50 | none | 6.0 of 64 |  |  |  |" in text
 
 
+def test_another_library_stands_beside_ours_where_both_took_as_many_steps_and_seeds():
+    one = {"mse": 0.5, "nats": 3.0, "distance": 7.0, "with mixture": None, "epoch_seconds": 1.0}
+    theirs = {"command": "python t --record r", "steps": 10, "seeds": 2, "versions": {"torch": "2"}}
+    figures = {"VAE": [one, one], "a row that ours has not": [one, one]}
+    longer = {**theirs, "steps": 20, "figures": figures}
+    text = families_table.of_library(
+        {"data": {"digits": FOUND, "sprites": FOUND}},
+        {"data": {"digits": {**theirs, "figures": figures}, "sprites": longer, "fashion_mnist": longer}},
+        "figures.json",
+    )
+    both = ["0.2000 ± 1.2706", "0.5000 ± 0.0000", "6.00 ± 12.71", "3.00 ± 0.00", "1.50 ± 6.35", "7.00 ± 0.00"]
+    assert f"| VAE | {' | '.join(both)} | none | none |" in text.splitlines()
+    assert text.count("\n| ") == 3  # head, rule, one row
+    assert "`python t` " in text
+
+
 def test_rows_of_another_protocol_go_and_others_stay():
     other = {**FOUND, "rows": {"points": ROW}}
     both = families.merged({"data": {"digits": FOUND}}, {"data": {"digits": other}})
