@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ HIDDEN = 256
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "autoencoder": ("AE", {}),
     "VAE": ("VAE", {}),
+    "VAE, rate weighed 0.02": ("BetaVAE", {"beta": 0.02}),
     "beta-VAE, beta = 4": ("BetaVAE", {"beta": 4.0}),
     "beta-TCVAE, 6 times TC": ("BetaTCVAE", {"alpha": 1.0, "beta": 6.0, "gamma": 1.0}),
     "IWAE, 5 samples": ("IWAE", {"number_samples": 5}),
@@ -42,6 +44,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "VQ": ("VQVAE", {"num_embeddings": 64, "use_ema": True}),
 }
 """Class and settings of each row, as near to ours as they can be."""
+
+CONFIGS = {"INFOVAE_MMD": "INFOVAE_MMD_Config", "WAE_MMD": "WAE_MMD_Config"}
+"""The class of the settings, where it is called another name than the others."""
 
 
 class Encoder(BaseEncoder):
@@ -85,7 +90,8 @@ def trained(title: str, seed: int, images: Any, asked: dict[str, Any], folder: s
     name, settings = ROWS[title]
     torch.manual_seed(seed)
     shape, maps = tuple(images["train"].shape[1:]), name == "VQVAE"
-    config = getattr(models, f"{name}Config")(input_dim=shape, latent_dim=16, **settings)
+    kind = getattr(models, CONFIGS.get(name, f"{name}Config"))
+    config = kind(input_dim=shape, latent_dim=16, **settings)
     networks = Encoder(int(np.prod(shape)), 16, maps), Decoder(shape, 64 if maps else 16)
     model = getattr(models, name)(config, *networks)
     training = BaseTrainerConfig(
@@ -164,6 +170,7 @@ def answer(asked: dict[str, Any]) -> None:
     arrays: Any = {}
     for title in asked["rows"]:
         for seed in range(asked["seeds"]):
+            print(f"{title}, seed {seed}", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
                 model, seconds = trained(title, seed, images, asked, folder)
                 found, *pictures = measured(model, images, asked["samples"], seed)
@@ -171,7 +178,7 @@ def answer(asked: dict[str, Any]) -> None:
             for name, made in zip(("prior", "mixture"), pictures, strict=True):
                 arrays[f"{title}/{seed}/{name}"] = np.moveaxis(made, 1, -1) if made.size else made
     np.savez(asked["results"], **arrays)
-    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+    versions = {"pythae": version("pythae"), "torch": torch.__version__, "python": sys.version.split()[0]}
     print(json.dumps({"figures": figures, "versions": versions}))
 
 

@@ -76,7 +76,7 @@ def test_the_readme_has_one_table_of_all_data_and_says_what_a_fitted_prior_is_wo
 
 def test_another_library_stands_beside_ours_where_both_took_as_many_steps_and_seeds():
     one = {"mse": 0.5, "nats": 3.0, "distance": 7.0, "with mixture": None, "epoch_seconds": 1.0}
-    theirs = {"command": "python t --record r", "steps": 10, "seeds": 2, "versions": {"torch": "2"}}
+    theirs = {"command": "python t --record r", "steps": 10, "seeds": 2, "versions": {"pythae": "0", "torch": "2"}}
     figures = {"VAE": [one, one], "a row that ours has not": [one, one]}
     longer = {**theirs, "steps": 20, "figures": figures}
     text = families_table.of_library(
