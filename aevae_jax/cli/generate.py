@@ -72,7 +72,7 @@ def sample(
     if has_nominal_prior(fitted.model, fitted.params, fitted.run.objective):
         note("an autoencoder has no prior: random codes are drawn from N(0, I), and most decode to no data")
     told = inputs.condition_of(run, fitted, condition, num, in_turn=True)
-    fitted = inputs.guided(fitted, guidance)
+    fitted = inputs.guided(fitted, guidance, condition, inputs.class_names(run))
     key = key_of(seed, keys.Stream.SAMPLE)
     draw = jax.jit(_codes, static_argnums=(0, 3)).lower(fitted.model, fitted.params, key, num, told).compile()
     if needs := draw.memory_analysis():  # a mixture of many components needs more than the codes and what they become

@@ -157,9 +157,21 @@ def condition_of(directory: Path, fitted: Fitted, text: str, count: int, *, in_t
     return told if len(told) > 1 else next(iter(told.values()))
 
 
-def guided(fitted: Fitted, weight: float) -> Fitted:
-    """Return a run whose model is guided: see `generation.Guided`; the run itself where the weight is 0."""
+def guided(fitted: Fitted, weight: float, text: str, names: Sequence[str]) -> Fitted:
+    """Return a run whose model is guided: see `generation.Guided`; the run itself where the weight is 0.
+
+    Args:
+      fitted: the run.
+      weight: as it was typed.
+      text: of the condition, as it was typed.
+      names: of the classes.
+
+    Raises:
+      InputError: a weight that is none, or nothing to be led towards.
+    """
     limits.check("--guidance", weight, -1.0, limits.LARGEST)
+    if weight and text == NONE and NONE not in names:
+        raise InputError("--guidance", got=f"{weight:g} for --condition none", expected="a condition to be led towards")
     return fitted._replace(model=generation.Guided(fitted.model, weight)) if weight else fitted
 
 
