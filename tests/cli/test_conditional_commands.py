@@ -230,7 +230,10 @@ REFUSED = [
     (("sample", "run", "--condition", "none"), "--condition: got none, expected a class: this ConditionalVAE has"),
     (("sample", "semi", "--condition", "none"), "--condition: got none, expected a class: this SemiSupervisedVAE has"),
     (("sample", "run", "--guidance", "1"), "guidance: got a ConditionalVAE, which was not"),
-    (("sample", "both", "--condition", "none", "--guidance", "1"), "--guidance: got 1 for --condition none, expected a"),
+    (
+        ("sample", "both", "--condition", "none", "--guidance", "1"),
+        "--guidance: got 1 for --condition none, expected a",
+    ),
     (("sample", "plain", "--condition", "4"), "--condition: got 4, expected none: a VAE is told nothing"),
     (("encode", "run", "--input", "new.npy"), "--condition: got none, expected a class: 4, 5, 6"),
     (("decode", "semi", "--input", "z.npy"), "--condition: got none, expected a class: 4, 5, 6"),
