@@ -17,6 +17,7 @@ import disentangling
 import families_table
 import lossless_table
 import lossy_table
+import posteriors
 import speed_table
 from claims import verdict_of
 from density_table import HEADINGS, cells
@@ -64,6 +65,7 @@ def section() -> str:
         made_of(),
         disentangled(),
         side_by_side(),
+        other_posteriors(),
         linear(),
     ]
     return "\n".join(part for part in parts if part)
@@ -188,6 +190,13 @@ def side_by_side() -> str:
         return ""
     beside = "" if theirs is None else families_table.of_library(found, theirs, other.as_posix())
     return "\n".join(part for part in (families_table.of_readme(found, path.as_posix()), beside) if part)
+
+
+def other_posteriors() -> str:
+    """Return what posteriors other than the diagonal normal are worth."""
+    path = RESULTS / "posteriors_fashion_mnist.json"
+    found = recorded(path.name)
+    return "" if found is None else posteriors.of_readme(found, path.as_posix())
 
 
 def _interval(claim: dict[str, Any]) -> str:

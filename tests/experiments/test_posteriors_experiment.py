@@ -38,6 +38,9 @@ def test_differences_are_paired_by_seed():
     text = posteriors.table(results)
     assert f"| full | 239.00 | -1.00 [{-1 - half:+.2f}, {-1 + half:+.2f}] | 1.00 |" in text
     assert "Lower by these intervals: full." in text
+    short = posteriors.of_readme({**results, "command": "python p --record r"}, "figures.json")
+    assert f"| full | 239.00 | -1.00 [{-1 - half:+.2f}, {-1 + half:+.2f}] | 1.00 | 1.00 |\n" in short
+    assert "95 % intervals: lower by these intervals: full. `python p` " in short
     assert posteriors.gains({"rows": {"full": row([1.0])}}) == {}
 
 
