@@ -73,6 +73,23 @@ def _programs_are_let_go():
             MLIR.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def no_pictures():
+    """Leave empty files in place of the pictures of a run, which take longer to draw than a small one to train.
+
+    For files of tests that look at none of them.
+    """
+    from aevae_jax.runs import pictures
+
+    def save(folder, resolved, *rest):
+        for name in pictures.NAMES[: 3 if len(resolved.prepared.event_shape) == 3 else 1]:
+            (folder / f"{name}.png").touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "save", save)
+        yield
+
+
 @pytest.fixture(scope="session")
 def fashion_mnist_directory() -> Path:
     """A TFDS directory with Fashion-MNIST in it; tests that need it are skipped where there is none."""

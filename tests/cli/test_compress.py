@@ -20,6 +20,8 @@ from aevae_jax.compression.container import Reader
 from aevae_jax.data import built_in
 from aevae_jax.runs import fitting, records, weights
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 SMALL = "VAE(2, MLP((4,)), DiscretizedLogistic(17), StandardNormal())"
 

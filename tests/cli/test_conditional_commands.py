@@ -19,6 +19,8 @@ from aevae_jax.runs import fitting, pictures
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 NAMES = ["4", "5", "6"]  # of the classes 0, 1 and 2
 
 

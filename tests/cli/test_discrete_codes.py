@@ -11,6 +11,8 @@ from aevae_jax.evaluation import latents
 from aevae_jax.models.code_priors import CausalTransformer
 from aevae_jax.runs import fitting
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 MODEL = "VQVAE((2, 2, 4), Conv((4, 8)), NormalSharedScale(), Codebook(12))"
 
 

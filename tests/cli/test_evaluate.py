@@ -32,6 +32,8 @@ from aevae_jax.runs import fitting, judges
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 TRAIN = [
     "--model",
     "VAE(2, MLP((8,)), Bernoulli(), StandardNormal())",

@@ -20,6 +20,8 @@ from aevae_jax.runs import fitting, records
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.training.optimizers import AdamW
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 def typed(run: Annotated[Fields[Run], BY_FIELD], *, out: str = "") -> Fields[Run]:
     return run

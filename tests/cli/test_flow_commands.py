@@ -18,6 +18,8 @@ from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 FLOWS = VAE(3, MLP((8,)), DiscretizedLogistic(), MAF(2, (4,)), posterior=posteriors.IAF(2, (4,)))
 
 

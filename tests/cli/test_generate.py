@@ -24,6 +24,8 @@ from aevae_jax.runs import data_of_runs, fitting
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 def load(path):
     array = np.load(path, allow_pickle=False)

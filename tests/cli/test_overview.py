@@ -20,6 +20,8 @@ from aevae_jax.cli import overview
 from aevae_jax.runs import fitting, records, summaries
 from aevae_jax.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 MODEL = "VAE(2, MLP((4,)), latent_prior=StandardNormal())"
 
 

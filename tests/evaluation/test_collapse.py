@@ -114,16 +114,22 @@ def of_noise(*mean_variance):
     return SOUND._replace(mean_variance=np.array(mean_variance if len(mean_variance) > 1 else 4 * mean_variance))
 
 
-def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9):
+def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9, described=None):
     """The check of a run of 8 steps an epoch that was measured so: the squared error is 0.04, the distortion -50.
 
-    `bounds` are those of validation: numbers, or whole entries of the history.
+    `bounds` are those of validation: numbers, or whole entries of the history. What the codes are those of is left in
+    `described`.
     """
+
+    def describe(*arguments):
+        (described if described is not None else []).append(arguments)
+        return found
+
     monkeypatch.setattr(collapse.latents, "prior_gap", lambda *arguments, **told: gap)
     run = dataclasses.replace(run, epochs=len(bounds))
     terms = {"distortion": -50.0, "rate": found.rate, "negative_elbo": found.rate - 50.0, "mse_at_mean": 0.04}
     monkeypatch.setattr(collapse.metrics, "evaluate", lambda *arguments: terms)
-    monkeypatch.setattr(collapse.latents, "describe", lambda *arguments: found)
+    monkeypatch.setattr(collapse.latents, "describe", describe)
     entries = [bound if isinstance(bound, dict) else {"negative_elbo": bound} for bound in bounds]
     history = [{"epoch": i, "step": 8 * i, "validation": entry} for i, entry in enumerate(entries, 1)]
     params = jax.eval_shape(run.model.init, jax.random.key(0))
@@ -134,14 +140,14 @@ def checkup(monkeypatch, run, found, bounds, x=VALIDATION, *, gap=2.9):
 def test_codes_of_flows_are_compared_for_so_many_examples_that_it_stays_quick(monkeypatch, posterior, compared):
     """Of four dimensions, each inverted in four passes: half as many as where a density takes one."""
     monkeypatch.setattr(latents, "INVERTED", 40)
-    model = dataclasses.replace(MODEL, posterior=posterior)
-    run, params = Run(model=model, epochs=1), model.init(jax.random.key(3))
-    history = [{"epoch": 1, "step": 8, "validation": {"negative_elbo": 1.0}}]
-    found = collapse.diagnose(fitting.Fitted(run, model, params, history, {}, None), VALIDATION, jax.random.key(0))
+    run, described = Run(model=dataclasses.replace(MODEL, posterior=posterior)), []
+    found = checkup(monkeypatch, run, SOUND, (3.0, 1.0, 1.0), described=described)
     assert found.compared == compared
-    expected = latents.describe(model, params, VALIDATION[:compared], jax.random.key(0))
-    assert found.measured["mutual_information"] == expected.mutual_information
-    assert found.measured["marginal_kl"] == expected.marginal_kl
+    [(model, _, x, key)] = described
+    assert (model, key) == (run.model, jax.random.key(0))
+    np.testing.assert_array_equal(x, VALIDATION[:compared])
+    assert found.measured["mutual_information"] == SOUND.mutual_information
+    assert found.measured["marginal_kl"] == SOUND.marginal_kl
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from aevae_jax.objectives import bounds
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 EVENT, BATCH = (4, 4, 1), 5
 X = jnp.asarray(np.random.default_rng(0).uniform(size=(BATCH, *EVENT)), jnp.float32)
 MLP, MIXER = architectures.MLP((6,)), architectures.Mixer(2, 3, 1)

@@ -20,6 +20,8 @@ from aevae_jax.models.architectures import MLP, Conv, Mixer, ResidualConv
 from aevae_jax.objectives import bounds
 from aevae_jax.types import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 MAP = (2, 1, 3)
 
 

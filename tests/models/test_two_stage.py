@@ -27,6 +27,8 @@ from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import EstimatedDensity, InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SCALE, NOISE, LATENT, SIZE = 0.6, 0.7, 2, 4
 WEIGHT = np.random.default_rng(0).normal(size=(LATENT, LATENT)).astype(np.float32)
 COVARIANCE = WEIGHT.T @ WEIGHT + SCALE**2 * np.eye(LATENT)

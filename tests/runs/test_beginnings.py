@@ -25,7 +25,7 @@ from aevae_jax.models.architectures import MLP
 from aevae_jax.models.likelihoods import Normal
 from aevae_jax.models.priors import StandardNormal
 from aevae_jax.objectives.losses import ELBO
-from aevae_jax.runs import fitting, records, reproduction, resume
+from aevae_jax.runs import curves, fitting, records, reproduction, resume
 from aevae_jax.runs.run import Run, Safeguard
 from aevae_jax.runs.weights import params_digest
 from aevae_jax.training.optimizers import AdamW
@@ -33,6 +33,14 @@ from aevae_jax.types import InputError
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (100, 3, 3, 1)).astype(np.uint8)
 STEPS = 8  # per epoch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_curves():
+    """They are not looked at here, and take longer to draw than a training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "draw", lambda *arguments, **options: None)
+        yield
 
 
 @pytest.fixture(scope="module")

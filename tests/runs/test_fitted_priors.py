@@ -25,6 +25,8 @@ from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 MODEL = Autoencoder(2, MLP(()), latent_prior=GaussianMixture(1), event_shape=(4,))
 

@@ -43,6 +43,8 @@ from aevae_jax.training.optimizers import AdamW
 from aevae_jax.training.step import TrainState
 from aevae_jax.types import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 RUN = Run(
     data=Data(preparation=DynamicBinarization()),
     model=VAE(2, MLP((8,)), Bernoulli(), StandardNormal()),

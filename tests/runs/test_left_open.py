@@ -18,6 +18,8 @@ from aevae_jax.runs import fitting, resolution, run as runs
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 NORMAL, FLAT = likelihoods.NormalSharedScale(), priors.StandardNormal()
 OPEN = Run(model=VAE(2, MLP(())), batch_size=10, epochs=1)
 THEN = replace(OPEN, model=replace(OPEN.model, likelihood=NORMAL, latent_prior=FLAT))

@@ -18,6 +18,8 @@ from aevae_jax.runs import fitting, records, tracking
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 RUN = Run(Data(), VAE(2, MLP((4,)), Normal(1.0), StandardNormal()), batch_size=10, epochs=3)
 STEPS = 4  # per epoch
 

@@ -28,6 +28,8 @@ from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 RUN = Run(Data(), VAE(2, MLP((4,)), Normal(1.0), StandardNormal()), None, AdamW(0.3), 10, epochs=4, seed=3)
 STEPS = 8  # per epoch
 
