@@ -1,9 +1,10 @@
 """Strict flags for all tests: no implicit broadcasting of ranks, no key used twice; and little time spent compiling.
 
-Nine tenths of what these tests cost is tracing, lowering and compiling programs that run for a moment. Four things make
+Nine tenths of what these tests cost is tracing, lowering and compiling programs that run for a moment. Five things make
 that little: a compiler that optimises less and does not split a program for threads; a cache of compiled programs in
 `.pytest_cache`, which the next call of pytest finds; one context of MLIR for the programs of a file of tests, where JAX
-makes one for each; and that programs are let go only when they take much memory.
+makes one for each; that programs are let go only when they take much memory; and that NumPy, SciPy and scikit-learn use
+one thread, as those that have nothing to do wait for work by turning round, on cores that other tests need.
 `AEVAE_TEST_COMPILER=full` compiles as users do: CI runs the tests marked `exact` once more that way.
 """
 
@@ -21,6 +22,9 @@ if version("jaxlib") < "0.11":  # later ones do not know this flag, and a proces
     QUICK = f"--xla_cpu_use_fusion_emitters=false {QUICK}"
 if os.environ.get("AEVAE_TEST_COMPILER", "quick") == "quick" and QUICK not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()  # inherited by all that tests start
+if QUICK in os.environ.get("XLA_FLAGS", ""):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # read when NumPy is imported
+        os.environ.setdefault(name, "1")
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -207,6 +207,8 @@ def main() -> int:
 
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "xla"))  # read when JAX is imported
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # as in conftest.py, of which they would be too late
+        os.environ.setdefault(name, "1")
     for name in LIBRARIES:
         importlib.import_module(name)
     return _report(chosen, seconds=options.seconds, mutated=not options.unmutated)
