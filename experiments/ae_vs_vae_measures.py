@@ -49,10 +49,10 @@ def pictures(ensemble: Ensemble, model: LatentModel, params: Params, seed: int) 
 
 
 class Judge(NamedTuple):
-    """Classifiers of training data, and their features `[M, N, F]` of what pictures are compared with."""
+    """Classifiers of training data, and their features `[M, N, F]` of what pictures are compared with, in halves."""
 
     classifiers: Ensemble
-    data: np.ndarray
+    halves: image_quality.Halves
     floor: float
     """Frechet distance of these data from as many others of them."""
 
@@ -60,11 +60,12 @@ class Judge(NamedTuple):
     def of(cls, ensemble: Ensemble, images: np.ndarray) -> Judge:
         """Return the judge that compares with `images` `[N, *event]`."""
         features = ensemble.features(images[-MOST:])
-        return cls(ensemble, features, image_quality.frechet_distances(features, features[:, :SAMPLES]).floor)
+        halves = image_quality.Halves(features)
+        return cls(ensemble, halves, halves.distances(features[:, :SAMPLES]).floor)
 
     def measures(self, seen: Pictures) -> dict[str, float]:
         """Return how pictures decoded from random codes compare with the data."""
-        distance = image_quality.frechet_distances(self.data, seen.features).samples
+        distance = self.halves.distances(seen.features).samples
         return {
             "Frechet distance": distance,
             "... above that of data to data": distance - self.floor,
@@ -135,7 +136,7 @@ def baselines(train: np.ndarray, test: Split, judge: Judge | None, latent: int) 
     found = {"reconstruction MSE of PCA": statistics.pca_error(train, test.x[:], latent)}
     if judge is None:
         return found
-    of_train = image_quality.frechet_distances(judge.data, judge.classifiers.features(train[:SAMPLES]))
+    of_train = judge.halves.distances(judge.classifiers.features(train[:SAMPLES]))
     right = judge.classifiers.probabilities(test.x[:]).argmax(axis=1) == test.labels
     return {
         **found,

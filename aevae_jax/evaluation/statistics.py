@@ -5,6 +5,7 @@ Distances between sets of points are estimates that depend on how many points th
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -45,12 +46,26 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     |m_a - m_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2). Frechet 1957; Heusel et al. 2017 for its use on features.
     """
     _same_width(a, b)
-    mean_a, mean_b = a.mean(axis=0, dtype=np.float64), b.mean(axis=0, dtype=np.float64)
-    cov_a, cov_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
-    w, v = np.linalg.eigh(cov_a)
-    root = (v * np.sqrt(w.clip(0))) @ v.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
-    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+    return GaussianFit(a).distance(GaussianFit(b))
+
+
+class GaussianFit:
+    """Mean and covariance of features `[N, F]`, in float64, to be compared with those of other features."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.mean = x.mean(axis=0, dtype=np.float64)
+        self.cov = np.atleast_2d(np.cov(x, rowvar=False))
+
+    @cached_property
+    def root(self) -> np.ndarray:
+        """The symmetric square root of the covariance, `[F, F]`: what costs most of a distance, and depends on one."""
+        w, v = np.linalg.eigh(self.cov)
+        return (v * np.sqrt(w.clip(0))) @ v.T
+
+    def distance(self, other: GaussianFit) -> float:
+        """Return the squared 2-Wasserstein distance of both: see `frechet_distance`."""
+        cross = np.sqrt(np.linalg.eigvalsh(self.root @ other.cov @ self.root).clip(0)).sum()
+        return float(((self.mean - other.mean) ** 2).sum() + np.trace(self.cov) + np.trace(other.cov) - 2 * cross)
 
 
 class Manifold(NamedTuple):

@@ -189,6 +189,17 @@ def test_frechet_distances_of_all_classifiers_are_averaged():
     assert alone == (found.samples.frechet_distance, found.floor.frechet_distance, 20)
 
 
+def test_halves_that_are_compared_with_many_sets_are_those_of_each_alone():
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(2, 40, 3))
+    halves = image_quality.Halves(data, halvings=3)
+    for count in (30, 7, 30):
+        samples = rng.normal(size=(2, count, 3))
+        found = halves.distances(samples)
+        assert found == image_quality.frechet_distances(data, samples, halvings=3)
+        assert found.samples != found.floor > 0
+
+
 @pytest.mark.parametrize(("num_data", "num_samples", "count"), [(40, 100, 20), (41, 100, 20), (40, 7, 7)])
 def test_samples_and_data_are_compared_with_as_many_data(monkeypatch, num_data, num_samples, count):
     """The halves have no point in common, and every halving is another."""

@@ -136,11 +136,11 @@ def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
     assert len(judges) == 2
     validation = digits.validation.x / np.float32(16)
     for judge in judges:
-        np.testing.assert_array_equal(judge.data, Ensemble().features(validation))
+        np.testing.assert_array_equal(judge.halves.data, Ensemble().features(validation))
     test = marked / np.float32(16)  # what is reported is of it
     for _, images, judge in measured:
         np.testing.assert_array_equal(images, test)
-        np.testing.assert_array_equal(judge.data, Ensemble().features(test))
+        np.testing.assert_array_equal(judge.halves.data, Ensemble().features(test))
     assert results["chosen"] == {"weight decay of the AE": 0.3, "beta": 4.0}  # the last candidates, as `watched` says
     errors = [results["measures"][f"reconstruction MSE | {name}"]["mean"] for name in claims.COLUMNS[:4]]
     assert errors == pytest.approx([2.005, 2.005, 4.005, 1.005])  # of which candidate
@@ -445,7 +445,7 @@ def test_paths_of_points_on_a_line_are_even(quick):
     fit = fitting.Fitted(
         None, model, jax.tree.map(lambda a: a[None], params), [], {"test": [{"mse_at_mean": 0.5}]}, None
     )
-    found = measures.measure(fit, 0, x, measures.Judge(quick, quick.features(x), 0.25))
+    found = measures.measure(fit, 0, x, measures.Judge(quick, image_quality.Halves(quick.features(x)), 0.25))
     assert found["steepest step of a path"] == pytest.approx(1.0, abs=1e-4)
     assert found["length of a path"] == pytest.approx(1.0, abs=1e-4)
     assert found["equal when encoded twice"] == 1
@@ -458,12 +458,12 @@ def test_random_codes_are_compared_with_the_data_of_the_judge_and_its_floor(quic
     params = model.init(jax.random.key(0))
     x = np.random.default_rng(0).uniform(size=(90, 3, 3, 1)).astype(np.float32)
     judge = measures.Judge.of(quick, x)
-    assert judge.floor == image_quality.frechet_distances(judge.data, judge.data[:, :60]).floor > 0
+    assert judge.floor == image_quality.frechet_distances(judge.halves.data, judge.halves.data[:, :60]).floor > 0
     seen = measures.pictures(quick, model, params, 3)
     images = measures.decoded(model, params, 3)
     assert images.shape == (60, 3, 3, 1)
     np.testing.assert_array_equal(seen.features, quick.features(images))
     found = judge.measures(seen)
-    assert found["Frechet distance"] == image_quality.frechet_distances(judge.data, seen.features).samples
+    assert found["Frechet distance"] == image_quality.frechet_distances(judge.halves.data, seen.features).samples
     assert found["... above that of data to data"] == found["Frechet distance"] - judge.floor
     assert found["confident samples"] == seen.confident == quick.confident(images)
