@@ -30,13 +30,18 @@ def drawn(model, n):
     generator = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(leaf + 0.2 * generator.normal(size=leaf.shape), jnp.float32),
-        model.init(jax.random.key(0)),
+        jax.jit(model.init)(jax.random.key(0)),
     )
     last = params["decoder"]["out"]  # of each element its place, and its log scale
     bias = last["bias"] + jnp.tile(jnp.array([0.2, -1]), 24)
     params["decoder"]["out"] = {"kernel": 0.1 * last["kernel"], "bias": bias}
-    z = model.prior(params, n).sample(jax.random.key(1))
-    return params, np.asarray(jnp.rint(16 * model.decode(params, z).sample(jax.random.key(2)))).astype(int)
+
+    @jax.jit
+    def sample(params):
+        z = model.prior(params, n).sample(jax.random.key(1))
+        return model.decode(params, z).sample(jax.random.key(2))
+
+    return params, np.rint(16 * np.asarray(sample(params))).astype(int)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +55,14 @@ def test_discrete_codes_cost_what_the_model_says(kind):
     payload = coder.encode(symbols)
     assert np.array_equal(Coder(model, params, batch=7).decode(payload, n), symbols)
     x = np.float32(symbols / 16)
-    q, p = model.encode(params, x), model.prior(params, n)
-    draws = [q.sample(key) for key in jax.random.split(jax.random.key(0), 30 if kind == "classes" else 1)]
-    distortion = -np.mean([model.decode(params, z).log_prob(x) for z in draws], axis=0)
-    bits = (np.asarray(q.kl(p)) + distortion) / np.log(2)
+
+    @jax.jit
+    def terms(params, keys):
+        q, p = model.encode(params, x), model.prior(params, n)
+        return q.kl(p), jax.vmap(lambda key: model.decode(params, q.sample(key)).log_prob(x))(keys)
+
+    kl, log_prob = terms(params, jax.random.split(jax.random.key(0), 30 if kind == "classes" else 1))
+    bits = (np.asarray(kl) - np.mean(log_prob, axis=0)) / np.log(2)
     bound = np.mean([coder.bound(symbols, seed) for seed in range(8 if kind == "classes" else 1)], axis=0)
     assert bound.mean() == pytest.approx(bits.mean(), rel=0.01)
     assert bits.mean() < 24 * np.log2(17)  # so that hardly an example is coded without the model
@@ -62,7 +71,8 @@ def test_discrete_codes_cost_what_the_model_says(kind):
 
 def test_more_choices_than_can_be_coded_are_refused_in_a_line():
     model = ae.VQVAE((3, 2), quantizer=Codebook(2**15 + 1), latent_prior=UniformCodes(), **GIVEN)
-    params = jax.tree.map(np.zeros_like, model.init(jax.random.key(0)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     with pytest.raises(InputError, match=r"choices of a code: got 32,769, expected at most 32,768") as error:
         Coder(model, params)
     assert len(str(error.value)) <= 200
