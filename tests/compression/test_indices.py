@@ -62,7 +62,7 @@ def test_discrete_codes_cost_what_the_model_says(kind):
         return q.kl(p), jax.vmap(lambda key: model.decode(params, q.sample(key)).log_prob(x))(keys)
 
     kl, log_prob = terms(params, jax.random.split(jax.random.key(0), 30 if kind == "classes" else 1))
-    bits = (np.asarray(kl) - np.mean(log_prob, axis=0)) / np.log(2)
+    bits = (np.asarray(kl) - np.asarray(log_prob).mean(axis=0)) / np.log(2)
     bound = np.mean([coder.bound(symbols, seed) for seed in range(8 if kind == "classes" else 1)], axis=0)
     assert bound.mean() == pytest.approx(bits.mean(), rel=0.01)
     assert bits.mean() < 24 * np.log2(17)  # so that hardly an example is coded without the model
