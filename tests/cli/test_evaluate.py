@@ -16,6 +16,7 @@ from typing import Annotated
 import numpy as np
 import pytest
 from commands import refused, typed
+from jax import jit
 from jax.random import key_data
 from run_files import edit_run
 
@@ -324,7 +325,7 @@ def test_bits_are_judged_as_bits(runs, monkeypatch):
     typed("quality", runs / "grey", "--num", "20")
     fitted = fitting.load_run(runs / "grey")
     levels = replace(fitted.model, likelihood=DiscretizedLogistic(17))
-    untrained = fitted._replace(model=levels, params=levels.init(keys.root(0)))
+    untrained = fitted._replace(model=levels, params=jit(levels.init)(keys.root(0)))
     monkeypatch.setattr(diagnose, "loaded", lambda run: untrained)
     typed("quality", runs / "grey", "--num", "20")
     assert set(np.unique(drawn[0])) == set(np.unique(judged[0])) == {0, 1}

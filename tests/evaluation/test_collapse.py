@@ -69,7 +69,7 @@ def test_each_fault_is_found_and_no_other(options, faults, remedy):
 def test_an_autoencoder_is_asked_whether_its_codes_are_like_its_prior(monkeypatch):
     """And not what it cannot have. Its codes are spread out far here: random ones decode to noise."""
     run = Run(model=Autoencoder(4, MLP((32,)), event_shape=(8, 8, 1)), epochs=2)
-    params = run.model.init(jax.random.key(0))
+    params = jax.jit(run.model.init)(jax.random.key(0))
     params["encoder"] = jax.tree.map(lambda a: 9 * a, params["encoder"])
     history = [{"epoch": i, "step": i, "validation": {"distortion": 1.0}} for i in (1, 2)]
     fitted = fitting.Fitted(run, run.model, params, history, {}, None)

@@ -84,7 +84,7 @@ def decoder_in_order(case, tree):
 def test_the_minimal_loop_computes_our_loss_and_gradient(name):
     case = SMALL[name]
     model = programs.model_of(case)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     x, key = jnp.asarray(cases.images_of(case, 5)), jax.random.key(1)
     noise = jax.random.normal(key, (5, case.latent))
 
@@ -148,7 +148,7 @@ def test_pytorch_has_the_same_network(name):
 
     case = SMALL[name]
     network, model = speed_torch.VAE(case), programs.model_of(case)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     assert sum(p.numel() for p in network.parameters()) == sum(leaf.size for leaf in jax.tree.leaves(params))
     x = jnp.asarray(cases.images_of(case, 2))
     with FlopCounterMode(display=False) as counted:

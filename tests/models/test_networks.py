@@ -314,7 +314,7 @@ def test_an_nnx_module_passes_through_the_same_seam():
 def test_the_nnx_adapter_computes_what_the_module_computes():
     adapter = networks.FromNNX(lambda rngs: TheirNNX(8, 4, rngs))
     x = data((8,))
-    variables = adapter.init(jax.random.key(3), x)
+    variables = jax.jit(adapter.init)(jax.random.key(3), x)
     theirs = TheirNNX(8, 4, nnx.Rngs(jax.random.key(3)))
     np.testing.assert_allclose(adapter.apply(variables, x), theirs(x), rtol=1e-6)
     doubled = jax.tree.map(lambda leaf: 2 * leaf, variables)
@@ -438,7 +438,7 @@ def test_a_fresh_decoder_leaves_no_chequerboard():
     """The four pixels of each cell are equal; cells stand between the pixels of the small image."""
     module = networks.ConvDecoder((4,), (8, 8, 1), 1)
     z = data((LATENT,)) - 0.5
-    image = module.apply(module.init(jax.random.key(0), z), z)[:, 1:-1, 1:-1, 0, 0].reshape(BATCH, 3, 2, 3, 2)
+    image = module.apply(jax.jit(module.init)(jax.random.key(0), z), z)[:, 1:-1, 1:-1, 0, 0].reshape(BATCH, 3, 2, 3, 2)
     assert (image == image[:, :, :1, :, :1]).all()
     assert np.std(image[:, :, 0, :, 0]) > 0.01
 

@@ -229,7 +229,7 @@ def test_each_term_trains_what_it_should(levels):
     """The distortion encoder and decoder, the commitment the encoder, the codebook's error the codebook."""
     quantizer = Codebook(3, levels, learning="gradient")
     model = dataclasses.replace(MODEL, latent=(2, 2 * levels), quantizer=quantizer)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     for step in range(levels):
         params = {**params, **adapted(quantizer, params, jnp.asarray(POINTS), jax.random.key(1 + step))}
     x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)

@@ -32,7 +32,7 @@ def rehearsed(data, run=RUN, sweep=None):
 def test_sizes_are_those_of_the_training_and_the_time_is_the_sum_of_its_parts(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = rehearsed(data)
-    params = found.resolved.run.model.init(jax.random.key(0))
+    params = jax.jit(found.resolved.run.model.init)(jax.random.key(0))
     sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in params.items()}
     assert found.parameters == {name: size for name, size in sizes.items() if size}
     assert (found.batch, found.steps_per_epoch, found.steps, found.members) == ((10, 5), 4, 12, 1)
