@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 EVENT, BATCH = (4, 4, 1), 5
 X = jnp.asarray(np.random.default_rng(0).uniform(size=(BATCH, *EVENT)), jnp.float32)
 MLP, MIXER = architectures.MLP((6,)), architectures.Mixer(2, 3, 1)
+LINEAR = architectures.MLP(())
 FLAT = CompressiveAutoencoder(12, MLP, step=0.1, event_shape=EVENT)
 DEEP = dataclasses.replace(FLAT, network=MIXER, levels=(4, 4))
 
@@ -122,34 +123,41 @@ def test_draws_from_the_prior_have_all_levels():
     assert np.isfinite(z).all()
 
 
-def test_a_smaller_scale_spends_more_bits_on_a_better_picture_and_the_run_resumes_and_reloads(tmp_path):
-    """The trade is the likelihood's; what was trained is given back by its record."""
-    model = CompressiveAutoencoder(16, architectures.MLP(()), levels=(4,), step=0.2)
-    found = {}
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Where runs of a large and of a small scale are, and what they came to."""
+    folder, model = tmp_path_factory.mktemp("runs"), CompressiveAutoencoder(16, LINEAR, levels=(4,), step=0.2)
+    fitted = {}
     for scale in (0.5, 0.05):
         trained = dataclasses.replace(model, likelihood=likelihoods.Normal(scale))
         run = Run(Data("digits"), trained, ELBO(), AdamW(1e-2), epochs=6, batch_size=32)
-        found[scale] = fit(run, directory=tmp_path / f"{scale}")
+        fitted[scale] = fit(run, directory=folder / f"{scale}")
+    return folder, fitted
+
+
+def test_a_smaller_scale_spends_more_bits_on_a_better_picture_and_the_run_reloads(found):
+    """The trade is the likelihood's; what was trained is given back by its record."""
+    folder, fitted = found
     rate, error = zip(
-        *((f.results["validation"]["rate"], f.results["validation"]["mse_at_mean"]) for f in found.values()),
+        *((f.results["validation"]["rate"], f.results["validation"]["mse_at_mean"]) for f in fitted.values()),
         strict=True,
     )
     assert rate[1] > 2 * rate[0]
     assert error[1] < error[0] / 2
-    again = load_run(tmp_path / "0.05")
-    assert again.run == found[0.05].run
-    chex.assert_trees_all_equal(again.params, found[0.05].params)
+    again = load_run(folder / "0.05")
+    assert again.run == fitted[0.05].run
+    chex.assert_trees_all_equal(again.params, fitted[0.05].params)
 
 
-def test_a_stopped_training_goes_on_with_the_same_bits(tmp_path):
-    run = Run(Data("digits"), CompressiveAutoencoder(8, architectures.MLP(()), levels=(2,)), epochs=2, batch_size=64)
-    whole = fit(run)
+def test_a_stopped_training_goes_on_with_the_same_bits(found, tmp_path):
+    whole = found[1][0.05]
 
     def stop(record, *_):
         signals_sent.append(record)
         raise signals.Interrupted("test")
 
     signals_sent: list = []
+    run = dataclasses.replace(whole.run, model=dataclasses.replace(whole.run.model, event_shape=()))
     with pytest.raises(signals.Interrupted):
         fit(run, directory=tmp_path / "run", on_epoch=stop)
     chex.assert_trees_all_equal(fit(run, directory=tmp_path / "run").params, whole.params)

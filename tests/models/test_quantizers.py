@@ -251,14 +251,14 @@ def test_weight_decay_does_not_see_the_codebook(learning):
     """Where no gradient reaches it, it stays: mistake 46."""
     model = dataclasses.replace(MODEL, quantizer=Codebook(3, learning=learning, decay=0.99))
     tx = AdamW(0.1, weight_decay=0.5).build(5)
-    state = training.init_state(model, tx, jax.random.key(0))
+    state = jax.jit(partial(training.init_state, model, tx))(jax.random.key(0))
     params = {**state.params, **adapted(model.quantizer, state.params, jnp.asarray(POINTS), jax.random.key(1))}
 
     def still(model, params, x, key, step):
         return 0.0 * x.sum() + 0.0 * model.encode(params, x).codebook_error().sum(), {}, params["statistics"]
 
     before = np.asarray(model.book(params).table)
-    after, _ = training.make_train_step(model, still, tx)(
+    after, _ = jax.jit(training.make_train_step(model, still, tx))(
         state._replace(params=params), jnp.ones((3, 4)), jax.random.key(0)
     )
     np.testing.assert_array_equal(model.book(after.params).table, before)
@@ -270,17 +270,16 @@ def test_seeds_have_codebooks_each():
     model = dataclasses.replace(MODEL, quantizer=Codebook(3, revival=1))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
 
-    def two_steps(key):
+    def three_steps(key):
         tx = optax.sgd(0.1)
         step, state = training.make_train_step(model, VQ(), tx), training.init_state(model, tx, key)
-        for _ in range(3):
-            state, _ = step(state, x, key)
+        state = jax.lax.fori_loop(0, 3, lambda _, state: step(state, x, key)[0], state)
         return state.params["statistics"]
 
     keys = jax.random.split(jax.random.key(0), 2)
-    together = jax.jit(jax.vmap(two_steps))(keys)
+    together = jax.jit(jax.vmap(three_steps))(keys)
     for number in range(2):
-        alone = jax.jit(two_steps)(keys[number])
+        alone = jax.jit(three_steps)(keys[number])
         jax.tree.map(lambda a, b, i=number: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-6), together, alone)
 
 
