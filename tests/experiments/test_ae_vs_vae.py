@@ -413,7 +413,7 @@ def test_facts_are_no_claims():
 def test_codes_of_a_seed_are_measured_against_their_prior():
     """q(z|x) = N(x, 0.4^2) of the second seed, x ~ N((0, 2), (0.3, 0.5)^2): all of it is known in closed form."""
     model = models.VAE(2, models.architectures.MLP(()), likelihoods.Normal(), priors.StandardNormal(), event_shape=(2,))
-    own = jax.jit(model.init)(jax.random.key(0))
+    own = model.init(jax.random.key(0))
     raw = oracles.unbounded(np.log(0.4), *model.log_scale_range)
     own["encoder"]["out"] = {"kernel": np.eye(2, 4), "bias": np.array([0, 0, raw, raw])}
     both = jax.tree.map(lambda a: np.stack([0 * np.asarray(a), a]).astype(np.float32), own)
@@ -440,7 +440,7 @@ def test_codes_of_a_seed_are_measured_against_their_prior():
 def test_paths_of_points_on_a_line_are_even(quick):
     """A linear decoder moves evenly: the steepest step is the mean one, and the path as long as the fade."""
     model = models.Autoencoder(2, models.architectures.MLP(()), event_shape=(3, 3, 1))
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = model.init(jax.random.key(0))
     x = np.random.default_rng(0).uniform(size=(40, 3, 3, 1)).astype(np.float32)
     fit = fitting.Fitted(
         None, model, jax.tree.map(lambda a: a[None], params), [], {"test": [{"mse_at_mean": 0.5}]}, None
@@ -455,7 +455,7 @@ def test_paths_of_points_on_a_line_are_even(quick):
 
 def test_random_codes_are_compared_with_the_data_of_the_judge_and_its_floor(quick):
     model = models.Autoencoder(2, models.architectures.MLP(()), event_shape=(3, 3, 1))
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = model.init(jax.random.key(0))
     x = np.random.default_rng(0).uniform(size=(90, 3, 3, 1)).astype(np.float32)
     judge = measures.Judge.of(quick, x)
     assert judge.floor == image_quality.frechet_distances(judge.halves.data, judge.halves.data[:, :60]).floor > 0
