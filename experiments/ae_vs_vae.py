@@ -34,6 +34,8 @@ likelihood, one of levels, so other models, and with them half a minute of proce
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import sys
 import threading
@@ -96,6 +98,12 @@ CYCLES = 6
 SCALE = 0.15
 """Where the scale of the likelihood starts: near where it comes to rest, some .1, else few steps do not get there."""
 
+SMALL = 100
+"""Numbers in an image, up to which trainings take seconds, about as long as compiling them does."""
+
+SOONER = "--xla_backend_optimization_level=1"
+"""Compiles in two thirds of the time what runs as fast on a CPU; rounding differs."""
+
 
 def ae_vs_vae(
     *,
@@ -131,6 +139,7 @@ def ae_vs_vae(
     dataset = data.load()
     if len(dataset.event_shape) != 3:
         raise types.InputError("data", got=f"examples of shape {dataset.event_shape}", expected="images")
+    compile_sooner(dataset.event_shape)
     per_epoch = training.steps_per_epoch(dataset.train.x, batch_size)
     epochs = epochs or max(EPOCHS, -(-STEPS // per_epoch))
     if record:
@@ -217,6 +226,15 @@ def ae_vs_vae(
         records.write_json(Path(record), {k: v for k, v in results.items() if k != "seeds"})
         shutil.copyfile(folder / "report.png", Path(record).with_suffix(".png"))
     claims.show(results, folder)
+
+
+def compile_sooner(event_shape: tuple[int, ...]) -> None:
+    """Let XLA spend less time on the programs of small images, unless XLA_FLAGS says how much it is to spend; to be
+    called before JAX has computed anything.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if math.prod(event_shape) <= SMALL and SOONER.partition("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {SOONER}".strip()
 
 
 Population = tuple[runs.Run, str, tuple[float, ...]]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import sys
 import time
@@ -435,6 +436,21 @@ def test_codes_of_a_seed_are_measured_against_their_prior():
     assert found["difference of two encodings"] == pytest.approx(2 * 0.4 / np.sqrt(np.pi), rel=0.05)
     assert (found["equal when encoded twice"], found["active units"]) == (0, 2)
     assert found["reconstruction MSE"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("flags", "event_shape", "after"),
+    [
+        ("", (8, 8, 1), "--xla_backend_optimization_level=1"),
+        ("--xla_a=b", (10, 10, 1), "--xla_a=b --xla_backend_optimization_level=1"),
+        ("--xla_a=b", (28, 28, 1), "--xla_a=b"),
+        ("--xla_backend_optimization_level=3", (8, 8, 1), "--xla_backend_optimization_level=3"),
+    ],
+)
+def test_small_images_are_compiled_sooner_unless_that_is_decided(monkeypatch, flags, event_shape, after):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    experiment.compile_sooner(event_shape)
+    assert os.environ["XLA_FLAGS"] == after
 
 
 def test_paths_of_points_on_a_line_are_even(quick):
