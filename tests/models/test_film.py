@@ -59,11 +59,14 @@ def test_with_scale_1_and_shift_0_it_is_the_network_without_a_condition(network)
     shapes = jax.eval_shape(plain.init, jax.random.key(0))
     for name in ("encoder", "decoder"):
         assert jax.tree.structure(bare[name]) == jax.tree.structure(shapes[name])
-    own = model.given(LABEL)
-    found, expected = own.encode(params, X), plain.encode(bare, X)
+    known, unknown = (
+        jax.jit(lambda params, own=own: (own.encode(params, X), own.decode(params, Z).mean()))(of)
+        for own, of in ((model.given(LABEL), params), (plain, bare))
+    )
+    (found, decoded), (expected, means) = known, unknown
     np.testing.assert_array_equal(found.loc, expected.loc)
     np.testing.assert_array_equal(found.log_scale, expected.log_scale)
-    np.testing.assert_array_equal(own.decode(params, Z).mean(), plain.decode(bare, Z).mean())
+    np.testing.assert_array_equal(decoded, means)
     init, x = jax.jit(network.encoder(EVENT, 4).init), jnp.zeros((1, *EVENT))
     fresh = init(jax.random.key(1), networks.Beside(x, jnp.zeros((1, 4))))["params"]
     other = init(jax.random.key(1), x)["params"]
