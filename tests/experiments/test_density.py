@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from aevae_jax import models
 from aevae_jax.cli import console
-from aevae_jax.data import Data, DynamicBinarization, prepare
+from aevae_jax.data import Data, DynamicBinarization, from_arrays, prepare
 from aevae_jax.models import priors
 from aevae_jax.types import InputError
 
@@ -62,6 +64,21 @@ def test_every_row_is_of_the_published_network_class(row):
         assert run.objective.beta.steps * run.batch_size == density_table.ROWS[row].warmup * 50_000
 
 
+def test_the_floor_is_the_entropy_of_pixels_and_what_their_bits_cost():
+    """Pixel by pixel: one of level v is a bit that is 1 with probability v / 255."""
+    x = np.random.default_rng(0).integers(0, 256, (30, 4, 3, 1)).astype(np.uint8)
+    x[:, 0] = np.array([0, 255, 128], np.uint8)[:, None]
+    dataset = from_arrays(x)
+    prepared = prepare(DynamicBinarization(), dataset)
+    p, bits = dataset.test.x[:] / 255, np.asarray(prepared.test.x[:], float)
+    floor = density.floor(dataset, prepared)
+    count = len(dataset.test)
+    assert floor["entropy"] == pytest.approx(stats.bernoulli(p).entropy().sum() / count, rel=1e-9)
+    assert floor["drawn_bits"] == pytest.approx(-stats.bernoulli(p).logpmf(bits).sum() / count, rel=1e-9)
+    assert floor["drawn_bits"] != floor["entropy"]
+
+
+@pytest.mark.slow
 def test_the_floor_is_that_of_the_pixels(fashion_mnist_directory, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(fashion_mnist_directory))
     dataset = Data("fashion_mnist", DynamicBinarization()).load()
