@@ -31,7 +31,7 @@ def made(likelihood, cls=ConditionalVAE, drop=0.1):
 def log_probs(p, levels):
     """log p(x|z) at ten x of numbers that every likelihood here scores, `[10, B]`."""
     x = np.random.default_rng(1).integers(0, levels, (10, COUNT, 5)) / (levels - 1)
-    return np.stack([np.asarray(p.log_prob(jnp.asarray(each, jnp.float32)), float) for each in x])
+    return np.asarray(jax.jit(jax.vmap(lambda p, each: p.log_prob(each), (None, 0)))(p, x.astype(np.float32)), float)
 
 
 @pytest.mark.parametrize("name", NATURAL)
@@ -39,8 +39,10 @@ def test_it_is_the_density_with_the_condition_led_away_from_that_without(name):
     """Up to its constant: log p_guided(x) - (1 + w) log p(x|z, c) + w log p(x|z) is the same at every x."""
     model, params = made(NATURAL[name])
     z, weight, levels = jnp.ones((COUNT, 2)), 1.5, 4 if name == "Categorical" else 2
-    guided = log_probs(Guided(model, weight).given(LABEL).decode(params, z), levels)
-    at, without = (log_probs(own.decode(params, z), levels) for own in (model.given(LABEL), model))
+    guided, at, without = (
+        log_probs(jax.jit(own.decode)(params, z), levels)
+        for own in (Guided(model, weight).given(LABEL), model.given(LABEL), model)
+    )
     constant = guided - (1 + weight) * at + weight * without
     np.testing.assert_allclose(constant, np.broadcast_to(constant[:1], constant.shape), rtol=1e-4, atol=1e-4)
     assert np.abs(at - guided - (at - guided)[:1]).max() > 1e-2
