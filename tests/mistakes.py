@@ -4744,4 +4744,20 @@ MUTATIONS = (
         "if not self._known:",
         ("evaluation/test_statistics.py::test_halves_that_are_compared_with_many_sets_are_those_of_each_alone",),
     ),
+    Mutation(
+        763,
+        "two at a time set the number of threads of one process",
+        "threads.py",
+        "with _LOCK, threadpool_limits(1):",
+        "with threadpool_limits(1):",
+        ("test_threads.py::test_nobody_sees_a_number_that_another_one_has_set",),
+    ),
+    Mutation(
+        764,
+        "small problems by as many threads as there are",
+        "threads.py",
+        "with _LOCK, threadpool_limits(1):",
+        "with _LOCK:",
+        ("test_threads.py::test_inside_there_is_one_thread_and_outside_as_many_as_before",),
+    ),
 )

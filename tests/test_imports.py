@@ -32,6 +32,7 @@ FLOORS = (
         "durable",
         "caches",
         "memory",
+        "threads",
         "figures",
         "charts",
         "asides",

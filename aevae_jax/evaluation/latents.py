@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from aevae_jax import conditions
+from aevae_jax import conditions, threads
 from aevae_jax.conditions import Conditioned
 from aevae_jax.data.datasets import Source
 from aevae_jax.discrete import Indexed
@@ -196,8 +196,9 @@ def _mixture(components: int, floor: float, known: np.ndarray, z: np.ndarray) ->
     """Return log g of codes `[N, L]`, of a mixture that is fitted to known ones; `floor` is added to variances."""
     from sklearn.mixture import GaussianMixture
 
-    mixture = GaussianMixture(components, reg_covar=floor, random_state=0).fit(known)
-    return np.asarray(mixture.score_samples(z))
+    with threads.one():
+        mixture = GaussianMixture(components, reg_covar=floor, random_state=0).fit(known)
+        return np.asarray(mixture.score_samples(z))
 
 
 def _frequencies(weight: float, choices: int, known: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from aevae_jax import distributions, limits
+from aevae_jax import distributions, limits, threads
 from aevae_jax.lazy import jax, jnp, np
 from aevae_jax.models import parts
 from aevae_jax.models.flow_priors import MAF, RealNVP, TwoStage
@@ -126,7 +126,8 @@ def fit_mixture(model: Any, params: Params, codes: Any, components: int = 10, *,
     if not np.isfinite(codes).all():
         raise InputError("codes", got="NaN or infinity", expected="finite numbers")
     floor = 1e-4 * codes.var()  # keeps a component that shrinks onto few codes from becoming singular
-    fitted = mixture.GaussianMixture(components, reg_covar=floor, random_state=seed).fit(codes)
+    with threads.one():
+        fitted = mixture.GaussianMixture(components, reg_covar=floor, random_state=seed).fit(codes)
     own = {
         "logits": np.log(fitted.weights_),
         "loc": fitted.means_,
