@@ -50,7 +50,7 @@ def test_nobody_sees_a_number_that_another_one_has_set(monkeypatch):
     def work():
         with threads.one():
             found.append(number[0])
-            time.sleep(0.05 / len(found))  # whoever is first leaves last
+            time.sleep(0.1 * len(found))  # whoever is first leaves first
 
     monkeypatch.setattr(threads, "threadpool_limits", limits)
     both = [threading.Thread(target=work) for _ in range(2)]
