@@ -94,8 +94,10 @@ def test_more_epochs_have_the_bits_of_all_at_once(run, old, longer, tmp_path, st
 
     options = {"directory": folder, "initial": old, "on_note": notes.append}
     if stop is not None:
-        with pytest.raises(signals.Interrupted, match=f"saved at step {stop}:"):
-            fitting.fit(replace(run, epochs=5), saving=Saving(steps=1), on_steps=on_steps, **options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(resume.ChunkSizer, "steps", lambda sizer: 1)  # told of, and stopped, at each step
+            with pytest.raises(signals.Interrupted, match=f"saved at step {stop}:"):
+                fitting.fit(replace(run, epochs=5), saving=Saving(seconds=1e9), on_steps=on_steps, **options)
     fitted = fitting.fit(replace(run, epochs=5), **options)
     assert left(folder) == left(longer)
     assert left(old) == before
@@ -253,18 +255,23 @@ def optax_by_hand(old, run):
     (params, opt_state), root = parts, keys.root(run.seed)
     prepared = prepare(run.data.preparation, run.data.load())
     losses = []
+
+    @jax.jit
+    def descend(params, opt_state, x, step):
+        def loss(p):
+            return run.objective(model, p, x, keys.stream(root, keys.Stream.NOISE, step), step)
+
+        (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
     order = training.batch_rows(root, jnp.zeros((), int), len(prepared.train), batch_size=10)
     for step, rows in enumerate(order):
         x = prepared.batch(
             np.asarray(prepared.train.x[:])[np.asarray(rows)], keys.stream(root, keys.Stream.PREPARE, step)
         )
 
-        def loss(p, x=x, step=step):
-            return run.objective(model, p, x, keys.stream(root, keys.Stream.NOISE, step), step)
-
-        (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, opt_state = tx.update(gradient, opt_state, params)
-        params = optax.apply_updates(params, updates)
+        params, opt_state, value = descend(params, opt_state, x, jnp.asarray(step))
         losses.append(float(value))
     return losses
 

@@ -77,7 +77,7 @@ def test_the_curve_has_intervals_over_seeds(swept):
         assert picture.width >= 1000
 
 
-def test_a_sweep_that_was_stopped_resumes_to_the_same_bits(swept, tmp_path):
+def test_a_sweep_that_was_stopped_resumes_to_the_same_bits(swept, tmp_path, no_pictures):
     """Within an epoch, too, and where it was killed while it wrote its members."""
     folder, _ = swept
     shutil.copytree(folder, tmp_path / "run")
