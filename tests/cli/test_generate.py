@@ -264,11 +264,12 @@ def test_rows_of_its_own_parts_are_completed_wherever_they_are_by_now(people, tm
 
 
 def test_the_key_of_a_diagnosis_is_that_of_its_seed(warm, monkeypatch):
-    given, diagnose = [], collapse.diagnose
+    given, found, diagnose = [], [], collapse.diagnose
 
     def seen(fitted, x, key, **told):
         given.append((len(x), jax.random.key_data(key).tolist()))
-        return diagnose(fitted, x, key, **told)
+        found[:] = found or [diagnose(fitted, x, key, **told)]  # one is enough to go on with
+        return found[0]
 
     monkeypatch.setattr(collapse, "diagnose", seen)
     count = len(data_of_runs.load_data(warm, fitting.load_run(warm).run.data).validation)

@@ -40,10 +40,10 @@ def dataset():
 
 @pytest.fixture(scope="module", params=[0.0, 0.9], ids=["plain", "ema"])
 def whole(request, tmp_path_factory):
-    """A finished run with a checkpoint at every step, and it as it came out of the training."""
+    """A finished run with a checkpoint at every second step, and it as it came out of the training."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     run = replace(RUN, ema=request.param)
-    return folder, fitting.fit(run, dataset(), directory=folder, saving=Saving(steps=1, last=1000))
+    return folder, fitting.fit(run, dataset(), directory=folder, saving=Saving(steps=2, last=1000))
 
 
 def stopped(folder, place, step):
@@ -63,7 +63,7 @@ def arrays_under(found, prefix):
     return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
 
 
-@pytest.mark.parametrize("step", [1, STEPS, STEPS + 1, 3 * STEPS + 5])
+@pytest.mark.parametrize("step", [2, STEPS, STEPS + 2, 3 * STEPS + 4])
 def test_a_run_is_looked_at_as_its_newest_checkpoint_has_it(whole, tmp_path, step):
     folder, finished = whole
     place, notes = stopped(folder, tmp_path / "run", step), []
@@ -93,7 +93,7 @@ def test_a_run_is_looked_at_as_its_newest_checkpoint_has_it(whole, tmp_path, ste
 
 def test_the_best_epoch_of_an_unfinished_run_has_the_parameters_of_a_run_that_ended_there(whole, tmp_path):
     folder, finished = whole
-    place = stopped(folder, tmp_path / "run", 2 * STEPS + 1)
+    place = stopped(folder, tmp_path / "run", 2 * STEPS + 2)
     found = fitted.load_run(place, unfinished=True, on_note=lambda text: None)
     shorter = fitting.fit(replace(finished.run, epochs=found.results["best_epoch"]), dataset())
     assert shorter.results["best_epoch"] == found.results["best_epoch"]
@@ -123,14 +123,14 @@ def test_a_finished_run_is_read_as_before_and_an_unfinished_one_only_where_that_
 
 def test_what_a_training_deletes_while_it_is_read_is_looked_for_again(whole, tmp_path, monkeypatch):
     folder, _ = whole
-    place = stopped(folder, tmp_path / "run", 2)
+    place = stopped(folder, tmp_path / "run", 0)
     restore, calls = Store.restore, []
 
     def deleted(store, step, like, **options):
         """The training has saved a step, and deleted the one that is being read."""
         calls.append(step)
         if len(calls) < 4:
-            later = str(max(store.steps()) + 1)
+            later = str(max(store.steps()) + 2)
             shutil.copytree(folder / "checkpoints" / later, place / "checkpoints" / later)
             shutil.rmtree(place / "checkpoints" / str(step))
         return restore(store, step, like, **options)
@@ -142,7 +142,7 @@ def test_what_a_training_deletes_while_it_is_read_is_looked_for_again(whole, tmp
 
 def test_damage_is_said_and_not_looked_at_for_ever(whole, tmp_path):
     folder, _ = whole
-    place = stopped(folder, tmp_path / "run", 2)
+    place = stopped(folder, tmp_path / "run", 4)
     for path in (place / "checkpoints").glob("*/manifest.json"):
         path.write_text("{}")
     with pytest.raises(DamageError, match="3 of 3 damaged"):
