@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import shutil
 import sys
 import threading
@@ -205,7 +206,7 @@ def ae_vs_vae(
     baseline = measures.baselines(train, prepared.test, judge, latent)
     decided, table = claims.decide(table, baseline), _measured(table)
     results = {
-        "command": " ".join(["python", "experiments/ae_vs_vae.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "experiments/ae_vs_vae.py", *sys.argv[1:]]),
         "left out": left_out,
         "chosen": {} if judge is None else {"weight decay of the AE": DECAYS[decay], "beta": BETAS[beta]},
         "facts": claims.facts(table, latent, int(np.prod(dataset.event_shape))),

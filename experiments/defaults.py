@@ -26,6 +26,7 @@ of the photograph for training, validation and test.
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import tempfile
 import time
@@ -188,7 +189,7 @@ def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, 
             judge = Judge(ensemble, ensemble.features(prepared.validation.x[:]))
             made = provenance.provenance(dataset)
             found |= {
-                "command": " ".join(["python", "experiments/defaults.py", *sys.argv[1:]]),
+                "command": shlex.join(["python", "experiments/defaults.py", *sys.argv[1:]]),
                 "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
                 "confident data": ensemble.confident(prepared.validation.x[:]),
             }

@@ -21,6 +21,7 @@ inputs. The rows of importance-weighted objectives are there to be compared with
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from dataclasses import replace
@@ -171,7 +172,7 @@ def measure(run: Run, dataset: Dataset, prepared: Prepared, *, place: Path, samp
         path,
         {
             "seed": run.seed,
-            "command": " ".join(["python", "experiments/density.py", *sys.argv[1:]]),
+            "command": shlex.join(["python", "experiments/density.py", *sys.argv[1:]]),
             "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
             "nll": result.mean,
             "standard_error": result.standard_error,

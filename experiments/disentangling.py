@@ -16,6 +16,7 @@ VAE is paired by seed: the mean and the 95 % interval of Student's t.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def disentangling(
     done = {name: row for found in old if {k: found.get(k) for k in key} == key for name, row in found["rows"].items()}
     results = {
         **key,
-        "command": " ".join(["python", "experiments/disentangling.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "experiments/disentangling.py", *sys.argv[1:]]),
         "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
         "rows": done,
     }

@@ -28,6 +28,7 @@ it out.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,7 +165,7 @@ def measure_all(name: str, chosen: list[str], results: dict[str, Any], path: Pat
             judge = judge_of(prepared, per_epoch)
             made = provenance.provenance(plain)
             found |= {
-                "command": " ".join(["python", "experiments/families.py", *sys.argv[1:]]),
+                "command": shlex.join(["python", "experiments/families.py", *sys.argv[1:]]),
                 "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
             }
         family = known[title]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from defaults import markdown
@@ -91,7 +92,7 @@ def of_readme(results: dict[str, Any], path: str) -> str:
         f"{seeds} seeds on test data: MSE at the mean code; the negative ELBO in nats per image, which codes that are "
         "points do not have (discrete ones have: reconstruction - log p(indices)); Frechet distance of decoded random "
         "codes of the prior, and of a mixture that is fitted to the codes afterwards; active units, or the perplexity "
-        f"of the indices{'; MIG' if 'sprites' in sets else ''}. {so_far(len(titles))}{says(results)}"
+        f"of the indices{'; MIG' if 'sprites' in sets else ''}. Rows that are empty were not run. {so_far(len(titles))}{says(results)}"
         f"{commands(results)} ([protocol](experiments/families.py), "
         f"[figures with intervals]({path})).\n\n{markdown(['family', *head], lines)}"
     )
@@ -179,6 +180,6 @@ def says(results: dict[str, Any]) -> str:
 
 
 def commands(results: dict[str, Any]) -> str:
-    """Return what was typed, without where it is recorded."""
-    typed = dict.fromkeys(str(found["command"]).partition(" --record")[0] for found in results["data"].values())
+    """Return what was typed, without where it is recorded; without names of families, it is of all of them."""
+    typed = dict.fromkeys(re.split(" --rec| --rows", str(found["command"]))[0] for found in results["data"].values())
     return ", ".join(f"`{each}`" for each in typed)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -104,7 +105,7 @@ def beside(
     print(f"{data}, {epochs * per_epoch:,} steps, {seeds} seeds, pythae with {told}.")
     if record:
         old = records.read_json(Path(record))["data"] if Path(record).exists() else {}
-        typed = " ".join(["python", "experiments/families_torch.py", *sys.argv[1:]])
+        typed = shlex.join(["python", "experiments/families_torch.py", *sys.argv[1:]])
         new = {"command": typed, "seeds": seeds, "steps": epochs * per_epoch, **found}
         records.write_json(Path(record), {"data": {**old, data: new}})
 

@@ -12,6 +12,7 @@ the trained decoder.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -106,7 +107,7 @@ def linear_oracles(
             ),
         ]
     results = {
-        "command": " ".join(["python", "experiments/linear_oracles.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "experiments/linear_oracles.py", *sys.argv[1:]]),
         "data": data,
         "latent": latent,
         "rows": [{**row._asdict(), "gap": row.gap} for row in rows],

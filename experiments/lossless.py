@@ -19,6 +19,7 @@ a process that has coded before; those of the other codecs are on one core.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -255,7 +256,7 @@ def ours(name: str, row: Row, fitted: Fitted, test: Test, out: Path) -> dict[str
     entry = {
         **key,
         "words": row.words,
-        "command": " ".join(["python", "experiments/lossless.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "experiments/lossless.py", *sys.argv[1:]]),
         "bytes": size,
         "bound_bits": float(coder.bound(test.symbols).sum()),
         "encode_seconds": encoding,

@@ -18,6 +18,7 @@ per image. A row's difference from the diagonal normal is paired by seed: the me
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ def posteriors(
     done = {name: row for found in old if {k: found.get(k) for k in key} == key for name, row in found["rows"].items()}
     results: dict[str, Any] = {
         **key,
-        "command": " ".join(["python", "experiments/posteriors.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "experiments/posteriors.py", *sys.argv[1:]]),
         "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
         "rows": done,
     }

@@ -15,6 +15,7 @@ Accuracy is that of the test data; the difference is paired by seed: the mean an
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ def semi_supervised(
         "epochs": epochs,
         "latent": latent,
         "seeds": seeds,
-        "command": " ".join(["python", "experiments/semi_supervised.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "experiments/semi_supervised.py", *sys.argv[1:]]),
         "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
         "accuracy": found,
     }

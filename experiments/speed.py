@@ -33,6 +33,7 @@ of equal precision.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -106,7 +107,7 @@ def speed(
         durable.make_room(Path(path))
     pytorch, compiling = (Torch(torch or sys.executable, out / "torch.log", backend) for _ in range(2))
     results: dict[str, Any] = {
-        "command": " ".join(["python", "experiments/speed.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "experiments/speed.py", *sys.argv[1:]]),
         "turns": turns or (3 if quick else 5),
         "quick": quick,
         "torch": pytorch.about or {"reason": pytorch.missing},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import time
@@ -136,7 +137,7 @@ def faults(
     with ThreadPoolExecutor(2 if short else 1) as pool:  # at any time two processes, in the one way or the other
         found = dict(zip(names, pool.map(figures, names), strict=True))
     if record:
-        command = " ".join(["python", "experiments/faults", *sys.argv[1:]])
+        command = shlex.join(["python", "experiments/faults", *sys.argv[1:]])
         before = records.read_json(Path(record))["sections"] if Path(record).exists() else {}
         records.write_json(
             Path(record), {"command": command, "sections": {**before, **found}, **provenance.environment()}

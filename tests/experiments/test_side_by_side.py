@@ -62,13 +62,17 @@ def test_the_readme_has_one_table_of_all_data_and_says_what_a_fitted_prior_is_wo
     results = {
         "data": {
             "digits": {**FOUND, "rows": rows, "command": "python a"},
-            "sprites": {**FOUND, "rows": {"VAE": {**ROW, "mig": [0.1, 0.2]}}, "command": "python b --record c"},
+            "sprites": {
+                **FOUND,
+                "rows": {"VAE": {**ROW, "mig": [0.1, 0.2]}},
+                "command": "python b --rows VAE 'a b' --record c",
+            },
         }
     }
     text = families_table.of_readme(results, "figures.json")
     assert "VQ, then a transformer 4.0 ± 12.7 (digits). `python a`, `python b` " in text
     assert "(digits 10, sprites 10), means of 2 seeds" in text
-    assert "of the indices; MIG. " in text
+    assert "of the indices; MIG. Rows that are empty were not run. " in text
     assert f"Recorded so far: 3 of {len(families.families((8, 8, 1)))} families. " in text
     assert "| VAE | 0.2000 | 6.00 | 1.50 | none | 4.0 | none: points | 1.50 | 0.150 |" in text
     assert "| VQ | 0.2000 | 8.00 | 1.50 | none | 6.0 of 64 |  |  |  |" in text
