@@ -92,8 +92,8 @@ def of_readme(results: dict[str, Any], path: str) -> str:
         f"{seeds} seeds on test data: MSE at the mean code; the negative ELBO in nats per image, which codes that are "
         "points do not have (discrete ones have: reconstruction - log p(indices)); Frechet distance of decoded random "
         "codes of the prior, and of a mixture that is fitted to the codes afterwards; active units, or the perplexity "
-        f"of the indices{'; MIG' if 'sprites' in sets else ''}. Rows that are empty were not run. {so_far(len(titles))}{says(results)}"
-        f"{commands(results)} ([protocol](experiments/families.py), "
+        f"of the indices{'; MIG' if 'sprites' in sets else ''}. Rows that are empty were not run. "
+        f"{so_far(len(titles))}{says(results)}{commands(results)} ([protocol](experiments/families.py), "
         f"[figures with intervals]({path})).\n\n{markdown(['family', *head], lines)}"
     )
 
