@@ -15,9 +15,9 @@ _LOCK = threading.RLock()
 def one() -> Iterator[None]:
     """Return a context, or called a decorator, in which BLAS and OpenMP compute with the calling thread alone.
 
-    A mixture fitted to codes solves thousands of systems of a dozen unknowns: by two threads, beside others at work,
-    it took twelve times the processor time. With one thread the order of sums is that of every machine, too. BLAS has
-    one number of threads for the whole process, so whoever enters waits until nobody else is in there.
+    A mixture fitted to codes solves thousands of systems of a dozen unknowns, for each of which several threads would
+    meet. With one, the order of sums is that of every machine, too. BLAS has one number of threads for the whole
+    process, so whoever enters waits until nobody else is in there.
     """
     with _LOCK, threadpool_limits(1):
         yield

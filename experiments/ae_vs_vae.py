@@ -103,7 +103,7 @@ SMALL = 100
 """Numbers in an image, up to which trainings take seconds, about as long as compiling them does."""
 
 SOONER = "--xla_backend_optimization_level=1"
-"""Compiles in two thirds of the time what runs as fast on a CPU; rounding differs."""
+"""Compiles sooner what runs as fast on a CPU; rounding differs."""
 
 
 def ae_vs_vae(

@@ -186,7 +186,7 @@ def measure_all(name: str, source: str, results: dict[str, Any], path: Path, *, 
                     begin=terminal.begin,
                     on_part=on_part,
                 )
-            judge = Judge(ensemble, ensemble.features(prepared.validation.x[:]))
+            judge = Judge(ensemble, image_quality.Halves(ensemble.features(prepared.validation.x[:])))
             made = provenance.provenance(dataset)
             found |= {
                 "command": shlex.join(["python", "experiments/defaults.py", *sys.argv[1:]]),
@@ -231,10 +231,10 @@ class Clock:
 
 
 class Judge(NamedTuple):
-    """What pictures are measured by: classifiers, and their features `[M, N, F]` of validation images."""
+    """What pictures are measured by: classifiers, and their features of held-out images."""
 
     classifiers: Any
-    held_out: np.ndarray
+    held_out: image_quality.Halves
 
 
 def measure(fitted: Any, seed: int, seen: Prepared, judge: Judge) -> dict[str, float]:
@@ -249,7 +249,7 @@ def measure(fitted: Any, seed: int, seen: Prepared, judge: Judge) -> dict[str, f
     model, params = fitted.model, loops.unstack(fitted.params)[seed]
     figures, key = fitted.results["validation"][seed], keys.stream(keys.root(seed), keys.Stream.SAMPLE)
     images = np.asarray(generation.sample(model, params, key, SAMPLES).mean()).clip(0, 1)
-    distance = image_quality.frechet_distances(judge.held_out, judge.classifiers.features(images))
+    distance = judge.held_out.distances(judge.classifiers.features(images))
     x = seen.validation.x[:CODES]
     codes = metrics.per_example(_means, model, params, x, keys.root(seed))["code"]
     return {

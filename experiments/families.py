@@ -228,7 +228,7 @@ def judge_of(prepared: Prepared, per_epoch: int) -> Judge:
             begin=terminal.begin,
             on_part=on_part,
         )
-    return Judge(ensemble, ensemble.features(prepared.test.x[: 2 * SAMPLES]))
+    return Judge(ensemble, image_quality.Halves(ensemble.features(prepared.test.x[: 2 * SAMPLES])))
 
 
 def measure(trained: Trained, seed: int, dataset: Dataset, prepared: Prepared, judge: Judge) -> dict[str, float | None]:
@@ -249,7 +249,7 @@ def measure(trained: Trained, seed: int, dataset: Dataset, prepared: Prepared, j
     def judged_at(model: Any, params: Any) -> Any:
         given = model if told is None else conditions.given(model, told)
         images = np.asarray(generation.sample(given, params, jax.random.clone(key), SAMPLES).mean()).clip(0, 1)
-        return image_quality.frechet_distances(judge.held_out, judge.classifiers.features(images))
+        return judge.held_out.distances(judge.classifiers.features(images))
 
     own = judged_at(model, params)
     found = {
@@ -274,7 +274,7 @@ def measure(trained: Trained, seed: int, dataset: Dataset, prepared: Prepared, j
 
 
 SCORES = ("mig", "dci_disentanglement", "sap")
-"""Of disentanglement, those that are recorded."""
+"""The scores of disentanglement that are recorded."""
 
 
 def with_mixture(model: Any, params: Any, codes: np.ndarray, judged_at: Callable[[Any, Any], Any]) -> float:

@@ -143,8 +143,8 @@ def of_library(ours: dict[str, Any], theirs: dict[str, Any], path: str) -> str:
             f"**The same by pythae** {versions['pythae']} (PyTorch {versions['torch']}), {SPELLED[name]}, "
             f"{found['steps']:,} steps, means of {found['seeds']} seeds with the half widths of their 95 % intervals. "
             "Its Gaussian has a scale of 1 in training, which weighs the rate as a beta-VAE does: a weight of 0.02 is "
-            "that of the scale which suits digits, from the first step on. Ours learns its scale, from 0.25 on in some "
-            f"1,000 steps of Adam. `{typed}` ([protocol](experiments/families_torch.py), "
+            "that of the scale which suits digits, from the first step on. Ours learns its scale, from 0.25 on. "
+            f"`{typed}` ([protocol](experiments/families_torch.py), "
             f"[figures]({path})).\n\n{markdown(head, lines)}"
         )
     return "\n".join(parts)

@@ -35,7 +35,6 @@ from families_table import interval
 from aevae_jax import durable, keys, training
 from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data, prepare, suited
-from aevae_jax.evaluation import image_quality
 from aevae_jax.runs import records
 from aevae_jax.types import InputError
 
@@ -135,7 +134,7 @@ def distance(judge: Judge, images: np.ndarray) -> float | None:
     """Return the Frechet distance of images above that of validation images; `None` where there are none."""
     if not images.size:
         return None
-    found = image_quality.frechet_distances(judge.held_out, judge.classifiers.features(images.clip(0, 1)))
+    found = judge.held_out.distances(judge.classifiers.features(images.clip(0, 1)))
     return float(found.samples - found.floor)
 
 

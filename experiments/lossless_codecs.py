@@ -45,7 +45,7 @@ class Codec(NamedTuple):
     decode: Callable[[bytes, tuple[int, ...], int], np.ndarray]
     """`(file, shape of the picture, levels) -> picture`."""
     version: str
-    """Of the library; empty where it is not installed."""
+    """The version of the library; empty where it is not installed."""
 
 
 def arranged(images: np.ndarray, way: str) -> list[np.ndarray]:

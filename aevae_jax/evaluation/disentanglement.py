@@ -36,7 +36,7 @@ BINS = 20
 than bins cannot be told apart wholly: the gap of perfect codes is then about log(bins) / log(values)."""
 
 TREES = 50
-"""Of each forest that predicts a factor."""
+"""How many trees each forest that predicts a factor has."""
 
 VOTES, HELD = 800, 64
 """How many votes train the majority vote, and as many judge it; of how many examples each is. Kim & Mnih 2018."""

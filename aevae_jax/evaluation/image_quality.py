@@ -162,10 +162,7 @@ def frechet_distances(data: np.ndarray, samples: np.ndarray, *, halvings: int = 
 
 
 class Halves:
-    """Features `[M, N, F]` of held-out data, to be compared with those of many sets of samples.
-
-    What depends on the data alone is computed once, and makes three quarters of the distance of one set.
-    """
+    """Features `[M, N, F]` of held-out data, for many sets of samples: what depends on the data alone is computed once."""
 
     def __init__(self, data: np.ndarray, *, halvings: int = 0) -> None:
         self.data, self.halvings = data, halvings

@@ -63,7 +63,13 @@ class GaussianFit:
         return (v * np.sqrt(w.clip(0))) @ v.T
 
     def distance(self, other: GaussianFit) -> float:
-        """Return the squared 2-Wasserstein distance of both: see `frechet_distance`."""
+        """Return the squared 2-Wasserstein distance of both: see `frechet_distance`.
+
+        Raises:
+          InputError: features of other widths.
+        """
+        if self.mean.shape != other.mean.shape:
+            raise InputError("width of features", got=len(other.mean), expected=f"{len(self.mean)}, as of the others")
         cross = np.sqrt(np.linalg.eigvalsh(self.root @ other.cov @ self.root).clip(0)).sum()
         return float(((self.mean - other.mean) ** 2).sum() + np.trace(self.cov) + np.trace(other.cov) - 2 * cross)
 

@@ -119,7 +119,7 @@ def _column(history: Sequence[Mapping[str, Any]], part: str, name: str) -> np.nd
 
 
 _ROUNDING = 1e-5
-"""Of a number: what differs by less, as means of the same numbers in another order do, is drawn as a level line."""
+"""The share of a number by which means of the same numbers in another order may differ: drawn as a level line."""
 
 
 def _limit(axes: Any, columns: Sequence[np.ndarray]) -> None:

@@ -81,7 +81,7 @@ class Differentiated(NamedTuple):
     statistics: Params
     """`params["statistics"]` after this batch; `None` where they stay as they are."""
     gradient: Params
-    """Of the loss, by all parameters but the statistics."""
+    """The gradient of the loss, by all parameters but the statistics."""
 
 
 def make_gradient(

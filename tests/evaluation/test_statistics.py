@@ -198,6 +198,8 @@ def test_halves_that_are_compared_with_many_sets_are_those_of_each_alone():
         found = halves.distances(samples)
         assert found == image_quality.frechet_distances(data, samples, halvings=3)
         assert found.samples != found.floor > 0
+    with pytest.raises(InputError, match="width of features: got 4, expected 3"):
+        halves.distances(np.ones((2, 30, 4)))
 
 
 @pytest.mark.parametrize(("num_data", "num_samples", "count"), [(40, 100, 20), (41, 100, 20), (40, 7, 7)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from aevae_jax.evaluation import classifiers
+from aevae_jax.evaluation import classifiers, image_quality
 from aevae_jax.types import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
@@ -144,7 +144,7 @@ def test_a_prior_that_is_fitted_lowers_the_bound_and_leaves_all_else(tmp_path, m
 
     def hardly_trained(prepared, per_epoch):
         ensemble = classifiers.train_ensemble(prepared, [0], steps=2)
-        return defaults.Judge(ensemble, ensemble.features(prepared.test.x))
+        return defaults.Judge(ensemble, image_quality.Halves(ensemble.features(prepared.test.x)))
 
     monkeypatch.setattr(families, "judge_of", hardly_trained)
     monkeypatch.setattr(families, "SAMPLES", 100)

@@ -120,9 +120,8 @@ def test_the_bound_is_one_of_the_mixture_over_all_codes():
     negative_elbo = jax.jit(lambda params: bounds.elbo(model, params, X, fresh()).negative_elbo)(params)
     np.testing.assert_allclose(-negative_elbo, joint[at, np.arange(6)], rtol=1e-5)
     assert (logsumexp(joint, axis=0) >= joint[at, np.arange(6)]).all()
-    log_w = jax.jit(lambda params: bounds.log_weights(model, params, X, fresh(), 3))(
-        params
-    )  # of a code without a choice
+    weigh = jax.jit(lambda params: bounds.log_weights(model, params, X, fresh(), 3))
+    log_w = weigh(params)  # of a code without a choice
     np.testing.assert_allclose(log_w, np.tile(-negative_elbo, (3, 1)), rtol=1e-5)
 
 
