@@ -162,7 +162,7 @@ def frechet_distances(data: np.ndarray, samples: np.ndarray, *, halvings: int = 
 
 
 class Halves:
-    """Features `[M, N, F]` of held-out data, for many sets of samples: what depends on the data alone is computed once."""
+    """Features `[M, N, F]` of held-out data, for many sets of samples: what depends on them alone is computed once."""
 
     def __init__(self, data: np.ndarray, *, halvings: int = 0) -> None:
         self.data, self.halvings = data, halvings
