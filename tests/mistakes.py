@@ -2594,8 +2594,8 @@ MUTATIONS = (
         368,
         "members of a population that take the first half of their steps twice",
         "training/loops.py",
-        "half, own, rows, (middle, stop)",
-        "half, own, rows, (start, stop)",
+        "[(start, middle), (middle, stop)] if",
+        "[(start, middle), (start, stop)] if",
         ("training/test_loops.py::test_members_take_the_steps_that_each_would_take_alone",),
     ),
     Mutation(
@@ -3452,11 +3452,19 @@ MUTATIONS = (
         ("checkpoints/test_pieces.py::test_processes_that_see_different_folders_say_so_in_time",),
     ),
     Mutation(
+        765,
+        "the last members of a population leave cores idle",
+        "training/loops.py",
+        "if len(parts) % workers else [(start, stop)]",
+        "if not len(parts) % workers else [(start, stop)]",
+        ("training/test_loops.py::test_members_take_the_steps_that_each_would_take_alone",),
+    ),
+    Mutation(
         454,
         "members of a population in threads that use several devices at once",
         "training/loops.py",
-        "ThreadPoolExecutor(_CORES if jax.local_device_count() == 1 else 1)",
-        "ThreadPoolExecutor(_CORES)",
+        "_CORES if jax.local_device_count() == 1 else 1",
+        "_CORES",
         ("training/test_loops.py::test_members_are_computed_one_by_one_where_there_are_several_devices",),
     ),
     Mutation(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
@@ -107,28 +107,27 @@ def scan_members_between(
     if jax.default_backend() != "cpu":
         return scan_between(_of_members(body), carry, context, xs, ys, start=start, stop=stop, first=first)
     shared, owns = context
-    middle = -(-(start + stop) // 2)  # in two halves: so an odd number of members leaves no core idle
+    workers = _CORES if jax.local_device_count() == 1 else 1
+    parts: list[Any] = list(zip(unstack(carry), unstack(jax.device_put(ys), axis=1), strict=True))
+    seen = list(zip(unstack(owns), unstack(xs, axis=1), strict=True))
+    middle = -(-(start + stop) // 2)  # in two halves where otherwise the last members would leave cores idle
+    spans = [(start, middle), (middle, stop)] if len(parts) % workers else [(start, stop)]
 
-    def steps(part: tuple[Any, Any], own: Any, rows: Any, span: tuple[int, int]) -> tuple[Any, Any]:
-        carry, ys = part
+    def steps(part: Any, own: Any, rows: Any, span: tuple[int, int]) -> tuple[Any, Any]:
+        carry, ys = part.result() if isinstance(part, Future) else part  # a half that is waited for was begun before
         found = scan_between(body, carry, (shared, own), rows, ys, start=span[0], stop=span[1], first=first)
         return jax.block_until_ready(found)
 
     new = next(_calls(body, *_flat((carry, context, xs)))) == 0
-    parts = zip(unstack(carry), unstack(jax.device_put(ys), axis=1), strict=True)
-    members = list(zip(parts, unstack(owns), unstack(xs, axis=1), strict=True))
-    pool = ThreadPoolExecutor(_CORES if jax.local_device_count() == 1 else 1)
+    pool = ThreadPoolExecutor(workers)
     try:
-        halves = []
-        for part, own, rows in members:
-            halves.append(pool.submit(steps, part, own, rows, (start, middle)))
-            if new and len(halves) == 1:  # alone, so that all programs are compiled once
-                halves[0].result()
-        ends = [  # whoever waits for a half does so for one that was begun before
-            pool.submit(lambda half, *rest: steps(half.result(), *rest), half, own, rows, (middle, stop))
-            for half, (_, own, rows) in zip(halves, members, strict=True)
-        ]
-        carries, outputs = zip(*(end.result() for end in ends), strict=True)
+        for span in spans:
+            for index, (own, rows) in enumerate(seen):
+                parts[index] = pool.submit(steps, parts[index], own, rows, span)
+                if new:  # alone, so that all programs are compiled once
+                    parts[index].result()
+                    new = False
+        carries, outputs = zip(*(part.result() for part in parts), strict=True)
     finally:  # after an error or Ctrl-C, nothing that has not begun
         pool.shutdown(cancel_futures=True)
     return stack(carries), stack(outputs, axis=1)

@@ -221,11 +221,15 @@ def test_steps_of_a_later_span_see_its_own_rows(monkeypatch, stepped):
     assert np.asarray(ys).tolist() == [0, 0, 2, 6, 12, 20, 30]
 
 
+@pytest.mark.parametrize("members", [3, 12])
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize(("start", "stop"), [(3, 7), (4, 5), (2, 2)])
-def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, backend, start, stop):
-    """Also an odd number of them, in an odd number of steps, of rows that begin later; traced once."""
+def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, members, backend, start, stop):
+    """Also where cores do not divide their number, in an odd number of steps, of rows that begin later; traced once."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    calls, scan_between, pools, executor = [], loops.scan_between, [], loops.ThreadPoolExecutor
+    monkeypatch.setattr(loops, "ThreadPoolExecutor", lambda workers: pools.append(workers) or executor(workers))
+    monkeypatch.setattr(loops, "scan_between", lambda *a, **span: calls.append(span) or scan_between(*a, **span))
     traced = []
 
     def body(carry, context, x):
@@ -233,20 +237,22 @@ def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, backend,
         traced.append(x)
         return {"a": carry["a"] * power + shared[x] + own}, carry["a"].sum()
 
-    shared, carry = np.arange(10.0, dtype=np.float32), np.arange(6, dtype=np.float32).reshape(3, 2)
-    own, power, rows = np.float32([1, 2, 4]), np.float32([0.5, 1, 2]), np.arange(18, dtype=np.int32).reshape(6, 3) % 7
+    shared, carry = np.arange(10.0, dtype=np.float32), np.arange(2 * members, dtype=np.float32).reshape(members, 2)
+    own, power = np.resize(np.float32([[1, 2, 4], [0.5, 1, 2]]), (2, members))
+    rows = np.arange(6 * members, dtype=np.int32).reshape(6, members) % 7
     context, xs, device = (shared, (own, power)), rows, jax.device_put
     ys = loops.empty_outputs_of_members(body, {"a": carry}, context, xs, 8)
-    assert (ys.shape, ys.dtype) == ((8, 3), np.float32)
+    assert (ys.shape, ys.dtype) == ((8, members), np.float32)
     arguments = device(({"a": carry}, context, xs))
     found, ys = loops.scan_members_between(body, *arguments, ys, start=start, stop=stop, first=2)
-    expected, outputs = carry.copy(), np.zeros((8, 3))
+    expected, outputs = carry.copy(), np.zeros((8, members))
     for step in range(start, stop):
         outputs[step] = expected.sum(axis=1)
         expected = expected * power[:, None] + shared[rows[step - 2]][:, None] + own[:, None]
     np.testing.assert_array_equal(found["a"], expected)
     np.testing.assert_array_equal(ys, outputs)
     assert len(traced) == 1
+    assert len(calls) == (members * (2 if members % pools[0] else 1) if backend == "cpu" else 1)  # halves or wholes
 
 
 @pytest.mark.parametrize("devices", [1, 2])
