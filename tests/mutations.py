@@ -123,19 +123,13 @@ def problems(mutations: Sequence[Mutation], *, mutated: bool, until: float) -> I
 
 
 def _patched(mutation: Mutation | None, folder: Path) -> bool:
-    """Copy what is tested, so that nothing of the checkout is on the import path, and patch the copy.
-
-    What Python compiled of it before comes along, and is valid where the source is the same: of the patched file it is
-    not.
-    """
+    """Copy what is tested, so that nothing of the checkout is on the import path, and patch the copy."""
     for name in ("aevae_jax", "docs", "experiments", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("results"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     if mutation is None:
         return True
     source = folder / mutation.path
-    for compiled in (source.parent / "__pycache__").glob(f"{source.stem}.*"):
-        compiled.unlink()
     text = source.read_text()
     source.write_text(text.replace(mutation.old, mutation.new, 1))
     return mutation.old in text
