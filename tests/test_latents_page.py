@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from commands import typed
 
 import aevae_jax
@@ -28,6 +29,7 @@ class Diffusion:
         return self.z[:num]
 
 
+@pytest.mark.slow
 def test_maps_go_to_another_model_and_come_back(tmp_path, monkeypatch):
     """What comes back unchanged decodes to the reconstructions of the images."""
     monkeypatch.chdir(tmp_path)

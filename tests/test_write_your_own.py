@@ -57,6 +57,7 @@ def test_the_distribution_is_the_one_it_says(family):
     assert q.kl(q)[0] == 0
 
 
+@pytest.mark.slow
 def test_it_resumes_exactly_is_loaded_and_scored(family, tmp_path):
     run = ae.Run(model=small(family), batch_size=10, epochs=2, seed=3)
     folder = tmp_path / "run"

@@ -85,6 +85,7 @@ def test_it_cannot_be_a_codec_and_says_so_in_a_line(run, data, part, tmp_path, c
     assert not (tmp_path / "x.aev").exists()
 
 
+@pytest.mark.slow
 def test_a_prior_that_is_left_open_is_one_that_its_posterior_can_have(data, tmp_path):
     """Grey images get a mixture of posteriors, which flows cannot be made into."""
     for posterior, prior in (("IAF(1, (4,))", "GaussianMixture"), ("FullNormal()", "VampPrior")):

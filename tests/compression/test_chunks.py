@@ -219,6 +219,7 @@ def test_one_of_several_codes_is_chosen_and_given_back(kind, samples):
     assert np.array_equal(coder.decode(several.encode(symbols), 90), symbols)  # the file says how many
 
 
+@pytest.mark.slow
 def test_more_samples_cost_what_the_better_bound_says(trained):
     """The importance-weighted bound, which falls with the number of samples; and the file follows it."""
     fitted, images = trained

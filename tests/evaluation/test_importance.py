@@ -190,6 +190,7 @@ def test_the_interval_of_the_data_covers_the_entropy_in_90_to_99_of_100_repetiti
     assert 90 <= sum(i.low <= entropy <= i.high for i in intervals) <= 99
 
 
+@pytest.mark.slow
 def test_the_sampling_error_is_the_spread_over_other_noise():
     x, params = draws(20), parameters(0.8, 1.4)
     found = [importance.estimate(MODEL, params, x, jax.random.key(i), num_samples=200) for i in range(60)]

@@ -112,6 +112,7 @@ def drawn(model, params, x, key):
     return {"z": z, "log_q": q.log_prob(z), "log_p": model.prior(params, 1).log_prob(z)}
 
 
+@pytest.mark.slow
 def test_two_levels_have_the_statistics_of_their_joint_code():
     """q(z1, z2|x) does not factorise: every code is scored under every posterior, one by one."""
     model = TwoLevelVAE(4, MLP((5,)), likelihoods.Normal(), event_shape=(2,))

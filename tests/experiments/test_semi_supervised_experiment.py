@@ -22,6 +22,7 @@ def run_of(seed):
     return semi_supervised.run_of(seed, labels=3, epochs=1, latent=2, data="digits")
 
 
+@pytest.mark.slow
 def test_the_classifier_alone_sees_the_labels_of_the_run_and_begins_where_it_does():
     found = [semi_supervised.labelled(run_of(seed)) for seed in (0, 1)]
     for seed, (x, label, params) in enumerate(found):

@@ -135,6 +135,7 @@ def found(tmp_path_factory):
     return folder, fitted
 
 
+@pytest.mark.slow
 def test_a_smaller_scale_spends_more_bits_on_a_better_picture_and_the_run_reloads(found):
     """The trade is the likelihood's; what was trained is given back by its record."""
     folder, fitted = found

@@ -93,6 +93,7 @@ def test_estimates_of_the_likelihood_are_those_at_the_condition_of_each_example(
     np.testing.assert_allclose(terms["mse_at_mean"][3], alone["mse_at_mean"][0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_annealing_brackets_the_likelihood_given_the_condition():
     model, params = exact("label")
     condition = np.arange(CLASSES).astype(np.int32)

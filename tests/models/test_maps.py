@@ -219,6 +219,7 @@ def load(path):
         return {name: file[name] for name in file.files}
 
 
+@pytest.mark.slow
 def test_commands_take_and_make_maps(trained, tmp_path, capsys):
     typed("encode", trained, "--split", "test", "--out", tmp_path / "z.npz")
     found = load(tmp_path / "z.npz")

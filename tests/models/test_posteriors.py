@@ -225,6 +225,7 @@ def test_sticking_the_landing_has_no_variance_at_a_full_posterior():
 # --- flows in the estimators ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Planar", "IAF"])
 def test_gradients_through_the_inverse_have_the_mean_of_the_plain_ones(name):
     """Sticking the landing and the doubly reparameterised gradient need the density of a given code."""

@@ -152,6 +152,7 @@ def data(tmp_path_factory):
     return Data(str(path))
 
 
+@pytest.mark.slow
 def test_fitted_to_an_autoencoder_it_generates_and_says_what_it_cannot(data, tmp_path, capsys):
     old = tmp_path / "old"
     network, optimizer = architectures.MLP((4,)), AdamW(0.02)

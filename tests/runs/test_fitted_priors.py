@@ -110,6 +110,7 @@ def test_it_is_a_run_that_begins_at_another(old, tmp_path):
     assert fitting.load_run(folder).model.latent_prior == GaussianMixture(2)
 
 
+@pytest.mark.slow
 def test_of_a_vae_the_rate_gets_better_by_as_much(data):
     """Its posterior and likelihood stay, and so do distortion and entropy."""
     model = VAE(2, MLP((4,)), Normal(), StandardNormal())

@@ -63,6 +63,7 @@ def arrays_under(found, prefix):
     return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 2, 3 * STEPS + 4])
 def test_a_run_is_looked_at_as_its_newest_checkpoint_has_it(whole, tmp_path, step):
     folder, finished = whole
