@@ -42,7 +42,7 @@ else:
     )
 
 STEPS = 500
-"""Of the classifier alone."""
+"""The classifier alone is trained for so many steps."""
 
 
 def semi_supervised(
