@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from aevae_jax import durable
+from aevae_jax import cores, durable
 from aevae_jax.cli import console, terminal
 from aevae_jax.lazy import jax, modules, np
 from aevae_jax.models import VAE, VQVAE, TwoLevelVAE
@@ -150,7 +149,7 @@ def machine(batch: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores.available(),
         "batch": batch,
     }
 

@@ -32,6 +32,7 @@ FLOORS = (
         "durable",
         "caches",
         "memory",
+        "cores",
         "threads",
         "figures",
         "charts",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
-from aevae_jax import durable, limits
+from aevae_jax import cores, durable, limits
 from aevae_jax.cli import console, overview
 from aevae_jax.cli.terminal import begin, binary_input, binary_output, note, report, say
 from aevae_jax.data import files
@@ -386,5 +386,4 @@ def _on_standard_error(*lines: str) -> None:
 def _threads(number: int) -> int:
     """Return how many threads are meant."""
     limits.check("--threads", number, 0, 64)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return number or min(8, cores)
+    return number or min(8, cores.available())

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aevae_jax import caches
+from aevae_jax import caches, cores
 from aevae_jax.cli.terminal import note
 from aevae_jax.types import InputError
 
@@ -97,8 +97,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 def _machine() -> str:
     """Return what a program was compiled for: XLA divides work among cores while it compiles."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    lines = [f"{platform.machine()} {platform.processor()} {cores}"]
+    lines = [f"{platform.machine()} {platform.processor()} {cores.available()}"]
     with contextlib.suppress(OSError):
         first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
         lines += [line for line in first if re.match("model name|flags|Features|bugs|CPU (implementer|part)", line)]

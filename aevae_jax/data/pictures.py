@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from aevae_jax import durable
+from aevae_jax import cores, durable
 from aevae_jax.data import datasets
 from aevae_jax.data.datasets import Source, Split
 from aevae_jax.data.rows import inside, reading, refused, regular
@@ -201,7 +201,7 @@ class PictureRows:
             out[place] = _pixels(paths[place], self.shape[1:], self.dtype)
 
         if self._threads:
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            with ThreadPoolExecutor(min(8, cores.available())) as pool:
                 for _ in pool.map(fill, range(len(paths))):
                     pass
         else:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aevae_jax import __version__, durable
+from aevae_jax import __version__, cores, durable
 from aevae_jax.data import Dataset
 from aevae_jax.lazy import jax, modules
 from aevae_jax.types import InputError
@@ -77,7 +77,7 @@ def environment(*, devices: int = 1) -> dict[str, Any]:
         "pins_sha256": hashlib.sha256(pins.read_bytes()).hexdigest() if pins.is_file() else None,
         "installed_sha256": _installed(),
         "device": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(), "backend": backend},
-        "host": {"processor": _processor(), "cores": _cores()},
+        "host": {"processor": _processor(), "cores": cores.available()},  # by which XLA divides its sums
         "settings": {
             "xla_flags": flags,
             "prng": config["jax_default_prng_impl"],
@@ -94,11 +94,6 @@ def _installed() -> str:
     """Return the sha256 over the names and versions of all that is installed."""
     names = sorted({f"{found.name}=={found.version}" for found in metadata.distributions()})
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-def _cores() -> int:
-    """Return those this process may use: XLA divides its sums by them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -10,7 +10,6 @@ on a CPU.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -22,6 +21,7 @@ import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from aevae_jax import cores
 from aevae_jax.training import devices
 
 T = TypeVar("T")
@@ -29,8 +29,6 @@ R = TypeVar("R")
 
 Body = Callable[[Any, Any, Any], tuple[Any, Any]]
 """(carry, context, x) -> (carry, y). The context is the same in every step."""
-
-_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def scan(body: Body, carry: Any, context: Any, xs: Any) -> tuple[Any, Any]:
@@ -107,7 +105,7 @@ def scan_members_between(
     if jax.default_backend() != "cpu":
         return scan_between(_of_members(body), carry, context, xs, ys, start=start, stop=stop, first=first)
     shared, owns = context
-    workers = _CORES if jax.local_device_count() == 1 else 1
+    workers = cores.available() if jax.local_device_count() == 1 else 1
     parts: list[Any] = list(zip(unstack(carry), unstack(jax.device_put(ys), axis=1), strict=True))
     seen = list(zip(unstack(owns), unstack(xs, axis=1), strict=True))
     middle = -(-(start + stop) // 2)  # in two halves where otherwise the last members would leave cores idle

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from aevae_jax import keys
+from aevae_jax import cores, keys
 from aevae_jax.evaluation import metrics
 from aevae_jax.models import VAE, Autoencoder
 from aevae_jax.models.architectures import MLP, Conv, Modules, ResidualConv
@@ -221,12 +221,12 @@ def test_steps_of_a_later_span_see_its_own_rows(monkeypatch, stepped):
     assert np.asarray(ys).tolist() == [0, 0, 2, 6, 12, 20, 30]
 
 
-@pytest.mark.parametrize("members", [3, 12])
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize(("number", "members"), [(0, 3), (1, 3), (2, 3), (5, 10)], ids=str)
 @pytest.mark.parametrize(("start", "stop"), [(3, 7), (4, 5), (2, 2)])
-def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, members, backend, start, stop):
-    """Also where cores do not divide their number, in an odd number of steps, of rows that begin later; traced once."""
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, number, members, start, stop):
+    """Also where cores (0: an accelerator) do not divide their number, in an odd number of steps, of later rows."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu" if number else "gpu")
+    monkeypatch.setattr(cores, "available", lambda: number)
     calls, scan_between, pools, executor = [], loops.scan_between, [], loops.ThreadPoolExecutor
     monkeypatch.setattr(loops, "ThreadPoolExecutor", lambda workers: pools.append(workers) or executor(workers))
     monkeypatch.setattr(loops, "scan_between", lambda *a, **span: calls.append(span) or scan_between(*a, **span))
@@ -252,7 +252,11 @@ def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, members,
     np.testing.assert_array_equal(found["a"], expected)
     np.testing.assert_array_equal(ys, outputs)
     assert len(traced) == 1
-    assert len(calls) == (members * (2 if members % pools[0] else 1) if backend == "cpu" else 1)  # halves or wholes
+    if number:
+        assert pools == [number]
+        assert len(calls) == members * (2 if members % number else 1)  # in halves where cores would idle
+    else:
+        assert (pools, len(calls)) == ([], 1)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -261,6 +265,7 @@ def test_members_are_computed_one_by_one_where_there_are_several_devices(monkeyp
     pools, executor = [], loops.ThreadPoolExecutor
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    monkeypatch.setattr(cores, "available", lambda: 3)
     monkeypatch.setattr(loops, "ThreadPoolExecutor", lambda workers: pools.append(workers) or executor(workers))
     carry, rows, ys = jnp.arange(2), jnp.arange(4).reshape(2, 2), jnp.zeros((2, 2), int)
 
