@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import paired
 from defaults import markdown
 
 from aevae_jax import durable
@@ -39,12 +40,9 @@ from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
-    from aevae_jax.data import Dataset
-    from aevae_jax.evaluation import statistics
-    from aevae_jax.runs import fitting, provenance, records
+    from aevae_jax.runs import provenance, records
 else:
-    statistics = modules("aevae_jax.evaluation", "statistics")
-    fitting, provenance, records = modules("aevae_jax.runs", "fitting", "provenance", "records")
+    provenance, records = modules("aevae_jax.runs", "provenance", "records")
 
 FASHION = "fashion_mnist"
 PLAIN = "diagonal"
@@ -56,8 +54,6 @@ POSTERIORS: dict[str, Posterior] = {
     "planar": Planar(10),
 }
 """What is compared, by name."""
-
-MEASURES = {"negative_elbo": "negative ELBO", "distortion": "distortion", "rate": "rate"}
 
 
 def posteriors(
@@ -103,7 +99,8 @@ def posteriors(
     }
     for name in names:
         if name not in done:
-            done[name] = measured(name, dataset, data=data, seeds=seeds, epochs=epochs, place=place)
+            runs = [run_of(name, seed, data, examples=len(dataset.train), epochs=epochs) for seed in range(seeds)]
+            done[name] = paired.measured([(place / f"{name}-{epochs}-{run.seed}", run) for run in runs], dataset)
         results["rows"] = {each: done[each] for each in POSTERIORS if each in done}
         for path in files:
             records.write_json(path, results)
@@ -120,45 +117,14 @@ def run_of(name: str, seed: int, data: str, *, examples: int, epochs: int) -> Ru
     return Run(Data(data, preparation), model, ELBO(warmup), batch_size=batch, epochs=epochs, seed=seed)
 
 
-def measured(name: str, dataset: Dataset, *, data: str, seeds: int, epochs: int, place: Path) -> dict[str, list[float]]:
-    """Return the measures of a row on test data, one number per seed, and the seconds that each training took.
-
-    Args:
-      name: of the row.
-      dataset: the data.
-      data: its name.
-      seeds: how many to train, one after the other; each goes on where it was stopped.
-      epochs: of each training.
-      place: directory of the runs.
-    """
-    found: dict[str, list[float]] = {}
-    for seed in range(seeds):
-        run = run_of(name, seed, data, examples=len(dataset.train), epochs=epochs)
-        folder = place / f"{name}-{epochs}-{seed}"
-        with console.progress(folder.name) as shown:
-            fitted = fitting.fit(run, dataset, directory=folder, on_epoch=shown, on_note=console.note, on_steps=shown)
-        one = {measure: fitted.results["test"][measure] for measure in MEASURES}
-        for measure, value in {**one, "seconds": fitted.results["seconds"]}.items():
-            found.setdefault(measure, []).append(float(value))
-    return found
-
-
-def gains(results: dict[str, Any]) -> dict[str, Any]:
-    """Return by how much the negative ELBO of each row exceeds that of the diagonal normal: an interval, paired by
-    seed; below 0 the row is better.
-    """
-    rows = results["rows"]
-    if PLAIN not in rows:
-        return {}
-    plain = np.array(rows[PLAIN]["negative_elbo"])
-    return {
-        name: statistics.interval(np.array(row["negative_elbo"]) - plain) for name, row in rows.items() if name != PLAIN
-    }
+def gained(results: dict[str, Any]) -> dict[str, Any]:
+    """Return by how much the negative ELBO of each row exceeds that of the diagonal normal."""
+    return paired.more(results["rows"], PLAIN)
 
 
 def table(results: dict[str, Any]) -> str:
     """Return a Markdown table, with minutes of training, and which posteriors are better by their intervals."""
-    says = f"{lower(results)}." if gains(results) else ""
+    says = f"{lower(results)}." if gained(results) else ""
     about = f"{results['data']}, {results['epochs']} epochs, means of {results['seeds']} seeds. {says}"
     return f"{rows_of(results, minutes=True)}\n{about}\n"
 
@@ -182,19 +148,18 @@ def of_readme(results: dict[str, Any], path: str) -> str:
 
 def lower(results: dict[str, Any]) -> str:
     """Return which posteriors have a lower negative ELBO than the diagonal normal, by their intervals."""
-    return f"Lower by these intervals: {', '.join(n for n, more in gains(results).items() if more.high < 0) or 'none'}"
+    return f"Lower by these intervals: {', '.join(n for n, more in gained(results).items() if more.high < 0) or 'none'}"
 
 
 def rows_of(results: dict[str, Any], *, minutes: bool = False) -> str:
     """Return a Markdown table: means over seeds in nats per image, and differences with their intervals."""
-    lines, gained = [], gains(results)
+    lines, more = [], gained(results)
     for name, row in results["rows"].items():
-        cells = [f"{np.mean(row[measure]):.2f}" for measure in MEASURES]
-        more = gained.get(name)
-        apart = "" if more is None else f"{more.mean:+.2f} [{more.low:+.2f}, {more.high:+.2f}]"
+        cells = paired.cells(row)
+        apart = paired.apart(more[name]) if name in more else ""
         took = [f"{np.mean(row['seconds']) / 60:.0f}"] if minutes else []
         lines.append([name, cells[0], apart, *cells[1:], *took])
-    first, *others = MEASURES.values()
+    first, *others = paired.MEASURES.values()
     return markdown(["posterior", first, "more than diagonal", *others, *(["minutes"] if minutes else [])], lines)
 
 

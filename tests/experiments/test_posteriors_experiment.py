@@ -17,6 +17,7 @@ from aevae_jax.runs import records
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
+import paired  # noqa: E402
 import posteriors  # noqa: E402
 
 
@@ -34,14 +35,14 @@ def test_differences_are_paired_by_seed():
     results = {"data": "x", "epochs": 3, "seeds": 3, "rows": rows}
     apart = np.array([-1.0, -1.1, -0.9])
     half = stats.t.ppf(0.975, 2) * apart.std(ddof=1) / 3**0.5
-    assert posteriors.gains(results)["full"] == pytest.approx((-1.0, -1.0 - half, -1.0 + half))
+    assert posteriors.gained(results)["full"] == pytest.approx((-1.0, -1.0 - half, -1.0 + half))
     text = posteriors.table(results)
     assert f"| full | 239.00 | -1.00 [{-1 - half:+.2f}, {-1 + half:+.2f}] | 1.00 |" in text
     assert "Lower by these intervals: full." in text
     short = posteriors.of_readme({**results, "command": "python p --record r"}, "figures.json")
     assert f"| full | 239.00 | -1.00 [{-1 - half:+.2f}, {-1 + half:+.2f}] | 1.00 | 1.00 |\n" in short
     assert "95 % intervals: lower by these intervals: full. `python p` " in short
-    assert posteriors.gains({"rows": {"full": row([1.0])}}) == {}
+    assert posteriors.gained({"rows": {"full": row([1.0])}}) == {}
 
 
 def test_rows_differ_in_the_posterior_alone():
@@ -60,8 +61,8 @@ def test_rows_differ_in_the_posterior_alone():
 def test_a_row_is_trained_once_and_recorded(tmp_path, monkeypatch, capsys):
     x = np.random.RandomState(0).randint(0, 256, (60, 4, 4, 1)).astype(np.uint8)
     monkeypatch.setattr(posteriors.Data, "load", lambda self: from_arrays(x, name="small"))
-    trained, fit = [], posteriors.fitting.fit
-    monkeypatch.setattr(posteriors.fitting, "fit", lambda run, *a, **b: trained.append(run) or fit(run, *a, **b))
+    trained, fit = [], paired.fitting.fit
+    monkeypatch.setattr(paired.fitting, "fit", lambda run, *a, **b: trained.append(run) or fit(run, *a, **b))
     options = {"seeds": 2, "epochs": 1, "data": "digits", "record": str(tmp_path / "record.json")}
     posteriors.posteriors(rows=("diagonal",), out=str(tmp_path / "one"), **options)
     posteriors.posteriors(rows=("diagonal", "full"), out=str(tmp_path / "two"), **options)
