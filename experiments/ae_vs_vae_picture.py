@@ -17,6 +17,7 @@ import numpy as np
 from aevae_jax import charts, figures
 from aevae_jax.data import Prepared, datasets
 from aevae_jax.models import generation
+from aevae_jax.training import loops
 
 COLUMNS = ("AE", "VAE, beta", "VAE + VampPrior")
 PAIRS, SAMPLES, STEPS, CODES = 8, 32, 8, 1_000
@@ -49,9 +50,12 @@ def panels(models: Mapping[str, tuple[Any, Any]], prepared: Prepared) -> Shown:
     x, labels = prepared.test.x[:CODES], prepared.test.labels
     labels = None if labels is None else np.asarray(labels[:CODES])
     other = 1 if labels is None else int(np.append(np.flatnonzero(labels != labels[0]), 1)[0])
-    found = {name: _panel(*member, jnp.asarray(x), other) for name, member in models.items()}
-    drawn = {name: jax.tree.map(np.asarray, panel) for name, panel in found.items()}
-    return Shown(x[:PAIRS], labels, drawn, prepared.class_names)
+
+    def panel(member: tuple[Any, Any]) -> Panel:
+        return jax.tree.map(np.asarray, _panel(*member, jnp.asarray(x), other))
+
+    found = loops.map_in_threads(panel, models.values(), compiled=True)  # two programs are compiled at a time
+    return Shown(x[:PAIRS], labels, dict(zip(models, found, strict=True)), prepared.class_names)
 
 
 @partial(jax.jit, static_argnums=0)

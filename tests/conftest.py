@@ -5,7 +5,7 @@ that little: a compiler that optimises less and does not split a program for thr
 `.pytest_cache`, which the next call of pytest finds; one context of MLIR for the programs of a file of tests, where JAX
 makes one for each; that programs are let go only when they take much memory; and that NumPy, SciPy and scikit-learn use
 one thread, as those that have nothing to do wait for work by turning round, on cores that other tests need.
-`AEVAE_TEST_COMPILER=full` compiles as users do: CI runs the tests marked `exact` once more that way.
+`AEVAE_TEST_COMPILER=full` compiles as users do: CI runs the tests marked `exact` that way, fast ones once more.
 """
 
 from __future__ import annotations

@@ -301,6 +301,7 @@ def test_something_is_said_within_a_second():
 # --- with loss ---
 
 
+@pytest.mark.slow
 def test_with_loss_a_picture_like_each_image_comes_back_and_that_is_said(tmp_path, capsys):
     rounded = "CompressiveAutoencoder(16, MLP(()), step=0.3, levels=(4,))"
     how = ("--data", "digits", "--optimizer", "AdamW(1e-2)", "--epochs", 2, "--batch-size", 64)

@@ -259,6 +259,7 @@ def test_images_alone_are_not_compressed_by_a_model_that_must_be_told_more(folde
 
 
 @pytest.mark.slow
+@pytest.mark.exact
 def test_samples_of_a_class_are_recognised_as_that_class(tmp_path):
     """By classifiers that were trained on the data: far more often than by chance."""
     data = "Data('digits', condition='label')"

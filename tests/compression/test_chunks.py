@@ -140,6 +140,7 @@ def trained():
     return fitted, images[1400:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 300])
 def test_the_size_is_the_bound_and_little_more(trained, n):
     """Half a per cent at 300 examples of 64 elements, of which 3 % go into the first bits of a chunk."""

@@ -45,7 +45,7 @@ def drawn(model, n):
 
 
 @pytest.mark.parametrize(
-    "kind", ["codebook", "rounded", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("levels", "classes"))]
+    "kind", ["codebook", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("rounded", "levels", "classes"))]
 )
 def test_discrete_codes_cost_what_the_model_says(kind):
     """Of a code that follows from x exactly -log p(z) - log p(x|z), up to the rounding of parameters to 1/16."""

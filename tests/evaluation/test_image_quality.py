@@ -134,6 +134,7 @@ def test_what_are_no_images_is_refused(a, b, message):
 
 
 @pytest.mark.slow
+@pytest.mark.exact
 def test_samples_are_judged_by_classifiers_of_the_same_data():
     source = data.Data()
     dataset = source.load()

@@ -150,6 +150,7 @@ def test_a_smaller_scale_spends_more_bits_on_a_better_picture_and_the_run_reload
     chex.assert_trees_all_equal(again.params, fitted[0.05].params)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_with_the_same_bits(found, tmp_path):
     whole = found[1][0.05]
 

@@ -76,13 +76,9 @@ RUNS = {
     "conditional autoencoder": a_run(ConditionalAutoencoder(2, NETWORK), data=Data(condition="label")),
 }
 QUICK = {
-    "denoising VAE",  # another objective inside, whose metric selects
     "FactorVAE",  # an objective with parameters and an optimizer of its own
-    "two stages",  # a prior whose density is estimated
     "VQ-VAE",  # statistics that no gradient trains
-    "categorical VAE",  # codes that are discrete, and a temperature that follows the step
-    "conditional VAE",  # told of labels and factors, and a prior that is learned of them
-    "semi-supervised VAE",  # labels of which most are hidden
+    "semi-supervised VAE",  # told of labels, of which most are hidden
 }
 
 
