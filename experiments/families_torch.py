@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from defaults import Judge, markdown
+from defaults import Judge
 from families import SAMPLES, judge_of
 from families_table import interval
+from written import markdown
 
 from aevae_jax import durable, keys, training
 from aevae_jax.cli import console, terminal

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossless_codecs import INSTALL, STREAM
+from written import typed
 
 from aevae_jax.cli import console
 
@@ -130,14 +131,14 @@ def of_readme(results: dict[str, Any], path: str) -> str:
       path: of the record, for links to it and to the picture beside it.
     """
     commands = dict.fromkeys(entry["command"] for one in results["sets"] for entry in one["ours"])
-    typed = ", ".join(f"`{command.split(' --record')[0]}`" for command in commands)
+    commands_typed = ", ".join(f"`{typed(command)}`" for command in commands)
     picture = Path(path).with_suffix(".png").as_posix()
     return (
         "**Lossless compression of test images**: whole files, decoded in another process and equal in every byte. "
         "Everything counts but the model, which must be at hand as the other codecs' programs must: its size, and from "
         "how many images on it pays against the best other codec, stand beside. The bound is the negative ELBO of the "
         "model as it is rounded for coding; in brackets, by how much the file exceeds it. Of each other codec the "
-        f"setting with the smallest file, on one core. {typed} ([protocol](experiments/lossless.py), "
+        f"setting with the smallest file, on one core. {commands_typed} ([protocol](experiments/lossless.py), "
         f"[figures]({path})).\n\n![Bits per pixel of files, and bytes with the model]({picture})\n\n"
         f"{table(results['sets'])}"
     )

@@ -1,24 +1,23 @@
-"""VAEs that differ in one thing: trained one after the other, and compared by the negative ELBO of test data, paired by
-seed.
-"""
+"""VAEs that differ in one thing, compared by the negative ELBO of test data, paired by seed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aevae_jax.cli import console
 from aevae_jax.lazy import modules, np
+from aevae_jax.types import InputError
 
 if TYPE_CHECKING:
     from aevae_jax.data import Dataset
     from aevae_jax.evaluation import statistics
-    from aevae_jax.runs import fitting
+    from aevae_jax.runs import fitting, records
     from aevae_jax.runs.run import Run
 else:
     statistics = modules("aevae_jax.evaluation", "statistics")
-    fitting = modules("aevae_jax.runs", "fitting")
+    fitting, records = modules("aevae_jax.runs", "fitting", "records")
 
 MEASURES = {"negative_elbo": "negative ELBO", "distortion": "distortion", "rate": "rate"}
 """What is measured on test data, in nats per image, and what it is called."""
@@ -27,21 +26,33 @@ Row = dict[str, list[float]]
 """The measures and the seconds of training, one number per seed."""
 
 
-def measured(runs: Iterable[tuple[Path, Run]], dataset: Dataset) -> Row:
-    """Return the measures of a row on test data, one number per seed, and the seconds that each training took.
+def check(seeds: int, epochs: int) -> None:
+    """Refuse numbers that give no interval, or no training."""
+    for option, value, least in (("--seeds", seeds, 2), ("--epochs", epochs, 1)):
+        if value < least:
+            raise InputError(option, got=value, expected=f"at least {least}")
+
+
+def measure(row: Row, folder: Path, run: Run, dataset: Dataset) -> None:
+    """Train a run, or find it trained, and append what is measured of it on test data to a row.
 
     Args:
-      runs: each with its directory, in which it goes on where it was stopped.
+      row: of the same runs with other seeds.
+      folder: of the run, in which it goes on where it was stopped.
+      run: what is trained.
       dataset: the data.
     """
-    found: Row = {}
-    for folder, run in runs:
-        with console.progress(folder.name) as shown:
-            fitted = fitting.fit(run, dataset, directory=folder, on_epoch=shown, on_note=console.note, on_steps=shown)
-        one = {measure: fitted.results["test"][measure] for measure in MEASURES}
-        for measure, value in {**one, "seconds": fitted.results["seconds"]}.items():
-            found.setdefault(measure, []).append(float(value))
-    return found
+    with console.progress(folder.name) as shown:
+        fitted = fitting.fit(run, dataset, directory=folder, on_epoch=shown, on_note=console.note, on_steps=shown)
+    one = {measure: fitted.results["test"][measure] for measure in MEASURES}
+    for measure, value in {**one, "seconds": fitted.results["seconds"]}.items():
+        row.setdefault(measure, []).append(float(value))
+
+
+def made_of(folder: Path) -> dict[str, Any]:
+    """Return what a run was trained by: code, versions and machine."""
+    made = records.read_record(folder)["provenance"]
+    return {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]}
 
 
 def more(rows: Mapping[str, Row], plain: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paired
-from defaults import markdown
+from written import markdown, typed
 
 from aevae_jax import durable
 from aevae_jax.cli import console, terminal
@@ -73,14 +73,13 @@ def posteriors(
       data: fashion_mnist, or any images with integer levels: digits is small and bundled.
       epochs: of each training.
       out: directory for the runs and the table; where none is named, runs/posteriors_DATA.
-      record: also write the results to this JSON file, with those that it holds already.
+      record: also write the results to this JSON file, beside those of other rows that it holds already, which must be
+        of the same data, epochs and seeds.
     """
     names = tuple(POSTERIORS) if rows == ("all",) else rows
     if unknown := [name for name in names if name not in POSTERIORS]:
         raise InputError("--rows", got=unknown[0], expected=", ".join([*POSTERIORS, "all"]))
-    for option, value, least in (("--seeds", seeds, 2), ("--epochs", epochs, 1)):
-        if value < least:
-            raise InputError(option, got=value, expected=f"at least {least}")
+    paired.check(seeds, epochs)
     place = Path(out or f"runs/posteriors_{data}")
     files = [place / "results.json", *([Path(record)] if record else [])]
     for path in files:
@@ -89,8 +88,10 @@ def posteriors(
     dataset = Data(data, DynamicBinarization()).load()
     made = provenance.provenance(dataset)
     key = {"data": data, "data_sha256": made["data"]["sha256"], "epochs": epochs, "seeds": seeds}
-    old = [records.read_json(path) for path in files if path.is_file()]
-    done = {name: row for found in old if {k: found.get(k) for k in key} == key for name, row in found["rows"].items()}
+    done = {name: row for path in files for name, row in rows_in(path, key).items()}
+    if record and Path(record).is_file() and not rows_in(Path(record), key):
+        got, expected = f"{record}, which holds something else", f"{data}, {epochs} epochs, {seeds} seeds, or no file"
+        raise InputError("--record", got=got, expected=expected)
     results: dict[str, Any] = {
         **key,
         "command": shlex.join(["python", "experiments/posteriors.py", *sys.argv[1:]]),
@@ -99,13 +100,28 @@ def posteriors(
     }
     for name in names:
         if name not in done:
-            runs = [run_of(name, seed, data, examples=len(dataset.train), epochs=epochs) for seed in range(seeds)]
-            done[name] = paired.measured([(place / f"{name}-{epochs}-{run.seed}", run) for run in runs], dataset)
+            done[name] = {}
+            for seed in range(seeds):
+                run = run_of(name, seed, data, examples=len(dataset.train), epochs=epochs)
+                paired.measure(done[name], place / f"{name}-{epochs}-{seed}", run, dataset)
         results["rows"] = {each: done[each] for each in POSTERIORS if each in done}
         for path in files:
             records.write_json(path, results)
     (place / "table.md").write_text(table(results))
     print(table(results), flush=True)
+
+
+def rows_in(path: Path, key: dict[str, Any]) -> dict[str, paired.Row]:
+    """Return the rows that a file holds already; none where there is no such file, or of something else.
+
+    Args:
+      path: of the file.
+      key: what all of its rows have in common: data, epochs and seeds.
+    """
+    found = records.read_json(path) if path.is_file() else None
+    if not isinstance(found, dict) or {name: found.get(name) for name in key} != key:
+        return {}
+    return dict(found["rows"])
 
 
 def run_of(name: str, seed: int, data: str, *, examples: int, epochs: int) -> Run:
@@ -136,12 +152,12 @@ def of_readme(results: dict[str, Any], path: str) -> str:
       results: as recorded, of Fashion-MNIST.
       path: of the file.
     """
-    typed = results["command"].partition(" --record")[0]
     return (
         f"**Other posteriors than the diagonal normal**, Fashion-MNIST with bits redrawn at every step, dense layers "
         f"300-300, 40 latent dimensions, {results['epochs']} epochs, means of {results['seeds']} seeds on test data in "
         "nats per image, and by how much the negative ELBO exceeds that of the diagonal normal, paired by seed, with "
-        f"95 % intervals: {lower(results).lower()}. `{typed}` ([protocol](experiments/posteriors.py), "
+        f"95 % intervals: {lower(results).lower()}. `{typed(results['command'])}` "
+        f"([protocol](experiments/posteriors.py), "
         f"[figures]({path})).\n\n{rows_of(results)}"
     )
 

@@ -19,9 +19,11 @@ import lossless_table
 import lossy_table
 import posteriors
 import speed_table
+import upsampling
 from claims import verdict_of
 from density_table import HEADINGS, cells
 from faults.table import FAULTS
+from written import markdown, typed
 
 from aevae_jax.cli import console
 from aevae_jax.runs import records
@@ -61,6 +63,7 @@ def section() -> str:
         density_table("density_fashion_mnist_10_epochs"),
         compression(),
         speed_tables(),
+        decoders(),
         claims(),
         made_of(),
         disentangled(),
@@ -85,8 +88,8 @@ def density_table(name: str) -> str:
         entries = cells(row, lowest)
         if not short:
             entries.append(f"{row['published']:.2f}" if row["published"] else "")
-        typed = row["seeds"][-1]["command"] if row["seeds"] else f"python experiments/density.py --rows {row['row']}"
-        rows.append([*entries, f"`{typed.split(' --record')[0]}`"])
+        command = row["seeds"][-1]["command"] if row["seeds"] else f"python experiments/density.py --rows {row['row']}"
+        rows.append([*entries, f"`{typed(command)}`"])
     shares = [100 * entry["untrusted"] for row in found["rows"] for entry in row["seeds"]]
     what = "Few epochs, to compare the rows with each other; else the protocol" if short else "The published protocol"
     return (
@@ -199,6 +202,13 @@ def other_posteriors() -> str:
     return "" if found is None else posteriors.of_readme(found, path.as_posix())
 
 
+def decoders() -> str:
+    """Return what the decoder of `Conv` loses against the former one."""
+    path = RESULTS / "upsampling_fashion_mnist.json"
+    found = recorded(path.name)
+    return "" if found is None else upsampling.of_readme(found, path.as_posix())
+
+
 def _interval(claim: dict[str, Any]) -> str:
     return f"{claim['mean']:.3g} [{claim['low']:.3g}, {claim['high']:.3g}] {verdict_of(claim)}"
 
@@ -275,12 +285,6 @@ def recorded(name: str) -> dict[str, Any] | None:
     """Return what an experiment left; `None` where it was not run."""
     path = RESULTS / name
     return records.read_json(path) if path.exists() else None
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """Return a table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

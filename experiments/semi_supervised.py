@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from defaults import markdown
+from written import markdown
 
 from aevae_jax import durable, limits
 from aevae_jax.cli import console

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from written import typed
+
 
 def machine(results: dict[str, Any]) -> str:
     """Return the device and the versions in a line."""
@@ -101,11 +103,10 @@ def of_readme(results: dict[str, Any], path: str) -> str:
     loads = [value for entry in results["workloads"] for value in entry["load"]]
     head = ["what", "ours", *(["ours in full float32"] if rounded else []), *(COLUMNS[name] for name in shown)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *lines])
-    command = results["command"].split(" --record")[0]
     return (
         f"**Speed**, {machine(results)}, load {min(loads):.1f} to {max(loads):.1f}: seconds of ours, and how many "
         "times as long others take (PyTorch: as ours in full float32); medians of "
-        f"{results['turns']} turns that alternate, and their range. `{command}` "
+        f"{results['turns']} turns that alternate, and their range. `{typed(results['command'])}` "
         f"([protocol](experiments/speed.py), [figures]({path})).\n\n{table}{sentences(results)}"
     )
 

@@ -31,6 +31,8 @@ def test_room_is_made_before_the_work_or_it_is_said_that_there_is_none(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"a[.]json, which cannot be written"):
         durable.make_room(tmp_path / "file" / "a.json")
+    with pytest.raises(InputError, match=r"new, which cannot be written [(]Is a directory[)]"):
+        durable.make_room(tmp_path / "new")
 
 
 @pytest.mark.parametrize("script", ["ae_vs_vae", "defaults", "density", "linear_oracles", "lossless", "speed"])

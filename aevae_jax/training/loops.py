@@ -109,7 +109,7 @@ def scan_members_between(
     parts: list[Any] = list(zip(unstack(carry), unstack(jax.device_put(ys), axis=1), strict=True))
     seen = list(zip(unstack(owns), unstack(xs, axis=1), strict=True))
     middle = -(-(start + stop) // 2)  # in two halves where otherwise the last members would leave cores idle
-    spans = [(start, middle), (middle, stop)] if len(parts) % workers else [(start, stop)]
+    spans = [(start, middle), (middle, stop)] if len(parts) > workers and len(parts) % workers else [(start, stop)]
 
     def steps(part: Any, own: Any, rows: Any, span: tuple[int, int]) -> tuple[Any, Any]:
         carry, ys = part.result() if isinstance(part, Future) else part  # a half that is waited for was begun before
@@ -140,8 +140,9 @@ def map_in_threads(function: Callable[[T], R], items: Iterable[T], *, compiled: 
     Args:
       function: runs array programs and waits for their results. It does not see settings that its caller made for one
         thread by a `with`, such as `jax.default_matmul_precision`.
-      items: of equal shapes.
-      compiled: whether all programs are. If not, the first item is done alone, so that they are compiled once.
+      items: what `function` takes.
+      compiled: whether all programs are compiled, or each item has its own. If not, the first item is done alone, so
+        that what all share is compiled once.
     """
     items = iter(items)
     yield from map(function, itertools.islice(items, 0 if compiled else 1))

@@ -13,6 +13,7 @@ from scipy import stats
 from aevae_jax.data import from_arrays
 from aevae_jax.models.posteriors import DiagonalNormal
 from aevae_jax.runs import records
+from aevae_jax.types import InputError
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -30,14 +31,14 @@ def test_differences_are_paired_by_seed():
     rows = {
         "diagonal": row([230.0, 240.0, 250.0]),
         "full": row([229.0, 238.9, 249.1]),
-        "iaf": row([230.0, 235.0, 260.0]),
+        "iaf": row([230.0, 235.0, 252.0]),  # lower by its mean, but not surely
     }
     results = {"data": "x", "epochs": 3, "seeds": 3, "rows": rows}
     apart = np.array([-1.0, -1.1, -0.9])
     half = stats.t.ppf(0.975, 2) * apart.std(ddof=1) / 3**0.5
     assert posteriors.gained(results)["full"] == pytest.approx((-1.0, -1.0 - half, -1.0 + half))
     text = posteriors.table(results)
-    assert f"| full | 239.00 | -1.00 [{-1 - half:+.2f}, {-1 + half:+.2f}] | 1.00 |" in text
+    assert f"| full | 239.00 | -1.00 [{-1 - half:+.2f}, {-1 + half:+.2f}] | 1.00 | 1.00 | 1 |" in text  # a minute
     assert "Lower by these intervals: full." in text
     short = posteriors.of_readme({**results, "command": "python p --record r"}, "figures.json")
     assert f"| full | 239.00 | -1.00 [{-1 - half:+.2f}, {-1 + half:+.2f}] | 1.00 | 1.00 |\n" in short
@@ -70,3 +71,16 @@ def test_a_row_is_trained_once_and_recorded(tmp_path, monkeypatch, capsys):
     record = records.read_json(tmp_path / "record.json")
     assert list(record["rows"]) == ["diagonal", "full"]
     assert "| full |" in capsys.readouterr().out
+
+
+def test_rows_of_something_else_are_neither_reused_nor_lost(tmp_path, monkeypatch):
+    key = {"data": "digits", "data_sha256": "a", "epochs": 3, "seeds": 2}
+    records.write_json(tmp_path / "r.json", {**key, "rows": {"full": row([1.0, 2.0, 3.0])}})
+    assert list(posteriors.rows_in(tmp_path / "r.json", key)) == ["full"]
+    for name, other in (("data", "x"), ("data_sha256", "b"), ("epochs", 4), ("seeds", 3)):
+        assert posteriors.rows_in(tmp_path / "r.json", {**key, name: other}) == {}
+    records.write_json(tmp_path / "list.json", [])
+    assert posteriors.rows_in(tmp_path / "list.json", key) == posteriors.rows_in(tmp_path / "none.json", key) == {}
+    monkeypatch.setattr(paired, "measure", lambda *arguments: pytest.fail("trained"))
+    with pytest.raises(InputError, match="which holds something else, expected digits, 3 epochs, 3 seeds, or no file"):
+        posteriors.posteriors(data="digits", epochs=3, out=str(tmp_path / "out"), record=str(tmp_path / "list.json"))

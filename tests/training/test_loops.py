@@ -221,7 +221,7 @@ def test_steps_of_a_later_span_see_its_own_rows(monkeypatch, stepped):
     assert np.asarray(ys).tolist() == [0, 0, 2, 6, 12, 20, 30]
 
 
-@pytest.mark.parametrize(("number", "members"), [(0, 3), (1, 3), (2, 3), (5, 10)], ids=str)
+@pytest.mark.parametrize(("number", "members"), [(0, 3), (1, 3), (2, 3), (5, 10), (5, 3)], ids=str)
 @pytest.mark.parametrize(("start", "stop"), [(3, 7), (4, 5), (2, 2)])
 def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, number, members, start, stop):
     """Also where cores (0: an accelerator) do not divide their number, in an odd number of steps, of later rows."""
@@ -254,7 +254,7 @@ def test_members_take_the_steps_that_each_would_take_alone(monkeypatch, number, 
     assert len(traced) == 1
     if number:
         assert pools == [number]
-        assert len(calls) == members * (2 if members % number else 1)  # in halves where cores would idle
+        assert len(calls) == members * (2 if (number, members) == (2, 3) else 1)  # halves where one of them would idle
     else:
         assert (pools, len(calls)) == ([], 1)
 
@@ -278,6 +278,51 @@ def test_members_are_computed_one_by_one_where_there_are_several_devices(monkeyp
     assert pools == [1] or devices == 1
 
 
+def of_members(count):
+    """Arguments for members that count their steps, two each."""
+    carry, rows, ys = jnp.zeros(count, int), jnp.ones((2, count), int), jnp.zeros((2, count), int)
+    return lambda carry, context, x: (carry + x, carry), carry, (None, jnp.zeros(count)), rows, ys
+
+
+def test_one_member_compiles_and_then_as_many_are_computed_at_a_time_as_there_are_cores(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(cores, "available", lambda: 2)
+    running, seen, lock, scan_between = set(), [], threading.Lock(), loops.scan_between
+
+    def noted(*arguments, **span):
+        with lock:
+            running.add(threading.get_ident())
+            seen.append(len(running))
+        time.sleep(0.05)
+        found = jax.block_until_ready(scan_between(*arguments, **span))
+        with lock:
+            running.remove(threading.get_ident())
+        return found
+
+    monkeypatch.setattr(loops, "scan_between", noted)
+    assert loops.scan_members_between(*of_members(6), start=0, stop=2)[0].tolist() == 6 * [2]
+    assert seen[:2] == [1, 1]  # the second begins when the first has ended
+    assert max(seen) == 2
+
+
+def test_no_member_begins_after_an_error(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(cores, "available", lambda: 2)
+    begun = []
+
+    def failing(*arguments, **span):
+        begun.append(1)
+        time.sleep(0.01)
+        if len(begun) > 1:
+            raise ValueError("no")
+        return arguments[1], arguments[4]
+
+    monkeypatch.setattr(loops, "scan_between", failing)
+    with pytest.raises(ValueError, match="no"):
+        loops.scan_members_between(*of_members(400), start=0, stop=2)
+    assert len(begun) < 200
+
+
 def test_threads_keep_the_order_and_runs_the_first_alone_then_two(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     running, seen, lock = set(), [], threading.Lock()
@@ -293,6 +338,7 @@ def test_threads_keep_the_order_and_runs_the_first_alone_then_two(monkeypatch):
 
     assert list(loops.map_in_threads(work, iter(range(6)))) == [0, 1, 4, 9, 16, 25]
     assert seen[0] == (0, 1)
+    assert seen[1][1] == 1
     assert max(count for _, count in seen) == 2
     assert list(loops.map_in_threads(work, [])) == []
 
