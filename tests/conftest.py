@@ -20,9 +20,6 @@ from pathlib import Path
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 if version("jaxlib") < "0.11":  # later ones do not know this flag, and a process that names an unknown one ends
     QUICK = f"--xla_cpu_use_fusion_emitters=false {QUICK}"
-else:  # fewer kernels, each of which is compiled alone there
-    FEWER = "xla_cpu_use_multi_output_fusion=1,xla_cpu_disable_tiled_emitter=1"
-    QUICK = f"--xla_backend_extra_options={FEWER} {QUICK}"
 if os.environ.get("AEVAE_TEST_COMPILER", "quick") == "quick" and QUICK not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()  # inherited by all that tests start
 if QUICK in os.environ.get("XLA_FLAGS", ""):

@@ -19,7 +19,7 @@ from aevae_jax.runs import fitting, pictures
 from aevae_jax.runs.run import Run
 from aevae_jax.types import InputError
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]  # all are of what is trained for them
 
 NAMES = ["4", "5", "6"]  # of the classes 0, 1 and 2
 
@@ -139,7 +139,6 @@ def test_a_traversal_is_at_the_condition_and_the_prior_of_its_start(folder, fitt
     np.testing.assert_allclose(shown["codes"][1], at.prior(fitted.params, 6).mean()[0], atol=1e-5)
 
 
-@pytest.mark.slow
 def test_figures_of_each_class_are_means_whose_mean_is_that_of_all(folder, test_split, tmp_path):
     out = typed("evaluate", folder / "run", "--samples", 3, "--json", tmp_path / "e.json")
     found = json.loads((tmp_path / "e.json").read_text())
@@ -200,7 +199,6 @@ def test_a_model_that_learned_to_do_without_is_told_nothing(folder, tmp_path):
     assert inputs.names_told(folder / "both", {"label": np.array([-1, 1])}) == ["none", "5"]
 
 
-@pytest.mark.slow
 def test_a_semi_supervised_model_says_how_often_its_classes_are_right_and_infers_those_that_are_missing(
     folder, tmp_path
 ):
@@ -258,7 +256,6 @@ def test_images_alone_are_not_compressed_by_a_model_that_must_be_told_more(folde
     assert error.endswith('one of images alone; train with --model "VAE(likelihood=DiscretizedLogistic())"')
 
 
-@pytest.mark.slow
 @pytest.mark.exact
 def test_samples_of_a_class_are_recognised_as_that_class(tmp_path):
     """By classifiers that were trained on the data: far more often than by chance."""

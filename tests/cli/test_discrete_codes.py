@@ -11,7 +11,7 @@ from aevae_jax.evaluation import latents
 from aevae_jax.models.code_priors import CausalTransformer
 from aevae_jax.runs import fitting
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]  # all are of what is trained for them
 
 MODEL = "VQVAE((2, 2, 4), Conv((4, 8)), NormalSharedScale(), Codebook(12))"
 
@@ -42,7 +42,6 @@ def figure(text, name):
     return next(float(word) for word in line.replace("│", " ").replace("|", " ").split() if word[0] in "-0123456789")
 
 
-@pytest.mark.slow
 def test_what_is_measured_has_rate_and_codes_in_use(run):
     text = typed("evaluate", run)
     assert figure(text, "rate") == pytest.approx(4 * np.log(12), rel=1e-5)
@@ -72,7 +71,6 @@ def test_between_two_codes_lie_codes(run, tmp_path):
     np.testing.assert_array_equal(distance, 0)
 
 
-@pytest.mark.slow
 def test_a_prior_of_their_order_is_fitted_to_codes(run, with_prior, tmp_path):
     """It has a lower rate at the same distortion, to the bit; and its samples are drawn from it."""
     before, after = fitting.load_run(run), fitting.load_run(with_prior)
@@ -109,7 +107,6 @@ def test_a_command_without_a_meaning_says_so(run, tmp_path, capsys):
     assert "got Normal, which i" in error
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "choices", "levels"),
     [

@@ -120,7 +120,6 @@ def refused(capsys, *argv):
     return line
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_from_another_with_what_is_typed(old, tmp_path, capsys):
     run_main("train", tmp_path / "longer", "--from", old, "--epochs", 3)
     assert f"going on from epoch 2 of {old}: as if all 3 had been asked for at once" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from aevae_jax.runs import fitting
 from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]  # all are of what is trained for them
 
 FLOWS = VAE(3, MLP((8,)), DiscretizedLogistic(), MAF(2, (4,)), posterior=posteriors.IAF(2, (4,)))
 
@@ -85,7 +85,6 @@ def test_it_cannot_be_a_codec_and_says_so_in_a_line(run, data, part, tmp_path, c
     assert not (tmp_path / "x.aev").exists()
 
 
-@pytest.mark.slow
 def test_a_prior_that_is_left_open_is_one_that_its_posterior_can_have(data, tmp_path):
     """Grey images get a mixture of posteriors, which flows cannot be made into."""
     for posterior, prior in (("IAF(1, (4,))", "GaussianMixture"), ("FullNormal()", "VampPrior")):

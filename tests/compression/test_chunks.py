@@ -140,7 +140,6 @@ def trained():
     return fitted, images[1400:]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 300])
 def test_the_size_is_the_bound_and_little_more(trained, n):
     """Half a per cent at 300 examples of 64 elements, of which 3 % go into the first bits of a chunk."""
@@ -220,7 +219,6 @@ def test_one_of_several_codes_is_chosen_and_given_back(kind, samples):
     assert np.array_equal(coder.decode(several.encode(symbols), 90), symbols)  # the file says how many
 
 
-@pytest.mark.slow
 def test_more_samples_cost_what_the_better_bound_says(trained):
     """The importance-weighted bound, which falls with the number of samples; and the file follows it."""
     fitted, images = trained

@@ -153,8 +153,8 @@ def test_fitted_to_the_codes_of_an_autoencoder_it_is_nearer_than_any_normal(name
     normal = stats.multivariate_normal(codes.mean(axis=0), np.cov(codes.T, bias=True)).logpdf(codes).mean()
     assert -float(metrics["negative_log_prior"][-1]) > normal + 0.4
     draws = np.asarray(sample(model.prior(state.params, 4_000), jax.random.key(0)), np.float64)
-    bent = np.corrcoef(draws[:, 1], draws[:, 0] ** 2)[0, 1]
-    assert bent > 0.7  # of a normal it is 0 where its elements are not correlated
+    bent = stats.spearmanr(draws[:, 1], draws[:, 0] ** 2)[0]  # by ranks: a few draws lie far out
+    assert bent > 0.8  # of a normal it is 0 where its elements are not correlated
     np.testing.assert_array_equal(state.params["encoder"]["out"]["kernel"], np.eye(2))
 
 

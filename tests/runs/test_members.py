@@ -45,7 +45,6 @@ def contents(folder):
     return {name: [(folder / "members" / name / each).read_bytes() for each in EACH] for name in NAMES}
 
 
-@pytest.mark.slow
 def test_every_member_is_a_run_like_that_of_its_seed_and_number_alone(swept):
     folder, found = swept
     assert sorted(path.name for path in (folder / "members").iterdir()) == sorted(NAMES)

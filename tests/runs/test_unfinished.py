@@ -28,7 +28,7 @@ from aevae_jax.runs.run import Run
 from aevae_jax.training.optimizers import AdamW
 from aevae_jax.types import InputError
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]  # all are of what is trained for them
 
 RUN = Run(Data(), VAE(2, MLP((4,)), Normal(1.0), StandardNormal()), None, AdamW(0.3), 10, epochs=4, seed=3)
 STEPS = 8  # per epoch
@@ -63,7 +63,6 @@ def arrays_under(found, prefix):
     return {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, STEPS, STEPS + 2, 3 * STEPS + 4])
 def test_a_run_is_looked_at_as_its_newest_checkpoint_has_it(whole, tmp_path, step):
     folder, finished = whole
@@ -185,7 +184,6 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.slow
 def test_commands_on_a_run_that_is_being_trained_are_right_or_one_line_and_change_no_bit(tmp_path, monkeypatch, capsys):
     """Fifty times, at moments that nobody chose; the training saves at every step and keeps two checkpoints."""
     rng = np.random.RandomState(0)
