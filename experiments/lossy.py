@@ -27,6 +27,7 @@ import lossy_codecs as codecs
 import lossy_picture as picture
 import lossy_table
 
+from aevae_jax import durable
 from aevae_jax.cli import console, terminal
 from aevae_jax.data import Data
 from aevae_jax.lazy import jax, modules, np
@@ -93,6 +94,8 @@ def lossy(*, data: str = FASHION, out: str = "", record: str = "", codecs_only: 
       codecs_only: measure the other codecs, and train nothing.
     """
     place = Path(out or f"runs/lossy_{data}")
+    if record:
+        durable.make_room(Path(record))
     terminal.begin(f"reading {data}")
     dataset = Data(data).load()
     results: dict[str, Any] = {

@@ -13,11 +13,11 @@ from aevae_jax.types import InputError
 if TYPE_CHECKING:
     from aevae_jax.data import Dataset
     from aevae_jax.evaluation import statistics
-    from aevae_jax.runs import fitting, records
+    from aevae_jax.runs import fitting
     from aevae_jax.runs.run import Run
 else:
     statistics = modules("aevae_jax.evaluation", "statistics")
-    fitting, records = modules("aevae_jax.runs", "fitting", "records")
+    fitting = modules("aevae_jax.runs", "fitting")
 
 MEASURES = {"negative_elbo": "negative ELBO", "distortion": "distortion", "rate": "rate"}
 """What is measured on test data, in nats per image, and what it is called."""
@@ -49,10 +49,10 @@ def measure(row: Row, folder: Path, run: Run, dataset: Dataset) -> None:
         row.setdefault(measure, []).append(float(value))
 
 
-def made_of(folder: Path) -> dict[str, Any]:
-    """Return what a run was trained by: code, versions and machine."""
-    made = records.read_record(folder)["provenance"]
-    return {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]}
+def made_of(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a provenance is recorded with results: code, versions and machine."""
+    made = {name: provenance[name] for name in ("code", "versions")}
+    return {**made, **provenance["device"], **provenance["host"]}
 
 
 def more(rows: Mapping[str, Row], plain: str) -> dict[str, Any]:

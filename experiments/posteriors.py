@@ -88,14 +88,15 @@ def posteriors(
     dataset = Data(data, DynamicBinarization()).load()
     made = provenance.provenance(dataset)
     key = {"data": data, "data_sha256": made["data"]["sha256"], "epochs": epochs, "seeds": seeds}
-    done = {name: row for path in files for name, row in rows_in(path, key).items()}
-    if record and Path(record).is_file() and not rows_in(Path(record), key):
+    held = [rows_in(path, key) for path in files]
+    if record and Path(record).is_file() and not held[-1]:
         got, expected = f"{record}, which holds something else", f"{data}, {epochs} epochs, {seeds} seeds, or no file"
         raise InputError("--record", got=got, expected=expected)
+    done = {name: row for rows in held for name, row in rows.items()}
     results: dict[str, Any] = {
         **key,
         "command": shlex.join(["python", "experiments/posteriors.py", *sys.argv[1:]]),
-        "made": {"code": made["code"], "versions": made["versions"], **made["device"], **made["host"]},
+        "made": paired.made_of(made),
         "rows": done,
     }
     for name in names:
@@ -157,8 +158,7 @@ def of_readme(results: dict[str, Any], path: str) -> str:
         f"300-300, 40 latent dimensions, {results['epochs']} epochs, means of {results['seeds']} seeds on test data in "
         "nats per image, and by how much the negative ELBO exceeds that of the diagonal normal, paired by seed, with "
         f"95 % intervals: {lower(results).lower()}. `{typed(results['command'])}` "
-        f"([protocol](experiments/posteriors.py), "
-        f"[figures]({path})).\n\n{rows_of(results)}"
+        f"([protocol](experiments/posteriors.py), [figures]({path})).\n\n{rows_of(results)}"
     )
 
 

@@ -78,7 +78,7 @@ def upsampling(
         "data": dataset.name,
         "epochs": epochs,
         "seeds": seeds,
-        "made": paired.made_of(place / f"{KINDS[0]}-{epochs}-0"),
+        "made": paired.made_of(records.read_record(place / f"{KINDS[0]}-{epochs}-0")["provenance"]),
         "rows": rows,
     }
     print(f"{table(results)}\n{says(results)}", flush=True)

@@ -35,11 +35,17 @@ def test_room_is_made_before_the_work_or_it_is_said_that_there_is_none(tmp_path)
         durable.make_room(tmp_path / "new")
 
 
-@pytest.mark.parametrize("script", ["ae_vs_vae", "defaults", "density", "linear_oracles", "lossless", "speed"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        *("ae_vs_vae", "defaults", "density", "faults.table", "linear_oracles"),
+        *("lossless", "lossy", "posteriors", "semi_supervised", "speed"),
+    ],
+)
 def test_experiments_look_for_room_before_they_begin(script, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "experiments"))
     (tmp_path / "file").touch()
-    experiment = getattr(importlib.import_module(script), script)
+    experiment = getattr(importlib.import_module(script), script.partition(".")[0])
     with pytest.raises(InputError, match=r"a[.]json, which cannot be written"):
         experiment(record=str(tmp_path / "file" / "a.json"))
 

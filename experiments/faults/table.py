@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+from aevae_jax import durable
 from aevae_jax.cli import terminal
 from aevae_jax.runs import records
 from aevae_jax.types import InputError
@@ -117,6 +118,8 @@ def faults(
 
     if trial and (len(only) != 1 or only[0] not in HOSTILE):
         raise InputError("--trial", got=trial, expected=f"--only with one of {', '.join(HOSTILE)} beside it")
+    if record:
+        durable.make_room(Path(record))
     if not resume:
         shutil.rmtree(out / "work", ignore_errors=True)
     bench, names = Bench(out / "work", short, seed, python12), tuple[str, ...](only or (*SECTIONS, *HOSTILE))
