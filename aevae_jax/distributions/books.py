@@ -68,7 +68,7 @@ class Codebooks:
 
     def indices(self, vectors: Array) -> Array:
         parts = jnp.split(vectors, self.levels, axis=-1)
-        return jnp.stack([nearest(part, table) for part, table in zip(parts, self.table, strict=True)], axis=-1)
+        return jnp.stack([nearest(part, self.table[level]) for level, part in enumerate(parts)], axis=-1)
 
     def quantised(self, outputs: Array) -> tuple[Array, Array, Array]:
         """Return indices `[..., L]` of outputs `[..., D]`, and what is left of these for each level and the entry that
@@ -78,7 +78,8 @@ class Codebooks:
         """
         left = outputs
         indices, lefts, entries = [], [], []
-        for table in self.table:
+        for level in range(self.levels):
+            table = self.table[level]
             indices.append(nearest(left, table))
             lefts.append(left)
             entries.append(table[indices[-1]])

@@ -71,6 +71,7 @@ def test_errors_of_jax_are_told_shortly(capsys, told, monkeypatch):
     assert len(line) <= 200
 
 
+@pytest.mark.slow
 def test_a_dry_run_leaves_nothing_and_says_that_its_time_is_an_estimate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = typed("train", "runs/new", "--dry-run", "--device", "cpu", "--epochs", 7, "--model", "VAE(2, MLP((4,)))")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 import aevae_jax as ae
@@ -82,7 +83,7 @@ class NarrowBelow(ae.TwoLevelVAE):
 )
 def test_a_prior_that_computes_in_float32_is_refused(model):
     with pytest.raises(InputError, match="arithmetic of the model: got float32, expected float64"):
-        Coder(model, jax.jit(model.init)(jax.random.key(0)))
+        Coder(model, oracles.random_params(model))
 
 
 def test_what_is_compared_with_is_computed_in_float32_throughout(monkeypatch):
@@ -97,7 +98,7 @@ def test_what_is_compared_with_is_computed_in_float32_throughout(monkeypatch):
     networks = certified.Networks(SimpleNamespace(network=None), {"w": np.full(1, 0.3, np.float32)})
     networks.rounded(lambda model, params, x: (x + jnp.zeros(1)[None]) * params["w"][None] / 7, X, certify=True)
     model = ae.VAE(4, latent_prior=VampPrior(3), **GIVEN)
-    Coder(model, jax.jit(model.init)(jax.random.key(0)))
+    Coder(model, oracles.random_params(model))
     assert len(apart) > 3
     assert 1e-9 < apart[0] < 1e-6
     assert max(apart[1:]) > 1e-9
@@ -105,7 +106,7 @@ def test_what_is_compared_with_is_computed_in_float32_throughout(monkeypatch):
 
 def test_a_prior_on_a_boundary_encodes_nothing_and_decodes_what_another_machine_wrote(monkeypatch):
     model = ae.VAE(4, latent_prior=GaussianMixture(1), **GIVEN)
-    params = jax.tree.map(np.zeros_like, jax.jit(model.init)(jax.random.key(0)))
+    params = jax.tree.map(np.zeros_like, oracles.random_params(model))
     symbols = np.arange(12).reshape(2, 6) % 8
     payload = Coder(model, params).encode(symbols)
     monkeypatch.setattr(certified, "certain", lambda wide, narrow, code: np.zeros(len(wide), bool))
@@ -122,7 +123,7 @@ def test_a_prior_on_a_boundary_encodes_nothing_and_decodes_what_another_machine_
 def test_more_components_than_can_be_coded_are_refused():
     model = ae.VAE(1, latent_prior=GaussianMixture(2**15 + 1), **GIVEN)
     with pytest.raises(InputError, match=r"components of the prior: got 32,769, expected at most 32,768"):
-        Coder(model, jax.tree.map(np.zeros_like, jax.jit(model.init)(jax.random.key(0))))
+        Coder(model, jax.tree.map(np.zeros_like, oracles.random_params(model)))
 
 
 def test_scales_do_not_depend_on_the_exponential_of_the_platform(monkeypatch):

@@ -591,6 +591,7 @@ def plain_pairwise(x, loc, log_scale):
     return jax.vmap(lambda x: d.Normal(loc, log_scale).log_prob(jnp.broadcast_to(x, loc.shape)))(x)
 
 
+@pytest.mark.slow
 def test_normals_in_pairs_are_those_one_by_one():
     """Values in float64 and all derivatives, forward, backward and second, of the residuals written out."""
     x, loc, log_scale = array(0, 5, 3), array(1, 7, 3), array(2, 7, 3, scale=0.5)

@@ -58,6 +58,7 @@ def test_passes_are_those_of_a_lattice_and_its_gaps():
     np.testing.assert_array_equal(found, [[0, 2, 0, 2], [3, 1, 3, 1], [0, 2, 0, 2]])
 
 
+@pytest.mark.slow
 def test_draws_follow_the_probabilities():
     p = example((2, 2, 1), levels=2)
     draws = jax.jit(jax.vmap(lambda key: p.sample(key)[0]))(jax.random.split(jax.random.key(0), 20_000))

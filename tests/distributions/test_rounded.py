@@ -47,6 +47,7 @@ def test_it_is_a_density_of_codes_with_noise_and_a_mass_of_integers():
     assert integrate.simpson(density, x=fine) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_samples_follow_the_density_and_its_mean():
     draws = np.asarray(sample(mixture(20_000), jax.random.key(0)), np.float64)
     assert_mean(draws, mean(mixture(1))[0])

@@ -6,6 +6,7 @@ import csv
 
 import jax
 import numpy as np
+import oracles
 import pytest
 
 from aevae_jax import VAE, runs
@@ -33,7 +34,7 @@ def trained(tmp_path_factory):
     data = Data(str(path), Standardize(), categorical=("zip",), **DECIMAL)
     model = VAE(2, architectures.MLP((4,)), Tabular())
     resolved = resolution.resolve(runs.Run(data, model, batch_size=8))
-    params = jax.jit(resolved.run.model.init)(jax.random.key(0))
+    params = oracles.random_params(resolved.run.model)
     return fitting.Fitted(resolved.run, resolved.run.model, params, [], {}, None), resolved
 
 

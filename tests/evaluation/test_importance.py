@@ -67,6 +67,7 @@ def test_an_exact_posterior_makes_all_weights_equal():
     assert (found.pareto_k == -math.inf).all()
 
 
+@pytest.mark.slow
 def test_the_bound_rises_with_the_number_of_samples():  # mistake 15
     x, params = draws(300), parameters(0.7, 1.6)
     nll = [importance.estimate(MODEL, params, x, jax.random.key(1), num_samples=k).nll.mean() for k in (1, 5, 50, 500)]

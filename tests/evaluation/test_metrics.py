@@ -36,12 +36,12 @@ def x():
 
 @pytest.fixture(scope="module")
 def vae():
-    return VAE_MODEL, jax.jit(VAE_MODEL.init)(jax.random.key(0))
+    return VAE_MODEL, oracles.random_params(VAE_MODEL)
 
 
 @pytest.fixture(scope="module")
 def autoencoder():
-    return AUTOENCODER, jax.jit(AUTOENCODER.init)(jax.random.key(0))
+    return AUTOENCODER, oracles.random_params(AUTOENCODER)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_convolutions_give_the_same_mean_for_every_batch_size():  # mistake 18
     """On a CPU these batches are a loop of jitted steps."""
     model = Autoencoder(latent=2, network=Conv(channels=(2,)), event_shape=(6, 6, 1))
     images = jnp.asarray(np.random.RandomState(0).rand(5, 6, 6, 1).astype(np.float32))
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = oracles.random_params(model)
     whole, parts = (evaluation.evaluate(model, params, images, key(), batch_size=size) for size in (5, 2))
     assert whole == pytest.approx(parts, rel=1e-5)
 
@@ -340,7 +340,7 @@ def test_an_autoencoder_has_a_distortion_but_no_bound(autoencoder, x):
 def test_a_profile_likelihood_is_not_called_a_bound(x):
     """Its scale is fitted to what it scores: neither validation nor training shows it as a likelihood."""
     model = VAE(latent=2, network=MLP(()), likelihood=likelihoods.NormalOptimalScale(), event_shape=(4, 3, 1))
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = oracles.random_params(model)
     found = evaluation.evaluate(model, params, x, key())
     assert set(found) == {"profile_distortion", "rate", "profile_loss", "mse_at_mean"}
     assert found["profile_loss"] == pytest.approx(found["profile_distortion"] + found["rate"], rel=1e-6)

@@ -277,6 +277,7 @@ def test_pictures_of_all_blocks_are_judged_once_in_their_order():
     np.testing.assert_allclose(judge.probabilities(x), np.stack([expected, 1 - expected], axis=1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_classifiers_minimise_the_mean_cross_entropy_of_blends_of_pairs():
     """As much of each image as its class counts. The network says what it sees: two classes, two bits."""
     seen = []

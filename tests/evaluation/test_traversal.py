@@ -16,7 +16,7 @@ X = np.random.default_rng(0).random((40, 6)).astype(np.float32)
 
 
 def described(model, change=lambda params: params):
-    params = change(jax.jit(model.init)(jax.random.key(1)))
+    params = change(oracles.random_params(model))
     return traversal.describe(model, params, X), np.asarray(oracles.encode(model, params, X).mean())
 
 

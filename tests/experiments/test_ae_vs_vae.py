@@ -105,6 +105,7 @@ def run(tmp_path, **options):
     return json.loads((tmp_path / "out" / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_on_test_data(quick, tmp_path, monkeypatch):
     digits = data.digits()
     marked = np.array(digits.test.x)

@@ -80,6 +80,7 @@ def decoder_in_order(case, tree):
     return layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_the_minimal_loop_computes_our_loss_and_gradient(name):
     case = SMALL[name]

@@ -18,7 +18,10 @@ LABEL = np.array([2, 0, 1, 2], np.int32)
 FILM = {"Conv": Conv((2, 3), conditioning="film"), "ResidualConv": ResidualConv((2, 3), conditioning="film")}
 X = jnp.asarray(np.random.default_rng(0).normal(size=(COUNT, *EVENT)), jnp.float32)
 Z = jnp.asarray(np.random.default_rng(1).normal(size=(COUNT, 2)), jnp.float32)
-each_film = pytest.mark.parametrize("network", FILM.values(), ids=list(FILM))
+SLOW = {"ResidualConv": [pytest.mark.slow]}
+each_film = pytest.mark.parametrize(
+    "network", [pytest.param(network, id=name, marks=SLOW.get(name, [])) for name, network in FILM.items()]
+)
 
 
 def test_each_channel_is_scaled_and_shifted_by_what_the_condition_says():

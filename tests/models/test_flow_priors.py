@@ -135,6 +135,7 @@ def test_likelihood_by_importance_sampling_is_the_integral(name):
     assert (np.abs(-found.nll - expected) < 6 * found.sampling_error + 1e-3).all()
 
 
+@pytest.mark.slow
 @each
 def test_fitted_to_the_codes_of_an_autoencoder_it_is_nearer_than_any_normal(name):
     """Codes on a bent line: the best normal is known in closed form. So the autoencoder generates."""

@@ -32,7 +32,7 @@ def trained(request):
     """A model, its parameters, and two batches of images."""
     model = MODELS[request.param]
     images = np.random.RandomState(0).rand(2, 5, 4, 3, 1).astype(np.float32)
-    return model, jax.jit(model.init)(jax.random.key(0)), *jnp.asarray(images)
+    return model, oracles.random_params(model), *jnp.asarray(images)
 
 
 def test_only_sampling_takes_a_key():  # mistake 8
@@ -109,7 +109,7 @@ def test_samples_are_decoded_draws_from_the_prior(trained):
 
 def test_samples_of_data_carry_the_noise_of_the_likelihood():
     model = MODELS["vae"]
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = oracles.random_params(model)
     draw = jax.jit(lambda k1, k2: generation.sample(model, params, k1, 6).sample(k2))
     bits = draw(jax.random.key(1), jax.random.key(2))
     assert set(np.unique(bits)) == {0.0, 1.0}

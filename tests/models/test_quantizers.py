@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import oracles
 import pytest
 from sklearn.cluster import KMeans
 
@@ -229,7 +230,7 @@ def test_each_term_trains_what_it_should(levels):
     """The distortion encoder and decoder, the commitment the encoder, the codebook's error the codebook."""
     quantizer = Codebook(3, levels, learning="gradient")
     model = dataclasses.replace(MODEL, latent=(2, 2 * levels), quantizer=quantizer)
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = oracles.random_params(model)
     for step in range(levels):
         params = {**params, **adapted(quantizer, params, jnp.asarray(POINTS), jax.random.key(1 + step))}
     x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)
@@ -265,6 +266,7 @@ def test_weight_decay_does_not_see_the_codebook(learning):
     assert (np.asarray(after.params["encoder"]["out"]["kernel"]) != state.params["encoder"]["out"]["kernel"]).any()
 
 
+@pytest.mark.slow
 def test_seeds_have_codebooks_each():
     """Under `vmap` each is what it is alone."""
     model = dataclasses.replace(MODEL, quantizer=Codebook(3, revival=1))

@@ -104,6 +104,7 @@ def linear_params():
     return jax.tree.map(jnp.asarray, {"encoder": encoder, "decoder": decoder, "likelihood": {}, "prior": {}})
 
 
+@pytest.mark.slow
 def test_the_bound_stays_one_and_importance_sampling_finds_the_evidence():
     params = linear_params()
     many = jax.random.split(jax.random.key(0), 4_000)

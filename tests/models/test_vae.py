@@ -268,6 +268,7 @@ def test_the_levels_are_joined_by_the_chain_rule():
     np.testing.assert_allclose(encode(model, params, X).log_prob(Z), normal(above, z2) + normal(beside, z1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_two_levels_is_the_integral_over_both():
     model = TwoLevelVAE(2, architectures.MLP((4,)), likelihoods.Bernoulli(), event_shape=(3,))
     params = random_params(model)

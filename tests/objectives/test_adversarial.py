@@ -87,6 +87,7 @@ def test_the_loss_is_the_sum_of_its_terms(name):  # mistake 3
     np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_codes_that_are_permuted_are_drawn_anew(monkeypatch):
     """Of the same draw, some dimensions of a code would stand beside each other in both."""
     model, given = MODELS["FactorVAE"], []
@@ -143,6 +144,7 @@ class Correlated:
         return distributions.Normal(jnp.zeros((n, 2)), jnp.zeros((n, 2)))
 
 
+@pytest.mark.slow
 def test_the_density_ratio_is_the_total_correlation_of_a_correlated_gaussian():
     """-1/2 ln(1 - rho^2) nats, within five standard errors of its mean over 20,000 codes and what training leaves."""
     objective = FactorVAE(discriminator=Discriminator((32, 32), learning_rate=3e-3))
@@ -201,6 +203,7 @@ def test_a_discriminator_of_a_batch_of_one_is_one_line(name):
         Discriminator(learning_rate=0.0)
 
 
+@pytest.mark.slow
 def test_a_discriminator_is_of_the_codes_of_a_model_with_a_prior_for_each_condition():
     """Its size does not depend on which condition; and it is trained at those of the batch."""
     label = np.array([0, 2, 1, 0])

@@ -486,6 +486,7 @@ def test_a_hierarchical_code_passes_through_the_same_estimators():
     np.testing.assert_allclose(doubly, EVIDENCE, atol=5e-5)
 
 
+@pytest.mark.slow
 def test_codes_that_are_maps_have_the_estimates_of_their_numbers():
     """And the gradients, which reach every element of a map by the weight of its own example."""
     maps = AsMaps(MODEL, (1, LATENT, 1))

@@ -62,6 +62,7 @@ def rates() -> dict[str, np.ndarray]:
     return {"whole": whole, "by level": by_level, "slope": slopes[0], "slope by level": slopes[1]}
 
 
+@pytest.mark.slow
 def test_by_level_it_has_the_same_mean_and_less_variance():
     found = rates()
     assert_mean(found["whole"] - found["by level"], 0.0)
@@ -166,6 +167,7 @@ def test_free_bits_limit_each_group_of_each_level():  # mistake 25
         np.testing.assert_allclose(metrics["rate"], loss_of(ELBO())[1]["rate"])  # the one that is logged is the raw one
 
 
+@pytest.mark.slow
 def test_below_its_limit_a_level_has_no_gradient_and_above_it_the_whole():  # mistake 25, mistake 28
     """The lower level alone is above: the gradient is that of its rate, also by the upper codes that it is given."""
     upper, lower = means_per_level()

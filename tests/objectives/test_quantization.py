@@ -78,6 +78,7 @@ def test_the_loss_is_the_negative_elbo_and_squared_distances(learning):
     assert ("codebook_error" in metrics) == (learning == "gradient")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning", ["averages", "gradient"])
 def test_a_batch_with_every_example_twice_has_the_same_loss_and_gradient(learning):
     model = model_of(quantizer=Codebook(5, 3, learning=learning))

@@ -171,6 +171,7 @@ def test_with_the_exact_classifier_it_is_the_evidence():
 # --- what is measured, and codes where no class is known ---
 
 
+@pytest.mark.slow
 def test_accuracy_is_measured_beside_the_bounds_and_selects_nothing():
     q = q_of_classes(PARAMS)
     validation = SemiSupervised().validation()
@@ -218,6 +219,7 @@ def data_set():
     return from_arrays(x, labels=np.arange(60) % 3)
 
 
+@pytest.mark.slow
 def test_a_hidden_label_is_never_seen():
     """With other values in their places, nothing changes, to the bit."""
     told = Data(condition="label", labels_per_class=2).with_told(data_set())

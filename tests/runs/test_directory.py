@@ -250,6 +250,7 @@ def test_pictures_have_the_right_size_and_content(saved):
     assert fitted.run.model.event_shape == (4, 3, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preparation", [data.Scale(), data.Standardize()], ids=repr)
 def test_pictures_of_floats_are_black_and_white_where_the_data_are(tmp_path, monkeypatch, preparation):
     """The lowest and the highest value of the inputs, whatever a model makes of them or of random codes."""

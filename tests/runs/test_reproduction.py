@@ -212,6 +212,7 @@ def test_all_that_a_run_made_is_compared(here, monkeypatch):
             assert found.reason == f"figures within {1 - min(factor, 1 / factor):.1e} (0.01 is allowed)"
 
 
+@pytest.mark.slow
 def test_figures_that_are_not_finite_are_those_that_were_written(tmp_path):
     """A test value of 1e30, whose square no float32 holds: results.json has null where the training had infinity."""
     x = np.random.RandomState(0).randn(80, 3).astype(np.float32)

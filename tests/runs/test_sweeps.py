@@ -28,6 +28,7 @@ def vectors():
     return data.from_arrays(x[:20], x[20:40], x[40:], name="vectors")
 
 
+@pytest.mark.slow
 def test_a_sweep_is_what_its_runs_are_with_the_same_seeds():
     """Within float32 rounding: also where some stop earlier than others, and where 0 alone would be another program."""
     run = replace(RUN, model=replace(RUN.model, likelihood=likelihoods.Normal()))
