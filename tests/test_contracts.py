@@ -286,31 +286,51 @@ def fresh(leaf: Any, scale: float = 1.0) -> Any:
     return jnp.asarray(np.asarray(leaf) * np.float32(scale)) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
-def operations(function: Any, *arguments: Any) -> list[Any]:
-    """What a call does, in order, those of programs within it where these stand, with the types of all values."""
-    found = []
+def operations(function: Any, arguments: tuple[Any, ...], *, seen: bool) -> list[tuple[str, list[str]]]:
+    """What a call does, in order, those of programs within it where these stand, with the types of all values.
+
+    Constants stand there by their values, but for those that are arguments, as all are where these are `seen`.
+    """
+    own = [_value(leaf) for leaf in jax.tree.leaves(arguments)]
+    closed = jax.make_jaxpr(lambda: function(*arguments))() if seen else jax.make_jaxpr(function)(*arguments)
+    constants, found = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True)), []
+
+    def told(variable: Any) -> str:
+        is_literal = isinstance(variable, jax.extend.core.Literal)
+        if not is_literal and variable not in constants:
+            return str(variable.aval)
+        value = _value(variable.val if is_literal else constants[variable])
+        return str(variable.aval) if any(np.array_equal(value, each) for each in own) else f"{variable.aval} {value}"
 
     def visit(program: jax.extend.core.Jaxpr) -> None:
         for equation in program.eqns:
-            types_of = [str(variable.aval) for variable in (*equation.invars, *equation.outvars)]
-            found.append((str(equation.primitive), types_of))
+            found.append((str(equation.primitive), [told(each) for each in (*equation.invars, *equation.outvars)]))
             for inner in jax.extend.core.jaxprs_in_params(equation.params):
                 visit(inner)
 
-    visit(jax.make_jaxpr(function)(*arguments).jaxpr)
+    visit(closed.jaxpr)
     return found
 
 
-def test_operations_are_told_apart_by_what_they_do_and_to_what():
-    """Else the comparison below would hold for anything."""
+def _value(leaf: Any) -> np.ndarray:
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
-    def looks(x):
-        return x + 1 if isinstance(x, jax.core.Tracer) else x * 2
 
+@pytest.mark.parametrize(
+    "looks",
+    [
+        lambda x: x + 1 if isinstance(x, jax.core.Tracer) else x * 2,
+        lambda x: x + 0.5 * isinstance(x, jax.core.Tracer),
+        lambda x: x + np.full(B, isinstance(x, jax.core.Tracer)),
+        jax.jit(lambda x: jnp.sin(x) + 1),
+    ],
+)
+def test_operations_are_told_apart_by_what_they_do_and_by_their_constants(looks):
+    """Else the comparison below would hold for anything; a program within another one is looked into."""
     x = numbers(0, B)
-    assert operations(lambda: looks(x)) != operations(looks, x)
-    assert operations(jnp.sin, x) == operations(jnp.sin, numbers(1, B)) != operations(jnp.sin, x[None])
-    assert len(operations(jax.jit(lambda x: jnp.sin(x) + x), x)) == 3
+    same = operations(looks, (x,), seen=True) == operations(looks, (x,), seen=False)
+    assert same == (len(operations(looks, (x,), seen=False)) == 3)
 
 
 def assert_program(function: Any, *arguments: Any) -> Any:
@@ -324,8 +344,8 @@ def assert_program(function: Any, *arguments: Any) -> Any:
 
     out = counted(*jax.tree.map(fresh, arguments))
     counted(*jax.tree.map(lambda a: fresh(a, scale=1.01), arguments))
-    unseen, seen = jax.tree.map(fresh, arguments), jax.tree.map(fresh, arguments)
-    assert operations(lambda: function(*seen)) == operations(function, *unseen)
+    seen, traced = (operations(function, jax.tree.map(fresh, arguments), seen=seen) for seen in (True, False))
+    assert seen == traced
     assert finite(out)
     return out
 

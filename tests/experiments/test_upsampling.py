@@ -34,7 +34,7 @@ def test_the_difference_is_paired_by_seed_in_nats_and_in_hundredths_of_the_forme
     results = {"data": "x", "epochs": 3, "seeds": 3, "rows": rows, "command": "python u --record r --seeds 3"}
     half = stats.t.ppf(0.975, 2) * 1 / 3**0.5
     said = upsampling.says(results)
-    assert f"of sub_pixel is that of repeat +3.00 [{3 - half:+.2f}, {3 + half:+.2f}] nats, or +1.50 [" in said
+    assert f"of sub_pixel less that of repeat is +3.00 [{3 - half:+.2f}, {3 + half:+.2f}] nats, or +1.50 [" in said
     assert f"[{(3 - half) / 2:+.2f}, {(3 + half) / 2:+.2f}] %" in said
     assert "| sub_pixel | 203.00 | 1.00 | 2.00 |" in upsampling.of_readme(results, "figures.json")
     assert "`python u --seeds 3` ([protocol]" in upsampling.of_readme(results, "figures.json")
