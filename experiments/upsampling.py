@@ -105,8 +105,8 @@ def says(results: dict[str, Any]) -> str:
     percent = more._replace(**{field: 100 * value / base for field, value in more._asdict().items()})
     return (
         f"{results['data']}, epochs: {results['epochs']}, seeds: {results['seeds']}. The negative ELBO of {name} less "
-        f"that of {FORMER} is {paired.apart(more)} nats, or {paired.apart(percent)} %: the mean over seeds and its 95 % "
-        "interval, paired by seed."
+        f"that of {FORMER} is {paired.apart(more)} nats, or {paired.apart(percent)} %: the mean over seeds and its "
+        "95 % interval, paired by seed."
     )
 
 
