@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,12 @@ def uniform(key: Array, shape: Sequence[int]) -> Array:
     """
     if jax.default_backend() != "cpu" or not _counts_elements(key) or math.prod(shape) >= 2**32:
         return jax.random.uniform(key, shape, jnp.float32)
+    return _written_out(key, tuple(shape))
+
+
+@partial(jax.jit, static_argnums=1, inline=True)  # so many operations are traced once per shape
+def _written_out(key: Array, shape: tuple[int, ...]) -> Array:
+    """Return what `uniform` does."""
     data = jax.random.key_data(key)
     counts = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     high, low = _threefry(data[0], data[1], jnp.zeros_like(counts), counts)
