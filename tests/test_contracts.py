@@ -287,7 +287,8 @@ def fresh(leaf: Any, scale: float = 1.0) -> Any:
 
 
 def operations(function: Any, arguments: tuple[Any, ...], *, seen: bool) -> list[tuple[str, list[str]]]:
-    """What a call does, in order, those of programs within it where these stand, with the types of all values.
+    """What a call does, in order, those of programs within it where these stand: operations with what they are told,
+    and the types of all values.
 
     Constants stand there by their values, but for those that are arguments, as all are where these are `seen`.
     """
@@ -304,9 +305,12 @@ def operations(function: Any, arguments: tuple[Any, ...], *, seen: bool) -> list
 
     def visit(program: jax.extend.core.Jaxpr) -> None:
         for equation in program.eqns:
-            found.append((str(equation.primitive), [told(each) for each in (*equation.invars, *equation.outvars)]))
-            for inner in jax.extend.core.jaxprs_in_params(equation.params):
-                visit(inner)
+            inner = list(jax.extend.core.jaxprs_in_params(equation.params))
+            how = [] if inner else [f"{name}={value}" for name, value in equation.params.items()]
+            values = [told(variable) for variable in (*equation.invars, *equation.outvars)]
+            found.append((str(equation.primitive), [*how, *values]))
+            for each in inner:
+                visit(each)
 
     visit(closed.jaxpr)
     return found
@@ -320,17 +324,21 @@ def _value(leaf: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     "looks",
     [
-        lambda x: x + 1 if isinstance(x, jax.core.Tracer) else x * 2,
-        lambda x: x + 0.5 * isinstance(x, jax.core.Tracer),
-        lambda x: x + np.full(B, isinstance(x, jax.core.Tracer)),
-        jax.jit(lambda x: jnp.sin(x) + 1),
+        lambda x, traced: x + 1 if traced else x * 2,
+        lambda x, traced: x + 0.5 * traced,
+        lambda x, traced: x + np.full((B, B), traced),
+        lambda x, traced: x.sum(axis=int(traced)),
+        lambda x, traced: jax.jit(lambda y: y + 0.5 * traced)(x),
     ],
 )
-def test_operations_are_told_apart_by_what_they_do_and_by_their_constants(looks):
-    """Else the comparison below would hold for anything; a program within another one is looked into."""
-    x = numbers(0, B)
-    same = operations(looks, (x,), seen=True) == operations(looks, (x,), seen=False)
-    assert same == (len(operations(looks, (x,), seen=False)) == 3)
+def test_who_looks_whether_it_is_traced_is_seen_by_its_operations(looks):
+    """Else the comparison below would hold for anything."""
+    arguments = (numbers(0, B, B),)
+
+    def looking(x):
+        return looks(x, isinstance(x, jax.core.Tracer))
+
+    assert operations(looking, arguments, seen=True) != operations(looking, arguments, seen=False)
 
 
 def assert_program(function: Any, *arguments: Any) -> Any:
